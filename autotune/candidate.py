@@ -1,0 +1,133 @@
+"""A candidate: one adapter (LoRA settings) in one recipe (how it is built), with everything spelled out.
+
+Only parameters that count are set: the rest are None, so two spellings of the same thing are one candidate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Scalar = bool | int | float | str
+
+
+class Lora(BaseModel):
+    """The settings of one LoRA fine-tuning. Fields are those of `autotune.space.LORA`, which documents them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int
+    alpha: float
+    dropout: float
+    target_modules: str | tuple[str, ...]
+    learning_rate: float
+    schedule: str
+    warmup: float
+    batch_size: int
+    accumulation: int
+    gradient_checkpointing: bool
+    max_grad_norm: float
+    adam_beta1: float
+    adam_beta2: float
+    weight_decay: float
+    dtype: str
+    max_length: int
+    steps: int | None = None
+    epochs: float | None = None
+    dora: bool = False
+    rslora: bool = False
+    quantized_base: str = "none"
+    double_quant: bool | None = None
+
+
+class Recipe(BaseModel):
+    """How a model is built for its provider. Fields are those of `autotune.space.RECIPE`, which documents them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: str
+    algorithm: str | None = None
+    block_size: int | None = None
+    accuracy_level: int | None = None
+    symmetric: bool | None = None
+    mixed_precision: str | None = None
+    nodes_to_exclude: str | None = None
+    op_types_to_quantize: str | None = None
+    use_qdq: bool | None = None
+    shared_embeddings: bool | None = None
+    fuse_qkv: bool | None = None
+    fuse_mlp_gate_up: bool | None = None
+    fuse_qk_norm_gqa: bool | None = None
+    prune_lm_head: bool | None = None
+    kv_cache_quant_scheme: str | None = None
+    kv_cache_rotation: str | None = None
+    moe_quant_type: str | None = None
+    qmoe_block_size: int | None = None
+    enable_cuda_graph: bool | None = None
+    enable_cuda_fpa_intb_gemm: bool | None = None
+    matmulnbits_weights_prepacked: int | None = None
+    use_cuda_bf16: bool | None = None
+    enable_webgpu_graph: bool | None = None
+    use_webgpu_fp32: bool | None = None
+    enable_dml_graph: bool | None = None
+
+    def __str__(self) -> str:
+        parts = [self.precision]
+        for name, value in self.model_dump(exclude_none=True, exclude={"precision"}).items():
+            parts.append(str(value) if name in ("algorithm", "mixed_precision") else f"{name}={value}")
+        return " ".join(parts)
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of `content` as canonical JSON (64 hexadecimal digits)."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+class Candidate(BaseModel):
+    """One adapter in one recipe. `lora` None: the untouched model; `recipe` None: the adapter alone, not built."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lora: Lora | None = None
+    recipe: Recipe | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """The candidate's name in results: 16 hexadecimal digits of the digest of what counts."""
+        return digest(self.model_dump(mode="json", exclude_none=True))[:16]
+
+    @property
+    def kind(self) -> str:
+        """`base`, `adapter` or `pair`, as in results.csv."""
+        if self.lora is None:
+            return "base"
+        return "adapter" if self.recipe is None else "pair"
+
+    def columns(self) -> dict[str, Scalar]:
+        """Return its settings as cells of results.csv: `lora_*` and `build_*`."""
+        cells: dict[str, Scalar] = {}
+        for prefix, part in (("lora", self.lora), ("build", self.recipe)):
+            if part is not None:
+                for name, value in part.model_dump(exclude_none=True).items():
+                    cells[f"{prefix}_{name}"] = "+".join(value) if isinstance(value, tuple) else value
+        return cells
+
+    @classmethod
+    def from_columns(cls, cells: dict[str, str]) -> Candidate:
+        """Return the candidate whose settings a row holds; the inverse of `columns`. Raises ValueError."""
+        parts: dict[str, dict[str, Any]] = {"lora": {}, "build": {}}
+        for column, text in cells.items():
+            prefix, _, name = column.partition("_")
+            if text == "" or prefix not in parts:
+                continue
+            modules = name == "target_modules" and "+" in text
+            parts[prefix][name] = tuple(text.split("+")) if modules else text
+        return cls(
+            lora=Lora.model_validate(parts["lora"]) if parts["lora"] else None,
+            recipe=Recipe.model_validate(parts["build"]) if parts["build"] else None,
+        )

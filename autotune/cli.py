@@ -1,0 +1,169 @@
+"""The command line. Each command imports what it needs when it runs, so that help and `select` start at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from autotune import __version__
+from autotune.errors import AutotuneError, Exit, UsageError
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print to stdout, or to `stream`."""
+    print(text, file=stream or sys.stdout, flush=True)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = argparse.ArgumentParser(
+        prog="autotune",
+        description="Search LoRA settings and precisions of a small language model for ONNX Runtime.",
+        epilog="Exit codes: 0 done; 2 command line, sweep file or data wrong; 3 this machine cannot run it; "
+        "4 no candidate keeps the limits; 5 no candidate finished; 130 interrupted, run again to go on.",
+    )
+    whole.add_argument("--version", action="version", version=f"autotune {__version__}")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a sweep, or go on where it stopped")
+    run.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json")
+    run.add_argument("--out", type=Path, metavar="DIR", help="results folder; default: results/<name>")
+    run.add_argument("--trials", type=int, metavar="N", help="candidates to begin, instead of budget.trials")
+    run.add_argument("--hours", type=_positive, metavar="H", help="hours to spend, instead of budget.hours")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    run.set_defaults(function=_run)
+
+    plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
+    plan.add_argument("sweep", metavar="SWEEP")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    plan.add_argument("--json", action="store_true", help="print one JSON document")
+    plan.set_defaults(function=_plan)
+
+    status = commands.add_parser("status", help="how far a running or stopped sweep is")
+    status.add_argument("folder", type=Path, metavar="DIR", help="results folder")
+    status.add_argument("--json", action="store_true", help="print one JSON document")
+    status.set_defaults(function=_status)
+
+    select = commands.add_parser("select", help="the best candidate under limits, without running anything")
+    select.add_argument("place", type=Path, metavar="DIR|CSV", help="results folder, or a results.csv")
+    select.add_argument(
+        "--limit", action="append", default=[], metavar="LIMIT", help="e.g. 'size_mb<=100'; replaces the sweep's"
+    )
+    select.add_argument("--prefer", metavar="METRIC", help="make this the first objective")
+    select.add_argument("--json", action="store_true", help="print one JSON document")
+    select.set_defaults(function=_select)
+
+    bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
+    bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
+    bench.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
+    bench.add_argument("--threads", type=int, metavar="N", help="threads of one operator; default: ONNX Runtime's")
+    bench.add_argument("--prompt-tokens", type=int, default=32, metavar="N")
+    bench.add_argument("--new-tokens", type=int, default=16, metavar="N")
+    bench.add_argument("--batch", type=int, default=1, metavar="N")
+    bench.add_argument("--processes", type=int, default=5, metavar="N", help="fresh processes; default: 5")
+    bench.add_argument("--json", action="store_true", help="print one JSON document")
+    bench.set_defaults(function=_bench)
+
+    doctor = commands.add_parser("doctor", help="what this machine can run")
+    doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    doctor.set_defaults(function=_doctor)
+    return whole
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from autotune.run import run_command
+
+    return run_command(arguments.sweep, arguments.out, arguments.set, arguments.trials, arguments.hours)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from autotune.present.plan import as_text, make_plan
+
+    plan = make_plan(arguments.sweep, arguments.set)
+    _say(json.dumps(plan, indent=1, ensure_ascii=False) if arguments.json else as_text(plan))
+    return Exit.OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from autotune.present.status import as_text, read_status
+
+    status = read_status(arguments.folder)
+    _say(json.dumps(status, indent=1, ensure_ascii=False) if arguments.json else as_text(status))
+    return Exit.OK
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from autotune.present.select import as_json, explain, select
+
+    selection = select(arguments.place, arguments.limit, arguments.prefer)
+    _say(as_json(selection) if arguments.json else explain(selection))
+    return selection.exit_code
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from autotune.present.bench import as_text, bench
+
+    card = bench(
+        arguments.model_dir,
+        arguments.provider,
+        arguments.threads,
+        (arguments.prompt_tokens, arguments.new_tokens, arguments.batch),
+        arguments.processes,
+    )
+    _say(json.dumps(card, indent=1) if arguments.json else as_text(card))
+    return Exit.OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from autotune.present.doctor import as_text, examine
+
+    found = examine()
+    _say(json.dumps(found, indent=1) if arguments.json else as_text(found))
+    return Exit.OK if found["ready"] else Exit.MACHINE
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM end a sweep as Ctrl-C does."""
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code. Users see one clear message, never a traceback of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    arguments = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    function: Callable[[argparse.Namespace], int] = arguments.function
+    try:
+        return int(function(arguments))
+    except UsageError as error:
+        count = len(error.problems)
+        _say(f"autotune: {count} problem{'s' if count != 1 else ''}:" if count > 1 else "autotune:", sys.stderr)
+        for problem in error.problems:
+            _say(f"  {problem}", sys.stderr)
+        return error.exit_code
+    except AutotuneError as error:
+        _say(f"autotune: {error}", sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("autotune: interrupted; run the same command again to go on", sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK

@@ -1,0 +1,97 @@
+"""Run stages on this machine: one warm worker process, and fresh processes for timings.
+
+The warm worker imports torch once and does task after task. It is killed when a task runs past its time, and replaced
+when it dies; both cost the task alone.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import TimeoutError as TaskTimeout
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pebble import ProcessExpired, ProcessPool
+
+from autotune.engine.worker import OFFLINE, QUIET, perform, start, to_plain
+from autotune.errors import StageError
+from autotune.stages.jobs import Job, Result
+
+
+def _died(code: int, stage: str) -> StageError:
+    """Say what an exit code of a dead worker means."""
+    if sys.platform != "win32" and code == -signal.SIGKILL:
+        return StageError(
+            "out_of_memory", f"{stage}: the process was killed from outside, as a system out of memory does"
+        )
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return StageError("failed", f"{stage}: the process crashed ({name})")
+    return StageError("lost", f"{stage}: the process ended with exit code {code}")
+
+
+class LocalEngine:
+    """Workers of this machine. Use it as a context: leaving it ends every process."""
+
+    def __init__(self, offline: bool = True) -> None:
+        os.environ.update(QUIET)
+        if offline:
+            os.environ.update(OFFLINE)
+        self._pool: ProcessPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPool(max_workers=1, context=context, initializer=start, initargs=[os.getpid()])
+        future = self._pool.schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
+        try:
+            result: tuple[Result, float] = future.result()
+        except TaskTimeout:
+            raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
+        except ProcessExpired as error:
+            raise _died(error.exitcode or 0, job.stage) from None
+        return result
+
+    def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+        """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises StageError."""
+        with tempfile.TemporaryDirectory(prefix="autotune-") as scratch:
+            file = Path(scratch) / "job.json"
+            file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
+            arguments = [sys.executable, "-m", "autotune.engine.worker", str(file), scratch, str(log), str(os.getpid())]
+            log.parent.mkdir(parents=True, exist_ok=True)
+            began = time.perf_counter()
+            with log.open("ab") as stream:
+                process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+                try:
+                    code = process.wait(timeout)
+                except subprocess.TimeoutExpired:
+                    raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
+                finally:
+                    process.kill()
+                    process.wait()
+            if code != 0:
+                raise _died(code, job.stage)
+            outcome = json.loads((Path(scratch) / "result.json").read_text(encoding="utf-8"))
+        if "status" in outcome:
+            raise StageError(outcome["status"], outcome["message"])
+        return outcome["result"], time.perf_counter() - began

@@ -1,0 +1,69 @@
+"""This machine, in words and as a digest: what a timing belongs to."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autotune.candidate import digest
+
+_PACKAGES = (
+    "accelerate", "autotune", "bitsandbytes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu",
+    "onnxruntime-directml", "onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml",
+    "onnxruntime-genai-winml", "optuna", "pandas", "peft", "torch", "transformers",
+)  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def hardware() -> dict[str, Any]:
+    """Return what decides how fast a model runs here."""
+    return {
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "threads": psutil.cpu_count(),
+        "memory_mb": round(psutil.virtual_memory().total / 1e6),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of the packages that matter, as installed."""
+    found = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in distributions() if d.metadata["Name"]}
+    return {name: found[name] for name in _PACKAGES if name in found}
+
+
+def describe() -> dict[str, Any]:
+    """Return hardware and versions for machine.json."""
+    return {"hardware": hardware(), "python": sys.version.split()[0], "packages": packages()}
+
+
+def machine_digest() -> str:
+    """Return the digest of the hardware: timings of another machine are not reused."""
+    return digest(hardware())
+
+
+def free_disk_mb(folder: Path) -> float:
+    """Return the free space where `folder` is, or will be, 10^6 bytes."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 1e6
+
+
+def free_memory_mb() -> float:
+    """Return the memory that can be had without swapping, 10^6 bytes."""
+    return psutil.virtual_memory().available / 1e6

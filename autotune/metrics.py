@@ -1,0 +1,53 @@
+"""The numbers that a sweep may optimise or limit, each with its direction built in.
+
+A score belongs to a (model, items) pair and carries an interval; the rest belong to the built graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["maximize", "minimize"]
+Kind = Literal["score", "latency", "footprint", "cost"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity; `name` is its CSV column and its word in sweep files."""
+
+    name: str
+    direction: Direction
+    kind: Kind
+    meaning: str
+
+
+_ALL = (
+    Metric("accuracy", "maximize", "score", "share of items whose most likely label is the right one"),
+    Metric("exact_match", "maximize", "score", "share of items whose generated text equals the completion"),
+    Metric("f1", "maximize", "score", "macro F1 of the predicted labels (mean over labels, each weighing the same)"),
+    Metric("perplexity", "minimize", "score", "exp of the mean negative log-likelihood of a completion token"),
+    Metric("ttft_ms_p50", "minimize", "latency", "median time to the first token, milliseconds"),
+    Metric("ttft_ms_p90", "minimize", "latency", "90th percentile of the time to the first token, milliseconds"),
+    Metric("itl_ms_p50", "minimize", "latency", "median time between tokens, milliseconds"),
+    Metric("itl_ms_p90", "minimize", "latency", "90th percentile of the time between tokens, milliseconds"),
+    Metric("decode_tps", "maximize", "latency", "tokens decoded a second after the first, over the batch"),
+    Metric("size_mb", "minimize", "footprint", "size of the files that ship, 10^6 bytes"),
+    Metric(
+        "peak_memory_mb",
+        "minimize",
+        "footprint",
+        "peak resident memory of a fresh process that serves the model, 10^6 bytes",
+    ),
+    Metric("load_s", "minimize", "footprint", "time to load the model in a fresh process, seconds"),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+
+# What `data.metric` may name, and the score column that it fills.
+SCORES: dict[str, str] = {
+    "choice": "accuracy",
+    "exact_match": "exact_match",
+    "f1": "f1",
+    "perplexity": "perplexity",
+}

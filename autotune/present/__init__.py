@@ -1,0 +1,1 @@
+"""What people look at and take away: progress, plan, status, select, doctor, bench."""

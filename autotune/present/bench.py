@@ -1,0 +1,81 @@
+"""Time one built model in fresh processes, as a sweep does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autotune.engine.local import LocalEngine
+from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
+from autotune.machine import hardware, machine_digest
+from autotune.present.tables import number
+from autotune.providers import PROVIDERS
+from autotune.search.latency import latency_cells
+from autotune.stages.jobs import TimeJob
+from autotune.store.cache import default_root
+from autotune.store.results import rounded
+
+
+def bench(
+    folder: Path, provider: str, threads: int | None, workload: tuple[int, int, int], processes: int
+) -> dict[str, Any]:
+    """Return the card of a built model: latency columns, size, machine. Raises UsageError, MachineError."""
+    problems = []
+    if not (folder / "genai_config.json").is_file():
+        remedy = "name a folder that the model builder wrote, such as results/<sweep>/best/onnx"
+        problems.append(Problem("is no built model: it has no genai_config.json", file=str(folder), remedy=remedy))
+    if provider not in PROVIDERS:
+        remedy = did_you_mean(provider, list(PROVIDERS))
+        problems.append(Problem("no such execution provider", "--provider", value=provider, remedy=remedy))
+    prompt_tokens, new_tokens, batch = workload
+    least = {"--prompt-tokens": (prompt_tokens, 1), "--new-tokens": (new_tokens, 2), "--batch": (batch, 1),
+             "--processes": (processes, 1), "--threads": (threads if threads is not None else 1, 1)}  # fmt: skip
+    problems += [
+        Problem(f"must be at least {low}", key, value=value) for key, (value, low) in least.items() if value < low
+    ]
+    if problems:
+        raise UsageError(problems)
+    job = TimeJob(
+        graph="", provider=provider, threads=threads, prompt_tokens=prompt_tokens, new_tokens=new_tokens, batch=batch,
+        machine=machine_digest(), processes=processes, model_dir=folder.resolve(),
+    )  # fmt: skip
+    log = default_root() / "logs" / "bench.log"
+    with LocalEngine() as engine:
+        try:
+            samples = [engine.run_fresh(job, log)[0] for _ in range(processes)]
+        except StageError as error:
+            raise MachineError(f"{error}; the log is {log}") from None
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    return {
+        "model": str(folder),
+        "provider": provider,
+        "threads": threads,
+        "workload": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch},
+        "processes": processes,
+        **{k: v for k, v in rounded(dict(latency_cells(samples, batch))).items() if v is not None},
+        "size_mb": round(size, 3),
+        "machine": hardware(),
+    }
+
+
+def as_text(card: dict[str, Any]) -> str:
+    """Return the card for people."""
+    work, machine = card["workload"], card["machine"]
+    interval = ""
+    if "itl_ms_p50_low" in card:
+        interval = f"  [{number(card['itl_ms_p50_low'])}, {number(card['itl_ms_p50_high'])}] over {card['processes']} processes"
+    threads = card["threads"] or "as ONNX Runtime chooses"
+    lines = [
+        f"{card['model']} on {card['provider']} ({machine['processor']}, {machine['cores']} cores; threads: {threads})",
+        f"prompt {work['prompt_tokens']} tokens, {work['new_tokens']} new, batch {work['batch']}",
+        f"between tokens   p50 {number(card['itl_ms_p50'])} ms{interval}",
+    ]
+    if "itl_ms_p90" in card:
+        lines.append(f"                 p90 {number(card['itl_ms_p90'])} ms")
+    lines += [
+        f"to first token   p50 {number(card['ttft_ms_p50'])} ms",
+        f"decode           {number(card['decode_tps'])} tokens/s",
+        f"size             {number(card['size_mb'])} MB on disk, peak memory {number(card['peak_memory_mb'])} MB, "
+        f"loaded in {number(card['load_s'])} s",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,102 @@
+"""What a running sweep says on stderr: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from autotune.candidate import Candidate
+from autotune.present.tables import score_text, settings
+from autotune.store.results import Row
+from autotune.sweep import Sweep
+
+_DOING = {"finetune": "fine-tuning", "merge": "merging", "build": "building", "time": "timing", "score": "scoring"}
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress:
+    """Prints what happens; as a context it owns the live line."""
+
+    def __init__(self, sweep: Sweep, done: int) -> None:
+        self.sweep, self.done_before, self.done = sweep, done, 0
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.live: Live | None = None
+        self.began = time.monotonic()
+        self.stage_began = self.began
+        self.doing = "starting"
+        self.best = "none yet"
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live = Live(get_renderable=self._line, console=self.console, refresh_per_second=2, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
+        """Show that a stage begins."""
+        first = stage.split(" ")[0]
+        what = _DOING.get(first, first) + stage.removeprefix(first)
+        self.stage_began = time.monotonic()
+        self.doing = f"{self._number(trial)} {what} {settings(candidate.columns()) or 'the untouched model'}"
+        if self.live is None:
+            self.note(f"{self.doing}")
+
+    def row(self, row: Row, best: Row | None) -> None:
+        """Show what became of a candidate."""
+        trial = int(row["trial"] or 0)
+        self.done += trial > 0
+        numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
+        what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
+        self.console.print(Text(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}"))
+        if best is not None:
+            self.best = f"{str(best['candidate'])[:8]} ({score_text(best, next(iter(self.sweep.objectives)))})"
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(Text(text))
+
+    def _number(self, trial: int) -> str:
+        total = self.sweep.budget.trials
+        return "[-]" if not trial else f"[{trial}/{total}]" if total else f"[{trial}]"
+
+    def left(self) -> float | None:
+        """Return the seconds that are left by the pace so far, or None where that is not known."""
+        spent = time.monotonic() - self.began
+        guesses = []
+        if self.sweep.budget.trials is not None and self.done:
+            guesses.append(spent / self.done * (self.sweep.budget.trials - self.done_before - self.done))
+        if self.sweep.budget.hours is not None:
+            guesses.append(self.sweep.budget.hours * 3600 - spent)
+        return max(0.0, min(guesses)) if guesses else None
+
+    def _line(self) -> Text:
+        now = time.monotonic()
+        left = self.left()
+        text = (
+            f"{self.doing} ({duration(now - self.stage_began)}) | best {self.best} | {duration(now - self.began)} gone"
+        )
+        return Text(
+            text + (f", about {duration(left)} left" if left is not None else ""),
+            style="dim",
+            overflow="ellipsis",
+            no_wrap=True,
+        )

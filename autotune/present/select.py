@@ -1,0 +1,174 @@
+"""Which candidate to ship: from the rows that are there, under limits that may be new, without running anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import Exit, Problem, UsageError, did_you_mean
+from autotune.metrics import METRICS, SCORES, Direction
+from autotune.present.tables import candidates, number, score_text, settings
+from autotune.search.judge import base_of, front_of, judge, values_of
+from autotune.search.limits import Limit, parse_limit
+from autotune.search.winner import Choice
+from autotune.store.results import COLUMNS, Row, Table
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Objectives in order, and limits."""
+
+    objectives: dict[str, Direction]
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` found: the choice, the rows behind it, and how it compared."""
+
+    choice: Choice
+    rows: list[dict[str, Any]]
+    wanted: Wanted
+    paired: bool
+
+    @property
+    def exit_code(self) -> Exit:
+        """0 with a winner; 4 where none keeps the limits; 5 where none finished."""
+        if self.choice.winner is not None:
+            return Exit.OK
+        return Exit.NO_FEASIBLE if any(row["status"] == "ok" and row["trial"] for row in self.rows) else Exit.NO_RESULT
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return a candidate's row."""
+        return next(row for row in self.rows if row["candidate"] == name)
+
+
+def wanted(
+    sweep: dict[str, Any] | None, rows: list[dict[str, Any]], limits: Sequence[str], prefer: str | None
+) -> Wanted:
+    """Return objectives and limits: the sweep's, or for a lone CSV the usual ones; `limits` replace the sweep's.
+
+    `prefer` makes a metric the first objective. Raises UsageError.
+    """
+    if sweep is not None:
+        objectives: dict[str, Direction] = dict(sweep["objectives"])
+        texts = list(limits) or list(sweep.get("limits", []))
+    else:
+        measured = [
+            name for name in (*SCORES.values(), "itl_ms_p50", "size_mb") if any(name in values_of(r) for r in rows)
+        ]
+        objectives = {name: METRICS[name].direction for name in dict.fromkeys(measured)}
+        texts = list(limits)
+    problems = []
+    parsed = []
+    for text in texts:
+        try:
+            parsed.append(parse_limit(text, METRICS))
+        except ValueError as error:
+            problems.append(Problem(str(error), "--limit" if limits else "limits"))
+    if prefer is not None:
+        if prefer not in METRICS:
+            problems.append(
+                Problem("no such metric", "--prefer", value=prefer, remedy=did_you_mean(prefer, list(METRICS)))
+            )
+        else:
+            objectives = {prefer: METRICS[prefer].direction} | objectives
+    if problems:
+        raise UsageError(problems)
+    return Wanted(objectives, tuple(parsed))
+
+
+def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -> Selection:
+    """Choose among the rows of a results folder or a lone CSV. Raises UsageError."""
+    from autotune.store.record import read_results, read_sweep
+
+    rows = read_results(place)
+    sweep = read_sweep(place) if place.is_dir() else None
+    aims = wanted(sweep, rows, limits, prefer)
+    base = base_of(rows)
+    needing = [limit for limit in aims.limits if limit.needs_base]
+    if needing and base is None:
+        rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
+        raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
+    folder = place if place.is_dir() else None
+    choice = judge(rows, aims, str(base["candidate"]) if base else None, folder)
+    return Selection(choice, rows, aims, choice.paired)
+
+
+def explain(selection: Selection) -> str:
+    """Return the choice in words: the winner, what it ties with, which limits are uncertain, and the front."""
+    choice, aims = selection.choice, selection.wanted
+    lines: list[str] = []
+    if choice.winner is None:
+        lines.append(
+            "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
+        )
+        for name, misses in choice.nearest:
+            missed = "; ".join(f"misses '{limit}' by {number(gap)}" for limit, gap in misses)
+            lines.append(f"  {name[:8]} {settings(selection.row(name))}: {missed}")
+        return "\n".join(lines)
+    row = selection.row(choice.winner.id)
+    lines.append(f"Winner: {choice.winner.id} (trial {row['trial']})  {settings(row)}")
+    lines.append("  " + ", ".join(score_text(row, name) for name in aims.objectives))
+    for step in choice.steps:
+        if step.tied or step.beaten:
+            how = f" ({step.method})" if step.method else ""
+            others = (
+                f"{len(step.tied)} tie with the best, {len(step.beaten)} are worse"
+                if step.tied
+                else f"{len(step.beaten)} are worse"
+            )
+            lines.append(f"  by {step.metric}{how}: {others}")
+    if choice.uncertain:
+        lines.append(
+            "  uncertain, the interval straddles the threshold: " + "; ".join(str(limit) for limit in choice.uncertain)
+        )
+    if not selection.paired:
+        lines.append("  compared by unpaired intervals: the outcomes of single items are not at hand")
+    front = front_of(selection.rows, aims.objectives)
+    first = next(iter(aims.objectives))
+    best_first = METRICS[first].direction == "maximize"
+    front.sort(key=lambda r: values_of(r).get(first, 0.0), reverse=best_first)
+    lines += ["", f"Front of {', '.join(aims.objectives)} ({len(front)} of {len(selection.rows)}):"]
+    lines.append(candidates(front, list(aims.objectives), choice.winner.id))
+    return "\n".join(lines)
+
+
+def as_json(selection: Selection) -> str:
+    """Return the choice as one JSON document."""
+    choice = selection.choice
+
+    def plain(name: str) -> dict[str, Any]:
+        return {key: value for key, value in selection.row(name).items() if value is not None}
+
+    document = {
+        "winner": plain(choice.winner.id) if choice.winner else None,
+        "paired": selection.paired,
+        "objectives": selection.wanted.objectives,
+        "limits": [str(limit) for limit in selection.wanted.limits],
+        "uncertain_limits": [str(limit) for limit in choice.uncertain],
+        "steps": [
+            {"metric": s.metric, "leader": s.leader, "tied": list(s.tied), "beaten": dict(s.beaten), "method": s.method}
+            for s in choice.steps
+        ],
+        "feasible": list(choice.feasible),
+        "nearest": [
+            {"candidate": name, "misses": [{"limit": str(limit), "by": gap} for limit, gap in misses]}
+            for name, misses in choice.nearest
+        ],
+        "front": [str(row["candidate"]) for row in front_of(selection.rows, selection.wanted.objectives)],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def write_front(folder: Path, rows: Sequence[Row], objectives: dict[str, Direction]) -> None:
+    """Write `front.csv`: the rows that no other is better than in every objective."""
+    file = folder / "front.csv"
+    file.unlink(missing_ok=True)
+    table = Table(file, COLUMNS)
+    for row in front_of(rows, objectives):
+        table.add(dict(row))
+    table.flush()

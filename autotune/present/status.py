@@ -1,0 +1,68 @@
+"""How far a sweep is: read from its folder, while it runs or after it stopped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autotune.errors import Problem, UsageError
+from autotune.present.progress import duration
+from autotune.present.select import select
+from autotune.present.tables import candidates, settings
+from autotune.store.record import read_results, read_running, read_sweep
+from autotune.store.results import COLUMNS, read_table
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """Return state, counts, the best so far and what is being done, as plain data. Raises UsageError."""
+    sweep = read_sweep(folder) if folder.is_dir() else None
+    if sweep is None:
+        rule = "no sweep here"
+        raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
+    every = read_table(folder / "results.csv", COLUMNS)
+    rows = read_results(folder)
+    running = read_running(folder)
+    alive = running is not None and psutil.pid_exists(int(running["pid"]))
+    trials = [row for row in rows if row["trial"]]
+    counts: dict[str, int] = {}
+    for row in trials:
+        counts[str(row["status"])] = counts.get(str(row["status"]), 0) + 1
+    status: dict[str, Any] = {
+        "sweep": sweep["name"],
+        "state": "running" if alive else "stopped",
+        "trials_done": len({row["trial"] for row in every if row["trial"]}),
+        "trials_budget": sweep["budget"].get("trials"),
+        "hours_budget": sweep["budget"].get("hours"),
+        "status_counts": counts,
+        "objectives": list(sweep["objectives"]),
+        "best": None,
+    }
+    if alive and running is not None:
+        status["running"] = running
+    selection = select(folder)
+    if selection.choice.winner is not None:
+        row = selection.row(selection.choice.winner.id)
+        status["best"] = {name: value for name, value in row.items() if value is not None}
+    return status
+
+
+def as_text(status: dict[str, Any]) -> str:
+    """Return the status in words."""
+    budget = f" of {status['trials_budget']}" if status["trials_budget"] else ""
+    counts = ", ".join(f"{count} {name}" for name, count in status["status_counts"].items()) or "none ended yet"
+    lines = [f"{status['sweep']}: {status['state']}, {status['trials_done']}{budget} trials ({counts})"]
+    running = status.get("running")
+    if running:
+        since = running.get("since")
+        spent = f" for {duration(time.time() - since)}" if since else ""
+        trial = f"trial {running['trial']}, " if running.get("trial") else ""
+        lines.append(f"process {running['pid']} on {running['host']}: {trial}{running['stage']}{spent}")
+    if status["best"]:
+        lines.append(f"best so far: {settings(status['best'])}")
+        lines.append(candidates([status["best"]], status["objectives"]))
+    else:
+        lines.append("no candidate keeps the limits yet")
+    return "\n".join(lines)

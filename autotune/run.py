@@ -1,0 +1,94 @@
+"""The `run` command: sweep file in, results folder out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from autotune.data import Dataset
+from autotune.engine.local import LocalEngine
+from autotune.engine.stages import Stages
+from autotune.errors import Exit
+from autotune.machine import describe
+from autotune.present.progress import Progress, duration
+from autotune.present.select import explain, select, write_front
+from autotune.present.tables import score_text
+from autotune.search.loop import Loop, Summary
+from autotune.search.pipeline import Pipeline
+from autotune.search.prepare import needs_network, prepare
+from autotune.search.strategy import make_strategy
+from autotune.store.cache import Cache, default_root
+from autotune.store.record import Record, now, write_aside
+from autotune.store.results import Row
+from autotune.sweep import Sweep, load_sweep
+
+
+def run_command(
+    file: str, out: Path | None, sets: Sequence[str] = (), trials: int | None = None, hours: float | None = None
+) -> Exit:
+    """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
+
+    Raises UsageError, MachineError, KeyboardInterrupt.
+    """
+    sweep = load_sweep(file, sets, trials, hours)
+    folder = out or Path("results") / sweep.name
+    started = now()
+    cache = Cache(default_root())
+    with Record(folder, sweep) as record, LocalEngine(offline=not needs_network(sweep)) as engine:
+        current = "prepare"
+        stages = Stages(cache, engine, lambda: record.log(current), sweep.model)
+        with Progress(sweep, sum(1 for r in record.results.rows if r["trial"])) as progress:
+            progress.note(
+                f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
+            )
+            record.busy(stage="prepare")
+            sweep, dataset, inputs = prepare(sweep, stages, cache.root)
+            for line in data_report(dataset):
+                progress.note(line)
+            write_aside(folder / "machine.json", json.dumps(describe(), indent=1))
+            strategy = make_strategy(sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
+            loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, progress)
+            stages.log = lambda: record.log(loop.current)
+            summary = loop.run()
+        _close(record, summary, started)
+        write_front(folder, list(loop.rows.values()), sweep.objectives)
+    _report(folder, sweep, summary)
+    return summary.exit_code
+
+
+def data_report(dataset: Dataset) -> list[str]:
+    """Return in lines what the data holds, and which rows were left out and why."""
+    counts = ", ".join(f"{len(getattr(dataset, split))} {split}" for split in ("train", "validation", "test"))
+    lines = [f"data: {counts}" + (f"; {len(dataset.labels)} labels" if dataset.labels else "")]
+    for left in dataset.left_out:
+        more = ", ..." if left.rows > len(left.examples) else ""
+        examples = ", ".join(left.examples) + more
+        lines.append(f"data: {left.rows} rows of {left.split} left out: {left.reason} ({examples})")
+    return lines
+
+
+def _close(record: Record, summary: Summary, started: str) -> None:
+    row: Row = {"started": started, "wall_s": summary.wall_s, "stages_s": summary.stages_s, "trials": summary.trials}
+    record.runs.append(row)
+
+
+def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
+    """Print the choice and the finalists to stdout, and what the run cost to stderr."""
+    print(explain(select(folder)))  # noqa: T201
+    for row in summary.finalists:
+        print(f"{row['role']} on {row['split']}: {score_text(row, sweep.score)} of {row.get(sweep.score + '_n')} items")  # noqa: T201
+    if summary.finalists:
+        print(f"The winner is in {folder / 'best'}")  # noqa: T201
+    own = summary.wall_s - summary.stages_s
+    share = own / summary.wall_s if summary.wall_s else 0.0
+    reason = {
+        "trials": "budget.trials is reached",
+        "hours": "budget.hours is reached",
+        "space": "every candidate is done",
+    }
+    sys.stderr.write(
+        f"{summary.trials} trials in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "
+        f"{own:.1f} s, {share:.1%} of the wall-clock\n"
+    )

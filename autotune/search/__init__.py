@@ -1,0 +1,1 @@
+"""Which candidate next, what became of it, and which one wins."""

@@ -1,0 +1,84 @@
+"""From rows to a choice: the bridge between results.csv and the rule of the winner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from autotune.metrics import METRICS, SCORES, Direction
+from autotune.search.limits import Limit
+from autotune.search.pareto import front
+from autotune.search.scores import per_item
+from autotune.search.statistics import Interval
+from autotune.search.winner import Choice, Entry, choose
+
+
+class Aims(Protocol):
+    """What a sweep wants: its objectives in order, and its limits."""
+
+    @property
+    def objectives(self) -> dict[str, Direction]:
+        """Metric to direction."""
+        ...
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """All must be kept."""
+        ...
+
+
+def values_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that a row has measured."""
+    return {name: float(row[name]) for name in METRICS if row.get(name) is not None}
+
+
+def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
+    """Return a row as the rule of the winner sees it, with the outcomes of its items where `folder` keeps them."""
+    intervals: dict[str, Interval] = {}
+    counts: dict[str, int] = {}
+    for name in METRICS:
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        if low is not None and high is not None:
+            intervals[name] = Interval(float(low), float(high))
+        if row.get(f"{name}_n") is not None:
+            counts[name] = int(row[f"{name}_n"])
+    outcomes = {}
+    if folder is not None:
+        try:
+            kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
+            items = per_item(kept["metric"], kept)
+            if items is not None:
+                outcomes[SCORES[kept["metric"]]] = items
+        except (OSError, ValueError, KeyError):
+            pass
+    graph = row.get("graph")
+    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, str(graph) if graph else None)
+
+
+def judge(rows: Iterable[Mapping[str, Any]], aims: Aims, base_id: str | None, folder: Path | None = None) -> Choice:
+    """Return the winner among the rows that are fully measured.
+
+    The untouched model measured first (trial 0) is what limits refer to; it competes only where nothing is tuned.
+    """
+    finished = [row for row in rows if row["status"] == "ok"]
+    base = next((entry_of(row) for row in finished if row["candidate"] == base_id), None)
+    entries = [entry_of(row, folder) for row in finished if row["trial"] or row["kind"] == "base"]
+    tuned = [row for row in finished if row["kind"] != "base"]
+    if tuned:
+        keep = {str(row["candidate"]) for row in tuned}
+        entries = [entry for entry in entries if entry.id in keep]
+    return choose(entries, aims.objectives, aims.limits, base)
+
+
+def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> list[Mapping[str, Any]]:
+    """Return the fully measured rows that no other is better than in every objective."""
+    finished = [row for row in rows if row["status"] == "ok"]
+    points = [[values_of(row).get(name) for name in objectives] for row in finished]
+    return [finished[index] for index in front(points, list(objectives.values()))]
+
+
+def base_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the row of the untouched model that was measured first (trial 0)."""
+    return next((row for row in rows if row["trial"] == 0), None)

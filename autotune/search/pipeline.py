@@ -1,0 +1,219 @@
+"""One candidate through the stages: fine-tune, merge, build, time, score, and the row that comes of it.
+
+The order is by cost: what could break a limit for certain is measured before what is dear. Whether a stage runs or its
+result is there already is the business of `do`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from autotune.candidate import Candidate, Recipe
+from autotune.errors import StageError
+from autotune.metrics import METRICS
+from autotune.search.latency import latency_cells
+from autotune.search.limits import Limit
+from autotune.search.scores import summarise
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.store.cache import Stored
+from autotune.store.results import Row
+from autotune.sweep import Sweep
+
+
+class Do(Protocol):
+    """Do a stage, or find its result."""
+
+    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
+        """Return the stored result. Raises StageError."""
+        ...
+
+    def find(self, job: Job) -> Stored | None:
+        """Return the result if it is there already (a merge is needed only for a build that is not)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all candidates of a sweep share, resolved to files and digests."""
+
+    base_dir: Path
+    base: str
+    """Digest of the base model."""
+    items: Mapping[str, tuple[str, Path]]
+    """Of each split: digest and file."""
+    labels: tuple[str, ...]
+    device: str
+    machine: str
+    """Digest of this machine's hardware."""
+
+
+@dataclass
+class Measurement:
+    """What became of a candidate: its status, and the cells that were filled on the way."""
+
+    status: str = "ok"
+    error: str = ""
+    cells: Row = field(default_factory=dict)
+    outcomes: dict[str, Any] | None = None
+    curve: list[list[float]] = field(default_factory=list)
+    adapter: Stored | None = None
+    build: Stored | None = None
+    seconds: float = 0.0
+    """Seconds inside stages that ran now."""
+
+
+STAGE_TIMEOUT_S = 3600.0
+"""Seconds after which a stage other than training is given up."""
+
+
+class Pipeline:
+    """The stages of one sweep, in order."""
+
+    def __init__(self, sweep: Sweep, inputs: Inputs, do: Do) -> None:
+        self.sweep, self.inputs, self.do = sweep, inputs, do
+
+    def measure(
+        self,
+        candidate: Candidate,
+        split: str = "validation",
+        limits: Sequence[Limit] = (),
+        base: Mapping[str, float] | None = None,
+        known: Mapping[str, float] | None = None,
+        on_stage: Callable[[str], None] = lambda _: None,
+    ) -> Measurement:
+        """Take a candidate through all stages. Never raises StageError: trouble is the measurement's status.
+
+        `limits` with the `base` values that they may refer to end it early, as `over_limit`; `known` are numbers of
+        its recipe from other candidates, which may do so before anything runs.
+        """
+        done = Measurement()
+
+        def broken(values: Mapping[str, float]) -> bool:
+            for limit in limits:
+                if METRICS[limit.metric].kind == "score":
+                    continue
+                gap = limit.gap(values.get(limit.metric), (base or {}).get(limit.metric))
+                if gap is not None and gap > 0:
+                    done.status, done.error = (
+                        "over_limit",
+                        f"{limit} cannot be kept: {limit.metric} is {values[limit.metric]:.6g}",
+                    )
+                    return True
+            return False
+
+        try:
+            if known and broken(known):
+                done.cells |= {name: value for name, value in known.items() if METRICS[name].kind != "score"}
+                return done
+            if candidate.lora is not None:
+                on_stage("finetune")
+                done.adapter = self._finetune(candidate, done)
+            if candidate.recipe is not None:
+                build = self._build_job(candidate, done.adapter)
+                if done.adapter is not None and self.do.find(build) is None:
+                    on_stage("merge")
+                    merged = self._run("merge", self._merge_job(candidate, done.adapter), done)
+                    build = build.model_copy(update={"source_dir": merged.path})
+                on_stage("build")
+                done.build = self._run("build", build, done)
+                done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
+                if broken({"size_mb": done.build.result["size_mb"]}):
+                    return done
+                on_stage("time")
+                self._time(done.build, done)
+                if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
+                    return done
+            on_stage("score")
+            self._score(candidate, split, done)
+        except StageError as error:
+            done.status, done.error = error.status, str(error)
+        return done
+
+    def _run(self, stage: str, job: Job, done: Measurement, timeout: float | None = STAGE_TIMEOUT_S) -> Stored:
+        """Do a stage and book its cost."""
+        stored = self.do(job, timeout)
+        if stored.cached:
+            cached = [part for part in str(done.cells.get("cached") or "").split("+") if part]
+            done.cells["cached"] = "+".join([*cached, stage])
+        else:
+            done.cells[f"cost_{stage}_s"] = stored.seconds
+            done.seconds += stored.seconds
+        return stored
+
+    def finetune_job(self, candidate: Candidate) -> FinetuneJob:
+        """Return the job that trains a candidate's adapter."""
+        assert candidate.lora is not None
+        data, file = self.inputs.items["train"]
+        limit = self.sweep.train.time_limit_s
+        return FinetuneJob(
+            base=self.inputs.base, data=data, lora=candidate.lora, seed=self.sweep.seed, device=self.inputs.device,
+            base_dir=self.inputs.base_dir, data_file=file, time_limit_s=limit,
+        )  # fmt: skip
+
+    def _finetune(self, candidate: Candidate, done: Measurement) -> Stored:
+        job = self.finetune_job(candidate)
+        done.cells["adapter"] = job.key
+        stored = self._run("train", job, done, self.sweep.train.time_limit_s + 300)
+        done.cells |= {"train_steps": stored.result["step"], "train_loss": stored.result["loss"]}
+        state = json.loads((stored.path / "state.json").read_text(encoding="utf-8"))
+        done.curve = state["curve"]
+        return stored
+
+    def _merge_job(self, candidate: Candidate, adapter: Stored) -> MergeJob:
+        key = self.finetune_job(candidate).key
+        return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=adapter.path)
+
+    def _build_job(self, candidate: Candidate, adapter: Stored | None) -> BuildJob:
+        assert candidate.recipe is not None
+        source = self.inputs.base if adapter is None else self._merge_job(candidate, adapter).key
+        return BuildJob(
+            source=source,
+            recipe=candidate.recipe,
+            provider=self.sweep.target.provider,
+            source_dir=self.inputs.base_dir,
+        )
+
+    def _time(self, build: Stored, done: Measurement) -> None:
+        target = self.sweep.target
+        job = TimeJob(
+            graph=build.result["signature"], provider=target.provider, threads=target.threads,
+            prompt_tokens=target.workload.prompt_tokens, new_tokens=target.workload.new_tokens,
+            batch=target.workload.batch, machine=self.inputs.machine, model_dir=build.path,
+        )  # fmt: skip
+        stored = self._run("time", job, done)
+        done.cells |= latency_cells(stored.result["processes"], target.workload.batch)
+
+    def score_job(self, candidate: Candidate, split: str, adapter: Stored | None, build: Stored | None) -> ScoreJob:
+        """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
+        data, file = self.inputs.items[split]
+        metric = self.sweep.data.metric
+        shared: dict[str, Any] = {
+            "data": data, "data_file": file, "metric": metric, "max_length": self.sweep.train.max_length,
+            "labels": self.inputs.labels if metric in ("choice", "f1") else (), "threads": self.sweep.target.threads,
+        }  # fmt: skip
+        if build is not None:
+            source = self._build_job(candidate, adapter).key
+            return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
+        source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
+        return ScoreJob(
+            source=source, device=self.inputs.device, model_dir=self.inputs.base_dir,
+            adapter_dir=adapter.path if adapter else None, **shared,
+        )  # fmt: skip
+
+    def _score(self, candidate: Candidate, split: str, done: Measurement) -> None:
+        stored = self._run("score", self.score_job(candidate, split, done.adapter, done.build), done)
+        done.outcomes = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
+        value, interval, n = summarise(self.sweep.data.metric, done.outcomes)
+        name = self.sweep.score
+        done.cells |= {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": n}
+
+
+def base_candidate(sweep: Sweep) -> Candidate:
+    """Return the untouched model: at the provider's most exact precision (fp32), or not built where nothing is."""
+    if not sweep.space.recipes:
+        return Candidate()
+    return Candidate(recipe=Recipe(precision=sweep.provider.precisions[0]))

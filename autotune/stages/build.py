@@ -1,0 +1,139 @@
+"""Build a model folder with the builder of ONNX Runtime GenAI, then read back what was really built.
+
+The builder accepts options that it does not know and ignores them, so nothing that it says is believed: bits, block
+size, accuracy level and zero points are read from the graph's nodes, and a build that differs from its recipe fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from autotune.candidate import Recipe
+from autotune.errors import StageError
+from autotune.providers import PROVIDERS
+from autotune.space import RECIPE
+from autotune.stages.jobs import BuildJob, Result
+
+_FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_SMALL = 1024
+"""Tensors above this many bytes are weights: they are not part of a graph's signature."""
+
+
+def options(recipe: Recipe) -> dict[str, str]:
+    """Return the recipe as options of the model builder."""
+    given: dict[str, str] = {"hf_token": "false", "hf_remote": "false"}
+    for name, value in recipe.model_dump(exclude_none=True, exclude={"precision"}).items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        given[RECIPE[name].option or name] = text
+    return given
+
+
+def read_back(folder: Path) -> dict[str, Any]:
+    """Return what the graph in `folder` is made of.
+
+    `bits` and `blocks`: MatMulNBits nodes by bits and by block size; `accuracy_levels`; `symmetric` (no node has zero
+    points); `weights`: the types of large float tensors by name; `nodes`: operator counts; `signature`: SHA-256 of the
+    graph and its settings without the weights.
+    """
+    file = folder / "model.onnx"
+    model = onnx.load(str(file), load_external_data=False)
+    bits: Counter[int] = Counter()
+    blocks: Counter[int] = Counter()
+    levels: Counter[int] = Counter()
+    zero_points = False
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            attributes = {a.name: a.i for a in node.attribute}
+            bits[attributes.get("bits", 4)] += 1
+            blocks[attributes["block_size"]] += 1
+            levels[attributes.get("accuracy_level", 0)] += 1
+            zero_points |= len(node.input) > 3 and bool(node.input[3])
+    floats: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        size = 1
+        for dim in tensor.dims:
+            size *= dim
+        if len(tensor.dims) == 2 and size > _SMALL and tensor.data_type in _FLOATS.values():
+            floats[next(name for name, kind in _FLOATS.items() if kind == tensor.data_type)] += size
+        if len(tensor.raw_data) > _SMALL:
+            tensor.ClearField("raw_data")
+    signature = hashlib.sha256(model.SerializeToString(deterministic=True))
+    signature.update((folder / "genai_config.json").read_bytes())
+    return {
+        "bits": {str(k): v for k, v in sorted(bits.items())},
+        "blocks": {str(k): v for k, v in sorted(blocks.items())},
+        "accuracy_levels": {str(k): v for k, v in sorted(levels.items())},
+        "symmetric": not zero_points,
+        "floats": dict(sorted(floats.items())),
+        "nodes": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        "signature": signature.hexdigest(),
+    }
+
+
+def differences(recipe: Recipe, built: dict[str, Any]) -> list[str]:
+    """Return in words where a graph is not what its recipe asked for."""
+    found = []
+    bits = {int(k): v for k, v in built["bits"].items()}
+    if recipe.precision in ("int4", "int8"):
+        body = int(recipe.precision.removeprefix("int"))
+        if recipe.use_qdq:
+            if not built["nodes"].get("DequantizeLinear"):
+                found.append("asked for use_qdq, and no DequantizeLinear node is there")
+            return found
+        allowed = {4, 8} if recipe.mixed_precision else {body}
+        if body not in bits:
+            found.append(f"asked for {recipe.precision}, and no MatMulNBits node has {body} bits")
+        if set(bits) - allowed:
+            found.append(f"asked for {recipe.precision}, and nodes have {', '.join(map(str, sorted(bits)))} bits")
+        if recipe.mixed_precision and "int8" in recipe.mixed_precision and 8 not in bits:
+            found.append(f"asked for {recipe.mixed_precision}, and no node has 8 bits")
+        if set(built["blocks"]) != {str(recipe.block_size)}:
+            found.append(f"asked for block_size {recipe.block_size}, got {', '.join(built['blocks']) or 'none'}")
+        if set(built["accuracy_levels"]) != {str(recipe.accuracy_level)}:
+            found.append(f"asked for accuracy_level {recipe.accuracy_level}, got {', '.join(built['accuracy_levels'])}")
+        if recipe.symmetric is not None and recipe.symmetric != built["symmetric"]:
+            found.append(f"asked for symmetric {recipe.symmetric}, got {built['symmetric']}")
+    else:
+        if bits:
+            found.append(f"asked for {recipe.precision}, and {sum(bits.values())} nodes are quantised")
+        others = set(built["floats"]) - {recipe.precision}
+        if others:
+            found.append(f"asked for {recipe.precision}, and weights are {', '.join(sorted(others))}")
+    return found
+
+
+def shipped_bytes(folder: Path) -> int:
+    """Return the bytes of all files in a built folder: those that ship."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def build(job: BuildJob, out: Path) -> Result:
+    """Build `job.source_dir` into `out`. Result: what `read_back` says, and `size_mb`.
+
+    Raises StageError: `unsupported` where the builder refuses, `failed` where it built something else.
+    """
+    from onnxruntime_genai.models import builder
+
+    flag = PROVIDERS[job.provider].builder_flag
+    given = [f"{key}={value}" for key, value in options(job.recipe).items()]
+    source = str(job.source_dir)
+    with tempfile.TemporaryDirectory(prefix="autotune-build-") as scratch:
+        precision = job.recipe.precision
+        try:
+            extra = builder.parse_extra_options(None, source, str(out), precision, flag, scratch, given)
+            builder.create_model(None, source, str(out), precision, flag, scratch, **extra)
+        except (NotImplementedError, ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise StageError("unsupported", f"the model builder refuses {job.recipe}: {reason}") from error
+    built = read_back(out)
+    wrong = differences(job.recipe, built)
+    if wrong:
+        raise StageError("failed", f"built something else than {job.recipe}: " + "; ".join(wrong))
+    return {**built, "size_mb": shipped_bytes(out) / 1e6}

@@ -1,0 +1,250 @@
+"""Fine-tune a LoRA adapter, stop at a step, go on later as if nothing had happened.
+
+Every random choice is a function of (seed, position): the adapter's first weights, the order of items, the dropout of
+each forward pass. So a run needs no random state to continue: only adapter, optimiser and step are kept. A loop of our
+own rather than a Trainer, because a Trainer keeps pickles and computes the logits of positions that nobody reads.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from autotune.candidate import Lora
+from autotune.errors import StageError
+from autotune.stages.jobs import FinetuneJob, Result
+from autotune.stages.text import Encoded, encode, load_tokenizer, read_items
+from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
+
+WINDOW = 8
+"""Batches whose items are sorted by length together, so that little is padded."""
+
+_IGNORED = -100
+
+
+def horizon_of(lora: Lora, items: int) -> int:
+    """Return the optimiser steps of a full run on this many items."""
+    if lora.steps is not None:
+        return lora.steps
+    return max(1, math.ceil((lora.epochs or 1.0) * items / (lora.batch_size * lora.accumulation)))
+
+
+def learning_rate(lora: Lora, step: int, horizon: int) -> float:
+    """Return the learning rate of `step` (from 0): linear warm-up, then linear, cosine or constant."""
+    warmup = lora.warmup * horizon if lora.warmup < 1 else lora.warmup
+    if step < warmup:
+        return lora.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, horizon - warmup)
+    factor = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress)), "constant": 1.0}
+    return lora.learning_rate * factor[lora.schedule]
+
+
+def batches(lengths: list[int], batch_size: int, seed: int, start: int) -> Iterator[list[int]]:
+    """Yield batches of item indices for ever, from batch number `start` on.
+
+    Each epoch is its own permutation of all items, made from (seed, epoch). Items of similar length share a batch.
+    """
+    per_epoch = math.ceil(len(lengths) / batch_size)
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(lengths))
+        made: list[list[int]] = []
+        for at in range(0, len(order), batch_size * WINDOW):
+            window = sorted(order[at : at + batch_size * WINDOW].tolist(), key=lambda i: lengths[i])
+            made += [window[k : k + batch_size] for k in range(0, len(window), batch_size)]
+        for index in rng.permutation(len(made))[skip:]:
+            yield made[index]
+        epoch, skip = epoch + 1, 0
+
+
+def collate(items: list[Encoded], end: int, pad: int, device: str) -> dict[str, torch.Tensor]:
+    """Return input_ids, attention_mask and labels, each (items, longest); labels outside completions are -100."""
+    rows = [(*item.prompt, *item.completion, end) for item in items]
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    labels = torch.full((len(rows), width), _IGNORED)
+    for index, (item, row) in enumerate(zip(items, rows, strict=True)):
+        ids[index, : len(row)] = torch.tensor(row)
+        mask[index, : len(row)] = 1
+        labels[index, len(item.prompt) : len(row)] = ids[index, len(item.prompt) : len(row)]
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
+
+
+def completion_loss(model: Any, batch: dict[str, torch.Tensor], sliced: bool) -> torch.Tensor:
+    """Return the summed negative log-likelihood of the completion tokens (nats).
+
+    With `sliced`, logits are computed only at positions where some item of the batch has a completion.
+    """
+    targets = batch["labels"][:, 1:]
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if sliced:
+        positions = (targets != _IGNORED).any(dim=0).nonzero().squeeze(1)
+        logits = model(**inputs, logits_to_keep=positions).logits
+        targets = targets[:, positions]
+    else:
+        logits = model(**inputs).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED, reduction="sum"
+    )
+
+
+def target_modules(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
+    """Return what PEFT understands for a preset or a list of names. Raises StageError where nothing matches."""
+    if wanted == "all-linear":
+        return wanted
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    if wanted in ("attention", "mlp"):
+        parents = ("attn", "attention") if wanted == "attention" else ("mlp", "feed_forward", "ffn")
+        found = {
+            n.rsplit(".", 1)[-1] for n in names if any(p in n.rpartition(".")[0].rsplit(".", 1)[-1] for p in parents)
+        }
+    else:
+        asked = {wanted} if isinstance(wanted, str) else set(wanted)
+        there = {n.rsplit(".", 1)[-1] for n in names}
+        found = asked & there
+        if found != asked:
+            missing = ", ".join(sorted(asked - there))
+            message = (
+                f"target_modules: the model has no linear module named {missing}; it has {', '.join(sorted(there))}"
+            )
+            raise StageError("unsupported", message)
+    if not found:
+        raise StageError("unsupported", f"target_modules: this model has no modules for '{wanted}'; list their names")
+    return sorted(found)
+
+
+def adapt(model: Any, lora: Lora, seed: int) -> Any:
+    """Return the model with a fresh adapter. Seeded before the adapter exists: its A matrices are random."""
+    if lora.quantized_base != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=lora.gradient_checkpointing)
+    elif lora.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target_modules(model, lora.target_modules),
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
+    )
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)
+
+
+def _save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    tensors = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+    save_file(tensors, file)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in load_file(file).items():
+        index, _, part = name.partition(".")
+        state.setdefault(int(index), {})[part] = value
+    whole = optimizer.state_dict()
+    whole["state"] = state
+    optimizer.load_state_dict(whole)
+
+
+def finetune(job: FinetuneJob, out: Path) -> Result:
+    """Train up to `job.stop_at` and write adapter, optimiser and curve into `out`.
+
+    Result: `step`, `horizon`, `loss` (mean over the last tenth of the steps, nats a token), `trainable` (parameters),
+    `items`, `cut` (items whose prompt lost its beginning), `step_s` (median seconds of a step), `device`.
+    Raises StageError: `diverged`, `timeout`, `unsupported`, `failed`.
+    """
+    began = time.perf_counter()
+    lora = job.lora
+    device = resolve_device(job.device)
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    tokenizer = load_tokenizer(job.base_dir)
+    items, cut = encode(tokenizer, read_items(job.data_file), lora.max_length)
+    horizon = job.horizon or horizon_of(lora, len(items))
+    stop_at = min(job.stop_at or horizon, horizon)
+
+    dtype = resolve_dtype(lora.dtype, device)
+    base = load_model(job.base_dir, device, dtype, lora.quantized_base, bool(lora.double_quant))
+    sliced = "logits_to_keep" in inspect.signature(base.forward).parameters
+    model = adapt(base, lora, job.seed)
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=lora.learning_rate, betas=(lora.adam_beta1, lora.adam_beta2), weight_decay=lora.weight_decay
+    )
+    first, curve = 0, []
+    if job.checkpoint_dir is not None:
+        state = json.loads((job.checkpoint_dir / "state.json").read_text(encoding="utf-8"))
+        first, curve = state["step"], state["curve"]
+        set_peft_model_state_dict(model, load_file(job.checkpoint_dir / "adapter_model.safetensors"))
+        _load_optimizer(optimizer, job.checkpoint_dir / "optimizer.safetensors")
+
+    end = tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    lengths = [len(item.prompt) + len(item.completion) for item in items]
+    feed = batches(lengths, lora.batch_size, job.seed, first * lora.accumulation)
+    seconds = []
+    for step in range(first, stop_at):
+        started = time.perf_counter()
+        micro = [[items[i] for i in next(feed)] for _ in range(lora.accumulation)]
+        tokens = sum(len(item.completion) + 1 for part in micro for item in part)
+        rate = learning_rate(lora, step, horizon)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for index, part in enumerate(micro):
+            torch.manual_seed((job.seed * 1_000_003 + step * lora.accumulation + index) % 2**63)
+            loss = completion_loss(model, collate(part, end, pad, device), sliced) / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        if not math.isfinite(total):
+            raise StageError(
+                "diverged", f"the training loss became {total} at step {step + 1} (learning rate {rate:.2g})"
+            )
+        if lora.max_grad_norm > 0:
+            norm = torch.nn.utils.clip_grad_norm_(parameters, lora.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise StageError("diverged", f"the gradient became {norm.item()} at step {step + 1}")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seconds.append(time.perf_counter() - started)
+        curve.append([step + 1, round(total, 6), rate])
+        if job.time_limit_s and time.perf_counter() - began > job.time_limit_s:
+            raise StageError(
+                "timeout", f"training passed train.time_limit_s = {job.time_limit_s:g} at step {step + 1} of {stop_at}"
+            )
+
+    # `embedding_layers` off: it would ask the hub whether the base model's vocabulary was changed.
+    model.save_pretrained(str(out), save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)
+    _save_optimizer(optimizer, out / "optimizer.safetensors")
+    state = {"step": stop_at, "horizon": horizon, "curve": curve}
+    (out / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    tail = [loss for _, loss, _ in curve[-max(1, len(curve) // 10) :]]
+    return {
+        "step": stop_at,
+        "horizon": horizon,
+        "loss": sum(tail) / len(tail),
+        "trainable": sum(p.numel() for p in parameters),
+        "items": len(items),
+        "cut": cut,
+        "step_s": float(np.median(seconds)) if seconds else None,
+        "device": device,
+    }

@@ -1,0 +1,215 @@
+"""The frozen descriptions of the stages: everything that decides a result, and where its inputs lie.
+
+Fields marked `where()` say where something lies or how long it may take, and are not part of the key: a result is
+found again by what went into it, wherever that was.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from autotune.candidate import Lora, Recipe, digest
+
+Result = dict[str, Any]
+"""What a stage reports besides its files: plain JSON."""
+
+
+def where(default: Any = ...) -> Any:
+    """A field that is not part of the key."""
+    return Field(default, exclude=True)
+
+
+@cache
+def installed(package: str) -> str:
+    """Return the version of an installed package, without importing it; empty where it is not installed."""
+    try:
+        return package_version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+ORT_WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml", "onnxruntime-genai-winml")
+
+
+class Job(BaseModel):
+    """One piece of work for a stage."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: ClassVar[str]
+    version: ClassVar[int] = 1
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The packages whose versions change the result."""
+    keep: ClassVar[bool] = True
+    """Whether a size budget should rather evict other stages' results first."""
+
+    def described(self) -> dict[str, Any]:
+        """All inputs that decide the result, as plain data."""
+        packages = {name: installed(name) for name in self.packages}
+        content = self.model_dump(mode="json", exclude_none=True)
+        return {"stage": self.stage, "version": self.version, "packages": packages, "inputs": content}
+
+    @property
+    def key(self) -> str:
+        """The SHA-256 of `described()`: the name of the result in the cache."""
+        return digest(self.described())
+
+
+class BaseJob(Job):
+    """Fetch a built-in or hub model once and keep it as safetensors in its original precision."""
+
+    stage: ClassVar[str] = "base"
+    packages: ClassVar[tuple[str, ...]] = ("transformers",)
+
+    name: str
+
+
+class DataJob(Job):
+    """Fetch one split of a hub dataset and keep it as JSON lines."""
+
+    stage: ClassVar[str] = "data"
+    packages: ClassVar[tuple[str, ...]] = ("datasets",)
+
+    dataset: str
+    config: str | None = None
+    split: str
+
+
+class ProbeJob(Job):
+    """Look at this machine's accelerators."""
+
+    stage: ClassVar[str] = "probe"
+
+    machine: str
+    packages_digest: str
+
+
+class FinetuneJob(Job):
+    """Train a LoRA adapter up to step `stop_at` of a schedule that ends at `horizon`."""
+
+    stage: ClassVar[str] = "finetune"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "bitsandbytes")
+
+    base: str
+    """Digest of the base model."""
+    data: str
+    """Digest of the training items."""
+    lora: Lora
+    horizon: int | None = None
+    """Steps that the schedule is laid out for; None: from `lora`, by the number of items."""
+    stop_at: int | None = None
+    """The step to stop at; None: the horizon."""
+    seed: int
+    device: str
+    threads: int | None = None
+    base_dir: Path = where()
+    data_file: Path = where()
+    checkpoint_dir: Path | None = where(None)
+    """An adapter of the same job that stopped earlier."""
+    time_limit_s: float | None = where(None)
+
+
+class MergeJob(Job):
+    """Merge an adapter into the base model in its original precision."""
+
+    stage: ClassVar[str] = "merge"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+    keep: ClassVar[bool] = False
+
+    adapter: str
+    base: str
+    base_dir: Path = where()
+    adapter_dir: Path = where()
+
+
+class BuildJob(Job):
+    """Build a model folder for ONNX Runtime GenAI and read back what was built."""
+
+    stage: ClassVar[str] = "build"
+    packages: ClassVar[tuple[str, ...]] = (*ORT_WHEELS, "onnx", "onnx-ir", "transformers")
+
+    source: str
+    """Key of the merged model, or digest of the base model."""
+    recipe: Recipe
+    provider: str
+    source_dir: Path = where()
+
+
+class ScoreJob(Job):
+    """Score a built model, or an adapter on its base, on items; keep the outcome of every item."""
+
+    stage: ClassVar[str] = "score"
+    version: ClassVar[int] = 1
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "tokenizers")
+
+    source: str
+    """Key of the build; or of the adapter, or digest of the base model, where nothing is built."""
+    provider: str | None = None
+    """The execution provider; None: PyTorch."""
+    data: str
+    metric: str
+    labels: tuple[str, ...] = ()
+    max_length: int
+    threads: int | None = None
+    device: str | None = None
+    batched: bool = True
+    """False: one item at a time (to show that it makes no difference)."""
+    model_dir: Path = where()
+    adapter_dir: Path | None = where(None)
+    data_file: Path = where()
+
+
+class TimeJob(Job):
+    """Time one built graph in a fresh process."""
+
+    stage: ClassVar[str] = "time"
+    packages: ClassVar[tuple[str, ...]] = (*ORT_WHEELS, "onnxruntime", "onnxruntime-gpu")
+
+    graph: str
+    """Signature of the graph: adapters that share it share its latency."""
+    provider: str
+    threads: int | None = None
+    prompt_tokens: int
+    new_tokens: int
+    batch: int = 1
+    machine: str
+    processes: int = 5
+    model_dir: Path = where()
+
+
+class TinyJob(Job):
+    """Write a tiny random model with a tokenizer, to probe a provider or to test with."""
+
+    stage: ClassVar[str] = "tiny"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    architecture: str = "LlamaForCausalLM"
+    seed: int = 0
+
+
+_FUNCTIONS = {
+    "base": "autotune.stages.base:fetch",
+    "data": "autotune.stages.base:fetch_data",
+    "probe": "autotune.stages.probe:probe",
+    "finetune": "autotune.stages.finetune:finetune",
+    "merge": "autotune.stages.merge:merge",
+    "build": "autotune.stages.build:build",
+    "score": "autotune.stages.score:score",
+    "time": "autotune.stages.timing:time_process",
+    "tiny": "autotune.stages.tiny:tiny",
+}
+
+
+def function_of(stage: str) -> Callable[[Any, Path], Result]:
+    """Import and return the function that does a stage; call it in a worker process only."""
+    module, _, name = _FUNCTIONS[stage].partition(":")
+    function: Callable[[Any, Path], Result] = getattr(importlib.import_module(module), name)
+    return function

@@ -1,0 +1,71 @@
+"""From items to tokens, one way for training and scoring: the prompt's tokens, then the completion's.
+
+The completion is encoded by itself, because that is what a deployed model continues: the tokens of the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from autotune.errors import StageError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One item as token ids; `completion` without the end-of-text token."""
+
+    id: str
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    text: str
+    """The completion as text."""
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the fast tokenizer of a model folder."""
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+
+def read_items(file: Path) -> list[dict[str, Any]]:
+    """Return the items that the tuner wrote for its stages: id, prompt (text or messages), completion."""
+    items: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return items
+
+
+def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int) -> tuple[list[Encoded], int]:
+    """Encode items; a prompt that is too long loses its beginning. Returns them and how many were cut.
+
+    Raises StageError (`failed`) where a completion alone, with its end, is longer than `max_length` tokens.
+    """
+    encoded: list[Encoded] = []
+    cut = 0
+    for item in items:
+        prompt = prompt_ids(tokenizer, item["prompt"])
+        completion = tuple(tokenizer.encode(item["completion"], add_special_tokens=False))
+        room = max_length - len(completion) - 1
+        if room < 1:
+            message = f"a completion of {len(completion)} tokens does not fit into max_length {max_length}"
+            raise StageError("failed", f"{message}; raise train.max_length")
+        if len(prompt) > room:
+            prompt = prompt[-room:]
+            cut += 1
+        encoded.append(Encoded(item["id"], prompt, completion, item["completion"]))
+    return encoded, cut
+
+
+def prompt_ids(tokenizer: Any, prompt: str | list[dict[str, str]]) -> tuple[int, ...]:
+    """Return a prompt's tokens: plain text with the model's own special tokens, messages by its chat template."""
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(prompt)
+        if not ids:
+            raise StageError("failed", "a prompt has no tokens; give data.prompt some text")
+        return tuple(ids)
+    if tokenizer.chat_template is None:
+        raise StageError("failed", "data.messages needs a model with a chat template; use data.prompt")
+    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    return tuple(tokenizer.encode(text, add_special_tokens=False))

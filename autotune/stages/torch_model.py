@@ -1,0 +1,54 @@
+"""Load a causal language model with PyTorch: the one place that knows dtypes, devices and bitsandbytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from autotune.errors import StageError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str) -> str:
+    """Return `cpu` or `cuda` for `auto`, `cpu` or `cuda`. Raises StageError where CUDA is asked for and absent."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StageError("unsupported", "train.device is cuda, but PyTorch sees no CUDA device")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def resolve_dtype(name: str, device: str) -> torch.dtype:
+    """Return the arithmetic for `auto`, `fp32`, `bf16` or `fp16`."""
+    if name == "auto":
+        return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return _DTYPES[name]
+
+
+def load_model(
+    folder: Path,
+    device: str,
+    dtype: torch.dtype | None = None,
+    quantized: str = "none",
+    double_quant: bool = False,
+) -> Any:
+    """Return the model on `device`; `dtype` None keeps the precision that it was saved in."""
+    arguments: dict[str, Any] = {"dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True}
+    if quantized != "none":
+        if quantized == "int8":
+            config = BitsAndBytesConfig(load_in_8bit=True)
+        else:
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=quantized,
+                bnb_4bit_use_double_quant=double_quant,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        arguments |= {"quantization_config": config, "device_map": {"": device}}
+    model = AutoModelForCausalLM.from_pretrained(str(folder), **arguments)
+    if quantized == "none":
+        model.to(device)
+    model.config.use_cache = False
+    return model.eval()

@@ -1,0 +1,166 @@
+"""A sweep's folder: its lock, the sweep as resolved, the tables, the outcomes, the winner."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from filelock import FileLock, Timeout
+
+from autotune.errors import Problem, UsageError
+from autotune.store.results import COLUMNS, CURVES, FINALISTS, Column, Table, read_table
+from autotune.sweep import Sweep
+
+RUNS: tuple[Column, ...] = (
+    Column("started", str, "ISO 8601, UTC"),
+    Column("wall_s", float, "wall-clock of this run of the command, seconds"),
+    Column("stages_s", float, "of those, seconds inside stages"),
+    Column("trials", int, "trials of this run"),
+)
+
+
+def now() -> str:
+    """Return the time as ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def write_aside(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, whole."""
+    aside = file.with_name(file.name + ".new")
+    aside.write_text(text, encoding="utf-8", newline="\n")
+    aside.replace(file)
+
+
+class Record:
+    """The results folder of a running sweep, held by this process alone."""
+
+    def __init__(self, folder: Path, sweep: Sweep) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(str(folder / ".lock"))
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            running = read_running(folder) or {}
+            who = f"process {running.get('pid', '?')} on {running.get('host', '?')}"
+            rule = f"another process is at work in this folder: {who}"
+            raise UsageError(Problem(rule, file=str(folder), remedy="wait for it, or choose another --out")) from None
+        except OSError as error:
+            rule = f"the results folder cannot be written ({error.strerror or error})"
+            raise UsageError(Problem(rule, file=str(folder), remedy="choose another --out")) from None
+        try:
+            self._check_same(sweep)
+            write_aside(folder / "sweep.yaml", yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True))
+            self.results = Table(folder / "results.csv", COLUMNS)
+            self.curves = Table(folder / "curves.csv", CURVES)
+            self.runs = Table(folder / "runs.csv", RUNS)
+        except BaseException:
+            self._lock.release()
+            raise
+        (folder / "outcomes").mkdir(exist_ok=True)
+        self._started = time.time()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (self.folder / "running.json").unlink(missing_ok=True)
+        self._lock.release()
+
+    def _check_same(self, sweep: Sweep) -> None:
+        """Refuse to mix two sweeps in one folder."""
+        before = read_sweep(self.folder)
+        if before is None:
+            return
+        now_ = json.loads(json.dumps(sweep.resolved()))
+        problems = []
+        for key in ("model", "data", "target", "objectives", "seed"):
+            if before.get(key) != now_.get(key):
+                rule = f"{key} differs from the sweep that is in {self.folder}"
+                remedy = f"give the new sweep another --out, or set {key} back to {before.get(key)!r}"
+                problems.append(Problem(rule, key, sweep.file, value=now_.get(key), remedy=remedy))
+        if problems:
+            raise UsageError(problems)
+
+    def busy(self, **what: Any) -> None:
+        """Note what is being done, for `status`."""
+        running = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started, **what}
+        write_aside(self.folder / "running.json", json.dumps(running))
+
+    def log(self, name: str) -> Path:
+        """Return a candidate's log file."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def keep_outcomes(self, candidate: str, split: str, metric: str, outcomes: Mapping[str, Any]) -> None:
+        """Keep the outcome of every item; the items' ids stand once, in a file of their own."""
+        folder = self.folder / "outcomes"
+        items = folder / f"items.{split}.json"
+        if not items.exists():
+            write_aside(items, json.dumps(outcomes["ids"]))
+        kept = {"metric": metric, "split": split, **{k: v for k, v in outcomes.items() if k != "ids"}}
+        name = candidate if split == "validation" else f"{candidate}.{split}"
+        write_aside(folder / f"{name}.json", json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
+
+    def write_finalists(self, rows: list[dict[str, Any]]) -> None:
+        """Write the finalists' table anew."""
+        file = self.folder / "finalists.csv"
+        file.unlink(missing_ok=True)
+        table = Table(file, FINALISTS)
+        for row in rows:
+            table.append(row)
+
+    def keep_best(self, parts: Mapping[str, Path], about: Mapping[str, Any]) -> None:
+        """Copy the winner into `best/`: each part (onnx, adapter) a folder."""
+        best, aside = self.folder / "best", self.folder / ".best.new"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for name, source in parts.items():
+            hidden = ("manifest.json", "optimizer.safetensors", "state.json")
+            shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
+        (aside / "candidate.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        shutil.rmtree(best, ignore_errors=True)
+        aside.rename(best)
+
+
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """Return the resolved sweep of a results folder, or None where there is none. Raises UsageError."""
+    file = folder / "sweep.yaml"
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(Problem(f"cannot be read ({error})", file=str(file))) from None
+    return data if isinstance(data, dict) else None
+
+
+def read_running(folder: Path) -> dict[str, Any] | None:
+    """Return what a running sweep notes about itself, or None."""
+    try:
+        data = json.loads((folder / "running.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
+    """Return the rows that count: of each candidate the last attempt. Raises UsageError."""
+    file = folder_or_csv / "results.csv" if folder_or_csv.is_dir() else folder_or_csv
+    if not file.exists():
+        rule = "no results here" if folder_or_csv.is_dir() else "no such file"
+        raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+    last: dict[Any, dict[str, Any]] = {}
+    for row in read_table(file, COLUMNS):
+        last[row["candidate"]] = row
+    return list(last.values())

@@ -1,0 +1,276 @@
+"""The record of a sweep: `results.csv`, the public interface of dashboards and the state of the search.
+
+One table of columns decides header, order, types and documentation. Rows are appended, flushed and synced; a line that
+a power cut left half-written is dropped when the file is opened again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.candidate import Lora, Recipe
+from autotune.errors import Problem, UsageError
+from autotune.metrics import METRICS
+from autotune.space import LORA, RECIPE
+
+Cell = str | int | float | bool | None
+Row = dict[str, Cell]
+
+STATUSES = {
+    "ok": "fully measured; whether it keeps the limits is judged on reading",
+    "over_limit": "given up unmeasured, because a limit was certain to break",
+    "stopped": "stopped by the strategy",
+    "diverged": "the training loss or the weights became infinite or not a number",
+    "out_of_memory": "the machine's memory or the GPU's did not suffice",
+    "timeout": "a stage ran past its time",
+    "failed": "a stage failed, or built something else than was asked",
+    "unsupported": "the builder, the runtime or the model cannot do this",
+    "lost": "a worker was lost through no fault of the candidate; it is tried again",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its type is what a filled cell holds."""
+
+    name: str
+    type: type
+    meaning: str
+
+
+def _settings() -> list[Column]:
+    lora = [Column(f"lora_{name}", LORA[name].type, LORA[name].meaning) for name in Lora.model_fields]
+    return lora + [Column(f"build_{name}", RECIPE[name].type, RECIPE[name].meaning) for name in Recipe.model_fields]
+
+
+def _scores() -> list[Column]:
+    columns = []
+    for metric in METRICS.values():
+        if metric.kind == "score":
+            columns += [
+                Column(metric.name, float, f"{metric.meaning}, on validation"),
+                Column(f"{metric.name}_low", float, "lower end of its 95 % interval"),
+                Column(f"{metric.name}_high", float, "upper end of its 95 % interval"),
+                Column(f"{metric.name}_n", int, "items behind it"),
+            ]
+    return columns
+
+
+LATENCY = (
+    Column("ttft_ms_p50", float, METRICS["ttft_ms_p50"].meaning),
+    Column("ttft_ms_p90", float, METRICS["ttft_ms_p90"].meaning + "; empty below 64 samples"),
+    Column("itl_ms_p50", float, METRICS["itl_ms_p50"].meaning + " (mean over processes of each one's median)"),
+    Column("itl_ms_p50_low", float, "lower end of its 95 % interval over processes"),
+    Column("itl_ms_p50_high", float, "upper end of its 95 % interval over processes"),
+    Column("itl_ms_p90", float, METRICS["itl_ms_p90"].meaning + "; empty below 64 samples"),
+    Column("decode_tps", float, METRICS["decode_tps"].meaning),
+    Column("graph", str, "signature of the ONNX graph without its weights, that the latency belongs to"),
+    Column("size_mb", float, METRICS["size_mb"].meaning),
+    Column("peak_memory_mb", float, METRICS["peak_memory_mb"].meaning),
+    Column("load_s", float, METRICS["load_s"].meaning),
+)
+
+COLUMNS: tuple[Column, ...] = (
+    Column("candidate", str, "digest of the settings: the candidate's name"),
+    Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first"),
+    Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
+    Column("kind", str, "base: the untouched model in a recipe; adapter: without a recipe; pair: adapter and recipe"),
+    Column("status", str, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
+    Column("error", str, "one line, where the status is not ok"),
+    Column("started", str, "ISO 8601, UTC"),
+    Column("ended", str, "ISO 8601, UTC"),
+    *_settings(),
+    *_scores(),
+    *LATENCY,
+    Column("adapter", str, "key of the adapter in the cache"),
+    Column("train_steps", int, "optimiser steps done"),
+    Column("train_loss", float, "training loss over the last tenth of the steps, nats a token"),
+    *(
+        Column(f"cost_{stage}_s", float, f"seconds that this row spent on {what}; empty where it came from the cache")
+        for stage, what in (
+            ("train", "training"),
+            ("merge", "merging"),
+            ("build", "building"),
+            ("score", "scoring"),
+            ("time", "timing"),
+        )
+    ),
+    Column("cached", str, "stages whose result was there already, joined by +"),
+)
+
+FINALISTS: tuple[Column, ...] = (
+    Column("role", str, "winner: the model in best/; base: the untouched model at fp32"),
+    Column("candidate", str, "as in results.csv"),
+    Column("split", str, "the items of the scores: test"),
+    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores()),
+    *LATENCY,
+)
+
+CURVES: tuple[Column, ...] = (
+    Column("adapter", str, "key of the adapter in the cache"),
+    Column("step", int, "optimiser steps done"),
+    Column("train_loss", float, "training loss of this step, nats a token"),
+    Column("learning_rate", float, "learning rate of this step"),
+    Column("metric", str, "name of the score, where the adapter was scored at this step"),
+    Column("score", float, "that score on validation"),
+    Column("score_n", int, "items behind it"),
+)
+
+
+def rounded(row: Mapping[str, Cell]) -> Row:
+    """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
+
+    Settings (`lora_*`, `build_*`) stay as they are: they name the candidate.
+    """
+    return {
+        name: float(f"{value:.6g}") if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value
+        for name, value in row.items()
+    }
+
+
+def text_of(value: Cell) -> str:
+    """Return a cell as text: empty where nothing was measured, never nan or inf."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    text = " ".join(str(value).split())
+    # A spreadsheet runs a cell that begins so: a leading quote makes it text.
+    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@") else text
+
+
+def _parsed(text: str, kind: type) -> Cell:
+    if text == "":
+        return None
+    if kind is bool:
+        return text == "true"
+    return text if kind is str else kind(text)
+
+
+def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
+    """Return the rows of a table; a last line without its end is left out. Unknown columns stay texts.
+
+    Raises UsageError where the file is not such a table.
+    """
+    types = {column.name: column.type for column in columns}
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            text = stream.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(Problem(f"cannot be read as a results table ({error})", file=str(file))) from None
+    text = text[: text.rfind("\n") + 1]
+    reader = csv.reader(io.StringIO(text, newline=""))
+    rows: list[Row] = []
+    try:
+        header = next(reader, [])
+        if header and columns[0].name not in header:
+            rule = f"is not a results table: it has no column '{columns[0].name}'"
+            raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+        for cells in reader:
+            if len(cells) != len(header):
+                rule = f"a row has {len(cells)} cells, and the header {len(header)}"
+                raise UsageError(
+                    Problem(rule, file=str(file), line=reader.line_num, remedy="restore the file or remove the line")
+                )
+            row: Row = {}
+            for name, cell in zip(header, cells, strict=True):
+                try:
+                    row[name] = _parsed(cell, types.get(name, str))
+                except ValueError:
+                    rule = f"must be {types[name].__name__}"
+                    raise UsageError(
+                        Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
+                    ) from None
+            rows.append(row)
+    except csv.Error as error:
+        raise UsageError(Problem(f"is not a CSV file: {error}", file=str(file), line=reader.line_num)) from None
+    return rows
+
+
+def _line(values: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+class Table:
+    """An append-only CSV file. Opening it repairs a half-written end and adds columns that are new."""
+
+    def __init__(self, file: Path, columns: Sequence[Column]) -> None:
+        self.file = file
+        self.columns = columns
+        self._names = [column.name for column in columns]
+        self._waiting: list[str] = []
+        self.rows: list[Row] = []
+        if file.exists() and file.stat().st_size:
+            self._repair()
+            self.rows = read_table(file, columns)
+            self._adopt_header()
+        else:
+            self._append(_line(self._names))
+
+    def _repair(self) -> None:
+        with self.file.open("rb+") as stream:
+            content = stream.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                stream.truncate(whole)
+
+    def _adopt_header(self) -> None:
+        """Keep the file's order; new columns go to the end, and the file is then rewritten once."""
+        with self.file.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(csv.reader(stream), [])
+        new = [name for name in self._names if name not in header]
+        self._names = [*header, *new]
+        if new:
+            aside = self.file.with_suffix(".csv.new")
+            lines = [_line(self._names)] + [self._text(row) for row in self.rows]
+            aside.write_text("".join(lines), encoding="utf-8", newline="")
+            aside.replace(self.file)
+
+    def _text(self, row: Mapping[str, Cell]) -> str:
+        return _line([text_of(row.get(name)) for name in self._names])
+
+    def append(self, row: Mapping[str, Cell]) -> None:
+        """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try."""
+        self.add(row)
+        self.flush()
+
+    def add(self, row: Mapping[str, Cell]) -> None:
+        """Add a row that the next `flush` writes."""
+        unknown = set(row) - set(self._names)
+        if unknown:
+            raise KeyError(f"{self.file.name} has no column {', '.join(sorted(unknown))}")
+        self.rows.append(dict(row))
+        self._waiting.append(self._text(row))
+
+    def flush(self) -> bool:
+        """Write the rows that wait. Returns whether none waits any more."""
+        try:
+            self._append("".join(self._waiting))
+            self._waiting.clear()
+        except PermissionError:  # a spreadsheet holds the file open
+            return False
+        return True
+
+    def _append(self, text: str) -> None:
+        with self.file.open("a", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def markdown(columns: Sequence[Column]) -> str:
+    """Return the table of columns for the docs."""
+    lines = ["| column | type | what |", "|---|---|---|"]
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    lines += [f"| `{c.name}` | {names[c.type]} | {c.meaning} |" for c in columns]
+    return "\n".join(lines) + "\n"
