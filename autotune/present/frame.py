@@ -1,0 +1,25 @@
+"""Results as a pandas table, for notebooks and dashboards: right types, missing cells as NA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from autotune.store.record import read_results
+from autotune.store.results import COLUMNS
+
+_TYPES = {str: "string", int: "Int64", float: "Float64", bool: "boolean"}
+
+
+def results_frame(place: Path | str) -> pd.DataFrame:
+    """Return the rows that count (each candidate's last attempt) of a results folder or CSV, one column a name.
+
+    `started` and `ended` are UTC times. Raises UsageError where there are no results.
+    """
+    rows = read_results(Path(place))
+    frame = pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
+    frame = frame.astype({column.name: _TYPES[column.type] for column in COLUMNS})
+    for name in ("started", "ended"):
+        frame[name] = pd.to_datetime(frame[name], utc=True)
+    return frame

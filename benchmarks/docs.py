@@ -1,0 +1,142 @@
+"""Write or check the tables in the docs that come from code and from committed results.
+
+python -m benchmarks.docs --write    # bring README.md and results/README.md up to date
+python -m benchmarks.docs            # exit 1 where one is out of date (a test runs this)
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from autotune.present.select import explain, select
+from autotune.present.tables import number
+from autotune.search.loop import seconds_between
+from autotune.space import LORA, RECIPE, Parameter
+from autotune.store.record import RUNS, read_results
+from autotune.store.results import COLUMNS, CURVES, FINALISTS, markdown, read_table
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "results" / "example"
+
+
+def parameters(table: dict[str, Parameter]) -> str:
+    """Return a table of parameters: name, values, default, meaning."""
+    lines = ["| parameter | values | default | what |", "|---|---|---|---|"]
+    for p in table.values():
+        if p.choices:
+            values = ", ".join(str(choice) for choice in p.choices if choice != "")
+        elif p.type is bool:
+            values = "true, false"
+        elif p.type is str:
+            values = "text"
+        else:
+            values = ("whole number" if p.type is int else "number") + f", {p.low:g} to {p.high:g}"
+        default = "" if p.default in (None, "") else str(p.default).lower() if p.type is bool else str(p.default)
+        where = f" ({', '.join(p.providers)} only)" if p.providers else ""
+        lines.append(f"| `{p.name}` | {values} | {default} | {p.meaning}{where} |")
+    return "\n".join(lines) + "\n"
+
+
+def sweep_output() -> str:
+    """Return what the example sweep printed at its end, and its finalists."""
+    if not (EXAMPLE / "results.csv").exists():
+        return "(no example yet)\n"
+    finalists = read_table(EXAMPLE / "finalists.csv", FINALISTS)
+    runs = read_table(EXAMPLE / "runs.csv", RUNS)
+    lines = ["```text", explain(select(EXAMPLE))]
+    for row in finalists:
+        low, high = number(row["accuracy_low"]), number(row["accuracy_high"])
+        lines.append(
+            f"{row['role']} on test: accuracy {number(row['accuracy'])} [{low}, {high}] of {row['accuracy_n']} items"
+        )
+    wall = sum(float(str(run["wall_s"])) for run in runs)
+    stages = sum(float(str(run["stages_s"])) for run in runs)
+    rows = read_results(EXAMPLE)
+    lines += ["```", ""]
+    done = [row for row in rows if row["trial"] and row["status"] == "ok"]
+    adapters = len({row["adapter"] for row in done})
+    recipes = len({tuple(v for k, v in row.items() if k.startswith("build_")) for row in done})
+    lines.append(
+        f"{len(done)} candidates ({adapters} adapters, {recipes} recipes) to the end in {wall / 60:.1f} minutes, of which "
+        f"the tuner itself cost {(wall - stages) / wall:.1%}."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def results_table() -> str:
+    """Return the candidates of the example sweep as a Markdown table."""
+    if not (EXAMPLE / "results.csv").exists():
+        return "(no example yet)\n"
+    heads = (
+        "trial",
+        "r",
+        "learning rate",
+        "recipe",
+        "accuracy",
+        "ms/token",
+        "ms to first",
+        "size MB",
+        "memory MB",
+        "seconds",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    from autotune.present.tables import recipe_name
+
+    for row in read_results(EXAMPLE):
+        interval = f"{number(row['accuracy'])} [{number(row['accuracy_low'])}, {number(row['accuracy_high'])}]"
+        cells = [
+            "base" if row["trial"] == 0 else row["trial"], number(row["lora_r"]), number(row["lora_learning_rate"]),
+            recipe_name(row), interval if row["accuracy"] is not None else row["status"], number(row["itl_ms_p50"]),
+            number(row["ttft_ms_p50"]), number(row["size_mb"]), number(row["peak_memory_mb"]), f"{seconds_between(row):.0f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS = {
+    "README.md": {
+        "sweep": sweep_output,
+        "lora": lambda: parameters(LORA),
+        "recipe": lambda: parameters(RECIPE),
+    },
+    "results/README.md": {
+        "example": results_table,
+        "results": lambda: markdown(COLUMNS),
+        "finalists": lambda: markdown(FINALISTS),
+        "curves": lambda: markdown(CURVES),
+        "runs": lambda: markdown(RUNS),
+    },
+}
+
+
+def updated(file: str) -> str:
+    """Return a document's text with its generated blocks made anew."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for name, make in BLOCKS[file].items():
+        pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- /generated -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"{file}: no block '{name}'")
+        body = make()
+        text = pattern.sub(lambda found, body=body: found[1] + body + found[2], text)
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write (`--write`) or check every document. Returns the exit code."""
+    stale = []
+    for file in BLOCKS:
+        text = updated(file)
+        if text != (ROOT / file).read_text(encoding="utf-8"):
+            stale.append(file)
+            if "--write" in arguments:
+                (ROOT / file).write_text(text, encoding="utf-8", newline="\n")
+    if stale and "--write" not in arguments:
+        print(f"out of date: {', '.join(stale)}; run python -m benchmarks.docs --write")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
