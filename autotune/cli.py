@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -21,11 +22,21 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     print(text, file=stream or sys.stdout, flush=True)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
+def _hours(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a sweep, or go on where it stopped")
     run.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json")
     run.add_argument("--out", type=Path, metavar="DIR", help="results folder; default: results/<name>")
-    run.add_argument("--trials", type=int, metavar="N", help="candidates to begin, instead of budget.trials")
-    run.add_argument("--hours", type=_positive, metavar="H", help="hours to spend, instead of budget.hours")
+    run.add_argument("--trials", type=_whole, metavar="N", help="candidates to begin, instead of budget.trials")
+    run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
     run.set_defaults(function=_run)
 
@@ -70,11 +81,11 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
     bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
     bench.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
-    bench.add_argument("--threads", type=int, metavar="N", help="threads of one operator; default: ONNX Runtime's")
-    bench.add_argument("--prompt-tokens", type=int, default=32, metavar="N")
-    bench.add_argument("--new-tokens", type=int, default=16, metavar="N")
-    bench.add_argument("--batch", type=int, default=1, metavar="N")
-    bench.add_argument("--processes", type=int, default=5, metavar="N", help="fresh processes; default: 5")
+    bench.add_argument("--threads", type=_whole, metavar="N", help="threads of one operator; default: ONNX Runtime's")
+    bench.add_argument("--prompt-tokens", type=_whole, default=32, metavar="N")
+    bench.add_argument("--new-tokens", type=_whole, default=16, metavar="N")
+    bench.add_argument("--batch", type=_whole, default=1, metavar="N")
+    bench.add_argument("--processes", type=_whole, default=5, metavar="N", help="fresh processes; default: 5")
     bench.add_argument("--json", action="store_true", help="print one JSON document")
     bench.set_defaults(function=_bench)
 

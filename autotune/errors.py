@@ -82,9 +82,18 @@ class StageError(AutotuneError):
         return type(self), (self.status, str(self))
 
 
+# What other tools call the same thing.
+_MEANT = {
+    "rank": "r", "lora_r": "r", "lora_rank": "r", "lr": "learning_rate", "max_steps": "steps", "lora_alpha": "alpha",
+    "bits": "precision", "gpu": "cuda", "directml": "dml", "latency": "itl_ms_p50", "size": "size_mb",
+    "memory": "peak_memory_mb", "recipes": "build", "bayesian": "tpe", "optuna": "tpe",
+}  # fmt: skip
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a remedy for an unknown name: the nearest right one, or all of them."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    meant = _MEANT.get(name.lower(), "")
+    close = [meant] if meant in known else get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "use one of: " + ", ".join(known)
+    return "use one of: " + ", ".join(known) if known else "remove it"

@@ -5,6 +5,7 @@ A model is a local folder, the built-in one, or a name on the hub. Weights are r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -66,14 +67,21 @@ SMOLLM2 = BuiltIn(
 
 BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
 
+# What of a config.json is counted with here.
+_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
+          "head_dim", "vocab_size")  # fmt: skip
+
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
 def local_folder(name: str, root: Path) -> Path | None:
     """Return the model folder that `name` means here (relative to the working directory, then to `root`), or None."""
-    for folder in (Path(name).expanduser(), root / name):
-        if folder.is_dir():
-            return folder
+    try:
+        for folder in (Path(name).expanduser(), root / name):
+            if folder.is_dir():
+                return folder
+    except (OSError, RuntimeError, ValueError):  # too long a name, ~ of nobody, a NUL
+        pass
     return None
 
 
@@ -91,22 +99,29 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         return BUILT_IN[name].config
     folder = local_folder(name, root)
     if folder is None:
-        if is_remote(name, root) and not name.startswith("."):
+        if is_remote(name, root):
             return None
-        remedy = did_you_mean(name, list(BUILT_IN)) + "; or name a local folder, or owner/name on the hub"
+        near = did_you_mean(name, [*BUILT_IN, *_folders_beside(name, root)])
+        remedy = (
+            near if near.startswith("did") else f"name a local folder, owner/name on the hub, or {', '.join(BUILT_IN)}"
+        )
         raise UsageError(Problem("no such model", "model", value=name, remedy=remedy))
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         rule = "a model folder needs a config.json"
-        raise UsageError(
-            Problem(rule, "model", value=name, remedy="name the folder that save_pretrained wrote")
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(Problem(f"config.json cannot be read ({error})", "model", value=name)) from None
+        for file, what in (("adapter_config.json", "an adapter"), ("genai_config.json", "a built model")):
+            if (folder / file).exists():
+                rule += f", and this one holds {what}"
+        remedy = "name the folder of the original model, as save_pretrained wrote it"
+        raise UsageError(Problem(rule, "model", value=name, remedy=remedy)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        rule = f"config.json cannot be read ({error})"
+        raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again")) from None
     if not isinstance(config, dict):
-        raise UsageError(Problem("config.json must be a mapping", "model", value=name))
+        remedy = "fetch or save the model again"
+        raise UsageError(Problem("config.json must be a mapping", "model", value=name, remedy=remedy))
     if not list(folder.glob("*.safetensors")):
         pickled = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in folder.glob(suffix))
         rule = "weights are read from safetensors only" + (f", and this folder holds {pickled[0]}" if pickled else "")
@@ -118,13 +133,29 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     return config
 
 
+def _folders_beside(name: str, root: Path) -> list[str]:
+    """Return the folders that `name` might be a misspelling of, as a sweep file would name them."""
+    names: dict[str, None] = {}
+    for place in (Path(), root):
+        with contextlib.suppress(OSError, ValueError):
+            parent = (place / name).parent
+            names |= {str(Path(name).parent / entry.name): None for entry in sorted(parent.iterdir()) if entry.is_dir()}
+    return list(names)
+
+
 def check_architecture(config: dict[str, Any], name: str) -> None:
     """Raise UsageError where the model builder cannot export this architecture."""
-    architectures = config.get("architectures") or ["(none named)"]
-    if architectures[0] not in ARCHITECTURES:
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else "config.json names none"
+    if architecture not in ARCHITECTURES:
         rule = "the model builder cannot export this architecture"
         remedy = "it exports " + ", ".join(a.removesuffix("ForCausalLM") for a in ARCHITECTURES)
-        raise UsageError(Problem(f"{rule}: {architectures[0]}", "model", value=name, remedy=remedy))
+        raise UsageError(Problem(f"{rule}: {architecture}", "model", value=name, remedy=remedy))
+    for key in _SIZES:
+        value = config.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            rule = f"{key} in config.json must be a whole number, and is {value!r}"
+            raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
     if config.get("quantization_config"):
         rule = "the model is already quantised, and an adapter is merged into original weights"
         raise UsageError(Problem(rule, "model", value=name, remedy="name the model in its original precision"))

@@ -10,12 +10,12 @@ from pathlib import Path
 from autotune.data import Dataset
 from autotune.engine.local import LocalEngine
 from autotune.engine.stages import Stages
-from autotune.errors import Exit
+from autotune.errors import Exit, MachineError
 from autotune.machine import describe
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import score_text
-from autotune.search.loop import Loop, Summary
+from autotune.search.loop import Loop, Summary, seconds_between
 from autotune.search.pipeline import Pipeline
 from autotune.search.prepare import needs_network, prepare
 from autotune.search.strategy import make_strategy
@@ -34,17 +34,34 @@ def run_command(
     """
     sweep = load_sweep(file, sets, trials, hours)
     folder = out or Path("results") / sweep.name
+    try:
+        summary = _sweep(sweep, folder)
+        _report(folder, sweep, summary)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # whoever read what we print has gone
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        remedy = "what has ended is kept: mend it, then run the same command again"
+        raise MachineError(f"{place}{error.strerror or error}; {remedy}") from error
+    return summary.exit_code
+
+
+def _sweep(sweep: Sweep, folder: Path) -> Summary:
     started = now()
     cache = Cache(default_root())
     with Record(folder, sweep) as record, LocalEngine(offline=not needs_network(sweep)) as engine:
         current = "prepare"
         stages = Stages(cache, engine, lambda: record.log(current), sweep.model)
-        with Progress(sweep, sum(1 for r in record.results.rows if r["trial"])) as progress:
+        rows = record.results.rows
+        done, spent = len({row["trial"] for row in rows} - {0}), sum(map(seconds_between, rows))
+        with Progress(sweep, done, spent) as progress:
             progress.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
             )
             record.busy(stage="prepare")
             sweep, dataset, inputs = prepare(sweep, stages, cache.root)
+            splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
+            record.check_inputs({"model": inputs.base, **splits})
             for line in data_report(dataset):
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(describe(), indent=1))
@@ -53,9 +70,8 @@ def run_command(
             stages.log = lambda: record.log(loop.current)
             summary = loop.run()
         _close(record, summary, started)
-        write_front(folder, list(loop.rows.values()), sweep.objectives)
-    _report(folder, sweep, summary)
-    return summary.exit_code
+        write_front(folder, loop.ended(), sweep.objectives)
+    return summary
 
 
 def data_report(dataset: Dataset) -> list[str]:
@@ -79,7 +95,7 @@ def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
     print(explain(select(folder)))  # noqa: T201
     for row in summary.finalists:
         print(f"{row['role']} on {row['split']}: {score_text(row, sweep.score)} of {row.get(sweep.score + '_n')} items")  # noqa: T201
-    if summary.finalists:
+    if summary.kept:
         print(f"The winner is in {folder / 'best'}")  # noqa: T201
     own = summary.wall_s - summary.stages_s
     share = own / summary.wall_s if summary.wall_s else 0.0

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -152,6 +154,10 @@ class ModelShape:
     """Whether embedding and head are one matrix."""
 
 
+_MANY = 10_000
+"""Combinations up to which they are counted one by one."""
+
+
 @dataclass(frozen=True)
 class Space:
     """What is searched. `lora` None: only recipes; `recipes` empty: only adapters."""
@@ -194,10 +200,13 @@ class Space:
                     yield candidate
 
     def size(self) -> int | None:
-        """The number of different candidates; None where a parameter is a continuous range."""
-        if any(isinstance(domain, Range) for domain in self.searched.values()):
-            return None
-        return sum(1 for _ in self.grid())
+        """The number of different candidates; above 10,000 of combinations; None where a parameter is a range."""
+        combinations = max(1, len(self.recipes))
+        for domain in self.searched.values():
+            if isinstance(domain, Range):
+                return None
+            combinations *= len(domain.values)
+        return sum(1 for _ in self.grid()) if combinations <= _MANY else combinations
 
 
 def resolve_lora(values: Mapping[str, Any]) -> Lora:
@@ -287,20 +296,48 @@ def _recipe_impossible(recipe: Recipe, shape: ModelShape | None) -> str | None:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Comparing keeps away nan and inf, and integers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+_GROUPS = ("last_matmul", "mixed_layers", "linear_attn")
+"""The groups that `mixed_precision` may name, in the order in which recipes are spelled out."""
+_GROUP_TYPES = ("int4", "int8")
+
+
+def _mixed_precision(text: str) -> tuple[Value | None, str]:
+    """Return groups and their precisions in one spelling, or the rule that `text` breaks."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        group, _, kind = (word.strip() for word in part.partition(":"))
+        if group not in _GROUPS or kind not in _GROUP_TYPES or group in found:
+            groups, kinds = ", ".join(_GROUPS), " or ".join(_GROUP_TYPES)
+            return None, f"must be group:precision, separated by commas, with each group of {groups} once at {kinds}"
+        found[group] = kind
+    return ",".join(f"{group}:{found[group]}" for group in _GROUPS if group in found), ""
 
 
 def _check_value(parameter: Parameter, value: Any) -> tuple[Value | None, str]:
-    """Return (the value in its type, "") or (None, the rule that it breaks)."""
+    """Return (the value in its type and its one spelling, "") or (None, the rule that it breaks)."""
+    if value is None:
+        return None, "has no value"
     if parameter.name == "target_modules" and isinstance(value, list):
-        if value and all(isinstance(module, str) and module for module in value):
-            return (tuple(value) if len(value) > 1 else value[0]), ""
+        if value and all(isinstance(module, str) and re.fullmatch(r"[\w.-]+", module) for module in value):
+            modules = sorted(set(value))
+            return (tuple(modules) if len(modules) > 1 else modules[0]), ""
         return None, "a list of target modules must hold names"
     if parameter.type is bool:
         return (value, "") if isinstance(value, bool) else (None, "must be true or false")
     if parameter.type is str:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value.isprintable():
             return None, "must be a text"
+        if parameter.name == "mixed_precision":
+            return _mixed_precision(value)
+        if parameter.name == "nodes_to_exclude":
+            names = {name.strip() for name in value.split(",")} - {""}
+            if all(re.fullmatch(r"[\w/]\S*", name) for name in names):
+                return ",".join(sorted(names)), ""
+            return None, "must be node names, separated by commas"
     elif parameter.type is int:
         if not _number(value) or value != int(value):
             return None, "must be a whole number"
@@ -333,17 +370,20 @@ def _parse_domain(parameter: Parameter, raw: Any, key: str, problems: list[Probl
         if len(raw) != 1 or next(iter(raw)) not in kinds:
             problems.append(
                 Problem(
-                    "a searched parameter has exactly one of " + ", ".join(kinds),
+                    "a searched parameter has exactly one of " + ", ".join(kinds)
+                    if ranges
+                    else "a recipe takes values and lists of them, not ranges",
                     key,
                     value=raw,
-                    remedy=f"write e.g. {parameter.name}: {{ choice: [...] }}",
+                    remedy=f"write e.g. {parameter.name}: " + ("{ choice: [...] }" if ranges else "[..., ...]"),
                 )
             )
             return None
         kind, body = next(iter(raw.items()))
         if kind == "choice":
             if not isinstance(body, list) or not body:
-                problems.append(Problem("choice needs a list with at least one value", f"{key}.choice", value=body))
+                rule = "choice needs a list with at least one value"
+                problems.append(Problem(rule, f"{key}.choice", value=body, remedy="write choice: [..., ...]"))
                 return None
             return _choice(parameter, body, f"{key}.choice", problems)
         log, integer = _RANGES[kind]
@@ -353,16 +393,21 @@ def _parse_domain(parameter: Parameter, raw: Any, key: str, problems: list[Probl
             )
             return None
         if not (isinstance(body, list) and len(body) == 2 and all(_number(v) for v in body)):
-            problems.append(Problem(f"{kind} needs two numbers [low, high]", f"{key}.{kind}", value=body))
+            problems.append(
+                Problem(f"{kind} needs two numbers", f"{key}.{kind}", value=body, remedy="write [low, high]")
+            )
             return None
         low, high = body
         for bound in (low, high):
             _, rule = _check_value(parameter, bound)
+            if integer and bound != int(bound):
+                rule = f"{kind} needs whole numbers"
             if rule:
-                problems.append(Problem(rule, f"{key}.{kind}", value=bound))
+                remedy = f"{parameter.name} is: {parameter.meaning}"
+                problems.append(Problem(rule, f"{key}.{kind}", value=bound, remedy=remedy))
                 return None
         if low >= high:
-            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body))
+            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body, remedy="write [low, high]"))
             return None
         if log and low <= 0:
             problems.append(Problem(f"{kind} needs low > 0", f"{key}.{kind}", value=low, remedy="use uniform"))
@@ -388,7 +433,8 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
         elif value not in good:
             good.append(value)
     if not good and not failed:
-        problems.append(Problem("needs at least one value", key, value=list(values)))
+        remedy = "add one, or remove the key"
+        problems.append(Problem("needs at least one value", key, value=list(values), remedy=remedy))
     return Choice(tuple(good)) if good and not failed else None
 
 
@@ -403,7 +449,8 @@ def _unknown(raw: Mapping[Any, Any], table: Mapping[str, Parameter], key: str) -
 def parse_lora(raw: Any, problems: list[Problem], key: str = "space.lora") -> dict[str, Domain] | None:
     """Return the domain of each LoRA parameter that a sweep file names; mistakes go to `problems`."""
     if not isinstance(raw, dict):
-        problems.append(Problem("must be a mapping of LoRA parameters", key, value=raw))
+        remedy = "write lora: {} for the defaults"
+        problems.append(Problem("must be a mapping of LoRA parameters", key, value=raw, remedy=remedy))
         return None
     problems.extend(_unknown(raw, LORA, key))
     domains: dict[str, Domain] = {}
@@ -414,7 +461,9 @@ def parse_lora(raw: Any, problems: list[Problem], key: str = "space.lora") -> di
                 domains[name] = domain
     for one, other in (("alpha", "alpha_over_r"), ("steps", "epochs")):
         if one in raw and other in raw:
-            problems.append(Problem(f"{one} and {other} exclude one another", key, remedy="keep one of them"))
+            later = max((one, other), key=list(raw).index)
+            rule = f"{one} and {other} exclude one another"
+            problems.append(Problem(rule, f"{key}.{later}", remedy="keep one of them"))
     return domains
 
 
@@ -438,7 +487,8 @@ def parse_recipes(
     for index, item in enumerate(items):
         here = f"{key}[{index}]"
         if not isinstance(item, dict):
-            problems.append(Problem("a recipe is a mapping such as { precision: int4 }", here, value=item))
+            remedy = "write - { precision: int4 }"
+            problems.append(Problem("a recipe is a mapping", here, value=item, remedy=remedy))
             continue
         problems.extend(_unknown(item, RECIPE, here))
         before = len(problems)
@@ -453,7 +503,7 @@ def parse_recipes(
             parameter = RECIPE[name]
             if parameter.providers and provider.name not in parameter.providers:
                 rule = f"{name} means something on {' and '.join(parameter.providers)} only"
-                problems.append(Problem(rule, f"{here}.{name}", value=value, remedy=f"remove it for {provider.name}"))
+                problems.append(Problem(rule, f"{here}.{name}", remedy=f"remove it for {provider.name}"))
                 continue
             domain = _parse_domain(parameter, value, f"{here}.{name}", problems, ranges=False)
             if isinstance(domain, Choice):
@@ -464,6 +514,10 @@ def parse_recipes(
                 remedy = "use one of " + ", ".join(provider.precisions)
                 problems.append(Problem(rule, f"{here}.precision", value=precision, remedy=remedy))
         if len(problems) > before or "precision" not in axes:
+            continue
+        if (many := math.prod(map(len, axes.values()))) > _MANY:
+            rule = f"its lists multiply to {many:,} recipes, and {_MANY:,} are the most"
+            problems.append(Problem(rule, here, remedy="shorten the lists"))
             continue
         for combination in itertools.product(*axes.values()):
             resolved = _resolve_recipe(dict(zip(axes, combination, strict=True)), provider, shape)

@@ -7,17 +7,18 @@ frozen `Sweep`, or raises one `UsageError` with them all. Nothing here imports t
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autotune.candidate import Lora
-from autotune.data import DataSpec
+from autotune.data import DataSpec, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, SCORES, Direction
 from autotune.models import shape_of
@@ -25,22 +26,24 @@ from autotune.providers import PROVIDERS, Provider
 from autotune.search.limits import Limit, parse_limit
 from autotune.space import (
     LORA,
+    PRESETS,
     Choice,
     ModelShape,
     Range,
     Space,
-    lora_impossible,
     parse_lora,
     parse_recipes,
     resolve_lora,
 )
+
+T = TypeVar("T")
 
 STRATEGIES = ("tpe", "nsga2", "gp", "random", "grid")
 DEFAULT_STEPS = 30
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Train(_Part):
@@ -147,7 +150,7 @@ class Sweep(BaseModel):
                 defaults.pop("alpha", None)
                 defaults["alpha_over_r"] = LORA["alpha_over_r"].default
             plain: dict[str, Any] = {name: value for name, value in defaults.items() if name not in named}
-            plain.update({name: _plain_domain(domain) for name, domain in self.space.lora.items()})
+            plain.update({name: _plain_domain(name, domain) for name, domain in self.space.lora.items()})
             space["lora"] = {name: plain[name] for name in LORA if name in plain}
         if self.space.recipes:
             space["build"] = [recipe.model_dump(exclude_none=True) for recipe in self.space.recipes]
@@ -168,9 +171,11 @@ class Sweep(BaseModel):
         }
 
 
-def _plain_domain(domain: Choice | Range) -> Any:
+def _plain_domain(name: str, domain: Choice | Range) -> Any:
     if isinstance(domain, Choice):
-        values = [list(value) if isinstance(value, tuple) else value for value in domain.values]
+        values: list[Any] = [list(value) if isinstance(value, tuple) else value for value in domain.values]
+        if name == "target_modules":  # a list of one module is kept as its name
+            values = [value if isinstance(value, list) or value in PRESETS else [value] for value in values]
         return values[0] if len(values) == 1 else {"choice": values}
     kind = ("log" if domain.log else "") + ("int" if domain.integer else "uniform")
     bounds = [int(domain.low), int(domain.high)] if domain.integer else [domain.low, domain.high]
@@ -181,16 +186,24 @@ def _plain_domain(domain: Choice | Range) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML where `1e-4` is a number and `no`, `on`, `yes` are texts (PyYAML follows YAML 1.1, people do not)."""
+    """YAML where `1e-4` is a number, and `no`, `on`, `1:30` and `010` are texts.
+
+    PyYAML follows YAML 1.1, people do not: to it those are a text, two truth values, 90 and 8.
+    """
 
 
+_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float",
-                                                                      "tag:yaml.org,2002:timestamp")]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}  # fmt: skip
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0b[01]+)$"),
+    list("-+0123456789"),
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -201,8 +214,8 @@ _Loader.add_implicit_resolver(
 
 def _yaml_lines(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], depth: int = 0) -> None:
     """Collect the line of every key, and the keys that are written twice."""
-    if depth > 100:
-        raise yaml.YAMLError("nested deeper than 100 levels")
+    if depth > 100 or len(lines) > 100_000:  # an alias inside itself, or aliases that multiply
+        raise yaml.YAMLError("nested deeper than 100 levels, or more than 100,000 entries")
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             here = f"{key}.{key_node.value}" if key else str(key_node.value)
@@ -219,61 +232,97 @@ def _yaml_lines(node: yaml.Node, key: str, lines: dict[str, int], problems: list
             _yaml_lines(child, f"{key}[{index}]", lines, problems, depth + 1)
 
 
+_SYNTAX_ERRORS = (yaml.YAMLError, ValueError, RecursionError, TypeError)
+_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+
+
 def parse_value(text: str) -> Any:
     """Return the value of `--set KEY=VALUE`, read as the YAML of a sweep file."""
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
+def _json_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"'{next(name for name in names if names.count(name) > 1)}' is written twice")
+    return mapping
+
+
+def _json_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def _read(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     """Return a sweep file's mapping and the line of each key (YAML only). Raises UsageError."""
     suffix = path.suffix.lower()
-    if suffix not in (".yaml", ".yml", ".toml", ".json"):
+    if suffix not in _SUFFIXES:
+        rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if path.is_dir() else "")
         remedy = "name a .yaml, .toml or .json file"
-        raise UsageError(
-            Problem("a sweep file is YAML, TOML or JSON", file=shown, value=suffix or path.name, remedy=remedy)
-        )
+        raise UsageError(Problem(rule, file=shown, value=suffix or None, remedy=remedy))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        there = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".yaml", ".yml", ".toml", ".json"))
+        there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
         remedy = did_you_mean(path.name, there) if there else "check the path"
         raise UsageError(Problem("no such sweep file", file=shown, remedy=remedy)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        rule = f"cannot be read as UTF-8 text ({error})"
-        raise UsageError(Problem(rule, file=shown, remedy="check the path and the encoding")) from None
+    except UnicodeDecodeError as error:
+        rule = f"a sweep file is UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start} is not)"
+        raise UsageError(Problem(rule, file=shown, remedy="save it as UTF-8")) from None
+    except (OSError, ValueError) as error:
+        rule = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise UsageError(Problem(rule, file=shown, remedy="check the path")) from None
     lines: dict[str, int] = {}
     problems: list[Problem] = []
     try:
         if suffix == ".toml":
             data: Any = tomllib.loads(text)
         elif suffix == ".json":
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_json_mapping, parse_constant=_json_constant)
         else:
             node = yaml.compose(text, _Loader)
             if node is not None:
                 _yaml_lines(node, "", lines, problems)
             data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark is not None else getattr(error, "lineno", None)
-        what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        name = suffix[1:].upper().replace("YML", "YAML")
-        raise UsageError(
-            Problem(f"is not valid {name}: {what}", file=shown, line=line, remedy="mend the syntax")
-        ) from None
+    except _SYNTAX_ERRORS as error:
+        raise UsageError(replace(_syntax(error, suffix), file=shown)) from None
     if problems:
-        raise UsageError([Problem(p.rule, p.key, shown, p.line, p.value, p.remedy) for p in problems])
+        raise UsageError([replace(problem, file=shown) for problem in problems])
+    rule = "a sweep file is a mapping with the keys model, data and space"
+    remedy = "see search_spaces/ for examples"
+    if data is None:
+        raise UsageError(Problem(f"{rule}, and this one is empty", file=shown, remedy=remedy))
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        rule = "a sweep file is a mapping with the keys model, data and space"
-        raise UsageError(Problem(rule, file=shown, value=type(data).__name__, remedy="see search_spaces/ for examples"))
+        raise UsageError(Problem(rule, file=shown, value=data, remedy=remedy))
     if "input_model" in data and "passes" in data:
         rule = "this is an Olive configuration, which autotune does not read yet"
         raise UsageError(Problem(rule, file=shown, remedy="write its model, data and passes as a sweep file"))
     return data, lines
 
 
-def _set(data: dict[str, Any], assignment: str) -> None:
-    """Apply one `--set a.b=value`. Raises UsageError."""
+def _syntax(error: Exception, suffix: str) -> Problem:
+    """Return what a parser found, with its line."""
+    name = suffix[1:].upper().replace("YML", "YAML")
+    what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    remedy = "mend the syntax"
+    if "'\\t'" in what:
+        remedy = "indent with spaces"
+    elif what.endswith("is written twice"):
+        remedy = "keep one"
+    line: int | None = None
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        line = error.problem_mark.line + 1
+        if error.context and error.context_mark is not None and error.context_mark.line + 1 != line:
+            what += f" {error.context} that begins in line {error.context_mark.line + 1}"
+    elif isinstance(error, json.JSONDecodeError):
+        line, what = error.lineno, f"{error.msg} at column {error.colno}"
+    elif isinstance(error, tomllib.TOMLDecodeError) and (found := re.search(r" \(at line (\d+), (.*)\)$", what)):
+        line, what = int(found[1]), f"{what[: found.start()]} at {found[2]}"
+    return Problem(f"is not valid {name}: {what}", line=line, remedy=remedy)
+
+
+def _set(data: dict[str, Any], assignment: str) -> str:
+    """Apply one `--set a.b=value`; return its key. Raises UsageError."""
     key, equals, text = assignment.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -283,55 +332,118 @@ def _set(data: dict[str, Any], assignment: str) -> None:
     for name in parents:
         here = here.setdefault(name, {})
         if not isinstance(here, dict):
-            raise UsageError(
-                Problem(f"--set {key}: '{name}' is not a mapping", value=assignment, remedy="name a deeper key")
-            )
+            rule = f"--set {key}: '{name}' is not a mapping, and has no keys to set"
+            raise UsageError(Problem(rule, value=assignment, remedy=f"set {name} as a whole"))
     try:
         here[last] = parse_value(text)
-    except yaml.YAMLError:
+    except _SYNTAX_ERRORS:
         raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
+    return key
 
 
-def _known(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Return the right keys beside the unknown one at the end of `path`."""
-    current: Any = model
+def _model_at(path: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the model that holds the key at the end of `path`."""
+    current: Any = _Document
     for step in path[:-1]:
         fields = getattr(current, "model_fields", {})
-        current = fields[step].annotation if step in fields else None
-        options = [current, *getattr(current, "__args__", ())]
+        annotation = fields[step].annotation if step in fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
         current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-    return list(getattr(current, "model_fields", {}))
+    return current if isinstance(current, type) else None
 
 
+def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
+    """Return what to do about an error of pydantic's."""
+    if not path or kind in ("value_error", "invalid_key"):
+        return ""
+    model = _model_at(path)
+    fields = model.model_fields if model is not None else {}
+    field = fields.get(str(path[-1]))
+    if kind == "extra_forbidden":
+        return did_you_mean(str(path[-1]), list(fields))
+    if kind == "missing" or (field is not None and field.is_required()):
+        return "add it; see search_spaces/ for examples" if kind == "missing" else "see search_spaces/ for examples"
+    if value is None:
+        return "give one, or remove the key"
+    if kind in ("model_type", "dict_type"):
+        return f"write {key}: {{ ... }}"
+    if kind in ("list_type", "tuple_type"):
+        return f"write {key}: [...]"
+    default = field.default if field is not None else None
+    return f"the default is {default}" if isinstance(default, int | float | str) and default != "" else ""
+
+
+# Pydantic's kinds of errors in the words of a sweep file.
 _RULES = {
     "missing": "is missing",
     "extra_forbidden": "unknown key",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_too_short": "must not be empty",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be more than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be less than {lt:g}",
+    "literal_error": "must be {expected}",
+}
+_PATTERNS = {
+    "name": "must be letters, digits, '.', '-' and '_', 64 at most, since it names the results folder",
+    "dataset": "must be owner/name",
 }
 
 
-def _problems_of(error: ValidationError) -> list[Problem]:
-    """Turn what pydantic found into problems."""
-    found: dict[tuple[str, str], Problem] = {}
+def _path(loc: Sequence[int | str], data: Any, missing: bool) -> list[int | str]:
+    """Return the keys of a pydantic location, without the names of union members that it holds too.
+
+    `missing`: the last of them is not in the data.
+    """
+    path: list[int | str] = []
+    for place, step in enumerate(loc, start=1):
+        last = missing and place == len(loc)
+        if isinstance(data, Mapping) and isinstance(step, str) and (step in data or last):
+            path.append(step)
+            data = data.get(step)
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            path.append(step)
+            data = data[step]
+    return path
+
+
+def _problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
+    """Turn what pydantic found in `data` into problems: one for each key."""
+    found: dict[str, Problem] = {}
     for item in error.errors(include_url=False):
-        path = [
-            step
-            for step in item["loc"]
-            if not (isinstance(step, str) and re.fullmatch(r"[A-Za-z]+\[.*|str|HubDataset|tuple.*|function.*", step))
-        ]
-        key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
-        kind = item["type"]
-        rule = _RULES.get(kind, item["msg"].removeprefix("Value error, "))
-        rule = re.sub(r"^Input should be", "must be", rule)
-        value = None if kind in ("missing", "extra_forbidden") or isinstance(item["input"], dict) else item["input"]
-        remedy = ""
-        if kind == "extra_forbidden":
-            remedy = did_you_mean(str(path[-1]), _known(_Document, path))
-        elif kind == "missing":
-            remedy = "add it; see search_spaces/ for examples"
-        elif kind == "value_error":
+        kind, value, loc = item["type"], item["input"], item["loc"]
+        path = _path(loc, data, kind == "missing")
+        key = "".join(f"[{step}]" if isinstance(step, int) else f".{step or repr(step)}" for step in path).removeprefix(".")
+        rule = item["msg"].removeprefix("Value error, ")
+        if kind in _RULES:
+            rule = _RULES[kind].format(**item.get("ctx", {}))
+        elif kind == "string_pattern_mismatch":
+            rule = _PATTERNS.get(str(path[-1]), rule)
+        if kind == "invalid_key" or (loc[-1] == "[key]" and path[-1:] != ["[key]"]):
+            rule, kind = "its keys must be texts", "invalid_key"
+        elif value is None and kind not in ("extra_forbidden", "value_error"):
+            rule = f"has no value, and {rule}"
+        remedy = _remedy(kind, path, key, value)
+        if kind in ("missing", "extra_forbidden", "value_error"):
             value = None
-        found.setdefault((key, rule), Problem(rule, key, value=value, remedy=remedy))
-    return list(found.values())
+        before = found.get(key)
+        if before is not None and before.rule != rule and kind.endswith("_type"):  # members of a union
+            rule = f"{before.rule} or {rule.removeprefix('must be ')}"
+        found[key] = Problem(rule, key, value=value, remedy=remedy)
+    # A member of a union that looks inside knows more than the one that wants a text.
+    return [p for k, p in found.items() if not any(other.startswith((f"{k}.", f"{k}[")) for other in found)]
 
 
 def load_sweep(
@@ -345,8 +457,25 @@ def load_sweep(
     shown = str(path)
     data, lines = _read(file, shown)
     for assignment in sets:
-        _set(data, assignment)
-    return parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
+        key = _set(data, assignment)
+        lines = {k: line for k, line in lines.items() if not k.startswith((f"{key}.", f"{key}["))} | {key: _FROM_SET}
+    try:
+        return parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
+    except UsageError as error:
+        raise UsageError([*error.problems, *_data_problems(data.get("data"), file.parent, shown)]) from None
+
+
+def _data_problems(raw: Any, root: Path, shown: str) -> tuple[Problem, ...]:
+    """Return what is wrong in the data files, for a sweep file that is refused anyway: all problems at once."""
+    try:
+        spec = DataSpec.model_validate(raw)
+        if not any(hub_source(source, root) for source in (spec.train, spec.validation, spec.test)):
+            load_dataset(spec, root, shown)
+    except ValidationError:
+        pass  # said by the sweep's own check
+    except UsageError as error:
+        return error.problems
+    return ()
 
 
 def parse_sweep(
@@ -363,57 +492,72 @@ def parse_sweep(
     try:
         document = _Document.model_validate(dict(data))
     except ValidationError as error:
-        problems += _problems_of(error)
+        problems += _problems_of(error, data)
 
-    raw_target = data.get("target")
-    provider_name = raw_target.get("provider", "cpu") if isinstance(raw_target, dict) else "cpu"
-    provider = PROVIDERS.get(provider_name) if isinstance(provider_name, str) else None
-    if provider is None and isinstance(provider_name, str):
+    # What follows looks at the plain data, so that one wrong key does not hide the mistakes in others.
+    provider_name = _given(data.get("target"), "provider", str, "cpu")
+    provider = PROVIDERS.get(provider_name)
+    if provider is None:
         remedy = did_you_mean(provider_name, list(PROVIDERS))
         problems.append(Problem("no such execution provider", "target.provider", value=provider_name, remedy=remedy))
 
-    model = data.get("model")
+    model = _given(data, "model", str, "")
     shape: ModelShape | None = None
-    if isinstance(model, str) and model:
+    if model:
         try:
             shape = shape_of(model, root)
         except UsageError as error:
             problems += error.problems
 
-    train = document.train if document else Train()
-    space = _parse_space(data.get("space"), provider or PROVIDERS["cpu"], shape, train, problems)
-    metric = document.data.metric if document else "choice"
-    score = SCORES.get(metric)
-    if score is None:
-        remedy = did_you_mean(metric, list(SCORES))
-        problems.append(Problem("no such metric", "data.metric", value=metric, remedy=remedy))
-    score = score or "accuracy"
-    objectives = _objectives(document, score, bool(space.recipes), problems)
-    limits = _limits(document, score, bool(space.recipes), problems)
-    strategy = document.strategy if document else "tpe"
+    try:
+        train = Train.model_validate(_given(data, "train", dict, {}))
+    except ValidationError:
+        train = Train()
+    raw_space = _given(data, "space", dict, {})
+    if data.get("space") == {}:
+        problems.append(Problem("needs lora, build or both", "space", remedy="see search_spaces/ for examples"))
+    builds = any(name != "lora" for name in raw_space)
+    space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, problems)
+    score = _score(data.get("data"), problems)
+    objectives = _objectives(data.get("objectives"), score, builds, problems)
+    limits = _limits(_given(data, "limits", list, []), score, builds, problems)
+    strategy = _given(data, "strategy", str, "tpe")
     if strategy not in STRATEGIES:
         remedy = did_you_mean(strategy, STRATEGIES)
         problems.append(Problem("no such strategy", "strategy", value=strategy, remedy=remedy))
+    ranges = [name for name, domain in space.searched.items() if isinstance(domain, Range)]
     if strategy == "grid":
-        for name, domain in space.searched.items():
-            if isinstance(domain, Range):
-                rule = "strategy grid needs choices, not a range"
-                problems.append(Problem(rule, f"space.lora.{name}", remedy=f"write {name}: {{ choice: [...] }}"))
-    budget = document.budget if document else Budget()
-    if trials is not None or hours is not None:
-        for option, value in (("--trials", trials), ("--hours", hours)):
-            if value is not None and value <= 0:
-                problems.append(Problem("must be more than 0", option, value=value))
-        budget = Budget.model_construct(trials=trials or budget.trials, hours=hours or budget.hours)
+        rule = "strategy grid needs choices, not a range"
+        problems += [
+            Problem(rule, f"space.lora.{name}", remedy=f"write {name}: {{ choice: [...] }}") for name in ranges
+        ]
+    budget = document.budget if document else Budget(trials=1)
+    for option, value in (("--trials", trials), ("--hours", hours)):
+        if value is not None and not 0 < value < math.inf:
+            problems.append(Problem("must be a number above 0", option, "command line", value=value))
+    budget = budget.model_copy(update={n: v for n, v in (("trials", trials), ("hours", hours)) if v is not None})
+    if ranges and budget.trials is None and budget.hours is None:
+        rule = f"{ranges[0]} is a range, so that the sweep would never end"
+        problems.append(Problem(rule, "budget", remedy="set budget.trials or budget.hours"))
 
     if problems or document is None:
         raise UsageError([_located(problem, shown, lines or {}) for problem in problems])
     return Sweep(
-        name=document.name or Path(shown).stem or "sweep",
+        name=document.name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(shown).stem).strip("-._")[:64] or "sweep",
         model=document.model, data=document.data, train=document.train, target=document.target, space=space,
         objectives=objectives, limits=limits, strategy=strategy, engine=document.engine, budget=budget,
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
     )  # fmt: skip
+
+
+def _given(data: Any, key: str, kind: type[T], otherwise: T) -> T:
+    """Return what a mapping holds under `key`, or `otherwise` where there is nothing of that type."""
+    value = data.get(key) if isinstance(data, Mapping) else None
+    return value if isinstance(value, kind) else otherwise
+
+
+_FROM_SET = 0
+"""The line of a key that `--set` gave."""
 
 
 def _located(problem: Problem, shown: str, lines: Mapping[str, int]) -> Problem:
@@ -422,75 +566,84 @@ def _located(problem: Problem, shown: str, lines: Mapping[str, int]) -> Problem:
         return problem
     key = problem.key
     while key and key not in lines:
-        key = re.sub(r"(\.[^.\[\]]*|\[\d+\]|^[^.\[]*)$", "", key)
-    return Problem(problem.rule, problem.key, shown, lines.get(key), problem.value, problem.remedy)
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    line = lines.get(key)
+    return replace(problem, file="--set", line=None) if line == _FROM_SET else replace(problem, file=shown, line=line)
 
 
 def _parse_space(
-    raw: Any, provider: Provider, shape: ModelShape | None, train: Train, problems: list[Problem]
+    raw: Mapping[str, Any], provider: Provider, shape: ModelShape | None, train: Train, problems: list[Problem]
 ) -> Space:
-    if not isinstance(raw, dict):
-        return Space(lora=None, recipes=())  # missing or no mapping: the document's own check says so
     parts = ("lora", "build")
     problems.extend(
-        Problem("unknown key", f"space.{n}", remedy=did_you_mean(str(n), parts)) for n in raw if n not in parts
+        Problem("unknown key", f"space.{name}", remedy=did_you_mean(str(name), parts))
+        for name in raw
+        if name not in parts
     )
-    if "lora" not in raw and "build" not in raw:
-        problems.append(Problem("needs lora, build or both", "space", remedy="see search_spaces/ for examples"))
     domains = parse_lora(raw["lora"], problems) if "lora" in raw else None
     recipes, left_out = parse_recipes(raw["build"], provider, shape, problems) if "build" in raw else ((), ())
-    if "build" in raw and left_out and not recipes:
+    if left_out and not recipes:
         reasons = "; ".join(f"{item.settings}: {item.reason}" for item in left_out[:3])
         problems.append(Problem(f"no recipe can run here ({reasons})", "space.build", remedy="change or add one"))
     defaults: dict[str, Any] = {"batch_size": train.batch_size, "max_length": train.max_length}
     if domains is not None and "steps" not in domains and "epochs" not in domains:
         defaults["steps"] = DEFAULT_STEPS
-    space = Space(domains, recipes, left_out, defaults, train.device)
-    if domains and all(isinstance(d, Choice) and len(d.values) == 1 for d in domains.values()):
-        fixed = {name: domain.values[0] for name, domain in domains.items() if isinstance(domain, Choice)}
-        try:
-            lora: Lora = resolve_lora({**defaults, **fixed})
-        except (ValidationError, TypeError):
-            return space
-        reason = lora_impossible(lora, train.device)
-        if reason:
-            problems.append(Problem(reason, "space.lora.dtype", value=lora.dtype))
-    return space
+    dtype = (domains or {}).get("dtype")
+    if train.device == "cpu" and isinstance(dtype, Choice) and "fp16" in dtype.values:
+        rule = "fp16 does not train on a CPU, and train.device is cpu"
+        problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
+    return Space(domains, recipes, left_out, defaults, train.device)
 
 
-def _objectives(document: _Document | None, score: str, builds: bool, problems: list[Problem]) -> dict[str, Direction]:
+def _score(raw: Any, problems: list[Problem]) -> str | None:
+    """Return the score that `data.metric` fills; None where that is wrong."""
+    metric = _given(raw, "metric", str, "choice")
+    if metric not in SCORES and ":" in metric:  # another wrong name is refused with the rest of `data`
+        rule = "functions of one's own are not supported yet"
+        problems.append(Problem(rule, "data.metric", value=metric, remedy="use one of: " + ", ".join(SCORES)))
+    return SCORES.get(metric)
+
+
+def _objectives(raw: Any, score: str | None, builds: bool, problems: list[Problem]) -> dict[str, Direction]:
     """Return the objectives in order, each in its built-in direction."""
-    if document is None or document.objectives is None:
-        objectives: dict[str, Direction] = {score: METRICS[score].direction}
+    if not isinstance(raw, dict):
+        objectives: dict[str, Direction] = {score: METRICS[score].direction} if score else {}
         if builds:
             objectives |= {"itl_ms_p50": "minimize", "size_mb": "minimize"}
         return objectives
-    if not document.objectives:
-        problems.append(Problem("needs at least one objective", "objectives", remedy=f"e.g. {score}: maximize"))
-    for name, direction in document.objectives.items():
+    if not raw:
+        remedy = f"e.g. {score or 'accuracy'}: {METRICS[score or 'accuracy'].direction}"
+        problems.append(Problem("needs at least one objective", "objectives", remedy=remedy))
+    for name, direction in raw.items():
         key = f"objectives.{name}"
         _check_metric(name, key, score, builds, problems)
-        if name in METRICS and direction != METRICS[name].direction:
+        if name in METRICS and direction in ("maximize", "minimize") and direction != METRICS[name].direction:
             right = METRICS[name].direction
             problems.append(
                 Problem(f"{name} is {right}d, by its meaning", key, value=direction, remedy=f"write {right}")
             )
-    return dict(document.objectives)
+    return dict(raw)
 
 
-def _check_metric(name: str, key: str, score: str, builds: bool, problems: list[Problem]) -> None:
-    usable = [n for n, m in METRICS.items() if (m.kind == "score" and n == score) or (m.kind != "score" and builds)]
+def _check_metric(name: Any, key: str, score: str | None, builds: bool, problems: list[Problem]) -> None:
+    usable = [
+        metric.name
+        for metric in METRICS.values()
+        if (metric.name == score or score is None if metric.kind == "score" else builds)
+    ]
     if name not in METRICS:
-        problems.append(Problem("no such metric", key, value=name, remedy=did_you_mean(name, usable)))
+        problems.append(Problem("no such metric", key, value=name, remedy=did_you_mean(str(name), usable)))
     elif name not in usable:
         rule = f"{name} is not measured in this sweep"
         remedy = f"data.metric gives {score}" if METRICS[name].kind == "score" else "add space.build"
-        problems.append(Problem(rule, key, value=name, remedy=remedy))
+        problems.append(Problem(rule, key, remedy=remedy))
 
 
-def _limits(document: _Document | None, score: str, builds: bool, problems: list[Problem]) -> tuple[Limit, ...]:
+def _limits(raw: list[Any], score: str | None, builds: bool, problems: list[Problem]) -> tuple[Limit, ...]:
     limits: list[Limit] = []
-    for index, text in enumerate(document.limits if document else ()):
+    for index, text in enumerate(raw):
+        if not isinstance(text, str):
+            continue
         key = f"limits[{index}]"
         try:
             limit = parse_limit(text, METRICS)

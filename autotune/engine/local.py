@@ -22,8 +22,13 @@ from typing import Self
 from pebble import ProcessExpired, ProcessPool
 
 from autotune.engine.worker import OFFLINE, QUIET, perform, start, to_plain
-from autotune.errors import StageError
+from autotune.errors import MachineError, StageError
 from autotune.stages.jobs import Job, Result
+
+_ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
+"""Signals by which somebody ends a process; it is not the candidate's doing."""
+_NT_ERROR = 0xC0000000
+"""From here on an exit code of Windows is the status that a process crashed with."""
 
 
 def _died(code: int, stage: str) -> StageError:
@@ -34,7 +39,11 @@ def _died(code: int, stage: str) -> StageError:
         )
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        if name in _ENDED:
+            return StageError("lost", f"{stage}: the process was ended from outside ({name})")
         return StageError("failed", f"{stage}: the process crashed ({name})")
+    if code >= _NT_ERROR:
+        return StageError("failed", f"{stage}: the process crashed (status {code:#x})")
     return StageError("lost", f"{stage}: the process ended with exit code {code}")
 
 
@@ -53,27 +62,39 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._pool is not None:
             self._pool.stop()
             self._pool.join()
             self._pool = None
 
-    def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
-        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError."""
+    def _warm(self) -> ProcessPool:
+        # A worker that dies between two tasks (a system short of memory takes the largest) breaks pebble's pool.
+        if self._pool is not None and not self._pool.active:
+            self._end()
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPool(max_workers=1, context=context, initializer=start, initargs=[os.getpid()])
-        future = self._pool.schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
+        return self._pool
+
+    def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError, MachineError."""
         try:
+            future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
             result: tuple[Result, float] = future.result()
         except TaskTimeout:
             raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
         except ProcessExpired as error:
             raise _died(error.exitcode or 0, job.stage) from None
+        except RuntimeError as error:  # pebble's pool is broken
+            self._end()
+            raise StageError("lost", f"{job.stage}: the worker process was lost ({error})") from None
         return result
 
     def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
-        """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises StageError."""
+        """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises as `run`."""
         with tempfile.TemporaryDirectory(prefix="autotune-") as scratch:
             file = Path(scratch) / "job.json"
             file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
@@ -89,9 +110,12 @@ class LocalEngine:
                 finally:
                     process.kill()
                     process.wait()
-            if code != 0:
+            answer = Path(scratch) / "result.json"
+            if code != 0 or not answer.exists():
                 raise _died(code, job.stage)
-            outcome = json.loads((Path(scratch) / "result.json").read_text(encoding="utf-8"))
+            outcome = json.loads(answer.read_text(encoding="utf-8"))
+        if "machine" in outcome:
+            raise MachineError(outcome["machine"])
         if "status" in outcome:
             raise StageError(outcome["status"], outcome["message"])
         return outcome["result"], time.perf_counter() - began

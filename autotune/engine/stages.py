@@ -17,7 +17,7 @@ class Stages:
         self.cache, self.engine, self.log, self.model = cache, engine, log, model
 
     def __call__(self, job: Job, timeout: float | None = None) -> Stored:
-        """Return the stored result of a job. Raises StageError; a failure is not kept."""
+        """Return the stored result of a job. Raises StageError, MachineError; a failure is not kept."""
 
         def run(out: Path) -> tuple[Result, float]:
             if isinstance(job, TimeJob):
@@ -29,6 +29,14 @@ class Stages:
     def find(self, job: Job) -> Stored | None:
         """Return the result if it is there already."""
         return self.cache.find(job)
+
+    def hold(self, job: Job) -> None:
+        """Keep a job's result until `release`, whichever sweep wants to remove it."""
+        self.cache.hold(job)
+
+    def release(self, stage: str) -> None:
+        """Remove the results of a stage that were held; they are large, and made again in seconds."""
+        self.cache.release(stage)
 
     def _time(self, job: TimeJob, timeout: float | None) -> tuple[Result, float]:
         """Time in fresh processes, one after another: each is one sample."""

@@ -1,12 +1,13 @@
 """Inside a worker process: do one stage, with everything that it prints going to a log file.
 
-Run as `python -m autotune.engine.worker JOB OUT LOG` it is a fresh process for one stage (a timing); called by the
+Run as `python -m autotune.engine.worker JOB OUT LOG PARENT` it is a fresh process for one stage (a timing); called by the
 warm worker's pool it is one task among many.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -21,9 +22,8 @@ from typing import Any
 
 import psutil
 
-from autotune.errors import StageError
-from autotune.stages import jobs
-from autotune.stages.jobs import Job, Result
+from autotune.errors import MachineError, StageError
+from autotune.stages.jobs import Job, Result, function_of, reason, short_of_memory
 
 QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
@@ -43,8 +43,13 @@ def start(parent: int) -> None:
     """Prepare a worker: Ctrl-C is the tuner's business, and nobody outlives the tuner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    def alive() -> bool:
+        if sys.platform == "win32":  # a venv's python.exe starts another: the tuner is not the nearest parent
+            return psutil.pid_exists(parent)
+        return os.getppid() == parent
+
     def watch() -> None:
-        while psutil.pid_exists(parent) and os.getppid() == parent:
+        while alive():
             time.sleep(1.0)
         os._exit(1)
 
@@ -71,8 +76,23 @@ def printed_to(log: Path) -> Iterator[None]:
                 os.close(copy)
 
 
+_NO_SPACE = ("no space left on device", "not enough space on the disk", "disk quota exceeded")
+
+
+def _understood(stage: str, error: BaseException) -> StageError | MachineError:
+    """Return in one line what an unforeseen exception means."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(words in str(error).lower() for words in _NO_SPACE):
+        remedy = "free some space, then run the same command again"
+        return MachineError(f"{stage}: the disk is full ({reason(error)}); {remedy}")
+    if short_of_memory(error):
+        return StageError("out_of_memory", f"{stage} ran out of memory: {reason(error)}"[:500])
+    kind, said = type(error).__name__, reason(error)
+    return StageError("failed", f"{stage}: {kind}: {said}"[:500] if said != kind else f"{stage}: {kind}")
+
+
 def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
-    """Do `job` into the folder `out`. Returns its result and its seconds. Raises StageError only.
+    """Do `job` into the folder `out`. Returns its result and its seconds. Raises StageError; MachineError: disk full.
 
     Running out of memory and every unforeseen exception become a StageError with one line; the log has the whole.
     """
@@ -80,20 +100,13 @@ def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
     with printed_to(Path(log)):
         print(f"--- {job.stage} {json.dumps(job.described(), ensure_ascii=False)}", flush=True)  # noqa: T201
         try:
-            result = jobs.function_of(job.stage)(job, Path(out))
+            result = function_of(job)(job, Path(out))
         except StageError:
             traceback.print_exc()
             raise
-        except MemoryError as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a library raises costs one candidate
             traceback.print_exc()
-            raise StageError("out_of_memory", f"{job.stage} ran out of memory") from error
-        except Exception as error:  # noqa: BLE001 - whatever a library raises costs one candidate, not the sweep
-            traceback.print_exc()
-            text = (str(error).strip().splitlines() or [""])[0]
-            kind = type(error).__name__
-            if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-                raise StageError("out_of_memory", f"{job.stage} ran out of memory: {text}") from None
-            raise StageError("failed", f"{job.stage}: {kind}: {text}"[:500]) from None
+            raise _understood(job.stage, error) from None
         finally:
             _free()
     return result, time.perf_counter() - began
@@ -114,12 +127,12 @@ def to_plain(job: Job) -> dict[str, Any]:
     fields = {name: getattr(job, name) for name in type(job).model_fields}
     plain = job.model_dump(mode="json")
     plain |= {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
-    return {"class": type(job).__name__, "fields": plain}
+    return {"module": type(job).__module__, "class": type(job).__name__, "fields": plain}
 
 
 def from_plain(data: dict[str, Any]) -> Job:
     """The inverse of `to_plain`."""
-    kind: type[Job] = getattr(jobs, data["class"])
+    kind: type[Job] = getattr(importlib.import_module(data["module"]), data["class"])
     return kind.model_validate(data["fields"])
 
 
@@ -128,13 +141,14 @@ def main(arguments: list[str]) -> int:
     file, out, log, parent = arguments
     start(int(parent))
     job = from_plain(json.loads(Path(file).read_text(encoding="utf-8")))
-    importlib.import_module("autotune.stages")
     outcome: dict[str, Any]
     try:
         result, seconds = perform(job, out, log)
         outcome = {"result": result, "seconds": seconds}
     except StageError as error:
         outcome = {"status": error.status, "message": str(error)}
+    except MachineError as error:
+        outcome = {"machine": str(error)}
     (Path(out) / "result.json").write_text(json.dumps(outcome), encoding="utf-8")
     return 0
 

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from autotune.data import Dataset
+from autotune.data import Dataset, hub_source
 from autotune.errors import MachineError
 from autotune.machine import free_disk_mb, free_memory_mb
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.present.progress import duration
 from autotune.search.pipeline import base_candidate
-from autotune.search.prepare import needed_disk_mb, needs_network, read_data
+from autotune.search.prepare import needed_disk_mb, read_data
 from autotune.space import Choice
 from autotune.store.cache import Cache, default_root
 from autotune.sweep import Sweep, load_sweep
@@ -24,7 +24,9 @@ _FLOPS = 60e9
 def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     """Check a sweep and return what it would do, as plain data. Raises UsageError with every problem."""
     sweep = load_sweep(file, sets)
-    dataset = None if needs_network(sweep) else read_data(sweep)
+    sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
+    on_hub = any(hub_source(source, sweep.root) for source in sources)
+    dataset = None if on_hub else read_data(sweep)
     config = config_of(sweep.model, sweep.root)
     size = sweep.space.size()
     trials = min(n for n in (sweep.budget.trials, size, 10_000) if n is not None)
@@ -50,8 +52,12 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     }
     if sweep.model in BUILT_IN:
         plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
+    if on_hub:
+        plan["notes"].append("data is on the hub: it is checked when it is fetched")
     if config is None:
-        plan["notes"].append(f"{sweep.model} is on the hub: its architecture is checked when it is fetched")
+        plan["notes"].append(
+            f"there is no folder {sweep.model}, so it is fetched from the hub, and its architecture checked then"
+        )
     else:
         parameters = parameters_of(config)
         plan["estimate"] = _estimate(sweep, dataset, parameters, plan)

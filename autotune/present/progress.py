@@ -30,8 +30,9 @@ def duration(seconds: float) -> str:
 class Progress:
     """Prints what happens; as a context it owns the live line."""
 
-    def __init__(self, sweep: Sweep, done: int) -> None:
-        self.sweep, self.done_before, self.done = sweep, done, 0
+    def __init__(self, sweep: Sweep, done: int = 0, spent_s: float = 0.0) -> None:
+        """`done` and `spent_s`: trials and seconds of earlier runs, which count towards the budget."""
+        self.sweep, self.done_before, self.spent_before, self.done = sweep, done, spent_s, 0
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.began = time.monotonic()
@@ -85,7 +86,7 @@ class Progress:
         if self.sweep.budget.trials is not None and self.done:
             guesses.append(spent / self.done * (self.sweep.budget.trials - self.done_before - self.done))
         if self.sweep.budget.hours is not None:
-            guesses.append(self.sweep.budget.hours * 3600 - spent)
+            guesses.append(self.sweep.budget.hours * 3600 - self.spent_before - spent)
         return max(0.0, min(guesses)) if guesses else None
 
     def _line(self) -> Text:

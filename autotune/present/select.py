@@ -14,7 +14,7 @@ from autotune.present.tables import candidates, number, score_text, settings
 from autotune.search.judge import base_of, front_of, judge, values_of
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.winner import Choice
-from autotune.store.results import COLUMNS, Row, Table
+from autotune.store.results import COLUMNS, Row, write_table
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Selection:
         return Exit.NO_FEASIBLE if any(row["status"] == "ok" and row["trial"] for row in self.rows) else Exit.NO_RESULT
 
     def row(self, name: str) -> dict[str, Any]:
-        """Return a candidate's row."""
-        return next(row for row in self.rows if row["candidate"] == name)
+        """Return a candidate's row; rather that of a trial than the untouched model's that was measured first."""
+        return max((row for row in self.rows if row["candidate"] == name), key=lambda row: row["trial"] != 0)
 
 
 def wanted(
@@ -51,30 +51,38 @@ def wanted(
 ) -> Wanted:
     """Return objectives and limits: the sweep's, or for a lone CSV the usual ones; `limits` replace the sweep's.
 
-    `prefer` makes a metric the first objective. Raises UsageError.
+    `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
     """
+    measured = list(dict.fromkeys(name for row in rows if row["status"] == "ok" for name in values_of(row)))
     if sweep is not None:
         objectives: dict[str, Direction] = dict(sweep["objectives"])
         texts = list(limits) or list(sweep.get("limits", []))
     else:
-        measured = [
-            name for name in (*SCORES.values(), "itl_ms_p50", "size_mb") if any(name in values_of(r) for r in rows)
-        ]
-        objectives = {name: METRICS[name].direction for name in dict.fromkeys(measured)}
+        usual = [name for name in dict.fromkeys((*SCORES.values(), "itl_ms_p50", "size_mb")) if name in measured]
+        objectives = {name: METRICS[name].direction for name in usual or measured or ["accuracy"]}
         texts = list(limits)
     problems = []
     parsed = []
+
+    def check(name: str, key: str) -> None:
+        if measured and name not in measured:
+            rule = f"{name} was not measured in these results"
+            problems.append(Problem(rule, key, remedy="use one of: " + ", ".join(measured)))
+
     for text in texts:
         try:
             parsed.append(parse_limit(text, METRICS))
         except ValueError as error:
             problems.append(Problem(str(error), "--limit" if limits else "limits"))
+        else:
+            if limits:
+                check(parsed[-1].metric, "--limit")
     if prefer is not None:
         if prefer not in METRICS:
-            problems.append(
-                Problem("no such metric", "--prefer", value=prefer, remedy=did_you_mean(prefer, list(METRICS)))
-            )
+            remedy = did_you_mean(prefer, measured or list(METRICS))
+            problems.append(Problem("no such metric", "--prefer", value=prefer, remedy=remedy))
         else:
+            check(prefer, "--prefer")
             objectives = {prefer: METRICS[prefer].direction} | objectives
     if problems:
         raise UsageError(problems)
@@ -86,11 +94,25 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
     from autotune.store.record import read_results, read_sweep
 
     rows = read_results(place)
+    remedy = "name a results folder or its results.csv"
+    if place.is_file() and not place.stat().st_size:
+        raise UsageError(Problem("is empty", file=str(place), remedy=remedy))
+    for name in ("trial", "kind", "status"):
+        if any(name not in row for row in rows):
+            raise UsageError(
+                Problem(f"is not a results table: it has no column '{name}'", file=str(place), remedy=remedy)
+            )
+    rows = [dict.fromkeys(column.name for column in COLUMNS) | row for row in rows]  # a lone CSV may have fewer
     sweep = read_sweep(place) if place.is_dir() else None
+    if sweep is not None and not set(METRICS).issuperset(sweep.get("objectives") or [""]):
+        rule = "is not the sweep of a results folder: it has no objectives"
+        raise UsageError(
+            Problem(rule, file=str(place / "sweep.yaml"), remedy="name a folder that `autotune run` wrote")
+        )
     aims = wanted(sweep, rows, limits, prefer)
     base = base_of(rows)
     needing = [limit for limit in aims.limits if limit.needs_base]
-    if needing and base is None:
+    if needing and base is None and any(row["status"] == "ok" for row in rows):
         rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
         raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
     folder = place if place.is_dir() else None
@@ -100,12 +122,17 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
 
 def explain(selection: Selection) -> str:
     """Return the choice in words: the winner, what it ties with, which limits are uncertain, and the front."""
-    choice, aims = selection.choice, selection.wanted
+    choice, aims, rows = selection.choice, selection.wanted, selection.rows
     lines: list[str] = []
     if choice.winner is None:
         lines.append(
             "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
         )
+        unknown = [
+            limit for limit in aims.limits if limit.needs_base and limit.metric not in values_of(base_of(rows) or {})
+        ]
+        if unknown and rows:
+            lines.append(f"  '{unknown[0]}' cannot be judged: the untouched model was not measured")
         for name, misses in choice.nearest:
             missed = "; ".join(f"misses '{limit}' by {number(gap)}" for limit, gap in misses)
             lines.append(f"  {name[:8]} {settings(selection.row(name))}: {missed}")
@@ -165,10 +192,5 @@ def as_json(selection: Selection) -> str:
 
 
 def write_front(folder: Path, rows: Sequence[Row], objectives: dict[str, Direction]) -> None:
-    """Write `front.csv`: the rows that no other is better than in every objective."""
-    file = folder / "front.csv"
-    file.unlink(missing_ok=True)
-    table = Table(file, COLUMNS)
-    for row in front_of(rows, objectives):
-        table.add(dict(row))
-    table.flush()
+    """Write `front.csv`: the rows that no other is better than in every objective. Raises OSError."""
+    write_table(folder / "front.csv", COLUMNS, front_of(rows, objectives))

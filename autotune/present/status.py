@@ -19,8 +19,8 @@ from autotune.store.results import COLUMNS, read_table
 def read_status(folder: Path) -> dict[str, Any]:
     """Return state, counts, the best so far and what is being done, as plain data. Raises UsageError."""
     sweep = read_sweep(folder) if folder.is_dir() else None
-    if sweep is None:
-        rule = "no sweep here"
+    if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
+        rule = "no results of a sweep here"
         raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
     every = read_table(folder / "results.csv", COLUMNS)
     rows = read_results(folder)

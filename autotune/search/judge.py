@@ -49,9 +49,9 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
         try:
             kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
             items = per_item(kept["metric"], kept)
-            if items is not None:
+            if items is not None and len(items) == counts.get(SCORES[kept["metric"]]):
                 outcomes[SCORES[kept["metric"]]] = items
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):  # not kept, or damaged: intervals do
             pass
     graph = row.get("graph")
     return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, str(graph) if graph else None)
@@ -60,21 +60,20 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
 def judge(rows: Iterable[Mapping[str, Any]], aims: Aims, base_id: str | None, folder: Path | None = None) -> Choice:
     """Return the winner among the rows that are fully measured.
 
-    The untouched model measured first (trial 0) is what limits refer to; it competes only where nothing is tuned.
+    The untouched model measured first (trial 0) is what limits refer to; it competes only where the strategy proposes
+    it too. Without `folder` there are no outcomes of items, and scores are compared by intervals.
     """
     finished = [row for row in rows if row["status"] == "ok"]
     base = next((entry_of(row) for row in finished if row["candidate"] == base_id), None)
-    entries = [entry_of(row, folder) for row in finished if row["trial"] or row["kind"] == "base"]
-    tuned = [row for row in finished if row["kind"] != "base"]
-    if tuned:
-        keep = {str(row["candidate"]) for row in tuned}
-        entries = [entry for entry in entries if entry.id in keep]
+    entries = [entry_of(row, folder) for row in finished if row["trial"] != 0]
     return choose(entries, aims.objectives, aims.limits, base)
 
 
 def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> list[Mapping[str, Any]]:
     """Return the fully measured rows that no other is better than in every objective."""
     finished = [row for row in rows if row["status"] == "ok"]
+    proposed = {row["candidate"] for row in finished if row["trial"] != 0}
+    finished = [row for row in finished if row["trial"] != 0 or row["candidate"] not in proposed]
     points = [[values_of(row).get(name) for name in objectives] for row in finished]
     return [finished[index] for index in front(points, list(objectives.values()))]
 

@@ -7,24 +7,27 @@ goes on.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from autotune.candidate import Candidate
-from autotune.errors import Exit
+from autotune.errors import Exit, MachineError, Problem, UsageError
 from autotune.metrics import METRICS
 from autotune.search.judge import judge, values_of
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Strategy, Told
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import LATENCY, Row, rounded, text_of
+from autotune.store.results import FINALISTS, Cell, Row, rounded
 from autotune.sweep import Sweep
 
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""
+_SHOWING_S, _SHOWING_SHARE = 1.0, 0.01
+"""What looking for the best so far may cost, seconds and share of the wall-clock: it is only shown."""
 
 
 class Watcher(Protocol):
@@ -55,6 +58,8 @@ class Summary:
     """Why it ended: trials, hours, space."""
     exit_code: Exit = Exit.OK
     finalists: list[Row] = field(default_factory=list)
+    kept: bool = False
+    """Whether the winner is in `best/`."""
 
 
 def seconds_between(row: Mapping[str, Any]) -> float:
@@ -62,9 +67,13 @@ def seconds_between(row: Mapping[str, Any]) -> float:
     times = [row.get("started"), row.get("ended")]
     try:
         first, last = (datetime.fromisoformat(str(t).replace("Z", "+00:00")) for t in times)
-    except ValueError:
+        return max(0.0, (last - first).total_seconds())
+    except (ValueError, TypeError):  # not written by us
         return 0.0
-    return max(0.0, (last - first).total_seconds())
+
+
+def _recipe_of(cells: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith("build_") and v is not None))
 
 
 class Loop:
@@ -82,34 +91,75 @@ class Loop:
         self.sweep, self.record, self.pipeline = sweep, record, pipeline
         self.strategy, self.watcher, self.clock = strategy, watcher, clock
         self.rows: dict[str, Row] = {}
+        """Of each candidate that the strategy proposed the last attempt."""
+        self.base_row: Row | None = None
+        """The untouched model measured first, which limits refer to."""
         self.stages_s = 0.0
         self.base_id = base_candidate(sweep).id
+        self.current = self.base_id
+        """The candidate at work, for its log."""
+        self._attempts: Counter[str] = Counter()
+        self._trials: set[int] = set()
+        self._last = 0
+        self._footprints: dict[Any, dict[str, float]] = {}
+        self._best: Row | None = None
+        """The winner so far."""
+        self._judged_s = 0.0
+        self._began = clock()
         for row in record.results.rows:
-            self.rows[str(row["candidate"])] = row
+            self._learn(row)
+
+    def _learn(self, row: Row) -> None:
+        """Take in a row that has been written."""
+        name, trial = str(row["candidate"]), int(row["trial"] or 0)
+        self._attempts[name] += 1
+        if trial:
+            self.rows[name] = row
+            self._trials.add(trial)
+            self._last = max(self._last, trial)
+        elif name == self.base_id:
+            self.base_row = row
+        # No adapter changes these: they belong to the recipe, whatever became of the candidate.
+        values = {n: v for n, v in values_of(row).items() if METRICS[n].kind != "score"}
+        if values:
+            self._footprints.setdefault(_recipe_of(row), {}).update(values)
 
     @property
     def base(self) -> dict[str, float]:
         """What was measured of the untouched model, for limits that refer to it."""
-        return values_of(self.rows.get(self.base_id, {}))
+        return values_of(self.base_row or {})
+
+    def ended(self) -> list[Row]:
+        """Return the rows that count, the untouched model first."""
+        return [*([self.base_row] if self.base_row else []), *self.rows.values()]
 
     def run(self) -> Summary:
-        """Go on until the budget or the space is used up, then score the finalists. Returns what was done."""
-        began = self.clock()
+        """Go on until the budget or the space is used up, then score the finalists. Returns what was done.
+
+        Raises MachineError where no candidate could go on, or rows cannot be written.
+        """
+        try:
+            return self._run()
+        finally:
+            self.pipeline.tidy()
+
+    def _run(self) -> Summary:
+        began = self._began = self.clock()
         for row in self.rows.values():
             self._replay(row)
         base = base_candidate(self.sweep)
-        if self.rows.get(self.base_id, {}).get("status") != "ok":
+        if self.base_row is None or self.base_row["status"] != "ok":
             self._try(base, 0)
+        self._judge()
         if not self.base and any(limit.needs_base for limit in self.sweep.limits):
             self.watcher.note(
                 "the untouched model could not be measured: no candidate can keep a limit that refers to it"
             )
-        begun = {r["trial"] for r in self.record.results.rows if r["trial"]}
         spent_before = sum(seconds_between(row) for row in self.record.results.rows) - (self.clock() - began)
         trials, ended = 0, "space"
         while True:
             budget = self.sweep.budget
-            if budget.trials is not None and len(begun) >= budget.trials:
+            if budget.trials is not None and len(self._trials) >= budget.trials:
                 ended = "trials"
                 break
             if budget.hours is not None and spent_before + self.clock() - began >= budget.hours * 3600:
@@ -118,35 +168,30 @@ class Loop:
             proposal = self.strategy.ask()
             if proposal is None:
                 break
-            number = 1 + max((int(str(r["trial"])) for r in self.record.results.rows), default=0)
-            begun.add(number)
             trials += 1
-            row = self._try(proposal.candidate, number)
+            row = self._try(proposal.candidate, self._last + 1)
             self.strategy.tell(proposal, self._told(row))
         summary = self._finish(trials, ended)
+        if not self.record.results.flush():
+            file = self.record.results.file
+            message = f"{file} cannot be written: its last rows are not in it, and what they cost is in the cache"
+            raise MachineError(f"{message}; close the program that holds it, then run the same command again")
         summary.wall_s = self.clock() - began
         summary.stages_s = self.stages_s
         return summary
 
     def _known(self, candidate: Candidate) -> dict[str, float]:
-        """Return what other candidates of the same recipe were measured at: no adapter changes that."""
-        settings = Candidate(recipe=candidate.recipe).columns()
-        for row in self.rows.values():
-            if (
-                row["status"] == "ok"
-                and {n: v for n, v in row.items() if n.startswith("build_") and v is not None} == settings
-            ):
-                return {n: v for n, v in values_of(row).items() if METRICS[n].kind != "score"}
-        return {}
+        """Return what other candidates of the same recipe were measured at."""
+        return self._footprints.get(_recipe_of(candidate.columns()), {})
 
     def _try(self, candidate: Candidate, trial: int) -> Row:
         """Measure one candidate and write its row; a lost worker is forgiven once."""
         row: Row = {}
-        for attempt in range(1, ATTEMPTS + 1):
+        for _ in range(ATTEMPTS):
             row = {
                 "candidate": candidate.id,
                 "trial": trial,
-                "attempt": attempt,
+                "attempt": self._attempts[candidate.id] + 1,
                 "kind": candidate.kind,
                 "started": now(),
             }
@@ -168,23 +213,28 @@ class Loop:
             row = rounded(row | dict(candidate.columns()) | measured.cells)
             self._keep(candidate, measured)
             self.record.results.append(row)
-            self.rows[candidate.id] = row
+            self._learn(row)
             if measured.status != "lost":
                 break
-        best = judge(self.rows.values(), self.sweep, self.base_id, self.record.folder).winner
-        self.watcher.row(row, self.rows[best.id] if best else None)
+        if row["status"] == "ok" and self._judged_s < _SHOWING_S + _SHOWING_SHARE * (self.clock() - self._began):
+            self._judge()
+        self.watcher.row(row, self._best)
         return row
 
+    def _judge(self) -> None:
+        """Find the winner so far among all rows: for the eye, so without the outcomes of items, which take longer."""
+        began = time.perf_counter()
+        best = judge(self.ended(), self.sweep, self.base_id).winner
+        self._best = self.rows[best.id] if best else None
+        self._judged_s += time.perf_counter() - began
+
     def _keep(self, candidate: Candidate, measured: Measurement) -> None:
-        """Keep outcomes and training curve beside the rows; drop merged models that are used no more."""
+        """Keep outcomes and training curve beside the rows."""
         if measured.outcomes is not None:
             self.record.keep_outcomes(candidate.id, "validation", self.sweep.data.metric, measured.outcomes)
         adapter = measured.cells.get("adapter")
-        if adapter and measured.curve and not any(r["adapter"] == adapter for r in self.record.curves.rows):
-            for step, loss, rate in measured.curve:
-                cells: Row = {"adapter": str(adapter), "step": int(step), "train_loss": loss, "learning_rate": rate}
-                self.record.curves.add(cells)
-            self.record.curves.flush()
+        if adapter and measured.curve:
+            self.record.keep_curve(str(adapter), measured.curve)
 
     def _told(self, row: Row) -> Told:
         """Return a row as the strategy sees it; what is not fully measured has no values."""
@@ -199,32 +249,46 @@ class Loop:
         return Told(tuple(v for v in objectives if v is not None) if complete else None, gaps)
 
     def _replay(self, row: Row) -> None:
-        if row["trial"] == 0 or row["status"] == "lost":
+        """Tell the strategy a row of an earlier run, but for those that may be tried again."""
+        told = self._told(row)
+        broken = any(gap > 0 for gap in told.gaps.values())
+        # A lost worker says nothing about the candidate, nor does a limit that has been relaxed since.
+        if row["status"] == "lost" or (row["status"] == "over_limit" and not broken):
             return
-        candidate = Candidate.from_columns({name: text_of(value) for name, value in row.items()})
-        self.strategy.replay(candidate, self._told(row))
+        self.strategy.replay(self._candidate_of(row), told)
+
+    def _candidate_of(self, row: Row) -> Candidate:
+        """Return the candidate whose settings a row holds. Raises UsageError."""
+        cells: dict[str, Cell] = {n: v for n, v in row.items() if v is not None}
+        try:
+            return Candidate.from_columns({n: str(v) for n, v in cells.items()})
+        except ValueError:
+            rule = f"the settings of candidate {row['candidate']} cannot be read"
+            file = str(self.record.results.file)
+            raise UsageError(Problem(rule, file=file, remedy="restore the file, or remove that line")) from None
 
     def _finish(self, trials: int, ended: str) -> Summary:
         """Choose the winner, score it and the untouched model once on test, and keep it in `best/`."""
-        choice = judge(self.rows.values(), self.sweep, self.base_id, self.record.folder)
+        choice = judge(self.ended(), self.sweep, self.base_id, self.record.folder)
         summary = Summary(choice, trials, 0.0, 0.0, ended)
-        searched = [row for row in self.rows.values() if row["trial"]]
-        if not any(row["status"] == "ok" for row in searched):
+        if not any(row["status"] == "ok" for row in self.rows.values()):
             summary.exit_code = Exit.NO_RESULT
         elif choice.winner is None:
             summary.exit_code = Exit.NO_FEASIBLE
         if choice.winner is not None:
-            summary.finalists = self._finalists(choice.winner.id)
+            self._finalists(choice.winner.id, summary)
+        elif (self.record.folder / "best").exists():
+            self.watcher.note("best/ still holds an earlier winner, which does not keep these limits")
         return summary
 
-    def _finalists(self, winner: str) -> list[Row]:
-        finalists: list[Row] = []
+    def _finalists(self, winner: str, summary: Summary) -> None:
+        """Score winner and untouched model on test, and keep the winner."""
         split = "test" if "test" in self.pipeline.inputs.items else "validation"
-        for role, name in (("winner", winner), ("base", self.base_id)):
-            row = self.rows.get(name)
+        columns = {column.name for column in FINALISTS}
+        for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base_row)):
             if row is None or row["status"] != "ok":
                 continue
-            candidate = Candidate.from_columns({key: text_of(value) for key, value in row.items()})
+            candidate = self._candidate_of(row)
             self.current = f"{name}.{split}"
 
             def on_stage(stage: str, candidate: Candidate = candidate, role: str = role) -> None:
@@ -233,22 +297,25 @@ class Loop:
 
             measured = self.pipeline.measure(candidate, split, on_stage=on_stage)
             self.stages_s += measured.seconds
+            if role == "winner":
+                summary.kept = self._keep_best(candidate, measured)
             if measured.status != "ok":
-                self.watcher.note(f"{role} {name}: {measured.error}")
+                self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
                 continue
             if split == "test" and measured.outcomes is not None:
                 self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
-            cells = {
-                n: v for n, v in measured.cells.items() if n.split("_")[0] in METRICS or n in {c.name for c in LATENCY}
-            }
-            finalists.append(rounded({"role": role, "candidate": name, "split": split, **cells}))
-            if role == "winner":
-                parts = {"onnx": measured.build, "adapter": measured.adapter}
-                about = {
-                    "candidate": name,
-                    "settings": candidate.model_dump(exclude_none=True),
-                    "model": self.sweep.model,
-                }
-                self.record.keep_best({n: stored.path for n, stored in parts.items() if stored is not None}, about)
-        self.record.write_finalists(finalists)
-        return finalists
+            cells = {n: v for n, v in measured.cells.items() if n in columns}
+            summary.finalists.append(rounded({"role": role, "candidate": name, "split": split, **cells}))
+        self.record.write_finalists(summary.finalists)
+
+    def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
+        """Copy what was made of the winner into `best/`. Returns whether all of it was there."""
+        parts = {"onnx": measured.build, "adapter": measured.adapter}
+        made = {name: stored.path for name, stored in parts.items() if stored is not None}
+        if len(made) < (candidate.recipe is not None) + (candidate.lora is not None):
+            self.watcher.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
+            return False
+        settings = candidate.model_dump(exclude_none=True)
+        about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
+        self.record.keep_best(made, about)
+        return True

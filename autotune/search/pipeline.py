@@ -7,6 +7,8 @@ result is there already is the business of `do`.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,14 @@ class Do(Protocol):
 
     def find(self, job: Job) -> Stored | None:
         """Return the result if it is there already (a merge is needed only for a build that is not)."""
+        ...
+
+    def hold(self, job: Job) -> None:
+        """Keep a job's result until `release`, whichever sweep wants to remove it."""
+        ...
+
+    def release(self, stage: str) -> None:
+        """Remove the results of a stage that were held; they are large, and made again in seconds."""
         ...
 
 
@@ -75,6 +85,12 @@ class Pipeline:
 
     def __init__(self, sweep: Sweep, inputs: Inputs, do: Do) -> None:
         self.sweep, self.inputs, self.do = sweep, inputs, do
+        self._merged = ""
+
+    def tidy(self) -> None:
+        """Remove merged models: each is as large as the base."""
+        self._merged = ""
+        self.do.release(MergeJob.stage)
 
     def measure(
         self,
@@ -86,6 +102,8 @@ class Pipeline:
         on_stage: Callable[[str], None] = lambda _: None,
     ) -> Measurement:
         """Take a candidate through all stages. Never raises StageError: trouble is the measurement's status.
+
+        Raises MachineError where no candidate could go on (the disk is full).
 
         `limits` with the `base` values that they may refer to end it early, as `over_limit`; `known` are numbers of
         its recipe from other candidates, which may do so before anything runs.
@@ -114,12 +132,13 @@ class Pipeline:
                 done.adapter = self._finetune(candidate, done)
             if candidate.recipe is not None:
                 build = self._build_job(candidate, done.adapter)
-                if done.adapter is not None and self.do.find(build) is None:
+                found = self.do.find(build)
+                if done.adapter is not None and found is None:
                     on_stage("merge")
-                    merged = self._run("merge", self._merge_job(candidate, done.adapter), done)
+                    merged = self._merge(self._merge_job(candidate, done.adapter), done)
                     build = build.model_copy(update={"source_dir": merged.path})
                 on_stage("build")
-                done.build = self._run("build", build, done)
+                done.build = self._run("build", build, done, found=found)
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
@@ -133,16 +152,40 @@ class Pipeline:
             done.status, done.error = error.status, str(error)
         return done
 
-    def _run(self, stage: str, job: Job, done: Measurement, timeout: float | None = STAGE_TIMEOUT_S) -> Stored:
-        """Do a stage and book its cost."""
-        stored = self.do(job, timeout)
+    def _run(
+        self,
+        stage: str,
+        job: Job,
+        done: Measurement,
+        timeout: float | None = STAGE_TIMEOUT_S,
+        found: Stored | None = None,
+    ) -> Stored:
+        """Do a stage, unless its result is `found` already, and book its cost, that of a failure too."""
+        began = time.perf_counter()
+        try:
+            stored = found or self.do(job, timeout)
+        except StageError:
+            self._book(stage, time.perf_counter() - began, done)
+            raise
         if stored.cached:
             cached = [part for part in str(done.cells.get("cached") or "").split("+") if part]
             done.cells["cached"] = "+".join([*cached, stage])
         else:
-            done.cells[f"cost_{stage}_s"] = stored.seconds
-            done.seconds += stored.seconds
+            self._book(stage, stored.seconds, done)
         return stored
+
+    @staticmethod
+    def _book(stage: str, seconds: float, done: Measurement) -> None:
+        done.cells[f"cost_{stage}_s"] = seconds
+        done.seconds += seconds
+
+    def _merge(self, job: MergeJob, done: Measurement) -> Stored:
+        """Merge, and keep no merged model but this one: recipes of one adapter often follow one another."""
+        if self._merged != job.key:
+            self.tidy()
+            self.do.hold(job)
+            self._merged = job.key
+        return self._run("merge", job, done)
 
     def finetune_job(self, candidate: Candidate) -> FinetuneJob:
         """Return the job that trains a candidate's adapter."""
@@ -168,6 +211,7 @@ class Pipeline:
         return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=adapter.path)
 
     def _build_job(self, candidate: Candidate, adapter: Stored | None) -> BuildJob:
+        """Return the job that builds a candidate; with an adapter, its source is still to be merged."""
         assert candidate.recipe is not None
         source = self.inputs.base if adapter is None else self._merge_job(candidate, adapter).key
         return BuildJob(
@@ -209,6 +253,9 @@ class Pipeline:
         done.outcomes = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
         value, interval, n = summarise(self.sweep.data.metric, done.outcomes)
         name = self.sweep.score
+        if not math.isfinite(value):
+            done.outcomes = None
+            raise StageError("diverged" if candidate.lora else "failed", f"score: {name} is {value}")
         done.cells |= {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": n}
 
 

@@ -105,11 +105,17 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     folder = base_folder(sweep, do)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_disk(parameters_of(config), cache)
-    sweep = sweep.model_copy(update={"space": fit_recipes(sweep.space, shape_from(config))})
-    if "lora" not in sweep.resolved()["space"] and not sweep.space.recipes:
-        raise UsageError(Problem("no recipe can run on this model", "space.build", sweep.file))
+    space = fit_recipes(sweep.space, shape_from(config))
+    if sweep.space.recipes and not space.recipes:
+        reasons = "; ".join(f"{item.settings}: {item.reason}" for item in space.left_out[:3])
+        rule = f"no recipe can run on this model ({reasons})"
+        raise UsageError(Problem(rule, "space.build", sweep.file, remedy="change or add one"))
+    sweep = sweep.model_copy(update={"space": space})
 
-    probe = do(ProbeJob(machine=machine_digest(), packages_digest=_installed_wheels())).result
+    try:
+        probe = do(ProbeJob(machine=machine_digest(), packages_digest=_installed_wheels())).result
+    except StageError as error:
+        raise MachineError(f"this machine could not be looked at: {error}") from None
     if sweep.train.device == "cuda" and probe["device"] != "cuda":
         raise MachineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
     if sweep.space.recipes and sweep.provider.runtime_name not in probe["providers"]:
@@ -129,7 +135,10 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
                 write_aside(file, json.dumps([item.model_dump(mode="json") for item in members], ensure_ascii=False))
             items[split] = (dataset.digest(split), file)
     memo_file = cache / "digests.json"
-    memo = json.loads(memo_file.read_text(encoding="utf-8")) if memo_file.exists() else {}
+    try:
+        memo = dict(json.loads(memo_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        memo = {}
     base = digest_folder(folder, memo)
     write_aside(memo_file, json.dumps(memo))
     device = probe["device"] if sweep.train.device == "auto" else sweep.train.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +15,12 @@ Outcomes = Mapping[str, Any]
 """What the score stage wrote: `predicted` and `gold`, or `nll` and `tokens`, in the items' order."""
 
 
-def macro_f1(predicted: NDArray[Any], gold: NDArray[Any]) -> float:
-    """Return the mean over the labels that occur in either of 2 TP / (2 TP + FP + FN)."""
-    values = []
-    for label in np.union1d(predicted, gold):
-        hit = np.sum((predicted == label) & (gold == label))
-        values.append(2 * hit / (np.sum(predicted == label) + np.sum(gold == label)))
-    return float(np.mean(values))
+def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
+    """Return the mean over the labels that occur in either of 2 TP / (2 TP + FP + FN); labels are numbers from 0."""
+    count = int(max(predicted.max(), gold.max())) + 1
+    hits = np.bincount(gold[predicted == gold], minlength=count)
+    either = np.bincount(predicted, minlength=count) + np.bincount(gold, minlength=count)
+    return float(np.mean(2 * hits[either > 0] / either[either > 0]))
 
 
 def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
@@ -34,16 +34,30 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
 
 
 def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[float, Interval, int]:
-    """Return (value, 95 % interval, items): Wilson for proportions, the percentile bootstrap otherwise."""
+    """Return (value, 95 % interval, items): Wilson for proportions, the percentile bootstrap otherwise.
+
+    Perplexity is infinite where it is beyond what a float holds, or a likelihood is not a number.
+    """
     if metric in ("choice", "exact_match"):
         hits = per_item(metric, outcomes)
         assert hits is not None
         return float(hits.mean()), wilson(float(hits.sum()), len(hits)), len(hits)
     if metric == "f1":
-        predicted, gold = np.array(outcomes["predicted"]), np.array(outcomes["gold"])
+        predicted, gold = np.array(outcomes["predicted"], np.intp), np.array(outcomes["gold"], np.intp)
         value = macro_f1(predicted, gold)
         interval = bootstrap(len(gold), lambda i: macro_f1(predicted[i], gold[i]), resamples=resamples)
         return value, interval, len(gold)
-    nll, tokens = np.array(outcomes["nll"]), np.array(outcomes["tokens"])
-    interval = bootstrap(len(nll), lambda i: float(np.exp(nll[i].sum() / tokens[i].sum())), resamples=resamples)
-    return float(np.exp(nll.sum() / tokens.sum())), interval, len(nll)
+    nll, tokens = np.array(outcomes["nll"], dtype=np.float64), np.array(outcomes["tokens"])
+    mean = float(nll.sum() / tokens.sum())
+    if not math.isfinite(mean):
+        return math.inf, Interval(math.inf, math.inf), len(nll)
+    # In nats first: exp keeps the order of the resamples, and may overflow.
+    low, high = bootstrap(len(nll), lambda i: float(nll[i].sum() / tokens[i].sum()), resamples=resamples)
+    return _exp(mean), Interval(_exp(low), _exp(high)), len(nll)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

@@ -1,6 +1,6 @@
 """Which candidate next: `ask` and `tell`, with Optuna's samplers behind them.
 
-The study lives in memory and is rebuilt from the rows of results.csv, which are the state of the search. A sampler is
+A strategy lives in memory and is rebuilt from the rows of results.csv, which are the state of the search. A sampler is
 made anew for every trial, seeded by (seed, trial): reopening a study with one seed would repeat its first draws.
 """
 
@@ -26,10 +26,13 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 POPULATION = 10
 """NSGA-II's population: Optuna's 50 would be a whole sweep of random draws."""
-_REPEATS = 100
-"""Draws of known candidates in a row, after which a new one is looked for at random."""
-_COUNTABLE = 50_000
-"""Candidates up to which a finite space is enumerated to know when it is used up."""
+_REPEATS = {"tpe": 10, "nsga2": 10, "gp": 2}
+"""Draws of known candidates in a row, after which a new one is drawn at random: a sampler that has converged would go
+on for ever, and each draw of gp takes seconds."""
+_DRAWS = 10_000
+"""Random draws of known candidates in a row, after which a space that is not enumerated counts as used up."""
+_COUNTABLE = 10_000
+"""Combinations up to which a finite space is enumerated, to know what is left of it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,92 @@ class Grid:
         self._known.add(candidate.id)
 
 
+class Left:
+    """The candidates of a space that are not known yet: all of them where it is small, else whatever is not known."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._known: set[str] = set()
+        combinations = max(1, len(space.recipes))
+        for domain in space.searched.values():
+            combinations *= len(domain.values) if isinstance(domain, Choice) else _COUNTABLE + 1
+        self._all: dict[str, Candidate] | None = None
+        if combinations <= _COUNTABLE:
+            self._all = {candidate.id: candidate for candidate in space.grid()}
+
+    @property
+    def none(self) -> bool:
+        """Whether the space is used up, as far as that is known."""
+        return self._all is not None and not self._all
+
+    def __contains__(self, candidate: Candidate) -> bool:
+        """Whether it is new, and can run."""
+        if candidate.id in self._known:
+            return False
+        return candidate.lora is None or not lora_impossible(candidate.lora, self._space.device)
+
+    def remove(self, candidate: Candidate) -> None:
+        """Make it known."""
+        self._known.add(candidate.id)
+        if self._all is not None:
+            self._all.pop(candidate.id, None)
+
+    def draw(self, seed: str) -> Candidate | None:
+        """Return one at random; None where there is none."""
+        rng = random.Random(seed)  # noqa: S311 - no secret
+        if self._all is not None:
+            return rng.choice(list(self._all.values())) if self._all else None
+        draws = (drawn(self._space, rng) for _ in range(_DRAWS))
+        return next((candidate for candidate in draws if candidate in self), None)
+
+
+def drawn(space: Space, rng: random.Random) -> Candidate:
+    """Return a candidate of the space at random, uniform in every parameter (or in its logarithm)."""
+    values = {name: _random_value(domain, rng) for name, domain in space.searched.items()}
+    return space.candidate(values, rng.choice(space.recipes) if space.recipes else None)
+
+
+def _random_value(domain: Domain, rng: random.Random) -> Value:
+    if isinstance(domain, Choice):
+        return rng.choice(domain.values)
+    if domain.integer and not domain.log:
+        return rng.randint(int(domain.low), int(domain.high))
+    if not domain.log:
+        return _value(domain, rng.uniform(domain.low, domain.high))
+    # Half a step beyond both ends, so that the first and the last whole number get their share.
+    margin = 0.5 if domain.integer else 0.0
+    value = math.exp(rng.uniform(math.log(domain.low - margin), math.log(domain.high + margin)))
+    return _value(domain, min(max(round(value), domain.low), domain.high) if domain.integer else value)
+
+
+class Random:
+    """Uniform draws. The n-th draw depends on seed and n alone, so a sweep goes on as if it had never stopped."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._seed, self._draws = space, seed, 0
+        self._left = Left(space)
+
+    def ask(self) -> Proposal | None:
+        """Return the next draw that is not known."""
+        repeats = 0
+        while not self._left.none and repeats < _DRAWS:
+            candidate = drawn(self._space, random.Random(f"{self._seed}-{self._draws}"))  # noqa: S311 - no secret
+            self._draws += 1
+            if candidate in self._left:
+                return Proposal(candidate)
+            repeats += 1
+        return None
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Remember the candidate."""
+        self.replay(proposal.candidate, told)
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Remember the candidate."""
+        del told
+        self._left.remove(candidate)
+
+
 Samplers = Mapping[str, Callable[[int], BaseSampler]]
 
 
@@ -107,11 +196,7 @@ def _gp(seed: int) -> BaseSampler:
     return optuna.samplers.GPSampler(seed=seed)
 
 
-def _random(seed: int) -> BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-SAMPLERS: Samplers = {"tpe": _tpe, "nsga2": _nsga2, "gp": _gp, "random": _random}
+SAMPLERS: Samplers = {"tpe": _tpe, "nsga2": _nsga2, "gp": _gp}
 
 _GENERATION = "NSGAIISampler:generation"
 
@@ -128,44 +213,49 @@ class Sampled:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(directions=list(directions), sampler=self._make(seed))
         self._nsga2 = name == "nsga2"
+        self._repeats = _REPEATS[name]
         self._domains = space.searched
         # A condition first: double_quant is asked for only where the base drawn before is of 4 bits.
         self._order = sorted(self._domains, key=lambda n: n != "quantized_base")
         self._recipes = {str(recipe): recipe for recipe in space.recipes}
-        self._known: dict[str, Told] = {}
-        size = 1
-        for domain in self._domains.values():
-            size *= len(domain.values) if isinstance(domain, Choice) else _COUNTABLE + 1
-        self._finite = size * max(1, len(self._recipes)) <= _COUNTABLE
-        self._left: set[str] | None = {c.id for c in space.grid()} if self._finite else None
+        self._left = Left(space)
+        self._complete = 0
 
     def ask(self) -> Proposal | None:
-        """Return the next candidate. A draw that is known already is told its result again and costs nothing."""
-        for _ in range(_REPEATS):
-            if self._left is not None and not self._left:
+        """Return the next candidate. A draw that is known already is forgotten: it has taught what it can."""
+        for _ in range(self._repeats):
+            if self._left.none:
                 return None
             trial = self._next()
             candidate = self._candidate(trial)
-            if candidate.lora is not None and lora_impossible(candidate.lora, self._space.device):
-                self._study.tell(trial, state=TrialState.PRUNED)
-            elif candidate.id in self._known:
-                self._tell(trial, self._known[candidate.id])
-            else:
+            if candidate in self._left:
                 return Proposal(candidate, trial)
-        return self._any_new()
+            self._study.tell(trial, state=TrialState.FAIL)
+        new = self._left.draw(f"{self._seed}-{self._number()}")
+        if new is None:
+            return None
+        self._study.enqueue_trial(self._params(new) or {})
+        trial = self._next()
+        return Proposal(self._candidate(trial), trial)
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Tell the sampler; a candidate that could not be measured is PRUNED, which keeps it away from there."""
-        self._learn(proposal.candidate, told)
-        self._tell(proposal.trial, told)
+        self._left.remove(proposal.candidate)
+        trial: Trial = proposal.trial
+        for text, gap in told.gaps.items():
+            trial.set_constraint(text, gap)
+        if told.values is None:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, list(told.values))
+            self._complete += 1
 
     def replay(self, candidate: Candidate, told: Told) -> None:
         """Add an earlier run's candidate; one outside today's space counts as known and teaches nothing."""
-        self._learn(candidate, told)
+        self._left.remove(candidate)
         params = self._params(candidate)
         if params is None:
             return
-        number = len(self._study.get_trials(deepcopy=False))
         self._study.add_trial(
             create_trial(
                 state=TrialState.COMPLETE if told.values is not None else TrialState.PRUNED,
@@ -173,20 +263,18 @@ class Sampled:
                 params=params,
                 distributions={name: self._distribution(name) for name in params},
                 constraints=dict(told.gaps),
-                system_attrs={_GENERATION: number // POPULATION} if self._nsga2 else {},
+                system_attrs={_GENERATION: self._complete // POPULATION} if self._nsga2 else {},
             )
         )
+        self._complete += told.values is not None
 
-    def _learn(self, candidate: Candidate, told: Told) -> None:
-        self._known[candidate.id] = told
-        if self._left is not None:
-            self._left.discard(candidate.id)
+    def _number(self) -> int:
+        return len(self._study.get_trials(deepcopy=False))
 
     def _next(self) -> Trial:
-        number = len(self._study.get_trials(deepcopy=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = self._make((self._seed * 1_000_003 + number) % 2**32)
+            self._study.sampler = self._make((self._seed * 1_000_003 + self._number()) % 2**32)
         return self._study.ask()
 
     def _distribution(self, name: str) -> BaseDistribution:
@@ -212,52 +300,24 @@ class Sampled:
     def _params(self, candidate: Candidate) -> dict[str, Any] | None:
         """Return what the sampler would have drawn for a candidate; None where today's space does not hold it."""
         params: dict[str, Any] = {}
+        values: dict[str, Value] = {}
         settings = candidate.lora.model_dump() if candidate.lora else {}
+        if settings:
+            settings["alpha_over_r"] = settings["alpha"] / settings["r"]
         for name, domain in self._domains.items():
-            if name == "alpha_over_r" and settings:
-                value: Any = settings["alpha"] / settings["r"]
-            else:
-                value = settings.get(name)
-            if value is None and name == "double_quant":
+            if settings.get(name) is None and name == "double_quant":
                 continue
-            drawn = _drawn(domain, value)
-            if drawn is None:
+            place = _place(domain, settings.get(name))
+            if place is None:
                 return None
-            params[name] = drawn
-        if self._recipes:
-            if str(candidate.recipe) not in self._recipes:
-                return None
-            params["recipe"] = str(candidate.recipe)
-        return params
-
-    def _tell(self, trial: Trial, told: Told) -> None:
-        for text, gap in told.gaps.items():
-            trial.set_constraint(text, gap)
-        if told.values is None:
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self._study.tell(trial, list(told.values))
-
-    def _any_new(self) -> Proposal | None:
-        """Return some candidate that is not known, drawn at random; None where there is none."""
-        number = len(self._study.get_trials(deepcopy=False))
-        if self._left is not None:
-            new = [c for c in self._space.grid() if c.id in self._left]
-            if not new:
-                return None
-            candidate = random.Random(f"{self._seed}-{number}").choice(new)  # noqa: S311 - no secret
-            self._study.enqueue_trial(self._params(candidate) or {})
-            trial = self._study.ask()
-            return Proposal(self._candidate(trial), trial)
-        for _ in range(10 * _REPEATS):
-            number = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = optuna.samplers.RandomSampler(seed=(self._seed * 1_000_003 + number) % 2**32)
-            trial = self._study.ask()
-            candidate = self._candidate(trial)
-            if candidate.id not in self._known:
-                return Proposal(candidate, trial)
-            self._tell(trial, self._known[candidate.id])
-        return None
+            params[name], values[name] = place, _value(domain, place)
+        recipe = self._recipes.get(str(candidate.recipe))
+        if recipe is not None:
+            params["recipe"] = str(recipe)
+        elif self._recipes:
+            return None
+        # What is not searched must agree too.
+        return params if self._space.candidate(values, recipe).id == candidate.id else None
 
 
 def _distribution(domain: Domain) -> BaseDistribution:
@@ -295,7 +355,7 @@ def _value(domain: Domain, drawn: Any) -> Value:
     return int(drawn) if domain.integer else min(max(float(f"{drawn:.4g}"), domain.low), domain.high)
 
 
-def _drawn(domain: Domain, value: Any) -> Any:
+def _place(domain: Domain, value: Any) -> Any:
     """Return what a sampler draws for a value; None where the domain does not hold it. The inverse of `_value`."""
     if value is None:
         return None
@@ -305,13 +365,16 @@ def _drawn(domain: Domain, value: Any) -> Any:
             return near[0] if near else None
         label = _label(tuple(value) if isinstance(value, list) else value)
         return label if any(_label(v) == label for v in domain.values) else None
-    if not domain.low <= value <= domain.high:
+    inside = min(max(value, domain.low), domain.high)
+    if not math.isclose(inside, value, rel_tol=1e-9):
         return None
-    return int(value) if domain.integer else float(value)
+    return int(inside) if domain.integer else float(inside)
 
 
 def make_strategy(name: str, space: Space, directions: Sequence[Direction], seed: int) -> Strategy:
     """Return the strategy that a sweep names: tpe, nsga2, gp, random or grid."""
     if name == "grid":
         return Grid(space)
+    if name == "random":
+        return Random(space, seed)
     return Sampled(name, space, directions, seed)

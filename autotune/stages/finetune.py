@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from autotune.candidate import Lora
 from autotune.errors import StageError
 from autotune.stages.jobs import FinetuneJob, Result
-from autotune.stages.text import Encoded, encode, load_tokenizer, read_items
+from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
 from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
 
 WINDOW = 8
@@ -101,35 +101,46 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor], sliced: bool) ->
 
 
 def target_modules(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
-    """Return what PEFT understands for a preset or a list of names. Raises StageError where nothing matches."""
+    """Return what PEFT understands for a preset or a list of names.
+
+    Raises StageError (`unsupported`) where nothing matches, and for a head that shares its weights with the embedding.
+    """
     if wanted == "all-linear":
         return wanted
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    last = {name: name.rsplit(".", 1)[-1] for name in linear}
     if wanted in ("attention", "mlp"):
         parents = ("attn", "attention") if wanted == "attention" else ("mlp", "feed_forward", "ffn")
-        found = {
-            n.rsplit(".", 1)[-1] for n in names if any(p in n.rpartition(".")[0].rsplit(".", 1)[-1] for p in parents)
-        }
-    else:
-        asked = {wanted} if isinstance(wanted, str) else set(wanted)
-        there = {n.rsplit(".", 1)[-1] for n in names}
-        found = asked & there
-        if found != asked:
-            missing = ", ".join(sorted(asked - there))
-            message = (
-                f"target_modules: the model has no linear module named {missing}; it has {', '.join(sorted(there))}"
+        inside = [n for n in linear if any(p in n.rpartition(".")[0].rsplit(".", 1)[-1] for p in parents)]
+        if not inside:
+            raise StageError(
+                "unsupported", f"target_modules: this model has no modules for '{wanted}'; list their names"
             )
-            raise StageError("unsupported", message)
-    if not found:
-        raise StageError("unsupported", f"target_modules: this model has no modules for '{wanted}'; list their names")
-    return sorted(found)
+        found = {last[n] for n in inside}
+        # PEFT matches by the last part of a name: where that means others too, only whole names will do.
+        return sorted(found) if all(n in inside for n in linear if last[n] in found) else sorted(inside)
+    asked = {wanted} if isinstance(wanted, str) else set(wanted)
+    missing = asked - set(last.values())
+    if missing:
+        message = f"target_modules: the model has no linear module named {', '.join(sorted(missing))}"
+        raise StageError("unsupported", f"{message}; it has {', '.join(sorted(set(last.values())))}")
+    embedding = model.get_input_embeddings()
+    shared = sorted({last[n] for n, module in linear.items() if module.weight is embedding.weight} & asked)
+    if shared:
+        message = f"target_modules: {shared[0]} shares its weights with the embedding, which a merge would change too"
+        raise StageError("unsupported", f"{message}; leave it out")
+    return sorted(asked)
 
 
 def adapt(model: Any, lora: Lora, seed: int) -> Any:
     """Return the model with a fresh adapter. Seeded before the adapter exists: its A matrices are random."""
+    if lora.dora and lora.quantized_base == "int8" and model.device.type == "cpu":
+        # PEFT moves the 8-bit weights on every forward pass, and bitsandbytes loses their scales on the way.
+        raise StageError("unsupported", "dora on an int8 base does not train on a CPU; use nf4, fp4 or none")
     if lora.quantized_base != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=lora.gradient_checkpointing)
-    elif lora.gradient_checkpointing:
+        # Its own gradient checkpointing is the re-entrant kind, which PyTorch is about to refuse.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if lora.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     config = LoraConfig(
@@ -173,15 +184,14 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
     began = time.perf_counter()
     lora = job.lora
     device = resolve_device(job.device)
-    if job.threads:
-        torch.set_num_threads(job.threads)
     tokenizer = load_tokenizer(job.base_dir)
+    end = end_token(tokenizer)
     items, cut = encode(tokenizer, read_items(job.data_file), lora.max_length)
     horizon = job.horizon or horizon_of(lora, len(items))
     stop_at = min(job.stop_at or horizon, horizon)
 
     dtype = resolve_dtype(lora.dtype, device)
-    base = load_model(job.base_dir, device, dtype, lora.quantized_base, bool(lora.double_quant))
+    base = load_model(job.base_dir, device, dtype, lora.quantized_base, bool(lora.double_quant), job.threads)
     sliced = "logits_to_keep" in inspect.signature(base.forward).parameters
     model = adapt(base, lora, job.seed)
     model.train()
@@ -196,7 +206,6 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
         set_peft_model_state_dict(model, load_file(job.checkpoint_dir / "adapter_model.safetensors"))
         _load_optimizer(optimizer, job.checkpoint_dir / "optimizer.safetensors")
 
-    end = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     lengths = [len(item.prompt) + len(item.completion) for item in items]
     feed = batches(lengths, lora.batch_size, job.seed, first * lora.accumulation)
@@ -226,11 +235,13 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)
         curve.append([step + 1, round(total, 6), rate])
-        if job.time_limit_s and time.perf_counter() - began > job.time_limit_s:
+        if job.time_limit_s and step + 1 < stop_at and time.perf_counter() - began > job.time_limit_s:
             raise StageError(
                 "timeout", f"training passed train.time_limit_s = {job.time_limit_s:g} at step {step + 1} of {stop_at}"
             )
 
+    if not all(bool(torch.isfinite(p).all()) for p in parameters):
+        raise StageError("diverged", f"the adapter's weights are not finite after step {stop_at}")
     # `embedding_layers` off: it would ask the hub whether the base model's vocabulary was changed.
     model.save_pretrained(str(out), save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)

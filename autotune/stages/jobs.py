@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from autotune.candidate import Lora, Recipe, digest
+from autotune.errors import StageError
 
 Result = dict[str, Any]
 """What a stage reports besides its files: plain JSON."""
@@ -36,6 +37,24 @@ def installed(package: str) -> str:
         return ""
 
 
+def reason(error: BaseException) -> str:
+    """Return the first line of what a library's error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_NO_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "bad alloc", "bad_alloc")
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether a library's error says that memory did not suffice."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)
+
+
+def refused(error: Exception, what: str) -> StageError:
+    """Return a library's error as the candidate's trouble: `out_of_memory` where it says so, else `unsupported`."""
+    return StageError("out_of_memory" if short_of_memory(error) else "unsupported", f"{what}: {reason(error)}")
+
+
 ORT_WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml", "onnxruntime-genai-winml")
 
 
@@ -45,6 +64,8 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     stage: ClassVar[str]
+    function: ClassVar[str]
+    """What does it, as `module:name`; imported in a worker process only."""
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
     """The packages whose versions change the result."""
@@ -67,6 +88,7 @@ class BaseJob(Job):
     """Fetch a built-in or hub model once and keep it as safetensors in its original precision."""
 
     stage: ClassVar[str] = "base"
+    function: ClassVar[str] = "autotune.stages.base:fetch"
     packages: ClassVar[tuple[str, ...]] = ("transformers",)
 
     name: str
@@ -76,6 +98,7 @@ class DataJob(Job):
     """Fetch one split of a hub dataset and keep it as JSON lines."""
 
     stage: ClassVar[str] = "data"
+    function: ClassVar[str] = "autotune.stages.base:fetch_data"
     packages: ClassVar[tuple[str, ...]] = ("datasets",)
 
     dataset: str
@@ -87,6 +110,7 @@ class ProbeJob(Job):
     """Look at this machine's accelerators."""
 
     stage: ClassVar[str] = "probe"
+    function: ClassVar[str] = "autotune.stages.probe:probe"
 
     machine: str
     packages_digest: str
@@ -96,6 +120,7 @@ class FinetuneJob(Job):
     """Train a LoRA adapter up to step `stop_at` of a schedule that ends at `horizon`."""
 
     stage: ClassVar[str] = "finetune"
+    function: ClassVar[str] = "autotune.stages.finetune:finetune"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "bitsandbytes")
 
     base: str
@@ -121,6 +146,7 @@ class MergeJob(Job):
     """Merge an adapter into the base model in its original precision."""
 
     stage: ClassVar[str] = "merge"
+    function: ClassVar[str] = "autotune.stages.merge:merge"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
     keep: ClassVar[bool] = False
 
@@ -134,6 +160,7 @@ class BuildJob(Job):
     """Build a model folder for ONNX Runtime GenAI and read back what was built."""
 
     stage: ClassVar[str] = "build"
+    function: ClassVar[str] = "autotune.stages.build:build"
     packages: ClassVar[tuple[str, ...]] = (*ORT_WHEELS, "onnx", "onnx-ir", "transformers")
 
     source: str
@@ -147,6 +174,7 @@ class ScoreJob(Job):
     """Score a built model, or an adapter on its base, on items; keep the outcome of every item."""
 
     stage: ClassVar[str] = "score"
+    function: ClassVar[str] = "autotune.stages.score:score"
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "tokenizers")
 
@@ -171,6 +199,7 @@ class TimeJob(Job):
     """Time one built graph in a fresh process."""
 
     stage: ClassVar[str] = "time"
+    function: ClassVar[str] = "autotune.stages.timing:time_process"
     packages: ClassVar[tuple[str, ...]] = (*ORT_WHEELS, "onnxruntime", "onnxruntime-gpu")
 
     graph: str
@@ -189,27 +218,15 @@ class TinyJob(Job):
     """Write a tiny random model with a tokenizer, to probe a provider or to test with."""
 
     stage: ClassVar[str] = "tiny"
+    function: ClassVar[str] = "autotune.stages.tiny:tiny"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     architecture: str = "LlamaForCausalLM"
     seed: int = 0
 
 
-_FUNCTIONS = {
-    "base": "autotune.stages.base:fetch",
-    "data": "autotune.stages.base:fetch_data",
-    "probe": "autotune.stages.probe:probe",
-    "finetune": "autotune.stages.finetune:finetune",
-    "merge": "autotune.stages.merge:merge",
-    "build": "autotune.stages.build:build",
-    "score": "autotune.stages.score:score",
-    "time": "autotune.stages.timing:time_process",
-    "tiny": "autotune.stages.tiny:tiny",
-}
-
-
-def function_of(stage: str) -> Callable[[Any, Path], Result]:
-    """Import and return the function that does a stage; call it in a worker process only."""
-    module, _, name = _FUNCTIONS[stage].partition(":")
+def function_of(job: Job) -> Callable[[Any, Path], Result]:
+    """Import and return the function that does a job; call it in a worker process only."""
+    module, _, name = job.function.partition(":")
     function: Callable[[Any, Path], Result] = getattr(importlib.import_module(module), name)
     return function

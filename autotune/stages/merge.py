@@ -11,7 +11,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from autotune.errors import StageError
-from autotune.stages.jobs import MergeJob, Result
+from autotune.stages.jobs import MergeJob, Result, reason
 from autotune.stages.text import load_tokenizer
 from autotune.stages.torch_model import load_model
 
@@ -22,7 +22,7 @@ def merge(job: MergeJob, out: Path) -> Result:
     try:
         merged = model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise StageError("diverged", f"the adapter cannot be merged: {error}") from error
+        raise StageError("diverged", f"the adapter cannot be merged: {reason(error)}") from error
     merged.config.use_cache = True
     merged.save_pretrained(str(out))
     load_tokenizer(job.base_dir).save_pretrained(str(out))

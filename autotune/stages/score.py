@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.errors import StageError
 from autotune.stages.backends import Backend, OnnxBackend, TorchBackend
 from autotune.stages.jobs import Result, ScoreJob
-from autotune.stages.text import Encoded, encode, load_tokenizer, read_items
+from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
 
 TOKENS = 512
 """Tokens in one forward pass, about: more helps little on a CPU and costs memory for logits."""
@@ -25,8 +26,16 @@ LABELS = 16
 """Labels that are run together after a prompt."""
 
 
+def sound(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the logits. Raises StageError (`failed`) where they have overflowed or are not numbers."""
+    if not np.isfinite(logits.max()):
+        raise StageError("failed", "the model's logits are infinite or not a number: it cannot be scored")
+    return logits
+
+
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return log-probabilities along the last axis, in double precision."""
+    """Return log-probabilities along the last axis, in double precision. Raises as `sound`."""
+    sound(logits)
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float64)
 
@@ -51,7 +60,7 @@ def label_tokens(tokenizer: Any, labels: tuple[str, ...]) -> list[tuple[int, ...
     """
     tokens = [tuple(tokenizer.encode(label, add_special_tokens=False)) for label in labels]
     if any(a != b and b[: len(a)] == a for a in tokens for b in tokens):
-        tokens = [(*t, tokenizer.eos_token_id) for t in tokens]
+        tokens = [(*t, end_token(tokenizer)) for t in tokens]
     return tokens
 
 
@@ -67,7 +76,7 @@ def choose_labels(
     first = np.array([label[0] for label in labels])
     for members in groups([len(item.prompt) for item in items], batched):
         ids = np.array([items[i].prompt for i in members], dtype=np.int64)
-        logits, cache = backend.run(ids, keep=longest > 1)
+        logits, cache = backend.run(ids, keep=longest > 1, last=True)
         start = log_softmax(logits[:, -1])[:, first]
         for row, index in enumerate(members):
             scores = start[row]
@@ -108,11 +117,11 @@ def generate(backend: Backend, items: list[Encoded], tokenizer: Any, limit: int,
     texts = [""] * len(items)
     for members in groups([len(item.prompt) for item in items], batched):
         ids = np.array([items[i].prompt for i in members], dtype=np.int64)
-        logits, cache = backend.run(ids, keep=True)
+        logits, cache = backend.run(ids, keep=True, last=True)
         tokens: dict[int, list[int]] = {i: [] for i in members}
         active = list(members)
         for position in range(limit):
-            following = logits[:, -1].argmax(axis=-1)
+            following = sound(logits[:, -1]).argmax(axis=-1)
             keep = [k for k in range(len(active)) if following[k] != end]
             for k in keep:
                 tokens[active[k]].append(int(following[k]))
@@ -151,10 +160,11 @@ def score(job: ScoreJob, out: Path) -> Result:
     else:
         backend = OnnxBackend(job.model_dir, job.provider, job.threads)
     tokenizer = load_tokenizer(job.model_dir)
-    items, cut = encode(tokenizer, read_items(job.data_file), job.max_length)
+    labels = label_tokens(tokenizer, job.labels)
+    longest = max(map(len, labels), default=0)
+    items, cut = encode(tokenizer, read_items(job.data_file), job.max_length, longest)
     outcomes: dict[str, Any] = {"ids": [item.id for item in items]}
     if job.metric in ("choice", "f1"):
-        labels = label_tokens(tokenizer, job.labels)
         predicted, margins = choose_labels(backend, items, labels, job.batched)
         outcomes |= {
             "predicted": predicted,

@@ -37,19 +37,29 @@ def read_items(file: Path) -> list[dict[str, Any]]:
     return items
 
 
-def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int) -> tuple[list[Encoded], int]:
+def end_token(tokenizer: Any) -> int:
+    """Return the end-of-text token. Raises StageError (`unsupported`) where the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise StageError("unsupported", "the model's tokenizer names no end-of-text token; set its eos_token")
+    return int(tokenizer.eos_token_id)
+
+
+def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int, longest: int = 0) -> tuple[list[Encoded], int]:
     """Encode items; a prompt that is too long loses its beginning. Returns them and how many were cut.
 
-    Raises StageError (`failed`) where a completion alone, with its end, is longer than `max_length` tokens.
+    With `longest`, every prompt leaves room for that many tokens: otherwise the length of a cut prompt would tell how
+    long the right label is. Raises StageError (`failed`) where a completion alone, with its end, is longer than
+    `max_length` tokens.
     """
     encoded: list[Encoded] = []
     cut = 0
     for item in items:
         prompt = prompt_ids(tokenizer, item["prompt"])
         completion = tuple(tokenizer.encode(item["completion"], add_special_tokens=False))
-        room = max_length - len(completion) - 1
+        answer = max(len(completion), longest)
+        room = max_length - answer - 1
         if room < 1:
-            message = f"a completion of {len(completion)} tokens does not fit into max_length {max_length}"
+            message = f"a completion of {answer} tokens does not fit into max_length {max_length}"
             raise StageError("failed", f"{message}; raise train.max_length")
         if len(prompt) > room:
             prompt = prompt[-room:]

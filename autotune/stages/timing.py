@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from autotune.errors import StageError
 from autotune.providers import PROVIDERS
-from autotune.stages.jobs import Result, TimeJob
+from autotune.stages.jobs import Result, TimeJob, refused
 
 ENOUGH = 64
 """Tokens that one process times at least: enough for a 90th percentile."""
@@ -29,6 +28,10 @@ def peak_memory_bytes() -> int:
     """Return the peak resident memory of this process so far, bytes."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":
+        # Not getrusage: its peak goes on over exec, and a process that is started by a large one inherits that size.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -39,18 +42,18 @@ def load(folder: Path, provider: str, threads: int | None) -> Any:
     """Return the model on its provider. Raises StageError (`unsupported`) where it does not load."""
     import onnxruntime_genai as og
 
-    config = og.Config(str(folder))
-    config.clear_providers()
-    genai_name = PROVIDERS[provider].genai_name
-    if genai_name is not None:
-        config.append_provider(genai_name)
-    if threads:
-        config.overlay(f'{{"model": {{"decoder": {{"session_options": {{"intra_op_num_threads": {threads}}}}}}}}}')
     try:
+        config = og.Config(str(folder))
+        config.clear_providers()
+        genai_name = PROVIDERS[provider].genai_name
+        if genai_name is not None:
+            config.append_provider(genai_name)
+        if threads:
+            options = {"session_options": {"intra_op_num_threads": threads}}
+            config.overlay(json.dumps({"model": {"decoder": options}}))
         return og.Model(config)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError("unsupported", f"the build does not load on {provider}: {reason}") from error
+        raise refused(error, f"the build does not load on {provider}") from error
 
 
 def _sequence(model: Any, prompt: Any, total: int, batch: int) -> tuple[float, list[float]]:
@@ -103,6 +106,5 @@ def time_process(job: TimeJob, out: Path) -> Result:
             first.append(round(ttft, 4))
             between += [round(gap, 4) for gap in gaps]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StageError("unsupported", f"the build does not run on {job.provider}: {reason}") from error
+        raise refused(error, f"the build does not run on {job.provider}") from error
     return {"load_s": load_s, "ttft_ms": first, "itl_ms": between, "peak_memory_mb": peak_memory_bytes() / 1e6}

@@ -43,10 +43,11 @@ def tiny(job: TinyJob, out: Path) -> Result:
     fast.save_pretrained(str(out))
 
     torch.manual_seed(job.seed)
+    # No token for padding: its embedding would be zero, and a tied head could never learn to end a text with it.
     sizes = {
         "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.1,
+        "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.1,
     }  # fmt: skip
     if job.architecture == "Qwen2ForCausalLM":
         model: Any = Qwen2ForCausalLM(Qwen2Config(tie_word_embeddings=False, **sizes))

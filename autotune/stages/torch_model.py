@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from autotune.errors import StageError
 
+_THREADS = torch.get_num_threads()
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,8 +34,13 @@ def load_model(
     dtype: torch.dtype | None = None,
     quantized: str = "none",
     double_quant: bool = False,
+    threads: int | None = None,
 ) -> Any:
-    """Return the model on `device`; `dtype` None keeps the precision that it was saved in."""
+    """Return the model on `device`; `dtype` None keeps the precision that it was saved in.
+
+    `threads` None sets PyTorch's own number again: in a warm worker the last stage may have set another.
+    """
+    torch.set_num_threads(threads or _THREADS)
     arguments: dict[str, Any] = {"dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True}
     if quantized != "none":
         if quantized == "int8":

@@ -1,7 +1,7 @@
 """The cache: a folder for every stage result, named by the digest of all that went into it.
 
 A result is made aside, under a lock, and renamed when it is whole, its manifest written last. Only successes are kept.
-Sweeps share it.
+Sweeps share it. What a killed process left aside is removed when the same result is made again.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psutil
 from filelock import FileLock
 
 from autotune.stages.jobs import Job, Result
@@ -41,6 +41,11 @@ class Stored:
     """Whether it was there already."""
 
 
+def _held(folder: Path) -> bool:
+    marks = folder.parent.glob(f"{folder.name}.*.use")
+    return any(psutil.pid_exists(int(mark.name.split(".")[1])) for mark in marks)
+
+
 class Cache:
     """A folder of stage results."""
 
@@ -59,8 +64,8 @@ class Cache:
             for name, size in manifest["files"].items():
                 if (folder / name).stat().st_size != size:
                     return None
-            return Stored(folder, manifest["result"], manifest["seconds"], cached=True)
-        except (OSError, ValueError, KeyError):
+            return Stored(folder, dict(manifest["result"]), float(manifest["seconds"]), cached=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
             return None
 
     def make(self, job: Job, run: Callable[[Path], tuple[Result, float]], model: str = "") -> Stored:
@@ -77,7 +82,9 @@ class Cache:
             found = self.find(job)
             if found is not None:
                 return found
-            aside = Path(tempfile.mkdtemp(prefix=f".{job.key[:12]}-", dir=folder.parent))
+            aside = folder.with_name(f".{folder.name}.new")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
             try:
                 result, seconds = run(aside)
                 files = {
@@ -101,12 +108,34 @@ class Cache:
                 raise
         return Stored(folder, result, seconds, cached=False)
 
-    def drop(self, stage: str, except_keys: Collection[str] = ()) -> None:
-        """Remove the results of a stage that can be made again cheaply (merged models), but for some."""
-        for folder in (self.root / stage).glob("[0-9a-f]*"):
-            if folder.is_dir() and folder.name not in except_keys:
-                with FileLock(str(folder) + ".lock"):
-                    shutil.rmtree(folder, ignore_errors=True)
+    def hold(self, job: Job) -> None:
+        """Note that this process uses a job's result, made or still to be made, until it says `release`."""
+        folder = self.folder(job)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder) + ".lock"):
+            folder.with_name(f"{folder.name}.{os.getpid()}.use").touch()
+
+    def release(self, stage: str) -> None:
+        """Remove the results of a stage that were held and are no more, by this process or by others that have died.
+
+        For results that are large and made again in seconds (merged models).
+        """
+        here = self.root / stage
+        for mark in here.glob(f"*.{os.getpid()}.use"):
+            mark.unlink(missing_ok=True)
+            self._remove(here / mark.name.partition(".")[0])
+        for mark in here.glob("*.use"):
+            self._remove(here / mark.name.partition(".")[0])
+
+    def _remove(self, folder: Path) -> None:
+        """Remove a result that no living process holds."""
+        if _held(folder):
+            return
+        with FileLock(str(folder) + ".lock"):
+            if not _held(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                for mark in folder.parent.glob(f"{folder.name}.*.use"):
+                    mark.unlink(missing_ok=True)
 
     def measured(self, stage: str, model: str) -> list[tuple[dict[str, Any], Result, float]]:
         """Return (inputs, result, seconds) of a stage's results for a model: what earlier sweeps cost here."""
@@ -116,6 +145,6 @@ class Cache:
                 manifest = json.loads(file.read_text(encoding="utf-8"))
                 if manifest["model"] == model:
                     found.append((manifest["described"]["inputs"], manifest["result"], float(manifest["seconds"])))
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found

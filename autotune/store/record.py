@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from autotune.errors import Problem, UsageError
-from autotune.store.results import COLUMNS, CURVES, FINALISTS, Column, Table, read_table
+from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
 from autotune.sweep import Sweep
 
 RUNS: tuple[Column, ...] = (
@@ -35,39 +36,43 @@ def now() -> str:
 
 def write_aside(file: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, whole."""
-    aside = file.with_name(file.name + ".new")
+    aside = file.with_name(f"{file.name}.{os.getpid()}.new")  # the cache's files have several writers
     aside.write_text(text, encoding="utf-8", newline="\n")
     aside.replace(file)
 
 
 class Record:
-    """The results folder of a running sweep, held by this process alone."""
+    """The results folder of a running sweep, held by this process alone. Raises UsageError."""
 
     def __init__(self, folder: Path, sweep: Sweep) -> None:
         self.folder = folder
+        self._started = time.time()
+        self._lock = FileLock(str(folder / ".lock"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(str(folder / ".lock"))
             self._lock.acquire(timeout=0)
+            self._check_same(sweep)
+            self.busy(stage="start")
+            write_aside(folder / "sweep.yaml", yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True))
+            self.results = Table(folder / "results.csv", COLUMNS)
+            self.curves = Table(folder / "curves.csv", CURVES)
+            self.runs = Table(folder / "runs.csv", RUNS)
+            (folder / "outcomes").mkdir(exist_ok=True)
         except Timeout:
             running = read_running(folder) or {}
             who = f"process {running.get('pid', '?')} on {running.get('host', '?')}"
             rule = f"another process is at work in this folder: {who}"
             raise UsageError(Problem(rule, file=str(folder), remedy="wait for it, or choose another --out")) from None
         except OSError as error:
+            self._lock.release()
             rule = f"the results folder cannot be written ({error.strerror or error})"
-            raise UsageError(Problem(rule, file=str(folder), remedy="choose another --out")) from None
-        try:
-            self._check_same(sweep)
-            write_aside(folder / "sweep.yaml", yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True))
-            self.results = Table(folder / "results.csv", COLUMNS)
-            self.curves = Table(folder / "curves.csv", CURVES)
-            self.runs = Table(folder / "runs.csv", RUNS)
+            remedy = "close what holds its files open, or choose another --out"
+            raise UsageError(Problem(rule, file=str(error.filename or folder), remedy=remedy)) from None
         except BaseException:
             self._lock.release()
             raise
-        (folder / "outcomes").mkdir(exist_ok=True)
-        self._started = time.time()
+        self._curved = {row["adapter"] for row in self.curves.rows}
+        self.curves.rows.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +80,8 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self.folder / "running.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / "running.json").unlink()
         self._lock.release()
 
     def _check_same(self, sweep: Sweep) -> None:
@@ -92,6 +98,22 @@ class Record:
                 problems.append(Problem(rule, key, sweep.file, value=now_.get(key), remedy=remedy))
         if problems:
             raise UsageError(problems)
+
+    def check_inputs(self, digests: Mapping[str, str]) -> None:
+        """Refuse to go on with other content under the same names: its rows could not be compared. Raises UsageError.
+
+        `digests`: of the base model and of each split that candidates are trained or compared on.
+        """
+        file = self.folder / "inputs.json"
+        try:
+            before = json.loads(file.read_text(encoding="utf-8")) if self.results.rows else {}
+        except (OSError, ValueError):
+            before = {}
+        changed = [name for name, value in digests.items() if before.get(name, value) != value]
+        if changed:
+            rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
+            raise UsageError(Problem(rule, file=str(self.folder), remedy="give the new sweep another --out"))
+        write_aside(file, json.dumps(dict(digests), indent=1))
 
     def busy(self, **what: Any) -> None:
         """Note what is being done, for `status`."""
@@ -112,25 +134,35 @@ class Record:
         name = candidate if split == "validation" else f"{candidate}.{split}"
         write_aside(folder / f"{name}.json", json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
 
-    def write_finalists(self, rows: list[dict[str, Any]]) -> None:
-        """Write the finalists' table anew."""
-        file = self.folder / "finalists.csv"
-        file.unlink(missing_ok=True)
-        table = Table(file, FINALISTS)
-        for row in rows:
-            table.append(row)
+    def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
+        """Keep an adapter's training curve, (step, loss, learning rate), once."""
+        if adapter in self._curved:
+            return
+        self._curved.add(adapter)
+        for step, loss, rate in curve:
+            cells: dict[str, Cell] = {"step": int(step), "train_loss": float(loss), "learning_rate": float(rate)}
+            self.curves.add({"adapter": adapter, **cells})
+        self.curves.flush()
+        self.curves.rows.clear()  # thousands of adapters have millions of steps, and nobody reads them here
+
+    def write_finalists(self, rows: list[Row]) -> None:
+        """Write the finalists' table anew. Raises OSError."""
+        write_table(self.folder / "finalists.csv", FINALISTS, rows)
 
     def keep_best(self, parts: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        """Copy the winner into `best/`: each part (onnx, adapter) a folder."""
-        best, aside = self.folder / "best", self.folder / ".best.new"
+        """Copy the winner into `best/`: each part (onnx, adapter) a folder. Raises OSError; the old one then stays."""
+        best, aside, old = self.folder / "best", self.folder / ".best.new", self.folder / ".best.old"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         for name, source in parts.items():
             hidden = ("manifest.json", "optimizer.safetensors", "state.json")
             shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
         (aside / "candidate.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-        shutil.rmtree(best, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if best.exists():
+            best.rename(old)
         aside.rename(best)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -155,12 +187,15 @@ def read_running(folder: Path) -> dict[str, Any] | None:
 
 
 def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
-    """Return the rows that count: of each candidate the last attempt. Raises UsageError."""
+    """Return the rows that count: of each candidate the last attempt. Raises UsageError.
+
+    The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy.
+    """
     file = folder_or_csv / "results.csv" if folder_or_csv.is_dir() else folder_or_csv
     if not file.exists():
         rule = "no results here" if folder_or_csv.is_dir() else "no such file"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
     last: dict[Any, dict[str, Any]] = {}
     for row in read_table(file, COLUMNS):
-        last[row["candidate"]] = row
+        last[row["candidate"], row.get("trial") == 0] = row
     return list(last.values())

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,12 +126,20 @@ CURVES: tuple[Column, ...] = (
 def rounded(row: Mapping[str, Cell]) -> Row:
     """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
 
-    Settings (`lora_*`, `build_*`) stay as they are: they name the candidate.
+    A number that is not finite was not measured. Settings (`lora_*`, `build_*`) stay as they are: they name the
+    candidate.
     """
     return {
-        name: float(f"{value:.6g}") if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value
+        name: _six_digits(value) if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value
         for name, value in row.items()
     }
+
+
+def _six_digits(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@")
 
 
 def text_of(value: Cell) -> str:
@@ -144,21 +152,29 @@ def text_of(value: Cell) -> str:
         return repr(value).removesuffix(".0")
     text = " ".join(str(value).split())
     # A spreadsheet runs a cell that begins so: a leading quote makes it text.
-    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@") else text
+    if isinstance(value, str) and text.lstrip("'").startswith(_RUN_BY_SPREADSHEETS):
+        return f"'{text}"
+    return text
 
 
 def _parsed(text: str, kind: type) -> Cell:
+    """Return what a cell holds: the inverse of `text_of`. Raises ValueError."""
     if text == "":
         return None
     if kind is bool:
-        return text == "true"
-    return text if kind is str else kind(text)
+        return {"true": True, "false": False}[text.lower()]  # a spreadsheet writes TRUE
+    if kind is str:
+        return text[1:] if text[0] == "'" and text.lstrip("'").startswith(_RUN_BY_SPREADSHEETS) else text
+    value: Cell = kind(text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
-    """Return the rows of a table; a last line without its end is left out. Unknown columns stay texts.
+    """Return the rows of a table; a last line without its end is left out.
 
-    Raises UsageError where the file is not such a table.
+    Columns that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
     """
     types = {column.name: column.type for column in columns}
     try:
@@ -175,6 +191,8 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
             rule = f"is not a results table: it has no column '{columns[0].name}'"
             raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
         for cells in reader:
+            if not cells:  # an empty line
+                continue
             if len(cells) != len(header):
                 rule = f"a row has {len(cells)} cells, and the header {len(header)}"
                 raise UsageError(
@@ -183,9 +201,9 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
             row: Row = {}
             for name, cell in zip(header, cells, strict=True):
                 try:
-                    row[name] = _parsed(cell, types.get(name, str))
-                except ValueError:
-                    rule = f"must be {types[name].__name__}"
+                    row[name] = _parsed(cell, types[name]) if name in types else cell or None
+                except (ValueError, KeyError):
+                    rule = f"must be {_TYPE_NAMES[types[name]]}"
                     raise UsageError(
                         Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
                     ) from None
@@ -195,6 +213,9 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
     return rows
 
 
+_TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
 def _line(values: Sequence[str]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
@@ -202,14 +223,19 @@ def _line(values: Sequence[str]) -> str:
 
 
 class Table:
-    """An append-only CSV file. Opening it repairs a half-written end and adds columns that are new."""
+    """An append-only CSV file. Opening it repairs a half-written end and adds columns that are new.
+
+    Raises UsageError where the file is not such a table, OSError where it cannot be written.
+    """
 
     def __init__(self, file: Path, columns: Sequence[Column]) -> None:
         self.file = file
         self.columns = columns
         self._names = [column.name for column in columns]
+        self._ours = frozenset(self._names)
         self._waiting: list[str] = []
         self.rows: list[Row] = []
+        """All rows, as the file gives them back; who needs them no more may clear this."""
         if file.exists() and file.stat().st_size:
             self._repair()
             self.rows = read_table(file, columns)
@@ -231,13 +257,19 @@ class Table:
         new = [name for name in self._names if name not in header]
         self._names = [*header, *new]
         if new:
-            aside = self.file.with_suffix(".csv.new")
-            lines = [_line(self._names)] + [self._text(row) for row in self.rows]
-            aside.write_text("".join(lines), encoding="utf-8", newline="")
-            aside.replace(self.file)
+            self.rows = [{name: row.get(name) for name in self._names} for row in self.rows]
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        aside = self.file.with_name(f"{self.file.name}.new")
+        lines = [_line(self._names), *map(self._text, self.rows)]
+        aside.write_text("".join(lines), encoding="utf-8", newline="")
+        aside.replace(self.file)
 
     def _text(self, row: Mapping[str, Cell]) -> str:
-        return _line([text_of(row.get(name)) for name in self._names])
+        """Return a row as a line; what stands in columns that are not ours is left as it is."""
+        cells = ((name, row.get(name)) for name in self._names)
+        return _line([text_of(value) if name in self._ours else str(value or "") for name, value in cells])
 
     def append(self, row: Mapping[str, Cell]) -> None:
         """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try."""
@@ -249,16 +281,19 @@ class Table:
         unknown = set(row) - set(self._names)
         if unknown:
             raise KeyError(f"{self.file.name} has no column {', '.join(sorted(unknown))}")
-        self.rows.append(dict(row))
+        self.rows.append({name: row.get(name) for name in self._names})
         self._waiting.append(self._text(row))
 
     def flush(self) -> bool:
         """Write the rows that wait. Returns whether none waits any more."""
         try:
-            self._append("".join(self._waiting))
-            self._waiting.clear()
+            if not self.file.exists():  # somebody removed it: without a header it would be no table
+                self._rewrite()
+            elif self._waiting:
+                self._append("".join(self._waiting))
         except PermissionError:  # a spreadsheet holds the file open
             return False
+        self._waiting.clear()
         return True
 
     def _append(self, text: str) -> None:
@@ -268,9 +303,19 @@ class Table:
             os.fsync(stream.fileno())
 
 
+def write_table(file: Path, columns: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> None:
+    """Write a table anew: a reader sees the old or the new one, whole. Raises OSError."""
+    aside = file.with_name(f"{file.name}.new")
+    aside.unlink(missing_ok=True)
+    table = Table(aside, columns)
+    for row in rows:
+        table.add(row)
+    table.flush()
+    aside.replace(file)
+
+
 def markdown(columns: Sequence[Column]) -> str:
     """Return the table of columns for the docs."""
     lines = ["| column | type | what |", "|---|---|---|"]
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    lines += [f"| `{c.name}` | {names[c.type]} | {c.meaning} |" for c in columns]
+    lines += [f"| `{c.name}` | {_TYPE_NAMES[c.type]} | {c.meaning} |" for c in columns]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,538 @@
+"""Mistakes that people make, and what `autotune` says to them.
+
+Each is one change to a sweep that is right (`write_demo`), or a command of its own. `test_bad_input.py` runs them all;
+`python -m tests.bad_inputs` prints the table of exit codes and messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from safetensors.numpy import save_file
+
+from autotune.cli import main
+from autotune.errors import Exit
+
+PLAN = "plan sweep.yaml"
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 256,
+    "tie_word_embeddings": True,
+}
+ROWS = [(f"phrase number {n}", ("joy", "fear")[n % 2]) for n in range(12)]
+SWEEP = """\
+name: demo
+model: model
+data:
+  train: train.csv
+  validation: validation.csv
+  prompt: "Text: {text}\\nTone:"
+  completion: " {tone}"
+train: { batch_size: 4 }
+target: { provider: cpu, threads: 2 }
+space:
+  lora:
+    r: 8
+    alpha: 16
+    learning_rate: { loguniform: [1e-4, 1e-2] }
+    steps: 30
+  build:
+    - { precision: int8 }
+    - { precision: int4, block_size: 32 }
+objectives: { accuracy: maximize, size_mb: minimize }
+limits: ["size_mb <= 100"]
+strategy: tpe
+budget: { trials: 4 }
+"""
+OLIVE = {"input_model": {"type": "HfModel"}, "passes": {"conversion": {"type": "OnnxConversion"}}}
+
+
+def write_csv(file: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """Write labelled rows with the columns text and tone."""
+    file.write_text("text,tone\n" + "".join(f"{text},{tone}\n" for text, tone in rows), encoding="utf-8")
+
+
+def write_model(folder: Path, **changes: Any) -> None:
+    """Write a model folder with all its files, and no weights in them."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | changes), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    save_file({"empty": np.zeros(0, np.float32)}, folder / "model.safetensors")
+
+
+def write_demo(folder: Path, sweep: str = SWEEP) -> None:
+    """Write a sweep with nothing wrong in it: model, data and sweep.yaml."""
+    write_model(folder / "model")
+    write_csv(folder / "train.csv", ROWS[:8])
+    write_csv(folder / "validation.csv", ROWS[8:])
+    (folder / "sweep.yaml").write_text(sweep, encoding="utf-8")
+
+
+Files = Mapping[str, str | bytes | None]
+Around = Callable[[Path], AbstractContextManager[object] | None]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake: how it is made, the command that meets it, and what that must answer."""
+
+    name: str
+    command: str
+    says: tuple[str, ...]
+    swap: tuple[str, str] = ("", "")
+    """A piece of the sweep file, and what stands there instead."""
+    files: Files = field(default_factory=dict)
+    """Files to write, or (None) to remove."""
+    around: Around | None = None
+    """Does the rest, and may return what is held while the command runs."""
+    code: int = Exit.USAGE
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line without `autotune`."""
+        return shlex.split(self.command)
+
+    def make(self, folder: Path) -> AbstractContextManager[object]:
+        """Make the mistake in an empty folder; run the command there, inside of what this returns."""
+        old, new = self.swap
+        assert not old or SWEEP.count(old) == 1, f"{old!r} must be in the sweep file once"
+        write_demo(folder, SWEEP.replace(old, new) if old else SWEEP)
+        for name, content in self.files.items():
+            file = folder / name
+            if content is None:
+                file.unlink()
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return (self.around(folder) if self.around else None) or nullcontext()
+
+
+def changed(name: str, old: str, new: str, *says: str, command: str = PLAN, files: Files | None = None) -> Mistake:
+    """Return a mistake in the sweep file: `new` where `old` should stand."""
+    return Mistake(name, command, says, (old, new), files or {})
+
+
+def given(
+    name: str,
+    command: str,
+    *says: str,
+    files: Files | None = None,
+    around: Around | None = None,
+    code: int = Exit.USAGE,
+) -> Mistake:
+    """Return a mistake outside of it: in other files, or on the command line."""
+    return Mistake(name, command, says, ("", ""), files or {}, around, code)
+
+
+def _model(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: write_model(folder / "model", **changes)
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "model" / "model.safetensors").rename(folder / "model" / "pytorch_model.bin")
+
+
+def _rows(train: Sequence[tuple[str, str]] = ROWS[:8], validation: Sequence[tuple[str, str]] = ROWS[8:]) -> Any:
+    def write(folder: Path) -> None:
+        write_csv(folder / "train.csv", train)
+        write_csv(folder / "validation.csv", validation)
+
+    return write
+
+
+def _another_sweep(folder: Path) -> None:
+    """Leave the results of a sweep with another seed."""
+    results = folder / "results" / "demo"
+    results.mkdir(parents=True)
+    (results / "sweep.yaml").write_text("name: demo\nmodel: other\nseed: 7\n", encoding="utf-8")
+
+
+def _second_process(folder: Path) -> AbstractContextManager[object]:
+    results = folder / "results" / "demo"
+    results.mkdir(parents=True)
+    running = {"pid": os.getpid(), "host": "elsewhere", "started": 0.0, "stage": "finetune"}
+    (results / "running.json").write_text(json.dumps(running), encoding="utf-8")
+    return FileLock(str(results / ".lock"))
+
+
+def _three(folder: Path) -> None:
+    swaps = {"alpha: 16": "alpa: 16", "{ loguniform: [1e-4, 1e-2] }": "fast", "limits:": "trai: {}\nlimits:"}
+    text = SWEEP
+    for old, new in swaps.items():
+        text = text.replace(old, new)
+    (folder / "sweep.yaml").write_text(text, encoding="utf-8")
+
+
+_LORA = "    r: 8\n"
+_INT4 = "{ precision: int4, block_size: 32 }"
+_BUILD = "    - { precision: int8 }\n    - { precision: int4, block_size: 32 }\n"
+_RESULTS = "candidate,trial,attempt,kind,status,error,lora_r,build_precision,accuracy,accuracy_n,size_mb\n"
+_ROW = "aa,1,1,pair,ok,,8,int4,0.8,100,90\n"
+
+MISTAKES: tuple[Mistake, ...] = (
+    # --- keys
+    changed("unknown key at the top", "strategy: tpe", "stategy: tpe",
+            "sweep.yaml:21: stategy: unknown key", "did you mean 'strategy'?"),
+    changed("unknown key in train", "batch_size: 4", "batchsize: 4",
+            "sweep.yaml:8: train.batchsize: unknown key", "did you mean 'batch_size'?"),
+    changed("unknown key in data", "  completion:", "  completions:",
+            "sweep.yaml:7: data.completions: unknown key", "did you mean 'completion'?"),
+    changed("unknown key in target.workload", "threads: 2", "workload: { prompt_token: 8 }",
+            "sweep.yaml:9: target.workload.prompt_token: unknown key", "did you mean 'prompt_tokens'?"),
+    changed("unknown key in space", "  build:\n", "  recipes:\n",
+            "sweep.yaml:16: space.recipes: unknown key", "did you mean 'build'?"),
+    changed("unknown key in lora", "    r: 8", "    rank: 8",
+            "sweep.yaml:12: space.lora.rank: unknown key", "did you mean 'r'?"),
+    changed("unknown key in a recipe", "block_size: 32", "blocksize: 32",
+            "sweep.yaml:18: space.build[1].blocksize: unknown key", "did you mean 'block_size'?"),
+    changed("a key called str", "budget:", "str: 1\nbudget:",
+            "sweep.yaml:22: str: unknown key", "use one of: name, model"),
+    changed("duplicate key", _LORA, _LORA + "    r: 16\n",
+            "sweep.yaml:13: space.lora.r: written twice, first in line 12", "keep one"),
+    changed("model is missing", "model: model\n", "", "sweep.yaml: model: is missing", "add it"),
+    changed("data is empty", SWEEP[SWEEP.index("data:") : SWEEP.index("train: {")], "data:\n",
+            "sweep.yaml:3: data: has no value, and must be a mapping"),
+    changed("train is empty", "train: { batch_size: 4 }", "train:",
+            "sweep.yaml:8: train: has no value, and must be a mapping", "or remove the key"),
+    changed("space is empty", SWEEP[SWEEP.index("space:") : SWEEP.index("objectives")], "space: {}\n",
+            "sweep.yaml:10: space: needs lora, build or both"),
+    # --- values
+    changed("text for a number", "batch_size: 4", "batch_size: four",
+            "sweep.yaml:8: train.batch_size: must be a whole number, got 'four'"),
+    changed("true for a number", "threads: 2", "threads: true",
+            "sweep.yaml:9: target.threads: must be a whole number, got True"),
+    changed("list for a mapping", "target: { provider: cpu, threads: 2 }", "target: [cpu]",
+            "sweep.yaml:9: target: must be a mapping, got ['cpu']"),
+    changed("negative rank", "    r: 8", "    r: -8",
+            "sweep.yaml:12: space.lora.r: must be between 1 and 1024, got -8", "rank of the adapter"),
+    changed("rank zero", "    r: 8", "    r: 0", "space.lora.r: must be between 1 and 1024, got 0"),
+    changed("half a rank", "    r: 8", "    r: 8.5", "space.lora.r: must be a whole number, got 8.5"),
+    changed("no value after a key", "    r: 8", "    r:", "sweep.yaml:12: space.lora.r: has no value"),
+    changed("zero batch", "batch_size: 4", "batch_size: 0",
+            "sweep.yaml:8: train.batch_size: must be at least 1, got 0"),
+    changed("negative budget", "trials: 4", "trials: -4", "sweep.yaml:22: budget.trials: must be at least 1, got -4"),
+    changed("endless budget", "trials: 4", "hours: 1e999", "sweep.yaml:22: budget.hours: must be a finite number"),
+    changed("no budget for a range", "{ trials: 4 }", "{}",
+            "sweep.yaml:22: budget: learning_rate is a range, so that the sweep would never end",
+            "set budget.trials or budget.hours"),
+    changed("a name that is no folder name", "name: demo", "name: my/sweep",
+            "sweep.yaml:1: name: must be letters, digits", "got 'my/sweep'"),
+    # --- the search space
+    changed("plain list in lora", "    r: 8", "    r: [8, 16]",
+            "sweep.yaml:12: space.lora.r: a list is not searched by itself", "write r: { choice: [8, 16] }"),
+    changed("empty choice", "    r: 8", "    r: { choice: [] }",
+            "sweep.yaml:12: space.lora.r.choice: choice needs a list with at least one value, got []"),
+    changed("two kinds of search", "    r: 8", "    r: { choice: [8], int: [4, 8] }",
+            "sweep.yaml:12: space.lora.r: a searched parameter has exactly one of choice, uniform"),
+    changed("unknown kind of search", "    r: 8", "    r: { choices: [8, 16] }",
+            "sweep.yaml:12: space.lora.r: a searched parameter has exactly one of", "write e.g. r: { choice: [...] }"),
+    changed("low above high", "[1e-4, 1e-2]", "[1e-2, 1e-4]",
+            "sweep.yaml:14: space.lora.learning_rate.loguniform: `low < high` must hold, got [0.01, 0.0001]"),
+    changed("three bounds", "[1e-4, 1e-2]", "[1e-4, 1e-3, 1e-2]",
+            "sweep.yaml:14: space.lora.learning_rate.loguniform: loguniform needs two numbers", "write [low, high]"),
+    changed("loguniform from 0", "{ loguniform: [1e-4, 1e-2] }\n", "1e-3\n    dropout: { loguniform: [0, 0.2] }\n",
+            "sweep.yaml:15: space.lora.dropout.loguniform: loguniform needs low > 0, got 0", "use uniform"),
+    changed("whole numbers from a half", "    steps: 30\n", "    epochs: { int: [0.5, 3] }\n",
+            "sweep.yaml:15: space.lora.epochs.int: int needs whole numbers, got 0.5"),
+    changed("range of a text", _LORA, _LORA + "    schedule: { uniform: [0, 1] }\n",
+            "sweep.yaml:13: space.lora.schedule: uniform is for numbers", "use choice: [...]"),
+    changed("unknown target modules", _LORA, _LORA + "    target_modules: atention\n",
+            "sweep.yaml:13: space.lora.target_modules: must be one of all-linear, attention, mlp", "got 'atention'"),
+    changed("alpha with alpha_over_r", "    alpha: 16\n", "    alpha: 16\n    alpha_over_r: 2\n",
+            "sweep.yaml:14: space.lora.alpha_over_r: alpha and alpha_over_r exclude one another", "keep one"),
+    changed("steps with epochs", "    steps: 30\n", "    steps: 30\n    epochs: 2\n",
+            "sweep.yaml:16: space.lora.epochs: steps and epochs exclude one another", "keep one"),
+    changed("fp16 training on the CPU", _LORA, _LORA + "    dtype: { choice: [fp32, fp16] }\n",
+            "sweep.yaml:13: space.lora.dtype: fp16 does not train on a CPU", "use fp32 or bf16",
+            command="plan sweep.yaml --set train.device=cpu"),
+    changed("grid over a range", "strategy: tpe", "strategy: grid",
+            "sweep.yaml:14: space.lora.learning_rate: strategy grid needs choices",
+            "learning_rate: { choice: [...] }"),
+    # --- recipes
+    changed("unknown precision", "precision: int8", "precision: int3",
+            "sweep.yaml:17: space.build[0].precision: must be one of fp32, fp16, bf16, int8, int4, got 'int3'"),
+    changed("fp16 on the CPU", "precision: int8", "precision: fp16",
+            "sweep.yaml:17: space.build[0].precision: fp16 does not run on the cpu provider",
+            "use one of fp32, int8, int4"),
+    changed("no precision", "precision: int8", "block_size: 32",
+            "sweep.yaml:17: space.build[0]: a recipe needs a precision", "one of fp32, int8, int4"),
+    changed("block 48", "block_size: 32", "block_size: 48",
+            "sweep.yaml:18: space.build[1].block_size: must be one of 16, 32, 64, 128, 256, got 48"),
+    changed("a range in a recipe", "block_size: 32", "block_size: { int: [16, 128] }",
+            "sweep.yaml:18: space.build[1].block_size: a recipe takes values and lists of them, not ranges"),
+    changed("a recipe that is no mapping", "{ precision: int8 }", "int8",
+            "sweep.yaml:17: space.build[0]: a recipe is a mapping, got 'int8'", "write - { precision: int4 }"),
+    changed("no recipes", "  build:\n" + _BUILD, "  build: []\n",
+            "sweep.yaml:16: space.build: needs at least one recipe, got []"),
+    changed("a CUDA option on the CPU", "precision: int8", "precision: int8, enable_cuda_graph: true",
+            "sweep.yaml:17: space.build[0].enable_cuda_graph:", "cuda and NvTensorRtRtx only", "remove it for cpu"),
+    changed("k_quant that never fits", _BUILD, "    - { precision: int4, algorithm: k_quant, block_size: [64, 128] }\n",
+            "sweep.yaml:16: space.build: no recipe can run here", "64 in blocks of 64 gives 1", "change or add one"),
+    changed("mixed precision of no group", _INT4, '{ precision: int4, mixed_precision: "lm_head:int8" }',
+            "sweep.yaml:18: space.build[1].mixed_precision: must be group:precision",
+            "last_matmul, mixed_layers, linear_attn", "got 'lm_head:int8'"),
+    changed("no such provider", "provider: cpu", "provider: gpu",
+            "sweep.yaml:9: target.provider: no such execution provider, got 'gpu'", "did you mean 'cuda'?"),
+    # --- aims
+    changed("wrong direction", "size_mb: minimize", "size_mb: maximize",
+            "sweep.yaml:19: objectives.size_mb: size_mb is minimized", "write minimize"),
+    changed("no direction", "size_mb: minimize", "size_mb: down",
+            "sweep.yaml:19: objectives.size_mb: must be 'maximize' or 'minimize', got 'down'"),
+    changed("objectives as a list", "{ accuracy: maximize, size_mb: minimize }", "[accuracy, size_mb]",
+            "sweep.yaml:19: objectives: must be a mapping, got ['accuracy', 'size_mb']"),
+    changed("unknown objective", "size_mb: minimize", "latency: minimize",
+            "sweep.yaml:19: objectives.latency: no such metric", "did you mean 'itl_ms_p50'?"),
+    changed("objective not measured", "accuracy: maximize", "f1: maximize",
+            "sweep.yaml:19: objectives.f1: f1 is not measured in this sweep", "data.metric gives accuracy"),
+    changed("size without a build", "  build:\n" + _BUILD, "",
+            "sweep.yaml:16: objectives.size_mb: size_mb is not measured", "sweep.yaml:17: limits[0]:",
+            "add space.build"),
+    changed("limit without a bound", "size_mb <= 100", "size_mb small",
+            "sweep.yaml:20: limits[0]: a limit must be a metric, <= or >=, and a bound, got 'size_mb small'"),
+    changed("limit with <", "size_mb <= 100", "size_mb < 100",
+            "sweep.yaml:20: limits[0]: a limit must compare with <= or >=", "write <="),
+    changed("limit in per cent", "size_mb <= 100", "accuracy >= 90%",
+            "sweep.yaml:20: limits[0]: the bound of a limit must be a finite number", "got 'accuracy >= 90%'"),
+    changed("limit on an unknown metric", "size_mb <= 100", "size <= 100",
+            "sweep.yaml:20: limits[0]: unknown metric 'size' in a limit", "did you mean 'size_mb'?"),
+    changed("limits as a text", '["size_mb <= 100"]', '"size_mb <= 100"',
+            "sweep.yaml:20: limits: must be a list, got 'size_mb <= 100'"),
+    changed("unknown strategy", "strategy: tpe", "strategy: bayes",
+            "sweep.yaml:21: strategy: no such strategy, got 'bayes'", "use one of: tpe, nsga2, gp, random, grid"),
+    given("three mistakes at once", PLAN,
+            "autotune: 3 problems:", "sweep.yaml:13: space.lora.alpa:", "sweep.yaml:14: space.lora.learning_rate:",
+            "sweep.yaml:20: trai: unknown key", around=_three),
+    # --- the sweep file itself
+    changed("broken YAML", "    r: 8", "    r: {8",
+            "sweep.yaml:13: is not valid YAML:", "begins in line 12", "mend the syntax"),
+    changed("a tab in YAML", "    r: 8", "\tr: 8",
+            "sweep.yaml:12: is not valid YAML: found character '\\t'", "indent with spaces"),
+    given("empty sweep file", PLAN,
+            "sweep.yaml: a sweep file is a mapping with the keys model, data and space, and this one is empty",
+            files={"sweep.yaml": ""}),
+    given("a list for a sweep", PLAN,
+            "sweep.yaml: a sweep file is a mapping", "see search_spaces/", files={"sweep.yaml": "- model: model\n"}),
+    given("broken JSON", "plan sweep.json",
+            "sweep.json:1: is not valid JSON:", "at column 19", files={"sweep.json": '{"model": "model",}'}),
+    given("duplicate key in JSON", "plan sweep.json",
+            "sweep.json: is not valid JSON: 'model' is written twice",
+            files={"sweep.json": '{"model": "a", "model": "b"}'}),
+    given("broken TOML", "plan sweep.toml",
+            "sweep.toml:1: is not valid TOML: Invalid value at column 9", files={"sweep.toml": "model = model\n"}),
+    given("sweep file in Latin-1", PLAN,
+            "sweep.yaml: a sweep file is UTF-8 text (byte 0xe9 at offset 9 is not)", "save it as UTF-8",
+            files={"sweep.yaml": "name: caf\u00e9\n".encode("latin-1")}),
+    given("misspelt sweep file", "plan sweeps.yaml", "sweeps.yaml: no such sweep file", "did you mean 'sweep.yaml'?"),
+    given("sweep file in no folder", "plan nowhere/sweep.yaml",
+            "nowhere/sweep.yaml: no such sweep file", "check the path"),
+    given("folder for a sweep file", "plan model", "model: a sweep file is YAML, TOML or JSON, and this is a folder"),
+    given("wrong extension", "plan train.csv", "train.csv: a sweep file is YAML, TOML or JSON, got '.csv'"),
+    given("Olive configuration", "plan olive.json",
+            "olive.json: this is an Olive configuration", files={"olive.json": json.dumps(OLIVE)}),
+    # --- the model
+    changed("no such model", "model: model", "model: modle",
+            "sweep.yaml:2: model: no such model, got 'modle'", "did you mean 'model'?"),
+    changed("misspelt built-in", "model: model", "model: smollm2-135m",
+            "sweep.yaml:2: model: no such model", "did you mean 'smollm2-135m-instruct'?"),
+    changed("home of nobody", "model: model", "model: ~nobody_here/model",
+            "sweep.yaml:2: model: no such model, got '~nobody_here/model'",
+            "name a local folder, owner/name on the hub"),
+    given("model without config", PLAN,
+            "sweep.yaml:2: model: a model folder needs a config.json", "as save_pretrained wrote it",
+            files={"model/config.json": None}),
+    given("model with broken config", PLAN,
+            "sweep.yaml:2: model: config.json cannot be read", files={"model/config.json": "{"}),
+    given("model with odd config", PLAN,
+            "sweep.yaml:2: model: hidden_size in config.json must be a whole number, and is 'wide'",
+            around=_model(hidden_size="wide")),
+    given("model without weights", PLAN,
+            "sweep.yaml:2: model: weights are read from safetensors only", "convert it with save_pretrained",
+            files={"model/model.safetensors": None}),
+    given("pickled checkpoint", PLAN,
+            "weights are read from safetensors only, and this folder holds pytorch_model.bin", "convert it",
+            around=_pickled),
+    given("model without tokenizer", PLAN,
+            "sweep.yaml:2: model: a model folder needs its tokenizer", "tokenizer.save_pretrained",
+            files={"model/tokenizer.json": None}),
+    given("unsupported architecture", PLAN,
+            "sweep.yaml:2: model: the model builder cannot export this architecture: BertForMaskedLM", "Llama",
+            around=_model(architectures=["BertForMaskedLM"])),
+    given("quantised checkpoint", PLAN,
+            "sweep.yaml:2: model: the model is already quantised", "original precision",
+            around=_model(quantization_config={"quant_method": "gptq"})),
+    given("an adapter for a model", PLAN,
+            "a model folder needs a config.json, and this one holds an adapter",
+            files={"model/config.json": None, "model/adapter_config.json": "{}"}),
+    # --- the data
+    changed("misspelt data file", "  train: train.csv", "  train: trian.csv",
+            "sweep.yaml: data.train: the file must exist, got 'trian.csv'", "did you mean 'train.csv'?"),
+    changed("data file of no known kind", "  train: train.csv", "  train: train.xlsx",
+            "train.xlsx: data.train: the file name must end in a known format", ".csv", files={"train.xlsx": "PK"}),
+    changed("missing column", "{text}", "{txt}",
+            "sweep.yaml: data.prompt: the column must be in train.csv, which has 'text', 'tone', got 'txt'",
+            "did you mean 'text'?"),
+    given("empty data file", PLAN, "train.csv: data.train: the file must have rows", files={"train.csv": ""}),
+    given("data file with a header only", PLAN,
+            "train.csv: data.train: the file must have rows", files={"train.csv": "text,tone\n"}),
+    changed("malformed JSON line", "  train: train.csv", "  train: train.jsonl",
+            "train.jsonl:2: data.train: each line must be a JSON object", "correct the line",
+            files={"train.jsonl": '{"text": "a", "tone": "joy"}\n{"text": "b"\n'}),
+    given("data in Latin-1", PLAN,
+            "train.csv:2: data.train: the file must be UTF-8 text", "save it as UTF-8",
+            files={"train.csv": "text,tone\ncaf\u00e9,joy\n".encode("latin-1")}),
+    given("label in validation only", PLAN,
+            "sweep.yaml: data.validation: every label of validation must occur in train, which lacks ' awe'",
+            around=_rows(validation=[("something new", "awe"), *ROWS[8:]])),
+    given("one label only", PLAN,
+            "sweep.yaml: data.labels: metric choice needs two labels or more",
+            around=_rows([(t, "joy") for t, _ in ROWS[:8]], [(t, "joy") for t, _ in ROWS[8:]])),
+    changed("holdout and validation", "  prompt:", "  holdout: 0.2\n  prompt:",
+            "sweep.yaml:3: data: exactly one of validation and holdout must be given"),
+    changed("no validation", "  validation: validation.csv\n", "",
+            "sweep.yaml:3: data: exactly one of validation and holdout must be given"),
+    changed("completion without a column", '" {tone}"', '" tone"',
+            "sweep.yaml:7: data.completion: a template must name at least one column", "like {text}"),
+    changed("brace left open", '" {tone}"', '" {tone"',
+            "sweep.yaml:7: data.completion: '{' at character 2 is never closed"),
+    changed("unknown metric", "  validation:", "  metric: acuracy\n  validation:",
+            "sweep.yaml:5: data.metric: metric must be a known score", "choice, exact_match"),
+    changed("metric of one's own", "  validation:", "  metric: my_tasks:score\n  validation:",
+            "sweep.yaml:5: data.metric: functions of one's own are not supported yet, got 'my_tasks:score'"),
+    changed("mistakes in sweep and data", "    r: 8", "    r: -8",
+            "autotune: 2 problems:", "sweep.yaml:12: space.lora.r:",
+            "sweep.yaml: data.prompt: the column must be in train.csv", files={"train.csv": "txt,tone\na,joy\n"}),
+    # --- the command line
+    given("no command", "", "usage: autotune", "the following arguments are required: COMMAND"),
+    given("unknown command", "tune sweep.yaml", "invalid choice: 'tune'", "plan"),
+    given("no sweep file", "plan", "the following arguments are required: SWEEP"),
+    given("--set without a value", "plan sweep.yaml --set budget.trials",
+            "--set takes KEY=VALUE, got 'budget.trials'", "e.g. --set budget.trials=4"),
+    given("--set of an unknown key", "plan sweep.yaml --set budget.trial=3",
+            "--set: budget.trial: unknown key", "did you mean 'trials'?"),
+    given("--set to a wrong value", "plan sweep.yaml --set budget.trials=-3",
+            "--set: budget.trials: must be at least 1, got -3"),
+    given("--set below a value", "plan sweep.yaml --set model.name=x",
+            "--set model.name: 'model' is not a mapping", "set model as a whole"),
+    given("--set to broken YAML", "plan sweep.yaml --set 'model={'",
+            "--set model: not a YAML value, got '{'", "quote it"),
+    given("--set to a tag", "plan sweep.yaml --set 'seed=!!int x'", "--set seed: not a YAML value, got '!!int x'"),
+    given("--trials 0", "run sweep.yaml --trials 0", "command line: --trials: must be a number above 0, got 0"),
+    given("--trials many", "run sweep.yaml --trials many", "argument --trials: must be a whole number, got 'many'"),
+    given("--hours 0", "run sweep.yaml --hours 0", "argument --hours: must be a number above 0, got '0'"),
+    given("--hours soon", "run sweep.yaml --hours soon", "argument --hours: must be a number above 0, got 'soon'"),
+    given("--hours inf", "run sweep.yaml --hours inf", "argument --hours: must be a number above 0, got 'inf'"),
+    given("results folder is a file", "run sweep.yaml --out out",
+            "out: the results folder cannot be written", "choose another --out", files={"out": ""}),
+    given("results folder in a file", "run sweep.yaml --out out/demo",
+            "the results folder cannot be written", "choose another --out", files={"out": ""}),
+    given("results of another sweep", "run sweep.yaml",
+            "sweep.yaml: seed: seed differs from the sweep that is in", "set seed back to 7", "another --out",
+            around=_another_sweep),
+    given("second process at work", "run sweep.yaml",
+            "another process is at work in this folder: process", "on elsewhere", "choose another --out",
+            around=_second_process),
+    # --- select
+    given("select in an empty folder", "select model", "results.csv: no results here", "name a results folder"),
+    given("select in no folder", "select results/nothing", "nothing: no such file", "name a results folder"),
+    given("select on a CSV of other data", "select train.csv",
+            "train.csv: is not a results table: it has no column 'candidate'"),
+    given("select on a CSV without results", "select other.csv",
+            "other.csv: is not a results table: it has no column 'trial'",
+            files={"other.csv": "candidate,votes\nann,3\n"}),
+    given("select on an empty CSV", "select results.csv",
+            "results.csv: is empty", "name a results folder", files={"results.csv": ""}),
+    given("select on an image", "select plot.png",
+            "plot.png: cannot be read as a results table", files={"plot.png": b"\x89PNG\r\n\x1a\n\x00\x00"}),
+    given("select on a torn CSV", "select results.csv",
+            "results.csv:2: a row has 3 cells, and the header 11",
+            files={"results.csv": _RESULTS + "aa,1,1\n" + _ROW}),
+    given("select on a number that is none", "select results.csv",
+            "results.csv:2: accuracy: must be number, got 'high'",
+            files={"results.csv": _RESULTS + _ROW.replace("0.8", "high")}),
+    given("unknown --prefer", "select results.csv --prefer size",
+            "--prefer: no such metric, got 'size'", "did you mean 'size_mb'?", files={"results.csv": _RESULTS + _ROW}),
+    given("--prefer what was not measured", "select results.csv --prefer f1",
+            "--prefer: f1 was not measured in these results", "use one of: accuracy, size_mb",
+            files={"results.csv": _RESULTS + _ROW}),
+    given("malformed --limit", "select results.csv --limit size_mb=100",
+            "--limit: a limit must compare with <= or >=, got 'size_mb=100'", files={"results.csv": _RESULTS + _ROW}),
+    given("--limit on what was not measured", "select results.csv --limit 'load_s<=1'",
+            "--limit: load_s was not measured in these results", files={"results.csv": _RESULTS + _ROW}),
+    given("--limit on a base that is not there", "select results.csv --limit 'accuracy>=base'",
+            "limit 'accuracy>=base' needs the untouched model", "give a limit with a plain number",
+            files={"results.csv": _RESULTS + _ROW}),
+    given("limits that nothing keeps", "select results.csv --limit 'size_mb<=1'",
+            "No candidate keeps the limits.", "misses 'size_mb<=1' by 89", files={"results.csv": _RESULTS + _ROW},
+            code=Exit.NO_FEASIBLE),
+    given("nothing finished", "select results.csv",
+            "No candidate finished.", files={"results.csv": _RESULTS + "aa,1,1,pair,failed,oh,8,int4,,,\n"},
+            code=Exit.NO_RESULT),
+    # --- status and bench
+    given("status of an empty folder", "status model", "model: no results of a sweep here", "`autotune run` wrote"),
+    given("status of a file", "status sweep.yaml", "sweep.yaml: no results of a sweep here"),
+    given("status of a folder with a sweep file", "status here",
+            "here: no results of a sweep here", files={"here/sweep.yaml": "model: x\n"}),
+    given("bench on no built model", "bench model",
+            "model: is no built model: it has no genai_config.json", "best/onnx"),
+    given("bench with bad numbers", "bench onnx --new-tokens 1 --processes 0 --threads -1",
+            "autotune: 3 problems:", "--new-tokens: must be at least 2, got 1",
+            "--processes: must be at least 1, got 0", "--threads: must be at least 1, got -1",
+            files={"onnx/genai_config.json": "{}"}),
+    given("bench on no such provider", "bench onnx --provider gpu",
+            "--provider: no such execution provider, got 'gpu'", "did you mean 'cuda'?",
+            files={"onnx/genai_config.json": "{}"}),
+    given("bench with a word", "bench onnx --batch two",
+            "argument --batch: must be a whole number, got 'two'", files={"onnx/genai_config.json": "{}"}),
+)  # fmt: skip
+
+
+def call(argv: Sequence[str]) -> tuple[int, str]:
+    """Run `autotune` in this process. Returns its exit code, and what it wrote: messages, then results."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(argv)
+        except SystemExit as ended:  # of argparse
+            code = int(ended.code or 0)
+    return code, err.getvalue() + out.getvalue()
+
+
+def first_line(text: str) -> str:
+    """Return the line of a message that says what is wrong."""
+    lines = [line.strip() for line in text.splitlines()]
+    of_argparse = [line for line in lines if ": error: " in line]
+    return (of_argparse or [line for line in lines if not line.startswith("autotune:")] or [""])[0]
+
+
+def table() -> str:
+    """Return mistakes, exit codes and messages as a Markdown table."""
+    lines = ["| mistake | exit code | first line of message |", "|---|---|---|"]
+    for mistake in MISTAKES:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="autotune-bad-"))
+            stack.enter_context(mistake.make(Path(folder)))
+            stack.enter_context(contextlib.chdir(folder))
+            code, text = call(mistake.argv)
+        lines.append(f"| {mistake.name} | {code} | {first_line(text)} |".replace("\\", "\\\\"))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")

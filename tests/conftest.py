@@ -1,0 +1,96 @@
+"""What tests share: a tiny random model that goes through every stage in seconds, and items to train and score it on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.candidate import Recipe
+from autotune.engine.worker import OFFLINE, QUIET
+from autotune.stages.jobs import BuildJob, Job, Result, TinyJob, function_of
+
+os.environ.update(QUIET | OFFLINE)
+# Threads that wait for one another cost more than the tiny model's work, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TONES = ("fear", "joy", "sadness", "surprise")
+
+Do = Callable[..., tuple[Path, Result]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of every test: never the user's own."""
+    root = tmp_path_factory.mktemp("cache")
+    os.environ["AUTOTUNE_CACHE"] = str(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def do(tmp_path_factory: pytest.TempPathFactory) -> Do:
+    """Do a job in this process: `folder, result = do(job)`."""
+
+    def run(job: Job) -> tuple[Path, Result]:
+        out = tmp_path_factory.mktemp(job.stage)
+        return out, function_of(job)(job, out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(do: Do) -> Path:
+    """A two-layer random Llama that ties embedding and head."""
+    return do(TinyJob())[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(do: Do) -> Path:
+    """A two-layer random Qwen2 with a head of its own."""
+    return do(TinyJob(architecture="Qwen2ForCausalLM"))[0]
+
+
+@pytest.fixture(scope="session")
+def write_items(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[dict[str, Any]]], Path]:
+    """Write items as the tuner does for its stages; returns the file."""
+
+    def write(items: list[dict[str, Any]]) -> Path:
+        file = tmp_path_factory.mktemp("items") / "items.json"
+        file.write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
+        return file
+
+    return write
+
+
+def tone_items(count: int) -> list[dict[str, Any]]:
+    """Items of several lengths whose tone can be told from a word of the prompt."""
+    items = []
+    for n in range(count):
+        tone = TONES[n % 4]
+        text = f"{n} " + "and on it goes " * (n % 3) + f"I felt {tone} today"
+        items.append({"id": f"{n:016x}", "prompt": f"Text: {text}\nTone:", "completion": f" {tone}"})
+    return items
+
+
+@pytest.fixture(scope="session")
+def items_file(write_items: Callable[[list[dict[str, Any]]], Path]) -> Path:
+    """24 items."""
+    return write_items(tone_items(24))
+
+
+@pytest.fixture(scope="session")
+def built(do: Do) -> Do:
+    """Build a model folder for the CPU provider, once for each recipe: `folder, result = built(recipe, source)`."""
+    made: dict[tuple[Recipe, Path], tuple[Path, Result]] = {}
+
+    def build(recipe: Recipe, source: Path) -> tuple[Path, Result]:
+        if (recipe, source) not in made:
+            job = BuildJob(source=str(source), recipe=recipe, provider="cpu", source_dir=source)
+            made[recipe, source] = do(job)
+        return made[recipe, source]
+
+    return build

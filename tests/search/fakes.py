@@ -1,0 +1,195 @@
+"""Functions as stages: a whole sweep runs in milliseconds, without a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autotune.candidate import Candidate, Lora, Recipe
+from autotune.search.loop import Loop, Summary
+from autotune.search.pipeline import Inputs, Pipeline
+from autotune.search.strategy import Strategy, make_strategy
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.store.cache import Stored
+from autotune.store.record import Record
+from autotune.store.results import Row
+from autotune.sweep import Sweep, parse_sweep
+
+ITEMS = 100
+SIZES = {"fp32": 540.0, "int8": 267.0, "int4": 90.0}
+TOKEN_MS = {"fp32": 35.0, "int8": 14.0, "int4": 8.0}
+LOST = {"fp32": 0.0, "int8": 0.01, "int4": 0.03}
+"""What each precision costs in accuracy."""
+LORA: dict[str, Any] = {"r": {"choice": [4, 8, 16]}, "learning_rate": {"loguniform": [1e-4, 1e-2]}, "steps": 10}
+BUILD: list[dict[str, Any]] = [{"precision": "fp32"}, {"precision": "int8"}, {"precision": "int4"}]
+FINITE: dict[str, Any] = {"r": {"choice": [4, 8, 16]}, "dora": {"choice": [False, True]}, "steps": 10}
+
+
+def make_sweep(lora: Any = LORA, build: Any = BUILD, **keys: Any) -> Sweep:
+    """Return a sweep of the given space; `lora` or `build` None leaves that part out."""
+    space = {name: part for name, part in (("lora", lora), ("build", build)) if part is not None}
+    document = {
+        "name": "fake",
+        "model": "smollm2-135m-instruct",
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "{text}", "completion": " {tone}"},
+        "space": space,
+        "strategy": "random",
+        "budget": {"trials": 6},
+    }
+    return parse_sweep(document | keys)
+
+
+def score_of(lora: Lora | None, recipe: Recipe | None) -> float:
+    """Return the accuracy of a candidate: best at rank 16 and a learning rate of 2e-3."""
+    value = 0.4
+    if lora is not None:
+        value = 0.7 + 0.02 * math.log2(lora.r) - 0.1 * math.log10(lora.learning_rate / 2e-3) ** 2
+    return value - LOST[recipe.precision if recipe else "fp32"]
+
+
+class FakeStages:
+    """What `engine.stages.Stages` is to the search. `trouble(job)` runs before a stage and may raise."""
+
+    def __init__(self, root: Path, trouble: Callable[[Job], None] = lambda job: None) -> None:
+        self.root, self.trouble = root, trouble
+        self.ran: Counter[str] = Counter()
+        """How often each stage was done."""
+        self.keys: Counter[tuple[str, str]] = Counter()
+        """How often each result was made, by stage and key."""
+        self.jobs: list[Job] = []
+        self.held: set[str] = set()
+        self.done: dict[str, Stored] = {}
+        self._loras: dict[str, Lora] = {}
+        self._builds: dict[str, tuple[Lora | None, Recipe]] = {}
+
+    def find(self, job: Job) -> Stored | None:
+        found = self.done.get(job.key)
+        return None if found is None else Stored(found.path, found.result, found.seconds, cached=True)
+
+    def hold(self, job: Job) -> None:
+        self.held.add(job.key)
+
+    def release(self, stage: str) -> None:
+        assert stage == "merge"
+        for key in self.held:
+            self.done.pop(key, None)
+        self.held.clear()
+
+    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
+        found = self.find(job)
+        if found is not None:
+            return found
+        self.jobs.append(job)
+        self.trouble(job)
+        out = self.root / job.stage / job.key[:12]
+        out.mkdir(parents=True, exist_ok=True)
+        result = self._do(job, out)
+        self.ran[job.stage] += 1
+        self.keys[job.stage, job.key] += 1
+        self.done[job.key] = Stored(out, result, 2.0, cached=False)
+        return self.done[job.key]
+
+    def _do(self, job: Job, out: Path) -> dict[str, Any]:
+        match job:
+            case FinetuneJob():
+                self._loras[job.key] = job.lora
+                state = {"step": 10, "horizon": 10, "curve": [[1, 1.5, 1e-3], [2, 1.25, 5e-4]]}
+                (out / "state.json").write_text(json.dumps(state), encoding="utf-8")
+                for name in ("adapter_model.safetensors", "optimizer.safetensors"):
+                    (out / name).write_text(job.key, encoding="utf-8")
+                return {"step": 10, "loss": 1.0 / 3.0}
+            case MergeJob():
+                assert job.adapter in self._loras
+                self._loras[job.key] = self._loras[job.adapter]
+                (out / "merged.txt").write_text(job.key, encoding="utf-8")
+                return {}
+            case BuildJob():
+                if job.source in self._loras:  # the merged model, not the base
+                    assert (job.source_dir / "merged.txt").read_text(encoding="utf-8") == job.source
+                self._builds[job.key] = (self._loras.get(job.source), job.recipe)
+                (out / "model.onnx").write_text(job.key, encoding="utf-8")
+                (out / "manifest.json").write_text("{}", encoding="utf-8")
+                return {"size_mb": SIZES[job.recipe.precision] + 1 / 3, "signature": f"graph of {job.recipe}"}
+            case TimeJob():
+                built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
+                ms = TOKEN_MS[built.precision]
+                process = {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms] * 64, "load_s": 0.5, "peak_memory_mb": 700.0}
+                return {"processes": [process | {"itl_ms": [ms + n / 100] * 64} for n in range(5)]}
+            case ScoreJob():
+                lora, recipe = self._builds.get(job.source, (self._loras.get(job.source), None))
+                right = round(score_of(lora, recipe) * ITEMS)
+                order = sorted(range(ITEMS), key=lambda n: hashlib.sha256(f"{n}".encode()).digest())
+                predicted = [0 if item in order[:right] else 1 for item in range(ITEMS)]
+                ids = [f"{job.data}-{n}" for n in range(ITEMS)]
+                outcomes = {"ids": ids, "predicted": predicted, "gold": [0] * ITEMS}
+                (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
+                return {"items": ITEMS, "cut": 0}
+            case _:
+                raise AssertionError(job)
+
+
+class Watched:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[int, str]] = []
+        self.rows: list[tuple[Row, Row | None]] = []
+        self.notes: list[str] = []
+
+    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
+        self.stages.append((trial, stage))
+
+    def row(self, row: Row, best: Row | None) -> None:
+        self.rows.append((row, best))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def inputs_in(root: Path, test: bool = False) -> Inputs:
+    """Return the inputs of a fake sweep."""
+    items = {split: (f"{split} digest", root / f"{split}.json") for split in ("train", "validation")}
+    if test:
+        items["test"] = ("test digest", root / "test.json")
+    return Inputs(root / "base", "base digest", items, (" fear", " joy"), "cpu", "machine digest")
+
+
+class Sweeping:
+    """A sweep in a folder: `run` as often as one likes, with the stages' results kept in between."""
+
+    def __init__(self, folder: Path, sweep: Sweep, test: bool = False, stages: FakeStages | None = None) -> None:
+        self.folder, self.sweep = folder, sweep
+        self.stages = stages or FakeStages(folder / "cache")
+        self.inputs = inputs_in(folder, test)
+        self.watched = Watched()
+        self.clock = Clock()
+        self.loop: Loop | None = None
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def run(self, sweep: Sweep | None = None, strategy: Strategy | None = None) -> Summary:
+        sweep = sweep or self.sweep
+        with Record(self.out, sweep) as record:
+            pipeline = Pipeline(sweep, self.inputs, self.stages)
+            strategy = strategy or make_strategy(
+                sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed
+            )
+            self.loop = Loop(sweep, record, pipeline, strategy, self.watched, self.clock)
+            return self.loop.run()

@@ -1,0 +1,93 @@
+"""Timing in fresh processes: what is sampled, what a process holds, and what cannot be timed. Never how fast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Do
+
+from autotune.candidate import Recipe
+from autotune.engine.local import LocalEngine
+from autotune.errors import StageError
+from autotune.stages import timing
+from autotune.stages.jobs import Result, TimeJob
+
+BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
+FP32, INT8, INT4 = Recipe(precision="fp32"), Recipe(precision="int8", **BLOCKS), Recipe(precision="int4", **BLOCKS)
+
+
+def job(folder: Path, new_tokens: int = 9, **changes: int) -> TimeJob:
+    return TimeJob(
+        graph="g", provider="cpu", prompt_tokens=8, new_tokens=new_tokens, machine="m", model_dir=folder, **changes
+    )
+
+
+def fresh(timed: TimeJob, log: Path) -> Result:
+    with LocalEngine() as engine:
+        return engine.run_fresh(timed, log)[0]
+
+
+@pytest.mark.parametrize("recipe", [FP32, INT8, INT4], ids=lambda recipe: recipe.precision)
+def test_a_process_gives_enough_samples(built: Do, tiny_llama: Path, tmp_path: Path, recipe: Recipe) -> None:
+    folder, _ = built(recipe, tiny_llama)
+    found = fresh(job(folder), tmp_path / "log")
+    sequences = len(found["ttft_ms"])
+    assert sequences == 8  # 64 gaps, 8 between 9 tokens
+    assert len(found["itl_ms"]) == 8 * sequences
+    assert all(sample > 0 for sample in (*found["ttft_ms"], *found["itl_ms"], found["load_s"]))
+
+
+def test_two_tokens_and_two_sequences_at_once_are_the_least(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    folder, _ = built(INT4, tiny_llama)
+    found = fresh(job(folder, new_tokens=2, batch=2, threads=1), tmp_path / "log")
+    assert len(found["itl_ms"]) == len(found["ttft_ms"]) == 64
+
+
+def test_its_memory_is_its_own_and_not_that_of_who_started_it(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    import torch
+
+    held = torch.ones(200_000_000 // 4)  # this process is large, and so was its child before it became another program
+    assert psutil.Process().memory_info().rss > 500e6
+    found = fresh(job(built(INT4, tiny_llama)[0]), tmp_path / "log")
+    assert 20 < found["peak_memory_mb"] < 400
+    del held
+
+
+def test_a_process_that_holds_torch_is_refused(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    assert "torch" in sys.modules
+    with pytest.raises(AssertionError, match="must not hold torch"):
+        timing.time_process(job(built(INT4, tiny_llama)[0]), tmp_path)
+
+
+def test_threads_are_as_many_as_asked(built: Do, tiny_llama: Path) -> None:
+    script = (
+        "import sys, psutil\nfrom pathlib import Path\nfrom autotune.stages.timing import load\n"
+        "model = load(Path(sys.argv[1]), 'cpu', int(sys.argv[2]))\n"
+        "assert 'torch' not in sys.modules\nprint(psutil.Process().num_threads())"
+    )
+    folder, _ = built(INT4, tiny_llama)
+    counts = [
+        int(subprocess.run([sys.executable, "-c", script, str(folder), str(n)], capture_output=True, check=True).stdout)
+        for n in (1, 4)
+    ]
+    assert counts[1] - counts[0] == 3
+
+
+def test_what_does_not_load_or_run_is_unsupported(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    folder, _ = built(INT4.model_copy(update={"symmetric": False}), tiny_llama)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for model, words in ((folder, "does not load on cpu"), (empty, "does not load on cpu")):
+        with pytest.raises(StageError, match=words) as caught:
+            fresh(job(model), tmp_path / "log")
+        assert caught.value.status == "unsupported"
+        assert "\n" not in str(caught.value)
+    too_long = job(built(INT4, tiny_llama)[0], new_tokens=600)  # the model's context is 512
+    with pytest.raises(StageError, match=r"does not run on cpu.*max_length") as caught:
+        fresh(too_long, tmp_path / "log")
+    assert caught.value.status == "unsupported"
+    assert "max_length" in (tmp_path / "log").read_text(encoding="utf-8")

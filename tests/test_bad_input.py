@@ -1,0 +1,67 @@
+"""Every mistake of `bad_inputs` ends with the right exit code and a message that says where, what and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_inputs import MISTAKES, PLAN, Mistake, call, first_line, write_demo
+
+from autotune.engine.local import LocalEngine
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder and a cache of its own, the process as it was, and no stage: nothing here may get so far."""
+
+    def refuse(self: LocalEngine, job: Any, *rest: Any) -> None:
+        pytest.fail(f"a worker was started: {job}")
+
+    monkeypatch.setattr(LocalEngine, "run", refuse)
+    monkeypatch.setattr(LocalEngine, "run_fresh", refuse)
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+
+
+def runs() -> Iterator[Any]:
+    """Each mistake with its command; a mistake that `plan` refuses, `run` must refuse as well."""
+    for mistake in MISTAKES:
+        yield pytest.param(mistake, mistake.argv, id=mistake.name)
+        if mistake.command.startswith(PLAN):
+            yield pytest.param(mistake, ["run", *mistake.argv[1:]], id=f"{mistake.name} (run)")
+
+
+@pytest.mark.parametrize(("mistake", "argv"), runs())
+def test_a_mistake_is_refused(mistake: Mistake, argv: list[str]) -> None:
+    with mistake.make(Path()):
+        code, text = call(argv)
+    assert code == mistake.code, text
+    assert "Traceback" not in text
+    for fragment in mistake.says:
+        assert fragment in text
+    assert first_line(text), "the table shows this line"
+
+
+def test_the_sweep_is_right_without_a_mistake() -> None:
+    write_demo(Path())
+    code, text = call(["plan", "sweep.yaml"])
+    assert code == 0, text
+    assert "8 train, 4 validation" in text
+
+
+def test_there_are_many_mistakes_with_different_names() -> None:
+    assert len(MISTAKES) >= 45
+    assert len({mistake.name for mistake in MISTAKES}) == len(MISTAKES)
+    for mistake in MISTAKES:
+        assert mistake.says, mistake.name
