@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def run_command(
 
 
 def _sweep(sweep: Sweep, folder: Path) -> Summary:
-    started = now()
+    started, began = now(), time.monotonic()
     cache = Cache(default_root())
     with Record(folder, sweep) as record, LocalEngine(offline=not needs_network(sweep)) as engine:
         current = "prepare"
@@ -68,7 +69,10 @@ def _sweep(sweep: Sweep, folder: Path) -> Summary:
             strategy = make_strategy(sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
             loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, progress)
             stages.log = lambda: record.log(loop.current)
+            prepare_s = stages.spent_s
             summary = loop.run()
+            summary.wall_s = time.monotonic() - began
+            summary.stages_s += prepare_s
         _close(record, summary, started)
         write_front(folder, loop.ended(), sweep.objectives)
     return summary

@@ -127,15 +127,6 @@ class Sweep(BaseModel):
         """The score column that `data.metric` fills."""
         return SCORES[self.data.metric]
 
-    def identity(self) -> dict[str, Any]:
-        """What may not change between two runs into one folder: with another value it is another sweep."""
-        return {
-            "model": self.model,
-            "data": self.data.model_dump(mode="json"),
-            "target": self.target.model_dump(mode="json"),
-            "objectives": dict(self.objectives),
-        }
-
     def resolved(self) -> dict[str, Any]:
         """The sweep as plain data with every default spelled out; loading it again gives the same sweep."""
         space: dict[str, Any] = {}
@@ -425,7 +416,8 @@ def _problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Proble
     for item in error.errors(include_url=False):
         kind, value, loc = item["type"], item["input"], item["loc"]
         path = _path(loc, data, kind == "missing")
-        key = "".join(f"[{step}]" if isinstance(step, int) else f".{step or repr(step)}" for step in path).removeprefix(".")
+        steps = [f"[{step}]" if isinstance(step, int) else f".{step or repr(step)}" for step in path]
+        key = "".join(steps).removeprefix(".")
         rule = item["msg"].removeprefix("Value error, ")
         if kind in _RULES:
             rule = _RULES[kind].format(**item.get("ctx", {}))

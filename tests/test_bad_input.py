@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bad_inputs
 import pytest
 from bad_inputs import MISTAKES, PLAN, Mistake, call, first_line, write_demo
 
@@ -42,7 +43,7 @@ def runs() -> Iterator[Any]:
             yield pytest.param(mistake, ["run", *mistake.argv[1:]], id=f"{mistake.name} (run)")
 
 
-@pytest.mark.parametrize(("mistake", "argv"), runs())
+@pytest.mark.parametrize(("mistake", "argv"), list(runs()))
 def test_a_mistake_is_refused(mistake: Mistake, argv: list[str]) -> None:
     with mistake.make(Path()):
         code, text = call(argv)
@@ -65,3 +66,14 @@ def test_there_are_many_mistakes_with_different_names() -> None:
     assert len({mistake.name for mistake in MISTAKES}) == len(MISTAKES)
     for mistake in MISTAKES:
         assert mistake.says, mistake.name
+
+
+def test_the_table_has_a_row_for_each_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [mistake for mistake in MISTAKES if mistake.name in ("unknown key in lora", "no command")]
+    monkeypatch.setattr(bad_inputs, "MISTAKES", some)
+    assert bad_inputs.table().splitlines() == [
+        "| mistake | exit code | first line of message |",
+        "|---|---|---|",
+        "| unknown key in lora | 2 | sweep.yaml:12: space.lora.rank: unknown key; did you mean 'r'? |",
+        "| no command | 2 | autotune: error: the following arguments are required: COMMAND |",
+    ]

@@ -363,7 +363,7 @@ def test_a_limit_that_nobody_keeps(write: Callable[..., Path], place: Path, auto
     out = place / "nobody"
     ran = autotune("run", file, "--out", out)
     assert ran.code == Exit.NO_FEASIBLE
-    assert "misses 'accuracy >= 1' by" in ran.out
+    assert "misses 'accuracy >= 1.0' by" in ran.out
     assert not (out / "best").exists()
     assert autotune("select", out).code == Exit.NO_FEASIBLE
 

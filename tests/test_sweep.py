@@ -549,7 +549,7 @@ def bombs() -> Iterator[Any]:
     yield pytest.param("sweep.toml", "seed = " + "9" * 10_000, id="digits in TOML")
 
 
-@pytest.mark.parametrize(("name", "text"), bombs())
+@pytest.mark.parametrize(("name", "text"), list(bombs()))
 def test_a_bomb_is_refused_at_once(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     began = time.monotonic()

@@ -15,6 +15,8 @@ class Stages:
 
     def __init__(self, cache: Cache, engine: LocalEngine, log: Callable[[], Path], model: str = "") -> None:
         self.cache, self.engine, self.log, self.model = cache, engine, log, model
+        self.spent_s = 0.0
+        """Seconds inside stages that were done here and ended well."""
 
     def __call__(self, job: Job, timeout: float | None = None) -> Stored:
         """Return the stored result of a job. Raises StageError, MachineError; a failure is not kept."""
@@ -24,7 +26,10 @@ class Stages:
                 return self._time(job, timeout)
             return self.engine.run(job, out, self.log(), timeout)
 
-        return self.cache.make(job, run, self.model)
+        stored = self.cache.make(job, run, self.model)
+        if not stored.cached:
+            self.spent_s += stored.seconds
+        return stored
 
     def find(self, job: Job) -> Stored | None:
         """Return the result if it is there already."""

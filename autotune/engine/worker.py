@@ -124,9 +124,11 @@ def _free() -> None:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """Return a job with all its fields, where things lie included, as plain data for a fresh process."""
-    fields = {name: getattr(job, name) for name in type(job).model_fields}
     plain = job.model_dump(mode="json")
-    plain |= {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
+    for name, info in type(job).model_fields.items():
+        if info.exclude:
+            value = getattr(job, name)
+            plain[name] = str(value) if isinstance(value, Path) else value
     return {"module": type(job).__module__, "class": type(job).__name__, "fields": plain}
 
 

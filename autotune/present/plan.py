@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +17,12 @@ from autotune.search.pipeline import base_candidate
 from autotune.search.prepare import needed_disk_mb, read_data
 from autotune.space import Choice
 from autotune.store.cache import Cache, default_root
-from autotune.sweep import Sweep, load_sweep
+from autotune.sweep import Budget, Sweep, load_sweep
 
 _FLOPS = 60e9
 """Operations a second that a small machine does, for estimates before anything was measured here."""
+_MOST = 10_000
+"""Trials beyond which a plan does not count."""
 
 
 def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
@@ -29,12 +33,20 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     dataset = None if on_hub else read_data(sweep)
     config = config_of(sweep.model, sweep.root)
     size = sweep.space.size()
-    trials = min(n for n in (sweep.budget.trials, size, 10_000) if n is not None)
-    adapters = 0
-    if sweep.space.lora is not None:
-        adapters = 1
-        for domain in sweep.space.searched.values():
-            adapters *= len(domain.values) if isinstance(domain, Choice) else 10_000
+    trials = min(n for n in (sweep.budget.trials, size, _MOST) if n is not None)
+    ends_by = "trials" if trials == sweep.budget.trials else "space"
+    if trials not in (sweep.budget.trials, size):
+        ends_by = "hours"
+    costs: dict[str, float] = {}
+    measured: list[str] = []
+    if config is not None:
+        costs, measured = _costs(sweep, dataset, parameters_of(config))
+        fitting = bisect_right(
+            range(1, trials + 1), _budget_s(sweep), key=lambda n: _seconds(sweep, dataset, n, costs)[1]
+        )
+        if fitting < trials:
+            trials, ends_by = max(1, fitting), "hours"
+    counts = _counts(sweep, dataset, trials)
     plan: dict[str, Any] = {
         "sweep": sweep.name,
         "model": sweep.model,
@@ -44,9 +56,11 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "recipes": [str(recipe) for recipe in sweep.space.recipes],
         "left_out": [{"combination": item.settings, "reason": item.reason} for item in sweep.space.left_out],
         "trials": trials,
-        "trainings_at_most": min(adapters, trials),
-        "builds_at_most": trials + 1 if sweep.space.recipes else 0,
-        "timings_at_most": len({*sweep.space.recipes, base_candidate(sweep).recipe} - {None}),
+        "ends_by": ends_by,
+        "hours_budget": sweep.budget.hours,
+        "trainings_at_most": counts["train"],
+        "builds_at_most": counts["build"],
+        "timings_at_most": counts["time"],
         "data": _data(dataset),
         "notes": [],
     }
@@ -60,9 +74,15 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         )
     else:
         parameters = parameters_of(config)
-        plan["estimate"] = _estimate(sweep, dataset, parameters, plan)
+        seconds, total = _seconds(sweep, dataset, trials, costs)
+        plan["estimate"] = {
+            "seconds": {name: round(value) for name, value in seconds.items()},
+            "total_s": round(min(total, _budget_s(sweep))),
+            "measured_here": measured,
+        }
+        planned = sweep.model_copy(update={"budget": Budget(trials=trials)})
         plan["disk"] = {
-            "needed_mb": round(needed_disk_mb(sweep, parameters)),
+            "needed_mb": round(needed_disk_mb(planned, parameters)),
             "free_mb": round(free_disk_mb(default_root())),
         }
         plan["memory"] = {"needed_mb": round(parameters * 4 / 1e6 * 4 + 1500), "free_mb": round(free_memory_mb())}
@@ -88,8 +108,38 @@ def _data(dataset: Dataset | None) -> dict[str, Any] | None:
     }
 
 
-def _estimate(sweep: Sweep, dataset: Dataset | None, parameters: int, plan: dict[str, Any]) -> dict[str, Any]:
-    """Return seconds by stage: from what this model cost here before, else from the operations that it takes."""
+def _budget_s(sweep: Sweep) -> float:
+    return sweep.budget.hours * 3600 if sweep.budget.hours is not None else math.inf
+
+
+def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int]:
+    """Return how often each stage runs at most; for `score` the number of items."""
+    adapters = 0
+    if sweep.space.lora is not None:
+        domains = sweep.space.searched.values()
+        adapters = math.prod(len(domain.values) if isinstance(domain, Choice) else _MOST for domain in domains)
+    items = (len(dataset.validation), len(dataset.test)) if dataset else (300, 0)
+    return {
+        "train": min(adapters, trials),
+        "build": trials + 1 if sweep.space.recipes else 0,
+        "score": (trials + 1) * items[0] + 2 * items[1],
+        "time": len({*sweep.space.recipes, base_candidate(sweep).recipe} - {None}),
+    }
+
+
+def _seconds(
+    sweep: Sweep, dataset: Dataset | None, trials: int, costs: dict[str, float]
+) -> tuple[dict[str, float], float]:
+    """Return the seconds of that many trials by stage, and their sum."""
+    seconds = {name: count * costs[name] for name, count in _counts(sweep, dataset, trials).items()}
+    return seconds, sum(seconds.values())
+
+
+def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict[str, float], list[str]]:
+    """Return the seconds that a stage takes once (`score`: an item), and the stages whose seconds were measured.
+
+    They come from what this model cost here before, else from the operations that it takes.
+    """
     cache = Cache(default_root())
     items = dataset.train if dataset else ()
     texts = [len(str(item.prompt)) + len(item.completion) for item in items[:500]]
@@ -111,25 +161,14 @@ def _estimate(sweep: Sweep, dataset: Dataset | None, parameters: int, plan: dict
     built = [seconds for _, _, seconds in cache.measured("build", sweep.model)]
     timed = [seconds for _, _, seconds in cache.measured("time", sweep.model)]
     item_s = 2 * parameters * tokens / _FLOPS
-    step_s = _median(trained, 2 * item_s) * batch
-    score_s = _median(scored, item_s)
-    scores = (plan["trials"] + 1) * (len(dataset.validation) if dataset else 300) + 2 * (
-        len(dataset.test) if dataset else 0
-    )
-    seconds = {
-        "train": plan["trainings_at_most"] * steps * step_s,
-        "build": plan["builds_at_most"] * _median(built, 5 + parameters / 2e7),
-        "score": scores * score_s,
-        "time": plan["timings_at_most"] * _median(timed, 15 + parameters / 2e7),
+    costs = {
+        "train": steps * batch * _median(trained, 2 * item_s),
+        "build": _median(built, 5 + parameters / 2e7),
+        "score": _median(scored, item_s),
+        "time": _median(timed, 15 + parameters / 2e7),
     }
     measured = {"train": trained, "build": built, "score": scored, "time": timed}
-    total = sum(seconds.values())
-    hours = sweep.budget.hours
-    return {
-        "seconds": {name: round(value) for name, value in seconds.items()},
-        "total_s": round(min(total, hours * 3600) if hours else total),
-        "measured_here": [name for name, values in measured.items() if values],
-    }
+    return costs, [name for name, values in measured.items() if values]
 
 
 def _median(values: Sequence[float], otherwise: float) -> float:
@@ -140,12 +179,19 @@ def _size(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
+def _trials(plan: dict[str, Any]) -> str:
+    if plan["ends_by"] != "hours":
+        return str(plan["trials"])
+    hours = duration(plan["hours_budget"] * 3600) if plan["hours_budget"] else "the time that you give it"
+    return f"about {plan['trials']}, what fits into {hours}" if "estimate" in plan else f"what fits into {hours}"
+
+
 def as_text(plan: dict[str, Any]) -> str:
     """Return the plan in words."""
     size = plan["candidates"]
     lines = [
         f"{plan['sweep']}: {plan['model']} on {plan['provider']}, strategy {plan['strategy']}",
-        f"candidates: {size if size is not None else 'without end (a parameter is a range)'}; trials: {plan['trials']}",
+        f"candidates: {size if size is not None else 'without end (a parameter is a range)'}; trials: {_trials(plan)}",
         f"at most {plan['trainings_at_most']} trainings, {plan['builds_at_most']} builds, {plan['timings_at_most']} timings",
     ]
     if plan["recipes"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     every = read_table(folder / "results.csv", COLUMNS)
     rows = read_results(folder)
     running = read_running(folder)
-    alive = running is not None and psutil.pid_exists(int(running["pid"]))
+    alive = running is not None and _alive(running)
     trials = [row for row in rows if row["trial"]]
     counts: dict[str, int] = {}
     for row in trials:
@@ -47,6 +48,19 @@ def read_status(folder: Path) -> dict[str, Any]:
         row = selection.row(selection.choice.winner.id)
         status["best"] = {name: value for name, value in row.items() if value is not None}
     return status
+
+
+def _alive(running: dict[str, Any]) -> bool:
+    """Whether the process that noted itself still works. Of another host's process only its note is known."""
+    try:
+        if running["host"] != socket.gethostname():
+            return True
+        # After a crash another process may have the number: one that is younger than the note.
+        return psutil.Process(int(running["pid"])).create_time() <= float(running["started"]) + 1
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
+        return False
 
 
 def as_text(status: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ _UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first
 
 def number(value: Any) -> str:
     """Return a number as short as it can be read; empty where it is missing."""
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
@@ -58,7 +59,8 @@ def recipe_name(row: Mapping[str, Any]) -> str:
     for name, value in row.items():
         short = name.removeprefix("build_")
         if name.startswith("build_") and short not in known and value is not None:
-            words.append(str(value) if isinstance(value, str) else short if value else f"no {short}")
+            switch = short if value else f"no {short}"
+            words.append(switch if isinstance(value, bool) else str(value) if isinstance(value, str) else f"{short} {value}")
     return " ".join(words)
 
 

@@ -8,7 +8,7 @@ not run to its end: log-probabilities only fall, so it cannot win any more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from autotune.errors import StageError
 from autotune.stages.backends import Backend, OnnxBackend, TorchBackend
 from autotune.stages.jobs import Result, ScoreJob
-from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
+from autotune.stages.text import Encoded, encode, end_token, end_tokens, load_tokenizer, read_items
 
 TOKENS = 512
 """Tokens in one forward pass, about: more helps little on a CPU and costs memory for logits."""
@@ -111,9 +111,10 @@ def _finish(
     return scores
 
 
-def generate(backend: Backend, items: list[Encoded], tokenizer: Any, limit: int, batched: bool = True) -> list[str]:
-    """Return each prompt's greedy continuation up to the end-of-text token or `limit` tokens."""
-    end = tokenizer.eos_token_id
+def generate(
+    backend: Backend, items: list[Encoded], tokenizer: Any, ends: Collection[int], limit: int, batched: bool = True
+) -> list[str]:
+    """Return each prompt's greedy continuation up to one of the tokens `ends`, or to `limit` tokens."""
     texts = [""] * len(items)
     for members in groups([len(item.prompt) for item in items], batched):
         ids = np.array([items[i].prompt for i in members], dtype=np.int64)
@@ -122,7 +123,7 @@ def generate(backend: Backend, items: list[Encoded], tokenizer: Any, limit: int,
         active = list(members)
         for position in range(limit):
             following = sound(logits[:, -1]).argmax(axis=-1)
-            keep = [k for k in range(len(active)) if following[k] != end]
+            keep = [k for k in range(len(active)) if int(following[k]) not in ends]
             for k in keep:
                 tokens[active[k]].append(int(following[k]))
             if not keep or position == limit - 1:
@@ -173,7 +174,7 @@ def score(job: ScoreJob, out: Path) -> Result:
         }
     elif job.metric == "exact_match":
         limit = max(len(item.completion) for item in items) + 1
-        texts = generate(backend, items, tokenizer, limit, job.batched)
+        texts = generate(backend, items, tokenizer, end_tokens(job.model_dir, tokenizer), limit, job.batched)
         outcomes |= {"predicted": [t.strip() for t in texts], "gold": [item.text.strip() for item in items]}
     else:
         outcomes |= {

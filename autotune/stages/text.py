@@ -44,6 +44,17 @@ def end_token(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id)
 
 
+def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a text: the tokenizer's, and those at which the model's settings stop generating."""
+    found = {end_token(tokenizer)}
+    for name in ("genai_config.json", "generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            ids = settings.get("model", settings).get("eos_token_id")
+            found |= set(ids) if isinstance(ids, list) else {ids} - {None}
+    return frozenset(found)
+
+
 def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int, longest: int = 0) -> tuple[list[Encoded], int]:
     """Encode items; a prompt that is too long loses its beginning. Returns them and how many were cut.
 

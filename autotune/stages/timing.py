@@ -30,12 +30,19 @@ def peak_memory_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":
         # Not getrusage: its peak goes on over exec, and a process that is started by a large one inherits that size.
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        peak = Path("/proc/self/status").read_text(encoding="utf-8").partition("VmHWM:")[2].split()
+        if peak:
+            return 1024 * int(peak[0])
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(highest if sys.platform == "darwin" else highest * 1024)
+
+
+def built_for(folder: Path) -> list[str]:
+    """Return the providers, other than the CPU, that a built model's own settings name."""
+    decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
+    return [name for options in decoder.get("session_options", {}).get("provider_options", []) for name in options]
 
 
 def load(folder: Path, provider: str, threads: int | None) -> Any:
@@ -44,10 +51,12 @@ def load(folder: Path, provider: str, threads: int | None) -> Any:
 
     try:
         config = og.Config(str(folder))
-        config.clear_providers()
-        genai_name = PROVIDERS[provider].genai_name
-        if genai_name is not None:
-            config.append_provider(genai_name)
+        wanted = [name for name in [PROVIDERS[provider].genai_name] if name]
+        # A model that was built for this provider keeps its options, such as graph capture: they are part of its recipe.
+        if wanted != built_for(folder):
+            config.clear_providers()
+            for name in wanted:
+                config.append_provider(name)
         if threads:
             options = {"session_options": {"intra_op_num_threads": threads}}
             config.overlay(json.dumps({"model": {"decoder": options}}))

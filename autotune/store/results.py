@@ -178,11 +178,10 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
     """
     types = {column.name: column.type for column in columns}
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            text = stream.read()
+        content = file.read_bytes()
+        text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(Problem(f"cannot be read as a results table ({error})", file=str(file))) from None
-    text = text[: text.rfind("\n") + 1]
     reader = csv.reader(io.StringIO(text, newline=""))
     rows: list[Row] = []
     try:

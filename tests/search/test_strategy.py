@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -217,7 +216,8 @@ def test_no_values_are_told_as_pruned_and_limits_as_constraints(name: str, repla
             strategy.replay(proposal.candidate, told)
         else:
             strategy.tell(proposal, told)
-    ended = [trial for trial in study_of(strategy).trials if trial.state.is_finished()]
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    ended = [trial for trial in study_of(strategy).trials if trial.state in states]
     assert [trial.state for trial in ended] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED]
     assert [trial.constraints for trial in ended] == [{"size_mb <= 90": 10.0}, {"size_mb <= 90": -1.0}, {}]
     assert ended[0].values == [0.5, 100.0]
@@ -250,23 +250,30 @@ def test_tpe_keeps_away_from_a_rank_that_always_fails() -> None:
 
 def test_tpe_learns_the_objective_and_the_limit() -> None:
     space = space_of({"r": Choice((4, 8, 16)), "learning_rate": Range(1e-4, 1e-2, log=True)}, RECIPES)
-    strategy = make_strategy("tpe", space, ["maximize"], 0)
-    taken: list[Candidate] = []
-    for _ in range(60):
-        proposal = strategy.ask()
-        assert proposal is not None
-        candidate = proposal.candidate
-        assert candidate.recipe is not None
-        broken = 1.0 if candidate.recipe.precision == "fp32" else -1.0
-        strategy.tell(proposal, Told((score_of(candidate.lora, candidate.recipe),), {"size_mb <= 300": broken}))
-        taken.append(candidate)
+
+    def search(limited: bool, seed: int) -> list[Candidate]:
+        strategy = make_strategy("tpe", space, ["maximize"], seed)
+        taken: list[Candidate] = []
+        for _ in range(50):
+            proposal = strategy.ask()
+            assert proposal is not None
+            candidate = proposal.candidate
+            assert candidate.recipe is not None
+            gap = 1.0 if candidate.recipe.precision == "fp32" else -1.0
+            told = Told((score_of(candidate.lora, candidate.recipe),), {"size_mb <= 300": gap} if limited else {})
+            strategy.tell(proposal, told)
+            taken.append(candidate)
+        return taken
 
     def mean(part: list[Candidate]) -> float:
         return sum(score_of(c.lora, c.recipe) for c in part) / len(part)
 
-    assert mean(taken[-20:]) > mean(taken[:20]) + 0.02
-    precisions = Counter(c.recipe.precision for c in taken[-20:] if c.recipe)
-    assert precisions["fp32"] <= 5  # the most accurate, and over the limit
+    free = [search(False, seed) for seed in range(3)]
+    limited = [search(True, seed) for seed in range(3)]
+    for taken in free + limited:
+        assert mean(taken[-20:]) > mean(taken[:10]) + 0.02
+    over = [sum(c.recipe == RECIPES[0] for taken in many for c in taken[-30:]) for many in (free, limited)]
+    assert over[1] < over[0] / 2  # fp32 is the most accurate, and over the limit
 
 
 def test_generations_of_nsga2_go_on_after_a_replay() -> None:
@@ -340,13 +347,15 @@ def test_every_candidate_of_a_space_can_be_replayed_into_it(seed: int, low: floa
 
 
 def test_the_end_of_a_range_can_be_replayed() -> None:
-    """0.3 x 3 / 3 is below 0.3 by one bit: it is in the range all the same."""
-    space = space_of({"r": Choice((3, 7)), "alpha_over_r": Range(0.3, 0.7)}, ())
+    """0.7 x 3 / 3 is below 0.7 by one bit: it is in the range all the same."""
+    space = space_of({"r": Choice((3, 7)), "alpha_over_r": Range(0.7, 1.1)}, ())
     strategy = make("tpe", space)
     assert isinstance(strategy, Sampled)
-    for value in (0.3, 0.7, math.nextafter(0.7, 1)):
-        assert strategy._params(space.candidate({"r": 3, "alpha_over_r": value}, None)) is not None
-    assert strategy._params(space.candidate({"r": 3, "alpha_over_r": 0.29}, None)) is None
+    assert 0.7 * 3 / 3 < 0.7
+    for value in (0.7, 1.1):
+        for r in (3, 7):
+            assert strategy._params(space.candidate({"r": r, "alpha_over_r": value}, None)) is not None
+    assert strategy._params(space.candidate({"r": 3, "alpha_over_r": 0.69}, None)) is None
 
 
 def test_what_is_left_of_a_space() -> None:

@@ -24,7 +24,7 @@ from autotune.space import resolve_lora
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.jobs import FinetuneJob, MergeJob, ScoreJob
 from autotune.stages.score import choose_labels, completion_nll, generate, groups, label_tokens, log_softmax
-from autotune.stages.text import Encoded, encode, load_tokenizer, prompt_ids
+from autotune.stages.text import Encoded, encode, end_tokens, load_tokenizer, prompt_ids
 
 Write = Callable[[list[dict[str, Any]]], Path]
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
@@ -434,10 +434,22 @@ def test_a_cache_stands_for_the_tokens_before(built: Do, tiny_llama: Path, tmp_p
     assert rest == pytest.approx(whole[:, 9:], abs=1e-4)
 
 
-def test_generation_ends_at_the_end_token_or_the_limit(fp32: OnnxBackend, tiny_qwen2: Path) -> None:
+def test_generation_ends_at_an_end_token_or_the_limit(fp32: OnnxBackend, tiny_qwen2: Path) -> None:
     tokenizer = load_tokenizer(tiny_qwen2)
     items, _ = encode(tokenizer, tone_items(6), 64)
-    short, long = (generate(fp32, items, tokenizer, limit) for limit in (1, 6))
-    for a, b in zip(short, long, strict=True):
-        assert b.startswith(a)
-    assert all(len(tokenizer.encode(text)) <= 12 for text in long)
+    one, six = (generate(fp32, items, tokenizer, {0}, limit) for limit in (1, 6))
+    assert all(longer.startswith(text) and longer != text for text, longer in zip(one, six, strict=True))
+    logits = [fp32.run(np.array([item.prompt]), last=True)[0] for item in items]
+    assert generate(fp32, items, tokenizer, {int(found.argmax()) for found in logits}, 6) == [""] * 6
+
+
+def test_texts_end_where_the_deployed_model_stops(tiny_qwen2: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_qwen2)
+    assert end_tokens(tmp_path, tokenizer) == end_tokens(tiny_qwen2, tokenizer) == {0}
+    for name, settings_ in (
+        ("genai_config.json", {"model": {"eos_token_id": [3, 4]}}),
+        ("generation_config.json", {"eos_token_id": 5}),
+        ("config.json", {"eos_token_id": None}),
+    ):
+        (tmp_path / name).write_text(json.dumps(settings_), encoding="utf-8")
+    assert end_tokens(tmp_path, tokenizer) == {0, 3, 4, 5}

@@ -13,8 +13,9 @@ from conftest import Do
 from autotune.candidate import Recipe
 from autotune.engine.local import LocalEngine
 from autotune.errors import StageError
+from autotune.providers import PROVIDERS
 from autotune.stages import timing
-from autotune.stages.jobs import Result, TimeJob
+from autotune.stages.jobs import BuildJob, Result, TimeJob
 
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
 FP32, INT8, INT4 = Recipe(precision="fp32"), Recipe(precision="int8", **BLOCKS), Recipe(precision="int4", **BLOCKS)
@@ -75,6 +76,16 @@ def test_threads_are_as_many_as_asked(built: Do, tiny_llama: Path) -> None:
         for n in (1, 4)
     ]
     assert counts[1] - counts[0] == 3
+
+
+def test_options_of_the_provider_that_a_model_was_built_for_are_known(do: Do, tiny_llama: Path) -> None:
+    for provider in ("cpu", "cuda", "dml", "NvTensorRtRtx", "webgpu"):
+        precision = "fp32" if provider == "cpu" else "fp16"
+        recipe = INT4 if provider == "webgpu" else Recipe(precision=precision)
+        folder, _ = do(BuildJob(source="s", recipe=recipe, provider=provider, source_dir=tiny_llama))
+        name = PROVIDERS[provider].genai_name
+        assert timing.built_for(folder) == ([name] if name else [])
+    timing.load(do(BuildJob(source="s", recipe=INT4, provider="cuda", source_dir=tiny_llama))[0], "cpu", None)
 
 
 def test_what_does_not_load_or_run_is_unsupported(built: Do, tiny_llama: Path, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""What a running sweep says on stderr."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from autotune.candidate import Candidate, Recipe
+from autotune.present.progress import Progress, duration
+from autotune.search.strategy import drawn
+from autotune.space import Choice, Space
+from autotune.store.results import Row
+from autotune.sweep import Sweep, parse_sweep
+
+SPACE = Space({"r": Choice((8,))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
+PAIR = SPACE.candidate({}, Recipe(precision="int4", algorithm="default", block_size=32))
+ROW: Row = {
+    "candidate": PAIR.id, "trial": 3, "status": "ok", "error": None, "accuracy": 0.9, "accuracy_low": 0.85,
+    "accuracy_high": 0.93, "itl_ms_p50": 8.04, "size_mb": 90.25, **PAIR.columns(),
+}  # fmt: skip
+
+
+def sweep_of(**budget: Any) -> Sweep:
+    document = {
+        "model": "smollm2-135m-instruct",
+        "data": {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}"},
+        "space": {"lora": {"r": {"choice": [4, 8]}}, "build": [{"precision": "int4"}]},
+        "budget": budget or {"trials": 40},
+    }
+    return parse_sweep(document)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.4, "0 s"), (59.6, "60 s"), (99.4, "99 s"), (100, "2 min"), (3600, "60 min"), (5939, "99 min"),
+     (6000, "1 h 40 min"), (7199, "2 h 00 min"), (100_000, "27 h 47 min")],
+)  # fmt: skip
+def test_durations_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_plain_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(sweep_of()) as progress:
+        progress.note("data: [bold]as it is[/bold]")
+        progress.stage(0, Candidate(), "score")
+        progress.stage(3, PAIR, "finetune")
+        progress.row(ROW, ROW)
+        progress.row(ROW | {"status": "failed", "error": "build: no such [operator]", "trial": 4}, ROW)
+        progress.stage(0, PAIR, "score on test, winner")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "data: [bold]as it is[/bold]",
+        "[-] scoring the untouched model",
+        "[3/40] fine-tuning r8 a16 lr 0.001 all-linear | int4 b32",
+        "[3/40] r8 a16 lr 0.001 all-linear | int4 b32: accuracy 0.900 [0.850, 0.930], itl_ms_p50 8.04 ms/token, "
+        "size_mb 90.2 MB",
+        "[4/40] r8 a16 lr 0.001 all-linear | int4 b32: failed: build: no such [operator]",
+        "[-] scoring on test, winner r8 a16 lr 0.001 all-linear | int4 b32",
+    ]
+    assert "\x1b" not in err
+
+
+def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with Progress(sweep_of()) as progress:
+        assert progress.live is not None
+        progress.stage(3, PAIR, "build")
+        progress.row(ROW, ROW)
+        line = progress._line().plain
+    assert "[3/40] building r8 a16 lr 0.001 all-linear | int4 b32 (0 s)" in line
+    assert f"best {PAIR.id[:8]} (accuracy 0.900 [0.850, 0.930])" in line
+    assert "about" in line
+    assert "accuracy 0.900" in capsys.readouterr().err
+
+
+def test_the_best_stays_while_others_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(sweep_of()) as progress:
+        assert "best none yet" in progress._line().plain
+        progress.row(ROW, ROW)
+        progress.row(ROW | {"status": "timeout", "error": "too slow"}, None)
+        assert PAIR.id[:8] in progress._line().plain
+
+
+def test_what_is_left_is_known_from_the_pace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(sweep_of(trials=10), done=4, spent_s=400.0)
+    assert progress.left() is None
+    now[0] += 50
+    progress.row(ROW | {"trial": 0}, None)  # the base is no trial
+    assert progress.left() is None
+    now[0] += 50
+    progress.row(ROW, None)
+    assert progress.left() == 100 * 5
+    now[0] += 100
+    progress.row(ROW, None)
+    assert progress.left() == 100 * 4
+
+
+def test_hours_spent_earlier_are_not_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(sweep_of(hours=1.0), spent_s=600.0)
+    assert progress.left() == 3000
+    now[0] += 1000
+    assert progress.left() == 2000
+    both = Progress(sweep_of(hours=1.0, trials=2), done=2, spent_s=600.0)
+    both.row(ROW, None)
+    assert both.left() == 0.0
+    now[0] += 10_000
+    assert progress.left() == 0.0
+
+
+def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    import random
+
+    with Progress(sweep_of()) as progress:
+        for recipe in (None, Recipe(precision="fp32")):
+            candidate = drawn(Space(SPACE.lora, (recipe,) if recipe else (), (), SPACE.defaults), random.Random(0))
+            for status in ("ok", "over_limit", "lost"):
+                row: Row = {"candidate": candidate.id, "trial": 1, "status": status, "error": "why", **candidate.columns()}
+                progress.row(row, None)
+    assert len(capsys.readouterr().err.splitlines()) == 6

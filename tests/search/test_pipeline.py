@@ -1,0 +1,220 @@
+"""One candidate through the stages: which run, with what, in which order, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeStages, inputs_in, make_sweep
+
+from autotune.candidate import Candidate, Recipe
+from autotune.errors import StageError
+from autotune.metrics import METRICS
+from autotune.search.limits import Limit, parse_limit
+from autotune.search.pipeline import Pipeline, base_candidate
+from autotune.space import Choice, Space
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.store.cache import Stored
+
+SPACE = Space({"r": Choice((8, 16))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
+INT8, INT4 = Recipe(precision="int8"), Recipe(precision="int4")
+
+
+def candidate(r: int = 8, recipe: Recipe | None = INT8) -> Candidate:
+    return SPACE.candidate({"r": r}, recipe)
+
+
+def make(tmp_path: Path, stages: FakeStages | None = None, **keys: Any) -> tuple[Pipeline, FakeStages]:
+    stages = stages or FakeStages(tmp_path / "cache")
+    return Pipeline(make_sweep(**keys), inputs_in(tmp_path, test=True), stages), stages
+
+
+def limits(*texts: str) -> list[Limit]:
+    return [parse_limit(text, METRICS) for text in texts]
+
+
+def test_stages_come_in_the_order_of_their_cost(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    said: list[str] = []
+    done = pipeline.measure(candidate(), on_stage=said.append)
+    assert said == [job.stage for job in stages.jobs] == ["finetune", "merge", "build", "time", "score"]
+    assert (done.status, done.error, done.seconds) == ("ok", "", 10.0)
+    assert done.cells["accuracy"] == 0.74
+    assert done.cells["size_mb"] == pytest.approx(267 + 1 / 3)
+    assert done.cells["itl_ms_p50"] == pytest.approx(14.02)
+    assert done.outcomes is not None
+    assert len(done.curve) == 2
+
+
+def test_jobs_say_what_decides(tmp_path: Path) -> None:
+    target = {"provider": "cpu", "threads": 3, "workload": {"prompt_tokens": 7, "new_tokens": 5, "batch": 2}}
+    pipeline, stages = make(tmp_path, target=target, seed=5, train={"time_limit_s": 77, "max_length": 99})
+    pipeline.measure(candidate())
+    train, merge, build, timing, score = stages.jobs
+    assert isinstance(train, FinetuneJob)
+    assert (train.base, train.data, train.seed, train.time_limit_s) == ("base digest", "train digest", 5, 77)
+    assert isinstance(merge, MergeJob)
+    assert (merge.adapter, merge.base) == (train.key, "base digest")
+    assert merge.adapter_dir == tmp_path / "cache" / "finetune" / train.key[:12]
+    assert isinstance(build, BuildJob)
+    assert (build.source, build.recipe, build.provider) == (merge.key, INT8, "cpu")
+    assert build.source_dir == tmp_path / "cache" / "merge" / merge.key[:12]
+    assert isinstance(timing, TimeJob)
+    assert (timing.graph, timing.threads, timing.machine) == (f"graph of {INT8}", 3, "machine digest")
+    assert (timing.prompt_tokens, timing.new_tokens, timing.batch, timing.processes) == (7, 5, 2, 5)
+    assert isinstance(score, ScoreJob)
+    assert (score.source, score.data, score.metric, score.max_length) == (build.key, "validation digest", "choice", 99)
+    assert (score.labels, score.threads, score.provider) == ((" fear", " joy"), 3, "cpu")
+
+
+def test_the_untouched_model_is_neither_trained_nor_merged(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    done = pipeline.measure(Candidate(recipe=INT4))
+    assert [job.stage for job in stages.jobs] == ["build", "time", "score"]
+    build = stages.jobs[0]
+    assert isinstance(build, BuildJob)
+    assert (build.source, build.source_dir) == ("base digest", tmp_path / "base")
+    assert done.adapter is None
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_without_a_recipe_pytorch_scores(tmp_path: Path, lora: bool) -> None:
+    pipeline, stages = make(tmp_path)
+    done = pipeline.measure(candidate(recipe=None) if lora else Candidate())
+    assert [job.stage for job in stages.jobs] == ["finetune", "score"] if lora else ["score"]
+    score = stages.jobs[-1]
+    assert isinstance(score, ScoreJob)
+    assert (score.provider, score.device, score.model_dir) == (None, "cpu", tmp_path / "base")
+    assert score.source == (stages.jobs[0].key if lora else "base digest")
+    assert (score.adapter_dir is not None) == lora
+    assert "size_mb" not in done.cells
+
+
+def test_a_build_that_is_there_needs_no_merge(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    pipeline.measure(candidate())
+    pipeline.tidy()
+    before = len(stages.jobs)
+    said: list[str] = []
+    done = pipeline.measure(candidate(), on_stage=said.append)
+    assert stages.jobs[before:] == []
+    assert said == ["finetune", "build", "time", "score"]
+    assert (done.cells["cached"], done.seconds) == ("train+build+time+score", 0.0)
+    assert not any(name.startswith("cost_") for name in done.cells)
+
+
+def test_a_build_that_was_found_is_not_asked_for_again(tmp_path: Path) -> None:
+    """Were it evicted in between, it would be built from the base model, under the adapter's key."""
+
+    class Evicting(FakeStages):
+        def find(self, job: Job) -> Stored | None:
+            found = super().find(job)
+            if isinstance(job, BuildJob):
+                self.done.pop(job.key, None)
+            return found
+
+    pipeline, stages = make(tmp_path, Evicting(tmp_path / "cache"))
+    pipeline.measure(candidate())
+    before = len(stages.jobs)
+    assert pipeline.measure(candidate()).status == "ok"
+    assert [job.stage for job in stages.jobs[before:]] in ([], ["merge", "build"])
+
+
+def test_a_merged_model_serves_the_recipes_that_follow(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    for r, recipe in ((8, INT8), (8, INT4), (16, INT8)):
+        pipeline.measure(candidate(r, recipe))
+        assert len(stages.held) == 1
+    assert stages.ran["merge"] == 2
+    pipeline.tidy()
+    assert stages.held == set()
+    assert not any(stored.path.parent.name == "merge" for stored in stages.done.values())
+
+
+@pytest.mark.parametrize("stage", ["finetune", "merge", "build", "time", "score"])
+def test_a_failure_is_a_status_and_its_time_is_booked(tmp_path: Path, stage: str) -> None:
+    def trouble(job: Job) -> None:
+        if job.stage == stage:
+            raise StageError("timeout", "too slow")
+
+    pipeline, stages = make(tmp_path, FakeStages(tmp_path / "cache", trouble))
+    done = pipeline.measure(candidate())
+    assert (done.status, done.error, done.outcomes) == ("timeout", "too slow", None)
+    cost = done.cells["cost_train_s" if stage == "finetune" else f"cost_{stage}_s"]
+    assert isinstance(cost, float)
+    assert done.seconds == pytest.approx(2.0 * stages.ran.total() + cost)
+    assert "accuracy" not in done.cells
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_known_number_ends_it_before_anything_runs(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    known = {"size_mb": 267.3, "itl_ms_p50": 14.0}
+    done = pipeline.measure(candidate(), limits=limits("size_mb <= 100"), known=known)
+    assert (done.status, stages.jobs) == ("over_limit", [])
+    assert done.cells == known
+    assert done.error == "size_mb <= 100 cannot be kept: size_mb is 267.3"
+    kept = pipeline.measure(candidate(), limits=limits("size_mb <= 300"), known=known)
+    assert kept.status == "ok"
+
+
+def test_limits_end_it_after_the_build_and_after_the_timing(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    done = pipeline.measure(candidate(), limits=limits("size_mb <= 100"))
+    assert (done.status, [job.stage for job in stages.jobs]) == ("over_limit", ["finetune", "merge", "build"])
+    assert done.build is not None
+    done = pipeline.measure(candidate(), limits=limits("decode_tps >= 1000"))
+    assert (done.status, stages.ran["time"], stages.ran["score"]) == ("over_limit", 1, 0)
+    assert done.cells["itl_ms_p50"] == pytest.approx(14.02)
+
+
+def test_scores_and_unknown_numbers_end_nothing(tmp_path: Path) -> None:
+    pipeline, _ = make(tmp_path)
+    assert pipeline.measure(candidate(), limits=limits("accuracy >= 0.99")).status == "ok"
+    relative = limits("size_mb <= base * 0.1")
+    assert pipeline.measure(candidate(), limits=relative, base={}).status == "ok"
+    assert pipeline.measure(candidate(), limits=relative, base={"size_mb": 540.0}).status == "over_limit"
+
+
+# --- scores that are no numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nll", [[math.nan, 1.0], [math.inf, 1.0], [1e6, 1e6]])
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, nll: list[float], lora: bool) -> None:
+    class Gibberish(FakeStages):
+        def _do(self, job: Job, out: Path) -> dict[str, Any]:
+            if not isinstance(job, ScoreJob):
+                return super()._do(job, out)
+            outcomes = {"ids": ["a", "b"], "nll": nll, "tokens": [1, 1]}
+            (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
+            return {}
+
+    data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}", "metric": "perplexity"}
+    pipeline, _ = make(tmp_path, Gibberish(tmp_path / "cache"), data=data)
+    done = pipeline.measure(candidate() if lora else Candidate(recipe=INT8))
+    assert done.status == ("diverged" if lora else "failed")
+    assert done.error == "score: perplexity is inf"
+    assert done.outcomes is None
+    assert "perplexity" not in done.cells
+
+
+def test_labels_are_part_of_a_score_only_where_they_mean_something(tmp_path: Path) -> None:
+    for metric, labels in (("choice", 2), ("f1", 2), ("exact_match", 0), ("perplexity", 0)):
+        data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}", "metric": metric}
+        pipeline, _ = make(tmp_path, data=data)
+        assert len(pipeline.score_job(candidate(), "validation", None, None).labels) == labels
+
+
+def test_the_base_is_the_most_exact_build_of_its_provider() -> None:
+    assert base_candidate(make_sweep()) == Candidate(recipe=Recipe(precision="fp32"))
+    assert base_candidate(make_sweep(build=None)) == Candidate()
+    dml = make_sweep(build=[{"precision": "int4"}], target={"provider": "dml"})
+    assert base_candidate(dml) == Candidate(recipe=Recipe(precision="fp16"))
+    webgpu = make_sweep(build=[{"precision": "int4"}], target={"provider": "webgpu"})
+    assert base_candidate(webgpu).recipe is not None

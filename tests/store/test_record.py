@@ -1,0 +1,295 @@
+"""A sweep's folder: held by one process, never mixed with another sweep, and whole at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.errors import UsageError
+from autotune.store.record import Record, read_results, read_running, read_sweep, write_aside
+from autotune.store.results import CURVES, FINALISTS, Row, Table, read_table
+from autotune.sweep import Sweep, parse_sweep
+
+DOCUMENT: dict[str, Any] = {
+    "name": "fake",
+    "model": "smollm2-135m-instruct",
+    "data": {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "{text}", "completion": " {tone}"},
+    "space": {"lora": {"r": {"choice": [4, 8]}, "steps": 10}, "build": [{"precision": "int8"}]},
+    "strategy": "random",
+    "budget": {"trials": 6},
+}
+ROW: Row = {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok", "accuracy": 0.5}
+
+
+def sweep_of(**keys: Any) -> Sweep:
+    return parse_sweep(DOCUMENT | keys)
+
+
+# --- one process -----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from autotune.store.record import Record
+from autotune.sweep import parse_sweep
+with Record(Path({str(tmp_path)!r}), parse_sweep({DOCUMENT!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        with pytest.raises(UsageError, match=f"another process is at work in this folder: process {process.pid} on "):
+            Record(tmp_path, sweep_of())
+        assert read_running(tmp_path) is not None
+        process.kill()  # no farewell: the lock goes with the process, its note stays
+    assert read_running(tmp_path) is not None
+    with Record(tmp_path, sweep_of()):
+        running = read_running(tmp_path)
+        assert running is not None
+        assert running["pid"] == os.getpid()
+    assert read_running(tmp_path) is None
+
+
+def test_a_refused_sweep_leaves_the_folder_free(tmp_path: Path) -> None:
+    with Record(tmp_path, sweep_of()):
+        pass
+    with pytest.raises(UsageError, match="seed differs"):
+        Record(tmp_path, sweep_of(seed=1))
+    with Record(tmp_path, sweep_of()):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Record(file / "results", sweep_of())
+
+    def held(self: Table, text: str) -> None:
+        raise PermissionError(13, "in use by another program", str(self.file))
+
+    folder = tmp_path / "results"
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "_append", held)
+        with pytest.raises(UsageError, match=r"results\.csv: the results folder cannot be written .in use"):
+            Record(folder, sweep_of())
+    with Record(folder, sweep_of()):
+        pass
+
+
+# --- one sweep -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", "another/model"),
+        ("data", DOCUMENT["data"] | {"train": "other.jsonl"}),
+        ("data", DOCUMENT["data"] | {"completion": " {label}"}),
+        ("target", {"provider": "cpu", "threads": 2}),
+        ("objectives", {"size_mb": "minimize"}),
+        ("seed", 7),
+    ],
+)
+def test_another_sweep_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    with Record(tmp_path, sweep_of()):
+        pass
+    with pytest.raises(UsageError, match=f"{key} differs") as error:
+        Record(tmp_path, sweep_of(**{key: value}))
+    assert "give the new sweep another --out" in str(error.value)
+    assert read_sweep(tmp_path) == json.loads(json.dumps(sweep_of().resolved()))
+
+
+def test_all_differences_are_said_at_once(tmp_path: Path) -> None:
+    with Record(tmp_path, sweep_of()):
+        pass
+    with pytest.raises(UsageError) as error:
+        Record(tmp_path, sweep_of(seed=7, model="another/model"))
+    assert [problem.key for problem in error.value.problems] == ["model", "seed"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"limits": ["size_mb <= 100"]},
+        {"budget": {"trials": 60, "hours": 2}},
+        {"strategy": "tpe"},
+        {"space": {"lora": {"r": {"choice": [4, 8, 16]}, "steps": 20}, "build": [{"precision": "int4"}]}},
+        {"train": {"time_limit_s": 60}},
+    ],
+)
+def test_what_may_change_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
+    with Record(tmp_path, sweep_of()) as record:
+        record.results.append(ROW)
+    with Record(tmp_path, sweep_of(**change)) as record:
+        assert len(record.results.rows) == 1
+    assert read_sweep(tmp_path) == json.loads(json.dumps(sweep_of(**change).resolved()))
+
+
+def test_lesson_4_other_content_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    digests = {"model": "m", "train": "t", "validation": "v"}
+    with Record(tmp_path, sweep_of()) as record:
+        record.check_inputs(digests)
+        record.check_inputs(digests | {"train": "edited"})  # no row yet: nothing to mix up
+        record.check_inputs(digests)
+        record.results.append(ROW)
+        record.check_inputs(digests)
+        with pytest.raises(UsageError, match="the content of train and validation has changed"):
+            record.check_inputs(digests | {"train": "edited", "validation": "edited"})
+    with Record(tmp_path, sweep_of()) as record:
+        with pytest.raises(UsageError, match="the content of model has changed"):
+            record.check_inputs(digests | {"model": "edited"})
+        (tmp_path / "inputs.json").write_text("damaged", encoding="utf-8")
+        record.check_inputs(digests)
+
+
+@pytest.mark.parametrize("content", ["", "just text", "[1, 2]", "{name: [", "\x00"])
+def test_a_damaged_sweep_file_is_a_usage_error_or_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(content, encoding="utf-8")
+    try:
+        with Record(tmp_path, sweep_of()):
+            assert read_sweep(tmp_path) is not None
+    except UsageError as error:
+        assert "sweep.yaml" in str(error)  # noqa: PT017 - one of two right outcomes
+
+
+# --- what it keeps ---------------------------------------------------------------------------------------------------
+
+
+def test_outcomes_stand_beside_their_items(tmp_path: Path) -> None:
+    with Record(tmp_path, sweep_of()) as record:
+        for name in ("a", "b"):
+            record.keep_outcomes(name, "validation", "choice", {"ids": ["1", "2"], "predicted": [0, 1], "gold": [0, 0]})
+        record.keep_outcomes("a", "test", "choice", {"ids": ["3"], "predicted": [0], "gold": [0]})
+    folder = tmp_path / "outcomes"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "a.json", "a.test.json", "b.json", "items.test.json", "items.validation.json",
+    ]  # fmt: skip
+    kept = json.loads((folder / "a.json").read_text(encoding="utf-8"))
+    assert kept == {"metric": "choice", "split": "validation", "predicted": [0, 1], "gold": [0, 0]}
+
+
+def test_a_curve_is_kept_once_over_resumes(tmp_path: Path) -> None:
+    curve = [[1, 1.5, 1e-3], [2, 1.25, 5e-4]]
+    for _ in range(2):
+        with Record(tmp_path, sweep_of()) as record:
+            record.keep_curve("adapter", curve)
+            record.keep_curve("adapter", curve)
+            assert record.curves.rows == []
+    rows = read_table(tmp_path / "curves.csv", CURVES)
+    assert [(row["adapter"], row["step"], row["train_loss"], row["learning_rate"]) for row in rows] == [
+        ("adapter", 1, 1.5, 1e-3), ("adapter", 2, 1.25, 5e-4),
+    ]  # fmt: skip
+
+
+def test_finalists_are_written_anew(tmp_path: Path) -> None:
+    with Record(tmp_path, sweep_of()) as record:
+        for count in (2, 1):
+            record.write_finalists([{"role": "winner", "candidate": f"{n}", "split": "test"} for n in range(count)])
+    assert len(read_table(tmp_path / "finalists.csv", FINALISTS)) == 1
+
+
+def model_in(folder: Path, content: str) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("model.onnx", "manifest.json", "optimizer.safetensors", "state.json"):
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def test_best_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Record(tmp_path / "out", sweep_of()) as record:
+        best = record.folder / "best"
+        record.keep_best({"onnx": model_in(tmp_path / "1", "one"), "adapter": model_in(tmp_path / "2", "two")}, {"n": 1})
+        assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*.*")) == [
+            "adapter/model.onnx", "candidate.json", "onnx/model.onnx",
+        ]  # fmt: skip
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.copytree", full)
+            with pytest.raises(OSError, match="No space"):
+                record.keep_best({"onnx": model_in(tmp_path / "3", "three")}, {"n": 2})
+        assert (best / "onnx" / "model.onnx").read_text(encoding="utf-8") == "one"
+        record.keep_best({"onnx": model_in(tmp_path / "4", "four")}, {"n": 3})
+        assert (best / "onnx" / "model.onnx").read_text(encoding="utf-8") == "four"
+        assert json.loads((best / "candidate.json").read_text(encoding="utf-8")) == {"n": 3}
+        assert not (best / "adapter").exists()
+        assert [p.name for p in record.folder.glob(".best*")] == []
+
+
+def test_a_kill_while_best_is_replaced_loses_nothing_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Record(tmp_path / "out", sweep_of()) as record:
+        record.keep_best({"onnx": model_in(tmp_path / "1", "one")}, {})
+        rename = Path.rename
+
+        def killed(self: Path, target: Path) -> Path:
+            if self.name == ".best.new":
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            with pytest.raises(KeyboardInterrupt):
+                record.keep_best({"onnx": model_in(tmp_path / "2", "two")}, {})
+        record.keep_best({"onnx": model_in(tmp_path / "3", "three")}, {})
+        assert (record.folder / "best" / "onnx" / "model.onnx").read_text(encoding="utf-8") == "three"
+        assert [p.name for p in record.folder.glob(".best*")] == []
+
+
+def test_a_file_written_aside_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file.json"
+    write_aside(file, "old")
+
+    def half(self: Path, text: str, **_: Any) -> int:
+        with self.open("w", encoding="utf-8") as stream:
+            stream.write(text[:2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(OSError, match="No space"):
+            write_aside(file, "new text")
+    assert file.read_text(encoding="utf-8") == "old"
+    write_aside(file, "new text")
+    assert file.read_text(encoding="utf-8") == "new text"
+
+
+# --- what it gives back ----------------------------------------------------------------------------------------------
+
+
+def test_the_last_attempt_counts_and_the_untouched_model_stays(tmp_path: Path) -> None:
+    with Record(tmp_path, sweep_of()) as record:
+        base: Row = {"candidate": "base", "trial": 0, "attempt": 1, "kind": "base", "status": "ok"}
+        for row in (base, ROW | {"status": "lost"}, ROW | {"attempt": 2}, base | {"trial": 2, "attempt": 2}):
+            record.results.append(row)
+    rows = read_results(tmp_path)
+    assert rows == read_results(tmp_path / "results.csv")
+    assert [(row["candidate"], row["trial"], row["attempt"], row["status"]) for row in rows] == [
+        ("base", 0, 1, "ok"), ("a", 1, 2, "ok"), ("base", 2, 2, "ok"),
+    ]  # fmt: skip
+
+
+def test_no_results_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no results here"):
+        read_results(tmp_path)
+    with pytest.raises(UsageError, match="no such file"):
+        read_results(tmp_path / "nothing.csv")
+    assert read_sweep(tmp_path) is None
+    assert read_running(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3"])
+def test_a_damaged_note_of_a_running_sweep_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "running.json").write_text(content, encoding="utf-8")
+    assert read_running(tmp_path) is None

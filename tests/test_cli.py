@@ -1,0 +1,511 @@
+"""The command line: what goes to stdout, what to stderr, and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from bad_inputs import SWEEP, write_demo
+
+from autotune import __version__
+from autotune.cli import main, parser
+from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
+from autotune.present import plan as plan_module
+from autotune.stages.jobs import BuildJob
+from autotune.store.cache import Cache, default_root
+from autotune.store.record import Record
+from autotune.store.results import COLUMNS, Row, read_table
+from autotune.sweep import Sweep, load_sweep
+
+RECIPE = {"build_precision": "int4", "build_block_size": 32, "build_accuracy_level": 4, "build_symmetric": True}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the demo sweep, a cache of its own, and the handler of SIGTERM as it was."""
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    write_demo(folder)
+    monkeypatch.chdir(folder)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield folder
+    signal.signal(signal.SIGTERM, handler)
+
+
+def row(name: str, trial: int, accuracy: float | None, size: float, **more: Any) -> Row:
+    """Return a row of results: fully measured, unless something else is said."""
+    cells: Row = {"candidate": name, "trial": trial, "attempt": 1, "kind": "pair" if trial else "base", "status": "ok",
+                  "accuracy": accuracy, "itl_ms_p50": 5.0, "size_mb": size, **(RECIPE if trial else {})}  # fmt: skip
+    if accuracy is not None:
+        cells |= {"accuracy_n": 100, "accuracy_low": max(0, accuracy - 0.1), "accuracy_high": min(1, accuracy + 0.1)}
+    return cells | more
+
+
+def results(*rows: Row, **changes: str) -> tuple[Path, Sweep]:
+    """Write the results folder of the demo sweep; return it and the sweep."""
+    sweep = load_sweep("sweep.yaml", [f"{key}={value}" for key, value in changes.items()])
+    folder = Path("results") / "demo"
+    with Record(folder, sweep) as record:
+        for cells in rows:
+            record.results.append(cells)
+    return folder, sweep
+
+
+THREE = (row("base", 0, 0.3, 500.0), row("good", 1, 0.9, 90.0), row("small", 2, 0.5, 50.0))
+
+
+# --- The command itself --------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for word in ("run", "plan", "status", "select", "bench", "doctor", "130 interrupted", "3 this machine"):
+        assert word in said
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "select", "bench", "doctor"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: autotune {command}" in capsys.readouterr().out
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    commands = next(action for action in parser()._actions if action.dest == "command")
+    for name, command in commands.choices.items():  # type: ignore[union-attr]
+        for action in command._actions:
+            assert action.help, f"{name} {action.dest}"
+
+
+def test_version_and_module(here: Path) -> None:
+    command = [sys.executable, "-m", "autotune", "--version"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stdout) == (0, f"autotune {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            UsageError(Problem("is wrong", "a.b", "f.yaml", 3, "x", "mend it")),
+            2,
+            "f.yaml:3: a.b: is wrong, got 'x'; mend",
+        ),
+        (UsageError([Problem("one"), Problem("two")]), 2, "autotune: 2 problems:\n  one\n  two\n"),
+        (MachineError("no room"), 3, "autotune: no room\n"),
+        (StageError("failed", "of one candidate"), 1, "autotune: of one candidate\n"),
+        (KeyboardInterrupt(), 130, "run the same command again to go on"),
+    ],
+)
+def test_an_error_is_one_message_and_an_exit_code(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("autotune.run.run_command", fail)
+    assert main(["run", "sweep.yaml"]) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+
+
+def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("autotune.run.run_command", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "sweep.yaml"])
+
+
+def test_run_gets_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("autotune.run.run_command", lambda *arguments: given.extend(arguments) or Exit.NO_FEASIBLE)
+    options = ["--out", "there", "--trials", "3", "--hours", "0.5", "--set", "seed=1", "--set", "limits=[]"]
+    assert main(["run", "sweep.yaml", *options]) == 4
+    assert given == ["sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5]
+    given.clear()
+    main(["run", "sweep.yaml"])
+    assert given == ["sweep.yaml", None, [], None, None]
+
+
+def test_a_termination_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("autotune.run.run_command", stop)
+    assert main(["run", "sweep.yaml"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
+    code = (
+        "import sys; from autotune import cli; cli._plan = lambda _: [cli._say('x' * 100) for _ in range(9999)] and 0; "
+    )
+    command = [sys.executable, "-c", code + "sys.exit(cli.main(['plan', 'sweep.yaml']))"]
+    child = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.readline()
+    child.stdout.close()
+    errors = child.stderr.read().decode()
+    child.stderr.close()
+    assert (child.wait(60), errors) == (0, "")
+
+
+# --- Errors as values ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (Problem("must be"), "must be"),
+        (Problem("must be", "a"), "a: must be"),
+        (Problem("must be", "a", "f"), "f: a: must be"),
+        (Problem("must be", "a", "f", 3), "f:3: a: must be"),
+        (Problem("must be", "a", "", 3), "a: must be"),
+        (Problem("must be", value=0), "must be, got 0"),
+        (Problem("must be", value="x" * 100), "must be, got '" + "x" * 76 + "..."),
+        (Problem("must be", remedy="do it"), "must be; do it"),
+    ],
+)
+def test_a_problem_in_words(problem: Problem, text: str) -> None:
+    assert str(problem) == text
+
+
+def test_the_nearest_name_is_meant() -> None:
+    known = ["alpha", "beta", "size_mb"]
+    assert did_you_mean("alfa", known) == "did you mean 'alpha'?"
+    assert did_you_mean("size", known) == "did you mean 'size_mb'?"
+    assert did_you_mean("gpu", known) == "use one of: alpha, beta, size_mb"
+    assert did_you_mean("x", []) == "remove it"
+
+
+def test_errors_have_their_exit_codes() -> None:
+    assert issubclass(UsageError, AutotuneError)
+    assert (UsageError(()).exit_code, MachineError("x").exit_code, AutotuneError("x").exit_code) == (2, 3, 1)
+    assert {code.name: int(code) for code in Exit} == {
+        "OK": 0, "BUG": 1, "USAGE": 2, "MACHINE": 3, "NO_FEASIBLE": 4, "NO_RESULT": 5, "INTERRUPTED": 130,
+    }  # fmt: skip
+
+
+# --- plan ----------------------------------------------------------------------------------------------------------
+
+
+def planned(capsys: pytest.CaptureFixture[str], *sets: str) -> dict[str, Any]:
+    options = [word for change in sets for word in ("--set", change)]
+    assert main(["plan", "sweep.yaml", "--json", *options]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    plan: dict[str, Any] = json.loads(captured.out)
+    return plan
+
+
+def test_a_plan_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(capsys, "space.lora.learning_rate={choice: [1e-3, 2e-3, 4e-3]}", "budget.trials=99")
+    assert (plan["candidates"], plan["trials"], plan["trainings_at_most"], plan["builds_at_most"]) == (6, 6, 3, 7)
+    assert plan["timings_at_most"] == 3, "two recipes, and the untouched model at fp32"
+    assert plan["recipes"] == ["int8 default block_size=32 accuracy_level=4 symmetric=True",
+                               "int4 default block_size=32 accuracy_level=4 symmetric=True"]  # fmt: skip
+    assert plan["data"] == {"train": 8, "validation": 4, "test": 0, "labels": [" fear", " joy"], "left_out": []}
+    assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
+    assert plan["estimate"]["measured_here"] == []
+    assert plan["disk"]["free_mb"] > 0
+    assert plan["notes"] == []
+
+
+def test_a_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with (Path("train.csv")).open("a", encoding="utf-8") as stream:
+        stream.write("phrase number 0,joy\n,joy\n")
+    change = "space.build=[{precision: int4, algorithm: k_quant, block_size: [32, 64]}]"
+    assert main(["plan", "sweep.yaml", "--set", change]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "demo: model on cpu, strategy tpe",
+        "candidates: without end (a parameter is a range); trials: 4",
+        "at most 4 trainings, 5 builds, 2 timings",
+        "recipes (1):",
+    ]
+    assert "left out (1), cannot run here:" in lines
+    assert any("64 in blocks of 64 gives 1" in line for line in lines)
+    assert "data: 8 train, 4 validation, 0 test; 2 labels" in lines
+    assert "  1 rows of train left out: duplicate" in lines
+    assert "  1 rows of train left out: empty value" in lines
+    assert any(line.startswith("time: about ") and "nothing measured here yet" in line for line in lines)
+
+
+def test_a_plan_of_adapters_or_of_recipes_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    adapters = planned(capsys, "space={lora: {r: {choice: [4, 8]}}}", "objectives={accuracy: maximize}", "limits=[]")
+    assert (adapters["candidates"], adapters["builds_at_most"], adapters["recipes"]) == (2, 0, [])
+    assert adapters["estimate"]["seconds"]["build"] == 0
+    recipes = planned(capsys, "space={build: [{precision: [int8, fp32]}]}")
+    assert (recipes["candidates"], recipes["trainings_at_most"]) == (2, 0)
+    assert recipes["estimate"]["seconds"]["train"] == 0
+    assert recipes["timings_at_most"] == 2
+
+
+def test_a_plan_never_takes_longer_than_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    short = planned(capsys, "budget={hours: 0.001}")
+    assert (short["estimate"]["total_s"], short["trials"], short["ends_by"]) == (4, 1, "hours")
+    night = planned(capsys, "budget={hours: 8}")
+    assert 1 < night["trials"] < 10_000
+    assert 0.95 * 8 * 3600 < night["estimate"]["total_s"] <= 8 * 3600
+    both = planned(capsys, "budget={hours: 8, trials: 3}")
+    assert (both["trials"], both["ends_by"]) == (3, "trials")
+    finite = planned(capsys, "budget={hours: 8}", "space.lora.learning_rate=1e-3")
+    assert (finite["trials"], finite["ends_by"]) == (2, "space")
+    assert main(["plan", "sweep.yaml", "--set", "budget={hours: 8}"]) == 0
+    assert f"trials: about {night['trials']}, what fits into 8 h 00 min" in capsys.readouterr().out
+    assert main(["plan", "sweep.yaml", "--set", "budget={hours: 8}", "--set", "model=a/b"]) == 0
+    assert "trials: what fits into 8 h 00 min" in capsys.readouterr().out
+
+
+def test_a_plan_of_a_huge_grid_is_made_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    values = ", ".join(str(n / 1000) for n in range(1, 101))
+    many = [
+        f"space.lora.{name}={{choice: [{values}]}}" for name in ("learning_rate", "dropout", "warmup", "weight_decay")
+    ]
+    plan = planned(capsys, *many, "strategy=grid", "budget={}")
+    assert (plan["candidates"], plan["trials"]) == (2 * 10**8, 10_000)
+
+
+def test_a_plan_learns_from_what_was_measured_here(capsys: pytest.CaptureFixture[str]) -> None:
+    cache = Cache(default_root())
+    sweep = load_sweep("sweep.yaml")
+    for number, recipe in enumerate(sweep.space.recipes):
+        job = BuildJob(source="s", recipe=recipe, provider="cpu", source_dir=Path())
+
+        def build(out: Path, seconds: float = 1000.0 + number) -> tuple[dict[str, Any], float]:
+            (out / "model.onnx").write_text("x", encoding="utf-8")
+            return {}, seconds
+
+        cache.make(job, build, "model")
+    plan = planned(capsys)
+    assert plan["estimate"]["measured_here"] == ["build"]
+    assert plan["estimate"]["seconds"]["build"] == pytest.approx(5 * 1000.5, abs=1)
+
+
+def test_a_plan_of_a_hub_model_still_checks_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(capsys, "model=models/mine")
+    assert plan["notes"] == [
+        "there is no folder models/mine, so it is fetched from the hub, and its architecture checked then"
+    ]
+    assert plan["data"]["train"] == 8
+    assert "estimate" not in plan
+    assert main(["plan", "sweep.yaml", "--set", "model=models/mine", "--set", "data.train=gone.csv"]) == 2
+
+
+def test_a_plan_with_data_on_the_hub_says_what_it_cannot_check(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(capsys, "data.train=owner/name:train")
+    assert plan["data"] is None
+    assert plan["notes"] == ["data is on the hub: it is checked when it is fetched"]
+    assert plan["estimate"]["total_s"] > 0
+
+
+def test_a_plan_tells_what_the_built_in_model_is(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(capsys, "model=smollm2-135m-instruct")
+    assert "GGUF Q4_1" in plan["notes"][0]
+    assert plan["memory"]["needed_mb"] > 2000
+
+
+def test_a_plan_warns_of_too_little_memory_and_refuses_too_little_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_module, "free_memory_mb", lambda: 10.0)
+    assert any(note.startswith("memory: about ") for note in planned(capsys)["notes"])
+    monkeypatch.setattr(plan_module, "free_disk_mb", lambda _: 0.001)
+    assert main(["plan", "sweep.yaml"]) == 3
+    assert "the disk of the cache has only" in capsys.readouterr().err
+
+
+# --- select --------------------------------------------------------------------------------------------------------
+
+
+def selected(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+    assert main(["select", *arguments, "--json"]) == code
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    document: dict[str, Any] = json.loads(captured.out)
+    return document
+
+
+def test_select_goes_by_the_sweep_and_by_new_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(*THREE)
+    assert selected(capsys, str(folder))["winner"]["candidate"] == "good"
+    assert selected(capsys, str(folder), "--limit", "size_mb<=60")["winner"]["candidate"] == "small"
+    assert selected(capsys, str(folder), "--limit", "accuracy>=base+0.3")["winner"]["candidate"] == "good"
+    preferring = selected(capsys, str(folder), "--prefer", "size_mb")
+    assert preferring["winner"]["candidate"] == "small"
+    assert list(preferring["objectives"]) == ["size_mb", "accuracy"]
+    assert preferring["limits"] == ["size_mb <= 100"]
+    assert set(preferring["front"]) == {"good", "small"}
+    nothing = selected(capsys, str(folder), "--limit", "size_mb<=1", "--limit", "accuracy>=0.8", code=4)
+    assert nothing["winner"] is None
+    assert {near["candidate"] for near in nothing["nearest"]} == {"good", "small"}
+    assert selected(capsys, str(folder / "results.csv"))["paired"] is False
+
+
+def test_select_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(*THREE, row("bad", 3, None, 9.0, status="failed", error="oh"))
+    assert main(["select", str(folder), "--limit", "accuracy>=0.85"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Winner: good (trial 1)  int4 b32\n  accuracy 0.900 [0.800, 1], size_mb 90 MB\n")
+    assert "uncertain, the interval straddles the threshold: accuracy>=0.85" in said
+    assert "compared by unpaired intervals" in said
+    assert "Front of accuracy, size_mb (2 of 4):" in said
+    assert [line.split()[:3] for line in said.splitlines() if line.startswith("*")] == [["*", "good", "1"]]
+    assert "bad" not in said
+    assert main(["select", str(folder), "--limit", "size_mb<=40"]) == 4
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] == "No candidate keeps the limits."
+    assert "small int4 b32: misses 'size_mb<=40' by 10" in said
+
+
+def test_select_without_a_measured_base_says_why_nothing_keeps_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    base = row("base", 0, None, 500.0, status="failed", error="oh", size_mb=None, itl_ms_p50=None)
+    folder, _ = results(base, row("good", 1, 0.9, 90.0), limits='["accuracy >= base"]')
+    assert main(["select", str(folder)]) == 4
+    assert "'accuracy >= base' cannot be judged: the untouched model was not measured" in capsys.readouterr().out
+
+
+def test_select_takes_a_csv_of_few_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "candidate,trial,kind,status,load_s\na,1,pair,ok,3\nb,2,pair,ok,2\nc,3,pair,failed,\n"
+    Path("few.csv").write_text(text, encoding="utf-8")
+    assert selected(capsys, "few.csv")["winner"]["candidate"] == "b"
+    Path("none.csv").write_text(text.splitlines()[0] + "\n", encoding="utf-8")
+    assert main(["select", "none.csv"]) == 5
+    assert "No candidate finished." in capsys.readouterr().out
+
+
+def test_select_with_outcomes_compares_in_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, sweep = results(*THREE)
+    with Record(folder, sweep) as record:
+        for name, right in (("good", 90), ("small", 50)):
+            predicted = [int(n >= right) for n in range(100)]
+            outcomes = {"ids": [str(n) for n in range(100)], "predicted": predicted, "gold": [0] * 100}
+            record.keep_outcomes(name, "validation", "choice", outcomes)
+    document = selected(capsys, str(folder))
+    assert (document["winner"]["candidate"], document["paired"]) == ("good", True)
+    assert document["steps"][0]["method"] == "paired"
+    assert main(["select", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "by accuracy (paired): 1 are worse" in said
+    assert "unpaired" not in said
+
+
+# --- status --------------------------------------------------------------------------------------------------------
+
+
+def status_of(capsys: pytest.CaptureFixture[str], folder: Path) -> dict[str, Any]:
+    assert main(["status", str(folder), "--json"]) == 0
+    status: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return status
+
+
+def test_status_of_a_stopped_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    again = row("good", 1, None, 90.0, status="lost", attempt=1)
+    folder, _ = results(THREE[0], again, THREE[1] | {"attempt": 2}, THREE[2], row("bad", 3, None, 9.0, status="failed"))
+    status = status_of(capsys, folder)
+    assert (status["sweep"], status["state"], status["trials_done"], status["trials_budget"]) == (
+        "demo",
+        "stopped",
+        3,
+        4,
+    )
+    assert status["status_counts"] == {"ok": 2, "failed": 1}
+    assert status["best"]["candidate"] == "good"
+    assert "running" not in status
+    assert main(["status", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("demo: stopped, 3 of 4 trials (2 ok, 1 failed)\nbest so far: int4 b32\n")
+
+
+def test_status_while_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, sweep = results(*THREE)
+    with Record(folder, sweep) as record:
+        record.busy(trial=3, candidate="x", stage="build", since=time.time() - 65)
+        status = status_of(capsys, folder)
+        assert status["state"] == "running"
+        assert status["running"]["pid"] == os.getpid()
+        assert main(["status", str(folder)]) == 0
+        assert f"process {os.getpid()} on {socket.gethostname()}: trial 3, build for 65 s" in capsys.readouterr().out
+    assert status_of(capsys, folder)["state"] == "stopped"
+
+
+def test_status_before_the_base_model_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(limits='["accuracy >= base + 0.2"]')
+    status = status_of(capsys, folder)
+    assert (status["trials_done"], status["best"], status["status_counts"]) == (0, None, {})
+    assert main(["status", str(folder)]) == 0
+    assert "none ended yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"pid": 2**22 + 1, "started": 0.0},
+        {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000},
+        {"started": 1.0},
+        {"pid": "x", "started": 1.0},
+        {"pid": os.getpid()},
+    ],
+)
+def test_a_note_of_a_killed_process_is_not_believed(note: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(*THREE)
+    told = {"host": socket.gethostname(), "stage": "build", **note}
+    (folder / "running.json").write_text(json.dumps(told), encoding="utf-8")
+    assert status_of(capsys, folder)["state"] == "stopped"
+
+
+def test_a_note_of_another_host_is_believed(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(*THREE)
+    note = {"host": "elsewhere", "pid": 1, "started": 1.0, "stage": "build"}
+    (folder / "running.json").write_text(json.dumps(note), encoding="utf-8")
+    assert status_of(capsys, folder)["state"] == "running"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "name: x\n", "name: x\nobjectives: {}\nbudget: {}\n",
+                                  "name: x\nobjectives: {speed: maximize}\nbudget: {}\n", "{", "\0"])  # fmt: skip
+def test_a_folder_with_another_sweep_file_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(*THREE)
+    (folder / "sweep.yaml").write_text(text, encoding="utf-8")
+    assert main(["status", str(folder)]) == 2
+    assert str(folder) in capsys.readouterr().err
+
+
+# --- run, as far as it gets without a stage -------------------------------------------------------------------------
+
+
+def test_run_keeps_the_resolved_sweep_and_plan_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, sweep = results()
+    kept = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
+    assert kept == json.loads(json.dumps(sweep.resolved()))
+    assert main(["plan", str(folder / "sweep.yaml")]) == 0
+    assert "demo: model on cpu" in capsys.readouterr().out
+
+
+def test_what_may_change_between_runs(here: Path) -> None:
+    results(*THREE)
+    (here / "sweep.yaml").write_text(SWEEP.replace("name: demo", "name: other").replace("    steps: 30", "    steps: 9"), encoding="utf-8")  # fmt: skip
+    results(**{"budget.trials": "99", "limits": "[]", "strategy": "random"})
+    with pytest.raises(UsageError, match="seed differs from the sweep"):
+        results(seed="8")
+    assert len(read_table(Path("results/demo/results.csv"), COLUMNS)) == 3

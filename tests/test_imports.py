@@ -1,0 +1,162 @@
+"""Imports go one way, and heavy packages stay in the stages: what people wait for starts at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from bad_inputs import write_demo
+
+import autotune
+from autotune.store.results import COLUMNS, Table
+
+ROOT = Path(autotune.__file__).parent
+HEAVY = {
+    "accelerate", "bitsandbytes", "datasets", "gguf", "huggingface_hub", "onnx", "onnx_ir", "onnxruntime",
+    "onnxruntime_genai", "peft", "safetensors", "tokenizers", "torch", "transformers",
+}  # fmt: skip
+
+# The rooms of CONTRIBUTING.md, from the top down: a module imports from its own room and from those below.
+ROOMS = (
+    ("cli", "__main__"),
+    ("run",),
+    ("present",),
+    ("search",),
+    ("engine",),
+    ("store",),
+    ("stages",),
+    ("sweep",),
+    ("models", "data"),
+    ("space",),
+    ("machine",),
+    ("candidate", "metrics", "providers", "errors"),
+)
+# Plain words and numbers that live in `search` and import nothing else of it: the sweep file speaks of limits, too.
+WORDS = ("search.limits", "search.statistics")
+
+
+def modules() -> dict[str, ast.Module]:
+    """Return every module by its name below `autotune`."""
+    found = {}
+    for file in sorted(ROOT.rglob("*.py")):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        if name:
+            found[name] = ast.parse(file.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = modules()
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Return the full names that a module imports anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def inner(name: str) -> set[str]:
+    """Return the modules of `autotune` that one of them imports."""
+    own = {full.removeprefix("autotune.") for full in imported(MODULES[name]) if full.startswith("autotune.")}
+    return own & set(MODULES)
+
+
+def rank(name: str) -> int:
+    """Return the number of a module's room, the lowest first."""
+    room = "errors" if name in WORDS else name.split(".")[0]
+    return next(len(ROOMS) - place for place, rooms in enumerate(ROOMS) if room in rooms)
+
+
+def test_the_modules_were_found() -> None:
+    assert {"cli", "present.select", "stages.jobs", "stages", "sweep"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_stages_import_heavy_packages(name: str) -> None:
+    heavy = {full.split(".")[0] for full in imported(MODULES[name])} & HEAVY
+    assert heavy == set() or (name.startswith("stages.") and name != "stages.jobs")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_downwards(name: str) -> None:
+    upwards = {other for other in inner(name) if rank(other) > rank(name)}
+    assert upwards == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_stages_are_described_by_their_jobs_alone(name: str) -> None:
+    """The rest of `stages` is imported where it runs, in a worker."""
+    if not name.startswith("stages."):
+        assert {other for other in inner(name) if other.startswith("stages.")} <= {"stages.jobs"}
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert len(tuple(TopologicalSorter({name: inner(name) for name in MODULES}).static_order())) == len(MODULES)
+
+
+def test_words_import_no_other_part_of_the_search() -> None:
+    for name in WORDS:
+        assert {other for other in inner(name) if other.startswith("search.")} <= set(WORDS)
+
+
+# --- What is really loaded -----------------------------------------------------------------------------------------
+
+CHILD = """
+import contextlib, io, json, sys
+from autotune.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as ended:
+        code = ended.code
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+def loaded(folder: Path, *command: str) -> set[str]:
+    """Run a command in a fresh process; return the top-level packages that it loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    code, names = json.loads(done.stdout)
+    assert code == 0, done.stderr
+    return {name.split(".")[0] for name in names}
+
+
+def test_help_loads_nothing_but_python(tmp_path: Path) -> None:
+    packages = loaded(tmp_path, "--help")
+    assert "autotune" in packages
+    assert packages & (HEAVY | {"numpy", "pandas", "optuna", "pydantic", "yaml", "rich", "psutil"}) == set()
+
+
+def test_select_and_status_load_no_heavy_package(tmp_path: Path) -> None:
+    table = Table(tmp_path / "results.csv", COLUMNS)
+    table.append(
+        {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok", "accuracy": 0.5, "size_mb": 9.0}
+    )
+    (tmp_path / "sweep.yaml").write_text(
+        "name: x\nobjectives: {accuracy: maximize, size_mb: minimize}\nbudget: {trials: 3}\n", encoding="utf-8"
+    )
+    for command in (("select", "."), ("select", "results.csv", "--json"), ("status", ".")):
+        packages = loaded(tmp_path, *command)
+        assert packages & (HEAVY | {"optuna", "pandas", "rich"}) <= ({"rich"} if command[0] == "status" else set())
+
+
+def test_plan_loads_no_heavy_package(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    assert loaded(tmp_path, "plan", "sweep.yaml") & (HEAVY | {"optuna", "pandas"}) == set()

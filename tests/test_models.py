@@ -1,0 +1,250 @@
+"""Which models are taken: by name, by folder, by what config.json says; nothing is loaded for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_inputs import CONFIG, write_model
+
+from autotune.errors import UsageError
+from autotune.models import (
+    ARCHITECTURES,
+    BUILT_IN,
+    SMOLLM2,
+    check_architecture,
+    config_of,
+    digest_folder,
+    is_remote,
+    local_folder,
+    parameters_of,
+    shape_from,
+    shape_of,
+)
+from autotune.space import ModelShape
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_model(tmp_path / "model")
+    return tmp_path
+
+
+def refusal(name: str, root: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        shape_of(name, root)
+    (problem,) = caught.value.problems
+    assert problem.key == "model"
+    assert problem.remedy
+    return str(problem)
+
+
+# --- Names ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_found_from_the_sweep_file_and_from_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert local_folder("model", root) == root / "model"
+    assert local_folder(str(root / "model"), Path("nowhere")) == root / "model"
+    here = root / "here"
+    here.mkdir()
+    write_model(here / "model")
+    monkeypatch.chdir(here)
+    assert local_folder("model", root) == Path("model"), "the working directory goes first"
+    monkeypatch.setenv("HOME", str(root))
+    if os.name == "posix":
+        assert local_folder("~/model", here) == root / "model"
+
+
+@pytest.mark.parametrize(
+    "name", ["gone", "~nobody_has_this_name/model", "a" * 5000, "\0", "\ud800", "model/config.json"]
+)
+def test_what_is_no_folder_is_none(name: str, root: Path) -> None:
+    assert local_folder(name, root) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "remote"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", True),
+        ("a/b.c-d_e", True),
+        ("smollm2-135m-instruct", False),
+        ("model", False),
+        ("./model", False),
+        ("../x/y", False),
+        ("a/b/c", False),
+        ("/a/b", False),
+        ("a/b:main", False),
+        ("a/ b", False),
+    ],
+)
+def test_names_on_the_hub(name: str, remote: bool, root: Path) -> None:
+    assert is_remote(name, root) == remote
+
+
+def test_a_folder_named_like_one_on_the_hub_is_that_folder(root: Path) -> None:
+    (root / "owner").mkdir()
+    write_model(root / "owner" / "name")
+    assert not is_remote("owner/name", root)
+    assert shape_of("owner/name", root) == ModelShape((64, 128), tied=True)
+    assert shape_of("owner/other", root) is None
+
+
+def test_a_misspelt_folder_is_guessed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert "did you mean 'model'?" in refusal("modl", root)
+    assert f"did you mean '{root / 'model'}'?" in refusal(str(root / "modell"), Path())
+    assert "did you mean 'smollm2-135m-instruct'?" in refusal("smollm2-135m-instruc", root)
+    assert "name a local folder, owner/name on the hub, or smollm2-135m-instruct" in refusal("gpt-4", root)
+
+
+# --- Folders -------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_folder_is_taken(root: Path) -> None:
+    assert config_of("model", root) == CONFIG
+    assert shape_of("model", root) == ModelShape((64, 128), tied=True)
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer.json", "tokenizer.model", "vocab.json"])
+def test_any_kind_of_tokenizer_will_do(tokenizer: str, root: Path) -> None:
+    (root / "model" / "tokenizer.json").rename(root / "model" / tokenizer)
+    assert shape_of("model", root) is not None
+
+
+def test_weights_in_several_files_are_taken(root: Path) -> None:
+    (root / "model" / "model.safetensors").rename(root / "model" / "model-00001-of-00002.safetensors")
+    assert shape_of("model", root) is not None
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
+def test_pickled_weights_are_refused(file: str, root: Path) -> None:
+    (root / "model" / "model.safetensors").rename(root / "model" / file)
+    said = refusal("model", root)
+    assert "safetensors only" in said
+    assert f"this folder holds {file}" in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("config.json", "needs a config.json"),
+        ("model.safetensors", "safetensors only"),
+        ("tokenizer.json", "tokenizer"),
+    ],
+)
+def test_a_folder_that_lacks_a_part_is_refused(missing: str, said: str, root: Path) -> None:
+    (root / "model" / missing).unlink()
+    assert said in refusal("model", root)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"), [("adapter_config.json", "an adapter"), ("genai_config.json", "a built model")]
+)
+def test_a_folder_of_something_else_is_named(file: str, what: str, root: Path) -> None:
+    (root / "model" / "config.json").rename(root / "model" / file)
+    assert f"this one holds {what}" in refusal("model", root)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"1", b"\xff\xfe", b"[" * 100_000])
+def test_a_broken_config_is_refused(content: bytes, root: Path) -> None:
+    (root / "model" / "config.json").write_bytes(content)
+    assert "config.json" in refusal("model", root)
+
+
+# --- What config.json says -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architectures_that_the_builder_exports(architecture: str) -> None:
+    check_architecture(CONFIG | {"architectures": [architecture]}, "model")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (["BertForMaskedLM"], "BertForMaskedLM"),
+        (["GPT2LMHeadModel"], "GPT2LMHeadModel"),
+        (["T5ForConditionalGeneration", "LlamaForCausalLM"], "T5ForConditionalGeneration"),
+        ([], "config.json names none"),
+        (None, "config.json names none"),
+        ("LlamaForCausalLM", "config.json names none"),
+        (7, "config.json names none"),
+        ([["LlamaForCausalLM"]], "LlamaForCausalLM"),
+    ],
+)
+def test_another_architecture_is_refused_by_name(named: Any, said: str, root: Path) -> None:
+    write_model(root / "model", architectures=named)
+    told = refusal("model", root)
+    assert "the model builder cannot export this architecture" in told
+    assert said in told
+    assert "it exports" in told
+
+
+def test_a_quantised_checkpoint_is_refused(root: Path) -> None:
+    write_model(root / "model", quantization_config={"quant_method": "awq", "bits": 4})
+    assert "already quantised" in refusal("model", root)
+
+
+@pytest.mark.parametrize("value", ["64", 64.5, -1, True, [64], {"a": 1}])
+def test_sizes_must_be_numbers(value: Any, root: Path) -> None:
+    write_model(root / "model", intermediate_size=value)
+    assert "intermediate_size in config.json must be a whole number" in refusal("model", root)
+
+
+def test_shapes() -> None:
+    assert shape_from(SMOLLM2.config) == ModelShape((576, 1536), tied=True)
+    own = {"hidden_size": 1024, "num_attention_heads": 16, "head_dim": 128, "intermediate_size": 3072}
+    assert shape_from(own) == ModelShape((1024, 2048, 3072), tied=False)
+    assert shape_from({}) == ModelShape((), tied=False)
+
+
+def test_parameters_are_counted() -> None:
+    assert parameters_of(SMOLLM2.config) == pytest.approx(134_515_008, rel=0.001)
+    qwen = {"hidden_size": 896, "num_attention_heads": 14, "num_key_value_heads": 2, "num_hidden_layers": 24,
+            "intermediate_size": 4864, "vocab_size": 151_936, "tie_word_embeddings": True}  # fmt: skip
+    assert parameters_of(qwen) == pytest.approx(494_032_768, rel=0.001)
+    assert parameters_of(qwen | {"tie_word_embeddings": False}) - parameters_of(qwen) == 151_936 * 896
+    assert parameters_of({}) == 0
+
+
+def test_the_built_in_models_are_exportable() -> None:
+    for name, model in BUILT_IN.items():
+        assert name == model.name
+        assert shape_of(name, Path()) == shape_from(model.config)
+        assert len(model.sha256) == 64
+
+
+# --- Digests -------------------------------------------------------------------------------------------------------
+
+
+def test_a_digest_is_of_what_the_model_does(root: Path) -> None:
+    folder = root / "model"
+    before = digest_folder(folder)
+    (folder / "README.md").write_text("about it", encoding="utf-8")
+    (folder / "onnx").mkdir()
+    os.utime(folder / "config.json", (1, 1))
+    assert digest_folder(folder) == before
+    write_model(root / "copy")
+    assert digest_folder(root / "copy") == before
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        write_model(root / "copy")
+        with (root / "copy" / name).open("ab") as stream:
+            stream.write(b" ")
+        assert digest_folder(root / "copy") != before, name
+    write_model(root / "copy")
+    (root / "copy" / "tokenizer.json").rename(root / "copy" / "tokeniser.json")
+    assert digest_folder(root / "copy") != before
+
+
+def test_a_memo_saves_reading_and_notices_changes(root: Path) -> None:
+    memo: dict[str, str] = {}
+    before = digest_folder(root / "model", memo)
+    assert len(memo) == 3
+    known = json.dumps(memo)
+    assert digest_folder(root / "model", memo) == before == digest_folder(root / "model")
+    assert json.dumps(memo) == known
+    (root / "model" / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 300}), encoding="utf-8")
+    assert digest_folder(root / "model", memo) == digest_folder(root / "model") != before
