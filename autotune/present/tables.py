@@ -60,7 +60,9 @@ def recipe_name(row: Mapping[str, Any]) -> str:
         short = name.removeprefix("build_")
         if name.startswith("build_") and short not in known and value is not None:
             switch = short if value else f"no {short}"
-            words.append(switch if isinstance(value, bool) else str(value) if isinstance(value, str) else f"{short} {value}")
+            words.append(
+                switch if isinstance(value, bool) else str(value) if isinstance(value, str) else f"{short} {value}"
+            )
     return " ".join(words)
 
 

@@ -41,6 +41,8 @@ def check_packages(sweep: Sweep) -> None:
         needed += _NEEDED_TO_BUILD
         if not any(installed(wheel) for wheel in ORT_WHEELS):
             needed.append(sweep.provider.wheel)
+    if sweep.strategy == "gp":
+        needed.append("scipy")
     missing = [name for name in needed if not installed(name)]
     if missing:
         remedy = f"install the extra for this target: pip install 'autotune[{sweep.provider.extra}]' -c constraints.txt"

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from autotune.errors import Problem, UsageError
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
-from autotune.sweep import Sweep
+from autotune.sweep import Sweep, to_yaml
 
 RUNS: tuple[Column, ...] = (
     Column("started", str, "ISO 8601, UTC"),
@@ -53,7 +53,7 @@ class Record:
             self._lock.acquire(timeout=0)
             self._check_same(sweep)
             self.busy(stage="start")
-            write_aside(folder / "sweep.yaml", yaml.safe_dump(sweep.resolved(), sort_keys=False, allow_unicode=True))
+            write_aside(folder / "sweep.yaml", to_yaml(sweep.resolved()))
             self.results = Table(folder / "results.csv", COLUMNS)
             self.curves = Table(folder / "curves.csv", CURVES)
             self.runs = Table(folder / "runs.csv", RUNS)
@@ -87,14 +87,15 @@ class Record:
     def _check_same(self, sweep: Sweep) -> None:
         """Refuse to mix two sweeps in one folder."""
         before = read_sweep(self.folder)
-        if before is None:
+        if before is None or not _has_rows(self.folder / "results.csv"):
             return
-        now_ = json.loads(json.dumps(sweep.resolved()))
+        fixed = ("model", "data", "target", "objectives", "seed")
+        then, now_ = (_flat({key: whole.get(key) for key in fixed}) for whole in (before, sweep.resolved()))
         problems = []
-        for key in ("model", "data", "target", "objectives", "seed"):
-            if before.get(key) != now_.get(key):
-                rule = f"{key} differs from the sweep that is in {self.folder}"
-                remedy = f"give the new sweep another --out, or set {key} back to {before.get(key)!r}"
+        for key in dict.fromkeys([*then, *now_]):
+            if then.get(key) != now_.get(key):
+                rule = f"differs from the sweep whose results are in {self.folder}"
+                remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
                 problems.append(Problem(rule, key, sweep.file, value=now_.get(key), remedy=remedy))
         if problems:
             raise UsageError(problems)
@@ -163,6 +164,20 @@ class Record:
             best.rename(old)
         aside.rename(best)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _has_rows(table: Path) -> bool:
+    try:
+        return table.read_bytes().count(b"\n") > 1
+    except OSError:
+        return False
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    if not isinstance(value, Mapping):
+        return {key: list(value) if isinstance(value, tuple) else value}
+    return {k: v for name, part in value.items() for k, v in _flat(part, f"{key}.{name}" if key else str(name)).items()}
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:

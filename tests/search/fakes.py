@@ -61,6 +61,7 @@ class FakeStages:
         """How often each stage was done."""
         self.keys: Counter[tuple[str, str]] = Counter()
         """How often each result was made, by stage and key."""
+        self.spent_s = 0.0
         self.jobs: list[Job] = []
         self.held: set[str] = set()
         self.done: dict[str, Stored] = {}
