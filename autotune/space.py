@@ -89,7 +89,7 @@ RECIPE = _table(
               precisions=("int4",), option="matmul_mixed_precision"),
     Parameter("nodes_to_exclude", str, "node names left unquantised, separated by commas", "", precisions=_QUANTIZED),
     Parameter("op_types_to_quantize", str, "operator types that are quantised: MatMul or MatMul/Gather", "",
-              choices=("", "MatMul", "MatMul/Gather"), precisions=_QUANTIZED),
+              choices=("", "MatMul", "MatMul/Gather"), precisions=("int4",)),
     Parameter("use_qdq", bool, "QuantizeLinear and DequantizeLinear instead of MatMulNBits", default=False, precisions=("int4",)),
     Parameter("shared_embeddings", bool, "one matrix for embedding and head (tied models only); default: as the model ties"),
     Parameter("fuse_qkv", bool, "one matrix product for q, k and v", default=True),
@@ -97,9 +97,9 @@ RECIPE = _table(
     Parameter("fuse_qk_norm_gqa", bool, "fuse the q and k norms into attention", default=True, providers=("cuda", "webgpu")),
     Parameter("prune_lm_head", bool, "logits of the last position only", default=False),
     Parameter("kv_cache_quant_scheme", str, "precision of the key-value cache (schemes without a calibration file)", "none",
-              choices=("none", "int8_per_token", "int4_per_token", "fp8_per_token"), providers=("cpu", "cuda")),
+              choices=("none", "int8_per_token", "int4_per_token"), providers=("cuda",)),
     Parameter("kv_cache_rotation", str, "rotation in front of a quantised key-value cache", "none",
-              choices=("none", "hadamard"), providers=("cpu", "cuda")),
+              choices=("none", "hadamard"), providers=("cuda",)),
     Parameter("moe_quant_type", str, "precision of the experts of mixture models",
               choices=("int2", "int4", "int8", "mxfp4", "nvfp4"), precisions=_QUANTIZED),
     Parameter("qmoe_block_size", int, "block of the experts' weights", choices=(0, 16, 32, 64, 128, 256), precisions=_QUANTIZED),
@@ -231,6 +231,8 @@ def lora_impossible(lora: Lora, device: str) -> str | None:
     """Return why these settings cannot run on `device` (`cpu`, `cuda` or `auto`), or None."""
     if lora.dtype == "fp16" and device == "cpu":
         return "dtype fp16 does not train on a CPU; use fp32 or bf16"
+    if lora.dora and lora.quantized_base == "int8" and device == "cpu":
+        return "dora on an int8 base does not train on a CPU; use nf4, fp4 or none"
     return None
 
 
@@ -284,6 +286,18 @@ def _recipe_impossible(recipe: Recipe, shape: ModelShape | None) -> str | None:
         return "shared_embeddings needs a model that ties embedding and head; this one does not"
     if recipe.use_qdq and shape.tied and recipe.shared_embeddings is not False:
         return "use_qdq fails with tied embeddings; add shared_embeddings: false"
+    if (
+        recipe.precision == "int4"
+        and recipe.algorithm == "default"
+        and shape.tied
+        and recipe.shared_embeddings is not False
+    ):
+        # The shared matrix is one of symmetric 4 bits: anything else for the head builds, and never loads.
+        remedy = "use rtn or k_quant, or add shared_embeddings: false"
+        if recipe.symmetric is False:
+            return f"int4 default without symmetry does not load with tied embeddings; {remedy}"
+        if "last_matmul:int8" in (recipe.mixed_precision or ""):
+            return f"int4 default with last_matmul:int8 does not load with tied embeddings; {remedy}"
     if recipe.precision == "int4" and recipe.algorithm == "k_quant" and recipe.block_size:
         odd = [k for k in shape.inner_sizes if math.ceil(k / recipe.block_size) % 2]
         if odd:

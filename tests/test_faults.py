@@ -61,7 +61,10 @@ def start(sweep: Path, out: Path, cache: Path) -> subprocess.Popen[str]:
 def outcome(out: Path) -> list[tuple[Any, ...]]:
     """Return what must not depend on disturbances: candidates in order, statuses, scores."""
     rows = sorted(read_results(out), key=lambda row: row["trial"])
-    return [(row["trial"], row["candidate"], row["status"], row["accuracy"], row["train_loss"], row["graph"]) for row in rows]
+    return [
+        (row["trial"], row["candidate"], row["status"], row["accuracy"], row["train_loss"], row["graph"])
+        for row in rows
+    ]
 
 
 def wait_for_none(pids: list[int], seconds: float = 10.0) -> list[int]:

@@ -253,10 +253,9 @@ def test_recipes_multiply_in_the_order_written() -> None:
         {"precision": "fp32", "fuse_qkv": True, "prune_lm_head": False, "shared_embeddings": True},
         {"precision": "int4", "algorithm": "k_quant", "symmetric": [True, False]},
         {"precision": "int8", "mixed_precision": ["", "last_matmul:int8"]},
-        {"precision": "int4", "mixed_precision": ["last_matmul:int8,mixed_layers:int4",
+        {"precision": "int4", "algorithm": "rtn", "mixed_precision": ["last_matmul:int8,mixed_layers:int4",
                                                   " mixed_layers : int4 , last_matmul:int8,"]},
         {"precision": "int4", "nodes_to_exclude": ["/a/MatMul,/b/MatMul", "/b/MatMul , /a/MatMul,/b/MatMul"]},
-        {"precision": "int4", "kv_cache_rotation": ["none", "hadamard"]},
         {"precision": "int4", "accuracy_level": 4, "block_size": [32, 32.0]},
     ],
 )  # fmt: skip
@@ -267,9 +266,9 @@ def test_what_does_not_count_makes_no_second_recipe(raw: Any) -> None:
 def test_what_counts_is_kept() -> None:
     raw = {"precision": "int4", "kv_cache_quant_scheme": "int8_per_token", "kv_cache_rotation": ["none", "hadamard"],
            "fuse_qkv": False, "symmetric": False, "shared_embeddings": False, "qmoe_block_size": 0}  # fmt: skip
-    plain, rotated = build(raw)[0]
+    plain, rotated = build(raw, "cuda")[0]
     assert rotated.model_dump(exclude_none=True) == {
-        "precision": "int4", "algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": False,
+        "precision": "int4", "algorithm": "default", "block_size": 32, "accuracy_level": 0, "symmetric": False,
         "kv_cache_quant_scheme": "int8_per_token", "kv_cache_rotation": "hadamard", "fuse_qkv": False,
         "shared_embeddings": False, "qmoe_block_size": 0,
     }  # fmt: skip

@@ -39,7 +39,11 @@ class Selection:
         """0 with a winner; 4 where none keeps the limits; 5 where none finished."""
         if self.choice.winner is not None:
             return Exit.OK
-        return Exit.NO_FEASIBLE if any(row["status"] == "ok" and row["trial"] for row in self.rows) else Exit.NO_RESULT
+        return (
+            Exit.NO_FEASIBLE
+            if any(row["status"] in ("ok", "over_limit") and row["trial"] for row in self.rows)
+            else Exit.NO_RESULT
+        )
 
     def row(self, name: str) -> dict[str, Any]:
         """Return a candidate's row; rather that of a trial than the untouched model's that was measured first."""

@@ -271,7 +271,7 @@ class Loop:
         """Choose the winner, score it and the untouched model once on test, and keep it in `best/`."""
         choice = judge(self.ended(), self.sweep, self.base_id, self.record.folder)
         summary = Summary(choice, trials, 0.0, 0.0, ended)
-        if not any(row["status"] == "ok" for row in self.rows.values()):
+        if not any(row["status"] in ("ok", "over_limit") for row in self.rows.values()):
             summary.exit_code = Exit.NO_RESULT
         elif choice.winner is None:
             summary.exit_code = Exit.NO_FEASIBLE

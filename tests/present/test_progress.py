@@ -86,7 +86,9 @@ def test_the_best_stays_while_others_fail(capsys: pytest.CaptureFixture[str]) ->
         assert PAIR.id[:8] in progress._line().plain
 
 
-def test_what_is_left_is_known_from_the_pace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_is_known_from_the_pace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Progress(sweep_of(trials=10), done=4, spent_s=400.0)
@@ -123,6 +125,12 @@ def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str
         for recipe in (None, Recipe(precision="fp32")):
             candidate = drawn(Space(SPACE.lora, (recipe,) if recipe else (), (), SPACE.defaults), random.Random(0))
             for status in ("ok", "over_limit", "lost"):
-                row: Row = {"candidate": candidate.id, "trial": 1, "status": status, "error": "why", **candidate.columns()}
+                row: Row = {
+                    "candidate": candidate.id,
+                    "trial": 1,
+                    "status": status,
+                    "error": "why",
+                    **candidate.columns(),
+                }
                 progress.row(row, None)
     assert len(capsys.readouterr().err.splitlines()) == 6

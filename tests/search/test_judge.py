@@ -22,8 +22,17 @@ class Aims:
 
 
 def row(name: str, accuracy: float | None, size: float | None, trial: int = 1, **cells: Any) -> Row:
-    interval = {} if accuracy is None else {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1, "accuracy_n": 100}
-    shared: Row = {"candidate": name, "trial": trial, "kind": "pair", "status": "ok", "accuracy": accuracy, "size_mb": size}
+    interval = (
+        {} if accuracy is None else {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1, "accuracy_n": 100}
+    )
+    shared: Row = {
+        "candidate": name,
+        "trial": trial,
+        "kind": "pair",
+        "status": "ok",
+        "accuracy": accuracy,
+        "size_mb": size,
+    }
     return {**shared, **interval, **cells}
 
 
@@ -102,7 +111,12 @@ def test_the_base_is_the_row_of_trial_0() -> None:
 
 def test_the_front_has_the_untouched_model_once() -> None:
     objectives = Aims().objectives
-    rows = [row("base", 0.9, 540.0, 0, kind="base"), row("a", 0.8, 90.0), row("worse", 0.7, 100.0), row("b", 0.95, None)]
+    rows = [
+        row("base", 0.9, 540.0, 0, kind="base"),
+        row("a", 0.8, 90.0),
+        row("worse", 0.7, 100.0),
+        row("b", 0.95, None),
+    ]
     assert [r["candidate"] for r in front_of(rows, objectives)] == ["base", "a"]
     again = row("base", 0.9, 540.0, 4, kind="base")
     assert [(r["candidate"], r["trial"]) for r in front_of([*rows, again], objectives)] == [("a", 1), ("base", 4)]

@@ -115,7 +115,9 @@ def test_costs_are_booked_once_and_what_came_from_the_cache_is_named(tmp_path: P
     assert int8["cached"] == "train+merge"
     assert (int8["cost_train_s"], int8["cost_merge_s"], int8["cost_time_s"]) == (None, None, 2.0)
     assert int4["cached"] == "train+merge"
-    booked = sum(row[f"cost_{s}_s"] or 0 for row in rows_of(sweeping) for s in ("train", "merge", "build", "score", "time"))
+    booked = sum(
+        row[f"cost_{s}_s"] or 0 for row in rows_of(sweeping) for s in ("train", "merge", "build", "score", "time")
+    )
     assert summary.stages_s == booked == 2.0 * sweeping.stages.ran.total()
 
 
@@ -219,7 +221,11 @@ def test_hours_count_over_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_time_of_a_row_is_forgiving() -> None:
     assert seconds_between({"started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:30Z"}) == 90
     assert seconds_between({"started": "2026-01-01T00:01:00Z", "ended": "2026-01-01T00:00:00Z"}) == 0
-    for damaged in ({}, {"started": "yesterday", "ended": None}, {"started": "2026-01-01", "ended": "2026-01-01T00:00:00Z"}):
+    for damaged in (
+        {},
+        {"started": "yesterday", "ended": None},
+        {"started": "2026-01-01", "ended": "2026-01-01T00:00:00Z"},
+    ):
         assert seconds_between(damaged) == 0
 
 
@@ -338,7 +344,7 @@ def test_a_build_over_the_limit_is_neither_timed_nor_scored(tmp_path: Path) -> N
     assert row["status"] == "over_limit"
     assert row["error"] == "size_mb <= 100 cannot be kept: size_mb is 267.333"
     assert (row["size_mb"], row["itl_ms_p50"], row["accuracy"]) == (267.333, None, None)
-    assert summary.exit_code == Exit.NO_RESULT
+    assert summary.exit_code == Exit.NO_FEASIBLE
 
 
 def test_a_recipe_known_to_break_a_limit_costs_nothing_any_more(tmp_path: Path) -> None:
@@ -381,7 +387,7 @@ def test_lesson_2_a_score_limit_alone_is_enough_and_ends_nothing_early(tmp_path:
 def test_limits_may_change_and_what_they_no_longer_break_is_tried_again(tmp_path: Path) -> None:
     space = {"lora": FINITE, "strategy": "grid"}
     sweeping = Sweeping(tmp_path, make_sweep(limits=["size_mb <= 50"], **space, budget={"trials": 3}))
-    assert sweeping.run().exit_code == Exit.NO_RESULT
+    assert sweeping.run().exit_code == Exit.NO_FEASIBLE
     assert [row["status"] for row in rows_of(sweeping)] == ["ok", "over_limit", "over_limit", "over_limit"]
     relaxed = make_sweep(limits=["size_mb <= 300"], **space, budget={"trials": 5})
     assert sweeping.run(relaxed).exit_code == Exit.OK

@@ -66,7 +66,11 @@ def test_a_run_writes_its_files_and_says_what_it_chose(command: Command, capsys:
     front = read_table(command.out / "front.csv", COLUMNS)
     assert front
     assert all(row["status"] == "ok" for row in front)
-    assert set(json.loads((command.out / "machine.json").read_text(encoding="utf-8"))) == {"hardware", "python", "packages"}
+    assert set(json.loads((command.out / "machine.json").read_text(encoding="utf-8"))) == {
+        "hardware",
+        "python",
+        "packages",
+    }
     assert command(trials=5) == Exit.OK
     assert [row["trials"] for row in read_table(command.out / "runs.csv", RUNS)] == [3, 2]
 
@@ -156,9 +160,9 @@ def test_a_pipe_that_closes_is_no_trouble_of_the_machine(command: Command, monke
 
 def test_a_second_run_is_refused(command: Command) -> None:
     assert command(trials=1) == Exit.OK
-    with Record(command.out, make_sweep(objectives={"accuracy": "maximize", "size_mb": "minimize"})):
-        with pytest.raises(UsageError, match="another process is at work"):
-            command()
+    sweep = make_sweep(objectives={"accuracy": "maximize", "size_mb": "minimize"})
+    with Record(command.out, sweep), pytest.raises(UsageError, match="another process is at work"):
+        command()
 
 
 def test_the_data_in_a_few_lines() -> None:

@@ -110,7 +110,13 @@ def test_every_choice_of_a_wide_space_is_visited(name: str) -> None:
     assert len({c.id for c in taken}) == count
     assert {c.recipe for c in taken} == set(RECIPES)
     loras = [c.lora for c in taken if c.lora]
-    for field, count in (("target_modules", 2), ("dora", 2), ("quantized_base", 3), ("dropout", 3), ("double_quant", 3)):
+    for field, count in (
+        ("target_modules", 2),
+        ("dora", 2),
+        ("quantized_base", 3),
+        ("dropout", 3),
+        ("double_quant", 3),
+    ):
         assert len({getattr(lora, field) for lora in loras}) == count, field
 
 

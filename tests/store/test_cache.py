@@ -128,7 +128,9 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     aside: list[Path] = []
     with pytest.raises(StageError):
-        cache.make(TINY, lambda out: (aside.append(out), maker([])(out), (_ for _ in ()).throw(StageError("x", "y")))[0])
+        cache.make(
+            TINY, lambda out: (aside.append(out), maker([])(out), (_ for _ in ()).throw(StageError("x", "y")))[0]
+        )
     aside[0].mkdir()
     (aside[0] / "half.txt").write_text("half", encoding="utf-8")
     stored = cache.make(TINY, maker([]))

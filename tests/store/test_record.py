@@ -59,12 +59,25 @@ with Record(Path({str(tmp_path)!r}), parse_sweep({DOCUMENT!r})):
     assert read_running(tmp_path) is None
 
 
+def begun(folder: Path, sweep: Sweep) -> None:
+    """Leave a folder with one row in it."""
+    with Record(folder, sweep) as record:
+        record.results.append(ROW)
+
+
 def test_a_refused_sweep_leaves_the_folder_free(tmp_path: Path) -> None:
+    begun(tmp_path, sweep_of())
+    with pytest.raises(UsageError, match="seed: differs"):
+        Record(tmp_path, sweep_of(seed=1))
+    assert read_running(tmp_path) is None
     with Record(tmp_path, sweep_of()):
         pass
-    with pytest.raises(UsageError, match="seed differs"):
-        Record(tmp_path, sweep_of(seed=1))
+
+
+def test_a_folder_without_rows_may_be_used_by_another_sweep(tmp_path: Path) -> None:
     with Record(tmp_path, sweep_of()):
+        pass
+    with Record(tmp_path, sweep_of(seed=1)):
         pass
 
 
@@ -101,20 +114,18 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_another_sweep_is_refused(tmp_path: Path, key: str, value: Any) -> None:
-    with Record(tmp_path, sweep_of()):
-        pass
-    with pytest.raises(UsageError, match=f"{key} differs") as error:
+    begun(tmp_path, sweep_of())
+    with pytest.raises(UsageError, match=rf"{key}\S*: differs from the sweep whose results are in") as error:
         Record(tmp_path, sweep_of(**{key: value}))
     assert "give the new sweep another --out" in str(error.value)
     assert read_sweep(tmp_path) == json.loads(json.dumps(sweep_of().resolved()))
 
 
 def test_all_differences_are_said_at_once(tmp_path: Path) -> None:
-    with Record(tmp_path, sweep_of()):
-        pass
+    begun(tmp_path, sweep_of())
     with pytest.raises(UsageError) as error:
-        Record(tmp_path, sweep_of(seed=7, model="another/model"))
-    assert [problem.key for problem in error.value.problems] == ["model", "seed"]
+        Record(tmp_path, sweep_of(seed=7, model="another/model", target={"provider": "cpu", "threads": 2}))
+    assert [problem.key for problem in error.value.problems] == ["model", "seed", "target.threads"]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +219,9 @@ def model_in(folder: Path, content: str) -> Path:
 def test_best_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Record(tmp_path / "out", sweep_of()) as record:
         best = record.folder / "best"
-        record.keep_best({"onnx": model_in(tmp_path / "1", "one"), "adapter": model_in(tmp_path / "2", "two")}, {"n": 1})
+        record.keep_best(
+            {"onnx": model_in(tmp_path / "1", "one"), "adapter": model_in(tmp_path / "2", "two")}, {"n": 1}
+        )
         assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*.*")) == [
             "adapter/model.onnx", "candidate.json", "onnx/model.onnx",
         ]  # fmt: skip
