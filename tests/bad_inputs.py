@@ -162,6 +162,7 @@ def _another_sweep(folder: Path) -> None:
     results = folder / "results" / "demo"
     results.mkdir(parents=True)
     (results / "sweep.yaml").write_text("name: demo\nmodel: other\nseed: 7\n", encoding="utf-8")
+    (results / "results.csv").write_text(_RESULTS + _ROW, encoding="utf-8")
 
 
 def _second_process(folder: Path) -> AbstractContextManager[object]:
@@ -443,7 +444,7 @@ MISTAKES: tuple[Mistake, ...] = (
     given("results folder in a file", "run sweep.yaml --out out/demo",
             "the results folder cannot be written", "choose another --out", files={"out": ""}),
     given("results of another sweep", "run sweep.yaml",
-            "sweep.yaml: seed: seed differs from the sweep that is in", "set seed back to 7", "another --out",
+            "sweep.yaml: seed: differs from the sweep whose results are in", "set seed back to 7", "another --out",
             around=_another_sweep),
     given("second process at work", "run sweep.yaml",
             "another process is at work in this folder: process", "on elsewhere", "choose another --out",

@@ -506,6 +506,6 @@ def test_what_may_change_between_runs(here: Path) -> None:
     results(*THREE)
     (here / "sweep.yaml").write_text(SWEEP.replace("name: demo", "name: other").replace("    steps: 30", "    steps: 9"), encoding="utf-8")  # fmt: skip
     results(**{"budget.trials": "99", "limits": "[]", "strategy": "random"})
-    with pytest.raises(UsageError, match="seed differs from the sweep"):
+    with pytest.raises(UsageError, match="seed: differs from the sweep"):
         results(seed="8")
     assert len(read_table(Path("results/demo/results.csv"), COLUMNS)) == 3
