@@ -295,16 +295,17 @@ def test_exit_codes_have_a_meaning() -> None:
 # --- no process is left ----------------------------------------------------------------------------------------------
 
 
-def test_no_process_is_left_when_the_engine_ends(tmp_path: Path) -> None:
+def test_no_process_is_left_when_the_engine_ends(engine: LocalEngine, tmp_path: Path) -> None:
+    engine.run(TroubleJob(), tmp_path, tmp_path / "a.log")  # the other tests' worker is up, and stays
     before = set(children())
-    with LocalEngine() as engine:
-        pids = [engine.run(TroubleJob(), tmp_path, tmp_path / "a.log")[0]["pid"]]
-        pids.append(engine.run_fresh(TroubleJob(), tmp_path / "a.log")[0]["pid"])
+    with LocalEngine() as own:
+        pids = [own.run(TroubleJob(), tmp_path, tmp_path / "a.log")[0]["pid"]]
+        pids.append(own.run_fresh(TroubleJob(), tmp_path / "a.log")[0]["pid"])
         with pytest.raises(StageError):
-            engine.run(TroubleJob(what="sleep"), tmp_path, tmp_path / "a.log", 0.5)
+            own.run(TroubleJob(what="sleep"), tmp_path, tmp_path / "a.log", 0.5)
         assert set(children()) - before
     assert gone(pids)
-    assert set(children()) <= before
+    assert set(children()) <= before, ([" ".join(psutil.Process(p).cmdline())+psutil.Process(p).status()+str(psutil.Process(p).create_time()-time.time()) for p in set(children())-before], before)
 
 
 SCRIPT = """
