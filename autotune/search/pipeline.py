@@ -86,6 +86,7 @@ class Pipeline:
     def __init__(self, sweep: Sweep, inputs: Inputs, do: Do) -> None:
         self.sweep, self.inputs, self.do = sweep, inputs, do
         self._merged = ""
+        self._on_stage: Callable[[str], None] = lambda _: None
 
     def tidy(self) -> None:
         """Remove merged models: each is as large as the base."""
@@ -106,9 +107,11 @@ class Pipeline:
         Raises MachineError where no candidate could go on (the disk is full).
 
         `limits` with the `base` values that they may refer to end it early, as `over_limit`; `known` are numbers of
-        its recipe from other candidates, which may do so before anything runs.
+        its recipe from other candidates, which may do so before anything runs. `on_stage` is told of the stages whose
+        result is not there yet.
         """
         done = Measurement()
+        self._on_stage = on_stage
 
         def broken(values: Mapping[str, float]) -> bool:
             for limit in limits:
@@ -128,25 +131,20 @@ class Pipeline:
                 done.cells |= {name: value for name, value in known.items() if METRICS[name].kind != "score"}
                 return done
             if candidate.lora is not None:
-                on_stage("finetune")
                 done.adapter = self._finetune(candidate, done)
             if candidate.recipe is not None:
                 build = self._build_job(candidate, done.adapter)
                 found = self.do.find(build)
                 if done.adapter is not None and found is None:
-                    on_stage("merge")
                     merged = self._merge(self._merge_job(candidate, done.adapter), done)
                     build = build.model_copy(update={"source_dir": merged.path})
-                on_stage("build")
                 done.build = self._run("build", build, done, found=found)
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
-                on_stage("time")
                 self._time(done.build, done)
                 if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
                     return done
-            on_stage("score")
             self._score(candidate, split, done)
         except StageError as error:
             done.status, done.error = error.status, str(error)
@@ -161,6 +159,9 @@ class Pipeline:
         found: Stored | None = None,
     ) -> Stored:
         """Do a stage, unless its result is `found` already, and book its cost, that of a failure too."""
+        found = found or self.do.find(job)
+        if found is None:
+            self._on_stage(job.stage)
         began = time.perf_counter()
         try:
             stored = found or self.do(job, timeout)
