@@ -6,6 +6,7 @@ when it dies; both cost the task alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -47,6 +48,10 @@ def _died(code: int, stage: str) -> StageError:
     return StageError("lost", f"{stage}: the process ended with exit code {code}")
 
 
+LEAVE_S = 20
+"""Seconds that a worker has to end by itself."""
+
+
 class LocalEngine:
     """Workers of this machine. Use it as a context: leaving it ends every process."""
 
@@ -62,13 +67,20 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._end(gently=error is None)
 
-    def _end(self) -> None:
-        if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
-            self._pool = None
+    def _end(self, gently: bool = False) -> None:
+        """End the worker; `gently` it may clean up, or Python warns of semaphores that libraries left there."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        if gently and pool.active:
+            pool.close()
+            with contextlib.suppress(TimeoutError):
+                pool.join(timeout=LEAVE_S)
+                return
+        pool.stop()
+        pool.join()
 
     def _warm(self) -> ProcessPool:
         # A worker that dies between two tasks (a system short of memory takes the largest) breaks pebble's pool.
