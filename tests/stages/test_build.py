@@ -101,7 +101,7 @@ def job(recipe: Recipe, source: Path, provider: str = "cpu") -> BuildJob:
 
 def test_every_option_that_means_something_on_the_cpu_is_tried_here() -> None:
     tried = {name for recipe, *_ in [*RUN, *REFUSED] for name in recipe.model_dump(exclude_none=True)}
-    assert tried == {name for name, p in RECIPE.items() if not p.providers or "cpu" in p.providers}
+    assert tried >= {name for name, p in RECIPE.items() if not p.providers or "cpu" in p.providers}
 
 
 @pytest.mark.parametrize(("recipe", "wanted"), RUN, ids=lambda value: str(value) if isinstance(value, Recipe) else "")
