@@ -22,7 +22,7 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from autotune.engine.worker import OFFLINE, QUIET, perform, start, to_plain
+from autotune.engine.worker import OFFLINE, QUIET, perform, start_warm, to_plain
 from autotune.errors import MachineError, StageError
 from autotune.stages.jobs import Job, Result
 
@@ -88,7 +88,7 @@ class LocalEngine:
             self._end()
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(max_workers=1, context=context, initializer=start, initargs=[os.getpid()])
+            self._pool = ProcessPool(max_workers=1, context=context, initializer=start_warm, initargs=[os.getpid()])
         return self._pool
 
     def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:

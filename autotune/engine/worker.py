@@ -56,6 +56,16 @@ def start(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def start_warm(parent: int) -> None:
+    """Prepare a worker that does task after task."""
+    start(parent)
+    with contextlib.suppress(ImportError):
+        from tqdm import tqdm
+
+        # Its own lock is a semaphore between processes, which is left behind when a worker is stopped.
+        tqdm.set_lock(threading.RLock())
+
+
 @contextlib.contextmanager
 def printed_to(log: Path) -> Iterator[None]:
     """Send what this process prints, native libraries included, to the end of `log`."""
