@@ -309,7 +309,8 @@ def test_no_process_is_left_when_the_engine_ends(engine: LocalEngine, tmp_path: 
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
 from stages_for_tests import TroubleJob
 from autotune.engine.local import LocalEngine
