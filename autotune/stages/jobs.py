@@ -69,8 +69,6 @@ class Job(BaseModel):
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
     """The packages whose versions change the result."""
-    keep: ClassVar[bool] = True
-    """Whether a size budget should rather evict other stages' results first."""
 
     def described(self) -> dict[str, Any]:
         """All inputs that decide the result, as plain data."""
@@ -148,7 +146,6 @@ class MergeJob(Job):
     stage: ClassVar[str] = "merge"
     function: ClassVar[str] = "autotune.stages.merge:merge"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
-    keep: ClassVar[bool] = False
 
     adapter: str
     base: str
