@@ -15,6 +15,7 @@ from autotune.models import (
     digest_folder,
     is_remote,
     local_folder,
+    model_files,
     parameters_of,
     shape_from,
 )
@@ -144,7 +145,10 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     base = digest_folder(folder, memo)
     write_aside(memo_file, json.dumps(memo))
     device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
-    inputs = Inputs(folder, base, items, dataset.labels, device, machine_digest())
+    counts = {split: len(getattr(dataset, split)) for split in items}
+    model_mb = parameters_of(config) * 4 / 1e6
+    files = (*model_files(folder), *(file for _, file in items.values()))
+    inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files)
     return sweep, dataset, inputs
 
 

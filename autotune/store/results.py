@@ -102,6 +102,7 @@ COLUMNS: tuple[Column, ...] = (
         )
     ),
     Column("cached", str, "stages whose result was there already, joined by +"),
+    Column("wall_s", float, "wall-clock of this attempt, seconds, whatever the clock of the machine said"),
 )
 
 FINALISTS: tuple[Column, ...] = (
