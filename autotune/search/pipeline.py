@@ -24,6 +24,7 @@ from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob,
 from autotune.store.cache import Stored
 from autotune.store.results import Row
 from autotune.sweep import Sweep
+from autotune.usercode import Code
 
 
 class Do(Protocol):
@@ -59,6 +60,8 @@ class Inputs:
     device: str
     machine: str
     """Digest of this machine's hardware."""
+    code: Code | None = None
+    """The user's own metric, where the sweep names one."""
 
 
 @dataclass
@@ -240,6 +243,8 @@ class Pipeline:
             "data": data, "data_file": file, "metric": metric, "max_length": self.sweep.train.max_length,
             "labels": self.inputs.labels if metric in ("choice", "f1") else (), "threads": self.sweep.target.threads,
         }  # fmt: skip
+        if (code := self.inputs.code) is not None:
+            shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate, adapter).key
             return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
@@ -258,6 +263,9 @@ class Pipeline:
             done.outcomes = None
             raise StageError("diverged" if candidate.lora else "failed", f"score: {name} is {value}")
         done.cells |= {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": n}
+        if METRICS[name].turns:
+            direction = self.sweep.objectives.get(name, METRICS[name].direction)
+            done.cells |= {"score_name": self.sweep.data.metric, "score_direction": direction}
 
 
 def base_candidate(sweep: Sweep) -> Candidate:
