@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TextIO
 
 from autotune import __version__
-from autotune.errors import AutotuneError, Exit, UsageError
+from autotune.errors import AutotuneError, Exit, Problem, UsageError
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
@@ -22,14 +22,28 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     print(text, file=stream or sys.stdout, flush=True)
 
 
-def _hours(text: str) -> float:
+def _number(text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
+        return math.nan
+
+
+def _hours(text: str) -> float:
+    value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
     return value
+
+
+def _megabytes(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, got '{text}'")
+    return value
+
+
+_days = _megabytes
 
 
 def _whole(text: str) -> int:
@@ -89,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print one JSON document")
     bench.set_defaults(function=_bench)
 
+    cache = commands.add_parser("cache", help="what is kept between sweeps: list it, or make room")
+    cache.add_argument("action", nargs="?", choices=("list", "prune"), default="list", help="default: list")
+    cache.add_argument("--to", type=_megabytes, metavar="MB", help="prune: until no more than this is left")
+    cache.add_argument("--unused", type=_days, metavar="DAYS", help="prune: what was not used for so long")
+    cache.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
+    cache.add_argument("--json", action="store_true", help="print one JSON document")
+    cache.set_defaults(function=_cache)
+
     doctor = commands.add_parser("doctor", help="what this machine can run")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
     doctor.set_defaults(function=_doctor)
@@ -136,6 +158,23 @@ def _bench(arguments: argparse.Namespace) -> int:
         arguments.processes,
     )
     _say(json.dumps(card, indent=1) if arguments.json else as_text(card))
+    return Exit.OK
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from autotune.present import cache
+
+    if arguments.action == "list":
+        if arguments.to is not None or arguments.unused is not None or arguments.dry_run:
+            remedy = "autotune cache prune --to MB"
+            raise UsageError(
+                Problem("--to, --unused and --dry-run belong to prune", file="command line", remedy=remedy)
+            )
+        listed = cache.listing()
+        _say(json.dumps(listed, indent=1, ensure_ascii=False) if arguments.json else cache.as_text(listed))
+        return Exit.OK
+    pruned = cache.prune(arguments.to, arguments.unused, arguments.dry_run)
+    _say(json.dumps(pruned, indent=1, ensure_ascii=False) if arguments.json else cache.pruned_as_text(pruned))
     return Exit.OK
 
 

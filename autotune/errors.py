@@ -4,6 +4,7 @@
     +-- UsageError      2  the command line, a sweep file or data is wrong, or does not fit the results there
     +-- MachineError    3  this machine cannot run it: provider, package, memory, disk
     +-- StageError         one candidate's own trouble; costs a row, never the sweep
+    +-- Interrupted   130  somebody ended it; run again to go on
 
 Every bad input becomes a `Problem`: file, key, rule, value, remedy. A `UsageError` carries all that were found.
 """
@@ -69,6 +70,15 @@ class MachineError(AutotuneError):
     """This machine lacks what the sweep needs."""
 
     exit_code = Exit.MACHINE
+
+
+class Interrupted(AutotuneError):  # noqa: N818 - not an error of anybody
+    """Somebody ended the sweep, and what could be kept is kept."""
+
+    exit_code = Exit.INTERRUPTED
+
+    def __init__(self, message: str = "interrupted; run the same command again to go on") -> None:
+        super().__init__(message)
 
 
 class StageError(AutotuneError):

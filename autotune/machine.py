@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shutil
 import sys
@@ -67,3 +68,24 @@ def free_disk_mb(folder: Path) -> float:
 def free_memory_mb() -> float:
     """Return the memory that can be had without swapping, 10^6 bytes."""
     return psutil.virtual_memory().available / 1e6
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def total_memory_mb() -> float:
+    """Return the memory of this machine, or of the container that it is, 10^6 bytes."""
+    total = float(psutil.virtual_memory().total)
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit in it
+        total = min(total, float((_CGROUP / "memory.max").read_text(encoding="utf-8")))
+    return total / 1e6
+
+
+def oom_kills() -> int:
+    """Return how many processes Linux has killed here because memory ran out; 0 on other systems."""
+    count = 0
+    for file in (Path("/proc/vmstat"), _CGROUP / "memory.events"):
+        with contextlib.suppress(OSError, ValueError):
+            lines = file.read_text(encoding="utf-8").splitlines()
+            count += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return count

@@ -191,22 +191,27 @@ def parameters_of(config: dict[str, Any]) -> int:
     return layers * per_layer + embeddings
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that decide what the model does."""
+    kinds = (".safetensors", ".json", ".model", ".jinja", ".txt")
+    return sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
+
+
 def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:
     """Return a SHA-256 over the files of a model folder that decide what the model does.
 
     `memo` keeps a file's digest by its path, size and time of change, so that gigabytes are read once.
     """
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt") and path.is_file():
-            stat = path.stat()
-            key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-            if memo is None or key not in memo:
-                with path.open("rb") as stream:
-                    value = hashlib.file_digest(stream, "sha256").hexdigest()
-                if memo is not None:
-                    memo[key] = value
-            else:
-                value = memo[key]
-            total.update(f"{path.name} {value}\n".encode())
+    for path in model_files(folder):
+        stat = path.stat()
+        key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if memo is None or key not in memo:
+            with path.open("rb") as stream:
+                value = hashlib.file_digest(stream, "sha256").hexdigest()
+            if memo is not None:
+                memo[key] = value
+        else:
+            value = memo[key]
+        total.update(f"{path.name} {value}\n".encode())
     return total.hexdigest()

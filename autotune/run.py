@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from autotune.data import Dataset
 from autotune.engine.local import LocalEngine
 from autotune.engine.stages import Stages
+from autotune.engine.stop import Stop, stop_on_signals
+from autotune.engine.timeouts import Timeouts
 from autotune.errors import Exit, MachineError
 from autotune.machine import describe
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import score_text
-from autotune.search.loop import Loop, Summary, seconds_between
+from autotune.search.loop import Loop, Summary
 from autotune.search.pipeline import Pipeline
 from autotune.search.prepare import needs_network, prepare
 from autotune.search.strategy import make_strategy
 from autotune.store.cache import Cache, default_root
-from autotune.store.record import Record, now, write_aside
-from autotune.store.results import Row
+from autotune.store.record import Record, write_aside
+from autotune.store.room import Room, budget_mb
 from autotune.sweep import Sweep, load_sweep
 
 
@@ -31,12 +33,13 @@ def run_command(
 ) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
-    Raises UsageError, MachineError, KeyboardInterrupt.
+    Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
     sweep = load_sweep(file, sets, trials, hours)
     folder = out or Path("results") / sweep.name
     try:
-        summary = _sweep(sweep, folder)
+        with stop_on_signals(_stopping) as stop:
+            summary = _sweep(sweep, folder, stop)
         _report(folder, sweep, summary)
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # whoever read what we print has gone
@@ -47,15 +50,22 @@ def run_command(
     return summary.exit_code
 
 
-def _sweep(sweep: Sweep, folder: Path) -> Summary:
-    started, began = now(), time.monotonic()
+def _stopping() -> None:
+    """Say what the first Ctrl-C does."""
+    what = "stopping: a training keeps its checkpoint, any other stage ends first"
+    sys.stderr.write(f"\nautotune: {what}; press Ctrl-C again to stop now\n")
+
+
+def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
     cache = Cache(default_root())
-    with Record(folder, sweep) as record, LocalEngine(offline=not needs_network(sweep)) as engine:
-        current = "prepare"
-        stages = Stages(cache, engine, lambda: record.log(current), sweep.model)
+    room = Room(cache, budget_mb())
+    offline = not needs_network(sweep)
+    with Record(folder, sweep) as record, LocalEngine(offline, sweep.workers.memory_mb) as engine:
+        timeouts = Timeouts(sweep.workers.time_limit_s)
+        stages = Stages(cache, engine, lambda: record.log("prepare"), sweep.model, stop, timeouts, room)
         rows = record.results.rows
-        done, spent = len({row["trial"] for row in rows} - {0}), sum(map(seconds_between, rows))
-        with Progress(sweep, done, spent) as progress:
+        done = len({row["trial"] for row in rows} - {0})
+        with Progress(sweep, done, record.spent_s()) as progress, closing(stages):
             progress.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
             )
@@ -64,6 +74,7 @@ def _sweep(sweep: Sweep, folder: Path) -> Summary:
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
+            stages.settle(inputs.files, inputs.model_mb)
             for line in data_report(dataset):
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(describe(), indent=1))
@@ -72,10 +83,9 @@ def _sweep(sweep: Sweep, folder: Path) -> Summary:
             stages.log = lambda: record.log(loop.current)
             prepare_s = stages.spent_s
             summary = loop.run()
-            summary.wall_s = time.monotonic() - began
             summary.stages_s += prepare_s
-        _close(record, summary, started)
         write_front(folder, loop.ended(), sweep.objectives)
+        summary.wall_s = record.close(summary.stages_s, summary.trials)
     return summary
 
 
@@ -88,11 +98,6 @@ def data_report(dataset: Dataset) -> list[str]:
         examples = ", ".join(left.examples) + more
         lines.append(f"data: {left.rows} rows of {left.split} left out: {left.reason} ({examples})")
     return lines
-
-
-def _close(record: Record, summary: Summary, started: str) -> None:
-    row: Row = {"started": started, "wall_s": summary.wall_s, "stages_s": summary.stages_s, "trials": summary.trials}
-    record.runs.append(row)
 
 
 def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -72,6 +72,15 @@ class Target(_Part):
     workload: Workload = Workload()
 
 
+class Workers(_Part):
+    """What the stages may take of this machine."""
+
+    memory_mb: float | None = Field(None, gt=0, description="memory of one worker, 10^6 bytes")
+    time_limit_s: dict[Literal["finetune", "merge", "build", "score", "time"], Annotated[float, Field(gt=0)]] = Field(
+        {}, description="seconds of a stage before it counts as hung; default: learned from what it took before"
+    )
+
+
 class Budget(_Part):
     """When to stop: candidates begun and hours of wall-clock, both counted over resumes; whichever is first."""
 
@@ -87,6 +96,7 @@ class _Document(_Part):
     data: DataSpec
     train: Train = Train()
     target: Target = Target()
+    workers: Workers = Workers()
     space: dict[str, Any]
     objectives: dict[str, Literal["maximize", "minimize"]] | None = None
     limits: list[str] = []
@@ -107,6 +117,7 @@ class Sweep(BaseModel):
     data: DataSpec
     train: Train
     target: Target
+    workers: Workers
     space: Space
     objectives: dict[str, Direction]
     limits: tuple[Limit, ...]
@@ -152,6 +163,7 @@ class Sweep(BaseModel):
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "train": self.train.model_dump(mode="json"),
             "target": self.target.model_dump(mode="json", exclude_none=True),
+            "workers": self.workers.model_dump(mode="json", exclude_none=True),
             "space": space,
             "objectives": dict(self.objectives),
             "limits": [str(limit) for limit in self.limits],
@@ -552,7 +564,8 @@ def parse_sweep(
         raise UsageError([_located(problem, shown, lines or {}) for problem in problems])
     return Sweep(
         name=document.name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(shown).stem).strip("-._")[:64] or "sweep",
-        model=document.model, data=document.data, train=document.train, target=document.target, space=space,
+        model=document.model, data=document.data, train=document.train, target=document.target,
+        workers=document.workers, space=space,
         objectives=objectives, limits=limits, strategy=strategy, engine=document.engine, budget=budget,
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
     )  # fmt: skip

@@ -30,6 +30,8 @@ class Code:
     """The folder that it is imported from: the sweep file's; None: it is installed."""
     digest: str
     """SHA-256 of the module and of those beside the sweep file that it imports."""
+    files: tuple[Path, ...]
+    """All of these."""
 
 
 def find_function(metric: str, root: Path) -> Code:
@@ -37,6 +39,7 @@ def find_function(metric: str, root: Path) -> Code:
 
     Raises UsageError: no such module or function, syntax errors, arguments that do not fit.
     """
+    root = root.absolute()
     name, _, function = metric.partition(":")
     importlib.invalidate_caches()  # the file may be younger than the folder's listing
     beside = _find(name, [str(root)])
@@ -50,22 +53,28 @@ def find_function(metric: str, root: Path) -> Code:
         raise UsageError(Problem(rule, _KEY, value=metric, remedy=remedy))
     file = Path(spec.origin)
     _check(_tree(file), file, function, metric)
-    folder = root.resolve() if beside else None
-    return Code(file.resolve(), folder, digest_code(file.resolve(), folder))
+    folder = root if beside else None
+    return Code(file, folder, digest_code(file, folder), tuple(sources(file, folder)))
+
+
+def sources(file: Path, root: Path | None) -> list[Path]:
+    """Return a module's file, and those below `root` that it imports. Raises UsageError, OSError."""
+    found: list[Path] = []
+    waiting = [file]
+    while waiting:
+        source = waiting.pop()
+        if source not in found:
+            found.append(source)
+            waiting += _imported(_tree(source), source, root) if root is not None else []
+    return found
 
 
 def digest_code(file: Path, root: Path | None) -> str:
     """Return the digest of a module's source, and of what it imports from below `root`. Raises UsageError, OSError."""
-    content: dict[str, str] = {}
-    waiting = [file]
-    while waiting:
-        source = waiting.pop()
-        name = source.relative_to(root).as_posix() if root else source.name
-        if name in content:
-            continue
-        content[name] = hashlib.sha256(source.read_bytes()).hexdigest()
-        if root is not None:
-            waiting += _imported(_tree(source), source, root)
+    content = {
+        source.relative_to(root).as_posix() if root else source.name: hashlib.sha256(source.read_bytes()).hexdigest()
+        for source in sources(file, root)
+    }
     return hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(content.items())).encode()).hexdigest()
 
 
@@ -143,4 +152,4 @@ def _imported(tree: ast.Module, file: Path, root: Path) -> list[Path]:
             names |= {base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)} - {""}
     whole = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
     specs = [_find(name, [str(root)]) for name in sorted(whole)]
-    return [Path(spec.origin).resolve() for spec in specs if spec and spec.origin and spec.origin.endswith(".py")]
+    return [Path(spec.origin) for spec in specs if spec and spec.origin and spec.origin.endswith(".py")]

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from autotune.present.select import explain, select
 from autotune.present.tables import number
-from autotune.search.loop import seconds_between
 from autotune.space import LORA, RECIPE, Parameter
 from autotune.store.record import RUNS, read_results
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, markdown, read_table
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "results" / "example"
+
+
+def seconds(row: Mapping[str, Any]) -> float:
+    """Return the wall-clock of a row."""
+    began, ended = (datetime.fromisoformat(str(row[name])) for name in ("started", "ended"))
+    return float(row.get("wall_s") or (ended - began).total_seconds())
 
 
 def parameters(table: dict[str, Parameter]) -> str:
@@ -89,7 +97,7 @@ def results_table() -> str:
         cells = [
             "base" if row["trial"] == 0 else row["trial"], number(row["lora_r"]), number(row["lora_learning_rate"]),
             recipe_name(row), interval if row["accuracy"] is not None else row["status"], number(row["itl_ms_p50"]),
-            number(row["ttft_ms_p50"]), number(row["size_mb"]), number(row["peak_memory_mb"]), f"{seconds_between(row):.0f}",
+            number(row["ttft_ms_p50"]), number(row["size_mb"]), number(row["peak_memory_mb"]), f"{seconds(row):.0f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"

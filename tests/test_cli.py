@@ -74,11 +74,11 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
         main(["--help"])
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    for word in ("run", "plan", "status", "select", "bench", "doctor", "130 interrupted", "3 this machine"):
+    for word in ("run", "plan", "status", "select", "bench", "cache", "doctor", "130 interrupted", "3 this machine"):
         assert word in said
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "select", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["run", "plan", "status", "select", "bench", "cache", "doctor"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -29,13 +29,13 @@ def refusal(metric: str, root: Path) -> str:
 def test_a_module_beside_the_sweep_file_is_found_and_not_run(tmp_path: Path) -> None:
     write(tmp_path, words=GOOD + BOMB)
     found = find_function("words:close", tmp_path)
-    assert (found.file, found.root) == ((tmp_path / "words.py").resolve(), tmp_path.resolve())
+    assert (found.file, found.root) == (tmp_path / "words.py", tmp_path)
 
 
 def test_dotted_names_are_files_in_folders_and_their_packages_are_not_run(tmp_path: Path) -> None:
     write(tmp_path, deep__words=GOOD, pack__inner__words=GOOD)
     (tmp_path / "pack" / "__init__.py").write_text(BOMB, encoding="utf-8")
-    assert find_function("deep.words:close", tmp_path).file == (tmp_path / "deep" / "words.py").resolve()
+    assert find_function("deep.words:close", tmp_path).file == tmp_path / "deep" / "words.py"
     assert find_function("pack.inner.words:close", tmp_path).file.name == "words.py"
     (tmp_path / "pack" / "__init__.py").write_text(GOOD + BOMB, encoding="utf-8")
     assert find_function("pack:close", tmp_path).file.name == "__init__.py"
@@ -49,9 +49,9 @@ def test_an_installed_module_is_found_and_one_beside_the_sweep_file_comes_first(
     write(elsewhere, my_package__scores=GOOD)
     monkeypatch.syspath_prepend(elsewhere)
     installed = find_function("my_package.scores:close", root)
-    assert (installed.file, installed.root) == ((elsewhere / "my_package" / "scores.py").resolve(), None)
+    assert (installed.file, installed.root) == (elsewhere / "my_package" / "scores.py", None)
     write(root, my_package__scores=GOOD)
-    assert find_function("my_package.scores:close", root).root == root.resolve()
+    assert find_function("my_package.scores:close", root).root == root
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,23 @@ def test_the_digest_follows_the_module_and_what_it_imports_beside_the_sweep_file
         file.write_text(file.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
         assert digest() not in seen, name
         seen.add(digest())
+    assert {file.stem for file in find_function("words:close", tmp_path).files} == {"words", "text", "deep", "more"}
     before = digest()
     write(tmp_path, other="x = 2")
     assert digest() == before
     found: Code = find_function("words:close", tmp_path)
     assert digest_code(found.file, found.root) == before
+
+
+def test_a_link_to_a_module_elsewhere_and_a_relative_folder_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "elsewhere", words=GOOD)
+    (tmp_path / "sweep").mkdir()
+    try:
+        (tmp_path / "sweep" / "words.py").symlink_to(tmp_path / "elsewhere" / "words.py")
+    except OSError:
+        pytest.skip("this system lets nobody make links")
+    monkeypatch.chdir(tmp_path / "sweep")
+    assert find_function("words:close", Path()) == find_function("words:close", tmp_path / "sweep")
+    assert find_function("words:close", Path("../sweep")).digest

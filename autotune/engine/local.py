@@ -16,28 +16,34 @@ import sys
 import tempfile
 import time
 from concurrent.futures import TimeoutError as TaskTimeout
+from concurrent.futures import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from autotune.engine.worker import OFFLINE, QUIET, perform, start_warm, to_plain
+from autotune.engine.worker import OFFLINE, QUIET, TOO_LARGE, perform, start_warm, to_plain
 from autotune.errors import MachineError, StageError
+from autotune.machine import oom_kills, total_memory_mb
 from autotune.stages.jobs import Job, Result
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals by which somebody ends a process; it is not the candidate's doing."""
+MEMORY_SHARE = 0.95
+"""The share of this machine's memory beyond which a worker would only make it swap."""
 _NT_ERROR = 0xC0000000
 """From here on an exit code of Windows is the status that a process crashed with."""
 
 
-def _died(code: int, stage: str) -> StageError:
-    """Say what an exit code of a dead worker means."""
+def _died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> StageError:
+    """Say what an exit code of a dead worker means; `oom_kills`: of the system since the stage began."""
+    if code == TOO_LARGE:
+        return StageError("out_of_memory", f"{stage} needed more memory than workers.memory_mb = {memory_mb:.0f}")
     if sys.platform != "win32" and code == -signal.SIGKILL:
-        return StageError(
-            "out_of_memory", f"{stage}: the process was killed from outside, as a system out of memory does"
-        )
+        if oom_kills:
+            return StageError("out_of_memory", f"{stage}: the system ran out of memory and killed the process")
+        return StageError("lost", f"{stage}: the process was ended from outside (SIGKILL)")
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if name in _ENDED:
@@ -50,15 +56,19 @@ def _died(code: int, stage: str) -> StageError:
 
 LEAVE_S = 20
 """Seconds that a worker has to end by itself."""
+_POLL_S = 0.5
+"""How often the tuner looks up from waiting: on Windows a signal is heard only then."""
 
 
 class LocalEngine:
     """Workers of this machine. Use it as a context: leaving it ends every process."""
 
-    def __init__(self, offline: bool = True) -> None:
+    def __init__(self, offline: bool = True, memory_mb: float | None = None) -> None:
+        """`memory_mb`: the memory of one worker, 10^6 bytes; None: nearly all that this machine has."""
         os.environ.update(QUIET)
         if offline:
             os.environ.update(OFFLINE)
+        self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
@@ -88,18 +98,23 @@ class LocalEngine:
             self._end()
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(max_workers=1, context=context, initializer=start_warm, initargs=[os.getpid()])
+            self._pool = ProcessPool(
+                max_workers=1, context=context, initializer=start_warm, initargs=[os.getpid(), self.memory_mb]
+            )
         return self._pool
 
     def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
-        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError, MachineError."""
+        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError, MachineError, Interrupted."""
+        kills = oom_kills()
         try:
             future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
+            while not future.done():
+                wait([future], timeout=_POLL_S)
             result: tuple[Result, float] = future.result()
         except TaskTimeout:
             raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
         except ProcessExpired as error:
-            raise _died(error.exitcode or 0, job.stage) from None
+            raise _died(error.exitcode or 0, job.stage, oom_kills() - kills, self.memory_mb) from None
         except RuntimeError as error:  # pebble's pool is broken
             self._end()
             raise StageError("lost", f"{job.stage}: the worker process was lost ({error})") from None
@@ -110,7 +125,9 @@ class LocalEngine:
         with tempfile.TemporaryDirectory(prefix="autotune-") as scratch:
             file = Path(scratch) / "job.json"
             file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
-            arguments = [sys.executable, "-m", "autotune.engine.worker", str(file), scratch, str(log), str(os.getpid())]
+            arguments = [sys.executable, "-m", "autotune.engine.worker", str(file), scratch, str(log)]
+            arguments += [str(os.getpid()), str(self.memory_mb)]
+            kills = oom_kills()
             log.parent.mkdir(parents=True, exist_ok=True)
             began = time.perf_counter()
             with log.open("ab") as stream:
@@ -124,7 +141,7 @@ class LocalEngine:
                     process.wait()
             answer = Path(scratch) / "result.json"
             if code != 0 or not answer.exists():
-                raise _died(code, job.stage)
+                raise _died(code, job.stage, oom_kills() - kills, self.memory_mb)
             outcome = json.loads(answer.read_text(encoding="utf-8"))
         if "machine" in outcome:
             raise MachineError(outcome["machine"])

@@ -2,46 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from autotune.engine.guard import Guard
 from autotune.engine.local import LocalEngine
-from autotune.stages.jobs import Job, Result, TimeJob
+from autotune.engine.stop import Stop
+from autotune.engine.timeouts import LEARNED, Timeouts
+from autotune.errors import StageError
+from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob
 from autotune.store.cache import Cache, Stored
+from autotune.store.room import Room
+
+_GOES_ON = ("lost", "timeout")
+"""Ends of a training after which its checkpoint is of use."""
 
 
 class Stages:
-    """Call it with a job: the result comes from the cache, or from a worker and then into the cache."""
+    """Call it with a job: the result comes from the cache, or from a worker and then into the cache.
 
-    def __init__(self, cache: Cache, engine: LocalEngine, log: Callable[[], Path], model: str = "") -> None:
+    What it returns is in use, and stays in the cache, until `let_go`.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        engine: LocalEngine,
+        log: Callable[[], Path],
+        model: str = "",
+        stop: Stop | None = None,
+        timeouts: Timeouts | None = None,
+        room: Room | None = None,
+    ) -> None:
         self.cache, self.engine, self.log, self.model = cache, engine, log, model
+        self.stop, self.timeouts, self.room = stop, timeouts or Timeouts(), room
+        self.guard = Guard()
+        self._needs_mb = 0.0
         self.spent_s = 0.0
         """Seconds inside stages that were done here and ended well."""
+        self._in_use: dict[str, Job] = {}
+        self._settled: set[str] = set()
+        for kind in LEARNED:
+            for inputs, result, seconds in cache.measured(kind.stage, model):
+                self.timeouts.learn(kind.stage, inputs, result, seconds)
 
     def __call__(self, job: Job, timeout: float | None = None) -> Stored:
-        """Return the stored result of a job. Raises StageError, MachineError; a failure is not kept."""
+        """Return the stored result of a job; `timeout`: seconds that it may take at most, besides what was learned.
+
+        Raises StageError (a failure is not kept); Interrupted; MachineError; UsageError where an input was changed.
+        """
+        found = self.find(job)
+        if found is not None:
+            return found
+        if self.stop is not None:
+            self.stop.check()
+        if self.room is not None:
+            self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
+        limit = min(self.timeouts.of(job), timeout or float("inf"))
+        self._use(job)
 
         def run(out: Path) -> tuple[Result, float]:
-            if isinstance(job, TimeJob):
-                return self._time(job, timeout)
-            return self.engine.run(job, out, self.log(), timeout)
+            self.guard.check()
+            try:
+                if isinstance(job, TimeJob):
+                    done = self._time(job, limit)
+                else:
+                    done = self.engine.run(self._resumable(job), out, self.log(), limit)
+            finally:
+                self.guard.check()  # what a stage made while its inputs changed, or said when they vanished, is void
+            return done
 
-        stored = self.cache.make(job, run, self.model)
+        try:
+            stored = self.cache.make(job, run, self.model)
+        except StageError as error:
+            if error.status not in _GOES_ON:
+                shutil.rmtree(self.cache.checkpoint(job), ignore_errors=True)
+            raise
         if not stored.cached:
             self.spent_s += stored.seconds
+            if isinstance(job, LEARNED):
+                self.timeouts.learn(job.stage, job.described()["inputs"], stored.result, stored.seconds)
+            if self.room is not None:
+                self.room.added(stored.path)
         return stored
+
+    def _resumable(self, job: Job) -> Job:
+        """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""
+        if not isinstance(job, FinetuneJob):
+            return job
+        stop_file = self.stop.file if self.stop is not None else None
+        return job.model_copy(update={"keep_dir": self.cache.checkpoint(job), "stop_file": stop_file})
 
     def find(self, job: Job) -> Stored | None:
         """Return the result if it is there already."""
+        self._use(job)
         return self.cache.find(job)
 
-    def hold(self, job: Job) -> None:
-        """Keep a job's result until `release`, whichever sweep wants to remove it."""
-        self.cache.hold(job)
+    def _use(self, job: Job) -> None:
+        if job.key not in self._in_use:
+            self.cache.hold(job)
+            self._in_use[job.key] = job
 
-    def release(self, stage: str) -> None:
-        """Remove the results of a stage that were held; they are large, and made again in seconds."""
-        self.cache.release(stage)
+    def discard(self, job: Job) -> None:
+        """Remove a result that is large and made again in seconds, unless another sweep uses it."""
+        self._in_use.pop(job.key, None)
+        self.cache.discard(job)
+
+    def let_go(self, *needed: Job) -> None:
+        """Say that no result is in use any more but those of `needed`, and what `settle` was said of."""
+        keys = {job.key for job in needed} | self._settled
+        for key in set(self._in_use) - keys:
+            self.cache.let_go(self._in_use.pop(key))
+
+    def settle(self, files: Iterable[Path], model_mb: float) -> None:
+        """Say that preparation is over: what is in use now (the base model) is needed until `close`, and `files` must
+        not change; `model_mb`, 10^6 bytes, is what a merge or a build may need of the disk. Raises OSError.
+        """
+        self._settled |= set(self._in_use)
+        self._needs_mb = model_mb
+        self.guard.watch(files)
+
+    def close(self) -> None:
+        """Say that nothing is in use any more."""
+        self._settled.clear()
+        self.let_go()
+
+    def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
+        self.cache.pin(folder, [*jobs, *(self._in_use[key] for key in self._settled)])
 
     def _time(self, job: TimeJob, timeout: float | None) -> tuple[Result, float]:
         """Time in fresh processes, one after another: each is one sample."""

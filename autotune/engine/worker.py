@@ -1,6 +1,6 @@
 """Inside a worker process: do one stage, with everything that it prints going to a log file.
 
-Run as `python -m autotune.engine.worker JOB OUT LOG PARENT` it is a fresh process for one stage (a timing); called by the
+Run as `python -m autotune.engine.worker JOB OUT LOG PARENT MEMORY_MB` it is a fresh process for one stage (a timing); called by the
 warm worker's pool it is one task among many.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from autotune.errors import MachineError, StageError
+from autotune.errors import Interrupted, MachineError, StageError
 from autotune.stages.jobs import Job, Result, function_of, reason, short_of_memory
 
 QUIET = {
@@ -39,9 +39,15 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
 
 
-def start(parent: int) -> None:
-    """Prepare a worker: Ctrl-C is the tuner's business, and nobody outlives the tuner."""
+TOO_LARGE = 77
+"""Exit code of a worker that needed more memory than it may have."""
+_WATCH_S = 0.5
+
+
+def start(parent: int, memory_mb: float) -> None:
+    """Prepare a worker: Ctrl-C is the tuner's business, nobody outlives the tuner, or takes more than `memory_mb`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    this = psutil.Process()
 
     def alive() -> bool:
         if sys.platform == "win32":  # a venv's python.exe starts another: the tuner is not the nearest parent
@@ -50,15 +56,19 @@ def start(parent: int) -> None:
 
     def watch() -> None:
         while alive():
-            time.sleep(1.0)
+            if this.memory_info().rss > memory_mb * 1e6:
+                os._exit(TOO_LARGE)
+            time.sleep(_WATCH_S)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def start_warm(parent: int) -> None:
+def start_warm(parent: int, memory_mb: float) -> None:
     """Prepare a worker that does task after task."""
-    start(parent)
+    start(parent, memory_mb)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.suppress(ImportError):
         from tqdm import tqdm
 
@@ -102,7 +112,7 @@ def _understood(stage: str, error: BaseException) -> StageError | MachineError:
 
 
 def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
-    """Do `job` into the folder `out`. Returns its result and its seconds. Raises StageError; MachineError: disk full.
+    """Do `job` into the folder `out`. Returns its result and its seconds. Raises StageError; MachineError: disk full; Interrupted.
 
     Running out of memory and every unforeseen exception become a StageError with one line; the log has the whole.
     """
@@ -113,6 +123,8 @@ def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
             result = function_of(job)(job, Path(out))
         except StageError:
             traceback.print_exc()
+            raise
+        except Interrupted:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a library raises costs one candidate
             traceback.print_exc()
@@ -150,8 +162,8 @@ def from_plain(data: dict[str, Any]) -> Job:
 
 def main(arguments: list[str]) -> int:
     """Do one job in this fresh process; the outcome goes to `result.json` in the output folder."""
-    file, out, log, parent = arguments
-    start(int(parent))
+    file, out, log, parent, memory_mb = arguments
+    start(int(parent), float(memory_mb))
     job = from_plain(json.loads(Path(file).read_text(encoding="utf-8")))
     outcome: dict[str, Any]
     try:

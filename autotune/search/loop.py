@@ -10,13 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, Problem, UsageError
 from autotune.metrics import METRICS
-from autotune.search.judge import judge, values_of
+from autotune.search.judge import front_of, judge, values_of
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Strategy, Told
 from autotune.search.winner import Choice
@@ -60,16 +59,6 @@ class Summary:
     finalists: list[Row] = field(default_factory=list)
     kept: bool = False
     """Whether the winner is in `best/`."""
-
-
-def seconds_between(row: Mapping[str, Any]) -> float:
-    """Return the wall-clock of a row, seconds."""
-    times = [row.get("started"), row.get("ended")]
-    try:
-        first, last = (datetime.fromisoformat(str(t).replace("Z", "+00:00")) for t in times)
-        return max(0.0, (last - first).total_seconds())
-    except (ValueError, TypeError):  # not written by us
-        return 0.0
 
 
 def _recipe_of(cells: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -155,14 +144,13 @@ class Loop:
             self.watcher.note(
                 "the untouched model could not be measured: no candidate can keep a limit that refers to it"
             )
-        spent_before = sum(seconds_between(row) for row in self.record.results.rows) - (self.clock() - began)
         trials, ended = 0, "space"
         while True:
             budget = self.sweep.budget
             if budget.trials is not None and len(self._trials) >= budget.trials:
                 ended = "trials"
                 break
-            if budget.hours is not None and spent_before + self.clock() - began >= budget.hours * 3600:
+            if budget.hours is not None and self.record.spent_s() >= budget.hours * 3600:
                 ended = "hours"
                 break
             proposal = self.strategy.ask()
@@ -171,6 +159,7 @@ class Loop:
             trials += 1
             row = self._try(proposal.candidate, self._last + 1)
             self.strategy.tell(proposal, self._told(row))
+        self._pin()
         summary = self._finish(trials, ended)
         if not self.record.results.flush():
             file = self.record.results.file
@@ -188,6 +177,7 @@ class Loop:
         """Measure one candidate and write its row; a lost worker is forgiven once."""
         row: Row = {}
         for _ in range(ATTEMPTS):
+            began = self.clock()
             row = {
                 "candidate": candidate.id,
                 "trial": trial,
@@ -210,10 +200,12 @@ class Loop:
             )
             self.stages_s += measured.seconds
             row |= {"status": measured.status, "error": measured.error or None, "ended": now()}
+            row["wall_s"] = self.clock() - began
             row = rounded(row | dict(candidate.columns()) | measured.cells)
             self._keep(candidate, measured)
             self.record.results.append(row)
             self._learn(row)
+            self.pipeline.rest()
             if measured.status != "lost":
                 break
         if row["status"] == "ok" and self._judged_s < _SHOWING_S + _SHOWING_SHARE * (self.clock() - self._began):
@@ -226,7 +218,13 @@ class Loop:
         began = time.perf_counter()
         best = judge(self.ended(), self.sweep, self.base_id).winner
         self._best = self.rows[best.id] if best else None
+        self._pin()
         self._judged_s += time.perf_counter() - began
+
+    def _pin(self) -> None:
+        """Let the cache keep what the front so far is made of."""
+        rows = front_of(self.ended(), self.sweep.objectives)
+        self.pipeline.keep(self.record.folder, map(self._candidate_of, rows))
 
     def _keep(self, candidate: Candidate, measured: Measurement) -> None:
         """Keep outcomes and training curve beside the rows."""
@@ -257,7 +255,7 @@ class Loop:
             return
         self.strategy.replay(self._candidate_of(row), told)
 
-    def _candidate_of(self, row: Row) -> Candidate:
+    def _candidate_of(self, row: Mapping[str, Any]) -> Candidate:
         """Return the candidate whose settings a row holds. Raises UsageError."""
         cells: dict[str, Cell] = {n: v for n, v in row.items() if v is not None}
         try:

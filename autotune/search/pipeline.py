@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,12 +38,16 @@ class Do(Protocol):
         """Return the result if it is there already (a merge is needed only for a build that is not)."""
         ...
 
-    def hold(self, job: Job) -> None:
-        """Keep a job's result until `release`, whichever sweep wants to remove it."""
+    def discard(self, job: Job) -> None:
+        """Remove a result that is large and made again in seconds, unless another sweep uses it."""
         ...
 
-    def release(self, stage: str) -> None:
-        """Remove the results of a stage that were held; they are large, and made again in seconds."""
+    def let_go(self, *needed: Job) -> None:
+        """Say that no result is in use any more but those of `needed`."""
+        ...
+
+    def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
         ...
 
 
@@ -56,10 +60,16 @@ class Inputs:
     """Digest of the base model."""
     items: Mapping[str, tuple[str, Path]]
     """Of each split: digest and file."""
+    counts: Mapping[str, int]
+    """Of each split: how many items."""
     labels: tuple[str, ...]
     device: str
     machine: str
     """Digest of this machine's hardware."""
+    model_mb: float = 0.0
+    """Size of the base model at fp32, 10^6 bytes."""
+    files: tuple[Path, ...] = ()
+    """Model and items: they must stay as they are while the sweep runs."""
     code: Code | None = None
     """The user's own metric, where the sweep names one."""
 
@@ -79,22 +89,32 @@ class Measurement:
     """Seconds inside stages that ran now."""
 
 
-STAGE_TIMEOUT_S = 3600.0
-"""Seconds after which a stage other than training is given up."""
-
-
 class Pipeline:
     """The stages of one sweep, in order."""
 
     def __init__(self, sweep: Sweep, inputs: Inputs, do: Do) -> None:
         self.sweep, self.inputs, self.do = sweep, inputs, do
-        self._merged = ""
+        self._merged: MergeJob | None = None
         self._on_stage: Callable[[str], None] = lambda _: None
 
+    def rest(self) -> None:
+        """Say that no candidate is at work: what was used may go, but for the merged model that the next may need."""
+        self.do.let_go(*filter(None, [self._merged]))
+
     def tidy(self) -> None:
-        """Remove merged models: each is as large as the base."""
-        self._merged = ""
-        self.do.release(MergeJob.stage)
+        """Remove the last merged model: each is as large as the base."""
+        if self._merged is not None:
+            self.do.discard(self._merged)
+        self._merged = None
+        self.rest()
+
+    def keep(self, folder: Path, candidates: Iterable[Candidate]) -> None:
+        """Keep what these candidates are made of (adapters, builds), and nothing else, for a results folder."""
+        jobs: list[Job] = []
+        for candidate in candidates:
+            jobs += [self.finetune_job(candidate)] if candidate.lora is not None else []
+            jobs += [self._build_job(candidate)] if candidate.recipe is not None else []
+        self.do.pin(folder, jobs)
 
     def measure(
         self,
@@ -136,10 +156,10 @@ class Pipeline:
             if candidate.lora is not None:
                 done.adapter = self._finetune(candidate, done)
             if candidate.recipe is not None:
-                build = self._build_job(candidate, done.adapter)
+                build = self._build_job(candidate)
                 found = self.do.find(build)
                 if done.adapter is not None and found is None:
-                    merged = self._merge(self._merge_job(candidate, done.adapter), done)
+                    merged = self._merge(self._merge_job(candidate, done.adapter.path), done)
                     build = build.model_copy(update={"source_dir": merged.path})
                 done.build = self._run("build", build, done, found=found)
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
@@ -158,7 +178,7 @@ class Pipeline:
         stage: str,
         job: Job,
         done: Measurement,
-        timeout: float | None = STAGE_TIMEOUT_S,
+        timeout: float | None = None,
         found: Stored | None = None,
     ) -> Stored:
         """Do a stage, unless its result is `found` already, and book its cost, that of a failure too."""
@@ -185,10 +205,9 @@ class Pipeline:
 
     def _merge(self, job: MergeJob, done: Measurement) -> Stored:
         """Merge, and keep no merged model but this one: recipes of one adapter often follow one another."""
-        if self._merged != job.key:
-            self.tidy()
-            self.do.hold(job)
-            self._merged = job.key
+        if self._merged is not None and self._merged.key != job.key:
+            self.do.discard(self._merged)
+        self._merged = job
         return self._run("merge", job, done)
 
     def finetune_job(self, candidate: Candidate) -> FinetuneJob:
@@ -210,14 +229,14 @@ class Pipeline:
         done.curve = state["curve"]
         return stored
 
-    def _merge_job(self, candidate: Candidate, adapter: Stored) -> MergeJob:
+    def _merge_job(self, candidate: Candidate, adapter_dir: Path = Path()) -> MergeJob:
         key = self.finetune_job(candidate).key
-        return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=adapter.path)
+        return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=adapter_dir)
 
-    def _build_job(self, candidate: Candidate, adapter: Stored | None) -> BuildJob:
+    def _build_job(self, candidate: Candidate) -> BuildJob:
         """Return the job that builds a candidate; with an adapter, its source is still to be merged."""
         assert candidate.recipe is not None
-        source = self.inputs.base if adapter is None else self._merge_job(candidate, adapter).key
+        source = self.inputs.base if candidate.lora is None else self._merge_job(candidate).key
         return BuildJob(
             source=source,
             recipe=candidate.recipe,
@@ -242,11 +261,12 @@ class Pipeline:
         shared: dict[str, Any] = {
             "data": data, "data_file": file, "metric": metric, "max_length": self.sweep.train.max_length,
             "labels": self.inputs.labels if metric in ("choice", "f1") else (), "threads": self.sweep.target.threads,
+            "items": self.inputs.counts[split],
         }  # fmt: skip
         if (code := self.inputs.code) is not None:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
-            source = self._build_job(candidate, adapter).key
+            source = self._build_job(candidate).key
             return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
         source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
         return ScoreJob(

@@ -16,6 +16,7 @@ from autotune.models import (
     digest_folder,
     is_remote,
     local_folder,
+    model_files,
     parameters_of,
     shape_from,
 )
@@ -146,7 +147,12 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     base = digest_folder(folder, memo)
     write_aside(memo_file, json.dumps(memo))
     device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
-    inputs = Inputs(folder, base, items, dataset.labels, device, machine_digest(), _own_metric(sweep, do))
+    counts = {split: len(getattr(dataset, split)) for split in items}
+    model_mb = parameters_of(config) * 4 / 1e6
+    files = (*model_files(folder), *(file for _, file in items.values()))
+    code = _own_metric(sweep, do)
+    files += code.files if code else ()
+    inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code)
     return sweep, dataset, inputs
 
 

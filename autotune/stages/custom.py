@@ -45,7 +45,7 @@ def load_metric(metric: str, code: str, file: Path, root: Path | None) -> Metric
         said = f"{type(error).__name__}: {reason(error)}"
         raise StageError("failed", f"{metric}: {file} cannot be imported: {said}") from error
     origin = getattr(module, "__file__", None)
-    if origin is None or Path(origin).resolve() != file:
+    if origin is None or Path(origin).resolve() != file.resolve():
         taken = f"the name {name} is taken by {origin or 'a part of Python'}"
         raise StageError("failed", f"{metric}: {taken}; give {file.name} another name")
     found = getattr(module, function, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, se
 from safetensors.torch import load_file, save_file
 
 from autotune.candidate import Lora
-from autotune.errors import StageError
+from autotune.errors import Interrupted, StageError
 from autotune.stages.jobs import FinetuneJob, Result
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
 from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
@@ -174,12 +175,72 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
     optimizer.load_state_dict(whole)
 
 
+def _save(model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any], out: Path) -> None:
+    """Write adapter, optimiser and `state` into the folder `out`."""
+    # `embedding_layers` off: it would ask the hub whether the base model's vocabulary was changed.
+    model.save_pretrained(str(out), save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)
+    _save_optimizer(optimizer, out / "optimizer.safetensors")
+    (out / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+class Checkpoints:
+    """The last checkpoint of a training, in a folder that outlives the process.
+
+    One is written when `DUE_S` have passed since the last, or so long that writing costs at most 2 % of the time.
+    """
+
+    DUE_S = 60.0
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._last = time.perf_counter()
+        self._cost_s = 0.0
+
+    def latest(self) -> Path | None:
+        """Return the last whole checkpoint."""
+        if self.folder is None:
+            return None
+        whole = [path for path in self.folder.glob("step-*") if (path / "state.json").is_file()]
+        return max(whole, key=lambda path: int(path.name[5:]), default=None)
+
+    def due(self) -> bool:
+        """Whether it is time for another."""
+        return self.folder is not None and time.perf_counter() - self._last > max(self.DUE_S, 50 * self._cost_s)
+
+    def write(self, model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Keep the training as it is; earlier checkpoints go."""
+        if self.folder is None:
+            return
+        began = time.perf_counter()
+        aside, place = self.folder / "new", self.folder / f"step-{state['step']}"
+        for folder in (aside, place):
+            shutil.rmtree(folder, ignore_errors=True)
+        aside.mkdir(parents=True)
+        _save(model, optimizer, state, aside)
+        aside.rename(place)
+        for old in self.folder.glob("step-*"):
+            if old != place:
+                shutil.rmtree(old, ignore_errors=True)
+        self._last = time.perf_counter()
+        self._cost_s = self._last - began
+
+
+def _go_on(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
+    """Load a checkpoint. Returns its state."""
+    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    _load_optimizer(optimizer, folder / "optimizer.safetensors")
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
 def finetune(job: FinetuneJob, out: Path) -> Result:
     """Train up to `job.stop_at` and write adapter, optimiser and curve into `out`.
 
     Result: `step`, `horizon`, `loss` (mean over the last tenth of the steps, nats a token), `trainable` (parameters),
     `items`, `cut` (items whose prompt lost its beginning), `step_s` (median seconds of a step), `device`.
-    Raises StageError: `diverged`, `timeout`, `unsupported`, `failed`.
+    Raises StageError: `diverged`, `timeout`, `unsupported`, `failed`; Interrupted where `job.stop_file` asks for it,
+    with a checkpoint kept in `job.keep_dir`.
     """
     began = time.perf_counter()
     lora = job.lora
@@ -199,12 +260,15 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
     optimizer = torch.optim.AdamW(
         parameters, lr=lora.learning_rate, betas=(lora.adam_beta1, lora.adam_beta2), weight_decay=lora.weight_decay
     )
-    first, curve = 0, []
-    if job.checkpoint_dir is not None:
-        state = json.loads((job.checkpoint_dir / "state.json").read_text(encoding="utf-8"))
-        first, curve = state["step"], state["curve"]
-        set_peft_model_state_dict(model, load_file(job.checkpoint_dir / "adapter_model.safetensors"))
-        _load_optimizer(optimizer, job.checkpoint_dir / "optimizer.safetensors")
+    kept = Checkpoints(job.keep_dir)
+    before = kept.latest() or job.checkpoint_dir
+    state: dict[str, Any] = {"step": 0, "curve": [], "horizon": horizon, "seconds": 0.0}
+    if before is not None:
+        state |= _go_on(model, optimizer, before)
+    first, curve, earlier_s = state["step"], state["curve"], state["seconds"]
+
+    def spent_s() -> float:
+        return float(earlier_s + time.perf_counter() - began)
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     lengths = [len(item.prompt) + len(item.completion) for item in items]
@@ -235,19 +299,21 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)
         curve.append([step + 1, round(total, 6), rate])
-        if job.time_limit_s and step + 1 < stop_at and time.perf_counter() - began > job.time_limit_s:
-            raise StageError(
-                "timeout", f"training passed train.time_limit_s = {job.time_limit_s:g} at step {step + 1} of {stop_at}"
-            )
+        if step + 1 == stop_at:
+            break
+        ended = job.stop_file is not None and job.stop_file.exists()
+        late = job.time_limit_s is not None and spent_s() > job.time_limit_s
+        if ended or late or kept.due():
+            kept.write(model, optimizer, state | {"step": step + 1, "seconds": spent_s()})
+        if ended:
+            raise Interrupted
+        if late:
+            limit = f"train.time_limit_s = {job.time_limit_s:g}"
+            raise StageError("timeout", f"training passed {limit} at step {step + 1} of {stop_at}")
 
     if not all(bool(torch.isfinite(p).all()) for p in parameters):
         raise StageError("diverged", f"the adapter's weights are not finite after step {stop_at}")
-    # `embedding_layers` off: it would ask the hub whether the base model's vocabulary was changed.
-    model.save_pretrained(str(out), save_embedding_layers=False)
-    (out / "README.md").unlink(missing_ok=True)
-    _save_optimizer(optimizer, out / "optimizer.safetensors")
-    state = {"step": stop_at, "horizon": horizon, "curve": curve}
-    (out / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    _save(model, optimizer, state | {"step": stop_at, "seconds": spent_s()}, out)
     tail = [loss for _, loss, _ in curve[-max(1, len(curve) // 10) :]]
     return {
         "step": stop_at,

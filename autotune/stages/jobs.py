@@ -137,6 +137,10 @@ class FinetuneJob(Job):
     data_file: Path = where()
     checkpoint_dir: Path | None = where(None)
     """An adapter of the same job that stopped earlier."""
+    keep_dir: Path | None = where(None)
+    """Where to keep checkpoints, and to go on from the last one if there is one."""
+    stop_file: Path | None = where(None)
+    """A file that asks for the end between two steps, once it is there."""
     time_limit_s: float | None = where(None)
 
 
@@ -192,6 +196,8 @@ class ScoreJob(Job):
     model_dir: Path = where()
     adapter_dir: Path | None = where(None)
     data_file: Path = where()
+    items: int | None = where(None)
+    """How many items `data_file` holds."""
     code_file: Path | None = where(None)
     code_root: Path | None = where(None)
     """Where the module of a user's own metric lies, and the folder that it is imported from."""

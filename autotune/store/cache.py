@@ -1,27 +1,34 @@
 """The cache: a folder for every stage result, named by the digest of all that went into it.
 
 A result is made aside, under a lock, and renamed when it is whole, its manifest written last. Only successes are kept.
-Sweeps share it. What a killed process left aside is removed when the same result is made again.
+Sweeps share it. What a killed process left aside is removed when the same result is made again, or by `autotune cache prune`.
+
+Beside a result `KEY` may lie `KEY.lock`; `KEY.PID.use`, by which a living process keeps it from being removed; and
+`KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says which results a sweep's front needs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
+PINS = "pins"
+CHECKPOINT = ".checkpoint"
 
 
 def default_root() -> Path:
@@ -41,9 +48,22 @@ class Stored:
     """Whether it was there already."""
 
 
-def _held(folder: Path) -> bool:
-    marks = folder.parent.glob(f"{folder.name}.*.use")
-    return any(psutil.pid_exists(int(mark.name.split(".")[1])) for mark in marks)
+@dataclass(frozen=True)
+class Entry:
+    """A result as the cache's housekeeping sees it."""
+
+    stage: str
+    path: Path
+    size_mb: float
+    seconds: float
+    """What it took to make, seconds."""
+    used: float
+    """When it was made or last used, seconds since 1970."""
+    model: str
+    state: str
+    """`whole`, or `damaged`."""
+    kept_for: str
+    """Who needs it: a process, or the results folder whose front it is on; empty: nobody."""
 
 
 class Cache:
@@ -51,19 +71,28 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._checked: dict[Path, float] = {}
+        """Results whose content was compared with the manifest by this process, and when that was written."""
 
     def folder(self, job: Job) -> Path:
         """Return where a job's result lies, or would lie."""
         return self.root / job.stage / job.key
 
+    def checkpoint(self, job: Job) -> Path:
+        """Return where a training keeps its checkpoints."""
+        folder = self.folder(job)
+        return folder.with_name(folder.name + CHECKPOINT)
+
     def find(self, job: Job) -> Stored | None:
-        """Return a job's result if it is there and whole."""
+        """Return a job's result if it is there and whole, its content included; a process reads that once."""
         folder = self.folder(job)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            for name, size in manifest["files"].items():
-                if (folder / name).stat().st_size != size:
+            manifest = _manifest(folder)
+            if self._checked.get(folder) != manifest["made"]:
+                if any(_sha256(folder / name) != file["sha256"] for name, file in manifest["files"].items()):
                     return None
+                self._checked[folder] = manifest["made"]
+            os.utime(folder / MANIFEST)
             return Stored(folder, dict(manifest["result"]), float(manifest["seconds"]), cached=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
             return None
@@ -77,8 +106,7 @@ class Cache:
         if found is not None:
             return found
         folder = self.folder(job)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder) + ".lock"):
+        with _locked(folder):
             found = self.find(job)
             if found is not None:
                 return found
@@ -87,18 +115,18 @@ class Cache:
             aside.mkdir()
             try:
                 result, seconds = run(aside)
-                files = {
-                    path.relative_to(aside).as_posix(): path.stat().st_size
-                    for path in aside.rglob("*")
-                    if path.is_file()
-                }
+                made = time.time()
                 manifest = {
                     "described": job.described(),
                     "result": result,
                     "seconds": seconds,
-                    "made": time.time(),
+                    "made": made,
                     "model": model,
-                    "files": files,
+                    "files": {
+                        path.relative_to(aside).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+                        for path in sorted(aside.rglob("*"))
+                        if path.is_file()
+                    },
                 }
                 (aside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
                 shutil.rmtree(folder, ignore_errors=True)
@@ -106,36 +134,77 @@ class Cache:
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
+            shutil.rmtree(self.checkpoint(job), ignore_errors=True)
+            self._checked[folder] = made
         return Stored(folder, result, seconds, cached=False)
 
+    # --- what is needed stays ----------------------------------------------------------------------------------------
+
     def hold(self, job: Job) -> None:
-        """Note that this process uses a job's result, made or still to be made, until it says `release`."""
+        """Note that this process uses a job's result, made or still to be made, until it says `let_go`."""
         folder = self.folder(job)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder) + ".lock"):
-            folder.with_name(f"{folder.name}.{os.getpid()}.use").touch()
+        with _locked(folder):
+            _mark(folder).touch()
 
-    def release(self, stage: str) -> None:
-        """Remove the results of a stage that were held and are no more, by this process or by others that have died.
+    def let_go(self, job: Job) -> None:
+        """Take back `hold`."""
+        _mark(self.folder(job)).unlink(missing_ok=True)
 
-        For results that are large and made again in seconds (merged models).
-        """
-        here = self.root / stage
-        for mark in here.glob(f"*.{os.getpid()}.use"):
-            mark.unlink(missing_ok=True)
-            self._remove(here / mark.name.partition(".")[0])
-        for mark in here.glob("*.use"):
-            self._remove(here / mark.name.partition(".")[0])
+    def discard(self, job: Job) -> None:
+        """Remove a job's result, unless another living process holds it."""
+        self.let_go(job)
+        self.remove(self.folder(job))
 
-    def _remove(self, folder: Path) -> None:
-        """Remove a result that no living process holds."""
-        if _held(folder):
-            return
-        with FileLock(str(folder) + ".lock"):
-            if not _held(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+    def pin(self, owner: Path, jobs: Iterable[Job]) -> None:
+        """Keep the results of `jobs`, and of no others, for the results folder `owner`, as long as that is there."""
+        place = self.root / PINS
+        place.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(str(owner.resolve()).encode()).hexdigest()[:16]
+        keys = sorted(f"{job.stage}/{job.key}" for job in jobs)
+        aside = place / f"{name}.{os.getpid()}.new"
+        aside.write_text(json.dumps({"folder": str(owner.resolve()), "results": keys}), encoding="utf-8")
+        aside.replace(place / f"{name}.json")
+
+    def pinned(self) -> dict[Path, str]:
+        """Return the results that some results folder needs, and which."""
+        found: dict[Path, str] = {}
+        for file in (self.root / PINS).glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                pins = json.loads(file.read_text(encoding="utf-8"))
+                if (Path(pins["folder"]) / "results.csv").exists():
+                    found |= {self.root / key: str(pins["folder"]) for key in pins["results"]}
+        return found
+
+    # --- housekeeping ------------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """Return every result, the longest unused first. Nothing is read but manifests."""
+        pinned = self.pinned()
+        folders = (path for path in self.root.glob("*/*") if path.is_dir() and path.suffix not in (CHECKPOINT, ".new"))
+        found = [_entry(folder, pinned.get(folder, "")) for folder in folders]
+        return sorted(found, key=lambda entry: entry.used)
+
+    def leftovers(self) -> list[Path]:
+        """Return what no result needs: half-made ones of processes that were killed, checkpoints of finished jobs."""
+        found = [path for path in self.root.glob("*/.*.new") if _unlocked(path.with_name(path.name[1:-4]))]
+        checkpoints = (path for path in self.root.glob(f"*/*{CHECKPOINT}") if _unlocked(path.with_suffix("")))
+        return found + [path for path in checkpoints if path.with_suffix("").exists()]
+
+    def remove(self, folder: Path) -> bool:
+        """Remove a result that no living process holds. Returns whether it is gone."""
+        if _holder(folder):
+            return False
+        try:
+            with FileLock(str(folder) + ".lock", timeout=0):
+                if _holder(folder):
+                    return False
                 for mark in folder.parent.glob(f"{folder.name}.*.use"):
                     mark.unlink(missing_ok=True)
+                (folder / MANIFEST).unlink(missing_ok=True)  # first: half a result must not look whole
+                shutil.rmtree(folder, ignore_errors=True)
+        except Timeout:  # it is being made
+            return False
+        return not folder.exists()
 
     def measured(self, stage: str, model: str) -> list[tuple[dict[str, Any], Result, float]]:
         """Return (inputs, result, seconds) of a stage's results for a model: what earlier sweeps cost here."""
@@ -148,3 +217,53 @@ class Cache:
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return a result's manifest. Raises OSError, ValueError, KeyError, TypeError where the result is not whole."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for name, file in manifest["files"].items():
+        if (folder / name).stat().st_size != file["size"]:
+            raise ValueError(name)
+    return manifest
+
+
+def _entry(folder: Path, pinned_by: str) -> Entry:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    kept_for = _holder(folder) or pinned_by
+    try:
+        manifest = _manifest(folder)
+        used, model, seconds = (folder / MANIFEST).stat().st_mtime, str(manifest["model"]), float(manifest["seconds"])
+        return Entry(folder.parent.name, folder, size, seconds, used, model, "whole", kept_for)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Entry(folder.parent.name, folder, size, 0.0, folder.stat().st_mtime, "", "damaged", kept_for)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder) + ".lock"):
+        yield
+
+
+def _unlocked(folder: Path) -> bool:
+    try:
+        with FileLock(str(folder) + ".lock", timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.{os.getpid()}.use")
+
+
+def _holder(folder: Path) -> str:
+    """Return the living process that holds a result; empty where none does."""
+    pids = (int(mark.name.split(".")[1]) for mark in folder.parent.glob(f"{folder.name}.*.use"))
+    return next((f"process {pid}" for pid in pids if psutil.pid_exists(pid)), "")

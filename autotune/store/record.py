@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import Any, Self
 import yaml
 from filelock import FileLock, Timeout
 
-from autotune.errors import Problem, UsageError
+from autotune.errors import Interrupted, Problem, UsageError
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
 from autotune.sweep import Sweep, to_yaml
 
@@ -26,12 +26,18 @@ RUNS: tuple[Column, ...] = (
     Column("wall_s", float, "wall-clock of this run of the command, seconds"),
     Column("stages_s", float, "of those, seconds inside stages"),
     Column("trials", int, "trials of this run"),
+    Column("ended", str, "done; interrupted: Ctrl-C or SIGTERM; stopped: by an error; killed: found by the next run"),
 )
+
+
+def iso(time_: datetime) -> str:
+    """Return a time in UTC as ISO 8601."""
+    return time_.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def now() -> str:
     """Return the time as ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return iso(datetime.now(UTC))
 
 
 def write_aside(file: Path, text: str) -> None:
@@ -44,19 +50,23 @@ def write_aside(file: Path, text: str) -> None:
 class Record:
     """The results folder of a running sweep, held by this process alone. Raises UsageError."""
 
-    def __init__(self, folder: Path, sweep: Sweep) -> None:
+    def __init__(self, folder: Path, sweep: Sweep, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = folder
+        self._clock, self._began = clock, clock()
         self._started = time.time()
+        self._spent_before_s = 0.0
         self._lock = FileLock(str(folder / ".lock"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             self._check_same(sweep)
-            self.busy(stage="start")
+            killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(sweep.resolved()))
             self.results = Table(folder / "results.csv", COLUMNS)
             self.curves = Table(folder / "curves.csv", CURVES)
             self.runs = Table(folder / "runs.csv", RUNS)
+            self._count(killed)
+            self.busy(stage="start")
             (folder / "outcomes").mkdir(exist_ok=True)
         except Timeout:
             running = read_running(folder) or {}
@@ -81,8 +91,33 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):
+            if error is not None:
+                asked = isinstance(error, Interrupted | KeyboardInterrupt)
+                self.close(ended="interrupted" if asked else "stopped")
             (self.folder / "running.json").unlink()
         self._lock.release()
+
+    def close(self, stages_s: float | None = None, trials: int | None = None, ended: str = "done") -> float:
+        """Write down what this run of the command spent. Returns its wall-clock, seconds."""
+        wall = self._clock() - self._began
+        started = iso(datetime.fromtimestamp(self._started, UTC))
+        self.runs.append({"started": started, "wall_s": wall, "stages_s": stages_s, "trials": trials, "ended": ended})
+        return wall
+
+    def _count(self, killed: Mapping[str, Any] | None) -> None:
+        """Add up what earlier runs have spent; `killed`: what the last one noted of itself, if it could not end."""
+        if killed is not None:
+            with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
+                started = datetime.fromtimestamp(float(killed["started"]), UTC)
+                spent = float(killed.get("spent_s") or 0.0)
+                self.runs.append({"started": iso(started), "wall_s": max(0.0, spent), "ended": "killed"})
+        runs = sum(float(row["wall_s"] or 0.0) for row in self.runs.rows)
+        rows = sum(float(row["wall_s"] or 0.0) for row in self.results.rows)  # where runs.csv was removed
+        self._spent_before_s = max(runs, rows)
+
+    def spent_s(self) -> float:
+        """Return the wall-clock of this sweep, earlier runs included, seconds."""
+        return self._spent_before_s + self._clock() - self._began
 
     def _check_same(self, sweep: Sweep) -> None:
         """Refuse to mix two sweeps in one folder."""
@@ -118,7 +153,8 @@ class Record:
 
     def busy(self, **what: Any) -> None:
         """Note what is being done, for `status`."""
-        running = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started, **what}
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started}
+        running = {**who, "spent_s": self._clock() - self._began, **what}
         write_aside(self.folder / "running.json", json.dumps(running))
 
     def log(self, name: str) -> Path:

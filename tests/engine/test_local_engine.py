@@ -255,7 +255,7 @@ def test_a_stage_that_does_not_listen_is_killed(engine: LocalEngine, tmp_path: P
     [
         ("SIGSEGV", "failed", r"trouble: the process crashed \(SIGSEGV\)"),
         ("SIGABRT", "failed", r"trouble: the process crashed \(SIGABRT\)"),
-        ("SIGKILL", "out_of_memory", "trouble: the process was killed from outside, as a system out of memory does"),
+        ("SIGKILL", "lost", r"trouble: the process was ended from outside \(SIGKILL\)"),
         ("SIGTERM", "lost", "trouble: the process (was )?ended"),
     ],
 )
@@ -288,6 +288,7 @@ def test_exit_codes_have_a_meaning() -> None:
     assert (_died(-segv, "x").status, str(_died(-segv, "x"))) == ("failed", "x: the process crashed (SIGSEGV)")
     assert str(_died(-60, "x")) == "x: the process crashed (signal 60)"
     assert _died(1, "x").status == "lost"
+    assert (_died(-9, "x").status, _died(-9, "x", oom_kills=1).status) == ("lost", "out_of_memory")
     assert str(_died(0xC0000005, "x")) == "x: the process crashed (status 0xc0000005)"  # access violation on Windows
     assert _died(0xC0000005, "x").status == "failed"
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +63,35 @@ class FakeStages:
         """How often each result was made, by stage and key."""
         self.spent_s = 0.0
         self.jobs: list[Job] = []
-        self.held: set[str] = set()
+        self.needed: list[str] = []
+        self.pinned: dict[Path, list[str]] = {}
         self.done: dict[str, Stored] = {}
         self._loras: dict[str, Lora] = {}
         self._builds: dict[str, tuple[Lora | None, Recipe]] = {}
+
+    @property
+    def merged(self) -> list[str]:
+        """The merged models that are there."""
+        return [key for key, stored in self.done.items() if stored.path.parent.name == "merge"]
 
     def find(self, job: Job) -> Stored | None:
         found = self.done.get(job.key)
         return None if found is None else Stored(found.path, found.result, found.seconds, cached=True)
 
-    def hold(self, job: Job) -> None:
-        self.held.add(job.key)
+    def discard(self, job: Job) -> None:
+        assert job.stage == "merge"
+        self.done.pop(job.key, None)
 
-    def release(self, stage: str) -> None:
-        assert stage == "merge"
-        for key in self.held:
-            self.done.pop(key, None)
-        self.held.clear()
+    def let_go(self, *needed: Job) -> None:
+        self.needed = [job.key for job in needed]
+
+    def settle(self, files: Iterable[Path], model_mb: float) -> None: ...
+
+    def close(self) -> None:
+        self.needed = []
+
+    def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
+        self.pinned = {folder: [job.key for job in jobs]}
 
     def __call__(self, job: Job, timeout: float | None = None) -> Stored:
         found = self.find(job)
@@ -167,7 +179,8 @@ def inputs_in(root: Path, test: bool = False) -> Inputs:
     items = {split: (f"{split} digest", root / f"{split}.json") for split in ("train", "validation")}
     if test:
         items["test"] = ("test digest", root / "test.json")
-    return Inputs(root / "base", "base digest", items, (" fear", " joy"), "cpu", "machine digest")
+    counts = dict.fromkeys(items, ITEMS)
+    return Inputs(root / "base", "base digest", items, counts, (" fear", " joy"), "cpu", "machine digest")
 
 
 class Sweeping:
@@ -187,7 +200,7 @@ class Sweeping:
 
     def run(self, sweep: Sweep | None = None, strategy: Strategy | None = None) -> Summary:
         sweep = sweep or self.sweep
-        with Record(self.out, sweep) as record:
+        with Record(self.out, sweep, self.clock) as record:
             pipeline = Pipeline(sweep, self.inputs, self.stages)
             strategy = strategy or make_strategy(
                 sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed

@@ -15,7 +15,6 @@ from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, StageError, UsageError
 from autotune.present.select import select
 from autotune.search.judge import judge
-from autotune.search.loop import seconds_between
 from autotune.search.strategy import Proposal, Told, make_strategy
 from autotune.search.winner import Choice
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob
@@ -127,8 +126,7 @@ def test_an_adapter_is_trained_once_and_a_graph_timed_once(tmp_path: Path) -> No
     ran = sweeping.stages.ran
     assert ran == {"finetune": 6, "merge": 6, "build": 6 * 3 + 1, "time": 3, "score": 6 * 3 + 1}
     assert max(sweeping.stages.keys.values()) == 1
-    assert sweeping.stages.held == set()
-    assert not any(job.stage == "merge" for job in sweeping.stages.jobs if job.key in sweeping.stages.done)
+    assert not sweeping.stages.merged
 
 
 def test_merged_models_are_removed_as_soon_as_the_next_adapter_comes(tmp_path: Path) -> None:
@@ -193,8 +191,8 @@ def test_lesson_7_the_budget_is_exact_and_the_base_is_no_trial(tmp_path: Path) -
     assert [row["trial"] for row in rows_of(sweeping)] == [0, 1, 2]
 
 
-def test_hours_count_over_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each candidate takes 20 minutes by both clocks: three in the first hour, and none is left for the second run."""
+def test_hours_count_over_resumes(tmp_path: Path) -> None:
+    """Each candidate takes 20 minutes: three in the first hour, and none is left for the second run."""
     sweeping = Sweeping(tmp_path, make_sweep(budget={"hours": 1}, **AIMS))
 
     def pass_time(job: Job) -> None:
@@ -203,11 +201,6 @@ def test_hours_count_over_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     sweeping.stages.trouble = pass_time
 
-    def now() -> str:
-        minutes, seconds = divmod(int(sweeping.clock.now), 60)
-        return f"2026-01-01T{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
-
-    monkeypatch.setattr("autotune.search.loop.now", now)
     summary = sweeping.run()
     assert summary.ended == "hours"
     assert summary.wall_s == 3600
@@ -216,17 +209,6 @@ def test_hours_count_over_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (sweeping.run().trials, len(rows_of(sweeping))) == (0, 3)
     more = sweeping.run(make_sweep(budget={"hours": 1.5}, **AIMS))  # half an hour: two more are begun
     assert (more.trials, more.ended) == (2, "hours")
-
-
-def test_the_time_of_a_row_is_forgiving() -> None:
-    assert seconds_between({"started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:30Z"}) == 90
-    assert seconds_between({"started": "2026-01-01T00:01:00Z", "ended": "2026-01-01T00:00:00Z"}) == 0
-    for damaged in (
-        {},
-        {"started": "yesterday", "ended": None},
-        {"started": "2026-01-01", "ended": "2026-01-01T00:00:00Z"},
-    ):
-        assert seconds_between(damaged) == 0
 
 
 def test_lesson_1_a_finite_space_ends_the_sweep(tmp_path: Path) -> None:
@@ -312,7 +294,7 @@ def test_a_full_disk_ends_the_sweep_and_blames_no_candidate(tmp_path: Path) -> N
     with pytest.raises(MachineError, match="disk is full"):
         sweeping.run()
     assert [row["status"] for row in rows_of(sweeping)] == ["ok", "ok"]
-    assert sweeping.stages.held == set()
+    assert not sweeping.stages.merged
     sweeping.stages.trouble = lambda job: None
     assert sweeping.run().exit_code == Exit.OK
     assert len(rows_of(sweeping)) == 7
@@ -573,7 +555,7 @@ def test_interruptions_change_nothing(tmp_path: Path, strategy: str) -> None:
         assert outcome(disturbed) == outcome(calm)
         made, calm_made = ({k: n for k, n in s.stages.keys.items() if k[0] != "merge"} for s in (disturbed, calm))
         assert made == calm_made  # and nothing is done twice, but for merged models, which are not kept
-        assert disturbed.stages.held == set()
+        assert not disturbed.stages.merged
     assert interrupted >= 8
 
 

@@ -127,11 +127,10 @@ def test_a_merged_model_serves_the_recipes_that_follow(tmp_path: Path) -> None:
     pipeline, stages = make(tmp_path)
     for r, recipe in ((8, INT8), (8, INT4), (16, INT8)):
         pipeline.measure(candidate(r, recipe))
-        assert len(stages.held) == 1
+        assert len(stages.merged) == 1
     assert stages.ran["merge"] == 2
     pipeline.tidy()
-    assert stages.held == set()
-    assert not any(stored.path.parent.name == "merge" for stored in stages.done.values())
+    assert not stages.merged
 
 
 @pytest.mark.parametrize("stage", ["finetune", "merge", "build", "time", "score"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,11 @@ class Fetched:
     def find(self, job: Job) -> Stored | None:
         return None
 
-    def hold(self, job: Job) -> None: ...
+    def discard(self, job: Job) -> None: ...
 
-    def release(self, stage: str) -> None: ...
+    def let_go(self, *needed: Job) -> None: ...
+
+    def pin(self, folder: Path, jobs: Sequence[Job]) -> None: ...
 
 
 def sweep_in(root: Path, **keys: Any) -> Sweep:

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from autotune.candidate import Lora
-from autotune.errors import StageError
+from autotune.errors import Interrupted, StageError
 from autotune.space import resolve_lora
 from autotune.stages.finetune import (
+    Checkpoints,
     adapt,
     batches,
     collate,
@@ -93,6 +94,52 @@ def test_stopping_and_going_on_equals_one_go(
         assert (step, rate) == (other[0], other[2])
         assert loss == pytest.approx(other[1], abs=2e-6)
     assert second["loss"] == pytest.approx(one_go["loss"], abs=1e-5)
+
+
+def test_a_training_that_is_asked_to_end_keeps_a_checkpoint_and_goes_on_from_it(
+    do: Do, job: Callable[..., FinetuneJob], tmp_path: Path
+) -> None:
+    hard = {"steps": 20, "dropout": 0.1, "schedule": "cosine"}
+    whole, one_go = do(job(**hard))
+    kept = {"keep_dir": tmp_path / "kept", "stop_file": tmp_path / "stop"}
+    (tmp_path / "stop").touch()
+    for step in (1, 2, 3):
+        with pytest.raises(Interrupted):
+            do(job(**hard, **kept))
+        assert [folder.name for folder in (tmp_path / "kept").iterdir()] == [f"step-{step}"]
+    (tmp_path / "stop").unlink()
+    (tmp_path / "kept" / "new").mkdir()  # a kill while a checkpoint was written leaves this
+    (tmp_path / "kept" / "step-9").mkdir()
+    rest, second = do(job(**hard, **kept))
+    assert second["step"] == one_go["step"] == 20
+    assert gap(whole, rest) < 1e-6
+    curves = [json.loads((folder / "state.json").read_text(encoding="utf-8"))["curve"] for folder in (whole, rest)]
+    assert [point[0] for point in curves[1]] == list(range(1, 21))
+    assert curves[1][:3] == curves[0][:3]
+
+
+def test_checkpoints_are_written_as_time_goes_by(
+    do: Do, job: Callable[..., FinetuneJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = Checkpoints.write
+
+    def noted(self: Checkpoints, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+        write(self, model, optimizer, state)
+        written.append(state["step"])
+        self._cost_s = 0.0  # however slow this disk is
+
+    monkeypatch.setattr(Checkpoints, "write", noted)
+    do(job(steps=4, keep_dir=tmp_path / "kept"))
+    assert written == []  # a minute has not passed
+    monkeypatch.setattr(Checkpoints, "DUE_S", 0.0)
+    do(job(steps=4, keep_dir=tmp_path / "kept"))
+    assert written == [1, 2, 3]  # the end is the stage's result
+    assert [folder.name for folder in (tmp_path / "kept").iterdir()] == ["step-3"]
+    seconds = json.loads((tmp_path / "kept" / "step-3" / "state.json").read_text(encoding="utf-8"))["seconds"]
+    with pytest.raises(StageError, match=r"train.time_limit_s = ") as error:
+        do(job(steps=40, time_limit_s=seconds, keep_dir=tmp_path / "kept"))  # what was spent before counts
+    assert error.value.status == "timeout"
 
 
 def test_a_checkpoint_holds_adapter_optimiser_and_state_and_no_pickle(do: Do, job: Callable[..., FinetuneJob]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -83,7 +84,8 @@ def test_a_folder_describes_itself(tmp_path: Path) -> None:
     stored = Cache(tmp_path).make(TINY, maker([]))
     manifest = json.loads((stored.path / MANIFEST).read_text(encoding="utf-8"))
     assert manifest["described"] == TINY.described()
-    assert manifest["files"] == {"sub/file.txt": 7}
+    content = {"size": 7, "sha256": hashlib.sha256(b"content").hexdigest()}
+    assert manifest["files"] == {"sub/file.txt": content}
     assert manifest["made"] <= time.time()
 
 
@@ -142,6 +144,10 @@ def damage_size(folder: Path) -> None:
     (folder / "sub" / "file.txt").write_text("shorter"[:3], encoding="utf-8")
 
 
+def damage_content(folder: Path) -> None:
+    (folder / "sub" / "file.txt").write_text("CONTENT", encoding="utf-8")
+
+
 def remove_file(folder: Path) -> None:
     (folder / "sub" / "file.txt").unlink()
 
@@ -157,7 +163,7 @@ def manifest_of(text: str) -> Callable[[Path], None]:
     return write
 
 
-DAMAGE = [damage_size, remove_file, remove_manifest, *map(manifest_of, (
+DAMAGE = [damage_size, damage_content, remove_file, remove_manifest, *map(manifest_of, (
     "", "{", "[]", "null", "{}", '{"files": [], "result": {}, "seconds": 1}', '{"files": {}, "result": 3, "seconds": 1}',
     '{"files": {}, "result": {}, "seconds": null}',
 ))]  # fmt: skip
@@ -168,6 +174,7 @@ def test_a_damaged_result_is_made_again(tmp_path: Path, damage: Callable[[Path],
     cache, calls = Cache(tmp_path), list[Path]()
     folder = cache.make(TINY, maker(calls)).path
     damage(folder)
+    cache = Cache(tmp_path)  # the process that made it does not read it again
     assert cache.find(TINY) is None
     cache.measured("tiny", "")  # leaves it out, or not, but never fails
     again = cache.make(TINY, maker(calls, "new content"))
@@ -205,7 +212,7 @@ def test_lesson_4_the_key_is_of_everything_that_decides_and_of_no_place(job: Job
         changed = job.model_copy(update={name: other(getattr(job, name), info.annotation)})
         assert (changed.key == job.key) == bool(info.exclude), name
     places = {name for name, info in kind.model_fields.items() if info.exclude}
-    assert all(name.endswith(("_dir", "_file", "_limit_s")) for name in places)
+    assert all(name.endswith(("_dir", "_file", "_limit_s")) or name == "items" for name in places)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stage)
@@ -248,21 +255,21 @@ def test_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_root().name == "autotune"
 
 
-# --- results that are held, and then removed -------------------------------------------------------------------------
+# --- what is needed stays --------------------------------------------------------------------------------------------
 
 
-def test_what_is_released_is_removed(tmp_path: Path) -> None:
+def test_what_is_discarded_is_removed_and_nothing_else(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     kept = TinyJob(seed=1)
     cache.make(kept, maker([]))
     cache.hold(TINY)
     cache.make(TINY, maker([]))
-    cache.release("tiny")
+    assert not cache.remove(cache.folder(TINY))  # this process uses it
+    cache.discard(TINY)
     assert cache.find(TINY) is None
     assert cache.find(kept) is not None
     assert list((tmp_path / "tiny").glob("*.use")) == []
-    cache.release("tiny")
-    cache.release("nothing")
+    cache.discard(TINY)  # it is gone already
 
 
 def test_what_another_process_holds_stays_until_it_is_gone(tmp_path: Path) -> None:
@@ -281,9 +288,68 @@ sys.stdin.read()
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == b"held"
-        cache.release("tiny")
+        cache.discard(TINY)
         assert cache.find(TINY) is not None
+        assert [entry.kept_for for entry in cache.entries()] == [f"process {process.pid}"]
         process.kill()
-    cache.release("tiny")
+    assert cache.remove(cache.folder(TINY))
     assert cache.find(TINY) is None
-    assert not any(str(os.getpid()) in p.name for p in (tmp_path / "tiny").iterdir())
+    assert list((tmp_path / "tiny").glob("*.use")) == []
+
+
+def test_a_result_that_is_being_made_is_not_removed(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    removed: list[bool] = []
+
+    def run(out: Path) -> tuple[Result, float]:
+        removed.append(cache.remove(cache.folder(TINY)))
+        removed.append(bool(cache.leftovers()))
+        return maker([])(out)
+
+    assert not cache.make(TINY, run).cached
+    assert removed == [False, False]
+
+
+def test_a_front_keeps_its_results_as_long_as_its_folder_is_there(tmp_path: Path) -> None:
+    cache, out = Cache(tmp_path / "cache"), tmp_path / "results"
+    folder = cache.make(TINY, maker([])).path
+    cache.pin(out, [TINY])
+    assert cache.pinned() == {}  # no results are there yet
+    out.mkdir()
+    (out / "results.csv").touch()
+    assert cache.pinned() == {folder: str(out)}
+    assert [entry.kept_for for entry in cache.entries()] == [str(out)]
+    (tmp_path / "cache" / "pins" / "damaged.json").write_text("{", encoding="utf-8")
+    assert set(cache.pinned()) == {folder}
+    cache.pin(out, [])
+    assert cache.pinned() == {}
+
+
+def test_entries_are_described_the_longest_unused_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for seed in (1, 2, 3):
+        folder = cache.make(TinyJob(seed=seed), maker([], seconds=seed), "model").path
+        os.utime(folder / MANIFEST, (seed, seed))
+    (cache.folder(TinyJob(seed=3)) / "sub" / "file.txt").unlink()
+    assert cache.find(TinyJob(seed=1)) is not None  # and used just now
+    second, third, first = cache.entries()
+    assert (second.stage, second.seconds, second.used, second.model, second.state) == (
+        "tiny",
+        2.0,
+        2.0,
+        "model",
+        "whole",
+    )
+    assert second.size_mb > 7e-6
+    assert third.state == "damaged"
+    assert first.used > time.time() - 60
+
+
+def test_leftovers_are_what_no_result_needs(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    folder = cache.make(TINY, maker([])).path
+    half, old = folder.with_name(f".{folder.name}.new"), cache.checkpoint(TINY)
+    going_on = cache.checkpoint(TinyJob(seed=1))  # of a training that is not done
+    for place in (half, old, going_on):
+        place.mkdir()
+    assert sorted(cache.leftovers()) == sorted([half, old])

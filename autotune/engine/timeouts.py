@@ -1,0 +1,58 @@
+"""How long a stage may take before it counts as hung: learned from what it took before, or as the sweep says.
+
+A stage is measured in seconds per unit of its work (an item to score, a sequence of a training step, a build).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob
+
+FIRST_S = 3600.0
+"""Seconds that a stage may take of which nothing is known yet."""
+LEAST_S = 300.0
+"""Seconds that any stage may take: imports on a busy machine are slow."""
+TIMES = 20.0
+"""How many times slower than the slowest so far a stage may be, per unit of work."""
+
+LEARNED: tuple[type[Job], ...] = (FinetuneJob, MergeJob, BuildJob, ScoreJob, TimeJob)
+
+
+def units_done(inputs: Mapping[str, Any], result: Result) -> float:
+    """Return the units of work in a finished stage, from its inputs and result as the cache keeps them."""
+    if "lora" in inputs:
+        return float(result["step"] * inputs["lora"]["batch_size"] * inputs["lora"]["accumulation"])
+    return float(result.get("items") or 1)
+
+
+def units_of(job: Job) -> float | None:
+    """Return the units of work in a job that is still to be done, or None where only the stage itself will know."""
+    if isinstance(job, FinetuneJob):
+        steps = job.stop_at or job.horizon or job.lora.steps
+        return None if steps is None else float(steps * job.lora.batch_size * job.lora.accumulation)
+    return job.items if isinstance(job, ScoreJob) else 1.0
+
+
+class Timeouts:
+    """The time-outs of one sweep, seconds."""
+
+    def __init__(self, fixed: Mapping[Any, float] | None = None) -> None:
+        """`fixed`: for a stage what the sweep says."""
+        self.fixed: dict[str, float] = dict(fixed or {})
+        self._slowest: dict[str, float] = {}
+
+    def learn(self, stage: str, inputs: Mapping[str, Any], result: Result, seconds: float) -> None:
+        """Take in what a stage took."""
+        pace = seconds / max(1.0, units_done(inputs, result))
+        self._slowest[stage] = max(pace, self._slowest.get(stage, 0.0))
+
+    def of(self, job: Job) -> float:
+        """Return the seconds that a job may take."""
+        if job.stage in self.fixed:
+            return self.fixed[job.stage]
+        pace, units = self._slowest.get(job.stage), units_of(job)
+        if pace is None or units is None:
+            return FIRST_S
+        return max(LEAST_S, TIMES * pace * units)
