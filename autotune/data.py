@@ -32,7 +32,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import SCORES
+from autotune.metrics import SCORES, is_function
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
@@ -47,7 +47,6 @@ _SHOWN_PROBLEMS, _SHOWN_PLACES, _SHOWN_LABELS, _SHOWN_COLUMNS = 5, 3, 5, 20
 
 _HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
 _HUB_TEXT = re.compile(rf"({_HUB_NAME}):([A-Za-z0-9_.\[\]:%+-]+)")
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 # --- Templates ---------------------------------------------------------------------------------------------------
@@ -209,7 +208,7 @@ class DataSpec(_Frozen):
     @field_validator("metric")
     @classmethod
     def _metric_is_known(cls, metric: str) -> str:
-        if metric not in SCORES and not _FUNCTION.fullmatch(metric):
+        if metric not in SCORES and not is_function(metric):
             known = did_you_mean(metric, list(SCORES))
             raise ValueError(f"metric must be a known score or module:function; {known}")
         return metric

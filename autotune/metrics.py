@@ -5,6 +5,7 @@ A score belongs to a (model, items) pair and carries an interval; the rest belon
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ class Metric:
     direction: Direction
     kind: Kind
     meaning: str
+    turns: bool = False
+    """Whether a sweep may say the other direction: it is not the metric's own."""
 
 
 _ALL = (
@@ -40,14 +43,30 @@ _ALL = (
         "peak resident memory of a fresh process that serves the model, 10^6 bytes",
     ),
     Metric("load_s", "minimize", "footprint", "time to load the model in a fresh process, seconds"),
+    Metric(
+        "custom", "maximize", "score", "mean over the items of the user's own function, module:function", turns=True
+    ),
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
-# What `data.metric` may name, and the score column that it fills.
+FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""A function of the user's own: `module:function`."""
+
+# What `data.metric` may name besides module:function, and the score column that it fills.
 SCORES: dict[str, str] = {
     "choice": "accuracy",
     "exact_match": "exact_match",
     "f1": "f1",
     "perplexity": "perplexity",
 }
+
+
+def is_function(metric: str) -> bool:
+    """Whether `data.metric` names a function of the user's own."""
+    return metric not in SCORES and FUNCTION.fullmatch(metric) is not None
+
+
+def score_column(metric: str) -> str:
+    """Return the score column that `data.metric` fills. Raises KeyError where there is no such metric."""
+    return "custom" if is_function(metric) else SCORES[metric]

@@ -72,7 +72,8 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             record.busy(stage="prepare")
             sweep, dataset, inputs = prepare(sweep, stages, cache.root)
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
-            record.check_inputs({"model": inputs.base, **splits})
+            code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
+            record.check_inputs({"model": inputs.base, **splits, **code})
             stages.settle(inputs.files, inputs.model_mb)
             for line in data_report(dataset):
                 progress.note(line)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autotune.data import DataSpec, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import METRICS, SCORES, Direction
+from autotune.metrics import METRICS, Direction, is_function, score_column
 from autotune.models import shape_of
 from autotune.providers import PROVIDERS, Provider
 from autotune.search.limits import Limit, parse_limit
@@ -35,6 +35,7 @@ from autotune.space import (
     parse_recipes,
     resolve_lora,
 )
+from autotune.usercode import find_function
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class Sweep(BaseModel):
     @property
     def score(self) -> str:
         """The score column that `data.metric` fills."""
-        return SCORES[self.data.metric]
+        return score_column(self.data.metric)
 
     def resolved(self) -> dict[str, Any]:
         """The sweep as plain data with every default spelled out; loading it again gives the same sweep."""
@@ -537,7 +538,7 @@ def parse_sweep(
         problems.append(Problem("needs lora, build or both", "space", remedy="see search_spaces/ for examples"))
     builds = any(name != "lora" for name in raw_space)
     space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, problems)
-    score = _score(data.get("data"), problems)
+    score = _score(data.get("data"), root, problems)
     objectives = _objectives(data.get("objectives"), score, builds, problems)
     limits = _limits(_given(data, "limits", list, []), score, builds, problems)
     strategy = _given(data, "strategy", str, "tpe")
@@ -615,13 +616,18 @@ def _parse_space(
     return Space(domains, recipes, left_out, defaults, train.device)
 
 
-def _score(raw: Any, problems: list[Problem]) -> str | None:
+def _score(raw: Any, root: Path, problems: list[Problem]) -> str | None:
     """Return the score that `data.metric` fills; None where that is wrong."""
     metric = _given(raw, "metric", str, "choice")
-    if metric not in SCORES and ":" in metric:  # another wrong name is refused with the rest of `data`
-        rule = "functions of one's own are not supported yet"
-        problems.append(Problem(rule, "data.metric", value=metric, remedy="use one of: " + ", ".join(SCORES)))
-    return SCORES.get(metric)
+    try:
+        if is_function(metric):
+            find_function(metric, root)
+        return score_column(metric)
+    except UsageError as error:
+        problems += error.problems
+        return score_column(metric)
+    except KeyError:  # refused with the rest of `data`
+        return None
 
 
 def _objectives(raw: Any, score: str | None, builds: bool, problems: list[Problem]) -> dict[str, Direction]:
@@ -637,8 +643,8 @@ def _objectives(raw: Any, score: str | None, builds: bool, problems: list[Proble
     for name, direction in raw.items():
         key = f"objectives.{name}"
         _check_metric(name, key, score, builds, problems)
-        if name in METRICS and direction in ("maximize", "minimize") and direction != METRICS[name].direction:
-            right = METRICS[name].direction
+        right = METRICS[name].direction if name in METRICS and not METRICS[name].turns else direction
+        if direction in ("maximize", "minimize") and direction != right:
             problems.append(
                 Problem(f"{name} is {right}d, by its meaning", key, value=direction, remedy=f"write {right}")
             )

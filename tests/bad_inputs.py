@@ -61,6 +61,12 @@ limits: ["size_mb <= 100"]
 strategy: tpe
 budget: { trials: 4 }
 """
+OWN = """\
+# A metric of one's own; this line must never run before a worker does: the word below is not defined.
+def score(prediction, reference, item):
+    return float(prediction == reference)
+undefined_word
+"""
 OLIVE = {"input_model": {"type": "HfModel"}, "passes": {"conversion": {"type": "OnnxConversion"}}}
 
 
@@ -414,8 +420,26 @@ MISTAKES: tuple[Mistake, ...] = (
             "sweep.yaml:7: data.completion: '{' at character 2 is never closed"),
     changed("unknown metric", "  validation:", "  metric: acuracy\n  validation:",
             "sweep.yaml:5: data.metric: metric must be a known score", "choice, exact_match"),
-    changed("metric of one's own", "  validation:", "  metric: my_tasks:score\n  validation:",
-            "sweep.yaml:5: data.metric: functions of one's own are not supported yet, got 'my_tasks:score'"),
+    changed("metric in no module", "  validation:", "  metric: my_tasks:score\n  validation:",
+            "sweep.yaml:5: data.metric: there is no module my_tasks beside the sweep file, nor among the installed",
+            "got 'my_tasks:score'", "write my_tasks.py beside the sweep file"),
+    changed("misspelt module of a metric", "  validation:", "  metric: tonse:score\n  validation:",
+            "sweep.yaml:5: data.metric: there is no module tonse", "did you mean 'tones'?", files={"tones.py": OWN}),
+    changed("metric module in no package", "  validation:", "  metric: tones.deep:score\n  validation:",
+            "sweep.yaml:5: data.metric: there is no module tones.deep", files={"tones.py": OWN}),
+    changed("misspelt function of a metric", "  validation:", "  metric: tones:scor\n  validation:",
+            "tones.py: data.metric: defines no function scor, got 'tones:scor'", "did you mean 'score'?",
+            files={"tones.py": OWN}),
+    changed("metric of two arguments", "  validation:", "  metric: tones:score\n  validation:",
+            "tones.py:2: data.metric: score must take prediction, reference, item", "write def metric(prediction: str",
+            files={"tones.py": OWN.replace(", item", "")}),
+    changed("metric that is no Python", "  validation:", "  metric: tones:score\n  validation:",
+            "tones.py:2: data.metric: is not valid Python: '(' was never closed", "mend the syntax",
+            files={"tones.py": OWN.replace("item):", "item:")}),
+    changed("metric in a binary file", "  validation:", "  metric: tones:score\n  validation:",
+            "tones.py: data.metric: ", files={"tones.py": b"\x00\xff"}),
+    changed("objective of another metric", "{ accuracy: maximize,", "{ custom: maximize,",
+            "sweep.yaml:19: objectives.custom: custom is not measured in this sweep", "data.metric gives accuracy"),
     changed("mistakes in sweep and data", "    r: 8", "    r: -8",
             "autotune: 2 problems:", "sweep.yaml:12: space.lora.r:",
             "sweep.yaml: data.prompt: the column must be in train.csv", files={"train.csv": "txt,tone\na,joy\n"}),

@@ -34,6 +34,7 @@ ROOMS = (
     ("models", "data"),
     ("space",),
     ("machine",),
+    ("usercode",),
     ("candidate", "metrics", "providers", "errors"),
 )
 # Plain words and numbers that live in `search` and import nothing else of it: the sweep file speaks of limits, too.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import Exit, Problem, UsageError, did_you_mean
-from autotune.metrics import METRICS, SCORES, Direction
+from autotune.metrics import METRICS, Direction
 from autotune.present.tables import candidates, number, score_text, settings
 from autotune.search.judge import base_of, front_of, judge, values_of
 from autotune.search.limits import Limit, parse_limit
@@ -62,8 +62,9 @@ def wanted(
         objectives: dict[str, Direction] = dict(sweep["objectives"])
         texts = list(limits) or list(sweep.get("limits", []))
     else:
-        usual = [name for name in dict.fromkeys((*SCORES.values(), "itl_ms_p50", "size_mb")) if name in measured]
-        objectives = {name: METRICS[name].direction for name in usual or measured or ["accuracy"]}
+        scores = [metric.name for metric in METRICS.values() if metric.kind == "score"]
+        usual = [name for name in (*scores, "itl_ms_p50", "size_mb") if name in measured]
+        objectives = {name: _direction(name, rows) for name in usual or measured or ["accuracy"]}
         texts = list(limits)
     problems = []
     parsed = []
@@ -87,10 +88,16 @@ def wanted(
             problems.append(Problem("no such metric", "--prefer", value=prefer, remedy=remedy))
         else:
             check(prefer, "--prefer")
-            objectives = {prefer: METRICS[prefer].direction} | objectives
+            objectives = {prefer: _direction(prefer, rows)} | objectives
     if problems:
         raise UsageError(problems)
     return Wanted(objectives, tuple(parsed))
+
+
+def _direction(name: str, rows: list[dict[str, Any]]) -> Direction:
+    """Return which way a metric is better; where that is not built in, the rows say so."""
+    said = next((row["score_direction"] for row in rows if row.get("score_direction")), None)
+    return "minimize" if METRICS[name].turns and said == "minimize" else METRICS[name].direction
 
 
 def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -> Selection:
@@ -161,7 +168,7 @@ def explain(selection: Selection) -> str:
         lines.append("  compared by unpaired intervals: the outcomes of single items are not at hand")
     front = front_of(selection.rows, aims.objectives)
     first = next(iter(aims.objectives))
-    best_first = METRICS[first].direction == "maximize"
+    best_first = aims.objectives[first] == "maximize"
     front.sort(key=lambda r: values_of(r).get(first, 0.0), reverse=best_first)
     lines += ["", f"Front of {', '.join(aims.objectives)} ({len(front)} of {len(selection.rows)}):"]
     lines.append(candidates(front, list(aims.objectives), choice.winner.id))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotune.metrics import METRICS, SCORES, Direction
+from autotune.metrics import METRICS, Direction, score_column
 from autotune.search.limits import Limit
 from autotune.search.pareto import front
 from autotune.search.scores import per_item
@@ -49,8 +49,8 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
         try:
             kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
             items = per_item(kept["metric"], kept)
-            if items is not None and len(items) == counts.get(SCORES[kept["metric"]]):
-                outcomes[SCORES[kept["metric"]]] = items
+            if items is not None and len(items) == counts.get(score_column(kept["metric"])):
+                outcomes[score_column(kept["metric"])] = items
         except (OSError, ValueError, KeyError, TypeError):  # not kept, or damaged: intervals do
             pass
     graph = row.get("graph")

@@ -24,6 +24,7 @@ from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob,
 from autotune.store.cache import Stored
 from autotune.store.results import Row
 from autotune.sweep import Sweep
+from autotune.usercode import Code
 
 
 class Do(Protocol):
@@ -69,6 +70,8 @@ class Inputs:
     """Size of the base model at fp32, 10^6 bytes."""
     files: tuple[Path, ...] = ()
     """Model and items: they must stay as they are while the sweep runs."""
+    code: Code | None = None
+    """The user's own metric, where the sweep names one."""
 
 
 @dataclass
@@ -260,6 +263,8 @@ class Pipeline:
             "labels": self.inputs.labels if metric in ("choice", "f1") else (), "threads": self.sweep.target.threads,
             "items": self.inputs.counts[split],
         }  # fmt: skip
+        if (code := self.inputs.code) is not None:
+            shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate).key
             return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
@@ -278,6 +283,9 @@ class Pipeline:
             done.outcomes = None
             raise StageError("diverged" if candidate.lora else "failed", f"score: {name} is {value}")
         done.cells |= {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": n}
+        if METRICS[name].turns:
+            direction = self.sweep.objectives.get(name, METRICS[name].direction)
+            done.cells |= {"score_name": self.sweep.data.metric, "score_direction": direction}
 
 
 def base_candidate(sweep: Sweep) -> Candidate:

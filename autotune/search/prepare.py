@@ -8,6 +8,7 @@ from pathlib import Path
 from autotune.data import Dataset, HubDataset, hub_source, load_dataset
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
+from autotune.metrics import is_function
 from autotune.models import (
     BUILT_IN,
     check_architecture,
@@ -21,9 +22,10 @@ from autotune.models import (
 )
 from autotune.search.pipeline import Do, Inputs
 from autotune.space import fit_recipes
-from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, ProbeJob, installed
+from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, MetricJob, ProbeJob, installed
 from autotune.store.record import write_aside
 from autotune.sweep import Sweep
+from autotune.usercode import Code, find_function
 
 _NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 _NEEDED_TO_BUILD = ("onnx", "onnx-ir")
@@ -148,8 +150,25 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     counts = {split: len(getattr(dataset, split)) for split in items}
     model_mb = parameters_of(config) * 4 / 1e6
     files = (*model_files(folder), *(file for _, file in items.values()))
-    inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files)
+    code = _own_metric(sweep, do)
+    files += code.files if code else ()
+    inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code)
     return sweep, dataset, inputs
+
+
+def _own_metric(sweep: Sweep, do: Do) -> Code | None:
+    """Return the source of the user's own metric, tried in a worker; None where the sweep names none. Raises UsageError."""
+    metric = sweep.data.metric
+    if not is_function(metric):
+        return None
+    code = find_function(metric, sweep.root)
+    try:
+        do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root))
+    except StageError as error:
+        raise UsageError(
+            Problem(str(error), "data.metric", sweep.file, remedy="logs/prepare.log in the results folder has the rest")
+        ) from None
+    return code
 
 
 def _installed_wheels() -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.search.statistics import Interval, bootstrap, wilson
+from autotune.search.statistics import Interval, bootstrap, bootstrap_mean, wilson
 
 Outcomes = Mapping[str, Any]
-"""What the score stage wrote: `predicted` and `gold`, or `nll` and `tokens`, in the items' order."""
+"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order."""
 
 
 def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
@@ -24,7 +24,9 @@ def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
 
 
 def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
-    """Return each item's share in the metric (0/1, or nats a token), or None where it is no mean over items."""
+    """Return each item's share in the metric (0/1, nats a token, a function's value), or None where it is no mean."""
+    if "values" in outcomes:
+        return np.array(outcomes["values"], dtype=np.float64)
     if metric in ("choice", "exact_match"):
         pairs = zip(outcomes["predicted"], outcomes["gold"], strict=True)
         return np.array([float(p == g) for p, g in pairs])
@@ -38,10 +40,13 @@ def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[f
 
     Perplexity is infinite where it is beyond what a float holds, or a likelihood is not a number.
     """
-    if metric in ("choice", "exact_match"):
-        hits = per_item(metric, outcomes)
-        assert hits is not None
-        return float(hits.mean()), wilson(float(hits.sum()), len(hits)), len(hits)
+    shares = per_item(metric, outcomes)
+    if metric != "perplexity" and shares is not None:
+        n = len(shares)
+        # An interval of width 0, which the bootstrap gives where all are right, would claim too much.
+        proportion = bool(((shares == 0) | (shares == 1)).all())
+        interval = wilson(float(shares.sum()), n) if proportion else bootstrap_mean(shares, resamples=resamples)
+        return float(shares.mean()), interval, n
     if metric == "f1":
         predicted, gold = np.array(outcomes["predicted"], np.intp), np.array(outcomes["gold"], np.intp)
         value = macro_f1(predicted, gold)

@@ -189,6 +189,8 @@ class ScoreJob(Job):
     max_length: int
     threads: int | None = None
     device: str | None = None
+    code: str | None = None
+    """Digest of a user's own metric."""
     batched: bool = True
     """False: one item at a time (to show that it makes no difference)."""
     model_dir: Path = where()
@@ -196,6 +198,22 @@ class ScoreJob(Job):
     data_file: Path = where()
     items: int | None = where(None)
     """How many items `data_file` holds."""
+    code_file: Path | None = where(None)
+    code_root: Path | None = where(None)
+    """Where the module of a user's own metric lies, and the folder that it is imported from."""
+
+
+class MetricJob(Job):
+    """Import a user's own metric and see that it can be called."""
+
+    stage: ClassVar[str] = "metric"
+    function: ClassVar[str] = "autotune.stages.custom:check_metric"
+
+    metric: str
+    code: str
+    """Digest of its source."""
+    file: Path = where()
+    root: Path | None = where(None)
 
 
 class TimeJob(Job):

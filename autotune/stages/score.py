@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from autotune.errors import StageError
 from autotune.stages.backends import Backend, OnnxBackend, TorchBackend
+from autotune.stages.custom import evaluate, load_metric
 from autotune.stages.jobs import Result, ScoreJob
 from autotune.stages.text import Encoded, encode, end_token, end_tokens, load_tokenizer, read_items
 
@@ -153,7 +154,7 @@ def score(job: ScoreJob, out: Path) -> Result:
     """Score `job.model_dir` and write `outcomes.json` into `out`: the outcome of every item, in the items' order.
 
     choice, f1: `predicted` and `gold` (indices into the labels), `margin` (nats); exact_match: `predicted` and `gold`
-    texts; perplexity: `nll` and `tokens`. Raises StageError: `failed`, `unsupported`.
+    texts; perplexity: `nll` and `tokens`; a user's own function: `predicted` texts and `values`. Raises StageError: `failed`, `unsupported`.
     """
     backend: Backend
     if job.provider is None:
@@ -163,7 +164,8 @@ def score(job: ScoreJob, out: Path) -> Result:
     tokenizer = load_tokenizer(job.model_dir)
     labels = label_tokens(tokenizer, job.labels)
     longest = max(map(len, labels), default=0)
-    items, cut = encode(tokenizer, read_items(job.data_file), job.max_length, longest)
+    given = read_items(job.data_file)
+    items, cut = encode(tokenizer, given, job.max_length, longest)
     outcomes: dict[str, Any] = {"ids": [item.id for item in items]}
     if job.metric in ("choice", "f1"):
         predicted, margins = choose_labels(backend, items, labels, job.batched)
@@ -172,10 +174,16 @@ def score(job: ScoreJob, out: Path) -> Result:
             "gold": [job.labels.index(item.text) for item in items],
             "margin": [round(margin, 6) for margin in margins],
         }
-    elif job.metric == "exact_match":
+    elif job.metric != "perplexity":
         limit = max(len(item.completion) for item in items) + 1
         texts = generate(backend, items, tokenizer, end_tokens(job.model_dir, tokenizer), limit, job.batched)
-        outcomes |= {"predicted": [t.strip() for t in texts], "gold": [item.text.strip() for item in items]}
+        outcomes["predicted"] = [text.strip() for text in texts]
+        if job.code is not None:
+            assert job.code_file is not None
+            function = load_metric(job.metric, job.code, job.code_file, job.code_root)
+            outcomes["values"] = evaluate(job.metric, function, outcomes["predicted"], given)
+        else:
+            outcomes["gold"] = [item.text.strip() for item in items]
     else:
         outcomes |= {
             "nll": [round(value, 6) for value in completion_nll(backend, items, job.batched)],

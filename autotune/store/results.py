@@ -49,10 +49,14 @@ def _settings() -> list[Column]:
     return lora + [Column(f"build_{name}", RECIPE[name].type, RECIPE[name].meaning) for name in Recipe.model_fields]
 
 
-def _scores() -> list[Column]:
+FIRST_SCORES = ("accuracy", "exact_match", "f1", "perplexity")
+"""Scores whose columns stand beside each other; those that came later are at the end."""
+
+
+def _scores(first: bool) -> list[Column]:
     columns = []
     for metric in METRICS.values():
-        if metric.kind == "score":
+        if metric.kind == "score" and (metric.name in FIRST_SCORES) == first:
             columns += [
                 Column(metric.name, float, f"{metric.meaning}, on validation"),
                 Column(f"{metric.name}_low", float, "lower end of its 95 % interval"),
@@ -86,7 +90,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("started", str, "ISO 8601, UTC"),
     Column("ended", str, "ISO 8601, UTC"),
     *_settings(),
-    *_scores(),
+    *_scores(first=True),
     *LATENCY,
     Column("adapter", str, "key of the adapter in the cache"),
     Column("train_steps", int, "optimiser steps done"),
@@ -103,14 +107,18 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("cached", str, "stages whose result was there already, joined by +"),
     Column("wall_s", float, "wall-clock of this attempt, seconds, whatever the clock of the machine said"),
+    *_scores(first=False),
+    Column("score_name", str, "what custom stands for: module:function"),
+    Column("score_direction", str, "maximize or minimize: which way custom is better in this sweep"),
 )
 
 FINALISTS: tuple[Column, ...] = (
     Column("role", str, "winner: the model in best/; base: the untouched model at fp32"),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),
-    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores()),
+    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores(first=True)),
     *LATENCY,
+    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
 )
 
 CURVES: tuple[Column, ...] = (

@@ -1,0 +1,89 @@
+"""Call a user's own metric: the only place where a sweep's own code runs, and only where the sweep names it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autotune.errors import StageError, UsageError
+from autotune.stages.jobs import MetricJob, Result, reason
+from autotune.usercode import ARGUMENTS, SIGNATURE, digest_code
+
+Metric = Callable[[str, str, Mapping[str, object]], object]
+_LOADED: dict[tuple[str, str], Metric] = {}
+"""By metric and digest: a warm worker imports a module once."""
+
+
+def load_metric(metric: str, code: str, file: Path, root: Path | None) -> Metric:
+    """Import `module:function`, whose source lies in `file` and has the digest `code`.
+
+    The folder `root` goes to the end of the path, so that a file in it hides no library. Raises StageError (`failed`).
+    """
+    if (metric, code) in _LOADED:
+        return _LOADED[metric, code]
+    name, _, function = metric.partition(":")
+    try:
+        now = digest_code(file, root)
+    except (OSError, UsageError) as error:
+        raise StageError("failed", f"{metric}: {file} cannot be read any more: {reason(error)}") from error
+    if now != code:
+        remedy = "undo the change, or give the new sweep another --out"
+        raise StageError("failed", f"{metric}: {file} has changed since the sweep began; {remedy}")
+    if root is not None and str(root) not in sys.path:
+        sys.path.append(str(root))
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {reason(error)}"
+        raise StageError("failed", f"{metric}: {file} cannot be imported: {said}") from error
+    origin = getattr(module, "__file__", None)
+    if origin is None or Path(origin).resolve() != file.resolve():
+        taken = f"the name {name} is taken by {origin or 'a part of Python'}"
+        raise StageError("failed", f"{metric}: {taken}; give {file.name} another name")
+    found = getattr(module, function, None)
+    if not callable(found):
+        what = "no function" if found is None else f"no function, but {found!r}, as"
+        raise StageError("failed", f"{metric}: {file} has {what} {function}; write {SIGNATURE}")
+    try:
+        inspect.signature(found).bind(*ARGUMENTS)
+    except TypeError as error:
+        raise StageError("failed", f"{metric} must take {', '.join(ARGUMENTS)}: {error}; write {SIGNATURE}") from error
+    except ValueError:  # a function of an extension module tells nothing of its arguments
+        pass
+    _LOADED[metric, code] = found
+    return _LOADED[metric, code]
+
+
+def check_metric(job: MetricJob, out: Path) -> Result:
+    """Import a metric, so that one that cannot be used is refused before anything is trained. Raises StageError."""
+    del out
+    load_metric(job.metric, job.code, job.file, job.root)
+    return {}
+
+
+def evaluate(metric: str, function: Metric, predicted: Sequence[str], items: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the function's value of every item. Raises StageError (`failed`), naming the item."""
+    values = []
+    for prediction, item in zip(predicted, items, strict=True):
+        try:
+            value = function(prediction, item["completion"].strip(), item)
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:
+            said, kind = reason(error), type(error).__name__
+            raised = kind if said == kind else f"{kind}: {said}"
+            raise StageError("failed", f"score: {metric} raised {raised} on item {item['id']}") from error
+        if not isinstance(value, Real | np.bool_) or not math.isfinite(float(value)):
+            shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+            message = f"score: {metric} returned {shown} on item {item['id']}"
+            raise StageError("failed", f"{message}; it must return a finite number")
+        values.append(float(value))
+    return values

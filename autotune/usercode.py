@@ -1,0 +1,155 @@
+"""A user's own metric: found, and read, but never run here.
+
+`plan` and `select` must be safe on a sweep from anywhere, so a module is only looked at as text. What runs it is the
+score stage, in a worker process (`stages/custom.py`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from autotune.errors import Problem, UsageError, did_you_mean
+
+ARGUMENTS = ("prediction", "reference", "item")
+SIGNATURE = "def metric(prediction: str, reference: str, item: Mapping[str, object]) -> float"
+_KEY = "data.metric"
+
+
+@dataclass(frozen=True)
+class Code:
+    """The source of a metric."""
+
+    file: Path
+    """The module that the sweep names."""
+    root: Path | None
+    """The folder that it is imported from: the sweep file's; None: it is installed."""
+    digest: str
+    """SHA-256 of the module and of those beside the sweep file that it imports."""
+    files: tuple[Path, ...]
+    """All of these."""
+
+
+def find_function(metric: str, root: Path) -> Code:
+    """Find `module:function` beside the sweep file (`root`) or among the installed packages, without importing it.
+
+    Raises UsageError: no such module or function, syntax errors, arguments that do not fit.
+    """
+    root = root.absolute()
+    name, _, function = metric.partition(":")
+    importlib.invalidate_caches()  # the file may be younger than the folder's listing
+    beside = _find(name, [str(root)])
+    spec = beside or _find(name, None)
+    if spec is None or spec.origin is None:
+        near = sorted(path.stem for path in root.glob("*.py"))
+        remedy = f"write {name.replace('.', '/')}.py beside the sweep file, or install it"
+        if near and did_you_mean(name, near).startswith("did you mean"):
+            remedy = did_you_mean(name, near)
+        rule = f"there is no module {name} beside the sweep file, nor among the installed packages"
+        raise UsageError(Problem(rule, _KEY, value=metric, remedy=remedy))
+    file = Path(spec.origin)
+    _check(_tree(file), file, function, metric)
+    folder = root if beside else None
+    return Code(file, folder, digest_code(file, folder), tuple(sources(file, folder)))
+
+
+def sources(file: Path, root: Path | None) -> list[Path]:
+    """Return a module's file, and those below `root` that it imports. Raises UsageError, OSError."""
+    found: list[Path] = []
+    waiting = [file]
+    while waiting:
+        source = waiting.pop()
+        if source not in found:
+            found.append(source)
+            waiting += _imported(_tree(source), source, root) if root is not None else []
+    return found
+
+
+def digest_code(file: Path, root: Path | None) -> str:
+    """Return the digest of a module's source, and of what it imports from below `root`. Raises UsageError, OSError."""
+    content = {
+        source.relative_to(root).as_posix() if root else source.name: hashlib.sha256(source.read_bytes()).hexdigest()
+        for source in sources(file, root)
+    }
+    return hashlib.sha256("\n".join(f"{k} {v}" for k, v in sorted(content.items())).encode()).hexdigest()
+
+
+def _find(name: str, folders: list[str] | None) -> ModuleSpec | None:
+    """Return where a dotted name is, in `folders` or on the path of Python; packages on the way are not imported."""
+    spec: ModuleSpec | None = None
+    for part in name.split("."):
+        try:
+            spec = PathFinder.find_spec(part, folders)
+        except (ImportError, ValueError):
+            return None
+        if spec is None:
+            return None
+        folders = list(spec.submodule_search_locations or [])
+    return spec
+
+
+def _tree(file: Path) -> ast.Module:
+    """Return a module parsed. Raises UsageError where it is no Python."""
+    try:
+        return ast.parse(file.read_bytes(), str(file))
+    except SyntaxError as error:
+        rule = f"is not valid Python: {error.msg}"
+        raise UsageError(Problem(rule, _KEY, str(file), error.lineno, remedy="mend the syntax")) from None
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(Problem(f"cannot be read as Python ({error})", _KEY, str(file))) from None
+
+
+def _check(tree: ast.Module, file: Path, function: str, metric: str) -> None:
+    """Refuse a function that the module does not define, or whose arguments do not fit, as far as the text tells."""
+    defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if function in defined:
+        if _fits(defined[function].args) or defined[function].decorator_list:
+            return
+        rule = f"{function} must take {', '.join(ARGUMENTS)}"
+        raise UsageError(Problem(rule, _KEY, str(file), defined[function].lineno, remedy=f"write {SIGNATURE}"))
+    # A name may be bound in many ways: refuse only where none of them is in sight.
+    named = {name for node in ast.walk(tree) for name in _names(node)}
+    if not named & {function, "*", "__getattr__", "exec", "globals"}:
+        remedy = did_you_mean(function, sorted(defined)) if defined else f"write {SIGNATURE}"
+        raise UsageError(Problem(f"defines no function {function}", _KEY, str(file), value=metric, remedy=remedy))
+
+
+def _names(node: ast.AST) -> list[str]:
+    """Return the names that a node may bind."""
+    match node:
+        case ast.Import() | ast.ImportFrom():
+            return [alias.asname or alias.name for alias in node.names]
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Name():
+            return [node.id]
+    return []
+
+
+def _fits(arguments: ast.arguments) -> bool:
+    """Whether a function may be called with three values by position."""
+    places = [*arguments.posonlyargs, *arguments.args]
+    needed = len(places) - len(arguments.defaults)
+    keywords = any(default is None for default in arguments.kw_defaults)
+    enough = len(places) >= len(ARGUMENTS) or arguments.vararg is not None
+    return needed <= len(ARGUMENTS) and enough and not keywords
+
+
+def _imported(tree: ast.Module, file: Path, root: Path) -> list[Path]:
+    """Return the files below `root` that a module imports."""
+    package = file.parent.relative_to(root).parts
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)} - {""}
+    whole = {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}
+    specs = [_find(name, [str(root)]) for name in sorted(whole)]
+    return [Path(spec.origin) for spec in specs if spec and spec.origin and spec.origin.endswith(".py")]
