@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from autotune.errors import Problem, UsageError
 from autotune.present.progress import duration
@@ -26,7 +27,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     every = read_table(folder / "results.csv", COLUMNS)
     rows = read_results(folder)
     running = read_running(folder)
-    alive = running is not None and _alive(running)
+    alive = running is not None and _alive(folder, running)
     trials = [row for row in rows if row["trial"]]
     counts: dict[str, int] = {}
     for row in trials:
@@ -50,16 +51,21 @@ def read_status(folder: Path) -> dict[str, Any]:
     return status
 
 
-def _alive(running: dict[str, Any]) -> bool:
-    """Whether the process that noted itself still works. Of another host's process only its note is known."""
+def _alive(folder: Path, running: dict[str, Any]) -> bool:
+    """Whether the process that noted itself still works. Of another host's process only its note is known.
+
+    The folder's lock says so, which ends with its process: after a crash another process may have the number.
+    """
     try:
         if running["host"] != socket.gethostname():
             return True
-        # After a crash another process may have the number: one that is younger than the note.
-        return psutil.Process(int(running["pid"])).create_time() <= float(running["started"]) + 1
-    except psutil.AccessDenied:
+        if not psutil.pid_exists(int(running["pid"])):
+            return False
+        with FileLock(str(folder / ".lock"), timeout=0):
+            return False
+    except (Timeout, PermissionError):
         return True
-    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
+    except (OSError, KeyError, ValueError, TypeError):
         return False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,25 @@ def test_hours_count_over_resumes(tmp_path: Path) -> None:
     assert (sweeping.run().trials, len(rows_of(sweeping))) == (0, 3)
     more = sweeping.run(make_sweep(budget={"hours": 1.5}, **AIMS))  # half an hour: two more are begun
     assert (more.trials, more.ended) == (2, "hours")
+
+
+def test_a_clock_that_jumps_changes_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's clock goes a year forward and back between any two looks at it."""
+    sweeping = Sweeping(tmp_path, make_sweep(budget={"hours": 1}, **AIMS))
+    looks = count()
+
+    def now() -> str:
+        return f"{2026 + next(looks) % 3 - 1}-01-01T00:00:00Z"
+
+    def pass_time(job: Job) -> None:
+        if isinstance(job, ScoreJob):
+            sweeping.clock.now += 1200
+
+    sweeping.stages.trouble = pass_time
+    monkeypatch.setattr("autotune.search.loop.now", now)
+    assert sweeping.run().ended == "hours"
+    assert [row["wall_s"] for row in rows_of(sweeping)] == [1200.0, 1200.0, 1200.0]
+    assert sweeping.run(make_sweep(budget={"hours": 1.5}, **AIMS)).trials == 2
 
 
 def test_lesson_1_a_finite_space_ends_the_sweep(tmp_path: Path) -> None:
