@@ -69,6 +69,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             progress.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
             )
+            engine.host.say = progress.note
             record.busy(stage="prepare")
             sweep, dataset, inputs = prepare(sweep, stages, cache.root)
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}

@@ -25,9 +25,10 @@ Do = Callable[..., tuple[Path, Result]]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of every test: never the user's own."""
+    """The cache of every test, and the host's lock: never the user's own."""
     root = tmp_path_factory.mktemp("cache")
     os.environ["AUTOTUNE_CACHE"] = str(root)
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("runtime"))
     return root
 
 

@@ -23,6 +23,7 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessPool
 
+from autotune.engine.quiet import HostLock
 from autotune.engine.worker import OFFLINE, QUIET, TOO_LARGE, perform, start_warm, to_plain
 from autotune.errors import MachineError, StageError
 from autotune.machine import oom_kills, total_memory_mb
@@ -69,6 +70,7 @@ class LocalEngine:
         if offline:
             os.environ.update(OFFLINE)
         self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
+        self.host = HostLock()
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
@@ -107,9 +109,10 @@ class LocalEngine:
         """Do a job in the warm worker. Returns its result and its seconds. Raises StageError, MachineError, Interrupted."""
         kills = oom_kills()
         try:
-            future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
-            while not future.done():
-                wait([future], timeout=_POLL_S)
+            with self.host.shared():
+                future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
+                while not future.done():
+                    wait([future], timeout=_POLL_S)
             result: tuple[Result, float] = future.result()
         except TaskTimeout:
             raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None

@@ -136,8 +136,9 @@ class Stages:
         """Time in fresh processes, one after another: each is one sample."""
         processes: list[Result] = []
         total = 0.0
-        for _ in range(job.processes):
-            result, seconds = self.engine.run_fresh(job, self.log(), timeout)
-            processes.append(result)
-            total += seconds
+        with self.engine.host.alone():
+            for _ in range(job.processes):
+                result, seconds = self.engine.run_fresh(job, self.log(), timeout)
+                processes.append(result)
+                total += seconds
         return {"processes": processes}, total

@@ -42,7 +42,8 @@ def bench(
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
         try:
-            samples = [engine.run_fresh(job, log)[0] for _ in range(processes)]
+            with engine.host.alone():
+                samples = [engine.run_fresh(job, log)[0] for _ in range(processes)]
         except StageError as error:
             raise MachineError(f"{error}; the log is {log}") from None
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
