@@ -43,6 +43,8 @@ _ALL = (
         "peak resident memory of a fresh process that serves the model, 10^6 bytes",
     ),
     Metric("load_s", "minimize", "footprint", "time to load the model in a fresh process, seconds"),
+    Metric("f1_micro", "maximize", "score", "micro F1 of the predicted labels (each item weighing the same)"),
+    Metric("rouge_l", "maximize", "score", "mean over the items of the ROUGE-L F-measure of the generated text"),
     Metric(
         "custom", "maximize", "score", "mean over the items of the user's own function, module:function", turns=True
     ),
@@ -59,12 +61,21 @@ SCORES: dict[str, str] = {
     "exact_match": "exact_match",
     "f1": "f1",
     "perplexity": "perplexity",
+    "f1_micro": "f1_micro",
+    "rouge_l": "rouge_l",
 }
+LABELLED = frozenset({"choice", "f1", "f1_micro"})
+"""Those that choose among labels."""
 
 
 def is_function(metric: str) -> bool:
     """Whether `data.metric` names a function of the user's own."""
     return metric not in SCORES and FUNCTION.fullmatch(metric) is not None
+
+
+def generates(metric: str) -> bool:
+    """Whether `data.metric` has the model write a text."""
+    return metric in ("exact_match", "rouge_l") or is_function(metric)
 
 
 def score_column(metric: str) -> str:

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
-from autotune.metrics import METRICS
+from autotune.metrics import LABELLED, METRICS, generates
 from autotune.search.latency import latency_cells
 from autotune.search.limits import Limit
 from autotune.search.scores import summarise
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, installed
 from autotune.store.cache import Stored
 from autotune.store.results import Row
 from autotune.sweep import Sweep
@@ -260,9 +260,13 @@ class Pipeline:
         metric = self.sweep.data.metric
         shared: dict[str, Any] = {
             "data": data, "data_file": file, "metric": metric, "max_length": self.sweep.train.max_length,
-            "labels": self.inputs.labels if metric in ("choice", "f1") else (), "threads": self.sweep.target.threads,
+            "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.sweep.target.threads,
             "items": self.inputs.counts[split],
         }  # fmt: skip
+        if generates(metric):
+            shared |= {"max_new_tokens": self.sweep.data.max_new_tokens, "stop": self.sweep.data.stop}
+        if metric == "rouge_l":
+            shared["code"] = f"rouge-score {installed('rouge-score')}"
         if (code := self.inputs.code) is not None:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:

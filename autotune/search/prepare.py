@@ -46,6 +46,9 @@ def check_packages(sweep: Sweep) -> None:
             needed.append(sweep.provider.wheel)
     if sweep.strategy == "gp":
         needed.append("scipy")
+    if sweep.data.metric == "rouge_l" and not installed("rouge-score"):
+        remedy = "pip install 'autotune[rouge]' -c constraints.txt"
+        raise MachineError(f"metric rouge_l needs the package rouge-score; {remedy}")
     missing = [name for name in needed if not installed(name)]
     if missing:
         remedy = f"install the extra for this target: pip install 'autotune[{sweep.provider.extra}]' -c constraints.txt"

@@ -27,7 +27,7 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
     """Return each item's share in the metric (0/1, nats a token, a function's value), or None where it is no mean."""
     if "values" in outcomes:
         return np.array(outcomes["values"], dtype=np.float64)
-    if metric in ("choice", "exact_match"):
+    if metric in ("choice", "exact_match", "f1_micro"):  # where each item has one label, micro F1 is the share of hits
         pairs = zip(outcomes["predicted"], outcomes["gold"], strict=True)
         return np.array([float(p == g) for p, g in pairs])
     if metric == "perplexity":

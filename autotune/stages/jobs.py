@@ -189,8 +189,12 @@ class ScoreJob(Job):
     max_length: int
     threads: int | None = None
     device: str | None = None
+    max_new_tokens: int | None = None
+    """Tokens to generate at most; None: one more than the longest completion."""
+    stop: tuple[str, ...] | None = None
+    """Texts at which generation ends."""
     code: str | None = None
-    """Digest of a user's own metric."""
+    """Digest of a user's own metric, or the library that scores and its version."""
     batched: bool = True
     """False: one item at a time (to show that it makes no difference)."""
     model_dir: Path = where()
