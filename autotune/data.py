@@ -32,7 +32,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import LABELLED, SCORES, generates, is_function
+from autotune.metrics import LABELLED, SCORES, generates, is_function, is_task
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
@@ -172,7 +172,7 @@ class DataSpec(_Frozen):
     messages: _Messages = Field(
         None, description="column that holds {role, content} messages, or templates of them; the last one answers"
     )
-    metric: str = Field("choice", description=f"{', '.join(SCORES)}, or module:function")
+    metric: str = Field("choice", description=f"{', '.join(SCORES)}, module:function, or lm-eval:task")
     labels: tuple[str, ...] | None = Field(
         None, description="the completions to choose among; default: those that occur in train"
     )
@@ -213,9 +213,9 @@ class DataSpec(_Frozen):
     @field_validator("metric")
     @classmethod
     def _metric_is_known(cls, metric: str) -> str:
-        if metric not in SCORES and not is_function(metric):
+        if metric not in SCORES and not is_function(metric) and not is_task(metric):
             known = did_you_mean(metric, list(SCORES))
-            raise ValueError(f"metric must be a known score or module:function; {known}")
+            raise ValueError(f"metric must be a known score, module:function or lm-eval:task; {known}")
         return metric
 
     @field_validator("labels")
@@ -228,7 +228,13 @@ class DataSpec(_Frozen):
     @model_validator(mode="after")
     def _parts_fit(self) -> DataSpec:
         wrong = []
-        if (self.validation is None) == (self.holdout is None):
+        if is_task(self.metric):
+            wrong += [
+                f"{self.metric} brings its own items, and {name} is not scored; remove it"
+                for name in ("validation", "holdout", "test", "test_holdout")
+                if getattr(self, name) is not None
+            ]
+        elif (self.validation is None) == (self.holdout is None):
             wrong.append(
                 "exactly one of validation and holdout must be given; "
                 "name a file of validation rows, or a share such as holdout: 0.2"

@@ -34,6 +34,7 @@ ROOMS = (
     ("models", "data"),
     ("space",),
     ("machine",),
+    ("tasks",),
     ("usercode",),
     ("candidate", "metrics", "providers", "errors"),
 )

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from autotune.search.statistics import Interval, bootstrap, bootstrap_mean, wilson
 
 Outcomes = Mapping[str, Any]
-"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order."""
+"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
+where a task's score is no mean, `score` with its `low` and `high`."""
 
 
 def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
@@ -52,6 +53,8 @@ def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[f
         value = macro_f1(predicted, gold)
         interval = bootstrap(len(gold), lambda i: macro_f1(predicted[i], gold[i]), resamples=resamples)
         return value, interval, len(gold)
+    if "score" in outcomes:
+        return outcomes["score"], Interval(outcomes["low"], outcomes["high"]), len(outcomes["ids"])
     nll, tokens = np.array(outcomes["nll"], dtype=np.float64), np.array(outcomes["tokens"])
     mean = float(nll.sum() / tokens.sum())
     if not math.isfinite(mean):

@@ -207,6 +207,13 @@ class ScoreJob(Job):
     """Where the module of a user's own metric lies, and the folder that it is imported from."""
 
 
+class TaskScoreJob(ScoreJob):
+    """Score on a task of lm-evaluation-harness: `data_file` says which of its items."""
+
+    function: ClassVar[str] = "autotune.stages.lm_task:score"
+    packages: ClassVar[tuple[str, ...]] = (*ScoreJob.packages, "lm-eval", "datasets")
+
+
 class MetricJob(Job):
     """Import a user's own metric and see that it can be called."""
 
@@ -218,6 +225,21 @@ class MetricJob(Job):
     """Digest of its source."""
     file: Path = where()
     root: Path | None = where(None)
+
+
+class TaskJob(Job):
+    """Read a task of lm-evaluation-harness: its metric and which of its items are scored."""
+
+    stage: ClassVar[str] = "task"
+    function: ClassVar[str] = "autotune.stages.lm_task:read"
+    packages: ClassVar[tuple[str, ...]] = ("lm-eval", "datasets")
+
+    metric: str
+    code: str
+    """Digest of the task file and its data."""
+    max_validation: int | None = None
+    max_test: int | None = None
+    file: Path | None = where(None)
 
 
 class TimeJob(Job):

@@ -177,17 +177,20 @@ def completion_nll(backend: Backend, items: list[Encoded], batched: bool = True)
     return nll
 
 
+def open_backend(job: ScoreJob) -> Backend:
+    """Load what a job scores: a build on its provider, or a model in PyTorch. Raises StageError."""
+    if job.provider is None:
+        return TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads)
+    return OnnxBackend(job.model_dir, job.provider, job.threads)
+
+
 def score(job: ScoreJob, out: Path) -> Result:
     """Score `job.model_dir` and write `outcomes.json` into `out`: the outcome of every item, in the items' order.
 
     choice, f1: `predicted` and `gold` (indices into the labels), `margin` (nats); exact_match: `predicted` and `gold`
     texts; rouge_l, a user's own function: `predicted` texts and `values`; perplexity: `nll` and `tokens`. Raises StageError: `failed`, `unsupported`.
     """
-    backend: Backend
-    if job.provider is None:
-        backend = TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads)
-    else:
-        backend = OnnxBackend(job.model_dir, job.provider, job.threads)
+    backend = open_backend(job)
     tokenizer = load_tokenizer(job.model_dir)
     labels = label_tokens(tokenizer, job.labels)
     longest = max(map(len, labels), default=0)
