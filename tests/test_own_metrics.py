@@ -200,8 +200,9 @@ def test_a_sweep_by_an_lm_eval_task_in_a_local_file(
 ) -> None:
     (place / "tones.yaml").write_text(TASK, encoding="utf-8")
     file, out = write("task", "lm-eval:tones.yaml", BY_TASK), place / "task"
-    code, planned, err = autotune("plan", file)
+    code, said, err = autotune("plan", file)
     assert code == Exit.OK, err
+    assert "data: 24 train; scored on lm-eval:tones.yaml" in said
     code, said, err = autotune("run", file, "--out", out)
     assert code == Exit.OK, err
     found = pd.read_csv(out / "results.csv", dtype={"candidate": str})

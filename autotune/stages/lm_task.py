@@ -12,12 +12,14 @@ import json
 import logging
 import math
 import random
+import re
 from collections.abc import Iterator
 from functools import cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
@@ -39,6 +41,7 @@ _CAP_SALT = "autotune/max_items/1"
 NEW_TOKENS = 256
 """Tokens to generate where a task does not say: the harness's own default."""
 RESAMPLES = 500
+_NAMES = re.compile(r"""^(task|group|tag):[ \t]*["']?([^\s"'#\[]+)["']?[ \t]*$""", re.MULTILINE)
 
 
 @contextlib.contextmanager
@@ -56,9 +59,30 @@ def _beside(file: Path | None) -> Iterator[None]:
 
 
 @cache
-def _manager(defaults: bool) -> TaskManager:
-    """Return what knows the tasks: with `defaults` it reads thousands of files, which takes seconds."""
-    return TaskManager(include_defaults=defaults)
+def shipped() -> tuple[dict[str, Path], frozenset[str]]:
+    """Return the task files that come with the harness, by the task's name, and the names of groups.
+
+    Only the lines that name them are read: the harness's own index parses every file, which takes tens of seconds.
+    """
+    tasks: dict[str, Path] = {}
+    groups: set[str] = set()
+    for file in sorted(Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")):
+        for key, name in _NAMES.findall(file.read_text(encoding="utf-8", errors="replace")):
+            if key == "task":
+                tasks.setdefault(name, file)
+            else:
+                groups.add(name)
+    return tasks, frozenset(groups)
+
+
+def _shipped_file(name: str) -> Path:
+    """Return the file of a task that comes with the harness. Raises StageError."""
+    tasks, groups = shipped()
+    if name in tasks:
+        return tasks[name]
+    near = did_you_mean(name, list(tasks))
+    what = "a group of tasks of lm-eval; name one of its tasks" if name in groups else "no task of lm-eval"
+    raise StageError("unavailable", f"{name} is {what}" + (f"; {near}" if near.startswith("did you mean") else ""))
 
 
 def load_task(metric: str, file: Path | None) -> Task:
@@ -67,17 +91,7 @@ def load_task(metric: str, file: Path | None) -> Task:
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     try:
         with _beside(file):
-            manager = _manager(defaults=file is None)
-            known = manager.all_subtasks
-            if file is None and name not in known:
-                group = name in manager.all_tasks
-                what = (
-                    "a group of tasks; name one of them"
-                    if group
-                    else f"no task of lm-eval; {did_you_mean(name, known[:])}"
-                )
-                raise StageError("unavailable", f"{name} is {what}"[:300])
-            tasks = manager.load([str(file or name)])["tasks"]
+            tasks = TaskManager(include_defaults=False).load([str(file or _shipped_file(name))])["tasks"]
     except StageError:
         raise
     except (Exception, SystemExit) as error:
