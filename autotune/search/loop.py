@@ -134,11 +134,14 @@ class Loop:
 
     def _run(self) -> Summary:
         began = self._began = self.clock()
-        for row in self.rows.values():
-            self._replay(row)
         base = base_candidate(self.sweep)
         if self.base_row is None or self.base_row["status"] != "ok":
             self._try(base, 0)
+        for row in [row for row in self.rows.values() if row["status"] == "lost"]:
+            if not self._late():
+                self._try(self._candidate_of(row), int(row["trial"] or 0))
+        for row in self.rows.values():
+            self._replay(row)
         self._judge()
         if not self.base and any(limit.needs_base for limit in self.sweep.limits):
             self.watcher.note(
@@ -150,7 +153,7 @@ class Loop:
             if budget.trials is not None and len(self._trials) >= budget.trials:
                 ended = "trials"
                 break
-            if budget.hours is not None and self.record.spent_s() >= budget.hours * 3600:
+            if self._late():
                 ended = "hours"
                 break
             proposal = self.strategy.ask()
@@ -168,6 +171,10 @@ class Loop:
         summary.wall_s = self.clock() - began
         summary.stages_s = self.stages_s
         return summary
+
+    def _late(self) -> bool:
+        hours = self.sweep.budget.hours
+        return hours is not None and self.record.spent_s() >= hours * 3600
 
     def _known(self, candidate: Candidate) -> dict[str, float]:
         """Return what other candidates of the same recipe were measured at."""

@@ -144,12 +144,32 @@ def paired_permutation(a: ArrayLike, b: ArrayLike, resamples: int = 10_000, seed
     return (count + 1) / (resamples + 1)
 
 
-def paired_p(a: ArrayLike, b: ArrayLike, resamples: int = 10_000, seed: int = 0) -> float:
-    """Return the p-value of a paired comparison: exact McNemar for 0/1 outcomes, otherwise permutation."""
+def paired_z(a: ArrayLike, b: ArrayLike) -> float:
+    """Return the two-sided p-value that paired outcomes have equal means: mean / (s / sqrt(n)) of the differences,
+    normal. For families so large that no number of permutations resolves the p that is needed.
+    """
+    first, second = _pair(a, b)
+    difference = first - second
+    spread = float(difference.std(ddof=1)) if difference.size > 1 else 0.0
+    mean = abs(float(difference.mean()))
+    if spread == 0.0:
+        return 1.0 if mean == 0.0 or difference.size == 1 else 0.0
+    return math.erfc(mean / spread * math.sqrt(difference.size / 2))
+
+
+MOST_RESAMPLES = 100_000
+
+
+def paired_p(a: ArrayLike, b: ArrayLike, smallest: float = 2e-4, seed: int = 0) -> float:
+    """Return the p-value of a paired comparison: exact McNemar for 0/1 outcomes, otherwise by permutation.
+
+    `smallest` is the p-value that must be told from 0; where that takes more than `MOST_RESAMPLES`, `paired_z` does.
+    """
     first, second = _pair(a, b)
     if _binary(first) and _binary(second):
         return mcnemar_exact(first, second)
-    return paired_permutation(first, second, resamples, seed)
+    resamples = max(10_000, math.ceil(2 / smallest))
+    return paired_z(first, second) if resamples > MOST_RESAMPLES else paired_permutation(first, second, resamples, seed)
 
 
 def two_proportion_p(p1: float, n1: int, p2: float, n2: int) -> float:
@@ -169,16 +189,20 @@ def two_proportion_p(p1: float, n1: int, p2: float, n2: int) -> float:
     return math.erfc(abs(z) / math.sqrt(2))
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values adjusted for their number, each to compare with the level of the whole family.
+def against_leader(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return p-values of m-1 comparisons with the leader of m, adjusted for the leader's having been chosen by the data.
 
-    The i-th smallest of m becomes the maximum over j <= i of (m-j+1)·p_j, at most 1; the order is kept.
-    Source: Holm, Scand. J. Stat. 6 (1979), 65-70.
+    Among equals the luckiest leads, and differs from the unluckiest as the two ends of a range do: any of the
+    m(m-1)/2 pairs could have been compared. Stepping down, the i-th smallest p (from 1) becomes the maximum over
+    j <= i of p_j times the pairs among the m-j+1 that are left, at most 1; the order is kept. Compare with the level
+    of the whole family. The step-down idea: Holm, Scand. J. Stat. 6 (1979), 65-70; only pairs that can still be
+    equal count: Shaffer, JASA 81 (1986), 826-831. `benchmarks/honesty.py` measures the error rate.
     """
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        left = len(p_values) + 1 - rank
+        largest = max(largest, min(1.0, left * (left - 1) / 2 * p_values[name]))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}
 

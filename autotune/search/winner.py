@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autotune.metrics import METRICS, Direction
 from autotune.search.limits import Limit
-from autotune.search.statistics import Interval, holm, paired_p, two_proportion_p
+from autotune.search.statistics import Interval, against_leader, paired_p, two_proportion_p
 
 Misses = tuple[tuple[Limit, float], ...]  # each limit that is broken, and by how much of its unit
 
@@ -85,7 +85,7 @@ def choose(
 ) -> Choice:
     """Return the winner among the entries; their order does not matter.
 
-    `alpha` is the error rate over all comparisons of one step together (Holm). `noise_floor` is a share of the
+    `alpha` is the error rate over all pairs of one step together, for a leader chosen by the data. `noise_floor` is a share of the
     better latency: two that differ by no more are the same. `base` is the untouched model at fp32, for limits
     that name it.
     """
@@ -155,16 +155,15 @@ def _step(metric: str, entries: Sequence[Entry], alpha: float, noise_floor: floa
     p_values: dict[str, float] = {}
     beaten: dict[str, float | None] = {}
     methods: set[str] = set()
-    # A permutation p-value is at least 1/(resamples + 1): it must be able to pass Holm's first hurdle.
-    resamples = max(10_000, math.ceil(2 * len(others) / alpha))
+    pairs = len(entries) * len(others) / 2
     for other in others:
-        method, verdict = _compare(metric, leader, other, noise_floor, resamples)
+        method, verdict = _compare(metric, leader, other, noise_floor, alpha / pairs)
         methods.add(method)
         if isinstance(verdict, float):
             p_values[other.id] = verdict
         elif verdict:
             beaten[other.id] = None
-    adjusted = holm(p_values)
+    adjusted = against_leader(p_values)
     for other in others:
         if adjusted.get(other.id, 1.0) <= alpha and other.values[metric] != leader.values[metric]:
             beaten[other.id] = adjusted[other.id]
@@ -173,14 +172,17 @@ def _step(metric: str, entries: Sequence[Entry], alpha: float, noise_floor: floa
     return Step(metric, leader.id, tied, ordered, "+".join(sorted(methods)))
 
 
-def _compare(metric: str, leader: Entry, other: Entry, noise_floor: float, resamples: int) -> tuple[str, float | bool]:
-    """Return how the two were compared, and a p-value, or else whether `other` is beaten."""
+def _compare(metric: str, leader: Entry, other: Entry, noise_floor: float, smallest: float) -> tuple[str, float | bool]:
+    """Return how the two were compared, and a p-value, or else whether `other` is beaten.
+
+    `smallest`: the p-value that the family's first step asks for.
+    """
     best, value = leader.values[metric], other.values[metric]
     # Metrics that are not ours are scores: a task of lm-eval, or a function of the user's.
     kind = METRICS[metric].kind if metric in METRICS else "score"
     if kind == "score":
         if metric in leader.outcomes and metric in other.outcomes:
-            return "paired", paired_p(leader.outcomes[metric], other.outcomes[metric], resamples)
+            return "paired", paired_p(leader.outcomes[metric], other.outcomes[metric], smallest)
         if metric in _PROPORTIONS and metric in leader.counts and metric in other.counts:
             return "unpaired", two_proportion_p(best, leader.counts[metric], value, other.counts[metric])
         if metric in leader.intervals and metric in other.intervals:

@@ -206,10 +206,14 @@ class Cache:
             return False
         return not folder.exists()
 
-    def measured(self, stage: str, model: str) -> list[tuple[dict[str, Any], Result, float]]:
-        """Return (inputs, result, seconds) of a stage's results for a model: what earlier sweeps cost here."""
-        found = []
+    def measured(self, stage: str, model: str, last: int = 200) -> list[tuple[dict[str, Any], Result, float]]:
+        """Return (inputs, result, seconds) of a stage's last results for a model: what earlier sweeps cost here."""
+        dated = []
         for file in (self.root / stage).glob(f"*/{MANIFEST}"):
+            with contextlib.suppress(OSError):
+                dated.append((file.stat().st_mtime, file))
+        found = []
+        for _, file in sorted(dated, reverse=True)[:last]:
             try:
                 manifest = json.loads(file.read_text(encoding="utf-8"))
                 if manifest["model"] == model:

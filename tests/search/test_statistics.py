@@ -174,6 +174,15 @@ def test_paired_p_picks_by_the_outcomes() -> None:
     a, b = [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]
     assert ours.paired_p(a, b) == ours.mcnemar_exact(a, b)
     assert ours.paired_p([0.5, *a], [0.5, *b]) == ours.paired_permutation(a, b)
+    assert ours.paired_p([0.5, *a], [0.5, *b], smallest=1e-9) == ours.paired_z([0.5, *a], [0.5, *b])
+
+
+def test_the_normal_test_of_pairs_by_hand() -> None:
+    a, b = np.array([0.3, 0.1, 0.9, 0.4]), np.array([0.1, 0.2, 0.5, 0.3])
+    z = np.mean(a - b) / (np.std(a - b, ddof=1) / 2)
+    assert ours.paired_z(a, b) == ours.paired_z(b, a) == pytest.approx(2 * stats.norm.sf(z))
+    assert ours.paired_z([1.5, 1.5], [1.0, 1.0]) == 0.0  # every item differs by the same
+    assert ours.paired_z(a, a) == ours.paired_z([1.0], [2.0]) == 1.0
 
 
 def test_paired_p_keeps_its_level_when_nothing_differs() -> None:
@@ -201,19 +210,21 @@ def test_two_proportions_by_hand() -> None:
         ours.two_proportion_p(1.5, 10, 1.0, 20)
 
 
-def test_holm_by_hand() -> None:
-    adjusted = ours.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
-    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+def test_comparisons_with_the_leader_by_hand() -> None:
+    # Five candidates have 10 pairs; the four that are left after the first have 6, and so on: 10, 6, 3, 1.
+    adjusted = ours.against_leader({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.002})
+    assert adjusted == pytest.approx({"a": 0.06, "b": 0.09, "c": 0.09, "d": 0.02})
     assert list(adjusted) == ["a", "b", "c", "d"]
-    assert ours.holm({"a": 0.7, "b": 0.8}) == {"a": 1.0, "b": 1.0}
-    assert ours.holm({}) == {}
+    assert ours.against_leader({"a": 0.04}) == {"a": 0.04}  # of two there is one pair
+    assert ours.against_leader({"a": 0.7, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert ours.against_leader({}) == {}
 
 
 @settings(deadline=None)
 @given(P_VALUES)
-def test_holm_lies_between_the_raw_p_and_bonferroni_and_keeps_the_order(raw: dict[str, float]) -> None:
-    adjusted = ours.holm(raw)
+def test_they_lie_between_the_raw_p_and_that_times_all_pairs_and_keep_the_order(raw: dict[str, float]) -> None:
+    adjusted = ours.against_leader(raw)
     assert list(adjusted) == list(raw)
     for name, p in raw.items():
-        assert p <= adjusted[name] <= min(1.0, len(raw) * p)
+        assert p <= adjusted[name] <= min(1.0, (len(raw) + 1) * len(raw) / 2 * p)
         assert all(adjusted[name] <= adjusted[other] for other in raw if p < raw[other])

@@ -76,14 +76,25 @@ def test_pairing_sees_what_intervals_hide() -> None:
     assert (choice.steps[0].method, choice.paired) == ("unpaired", False)
 
 
-def test_holm_covers_the_whole_family() -> None:
-    # p = 2/2^7 beats a single rival at 5 %; four such rivals would need p <= 0.05/4.
+def test_the_whole_family_is_covered() -> None:
+    # p = 2/2^7 beats a single rival at 5 %; four such rivals make ten pairs, and would need p <= 0.05/10.
     leader = entry("leader", 187, 20, 500)
     rivals = [entry(f"rival{k}", 180, 10, 100 + k) for k in range(4)]
     assert chosen(choose([leader, rivals[0]], OBJECTIVES, [], None)) == "leader"
     family = choose([leader, *rivals], OBJECTIVES, [], None)
     assert chosen(family) == "rival0"
     assert family.steps[0].tied == ("rival0", "rival1", "rival2", "rival3")
+
+
+def test_among_equals_luck_is_seldom_called_a_win() -> None:
+    """Forty equal candidates, a hundred sweeps: `benchmarks/honesty.py` has more of them."""
+    rng = np.random.default_rng(3)
+    wins = 0
+    for _ in range(100):
+        right = (rng.random((40, 150)) < 0.7).astype(float)
+        entries = [Entry(f"{k}", {"accuracy": row.mean()}, outcomes={"accuracy": row}) for k, row in enumerate(right)]
+        wins += bool(choose(entries, {"accuracy": "maximize"}, [], None).steps[0].beaten)
+    assert wins <= 10  # with Holm over the 39 comparisons alone there were 23
 
 
 def test_a_large_family_of_permutation_tests_can_still_lose() -> None:
