@@ -64,7 +64,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "trainings_at_most": counts["train"],
         "builds_at_most": counts["build"],
         "timings_at_most": counts["time"],
-        "data": _data(sweep, dataset),
+        "metric": sweep.data.metric,
+        "data": _data(dataset),
         "notes": [],
     }
     if sweep.model in BUILT_IN:
@@ -99,7 +100,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     return plan
 
 
-def _data(sweep: Sweep, dataset: Dataset | None) -> dict[str, Any] | None:
+def _data(dataset: Dataset | None) -> dict[str, Any] | None:
     if dataset is None:
         return None
     return {
@@ -107,7 +108,6 @@ def _data(sweep: Sweep, dataset: Dataset | None) -> dict[str, Any] | None:
         "validation": len(dataset.validation),
         "test": len(dataset.test),
         "labels": list(dataset.labels),
-        "task": sweep.data.metric if is_task(sweep.data.metric) else None,
         "left_out": [left.model_dump() for left in dataset.left_out],
     }
 
@@ -208,8 +208,8 @@ def as_text(plan: dict[str, Any]) -> str:
         lines += [f"  {item['combination']}: {item['reason']}" for item in plan["left_out"]]
     data = plan["data"]
     if data:
-        if data["task"]:
-            lines.append(f"data: {data['train']} train; scored on {data['task']}")
+        if is_task(plan["metric"]):
+            lines.append(f"data: {data['train']} train; scored on {plan['metric']}")
         else:
             counts = f"{data['train']} train, {data['validation']} validation, {data['test']} test"
             lines.append(f"data: {counts}; {len(data['labels'])} labels")
