@@ -28,6 +28,8 @@ from autotune.sweep import Sweep
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
 
+IMPORT_S = 600.0
+"""Seconds that the import of a user's own metric may take."""
 _NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 _NEEDED_TO_BUILD = ("onnx", "onnx-ir")
 
@@ -176,7 +178,7 @@ def _own_metric(sweep: Sweep, do: Do) -> Code | None:
         return None
     code = find_function(metric, sweep.root)
     try:
-        do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root))
+        do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root), IMPORT_S)
     except StageError as error:
         raise UsageError(
             Problem(str(error), "data.metric", sweep.file, remedy="logs/prepare.log in the results folder has the rest")
