@@ -32,12 +32,11 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import SCORES, is_function
+from autotune.metrics import LABELLED, SCORES, generates, is_function, is_task
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-NEEDS_LABELS = frozenset({"choice", "f1"})
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 # Changing a salt moves rows between splits: results made before and after could not be compared.
@@ -173,9 +172,15 @@ class DataSpec(_Frozen):
     messages: _Messages = Field(
         None, description="column that holds {role, content} messages, or templates of them; the last one answers"
     )
-    metric: str = Field("choice", description=f"{', '.join(SCORES)}, or module:function")
+    metric: str = Field("choice", description=f"{', '.join(SCORES)}, module:function, or lm-eval:task")
     labels: tuple[str, ...] | None = Field(
         None, description="the completions to choose among; default: those that occur in train"
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(
+        None, description="tokens to generate at most; default: one more than the longest completion"
+    )
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = Field(
+        None, description="texts at which generation ends; the text from there on is cut off"
     )
     max_items: MaxItems = Field(default_factory=MaxItems, description="caps on items, drawn once, by content")
 
@@ -208,9 +213,9 @@ class DataSpec(_Frozen):
     @field_validator("metric")
     @classmethod
     def _metric_is_known(cls, metric: str) -> str:
-        if metric not in SCORES and not is_function(metric):
+        if metric not in SCORES and not is_function(metric) and not is_task(metric):
             known = did_you_mean(metric, list(SCORES))
-            raise ValueError(f"metric must be a known score or module:function; {known}")
+            raise ValueError(f"metric must be a known score, module:function or lm-eval:task; {known}")
         return metric
 
     @field_validator("labels")
@@ -223,13 +228,24 @@ class DataSpec(_Frozen):
     @model_validator(mode="after")
     def _parts_fit(self) -> DataSpec:
         wrong = []
-        if (self.validation is None) == (self.holdout is None):
+        if is_task(self.metric):
+            wrong += [
+                f"{self.metric} brings its own items, and {name} is not scored; remove it"
+                for name in ("validation", "holdout", "test", "test_holdout")
+                if getattr(self, name) is not None
+            ]
+        elif (self.validation is None) == (self.holdout is None):
             wrong.append(
                 "exactly one of validation and holdout must be given; "
                 "name a file of validation rows, or a share such as holdout: 0.2"
             )
         if self.test is not None and self.test_holdout is not None:
             wrong.append("test and test_holdout exclude each other; keep one of them")
+        wrong += [
+            f"{name} is for metrics that generate text, which {self.metric} does not; remove it"
+            for name in ("max_new_tokens", "stop")
+            if getattr(self, name) is not None and not generates(self.metric)
+        ]
         if (self.holdout or 0) + (self.test_holdout or 0) >= 1:
             wrong.append("holdout + test_holdout < 1 must hold; leave rows to train on")
         if {self.prompt is not None, self.completion is not None} != {self.messages is None}:
@@ -696,7 +712,7 @@ def load_dataset(
     _raise_any(replace(problem, file=sweep_file) for problem in _empty_splits(spec, splits, left_out))
 
     labels = tuple(sorted(spec.labels or ()))
-    if spec.metric in NEEDS_LABELS:
+    if spec.metric in LABELLED:
         if spec.labels is None:
             labels = tuple(sorted({row.item.completion for row in splits["train"]}))
         _raise_any(replace(problem, file=sweep_file) for problem in _wrong_labels(spec, labels, splits))

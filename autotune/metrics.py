@@ -43,9 +43,12 @@ _ALL = (
         "peak resident memory of a fresh process that serves the model, 10^6 bytes",
     ),
     Metric("load_s", "minimize", "footprint", "time to load the model in a fresh process, seconds"),
+    Metric("f1_micro", "maximize", "score", "micro F1 of the predicted labels (each item weighing the same)"),
+    Metric("rouge_l", "maximize", "score", "mean over the items of the ROUGE-L F-measure of the generated text"),
     Metric(
         "custom", "maximize", "score", "mean over the items of the user's own function, module:function", turns=True
     ),
+    Metric("lm_eval", "maximize", "score", "the metric of the lm-evaluation-harness task", turns=True),
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
@@ -53,13 +56,20 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """A function of the user's own: `module:function`."""
 
-# What `data.metric` may name besides module:function, and the score column that it fills.
+TASK = "lm-eval:"
+"""What begins the name of a task of lm-evaluation-harness."""
+
+# What `data.metric` may name besides module:function and lm-eval:task, and the score column that it fills.
 SCORES: dict[str, str] = {
     "choice": "accuracy",
     "exact_match": "exact_match",
     "f1": "f1",
     "perplexity": "perplexity",
+    "f1_micro": "f1_micro",
+    "rouge_l": "rouge_l",
 }
+LABELLED = frozenset({"choice", "f1", "f1_micro"})
+"""Those that choose among labels."""
 
 
 def is_function(metric: str) -> bool:
@@ -67,6 +77,22 @@ def is_function(metric: str) -> bool:
     return metric not in SCORES and FUNCTION.fullmatch(metric) is not None
 
 
+def is_task(metric: str) -> bool:
+    """Whether `data.metric` names a task of lm-evaluation-harness."""
+    return metric.startswith(TASK) and all(part.strip() for part in metric.removeprefix(TASK).split("@", 1))
+
+
+def task_of(metric: str) -> tuple[str, str]:
+    """Return of `lm-eval:<task or file>@<metric>` the task, and the metric: empty for the task's first."""
+    name, _, own = metric.removeprefix(TASK).partition("@")
+    return name, own
+
+
+def generates(metric: str) -> bool:
+    """Whether `data.metric` has the model write a text."""
+    return metric in ("exact_match", "rouge_l") or is_function(metric)
+
+
 def score_column(metric: str) -> str:
     """Return the score column that `data.metric` fills. Raises KeyError where there is no such metric."""
-    return "custom" if is_function(metric) else SCORES[metric]
+    return "lm_eval" if is_task(metric) else "custom" if is_function(metric) else SCORES[metric]

@@ -92,7 +92,8 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
 
 def data_report(dataset: Dataset) -> list[str]:
     """Return in lines what the data holds, and which rows were left out and why."""
-    counts = ", ".join(f"{len(getattr(dataset, split))} {split}" for split in ("train", "validation", "test"))
+    splits = ("train", "validation", "test") if dataset.validation else ("train",)  # a task brings its own items
+    counts = ", ".join(f"{len(getattr(dataset, split))} {split}" for split in splits)
     lines = [f"data: {counts}" + (f"; {len(dataset.labels)} labels" if dataset.labels else "")]
     for left in dataset.left_out:
         more = ", ..." if left.rows > len(left.examples) else ""

@@ -6,6 +6,7 @@ frozen `Sweep`, or raises one `UsageError` with them all. Nothing here imports t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autotune.data import DataSpec, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import METRICS, Direction, is_function, score_column
+from autotune.metrics import METRICS, Direction, is_function, is_task, score_column
 from autotune.models import shape_of
 from autotune.providers import PROVIDERS, Provider
 from autotune.search.limits import Limit, parse_limit
@@ -35,6 +36,7 @@ from autotune.space import (
     parse_recipes,
     resolve_lora,
 )
+from autotune.tasks import direction_of, find_task
 from autotune.usercode import find_function
 
 T = TypeVar("T")
@@ -539,7 +541,8 @@ def parse_sweep(
     builds = any(name != "lora" for name in raw_space)
     space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, problems)
     score = _score(data.get("data"), root, problems)
-    objectives = _objectives(data.get("objectives"), score, builds, problems)
+    first = _direction(score, data.get("data"), root)
+    objectives = _objectives(data.get("objectives"), score, first, builds, problems)
     limits = _limits(_given(data, "limits", list, []), score, builds, problems)
     strategy = _given(data, "strategy", str, "tpe")
     if strategy not in STRATEGIES:
@@ -622,6 +625,8 @@ def _score(raw: Any, root: Path, problems: list[Problem]) -> str | None:
     try:
         if is_function(metric):
             find_function(metric, root)
+        if is_task(metric):
+            find_task(metric, root)
         return score_column(metric)
     except UsageError as error:
         problems += error.problems
@@ -630,10 +635,20 @@ def _score(raw: Any, root: Path, problems: list[Problem]) -> str | None:
         return None
 
 
-def _objectives(raw: Any, score: str | None, builds: bool, problems: list[Problem]) -> dict[str, Direction]:
-    """Return the objectives in order, each in its built-in direction."""
+def _direction(score: str | None, raw: Any, root: Path) -> Direction:
+    """Return which way the score is better, where no objective says so."""
+    if score == "lm_eval":
+        with contextlib.suppress(UsageError):
+            return direction_of(_given(raw, "metric", str, ""), root)
+    return METRICS[score].direction if score else "maximize"
+
+
+def _objectives(
+    raw: Any, score: str | None, first: Direction, builds: bool, problems: list[Problem]
+) -> dict[str, Direction]:
+    """Return the objectives in order, each in its built-in direction; `first` is the score's."""
     if not isinstance(raw, dict):
-        objectives: dict[str, Direction] = {score: METRICS[score].direction} if score else {}
+        objectives: dict[str, Direction] = {score: first} if score else {}
         if builds:
             objectives |= {"itl_ms_p50": "minimize", "size_mb": "minimize"}
         return objectives

@@ -17,7 +17,7 @@ from autotune.store.results import COLUMNS, Table
 
 ROOT = Path(autotune.__file__).parent
 HEAVY = {
-    "accelerate", "bitsandbytes", "datasets", "gguf", "huggingface_hub", "onnx", "onnx_ir", "onnxruntime",
+    "accelerate", "bitsandbytes", "datasets", "gguf", "huggingface_hub", "lm_eval", "nltk", "rouge_score", "onnx", "onnx_ir", "onnxruntime",
     "onnxruntime_genai", "peft", "safetensors", "tokenizers", "torch", "transformers",
 }  # fmt: skip
 
@@ -34,6 +34,7 @@ ROOMS = (
     ("models", "data"),
     ("space",),
     ("machine",),
+    ("tasks",),
     ("usercode",),
     ("candidate", "metrics", "providers", "errors"),
 )

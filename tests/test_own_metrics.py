@@ -175,3 +175,65 @@ def test_a_plan_never_runs_it(
     assert not list(place.glob("**/ran"))
     assert not Path("ran").exists()
     shutil.rmtree(place / "__pycache__", ignore_errors=True)
+
+
+# --- A task of lm-evaluation-harness --------------------------------------------------------------------------------
+
+TASK = """\
+task: my_tones
+dataset_path: json
+dataset_kwargs: { data_files: { validation: validation.jsonl, test: test.jsonl } }
+validation_split: validation
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Text: {{text}}\\nTone:"
+doc_to_choice: [fear, joy, sadness, surprise]
+doc_to_target: tone
+metric_list:
+  - { metric: acc, aggregation: mean, higher_is_better: true }
+"""
+BY_TASK: dict[str, Any] = {"validation": None, "test": None, "max_items": {"validation": 10}}
+
+
+def test_a_sweep_by_an_lm_eval_task_in_a_local_file(
+    write: Callable[..., Path], place: Path, autotune: Callable[..., tuple[int, str, str]]
+) -> None:
+    (place / "tones.yaml").write_text(TASK, encoding="utf-8")
+    file, out = write("task", "lm-eval:tones.yaml", BY_TASK), place / "task"
+    code, said, err = autotune("plan", file)
+    assert code == Exit.OK, err
+    assert "data: 24 train; scored on lm-eval:tones.yaml" in said
+    code, said, err = autotune("run", file, "--out", out)
+    assert code == Exit.OK, err
+    found = pd.read_csv(out / "results.csv", dtype={"candidate": str})
+    assert set(found["status"]) == {"ok"}
+    assert set(found["lm_eval_n"]) == {10}
+    assert set(found["score_name"]) == {"lm-eval:tones.yaml"}
+    assert set(found["score_direction"]) == {"maximize"}
+    for candidate, value in zip(found["candidate"], found["lm_eval"], strict=True):
+        kept = json.loads((out / "outcomes" / f"{candidate}.json").read_text(encoding="utf-8"))
+        assert sum(kept["values"]) / 10 == pytest.approx(value)
+    assert set(pd.read_csv(out / "finalists.csv")["lm_eval_n"]) == {8}
+    assert "winner on test: lm_eval " in said
+    chosen = json.loads(autotune("select", out, "--limit", "lm_eval >= 0", "--json")[1])
+    assert chosen["paired"] is True
+
+    # Another task under the same name, or the same one turned round, is refused by name.
+    (place / "tones.yaml").write_text(TASK.replace("Text:", "Words:"), encoding="utf-8")
+    code, _, err = autotune("run", file, "--out", out)
+    assert code == Exit.USAGE
+    assert "the content of validation and tones.yaml has changed" in err
+    turned = write("turned", "lm-eval:tones.yaml", BY_TASK, objectives={"lm_eval": "minimize"})
+    code, _, err = autotune("run", turned, "--out", place / "turned")
+    assert code == Exit.USAGE
+    assert "objectives.lm_eval: acc of this task is maximized, by its meaning, got 'minimize'" in err
+
+
+def test_a_task_that_lm_eval_does_not_know_is_refused_before_anything_is_trained(
+    write: Callable[..., Path], place: Path, autotune: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = write("unknown", "lm-eval:helaswag", BY_TASK)
+    code, _, err = autotune("run", file, "--out", place / "unknown")
+    assert code == Exit.USAGE
+    assert "data.metric: helaswag is no task of lm-eval; did you mean 'hellaswag'?" in err
+    assert "Traceback" not in err

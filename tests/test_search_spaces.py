@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 from autotune.data import hub_source
+from autotune.metrics import generates, is_task
 from autotune.search.prepare import read_data
+from autotune.stages.jobs import TaskJob, function_of
 from autotune.sweep import load_sweep, parse_sweep
+from autotune.tasks import find_task
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "search_spaces").iterdir())
+TONES = ROOT / "benchmarks" / "phrase_tone" / "train.jsonl"
+FILES = sorted((ROOT / "search_spaces").glob("*.*ml"))
 
 
 @pytest.fixture(autouse=True)
@@ -43,5 +48,28 @@ def test_its_data_is_there_and_right(file: Path) -> None:
         pytest.skip(f"the folder of public data is not beside the repository: {', '.join(missing)}")
     dataset = read_data(sweep)
     assert len(dataset.train) >= 100
+    if is_task(sweep.data.metric):
+        return
     assert len(dataset.validation) >= 50
-    assert len(dataset.labels) >= 2
+    assert len(dataset.labels) >= 2 or generates(sweep.data.metric)
+
+
+def test_the_metric_that_ships_gives_what_it_says() -> None:
+    spec = spec_from_file_location("own_metric", ROOT / "search_spaces" / "own_metric.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    said = ("joy", "Joy.", "surprise", "fear", "")
+    assert [module.near(text, "joy", {}) for text in said] == [1, 1, 0.5, 0, 0]
+
+
+def test_the_task_that_ships_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = load_sweep(ROOT / "search_spaces" / "lm-eval-cpu.yaml", ["data.train=" + str(TONES)])
+    code = find_task(sweep.data.metric, sweep.root)
+    job = TaskJob(metric=sweep.data.metric, code=code.digest, file=code.file, max_validation=100)
+    found = function_of(job)(job, tmp_path)
+    assert (found["metric"], found["higher_is_better"]) == ("acc", True)
+    assert found["splits"]["validation"]["items"] == 100
+    assert found["splits"]["test"]["items"] > 100

@@ -11,6 +11,7 @@ from typing import Any
 from autotune.data import Dataset, hub_source
 from autotune.errors import MachineError
 from autotune.machine import free_disk_mb, free_memory_mb
+from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.present.progress import duration
 from autotune.search.pipeline import base_candidate
@@ -21,6 +22,8 @@ from autotune.sweep import Budget, Sweep, load_sweep
 
 _FLOPS = 60e9
 """Operations a second that a small machine does, for estimates before anything was measured here."""
+_ITEMS = 300
+"""Items of a split that are counted on where their number is not known yet."""
 _MOST = 10_000
 """Trials beyond which a plan does not count."""
 
@@ -61,6 +64,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "trainings_at_most": counts["train"],
         "builds_at_most": counts["build"],
         "timings_at_most": counts["time"],
+        "metric": sweep.data.metric,
         "data": _data(dataset),
         "notes": [],
     }
@@ -118,7 +122,9 @@ def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int
     if sweep.space.lora is not None:
         domains = sweep.space.searched.values()
         adapters = math.prod(len(domain.values) if isinstance(domain, Choice) else _MOST for domain in domains)
-    items = (len(dataset.validation), len(dataset.test)) if dataset else (300, 0)
+    items = (len(dataset.validation), len(dataset.test)) if dataset else (_ITEMS, 0)
+    if is_task(sweep.data.metric):  # what a task holds is known where it is loaded
+        items = (sweep.data.max_items.validation or _ITEMS, sweep.data.max_items.test or _ITEMS)
     return {
         "train": min(adapters, trials),
         "build": trials + 1 if sweep.space.recipes else 0,
@@ -202,9 +208,11 @@ def as_text(plan: dict[str, Any]) -> str:
         lines += [f"  {item['combination']}: {item['reason']}" for item in plan["left_out"]]
     data = plan["data"]
     if data:
-        lines.append(
-            f"data: {data['train']} train, {data['validation']} validation, {data['test']} test; {len(data['labels'])} labels"
-        )
+        if is_task(plan["metric"]):
+            lines.append(f"data: {data['train']} train; scored on {plan['metric']}")
+        else:
+            counts = f"{data['train']} train, {data['validation']} validation, {data['test']} test"
+            lines.append(f"data: {counts}; {len(data['labels'])} labels")
         lines += [f"  {left['rows']} rows of {left['split']} left out: {left['reason']}" for left in data["left_out"]]
     if "estimate" in plan:
         estimate = plan["estimate"]

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
-from autotune.metrics import METRICS
+from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import latency_cells
 from autotune.search.limits import Limit
 from autotune.search.scores import summarise
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskScoreJob, TimeJob, installed
 from autotune.store.cache import Stored
 from autotune.store.results import Row
 from autotune.sweep import Sweep
@@ -71,7 +71,7 @@ class Inputs:
     files: tuple[Path, ...] = ()
     """Model and items: they must stay as they are while the sweep runs."""
     code: Code | None = None
-    """The user's own metric, where the sweep names one."""
+    """The user's own metric, or an lm-eval task, where the sweep names one."""
 
 
 @dataclass
@@ -260,16 +260,21 @@ class Pipeline:
         metric = self.sweep.data.metric
         shared: dict[str, Any] = {
             "data": data, "data_file": file, "metric": metric, "max_length": self.sweep.train.max_length,
-            "labels": self.inputs.labels if metric in ("choice", "f1") else (), "threads": self.sweep.target.threads,
+            "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.sweep.target.threads,
             "items": self.inputs.counts[split],
         }  # fmt: skip
+        kind = TaskScoreJob if is_task(metric) else ScoreJob
+        if generates(metric):
+            shared |= {"max_new_tokens": self.sweep.data.max_new_tokens, "stop": self.sweep.data.stop}
+        if metric == "rouge_l":
+            shared["code"] = f"rouge-score {installed('rouge-score')}"
         if (code := self.inputs.code) is not None:
-            shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
+            shared |= {"code": code.digest, "code_file": code.file if code.files else None, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate).key
-            return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
+            return kind(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
         source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
-        return ScoreJob(
+        return kind(
             source=source, device=self.inputs.device, model_dir=self.inputs.base_dir,
             adapter_dir=adapter.path if adapter else None, **shared,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from autotune.data import Dataset, HubDataset, hub_source, load_dataset
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
-from autotune.metrics import is_function
+from autotune.metrics import is_function, is_task
 from autotune.models import (
     BUILT_IN,
     check_architecture,
@@ -22,17 +22,22 @@ from autotune.models import (
 )
 from autotune.search.pipeline import Do, Inputs
 from autotune.space import fit_recipes
-from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, MetricJob, ProbeJob, installed
+from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, MetricJob, ProbeJob, TaskJob, installed
 from autotune.store.record import write_aside
 from autotune.sweep import Sweep
+from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
 
+IMPORT_S = 600.0
+"""Seconds that the import of a user's own metric may take."""
 _NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 _NEEDED_TO_BUILD = ("onnx", "onnx-ir")
 
 
 def needs_network(sweep: Sweep) -> bool:
-    """Whether the sweep names a model or a dataset on the hub."""
+    """Whether the sweep names a model or a dataset on the hub, or an lm-eval task with data there."""
+    if is_task(sweep.data.metric) and on_the_hub(find_task(sweep.data.metric, sweep.root)):
+        return True
     sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
     return is_remote(sweep.model, sweep.root) or any(hub_source(source, sweep.root) for source in sources)
 
@@ -46,6 +51,12 @@ def check_packages(sweep: Sweep) -> None:
             needed.append(sweep.provider.wheel)
     if sweep.strategy == "gp":
         needed.append("scipy")
+    if sweep.data.metric == "rouge_l" and not installed("rouge-score"):
+        remedy = "pip install 'autotune[rouge]' -c constraints.txt"
+        raise MachineError(f"metric rouge_l needs the package rouge-score; {remedy}")
+    if is_task(sweep.data.metric) and not installed("lm-eval"):
+        remedy = "pip install 'autotune[lm-eval]' -c constraints.txt"
+        raise MachineError(f"metric {sweep.data.metric} needs the package lm-eval; {remedy}")
     missing = [name for name in needed if not installed(name)]
     if missing:
         remedy = f"install the extra for this target: pip install 'autotune[{sweep.provider.extra}]' -c constraints.txt"
@@ -148,9 +159,13 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     write_aside(memo_file, json.dumps(memo))
     device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
     counts = {split: len(getattr(dataset, split)) for split in items}
+    code = _own_metric(sweep, do)
+    if is_task(sweep.data.metric):
+        code = find_task(sweep.data.metric, sweep.root)
+        for split, (key, file, count) in _task_items(sweep, code, do).items():
+            items[split], counts[split] = (key, file), count
     model_mb = parameters_of(config) * 4 / 1e6
     files = (*model_files(folder), *(file for _, file in items.values()))
-    code = _own_metric(sweep, do)
     files += code.files if code else ()
     inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code)
     return sweep, dataset, inputs
@@ -163,12 +178,37 @@ def _own_metric(sweep: Sweep, do: Do) -> Code | None:
         return None
     code = find_function(metric, sweep.root)
     try:
-        do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root))
+        do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root), IMPORT_S)
     except StageError as error:
         raise UsageError(
             Problem(str(error), "data.metric", sweep.file, remedy="logs/prepare.log in the results folder has the rest")
         ) from None
     return code
+
+
+def _task_items(sweep: Sweep, code: Code, do: Do) -> dict[str, tuple[str, Path, int]]:
+    """Return of each split of an lm-eval task its digest, file and number of items. Raises UsageError, MachineError."""
+    metric, most = sweep.data.metric, sweep.data.max_items
+    job = TaskJob(
+        metric=metric, code=code.digest, max_validation=most.validation, max_test=most.test,
+        file=code.file if code.files else None,
+    )  # fmt: skip
+    try:
+        stored = do(job)
+    except StageError as error:
+        remedy = "logs/prepare.log in the results folder has the rest"
+        raise UsageError(Problem(str(error), "data.metric", sweep.file, value=metric, remedy=remedy)) from None
+    right = "maximize" if stored.result["higher_is_better"] else "minimize"
+    if sweep.objectives.get("lm_eval", right) != right:
+        rule = f"{stored.result['metric']} of this task is {right}d, by its meaning"
+        said = sweep.objectives["lm_eval"]
+        raise UsageError(
+            Problem(
+                rule, "objectives.lm_eval", sweep.file, value=said, remedy=f"write objectives: {{ lm_eval: {right} }}"
+            )
+        )
+    splits = stored.result["splits"]
+    return {n: (part["digest"], stored.path / f"{n}.json", part["items"]) for n, part in splits.items()}
 
 
 def _installed_wheels() -> str:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from autotune.search.statistics import Interval, bootstrap, bootstrap_mean, wilson
 
 Outcomes = Mapping[str, Any]
-"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order."""
+"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
+where a task's score is no mean, `score` with its `low` and `high`."""
 
 
 def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
@@ -27,7 +28,7 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
     """Return each item's share in the metric (0/1, nats a token, a function's value), or None where it is no mean."""
     if "values" in outcomes:
         return np.array(outcomes["values"], dtype=np.float64)
-    if metric in ("choice", "exact_match"):
+    if metric in ("choice", "exact_match", "f1_micro"):  # where each item has one label, micro F1 is the share of hits
         pairs = zip(outcomes["predicted"], outcomes["gold"], strict=True)
         return np.array([float(p == g) for p, g in pairs])
     if metric == "perplexity":
@@ -52,6 +53,8 @@ def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[f
         value = macro_f1(predicted, gold)
         interval = bootstrap(len(gold), lambda i: macro_f1(predicted[i], gold[i]), resamples=resamples)
         return value, interval, len(gold)
+    if "score" in outcomes:
+        return outcomes["score"], Interval(outcomes["low"], outcomes["high"]), len(outcomes["ids"])
     nll, tokens = np.array(outcomes["nll"], dtype=np.float64), np.array(outcomes["tokens"])
     mean = float(nll.sum() / tokens.sum())
     if not math.isfinite(mean):

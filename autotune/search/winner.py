@@ -19,7 +19,7 @@ from autotune.search.statistics import Interval, against_leader, paired_p, two_p
 
 Misses = tuple[tuple[Limit, float], ...]  # each limit that is broken, and by how much of its unit
 
-_PROPORTIONS = ("accuracy", "exact_match")
+_PROPORTIONS = ("accuracy", "exact_match", "f1_micro")
 _NEAREST = 3
 
 

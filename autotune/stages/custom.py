@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
@@ -67,6 +68,30 @@ def check_metric(job: MetricJob, out: Path) -> Result:
     del out
     load_metric(job.metric, job.code, job.file, job.root)
     return {}
+
+
+class _Words:
+    """Lower-case words of any script: those of rouge-score's own tokenizer where all letters are ASCII.
+
+    That one drops every other letter, so that a text in Greek would have no words at all.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return re.findall(r"[^\W_]+", text.lower())
+
+
+def rouge_l() -> Metric:
+    """Return the F-measure of the longest common subsequence of words. Source: Lin, ROUGE (2004); rouge-score."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
+
+    def metric(prediction: str, reference: str, item: Mapping[str, object]) -> float:
+        del item
+        return float(scorer.score(reference, prediction)["rougeL"].fmeasure)
+
+    return metric
 
 
 def evaluate(metric: str, function: Metric, predicted: Sequence[str], items: Sequence[dict[str, Any]]) -> list[float]:

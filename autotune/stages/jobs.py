@@ -189,8 +189,12 @@ class ScoreJob(Job):
     max_length: int
     threads: int | None = None
     device: str | None = None
+    max_new_tokens: int | None = None
+    """Tokens to generate at most; None: one more than the longest completion."""
+    stop: tuple[str, ...] | None = None
+    """Texts at which generation ends."""
     code: str | None = None
-    """Digest of a user's own metric."""
+    """Digest of a user's own metric, or the library that scores and its version."""
     batched: bool = True
     """False: one item at a time (to show that it makes no difference)."""
     model_dir: Path = where()
@@ -201,6 +205,13 @@ class ScoreJob(Job):
     code_file: Path | None = where(None)
     code_root: Path | None = where(None)
     """Where the module of a user's own metric lies, and the folder that it is imported from."""
+
+
+class TaskScoreJob(ScoreJob):
+    """Score on a task of lm-evaluation-harness: `data_file` says which of its items."""
+
+    function: ClassVar[str] = "autotune.stages.lm_task:score"
+    packages: ClassVar[tuple[str, ...]] = (*ScoreJob.packages, "lm-eval", "datasets")
 
 
 class MetricJob(Job):
@@ -214,6 +225,21 @@ class MetricJob(Job):
     """Digest of its source."""
     file: Path = where()
     root: Path | None = where(None)
+
+
+class TaskJob(Job):
+    """Read a task of lm-evaluation-harness: its metric and which of its items are scored."""
+
+    stage: ClassVar[str] = "task"
+    function: ClassVar[str] = "autotune.stages.lm_task:read"
+    packages: ClassVar[tuple[str, ...]] = ("lm-eval", "datasets")
+
+    metric: str
+    code: str
+    """Digest of the task file and its data."""
+    max_validation: int | None = None
+    max_test: int | None = None
+    file: Path | None = where(None)
 
 
 class TimeJob(Job):

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.errors import StageError
+from autotune.metrics import LABELLED
 from autotune.stages.backends import Backend, OnnxBackend, TorchBackend
-from autotune.stages.custom import evaluate, load_metric
+from autotune.stages.custom import evaluate, load_metric, rouge_l
 from autotune.stages.jobs import Result, ScoreJob
-from autotune.stages.text import Encoded, encode, end_token, end_tokens, load_tokenizer, read_items
+from autotune.stages.text import Encoded, context_length, encode, end_token, end_tokens, load_tokenizer, read_items
 
 TOKENS = 512
 """Tokens in one forward pass, about: more helps little on a CPU and costs memory for logits."""
@@ -112,10 +113,24 @@ def _finish(
     return scores
 
 
+def cut_at(text: str, stops: Collection[str]) -> str:
+    """Return the text before the first of the `stops`."""
+    return text[: min((at for at in map(text.find, stops) if at >= 0), default=len(text))]
+
+
 def generate(
-    backend: Backend, items: list[Encoded], tokenizer: Any, ends: Collection[int], limit: int, batched: bool = True
+    backend: Backend,
+    items: list[Encoded],
+    tokenizer: Any,
+    ends: Collection[int],
+    limit: int,
+    batched: bool = True,
+    stops: Collection[str] = (),
 ) -> list[str]:
-    """Return each prompt's greedy continuation up to one of the tokens `ends`, or to `limit` tokens."""
+    """Return each prompt's greedy continuation up to one of the tokens `ends` or texts `stops`, or to `limit` tokens.
+
+    The stop is not part of what is returned.
+    """
     texts = [""] * len(items)
     for members in groups([len(item.prompt) for item in items], batched):
         ids = np.array([items[i].prompt for i in members], dtype=np.int64)
@@ -127,14 +142,26 @@ def generate(
             keep = [k for k in range(len(active)) if int(following[k]) not in ends]
             for k in keep:
                 tokens[active[k]].append(int(following[k]))
+            if stops:  # a stop may begin inside of one token and end inside of another
+                written = {k: tokenizer.decode(tokens[active[k]], skip_special_tokens=True) for k in keep}
+                keep = [k for k in keep if cut_at(written[k], stops) == written[k]]
             if not keep or position == limit - 1:
                 break
             if len(keep) < len(active):
                 active, cache = [active[k] for k in keep], backend.select(cache, keep)
             logits, cache = backend.run(following[keep][:, None].astype(np.int64), cache, keep=True)
         for i in members:
-            texts[i] = tokenizer.decode(tokens[i], skip_special_tokens=True)
+            texts[i] = cut_at(tokenizer.decode(tokens[i], skip_special_tokens=True), stops)
     return texts
+
+
+def _room(folder: Path, items: list[Encoded], limit: int) -> None:
+    """Raise StageError (`failed`) where the model's context cannot hold a prompt and `limit` more tokens."""
+    longest = max(len(item.prompt) for item in items)
+    context = context_length(folder)
+    if context is not None and longest + limit > context:
+        message = f"a prompt of {longest} tokens and {limit} new ones do not fit into the model's {context}"
+        raise StageError("failed", f"{message}; lower data.max_new_tokens or train.max_length")
 
 
 def completion_nll(backend: Backend, items: list[Encoded], batched: bool = True) -> list[float]:
@@ -150,24 +177,27 @@ def completion_nll(backend: Backend, items: list[Encoded], batched: bool = True)
     return nll
 
 
+def open_backend(job: ScoreJob) -> Backend:
+    """Load what a job scores: a build on its provider, or a model in PyTorch. Raises StageError."""
+    if job.provider is None:
+        return TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads)
+    return OnnxBackend(job.model_dir, job.provider, job.threads)
+
+
 def score(job: ScoreJob, out: Path) -> Result:
     """Score `job.model_dir` and write `outcomes.json` into `out`: the outcome of every item, in the items' order.
 
     choice, f1: `predicted` and `gold` (indices into the labels), `margin` (nats); exact_match: `predicted` and `gold`
-    texts; perplexity: `nll` and `tokens`; a user's own function: `predicted` texts and `values`. Raises StageError: `failed`, `unsupported`.
+    texts; rouge_l, a user's own function: `predicted` texts and `values`; perplexity: `nll` and `tokens`. Raises StageError: `failed`, `unsupported`.
     """
-    backend: Backend
-    if job.provider is None:
-        backend = TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads)
-    else:
-        backend = OnnxBackend(job.model_dir, job.provider, job.threads)
+    backend = open_backend(job)
     tokenizer = load_tokenizer(job.model_dir)
     labels = label_tokens(tokenizer, job.labels)
     longest = max(map(len, labels), default=0)
     given = read_items(job.data_file)
     items, cut = encode(tokenizer, given, job.max_length, longest)
     outcomes: dict[str, Any] = {"ids": [item.id for item in items]}
-    if job.metric in ("choice", "f1"):
+    if job.metric in LABELLED:
         predicted, margins = choose_labels(backend, items, labels, job.batched)
         outcomes |= {
             "predicted": predicted,
@@ -175,10 +205,14 @@ def score(job: ScoreJob, out: Path) -> Result:
             "margin": [round(margin, 6) for margin in margins],
         }
     elif job.metric != "perplexity":
-        limit = max(len(item.completion) for item in items) + 1
-        texts = generate(backend, items, tokenizer, end_tokens(job.model_dir, tokenizer), limit, job.batched)
+        limit = job.max_new_tokens or max(len(item.completion) for item in items) + 1
+        _room(job.model_dir, items, limit)
+        ends = end_tokens(job.model_dir, tokenizer)
+        texts = generate(backend, items, tokenizer, ends, limit, job.batched, job.stop or ())
         outcomes["predicted"] = [text.strip() for text in texts]
-        if job.code is not None:
+        if job.metric == "rouge_l":
+            outcomes["values"] = evaluate("rouge_l", rouge_l(), outcomes["predicted"], given)
+        elif job.code is not None:
             assert job.code_file is not None
             function = load_metric(job.metric, job.code, job.code_file, job.code_root)
             outcomes["values"] = evaluate(job.metric, function, outcomes["predicted"], given)

@@ -55,6 +55,17 @@ def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def context_length(folder: Path) -> int | None:
+    """Return how many tokens a model's positions reach, or None where its settings do not say."""
+    for name, key in (("genai_config.json", "context_length"), ("config.json", "max_position_embeddings")):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = settings.get("model", settings).get(key)
+            if isinstance(found, int):
+                return found
+    return None
+
+
 def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int, longest: int = 0) -> tuple[list[Encoded], int]:
     """Encode items; a prompt that is too long loses its beginning. Returns them and how many were cut.
 

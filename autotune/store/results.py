@@ -108,8 +108,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("cached", str, "stages whose result was there already, joined by +"),
     Column("wall_s", float, "wall-clock of this attempt, seconds, whatever the clock of the machine said"),
     *_scores(first=False),
-    Column("score_name", str, "what custom stands for: module:function"),
-    Column("score_direction", str, "maximize or minimize: which way custom is better in this sweep"),
+    Column("score_name", str, "what custom or lm_eval stands for: module:function, or lm-eval:task"),
+    Column("score_direction", str, "maximize or minimize: which way custom or lm_eval is better in this sweep"),
 )
 
 FINALISTS: tuple[Column, ...] = (

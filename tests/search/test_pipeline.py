@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from autotune.search.pipeline import Pipeline, base_candidate
 from autotune.space import Choice, Space
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
 from autotune.store.cache import Stored
+from autotune.usercode import Code
 
 SPACE = Space({"r": Choice((8, 16))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
 INT8, INT4 = Recipe(precision="int8"), Recipe(precision="int4")
@@ -217,3 +219,27 @@ def test_the_base_is_the_most_exact_build_of_its_provider() -> None:
     assert base_candidate(dml) == Candidate(recipe=Recipe(precision="fp16"))
     webgpu = make_sweep(build=[{"precision": "int4"}], target={"provider": "webgpu"})
     assert base_candidate(webgpu).recipe is not None
+
+
+def test_what_scores_is_part_of_a_score(tmp_path: Path) -> None:
+    data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}"}
+
+    def job(metric: str, code: Code | None = None, **more: Any) -> ScoreJob:
+        pipeline, stages = make(tmp_path, data=data | {"metric": metric} | more)
+        pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
+        return pipeline.score_job(candidate(), "validation", None, None)
+
+    plain = job("exact_match")
+    assert (plain.max_new_tokens, plain.stop, plain.code) == (None, None, None)
+    short = job("exact_match", max_new_tokens=3, stop=["."])
+    assert (short.max_new_tokens, short.stop) == (3, (".",))
+    assert short.key != plain.key
+    assert (job("rouge_l").code or "").startswith("rouge-score ")
+    module = tmp_path / "words.py"
+    module.write_text("def near(prediction, reference, item): ...\n", encoding="utf-8")
+    keys = set()
+    for digest in ("one", "two"):
+        own = job("exact_match", Code(module, tmp_path, digest, (module,)))
+        assert (own.code, own.code_file, own.code_root) == (digest, module, tmp_path)
+        keys.add(own.key)
+    assert len(keys) == 2

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from autotune.errors import MachineError, StageError, UsageError
 from autotune.search import prepare as prepare_module
 from autotune.search.prepare import needs_network, prepare
-from autotune.stages.jobs import BaseJob, DataJob, Job, ProbeJob
+from autotune.stages.jobs import BaseJob, DataJob, Job, MetricJob, ProbeJob, TaskJob
 from autotune.store.cache import Stored
 from autotune.sweep import Sweep, parse_sweep
 
@@ -169,6 +169,15 @@ def test_what_this_machine_lacks_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         assert "this machine lacks peft; install the extra" in stop(tmp_path, sweep, Fetched(tmp_path))
         patch.setattr(prepare_module, "installed", lambda name: "" if "onnxruntime" in name else "1.0")
         assert "this machine lacks onnxruntime-genai" in stop(tmp_path, sweep, Fetched(tmp_path))
+    spec = {"train": "train.jsonl", "prompt": "{text}", "completion": " {tone}"}
+    rouge = sweep_in(tmp_path, data=spec | {"validation": "validation.jsonl", "metric": "rouge_l"})
+    task = sweep_in(tmp_path, data=spec | {"metric": "lm-eval:arc_easy"})
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "installed", lambda name: "" if name in ("rouge-score", "lm-eval") else "1.0")
+        said = stop(tmp_path, rouge, Fetched(tmp_path))
+        assert said.startswith("metric rouge_l needs the package rouge-score; pip install 'autotune[rouge]'")
+        said = stop(tmp_path, task, Fetched(tmp_path))
+        assert said.startswith("metric lm-eval:arc_easy needs the package lm-eval; pip install 'autotune[lm-eval]'")
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "free_disk_mb", lambda folder: 0.1)
         assert "AUTOTUNE_CACHE" in stop(tmp_path, sweep, Fetched(tmp_path))
@@ -192,3 +201,50 @@ def test_a_dataset_on_the_hub_is_fetched(tmp_path: Path) -> None:
 
     do.trouble = away
     assert "cannot be had" in stop(tmp_path, sweep, do)
+
+
+def test_a_function_of_ones_own_is_tried_in_a_worker_and_watched(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text("def near(prediction, reference, item):\n    return 0.0\n", encoding="utf-8")
+    data = {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "{text}", "completion": " {tone}"}
+    sweep, do = sweep_in(tmp_path, data=data | {"metric": "words:near"}), Fetched(tmp_path)
+    _, _, inputs = prepare(sweep, do, tmp_path)
+    assert inputs.code is not None
+    assert inputs.code.file in inputs.files
+    tried = [job for job in do.jobs if isinstance(job, MetricJob)]
+    assert [(job.metric, job.code, job.file) for job in tried] == [("words:near", inputs.code.digest, inputs.code.file)]
+    assert not needs_network(sweep)
+
+    def refuse(job: Job) -> None:
+        if isinstance(job, MetricJob):
+            raise StageError("failed", "words:near: no such luck")
+
+    do.trouble = refuse
+    with pytest.raises(UsageError, match=r"data.metric: words:near: no such luck; logs/prepare.log"):
+        prepare(sweep, do, tmp_path)
+
+
+def test_a_task_brings_its_own_items(tmp_path: Path) -> None:
+    task = "task: tones\ndataset_path: json\ndataset_kwargs: { data_files: train.jsonl }\n"
+    (tmp_path / "tones.yaml").write_text(task, encoding="utf-8")
+    data = {"train": "train.jsonl", "prompt": "{text}", "completion": " {tone}", "metric": "lm-eval:tones.yaml"}
+    sweep = sweep_in(tmp_path, data=data | {"max_items": {"test": 7}})
+    splits = {"validation": {"digest": "v", "items": 30}, "test": {"digest": "t", "items": 7}}
+
+    class WithTask(Fetched):
+        def __call__(self, job: Job, timeout: float | None = None) -> Stored:
+            stored = super().__call__(job, timeout)
+            result = {"metric": "acc", "higher_is_better": self.probe["higher"], "splits": splits}
+            return Stored(stored.path, result, 1.0, cached=False) if isinstance(job, TaskJob) else stored
+
+    do = WithTask(tmp_path, PROBE | {"higher": True})
+    _, dataset, inputs = prepare(sweep, do, tmp_path)
+    assert (len(dataset.train), dataset.validation) == (8, ())
+    assert inputs.items["validation"] == ("v", tmp_path / "validation.json")
+    assert (inputs.counts["validation"], inputs.counts["test"]) == (30, 7)
+    assert inputs.code is not None
+    assert {file.name for file in inputs.code.files} == {"tones.yaml", "train.jsonl"}
+    assert [job.max_test for job in do.jobs if isinstance(job, TaskJob)] == [7]
+    with pytest.raises(UsageError, match=r"objectives.lm_eval: acc of this task is minimized, .*lm_eval: minimize"):
+        prepare(sweep, WithTask(tmp_path, PROBE | {"higher": False}), tmp_path)
+    assert not needs_network(sweep)
+    assert needs_network(sweep_in(tmp_path, data=data | {"metric": "lm-eval:arc_easy"}))

@@ -89,3 +89,14 @@ def test_all_right_and_all_wrong(metric: str) -> None:
         wrong, interval, _ = summarise(metric, outcomes | {"predicted": [0] * 5})
         assert wrong == 0.0
         assert interval.low == 0.0
+
+
+def test_micro_f1_is_the_share_of_hits_where_each_item_has_one_label() -> None:
+    outcomes = {"predicted": [0, 1, 2, 2, 1], "gold": [0, 1, 1, 2, 0]}
+    true, false = 3, 2  # every miss is one false positive and one false negative
+    value, interval, n = summarise("f1_micro", outcomes)
+    assert value == 2 * true / (2 * true + false + false)
+    assert (interval, n) == (wilson(3, 5), 5)
+    shares = per_item("f1_micro", outcomes)
+    assert shares is not None
+    assert shares.tolist() == [1, 1, 0, 1, 0]

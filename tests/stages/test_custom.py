@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 from conftest import TONES, Do
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.search.scores import per_item, summarise
 from autotune.search.statistics import wilson
-from autotune.stages.custom import evaluate, load_metric
+from autotune.stages.custom import evaluate, load_metric, rouge_l
 from autotune.stages.jobs import MetricJob, ScoreJob
+from autotune.stages.score import cut_at
 from autotune.usercode import find_function
 
 ITEMS = [{"id": f"{n}", "prompt": "Tone:", "completion": f" {tone} "} for n, tone in enumerate(TONES)]
@@ -159,3 +163,64 @@ def test_its_score_is_the_mean_with_an_interval() -> None:
     assert shares.tolist() == values
     hits = summarise("my_words:close", {"values": [1.0] * 9})
     assert hits == (1.0, wilson(9, 9), 9)
+
+
+# --- ROUGE-L, and where generation ends -----------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(st.text(st.characters(codec="ascii")), st.text(st.characters(codec="ascii")))
+def test_rouge_l_of_ascii_is_that_of_the_library(prediction: str, reference: str) -> None:
+    plain = RougeScorer(["rougeL"]).score(reference, prediction)["rougeL"].fmeasure
+    assert rouge_l()(prediction, reference, {}) == plain
+
+
+def test_rouge_l_by_hand_and_in_other_scripts() -> None:
+    # Longest common subsequence "the cat sat": 3 of 4 words predicted, 3 of 5 in the reference.
+    assert rouge_l()("the cat sat here", "The cat, he sat down.", {}) == pytest.approx(2 / (4 / 3 + 5 / 3))
+    assert rouge_l()("η γάτα", "Η ΓΆΤΑ!", {}) == 1
+    assert rouge_l()("", "words", {}) == 0
+
+
+@pytest.fixture
+def generated(do: Do, built: Do, tiny_qwen2: Path, items_file: Path) -> Callable[..., list[str]]:
+    """Generate with the tiny model: `generated(max_new_tokens=9)`."""
+    folder, _ = built(Recipe(precision="fp32"), tiny_qwen2)
+
+    def run(**options: Any) -> list[str]:
+        job = ScoreJob(
+            source="s", provider="cpu", data="d", max_length=64, model_dir=folder, data_file=items_file,
+            metric="rouge_l", code="rouge-score", **options,
+        )  # fmt: skip
+        found = json.loads((do(job)[0] / "outcomes.json").read_text(encoding="utf-8"))
+        items = json.loads(items_file.read_text(encoding="utf-8"))
+        assert found["values"] == [
+            rouge_l()(p, i["completion"], {}) for p, i in zip(found["predicted"], items, strict=True)
+        ]
+        predicted: list[str] = found["predicted"]
+        return predicted
+
+    return run
+
+
+def test_generation_ends_after_so_many_tokens(generated: Callable[..., list[str]]) -> None:
+    few, many = generated(max_new_tokens=2), generated(max_new_tokens=20)
+    # The last token may end inside of a letter.
+    assert all(long.startswith(short.rstrip("\ufffd").strip()) for short, long in zip(few, many, strict=True))
+    assert max(map(len, many)) > max(map(len, few))
+
+
+def test_generation_ends_at_the_first_stop_wherever_in_a_token_it_is(generated: Callable[..., list[str]]) -> None:
+    whole = generated(max_new_tokens=20)
+    letters = sorted({text[at : at + 2] for text in whole for at in range(2, len(text) - 2, 3)} - {""})
+    assert len(letters) > 3
+    for stop in (letters[:1], letters[1:4], ["no such text"]):
+        for batched in (True, False):
+            ended = generated(max_new_tokens=20, stop=tuple(stop), batched=batched)
+            assert ended == [cut_at(text, stop).strip() for text in whole]
+    assert generated(max_new_tokens=20, stop=tuple(letters[:2])) != whole
+
+
+def test_more_tokens_than_the_model_holds_are_refused(generated: Callable[..., list[str]]) -> None:
+    with pytest.raises(StageError, match=r"new ones do not fit into the model's \d+; lower data.max_new_tokens"):
+        generated(max_new_tokens=99_999)

@@ -1,0 +1,278 @@
+"""Score a model on a task of lm-evaluation-harness: its prompts, its metrics, our model on our provider.
+
+The harness asks a model for three things: the log-likelihood of a continuation, that of a whole text, and a greedy
+continuation. They are answered by the backend of the score stage, so that what is scored is the build that ships.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import numpy as np
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.task import Task
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+from lm_eval.evaluator import evaluate
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from autotune.errors import StageError, did_you_mean
+from autotune.metrics import task_of
+from autotune.stages.backends import Backend
+from autotune.stages.jobs import Result, TaskJob, TaskScoreJob, reason
+from autotune.stages.score import generate, groups, log_softmax, open_backend
+from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer
+from autotune.tasks import data_files, read_task
+
+_CAP_SALT = "autotune/max_items/1"
+NEW_TOKENS = 256
+"""Tokens to generate where a task does not say: the harness's own default."""
+RESAMPLES = 500
+_NAMES = re.compile(r"""^(task|group|tag):[ \t]*["']?([^\s"'#\[]+)["']?[ \t]*$""", re.MULTILINE)
+
+
+@contextlib.contextmanager
+def _beside(file: Path | None) -> Iterator[None]:
+    """Work in the task file's folder where its data lies there and not in the working directory."""
+    if file is None:
+        yield
+        return
+    config = read_task(file)
+    named = data_files(config, file)
+    inside = [path for path in named if path.is_relative_to(file.parent)]
+    away = bool(named) and len(inside) == len(named) and Path.cwd() != file.parent
+    with contextlib.chdir(file.parent) if away else contextlib.nullcontext():
+        yield
+
+
+@cache
+def shipped() -> tuple[dict[str, Path], frozenset[str]]:
+    """Return the task files that come with the harness, by the task's name, and the names of groups.
+
+    Only the lines that name them are read: the harness's own index parses every file, which takes tens of seconds.
+    """
+    tasks: dict[str, Path] = {}
+    groups: set[str] = set()
+    for file in sorted(Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")):
+        for key, name in _NAMES.findall(file.read_text(encoding="utf-8", errors="replace")):
+            if key == "task":
+                tasks.setdefault(name, file)
+            else:
+                groups.add(name)
+    return tasks, frozenset(groups)
+
+
+def _shipped_file(name: str) -> Path:
+    """Return the file of a task that comes with the harness. Raises StageError."""
+    tasks, groups = shipped()
+    if name in tasks:
+        return tasks[name]
+    near = did_you_mean(name, list(tasks))
+    what = "a group of tasks of lm-eval; name one of its tasks" if name in groups else "no task of lm-eval"
+    raise StageError("unavailable", f"{name} is {what}" + (f"; {near}" if near.startswith("did you mean") else ""))
+
+
+def load_task(metric: str, file: Path | None) -> Task:
+    """Return the one task that `lm-eval:<name or file>` names. Raises StageError."""
+    name, _ = task_of(metric)
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    try:
+        with _beside(file):
+            tasks = TaskManager(include_defaults=False).load([str(file or _shipped_file(name))])["tasks"]
+    except StageError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {reason(error)}"
+        raise StageError("unavailable", f"the task {name} cannot be loaded: {said}") from error
+    task = next(iter(tasks.values()))
+    if getattr(task, "UNSAFE_CODE", False):
+        raise StageError("unavailable", f"the task {name} runs code that the model writes, which is never done here")
+    if task.OUTPUT_TYPE not in ("loglikelihood", "loglikelihood_rolling", "generate_until", "multiple_choice"):
+        raise StageError("unavailable", f"the task {name} asks for {task.OUTPUT_TYPE}, which is not supported")
+    return task
+
+
+def _metric_of(task: Task, metric: str) -> str:
+    """Return the metric of a task that the sweep names after `@`, or its first. Raises StageError."""
+    known = list(task.higher_is_better())
+    wanted = task_of(metric)[1] or known[0]
+    if wanted not in known:
+        raise StageError("unavailable", f"{metric}: the task has no metric {wanted}; {did_you_mean(wanted, known)}")
+    return wanted
+
+
+def _text(doc: Any) -> str:
+    return json.dumps(doc, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _narrow(task: Task, split: str) -> list[Any]:
+    """Have a task evaluate one of its splits, and return the documents there."""
+    if split == "validation" and task.has_validation_docs():
+        task.set_config("test_split", None)
+    return list(task.eval_docs)
+
+
+def read(job: TaskJob, out: Path) -> Result:
+    """Read a task: write for each split that it has what is scored, `validation.json` and `test.json`.
+
+    A task with one split only is searched on that one. Result: `metric`, `higher_is_better`, and of each split its
+    digest and its number of items. Raises StageError (`unavailable`).
+    """
+    task = load_task(job.metric, job.file)
+    metric = _metric_of(task, job.metric)
+    both = task.has_validation_docs() and task.has_test_docs()
+    splits: Result = {}
+    for split in ("test", "validation") if both else ("validation",):
+        documents = [_text(doc) for doc in _narrow(task, split)]
+        limit = {"validation": job.max_validation, "test": job.max_test}[split]
+        indices = list(range(len(documents)))
+        if limit is not None and limit < len(documents):
+            drawn = sorted(indices, key=lambda i: hashlib.sha256(f"{_CAP_SALT}\n{documents[i]}".encode()).digest())
+            indices = sorted(drawn[:limit])
+        ids = [hashlib.sha256(documents[i].encode()).hexdigest()[:16] for i in indices]
+        if not ids:
+            raise StageError("unavailable", f"the task {task_of(job.metric)[0]} has no {split} items")
+        (out / f"{split}.json").write_text(json.dumps({"split": split, "indices": indices, "ids": ids}), "utf-8")
+        content = hashlib.sha256("\n".join([job.code, split, *ids]).encode()).hexdigest()
+        splits[split] = {"digest": content, "items": len(ids)}
+    return {"metric": metric, "higher_is_better": bool(task.higher_is_better()[metric]), "splits": splits}
+
+
+class _Model(TemplateLM):  # type: ignore[misc]
+    """The harness's view of a backend."""
+
+    def __init__(self, backend: Backend, tokenizer: Any, folder: Path, batched: bool) -> None:
+        super().__init__()
+        self.backend_, self.tokenizer, self.folder, self.batched = backend, tokenizer, folder, batched
+        self.max_length = context_length(folder) or 2048
+
+    @property
+    def eot_token_id(self) -> int:
+        return end_token(self.tokenizer)
+
+    @property
+    def prefix_token_id(self) -> int:
+        begin = self.tokenizer.bos_token_id
+        return self.eot_token_id if begin is None else int(begin)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        first = self.tokenizer.decode(self.prefix_token_id)
+        if add_special_tokens is None and first and string.startswith(first):
+            add_special_tokens = False
+        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(self.tokenizer.encode(string, **special))
+
+    def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
+        """Return of each (_, context, continuation) the log-likelihood (nats), and whether it is the greedy one."""
+        rows = []
+        for _, context, continuation in requests:
+            if len(continuation) > self.max_length:
+                message = (
+                    f"a continuation of {len(continuation)} tokens does not fit into the model's {self.max_length}"
+                )
+                raise StageError("failed", message)
+            rows.append(([*context, *continuation][-(self.max_length + 1) :], len(continuation)))
+        found = [(0.0, True)] * len(rows)
+        for members in groups([len(ids) for ids, _ in rows], self.batched):
+            ids = np.array([rows[i][0] for i in members], dtype=np.int64)
+            logits, _ = self.backend_.run(ids[:, :-1])
+            for row, index in enumerate(members):
+                tokens = ids[row, len(ids[row]) - rows[index][1] :]
+                likely = log_softmax(logits[row, len(ids[row]) - 1 - len(tokens) :])
+                total = float(likely[np.arange(len(tokens)), tokens].sum())
+                found[index] = (total, bool((likely.argmax(axis=-1) == tokens).all()))
+        return found
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+        del disable_tqdm
+        totals = []
+        for request in requests:
+            tokens = self.tok_encode(request.args[0])
+            windows = get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, 1)
+            parts = [(None, *make_disjoint_window(window)) for window in windows]
+            totals.append(sum(value for value, _ in self._loglikelihood_tokens(parts)))
+        return totals
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        del disable_tqdm
+        texts = [""] * len(requests)
+        ends = end_tokens(self.folder, self.tokenizer)
+        alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        for index, request in enumerate(requests):
+            wanted = normalize_gen_kwargs(dict(request.args[1]), NEW_TOKENS)
+            if wanted.get("do_sample"):
+                raise StageError("unsupported", "the task draws its answers at random; only greedy ones are scored")
+            until = wanted.get("until") or []
+            stops = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
+            alike.setdefault((stops, int(wanted["max_gen_toks"])), []).append(index)
+        for (stops, limit), members in alike.items():
+            room = self.max_length - limit
+            if room < 1:
+                raise StageError("failed", f"{limit} new tokens do not fit into the model's {self.max_length}")
+            prompts = [tuple(self.tok_encode(requests[i].args[0])[-room:]) for i in members]
+            items = [Encoded(str(i), prompt, (), "") for i, prompt in zip(members, prompts, strict=True)]
+            for i, text in zip(
+                members, generate(self.backend_, items, self.tokenizer, ends, limit, self.batched, stops), strict=True
+            ):
+                texts[i] = text
+        return texts
+
+
+def score(job: TaskScoreJob, out: Path) -> Result:
+    """Score `job.model_dir` on a task and write `outcomes.json` into `out`, in the order of the task's items.
+
+    `values` of the items where the score is their mean; elsewhere `score` with `low` and `high`, its 95 % bootstrap
+    interval. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`, `unavailable`.
+    """
+    wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
+    task = load_task(job.metric, job.code_file)
+    metric = _metric_of(task, job.metric)
+    _narrow(task, wanted["split"])
+    if task.get_config("num_fewshot") is None:
+        task.set_config("num_fewshot", 0)
+    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    model = _Model(open_backend(job), load_tokenizer(job.model_dir), job.model_dir, job.batched)
+    name = task.task_name
+    try:
+        found = evaluate(
+            model, {"tasks": {name: task}}, samples={name: wanted["indices"]}, bootstrap_iters=RESAMPLES
+        )  # fmt: skip
+    except (StageError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise StageError("failed", f"score: {job.metric} raised {type(error).__name__}: {reason(error)}") from error
+    chosen = found["samples"][name][0]["filter"]
+    shares = [sample[metric] for sample in found["samples"][name] if sample["filter"] == chosen and metric in sample]
+    value, stderr = (found["results"][name].get(f"{key},{chosen}") for key in (metric, f"{metric}_stderr"))
+    outcomes: dict[str, Any] = {"ids": wanted["ids"], "stderr": stderr if isinstance(stderr, float) else None}
+    if isinstance(value, Real) and len(shares) == len(wanted["ids"]) and _is_mean(float(value), shares):
+        outcomes["values"] = [float(share) for share in shares]
+    elif isinstance(value, Real) and math.isfinite(value):
+        draw, aggregate = random.Random(0), task.aggregation()[metric]  # noqa: S311 - a bootstrap keeps no secret
+        scores = [float(aggregate(draw.choices(shares, k=len(shares)))) for _ in range(RESAMPLES)]
+        low, high = np.quantile(scores, [0.025, 0.975])
+        outcomes |= {"score": float(value), "low": float(low), "high": float(high)}
+    else:
+        raise StageError("failed", f"score: {metric} of {job.metric} is {value!r}, which is no finite number")
+    (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
+    return {"items": len(shares), "cut": 0}
+
+
+def _is_mean(value: float, shares: list[Any]) -> bool:
+    """Whether a score is the mean of its items' numbers."""
+    if not all(isinstance(share, Real | np.bool_) and math.isfinite(float(share)) for share in shares):
+        return False
+    return abs(float(np.mean([float(share) for share in shares])) - value) <= 1e-9 * max(1.0, abs(value))

@@ -1,0 +1,219 @@
+"""The harness's tasks on our backends: the same numbers as its own PyTorch model, on builds as well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TONES, Do
+from lm_eval import evaluator
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from autotune.candidate import Recipe
+from autotune.errors import StageError
+from autotune.search.scores import per_item, summarise
+from autotune.stages.jobs import TaskJob, TaskScoreJob
+from autotune.stages.lm_task import load_task, shipped
+from autotune.tasks import find_task, on_the_hub, read_task
+
+HEAD = """\
+task: my_tones
+dataset_path: json
+dataset_kwargs: { data_files: { validation: items.jsonl, test: more.jsonl } }
+validation_split: validation
+doc_to_text: "Text: {{text}}\\nTone:"
+"""
+CHOICE = (
+    HEAD
+    + """\
+output_type: multiple_choice
+doc_to_choice: [fear, joy, sadness and more, surprise]
+doc_to_target: "{{label}}"
+metric_list:
+  - { metric: acc, aggregation: mean, higher_is_better: true }
+  - { metric: acc_norm, aggregation: mean, higher_is_better: true }
+"""
+)
+WRITE = (
+    HEAD
+    + """\
+output_type: generate_until
+doc_to_target: "{{tone}}"
+generation_kwargs: { until: ["e", "\\n\\n"], max_gen_toks: 12, do_sample: false }
+metric_list:
+  - { metric: exact_match, aggregation: mean, higher_is_better: true }
+"""
+)
+ROLLING = (
+    HEAD.replace('doc_to_text: "Text: {{text}}\\nTone:"', 'doc_to_text: ""')
+    + """\
+output_type: loglikelihood_rolling
+doc_to_target: "{{text}}"
+metric_list:
+  - { metric: word_perplexity, higher_is_better: false }
+  - { metric: bits_per_byte, higher_is_better: false }
+"""
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A task's folder with its data, which is the working directory."""
+    for name, start, count in (("items", 0, 14), ("more", 100, 6)):
+        rows = [
+            {"text": f"{n} " + "and so on " * (n % 3) + f"I felt {TONES[n % 4]}", "tone": TONES[n % 4], "label": n % 4}
+            for n in range(start, start + count)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def scored(do: Do, folder: Path) -> Callable[..., dict[str, Any]]:
+    """Score a model on a task: `scored(CHOICE, model, metric="acc", provider="cpu")`."""
+
+    def run(text: str, model: Path, own: str = "", split: str = "validation", **changes: Any) -> dict[str, Any]:
+        (folder / "tones.yaml").write_text(text, encoding="utf-8")
+        metric = f"lm-eval:tones.yaml{own and '@' + own}"
+        code = find_task(metric, folder)
+        most = changes.pop("max_validation", None)
+        read, about = do(TaskJob(metric=metric, code=code.digest, file=code.file, max_validation=most))
+        job = TaskScoreJob(
+            source="s", data=about["splits"][split]["digest"], data_file=read / f"{split}.json", metric=metric,
+            code=code.digest, code_file=code.file, max_length=64, model_dir=model, **changes,
+        )  # fmt: skip
+        out, result = do(job)
+        found: dict[str, Any] = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
+        assert result["items"] == len(found["ids"]) == about["splits"][split]["items"]
+        return found | {"about": about}
+
+    return run
+
+
+def theirs(folder: Path, model: Path, metric: str, split: str = "validation") -> tuple[float, list[Any]]:
+    """Return what the harness's own model gives: the score, and each item's share."""
+    task = TaskManager(include_defaults=False).load([str(folder / "tones.yaml")])["tasks"]["my_tones"]
+    if split == "test":
+        task.set_config("test_split", "test")
+    task.set_config("num_fewshot", 0)
+    lm = HFLM(pretrained=str(model), device="cpu", batch_size=1, dtype="float32")
+    found = evaluator.evaluate(lm, {"tasks": {"my_tones": task}}, bootstrap_iters=0)
+    chosen = found["samples"]["my_tones"][0]["filter"]
+    return found["results"]["my_tones"][f"{metric},{chosen}"], [s[metric] for s in found["samples"]["my_tones"]]
+
+
+@pytest.mark.parametrize(("text", "metric"), [(CHOICE, "acc"), (CHOICE, "acc_norm"), (WRITE, "exact_match")])
+def test_items_are_scored_as_by_the_harness_itself(
+    text: str, metric: str, scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path, built: Do
+) -> None:
+    ours = scored(text, tiny_qwen2, metric)
+    score, shares = theirs(folder, tiny_qwen2, metric)
+    assert ours["values"] == shares
+    value, interval, n = summarise("lm-eval:tones.yaml", ours)
+    assert value == pytest.approx(score)
+    assert interval.low <= value <= interval.high
+    assert n == 14
+    if metric != "exact_match":
+        assert 0 < score < 1
+        assert ours["stderr"] > 0
+    onnx, _ = built(Recipe(precision="fp32"), tiny_qwen2)
+    for batched in (True, False):
+        assert scored(text, onnx, metric, provider="cpu", batched=batched)["values"] == shares
+
+
+def test_generated_texts_are_those_of_the_harness(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path
+) -> None:
+    """By a task whose score is the text's length: exact match of a random model is 0 either way."""
+    (folder / "length.py").write_text(
+        "def of(doc, results):\n    return {'length': sum(map(ord, results[0]))}\n", encoding="utf-8"
+    )
+    text = WRITE.replace("exact_match", "length") + "process_results: !function length.of\n"
+    ours = scored(text, tiny_qwen2, "length")
+    _, shares = theirs(folder, tiny_qwen2, "length")
+    assert ours["values"] == shares
+    assert len(set(shares)) > 3
+
+
+@pytest.mark.parametrize("metric", ["word_perplexity", "bits_per_byte"])
+def test_a_score_that_is_no_mean_has_an_interval_all_the_same(
+    metric: str, scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path, built: Do
+) -> None:
+    onnx, _ = built(Recipe(precision="fp32"), tiny_qwen2)
+    ours = scored(ROLLING, onnx, metric, provider="cpu")
+    score, _ = theirs(folder, tiny_qwen2, metric)
+    assert ours["score"] == pytest.approx(score, rel=1e-4)
+    assert ours["about"]["higher_is_better"] is False
+    assert per_item("lm-eval:tones.yaml", ours) is None
+    assert summarise("lm-eval:tones.yaml", ours) == (ours["score"], (ours["low"], ours["high"]), 14)
+    assert ours["low"] < ours["score"] < ours["high"]
+
+
+def test_a_task_with_two_splits_keeps_test_for_the_finalists_and_a_cap_is_drawn_by_content(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path
+) -> None:
+    both = CHOICE.replace("validation_split: validation", "validation_split: validation\ntest_split: test")
+    validation, test = (scored(both, tiny_qwen2, "acc", split=split) for split in ("validation", "test"))
+    assert (len(validation["ids"]), len(test["ids"])) == (14, 6)
+    assert test["values"] == theirs(folder, tiny_qwen2, "acc", "test")[1]
+    capped = scored(both, tiny_qwen2, "acc", max_validation=5)
+    assert len(capped["values"]) == 5
+    where = [validation["ids"].index(item) for item in capped["ids"]]
+    assert where == sorted(where)
+    assert where != list(range(5))
+    assert capped["values"] == [validation["values"][at] for at in where]
+    lines = (folder / "items.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "items.jsonl").write_text("".join(reversed(lines)), encoding="utf-8")
+    again = scored(both, tiny_qwen2, "acc", max_validation=5)
+    assert set(again["ids"]) == set(capped["ids"])
+
+
+def test_data_lies_beside_the_task_file_wherever_the_command_is_run(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert len(scored(CHOICE, tiny_qwen2)["values"]) == 14
+    assert Path.cwd() == folder / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "status", "says"),
+    [
+        (CHOICE, "acc_nrom", "unavailable", "the task has no metric acc_nrom; did you mean 'acc_norm'?"),
+        (CHOICE.replace("validation_split: validation", ""), "", "unavailable", "must have valid or test docs"),
+        (CHOICE.replace("split: validation", "split: nowhere"), "", "unavailable", "nowhere"),
+        (CHOICE.replace("multiple_choice", "drawing"), "", "unavailable", "tones.yaml"),
+        (CHOICE + "process_docs: !function nothing.there\n", "", "unavailable", "cannot be loaded: "),
+        (WRITE.replace("do_sample: false", "do_sample: true, temperature: 1.0"), "", "unsupported", "at random"),
+        (WRITE.replace("max_gen_toks: 12", "max_gen_toks: 99999"), "", "failed", "99999 new tokens do not fit"),
+        (CHOICE.replace("{{text}}", "{{1 // (label - 3)}}"), "", "failed", "score: lm-eval:tones.yaml raised ZeroDiv"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_in_one_line(
+    text: str, own: str, status: str, says: str, scored: Callable[..., dict[str, Any]], tiny_qwen2: Path
+) -> None:
+    with pytest.raises(StageError) as caught:
+        scored(text, tiny_qwen2, own)
+    assert says in str(caught.value)
+    assert caught.value.status == status
+    assert "\n" not in str(caught.value)
+
+
+def test_tasks_that_come_with_the_harness_are_found_by_name() -> None:
+    tasks, groups = shipped()
+    assert len(tasks) > 1000
+    for name in ("hellaswag", "arc_easy", "gsm8k", "piqa", "wikitext"):
+        config = read_task(tasks[name])
+        assert config["task"] == name
+        assert on_the_hub(find_task(f"lm-eval:{name}", Path()))
+    assert "mmlu" in groups
+    with pytest.raises(StageError, match=r"mmlu is a group of tasks of lm-eval; name one of its tasks"):
+        load_task("lm-eval:mmlu", None)
+    with pytest.raises(StageError, match=r"helaswag is no task of lm-eval; did you mean 'hellaswag'\?"):
+        load_task("lm-eval:helaswag", None)

@@ -1,0 +1,85 @@
+"""An lm-eval task file is read as text: found, checked, watched, and not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autotune.errors import UsageError
+from autotune.tasks import direction_of, find_task, on_the_hub, read_task
+
+TASK = """\
+task: tones
+dataset_path: json
+dataset_kwargs: { data_files: { validation: items.jsonl } }
+validation_split: validation
+doc_to_text: !function words.prompt
+metric_list:
+  - { metric: acc, higher_is_better: true }
+  - { metric: brier_score }
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "tones.yaml").write_text(TASK, encoding="utf-8")
+    (tmp_path / "items.jsonl").write_text("{}\n", encoding="utf-8")
+    (tmp_path / "words.py").write_text("raise SystemExit('this module was run')\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_a_task_file_is_found_beside_the_sweep_file_with_all_it_needs(root: Path) -> None:
+    found = find_task("lm-eval:tones.yaml", root)
+    assert found.file == root / "tones.yaml"
+    assert {file.name for file in found.files} == {"tones.yaml", "items.jsonl", "words.py"}
+    assert not on_the_hub(found)
+
+
+def test_its_digest_follows_task_code_data_and_metric(root: Path) -> None:
+    (root / "base.yaml").write_text("output_type: multiple_choice\n", encoding="utf-8")
+    (root / "tones.yaml").write_text(TASK + "include: base.yaml\n", encoding="utf-8")
+    seen = {find_task("lm-eval:tones.yaml", root).digest, find_task("lm-eval:tones.yaml@brier_score", root).digest}
+    assert len(seen) == 2
+    for name in ("tones.yaml", "base.yaml", "items.jsonl", "words.py"):
+        (root / name).write_text((root / name).read_text(encoding="utf-8") + "\n# more\n", encoding="utf-8")
+        assert find_task("lm-eval:tones.yaml", root).digest not in seen, name
+        seen.add(find_task("lm-eval:tones.yaml", root).digest)
+    assert read_task(root / "tones.yaml")["output_type"] == "multiple_choice"
+
+
+def test_the_direction_is_the_tasks(root: Path) -> None:
+    assert direction_of("lm-eval:tones.yaml", root) == "maximize"
+    assert direction_of("lm-eval:tones.yaml@brier_score", root) == "minimize"
+    assert direction_of("lm-eval:hellaswag", root) == "maximize"
+
+
+def test_a_name_or_data_elsewhere_is_on_the_hub(root: Path) -> None:
+    assert on_the_hub(find_task("lm-eval:hellaswag", root))
+    (root / "tones.yaml").write_text(TASK.replace("path: json", "path: owner/tones"), encoding="utf-8")
+    assert on_the_hub(find_task("lm-eval:tones.yaml", root))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "a task file is a mapping"),
+        ("- a\n", "a task file is a mapping"),
+        ("task: [\n", "tones.yaml:2: data.metric: cannot be read as a task file"),
+        ("group: tones\ntask: [a, b]\n", "a task file names one task, and this is a group"),
+        ("dataset_path: json\n", "a task file names one task; write task: <name>"),
+        ("task: a\ninclude: other.yaml\n", "includes other.yaml, which is not there"),
+        ("task: a\ninclude: tones.yaml\n", "includes itself"),
+        (TASK.replace("items.jsonl", "itms.jsonl"), "its data file itms.jsonl is not there"),
+    ],
+)
+def test_what_is_wrong_in_a_task_file_is_told(text: str, says: str, root: Path) -> None:
+    (root / "tones.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        find_task("lm-eval:tones.yaml", root)
+    assert says in str(caught.value)
+
+
+def test_a_task_file_that_is_not_there_is_refused_with_the_nearest(root: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no such task file.*did you mean 'tones.yaml'\?"):
+        find_task("lm-eval:tonse.yaml", root)
