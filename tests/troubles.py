@@ -316,6 +316,37 @@ def training_too_slow(place: Place) -> list[Seen]:
                  f"`timeout`: {row['error']}", "not done again; its checkpoint is kept")]  # fmt: skip
 
 
+def build_wrong(place: Place) -> list[Seen]:
+    """A recipe of which the builder passes over a part without a word."""
+    ignored = {"precision": "int4", "nodes_to_exclude": "/lm_head/MatMull"}
+    place.sweep(space={"build": [ignored, {"precision": "int8"}]})
+    ran = place.run()
+    assert ran.code == Exit.OK, ran.err
+    rows = place.rows()
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"], rows
+    assert "/lm_head/MatMull is not left unquantised" in rows[1]["error"]
+    assert rows[1]["size_mb"] is None
+    count = len(place.every_row())
+    assert place.run().code == Exit.OK
+    assert len(place.every_row()) == count
+    return [Seen("a build that is not what was asked", "a misspelt node, which the builder passes over",
+                 ran.line("failed: ")[:100], f"`failed`: {rows[1]['error'][:120]}", "not done again")]  # fmt: skip
+
+
+def build_refused(place: Place) -> list[Seen]:
+    """A model with an activation that the builder does not know, so that no candidate can be built."""
+    config = json.loads((place.model / "config.json").read_text(encoding="utf-8"))
+    (place.model / "config.json").write_text(json.dumps(config | {"hidden_act": "tanh"}), encoding="utf-8")
+    place.sweep()
+    ran = place.run()
+    assert ran.code == Exit.NO_RESULT, ran.err
+    rows = place.rows()
+    assert [row["status"] for row in rows] == ["unsupported"] * 3, rows
+    assert "tanh activation function is not currently supported" in rows[0]["error"]
+    return [Seen("a build that is refused", "a model with an activation that the builder does not know",
+                 ran.line("unsupported: ")[:100], f"`unsupported`: {rows[1]['error'][:160]}", "not done again")]  # fmt: skip
+
+
 # --- the machine's trouble -------------------------------------------------------------------------------------------
 
 
@@ -623,7 +654,7 @@ def shorter(line: str, place: Place) -> str:
 
 Scenario = Callable[[Place], list[Seen]]
 
-OF_CANDIDATES: Sequence[Scenario] = (candidates_own, divergence, training_too_slow)
+OF_CANDIDATES: Sequence[Scenario] = (candidates_own, divergence, training_too_slow, build_wrong, build_refused)
 OF_THE_MACHINE: Sequence[Scenario] = (
     results_vanish, cache_vanishes, model_changes, model_vanishes, data_changes, cache_damaged, two_at_once,
     stopped_once, stopped_twice, tuner_killed, changes_on_resume,
