@@ -34,7 +34,7 @@ ROOMS = (
     ("models", "data"),
     ("space",),
     ("machine",),
-    ("candidate", "metrics", "providers", "errors"),
+    ("candidate", "metrics", "paths", "providers", "errors"),
 )
 # Plain words and numbers that live in `search` and import nothing else of it: the sweep file speaks of limits, too.
 WORDS = ("search.limits", "search.statistics")

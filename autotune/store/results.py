@@ -42,6 +42,9 @@ class Column:
     name: str
     type: type
     meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    """What a number may be: from `low` to `high`."""
 
 
 def _settings() -> list[Column]:
@@ -168,6 +171,8 @@ def _parsed(text: str, kind: type) -> Cell:
     value: Cell = kind(text)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(text)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(text)
     return value
 
 
@@ -181,7 +186,9 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
         content = file.read_bytes()
         text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Problem(f"cannot be read as a results table ({error})", file=str(file))) from None
+        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        rule = f"cannot be read as a results table ({reason})"
+        raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv")) from None
     reader = csv.reader(io.StringIO(text, newline=""))
     rows: list[Row] = []
     try:
@@ -189,6 +196,10 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
         if header and columns[0].name not in header:
             rule = f"is not a results table: it has no column '{columns[0].name}'"
             raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            rule, remedy = f"has the column '{twice}' twice", "restore the file or remove the column"
+            raise UsageError(Problem(rule, file=str(file), remedy=remedy))
         for cells in reader:
             if not cells:  # an empty line
                 continue
@@ -208,7 +219,8 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
                     ) from None
             rows.append(row)
     except csv.Error as error:
-        raise UsageError(Problem(f"is not a CSV file: {error}", file=str(file), line=reader.line_num)) from None
+        rule, remedy = f"is not a CSV file ({error})", "restore the file or remove the line"
+        raise UsageError(Problem(rule, file=str(file), line=reader.line_num, remedy=remedy)) from None
     return rows
 
 
