@@ -465,7 +465,7 @@ MISTAKES: tuple[Mistake, ...] = (
             "results.csv:2: a row has 3 cells, and the header 11",
             files={"results.csv": _RESULTS + "aa,1,1\n" + _ROW}),
     given("select on a number that is none", "select results.csv",
-            "results.csv:2: accuracy: must be number, got 'high'",
+            "results.csv:2: accuracy: must be number from 0 to 1, got 'high'",
             files={"results.csv": _RESULTS + _ROW.replace("0.8", "high")}),
     given("unknown --prefer", "select results.csv --prefer size",
             "--prefer: no such metric, got 'size'", "did you mean 'size_mb'?", files={"results.csv": _RESULTS + _ROW}),

@@ -2,7 +2,7 @@
 
 A target is a strategy of inputs and the function that meets them. An input may end in a result, in a `UsageError` or
 in a `MachineError`, whose messages are one printable line each; anything else, and more than `MOST_S` seconds of
-processor time, is a failure. `test_fuzz.py` throws a few thousand; `python -m tests.fuzz` throws all and prints the table.
+processor time, is a failure. `test_fuzz.py` throws a few thousand; `python tests/fuzz.py` throws all and prints the table.
 """
 
 from __future__ import annotations
@@ -245,9 +245,14 @@ INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-0000
 
 
 @cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="autotune-fuzz-", ignore_cleanup_errors=True)
+
+
+@cache
 def desk() -> Path:
     """A folder for the inputs: the demo's model and data, and one folder of results."""
-    folder = Path(tempfile.mkdtemp(prefix="autotune-fuzz-"))
+    folder = Path(_scratch().name)
     write_demo(folder)
     write_model(folder / "sharded")
     (folder / "sharded" / "model.safetensors").rename(folder / "sharded" / INDEX["weight_map"]["a"])
@@ -463,12 +468,16 @@ commands = st.tuples(
 outcome = spoilt([KEPT, LOSSES]).map(as_json_file) | mangled([as_json_file(KEPT), as_json_file(LOSSES)])
 
 
+CELLS = ("", "0", "1", "-1", "0.999999999999999999", "5e-324", "1e300", "-1e300", "9223372036854775807", "9223372036854775808", "true", "b0", "aa",
+         "ok", "over_limit", "base", "pair", "fp32")  # fmt: skip
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> bytes:
     """A results table with cells replaced, or its bytes mangled."""
     lines = [line.split(",") for line in RESULTS.splitlines()]
     for _ in range(draw(st.integers(1, 4))):
-        row, column, token = draw(st.tuples(numbers, numbers, texts))
+        row, column, token = draw(st.tuples(numbers, numbers, texts | st.sampled_from(CELLS)))
         lines[row % len(lines)][column % len(lines[0])] = '"' + token.replace('"', '""') + '"' if row % 3 else token
     return with_surrogates("\n".join(map(",".join, lines)) + "\n")
 

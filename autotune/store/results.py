@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune.candidate import Lora, Recipe
@@ -56,13 +56,17 @@ def _scores() -> list[Column]:
     columns = []
     for metric in METRICS.values():
         if metric.kind == "score":
+            high = 1.0 if metric.name in _PROPORTIONS else math.inf
             columns += [
-                Column(metric.name, float, f"{metric.meaning}, on validation"),
-                Column(f"{metric.name}_low", float, "lower end of its 95 % interval"),
-                Column(f"{metric.name}_high", float, "upper end of its 95 % interval"),
-                Column(f"{metric.name}_n", int, "items behind it"),
+                Column(metric.name, float, f"{metric.meaning}, on validation", 0.0, high),
+                Column(f"{metric.name}_low", float, "lower end of its 95 % interval", 0.0, high),
+                Column(f"{metric.name}_high", float, "upper end of its 95 % interval", 0.0, high),
+                Column(f"{metric.name}_n", int, "items behind it", 1, 1e9),
             ]
     return columns
+
+
+_PROPORTIONS = ("accuracy", "exact_match", "f1")
 
 
 LATENCY = (
@@ -81,7 +85,7 @@ LATENCY = (
 
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
-    Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first"),
+    Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first", 0),
     Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
     Column("kind", str, "base: the untouched model in a recipe; adapter: without a recipe; pair: adapter and recipe"),
     Column("status", str, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
@@ -111,7 +115,7 @@ FINALISTS: tuple[Column, ...] = (
     Column("role", str, "winner: the model in best/; base: the untouched model at fp32"),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),
-    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores()),
+    *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores()),
     *LATENCY,
 )
 
@@ -160,20 +164,27 @@ def text_of(value: Cell) -> str:
     return text
 
 
-def _parsed(text: str, kind: type) -> Cell:
-    """Return what a cell holds: the inverse of `text_of`. Raises ValueError."""
+def _parsed(text: str, column: Column) -> Cell:
+    """Return what a cell holds: the inverse of `text_of`. Raises ValueError, KeyError."""
+    kind = column.type
     if text == "":
         return None
     if kind is bool:
         return {"true": True, "false": False}[text.lower()]  # a spreadsheet writes TRUE
     if kind is str:
         return text[1:] if text[0] == "'" and text.lstrip("'").startswith(_RUN_BY_SPREADSHEETS) else text
-    value: Cell = kind(text)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(text)
-    if isinstance(value, int) and abs(value) >= 2**63:
+    value: int | float = kind(text)
+    if not column.low <= value <= column.high or (kind is int and abs(value) >= 2**63):
         raise ValueError(text)
     return value
+
+
+def _bounds(column: Column) -> str:
+    """Return what a column's cells must be, in words."""
+    name = _TYPE_NAMES[column.type]
+    if math.isfinite(column.high):
+        return f"{name} from {column.low:g} to {column.high:g}"
+    return f"{name} of at least {column.low:g}" if math.isfinite(column.low) else name
 
 
 def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
@@ -181,7 +192,7 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
 
     Columns that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
     """
-    types = {column.name: column.type for column in columns}
+    ours = {column.name: column for column in columns}
     try:
         content = file.read_bytes()
         text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
@@ -211,9 +222,9 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
             row: Row = {}
             for name, cell in zip(header, cells, strict=True):
                 try:
-                    row[name] = _parsed(cell, types[name]) if name in types else cell or None
+                    row[name] = _parsed(cell, ours[name]) if name in ours else cell or None
                 except (ValueError, KeyError):
-                    rule = f"must be {_TYPE_NAMES[types[name]]}"
+                    rule = f"must be {_bounds(ours[name])}"
                     raise UsageError(
                         Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
                     ) from None
