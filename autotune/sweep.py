@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 from autotune.data import Dataset, DataSpec, HubDataset, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
@@ -178,6 +179,9 @@ def _plain_domain(name: str, domain: Choice | Range) -> Any:
     return {kind: bounds}
 
 
+_DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
+"""Of a sweep file: levels, entries with those of aliases, characters of a key with its parents'."""
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +190,12 @@ class _Loader(yaml.SafeLoader):
 
     PyYAML follows YAML 1.1, people do not: to it those are a text, two truth values, 90 and 8.
     """
+
+    def fetch_flow_collection_start(self, token: type[Any]) -> None:
+        """Refuse what is nested too deeply where it is read: PyYAML's time grows with the square of the depth."""
+        if self.flow_level >= _DEEPEST:
+            raise ScannerError(problem=f"nested deeper than {_DEEPEST} levels", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
 
 
 _REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value")}
@@ -224,7 +234,6 @@ def to_yaml(data: Mapping[str, Any]) -> str:
 
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
-_DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
 
 
 def _checked(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], depth: int = 0) -> None:

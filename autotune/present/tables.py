@@ -32,7 +32,7 @@ def settings(row: Mapping[str, Any]) -> str:
     parts = []
     if row.get("lora_r") is not None:
         alpha, rate, modules = (row.get(f"lora_{name}") for name in ("alpha", "learning_rate", "target_modules"))
-        parts.append(f"r{row['lora_r']} a{number(alpha)} lr {number(rate)} {modules}")
+        parts.append(f"r{row['lora_r']} a{number(alpha)} lr {number(rate)} {number(modules)}".strip())
         if row.get("lora_quantized_base") not in (None, "none"):
             parts.append(str(row["lora_quantized_base"]))
         parts += [name for name in ("dora", "rslora") if row.get(f"lora_{name}")]

@@ -217,3 +217,8 @@ def test_holm_lies_between_the_raw_p_and_bonferroni_and_keeps_the_order(raw: dic
     for name, p in raw.items():
         assert p <= adjusted[name] <= min(1.0, len(raw) * p)
         assert all(adjusted[name] <= adjusted[other] for other in raw if p < raw[other])
+
+
+def test_a_difference_below_what_a_float_resolves_is_none() -> None:
+    assert ours.two_proportion_p(1.0, 4, 1 - 1.2e-16, 4) == 1.0
+    assert ours.two_proportion_p(0.0, 2**62, 5e-324, 2**62) == 1.0
