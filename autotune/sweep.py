@@ -383,6 +383,8 @@ def _syntax(error: Exception, suffix: str, text: str) -> Problem:
     line: int | None = None
     if isinstance(error, RecursionError):
         what = "nested too deeply"
+    elif isinstance(error, LookupError):
+        what = "a value does not fit its tag"
     elif "integer string conversion" in what:
         what = "a number has thousands of digits"
     if isinstance(error, ReaderError):
@@ -462,6 +464,7 @@ _RULES = {
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "string_type": "must be a text",
+    "string_unicode": "must be a text without halves of characters",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",

@@ -556,7 +556,7 @@ def bombs() -> Iterator[Any]:
 def test_tags_are_refused(root: Path, tag: str) -> None:
     file = root / "tag.yaml"
     file.write_text(f"model: model\nseed: {tag}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"tag.yaml:2: is not valid YAML: the tag \S+ is not taken"):
+    with pytest.raises(UsageError, match=r"is not valid YAML: (the tag \S+ is not taken|a value does not fit its tag)"):
         load_sweep(file)
     with pytest.raises(UsageError, match="--set seed: not a YAML value"):
         load_sweep(root / "sweep.yaml", [f"seed={tag}"])
@@ -600,7 +600,7 @@ def test_a_bomb_on_the_command_line_is_refused(root: Path) -> None:
     [
         ("seed=0x" + "f" * 5000, "--set: seed: must be less than 2.14748e+09, got 0xfff"),
         ("budget.trials=0x" + "f" * 5000, "--set: budget.trials: must be at most 1e+09, got 0xfff"),
-        ("\ud800=3", "its keys must be texts"),
+        ("\ud800=3", "must be a text without halves of characters"),
         ("space.lora.\x1b[31m=3", "--set: space.lora.\\x1b[31m: unknown key"),
         ("limits=['size_mb <= \x1b']", "must be a finite number"),
     ],
