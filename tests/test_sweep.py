@@ -356,8 +356,11 @@ def sweeps(draw: st.DrawFn) -> dict[str, Any]:
         space["lora"] = draw(loras(ranges=strategy != "grid"))
     if not space or draw(st.booleans()):
         space["build"] = draw(st.lists(recipes(provider), min_size=1, max_size=3))
+    models = ["model", "owner/name"]  # of no known context: any length is drawn
+    if "max_length" not in space.get("lora", {}):
+        models.append("smollm2-135m-instruct")
     data: dict[str, Any] = {
-        "model": draw(st.sampled_from(["model", "smollm2-135m-instruct", "owner/name"])),
+        "model": draw(st.sampled_from(models)),
         "data": DEMO["data"],
         "space": space,
         "strategy": strategy,
