@@ -11,15 +11,27 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from autotune import __version__
-from autotune.errors import AutotuneError, Exit, Problem, UsageError
+from autotune.errors import AutotuneError, Exit, Problem, UsageError, printable, printable_json, printable_lines
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print to stdout, or to `stream`."""
-    print(text, file=stream or sys.stdout, flush=True)
+    """Print lines to stdout, or to `stream`; what an input smuggled in for the terminal is shown, not sent."""
+    print(printable_lines(text), file=stream or sys.stdout, flush=True)
+
+
+def _say_json(document: str) -> None:
+    sys.stdout.write(printable_json(document) + "\n")
+    sys.stdout.flush()
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are one line, whatever the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message if len(message) <= 500 else message[:497] + "..."))
 
 
 def _number(text: str) -> float:
@@ -32,7 +44,7 @@ def _number(text: str) -> float:
 def _hours(text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text[:80]}'")
     return value
 
 
@@ -50,12 +62,12 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text[:80]}'") from None
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="autotune",
         description="Search LoRA settings and precisions of a small language model for ONNX Runtime.",
         epilog="Exit codes: 0 done; 2 command line, sweep file or data wrong; 3 this machine cannot run it; "
@@ -127,7 +139,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from autotune.present.plan import as_text, make_plan
 
     plan = make_plan(arguments.sweep, arguments.set)
-    _say(json.dumps(plan, indent=1, ensure_ascii=False) if arguments.json else as_text(plan))
+    _say_json(json.dumps(plan, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(plan))
     return Exit.OK
 
 
@@ -135,7 +147,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from autotune.present.status import as_text, read_status
 
     status = read_status(arguments.folder)
-    _say(json.dumps(status, indent=1, ensure_ascii=False) if arguments.json else as_text(status))
+    _say_json(json.dumps(status, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(status))
     return Exit.OK
 
 
@@ -143,7 +155,7 @@ def _select(arguments: argparse.Namespace) -> int:
     from autotune.present.select import as_json, explain, select
 
     selection = select(arguments.place, arguments.limit, arguments.prefer)
-    _say(as_json(selection) if arguments.json else explain(selection))
+    _say_json(as_json(selection)) if arguments.json else _say(explain(selection))
     return selection.exit_code
 
 
@@ -157,7 +169,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         (arguments.prompt_tokens, arguments.new_tokens, arguments.batch),
         arguments.processes,
     )
-    _say(json.dumps(card, indent=1) if arguments.json else as_text(card))
+    _say_json(json.dumps(card, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(card))
     return Exit.OK
 
 
@@ -182,7 +194,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from autotune.present.doctor import as_text, examine
 
     found = examine()
-    _say(json.dumps(found, indent=1) if arguments.json else as_text(found))
+    _say_json(json.dumps(found, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(found))
     return Exit.OK if found["ready"] else Exit.MACHINE
 
 
@@ -209,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _say(f"  {problem}", sys.stderr)
         return error.exit_code
     except AutotuneError as error:
-        _say(f"autotune: {error}", sys.stderr)
+        _say(f"autotune: {printable(str(error))}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         _say("autotune: interrupted; run the same command again to go on", sys.stderr)

@@ -14,6 +14,7 @@ Imports stay light, for `plan` and dashboards: pyarrow is loaded for parquet fil
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -24,15 +25,15 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from autotune.errors import Problem, UsageError, did_you_mean
+from autotune.errors import Problem, UsageError, did_you_mean, nearest, shown
 from autotune.metrics import LABELLED, SCORES, generates, is_function, is_task
+from autotune.paths import exists, is_file, is_folder
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
@@ -435,8 +436,8 @@ def _load_table(spec: DataSpec, key: str, path: Path, sweep_file: str) -> _Table
     for user, column in needed:
         if records and column not in columns:
             rule = f"the column must be in {path}, which has {_some(columns, _SHOWN_COLUMNS)}"
-            near = get_close_matches(column, columns, n=1)
-            remedy = f"did you mean '{near[0]}'?" if near else "name one of those"
+            near = nearest(column, columns)
+            remedy = f"did you mean '{near}'?" if near else "name one of those"
             problems.append(Problem(rule, user, sweep_file, value=column, remedy=remedy))
     if problems:
         raise UsageError(problems)
@@ -461,7 +462,7 @@ def hub_source(source: str | HubDataset | None, root: Path) -> HubDataset | None
     """Return the hub data set that a source names, or None where it is a file (there or missing)."""
     if source is None or isinstance(source, HubDataset):
         return source
-    if any(_holds(path.exists) for path in (Path(source), root / source)):
+    if any(exists(path) for path in _places(source, root)):
         return None
     found = _HUB_TEXT.fullmatch(source)
     return HubDataset(dataset=found[1], split=found[2]) if found else None
@@ -471,11 +472,11 @@ def _locate(source: str | HubDataset, root: Path, fetch: Callable[[HubDataset], 
     candidates: list[Path] = []
     hub = source if isinstance(source, HubDataset) else None
     if isinstance(source, str):
-        candidates = list(dict.fromkeys([Path(source), root / source]))  # an absolute path swallows the root
+        candidates = _places(source, root)
         for path in candidates:
-            if _holds(path.is_file):
+            if is_file(path):
                 return path
-        if any(_holds(path.is_dir) for path in candidates):
+        if any(is_folder(path) for path in candidates):
             rule = "a source must be a file, not a folder"
             raise UsageError(Problem(rule, value=source, remedy="name a file in it"))
         hub = hub_source(source, root)
@@ -487,11 +488,12 @@ def _locate(source: str | HubDataset, root: Path, fetch: Callable[[HubDataset], 
     return fetch(hub)
 
 
-def _holds(check: Callable[[], bool]) -> bool:
-    try:
-        return check()
-    except (OSError, ValueError):  # too long a name, a folder without permission, a NUL
-        return False
+def _places(source: str, root: Path) -> list[Path]:
+    """Return where a file that a sweep names may be; `~` is the user's folder, an absolute path swallows the root."""
+    path = Path(source)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody
+        path = path.expanduser()
+    return list(dict.fromkeys([path, root / path]))
 
 
 def _nearest(candidates: Sequence[Path]) -> str:
@@ -500,8 +502,8 @@ def _nearest(candidates: Sequence[Path]) -> str:
             names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in FORMATS)
         except (OSError, ValueError):
             continue
-        if close := get_close_matches(path.name, names, n=1):
-            return f"did you mean '{path.with_name(close[0]).as_posix()}'?"
+        if close := nearest(path.name, names):
+            return f"did you mean '{path.with_name(close).as_posix()}'?"
     folders = " and ".join(f"'{path.parent}'" for path in candidates)
     return f"looked in {folders}; paths start at the working directory, or at the sweep file's folder"
 
@@ -672,14 +674,14 @@ def _wrong_labels(spec: DataSpec, labels: tuple[str, ...], splits: _Splits) -> I
             yield Problem(rule, f"data.{split if getattr(spec, split) else 'train'}", remedy=remedy)
         elif unknown:
             rule = f"labels must hold every completion exactly; {split} has {_some(unknown, _SHOWN_LABELS)}"
-            near = get_close_matches(unknown[0], labels, n=1)
-            remedy = f"write {unknown[0]!r} for {near[0]!r}" if near else "add what is missing"
+            near = nearest(unknown[0], labels)
+            remedy = f"write {unknown[0]!r} for {near!r}" if near else "add what is missing"
             yield Problem(rule, "data.labels", value=labels, remedy=remedy)
 
 
-def _some(names: Sequence[str], shown: int) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(repr, names[:shown])) + more
+def _some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name) for name in names[:most]) + more
 
 
 def load_dataset(

@@ -11,18 +11,22 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
-from autotune.data import DataSpec, hub_source, load_dataset
+from autotune.data import Dataset, DataSpec, HubDataset, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction, is_function, is_task, score_column
-from autotune.models import shape_of
+from autotune.models import config_of, context_of, shape_of
+from autotune.paths import is_folder
 from autotune.providers import PROVIDERS, Provider
 from autotune.search.limits import Limit, parse_limit
 from autotune.space import (
@@ -86,7 +90,7 @@ class Workers(_Part):
 class Budget(_Part):
     """When to stop: candidates begun and hours of wall-clock, both counted over resumes; whichever is first."""
 
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(None, ge=1, le=1_000_000_000)
     hours: float | None = Field(None, gt=0)
 
 
@@ -130,6 +134,8 @@ class Sweep(BaseModel):
     trust_remote_code: bool
     root: Path
     file: str
+    lines: Mapping[str, int] = {}
+    """The line of each key in the file."""
 
     @property
     def provider(self) -> Provider:
@@ -188,6 +194,9 @@ def _plain_domain(name: str, domain: Choice | Range) -> Any:
     return {kind: bounds}
 
 
+_DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
+"""Of a sweep file: levels, entries with those of aliases, characters of a key with its parents'."""
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -197,8 +206,14 @@ class _Loader(yaml.SafeLoader):
     PyYAML follows YAML 1.1, people do not: to it those are a text, two truth values, 90 and 8.
     """
 
+    def fetch_flow_collection_start(self, token: type[Any]) -> None:
+        """Refuse what is nested too deeply where it is read: PyYAML's time grows with the square of the depth."""
+        if self.flow_level >= _DEEPEST:
+            raise ScannerError(problem=f"nested deeper than {_DEEPEST} levels", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
 
-_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")}
+
+_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value")}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -233,33 +248,80 @@ def to_yaml(data: Mapping[str, Any]) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _yaml_lines(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], depth: int = 0) -> None:
-    """Collect the line of every key, and the keys that are written twice."""
-    if depth > 100 or len(lines) > 100_000:  # an alias inside itself, or aliases that multiply
-        raise yaml.YAMLError("nested deeper than 100 levels, or more than 100,000 entries")
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+
+
+def _checked(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], depth: int = 0) -> None:
+    """Collect the line of every key, and the keys that are written twice.
+
+    Raises YAMLError for what no sweep file needs: tags, keys that are no texts, aliases that multiply.
+    """
+    if depth > _DEEPEST or len(lines) > _MOST_ENTRIES:  # an alias inside itself, or aliases that multiply
+        raise yaml.YAMLError(f"nested deeper than {_DEEPEST} levels, or more than {_MOST_ENTRIES:,} entries")
+    if node.tag not in _PLAIN_TAGS:
+        raise MarkedYAMLError(problem=f"the tag {node.tag} is not taken", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise MarkedYAMLError(problem="a key must be a text", problem_mark=key_node.start_mark)
             here = f"{key}.{key_node.value}" if key else str(key_node.value)
+            if len(here) > _LONGEST_KEY:
+                raise MarkedYAMLError(problem="a key is too long", problem_mark=key_node.start_mark)
             line = key_node.start_mark.line + 1
             if here in lines:
                 problems.append(
                     Problem(f"written twice, first in line {lines[here]}", here, line=line, remedy="keep one")
                 )
             lines[here] = line
-            _yaml_lines(value_node, here, lines, problems, depth + 1)
+            _checked(key_node, here, lines, problems, depth + 1)
+            _checked(value_node, here, lines, problems, depth + 1)
     elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[f"{key}[{index}]"] = child.start_mark.line + 1
-            _yaml_lines(child, f"{key}[{index}]", lines, problems, depth + 1)
+            _checked(child, f"{key}[{index}]", lines, problems, depth + 1)
 
 
-_SYNTAX_ERRORS = (yaml.YAMLError, ValueError, RecursionError, TypeError)
+def _parse_yaml(text: str, kind: type[Any] = _Loader) -> tuple[Any, dict[str, int], list[Problem]]:
+    """Return what YAML holds, the line of each key, and the keys that are written twice. Raises SYNTAX_ERRORS."""
+    lines: dict[str, int] = {}
+    problems: list[Problem] = []
+    loader = kind(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines, problems
+        _checked(node, "", lines, problems)
+        return (None if problems else loader.construct_document(node)), lines, problems
+    finally:
+        loader.dispose()
+
+
+SYNTAX_ERRORS = (yaml.YAMLError, ValueError, LookupError, RecursionError, TypeError)
+_LARGEST = 1_000_000
+"""Bytes of a sweep file."""
 _SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+
+
+def read_resolved(text: str) -> Any:
+    """Return what the YAML of a resolved sweep holds, by libyaml where it is there: recipes may be thousands.
+
+    Raises SYNTAX_ERRORS.
+    """
+    kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, kind):  # composing nests calls as deep as the text, in C without an end
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {_DEEPEST} levels")
+    return _parse_yaml(text, kind)[0]
 
 
 def parse_value(text: str) -> Any:
     """Return the value of `--set KEY=VALUE`, read as the YAML of a sweep file."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    value, _, problems = _parse_yaml(text)
+    if problems:
+        raise ValueError(problems[0].rule)
+    return value
 
 
 def _json_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -278,11 +340,17 @@ def _read(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     """Return a sweep file's mapping and the line of each key (YAML only). Raises UsageError."""
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if path.is_dir() else "")
+        rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
         remedy = "name a .yaml, .toml or .json file"
         raise UsageError(Problem(rule, file=shown, value=suffix or None, remedy=remedy))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(f"it has more than {_LARGEST:,} bytes")
+        text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
         remedy = did_you_mean(path.name, there) if there else "check the path"
@@ -301,12 +369,9 @@ def _read(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
         elif suffix == ".json":
             data = json.loads(text, object_pairs_hook=_json_mapping, parse_constant=_json_constant)
         else:
-            node = yaml.compose(text, _Loader)
-            if node is not None:
-                _yaml_lines(node, "", lines, problems)
-            data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except _SYNTAX_ERRORS as error:
-        raise UsageError(replace(_syntax(error, suffix), file=shown)) from None
+            data, lines, problems = _parse_yaml(text)
+    except SYNTAX_ERRORS as error:
+        raise UsageError(replace(_syntax(error, suffix, text), file=shown)) from None
     if problems:
         raise UsageError([replace(problem, file=shown) for problem in problems])
     rule = "a sweep file is a mapping with the keys model, data and space"
@@ -321,7 +386,7 @@ def _read(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     return data, lines
 
 
-def _syntax(error: Exception, suffix: str) -> Problem:
+def _syntax(error: Exception, suffix: str, text: str) -> Problem:
     """Return what a parser found, with its line."""
     name = suffix[1:].upper().replace("YML", "YAML")
     what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
@@ -331,7 +396,18 @@ def _syntax(error: Exception, suffix: str) -> Problem:
     elif what.endswith("is written twice"):
         remedy = "keep one"
     line: int | None = None
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+    if isinstance(error, RecursionError):
+        what = "nested too deeply"
+    elif isinstance(error, LookupError):
+        what = "a value does not fit its tag"
+    elif "integer string conversion" in what:
+        what = "a number has thousands of digits"
+    if isinstance(error, ReaderError):
+        what, line = (
+            f"the character {chr(int(error.character))!r} is not allowed",
+            text.count("\n", 0, error.position) + 1,
+        )
+    elif isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         line = error.problem_mark.line + 1
         if error.context and error.context_mark is not None and error.context_mark.line + 1 != line:
             what += f" {error.context} that begins in line {error.context_mark.line + 1}"
@@ -357,7 +433,7 @@ def _set(data: dict[str, Any], assignment: str) -> str:
             raise UsageError(Problem(rule, value=assignment, remedy=f"set {name} as a whole"))
     try:
         here[last] = parse_value(text)
-    except _SYNTAX_ERRORS:
+    except SYNTAX_ERRORS:
         raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
     return key
 
@@ -403,6 +479,7 @@ _RULES = {
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "string_type": "must be a text",
+    "string_unicode": "must be a text without halves of characters",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -453,7 +530,7 @@ def _problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Proble
             rule = _RULES[kind].format(**item.get("ctx", {}))
         elif kind == "string_pattern_mismatch":
             rule = _PATTERNS.get(str(path[-1]), rule)
-        if kind == "invalid_key" or (loc[-1] == "[key]" and path[-1:] != ["[key]"]):
+        if kind == "invalid_key" or (loc[-1:] == ("[key]",) and path[-1:] != ["[key]"]):
             rule, kind = "its keys must be texts", "invalid_key"
         elif value is None and kind not in ("extra_forbidden", "value_error"):
             rule = f"has no value, and {rule}"
@@ -484,7 +561,16 @@ def load_sweep(
     try:
         return parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
     except UsageError as error:
-        raise UsageError([*error.problems, *_data_problems(data.get("data"), file.parent, shown)]) from None
+        wrong = _data_problems(data.get("data"), file.parent, shown)
+        raise UsageError([*error.problems, *(_located(problem, shown, lines) for problem in wrong)]) from None
+
+
+def load_data(sweep: Sweep, fetch: Callable[[HubDataset], Path] | None = None) -> Dataset:
+    """Read the data of a sweep, as `load_dataset` does; its problems carry the lines of the sweep file."""
+    try:
+        return load_dataset(sweep.data, sweep.root, sweep.file, fetch)
+    except UsageError as error:
+        raise UsageError([_located(problem, sweep.file, sweep.lines) for problem in error.problems]) from None
 
 
 def _data_problems(raw: Any, root: Path, shown: str) -> tuple[Problem, ...]:
@@ -540,6 +626,7 @@ def parse_sweep(
         problems.append(Problem("needs lora, build or both", "space", remedy="see search_spaces/ for examples"))
     builds = any(name != "lora" for name in raw_space)
     space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, problems)
+    problems += _too_long(model, root, train, space)
     score = _score(data.get("data"), root, problems)
     first = _direction(score, data.get("data"), root)
     objectives = _objectives(data.get("objectives"), score, first, builds, problems)
@@ -554,6 +641,9 @@ def parse_sweep(
         problems += [
             Problem(rule, f"space.lora.{name}", remedy=f"write {name}: {{ choice: [...] }}") for name in ranges
         ]
+    if data.get("trust_remote_code") is True:
+        rule = "no model's own code is ever run, and the architectures that are taken need none"
+        problems.append(Problem(rule, "trust_remote_code", value=True, remedy="remove the key"))
     budget = document.budget if document else Budget(trials=1)
     for option, value in (("--trials", trials), ("--hours", hours)):
         if value is not None and not 0 < value < math.inf:
@@ -571,6 +661,7 @@ def parse_sweep(
         workers=document.workers, space=space,
         objectives=objectives, limits=limits, strategy=strategy, engine=document.engine, budget=budget,
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
+        lines=lines or {},
     )  # fmt: skip
 
 
@@ -586,7 +677,7 @@ _FROM_SET = 0
 
 def _located(problem: Problem, shown: str, lines: Mapping[str, int]) -> Problem:
     """Add the file, and the line of the key or of its nearest parent that is there."""
-    if problem.file:
+    if problem.file and (problem.file != shown or problem.line is not None):  # in a data file, or located already
         return problem
     key = problem.key
     while key and key not in lines:
@@ -617,6 +708,32 @@ def _parse_space(
         rule = "fp16 does not train on a CPU, and train.device is cpu"
         problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
     return Space(domains, recipes, left_out, defaults, train.device)
+
+
+def _too_long(model: str, root: Path, train: Train, space: Space) -> list[Problem]:
+    """Return which lengths are beyond the context of a model that is at hand."""
+    try:
+        config = config_of(model, root) if model and space.lora is not None else None
+    except UsageError:
+        return []
+    context = context_of(config or {})
+    if context is None:
+        return []
+    problems = []
+    domain = (space.lora or {}).get("max_length")
+    lengths = {"train.max_length": train.max_length}
+    if domain is not None:
+        longest = (
+            domain.high
+            if isinstance(domain, Range)
+            else max(value for value in domain.values if isinstance(value, int))
+        )
+        lengths = {"space.lora.max_length": int(longest)}
+    for key, length in lengths.items():
+        if length > context:
+            rule = f"must be at most {context}, the context of the model (max_position_embeddings in its config.json)"
+            problems.append(Problem(rule, key, value=length, remedy=f"set {key} to {context} or less"))
+    return problems
 
 
 def _score(raw: Any, root: Path, problems: list[Problem]) -> str | None:
@@ -687,7 +804,7 @@ def _limits(raw: list[Any], score: str | None, builds: bool, problems: list[Prob
             continue
         key = f"limits[{index}]"
         try:
-            limit = parse_limit(text, METRICS)
+            limit = parse_limit(" ".join(text.split()), METRICS)
         except ValueError as error:
             problems.append(Problem(str(error), key))
             continue

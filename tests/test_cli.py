@@ -508,3 +508,28 @@ def test_what_may_change_between_runs(here: Path) -> None:
     with pytest.raises(UsageError, match="seed: differs from the sweep"):
         results(seed="8")
     assert len(read_table(Path("results/demo/results.csv"), COLUMNS)) == 3
+
+
+def test_no_output_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("results.csv").write_text(
+        "candidate,trial,kind,status,graph,lora_r,lora_target_modules,accuracy,size_mb\n"
+        "a,1,pair,ok,\x9b2J\u202e,8,q\x1b[31m,0.5,9\n", encoding="utf-8")  # fmt: skip
+    assert main(["select", "results.csv"]) == Exit.OK
+    assert "q\\x1b[31m" in capsys.readouterr().out
+    assert main(["select", "results.csv", "--json"]) == Exit.OK
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+    winner = json.loads(text)["winner"]
+    assert (winner["graph"], winner["lora_target_modules"]) == ("\x9b2J\u202e", "q\x1b[31m")
+    for argv in (["plan", "gone\x1b[31m.yaml"], ["\x1b[31m"], ["plan", "sweep.yaml", "x\n\x1b[31m"], ["select", "a" * 5000],
+                 ["status", "a" * 5000], ["bench", "a" * 5000], ["bench", "x", "--threads", "9" * 400],
+                 ["run", "x", "--hours", "\x1b"], ["run", "x", "--trials", "9" * 5000]):  # fmt: skip
+        try:
+            code = main(argv)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        said = capsys.readouterr().err
+        assert code == Exit.USAGE
+        assert "\x1b" not in said
+        assert "autotune" in said

@@ -852,3 +852,14 @@ def test_xed_four_tones_loads() -> None:
     assert dataset.labels == (" fear", " joy", " sadness", " surprise")
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (4_006, 1_000, 1_200)
     assert dataset.left_out == ()
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    jsonl(tmp_path / "train.jsonl", tones(12))
+    dataset = load_dataset(spec(train="~/train.jsonl", holdout=0.3), Path("elsewhere"))
+    assert len(dataset.train) + len(dataset.validation) == 12
+    assert list(dataset.files) == ["~/train.jsonl"]
+    with pytest.raises(UsageError, match="the file must exist, got '~nobody_has_this_name/x"):
+        load_dataset(spec(train="~nobody_has_this_name/x.jsonl", holdout=0.3), tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_inputs import SWEEP, write_demo
+from bad_inputs import SWEEP, write_demo, write_model
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from autotune.errors import Problem, UsageError
+from autotune.errors import Problem, UsageError, printable
 from autotune.providers import PROVIDERS, Provider
 from autotune.space import LORA, RECIPE, Choice, Parameter, Range
-from autotune.sweep import STRATEGIES, Sweep, load_sweep, parse_sweep, parse_value
+from autotune.sweep import STRATEGIES, Sweep, load_data, load_sweep, parse_sweep, parse_value
 
 DEMO: dict[str, Any] = yaml.safe_load(SWEEP.replace("1e-4", "1.0e-4").replace("1e-2", "1.0e-2"))
 LEAST: dict[str, Any] = {
@@ -355,8 +356,11 @@ def sweeps(draw: st.DrawFn) -> dict[str, Any]:
         space["lora"] = draw(loras(ranges=strategy != "grid"))
     if not space or draw(st.booleans()):
         space["build"] = draw(st.lists(recipes(provider), min_size=1, max_size=3))
+    models = ["model", "owner/name"]  # of no known context: any length is drawn
+    if "max_length" not in space.get("lora", {}):
+        models.append("smollm2-135m-instruct")
     data: dict[str, Any] = {
-        "model": draw(st.sampled_from(["model", "smollm2-135m-instruct", "owner/name"])),
+        "model": draw(st.sampled_from(models)),
         "data": DEMO["data"],
         "space": space,
         "strategy": strategy,
@@ -486,7 +490,7 @@ def refused_or_right(data: dict[str, Any], root: Path) -> None:
     problems = refusal(lambda: parse_sweep(data, root=root, shown="sweep.yaml"))
     for problem in problems:
         assert problem.rule
-        assert str(problem).startswith(f"sweep.yaml: {problem.key}: ")
+        assert str(problem).startswith(f"sweep.yaml: {printable(problem.key)[:150]}")
     if not problems:
         plain = parse_sweep(data, root=root).resolved()
         assert parse_sweep(plain, root=root).resolved() == plain
@@ -547,6 +551,124 @@ def bombs() -> Iterator[Any]:
     yield pytest.param("sweep.json", '{"seed": ' + "9" * 10_000 + "}", id="digits in JSON")
     yield pytest.param("sweep.json", '{"seed": NaN}', id="NaN in JSON")
     yield pytest.param("sweep.toml", "seed = " + "9" * 10_000, id="digits in TOML")
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!int ''", "!!bool x", "!!timestamp x", "!!binary x", "!!python/object:os.system x", "!own x", "!!set {a}"]
+)
+def test_tags_are_refused(root: Path, tag: str) -> None:
+    file = root / "tag.yaml"
+    file.write_text(f"model: model\nseed: {tag}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is not valid YAML: (the tag \S+ is not taken|a value does not fit its tag)"):
+        load_sweep(file)
+    with pytest.raises(UsageError, match="--set seed: not a YAML value"):
+        load_sweep(root / "sweep.yaml", [f"seed={tag}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("? [a]\n: 1\n", "odd.yaml:1: is not valid YAML: a key must be a text"),
+        ("model: x\n" + "k" * 1001 + ": 1\n", "odd.yaml:2: is not valid YAML: a key is too long"),
+        ("model: x\ndata: \x1b[31m\n", "odd.yaml:2: is not valid YAML: the character '\\x1b' is not allowed"),
+        ("seed: " + "9" * 5000, "odd.yaml: is not valid YAML: a number has thousands of digits"),
+        ("model: " + "[" * 5000, "is not valid YAML: nested"),
+        ("#" * 1_000_001, "odd.yaml: cannot be read (it has more than 1,000,000 bytes); check the path"),
+    ],
+)
+def test_odd_yaml_is_refused_with_its_line(root: Path, text: str, says: str) -> None:
+    file = root / "odd.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        load_sweep(file)
+    assert says in str(caught.value).replace(f"{root}{os.sep}", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are of POSIX")
+def test_a_pipe_is_no_sweep_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match="it is no file"):
+        load_sweep(tmp_path / "pipe.yaml")
+
+
+def test_a_bomb_on_the_command_line_is_refused(root: Path) -> None:
+    layers = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}], " for n in range(1, 12))
+    for value in ("{a0: &a0 [1], " + layers + "}", "&a [*a]", "[" * 100_000):
+        with pytest.raises(UsageError, match="not a YAML value"):
+            load_sweep(root / "sweep.yaml", [f"data={value}"])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("seed=0x" + "f" * 5000, "--set: seed: must be less than 2.14748e+09, got 0xfff"),
+        ("budget.trials=0x" + "f" * 5000, "--set: budget.trials: must be at most 1e+09, got 0xfff"),
+        ("\ud800=3", "must be a text without halves of characters"),
+        ("space.lora.\x1b[31m=3", "--set: space.lora.\\x1b[31m: unknown key"),
+        ("limits=['size_mb <= \x1b']", "must be a finite number"),
+    ],
+)
+def test_an_odd_assignment_is_refused_in_one_line(root: Path, assignment: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_sweep(root / "sweep.yaml", [assignment])
+    assert says in str(caught.value).replace("not a YAML value", "must be a finite number")
+    assert all("\n" not in str(problem) and "\x1b" not in str(problem) for problem in caught.value.problems)
+
+
+def test_a_limit_is_one_line(root: Path) -> None:
+    sweep = parse_sweep(changed(limits=["size_mb\n<=  100\t"]), root=root)
+    assert [str(limit) for limit in sweep.limits] == ["size_mb <= 100"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/tmp/x", "..", ".", ".hidden", "a/b", "a\\b", "C:x", "a\n", "-x", "~", "a\0", "a" * 65]
+)
+def test_a_name_cannot_leave_the_results_folder(root: Path, name: str) -> None:
+    (problem,) = problems_of(changed(name=name), root)
+    assert "name: must be letters, digits" in problem
+
+
+# --- Data and model in the sweep's own words ----------------------------------------------------------------------
+
+
+def test_what_is_wrong_with_the_data_is_said_with_its_line(root: Path) -> None:
+    file = root / "column.yaml"
+    file.write_text(SWEEP.replace("{text}", "{txt}").replace("train.csv", "trian.csv"), encoding="utf-8")
+    sweep = load_sweep(file)
+    with pytest.raises(UsageError) as caught:
+        load_data(sweep)
+    assert [str(problem).split(": ")[:2] for problem in caught.value.problems] == [
+        [f"{file}:4", "data.train"], [f"{file}:6", "data.prompt"],
+    ]  # fmt: skip
+    sweep = load_sweep(file, ["data.prompt=T {tx}", "data.train=train.csv"])
+    with pytest.raises(UsageError, match=r"^--set: data.prompt: the column must be in"):
+        load_data(sweep)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"train": {"max_length": 200}}, "train.max_length: must be at most 128, the context of the model"),
+        ({}, "train.max_length: must be at most 128"),
+        ({"space": {"lora": {"max_length": 130}}, "train": {"max_length": 64}}, "space.lora.max_length: must be at most 128"),
+        ({"space": {"lora": {"max_length": {"choice": [64, 256]}}}}, "got 256; set space.lora.max_length to 128 or less"),
+        ({"space": {"lora": {"max_length": {"int": [64, 129]}}}}, "got 129"),
+    ],
+)  # fmt: skip
+def test_no_item_is_longer_than_the_models_context(root: Path, parts: dict[str, Any], says: str) -> None:
+    write_model(root / "short", max_position_embeddings=128)
+    (problem,) = problems_of(changed(model="short", **parts), root)
+    assert says in problem
+    right = {"max_length": 128}
+    assert parse_sweep(changed(model="short", train=right), root=root).train.max_length == 128
+    assert parse_sweep(changed(model="short", space={"build": [{"precision": "int8"}]}), root=root)
+    assert parse_sweep(changed(model="short", space={"lora": {"max_length": {"int": [64, 128]}}}), root=root)
+
+
+def test_a_models_own_code_cannot_be_asked_for(root: Path) -> None:
+    (problem,) = problems_of(changed(trust_remote_code=True), root)
+    assert problem.startswith("trust_remote_code: no model's own code is ever run")
+    assert parse_sweep(changed(trust_remote_code=False), root=root).resolved()["trust_remote_code"] is False
 
 
 @pytest.mark.parametrize(("name", "text"), list(bombs()))

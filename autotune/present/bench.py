@@ -8,6 +8,7 @@ from typing import Any
 from autotune.engine.local import LocalEngine
 from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.machine import hardware, machine_digest
+from autotune.paths import is_file
 from autotune.present.tables import number
 from autotune.providers import PROVIDERS
 from autotune.search.latency import latency_cells
@@ -21,17 +22,20 @@ def bench(
 ) -> dict[str, Any]:
     """Return the card of a built model: latency columns, size, machine. Raises UsageError, MachineError."""
     problems = []
-    if not (folder / "genai_config.json").is_file():
+    if not is_file(folder / "genai_config.json"):
         remedy = "name a folder that the model builder wrote, such as results/<sweep>/best/onnx"
         problems.append(Problem("is no built model: it has no genai_config.json", file=str(folder), remedy=remedy))
     if provider not in PROVIDERS:
         remedy = did_you_mean(provider, list(PROVIDERS))
         problems.append(Problem("no such execution provider", "--provider", value=provider, remedy=remedy))
     prompt_tokens, new_tokens, batch = workload
-    least = {"--prompt-tokens": (prompt_tokens, 1), "--new-tokens": (new_tokens, 2), "--batch": (batch, 1),
-             "--processes": (processes, 1), "--threads": (threads if threads is not None else 1, 1)}  # fmt: skip
+    bounds = {"--prompt-tokens": (prompt_tokens, 1, 100_000), "--new-tokens": (new_tokens, 2, 100_000),
+              "--batch": (batch, 1, 1024), "--processes": (processes, 1, 1000),
+              "--threads": (threads if threads is not None else 1, 1, 1024)}  # fmt: skip
     problems += [
-        Problem(f"must be at least {low}", key, value=value) for key, (value, low) in least.items() if value < low
+        Problem(f"must be at least {low}" if value < low else f"must be at most {high}", key, value=value)
+        for key, (value, low, high) in bounds.items()
+        if not low <= value <= high
     ]
     if problems:
         raise UsageError(problems)

@@ -10,6 +10,7 @@ from typing import Any
 
 from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
+from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings
 from autotune.search.judge import base_of, front_of, judge, values_of
 from autotune.search.limits import Limit, parse_limit
@@ -76,7 +77,7 @@ def wanted(
 
     for text in texts:
         try:
-            parsed.append(parse_limit(text, METRICS))
+            parsed.append(parse_limit(" ".join(text.split()), METRICS))
         except ValueError as error:
             problems.append(Problem(str(error), "--limit" if limits else "limits"))
         else:
@@ -106,7 +107,7 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
 
     rows = read_results(place)
     remedy = "name a results folder or its results.csv"
-    if place.is_file() and not place.stat().st_size:
+    if is_file(place) and not place.stat().st_size:
         raise UsageError(Problem("is empty", file=str(place), remedy=remedy))
     for name in ("trial", "kind", "status"):
         if any(name not in row for row in rows):
@@ -114,7 +115,7 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
                 Problem(f"is not a results table: it has no column '{name}'", file=str(place), remedy=remedy)
             )
     rows = [dict.fromkeys(column.name for column in COLUMNS) | row for row in rows]  # a lone CSV may have fewer
-    sweep = read_sweep(place) if place.is_dir() else None
+    sweep = read_sweep(place) if is_folder(place) else None
     if sweep is not None and not set(METRICS).issuperset(sweep.get("objectives") or [""]):
         rule = "is not the sweep of a results folder: it has no objectives"
         raise UsageError(
@@ -126,7 +127,7 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
     if needing and base is None and any(row["status"] == "ok" for row in rows):
         rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
         raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
-    folder = place if place.is_dir() else None
+    folder = place if is_folder(place) else None
     choice = judge(rows, aims, str(base["candidate"]) if base else None, folder)
     return Selection(choice, rows, aims, choice.paired)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from autotune.metrics import METRICS, Direction, score_column
 from autotune.search.limits import Limit
 from autotune.search.pareto import front
@@ -48,10 +50,20 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
     if folder is not None:
         try:
             kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
-            items = per_item(kept["metric"], kept)
-            if items is not None and len(items) == counts.get(score_column(kept["metric"])):
-                outcomes[score_column(kept["metric"])] = items
-        except (OSError, ValueError, KeyError, TypeError):  # not kept, or damaged: intervals do
+            column = score_column(kept["metric"])
+            with np.errstate(all="ignore"):
+                items = per_item(kept["metric"], kept)
+            if items is not None and np.isfinite(items).all() and len(items) == counts.get(column):
+                outcomes[column] = items
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ):  # not kept, or damaged: intervals do
             pass
     graph = row.get("graph")
     return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, str(graph) if graph else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from autotune.data import Dataset, HubDataset, hub_source, load_dataset
+from autotune.data import Dataset, HubDataset, hub_source
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
 from autotune.metrics import is_function, is_task
@@ -24,7 +24,7 @@ from autotune.search.pipeline import Do, Inputs
 from autotune.space import fit_recipes
 from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, MetricJob, ProbeJob, TaskJob, installed
 from autotune.store.record import write_aside
-from autotune.sweep import Sweep
+from autotune.sweep import Sweep, load_data
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
 
@@ -108,7 +108,7 @@ def read_data(sweep: Sweep, do: Do | None = None) -> Dataset:
         except StageError as error:
             raise MachineError(str(error)) from None
 
-    return load_dataset(sweep.data, sweep.root, sweep.file, fetch if do is not None else None)
+    return load_data(sweep, fetch if do is not None else None)
 
 
 def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:

@@ -185,7 +185,10 @@ def two_proportion_p(p1: float, n1: int, p2: float, n2: int) -> float:
     if p1 == p2:
         return 1.0
     pooled = (p1 * n1 + p2 * n2) / (n1 + n2)
-    z = (p1 - p2) / math.sqrt(pooled * (1 - pooled) * (1 / n1 + 1 / n2))
+    variance = pooled * (1 - pooled) * (1 / n1 + 1 / n2)
+    if variance <= 0:  # a difference below what a float resolves
+        return 1.0
+    z = (p1 - p2) / math.sqrt(variance)
     return math.erfc(abs(z) / math.sqrt(2))
 
 

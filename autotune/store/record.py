@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -14,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
 from filelock import FileLock, Timeout
 
 from autotune.errors import Interrupted, Problem, UsageError
+from autotune.paths import exists, is_folder
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
-from autotune.sweep import Sweep, to_yaml
+from autotune.sweep import SYNTAX_ERRORS, Sweep, read_resolved, to_yaml
 
 RUNS: tuple[Column, ...] = (
     Column("started", str, "ISO 8601, UTC"),
@@ -142,8 +143,8 @@ class Record:
         """
         file = self.folder / "inputs.json"
         try:
-            before = json.loads(file.read_text(encoding="utf-8")) if self.results.rows else {}
-        except (OSError, ValueError):
+            before = dict(json.loads(file.read_text(encoding="utf-8"))) if self.results.rows else {}
+        except (OSError, ValueError, TypeError, RecursionError):
             before = {}
         changed = [name for name, value in digests.items() if before.get(name, value) != value]
         if changed:
@@ -219,22 +220,70 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 def read_sweep(folder: Path) -> dict[str, Any] | None:
     """Return the resolved sweep of a results folder, or None where there is none. Raises UsageError."""
     file = folder / "sweep.yaml"
+    remedy = "restore the file, or name another folder"
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        data = read_resolved(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(Problem(f"cannot be read ({error})", file=str(file))) from None
-    return data if isinstance(data, dict) else None
+    except (OSError, *SYNTAX_ERRORS) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(Problem(f"cannot be read ({reason})", file=str(file), remedy=remedy)) from None
+    if not isinstance(data, dict):
+        return None
+    for key, (rule, holds) in _RESOLVED.items():
+        if key in data and not holds(data[key]):
+            raise UsageError(Problem(f"is damaged: it {rule}", key, str(file), value=data[key], remedy=remedy))
+    return data
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+# What of a resolved sweep others look at, and may rely on.
+_RESOLVED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("must be a text", lambda value: isinstance(value, str)),
+    "objectives": (
+        "must be a mapping of metrics to maximize or minimize",
+        lambda value: (
+            isinstance(value, dict)
+            and all(isinstance(key, str) and aim in ("maximize", "minimize") for key, aim in value.items())
+        ),
+    ),
+    "limits": (
+        "must be a list of texts",
+        lambda value: isinstance(value, list) and all(isinstance(limit, str) for limit in value),
+    ),
+    "budget": (
+        "must be a mapping with numbers",
+        lambda value: isinstance(value, dict) and all(map(_number, value.values())),
+    ),
+}
 
 
 def read_running(folder: Path) -> dict[str, Any] | None:
     """Return what a running sweep notes about itself, or None."""
     try:
         data = json.loads((folder / "running.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return data if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return None
+    sound = {name: data[name] for name, kind in _RUNNING.items() if _is(data.get(name), kind)}
+    return sound if {"pid", "host", "started"} <= set(sound) else None
+
+
+_RUNNING = {"pid": int, "host": str, "started": float, "stage": str, "since": float, "trial": int, "candidate": str}
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value that was read is of that kind; a number must be one that a clock or a process can have."""
+    if kind is str or isinstance(value, bool):
+        return kind is str and isinstance(value, str)
+    return isinstance(value, int if kind is int else int | float) and 0 <= value < 2**53
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
@@ -242,11 +291,14 @@ def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
 
     The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy.
     """
-    file = folder_or_csv / "results.csv" if folder_or_csv.is_dir() else folder_or_csv
-    if not file.exists():
-        rule = "no results here" if folder_or_csv.is_dir() else "no such file"
+    file = folder_or_csv / "results.csv" if is_folder(folder_or_csv) else folder_or_csv
+    if not exists(file):
+        rule = "no results here" if is_folder(folder_or_csv) else "no such file"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
     last: dict[Any, dict[str, Any]] = {}
     for row in read_table(file, COLUMNS):
+        if not _NAME.fullmatch(str(row["candidate"] or "")):  # it names files, and is shown
+            rule = "must be the name of a candidate: letters, digits, '.', '-' and '_', 64 at most"
+            raise UsageError(Problem(rule, "candidate", str(file), value=row["candidate"], remedy="restore the file"))
         last[row["candidate"], row.get("trial") == 0] = row
     return list(last.values())

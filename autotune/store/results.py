@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune.candidate import Lora, Recipe
@@ -42,6 +42,9 @@ class Column:
     name: str
     type: type
     meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    """What a number may be: from `low` to `high`."""
 
 
 def _settings() -> list[Column]:
@@ -57,13 +60,18 @@ def _scores(first: bool) -> list[Column]:
     columns = []
     for metric in METRICS.values():
         if metric.kind == "score" and (metric.name in FIRST_SCORES) == first:
+            low = -math.inf if metric.turns else 0.0
+            high = 1.0 if metric.name in _PROPORTIONS else math.inf
             columns += [
-                Column(metric.name, float, f"{metric.meaning}, on validation"),
-                Column(f"{metric.name}_low", float, "lower end of its 95 % interval"),
-                Column(f"{metric.name}_high", float, "upper end of its 95 % interval"),
-                Column(f"{metric.name}_n", int, "items behind it"),
+                Column(metric.name, float, f"{metric.meaning}, on validation", low, high),
+                Column(f"{metric.name}_low", float, "lower end of its 95 % interval", low, high),
+                Column(f"{metric.name}_high", float, "upper end of its 95 % interval", low, high),
+                Column(f"{metric.name}_n", int, "items behind it", 1, 1e9),
             ]
     return columns
+
+
+_PROPORTIONS = ("accuracy", "exact_match", "f1", "f1_micro", "rouge_l")
 
 
 LATENCY = (
@@ -82,7 +90,7 @@ LATENCY = (
 
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
-    Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first"),
+    Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first", 0),
     Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
     Column("kind", str, "base: the untouched model in a recipe; adapter: without a recipe; pair: adapter and recipe"),
     Column("status", str, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
@@ -116,9 +124,9 @@ FINALISTS: tuple[Column, ...] = (
     Column("role", str, "winner: the model in best/; base: the untouched model at fp32"),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),
-    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores(first=True)),
+    *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=True)),
     *LATENCY,
-    *(Column(c.name, c.type, c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
+    *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
 )
 
 CURVES: tuple[Column, ...] = (
@@ -166,18 +174,27 @@ def text_of(value: Cell) -> str:
     return text
 
 
-def _parsed(text: str, kind: type) -> Cell:
-    """Return what a cell holds: the inverse of `text_of`. Raises ValueError."""
+def _parsed(text: str, column: Column) -> Cell:
+    """Return what a cell holds: the inverse of `text_of`. Raises ValueError, KeyError."""
+    kind = column.type
     if text == "":
         return None
     if kind is bool:
         return {"true": True, "false": False}[text.lower()]  # a spreadsheet writes TRUE
     if kind is str:
         return text[1:] if text[0] == "'" and text.lstrip("'").startswith(_RUN_BY_SPREADSHEETS) else text
-    value: Cell = kind(text)
-    if isinstance(value, float) and not math.isfinite(value):
+    value: int | float = kind(text)
+    if not column.low <= value <= column.high or (kind is int and abs(value) >= 2**63):
         raise ValueError(text)
     return value
+
+
+def _bounds(column: Column) -> str:
+    """Return what a column's cells must be, in words."""
+    name = _TYPE_NAMES[column.type]
+    if math.isfinite(column.high):
+        return f"{name} from {column.low:g} to {column.high:g}"
+    return f"{name} of at least {column.low:g}" if math.isfinite(column.low) else name
 
 
 def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
@@ -185,12 +202,14 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
 
     Columns that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
     """
-    types = {column.name: column.type for column in columns}
+    ours = {column.name: column for column in columns}
     try:
         content = file.read_bytes()
         text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Problem(f"cannot be read as a results table ({error})", file=str(file))) from None
+        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        rule = f"cannot be read as a results table ({reason})"
+        raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv")) from None
     reader = csv.reader(io.StringIO(text, newline=""))
     rows: list[Row] = []
     try:
@@ -198,6 +217,10 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
         if header and columns[0].name not in header:
             rule = f"is not a results table: it has no column '{columns[0].name}'"
             raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            rule, remedy = f"has the column '{twice}' twice", "restore the file or remove the column"
+            raise UsageError(Problem(rule, file=str(file), remedy=remedy))
         for cells in reader:
             if not cells:  # an empty line
                 continue
@@ -209,15 +232,16 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
             row: Row = {}
             for name, cell in zip(header, cells, strict=True):
                 try:
-                    row[name] = _parsed(cell, types[name]) if name in types else cell or None
+                    row[name] = _parsed(cell, ours[name]) if name in ours else cell or None
                 except (ValueError, KeyError):
-                    rule = f"must be {_TYPE_NAMES[types[name]]}"
+                    rule = f"must be {_bounds(ours[name])}"
                     raise UsageError(
                         Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
                     ) from None
             rows.append(row)
     except csv.Error as error:
-        raise UsageError(Problem(f"is not a CSV file: {error}", file=str(file), line=reader.line_num)) from None
+        rule, remedy = f"is not a CSV file ({error})", "restore the file or remove the line"
+        raise UsageError(Problem(rule, file=str(file), line=reader.line_num, remedy=remedy)) from None
     return rows
 
 

@@ -103,3 +103,11 @@ def test_a_score_has_its_unit_and_interval() -> None:
     assert score_text(row, "size_mb") == "size_mb 90.2 MB"
     assert score_text(row, "itl_ms_p50") == "itl_ms_p50 8 ms/token"
     assert score_text(row, "f1") == "f1 not measured"
+
+
+def test_no_cell_commands_a_terminal() -> None:
+    row = {"candidate": "a", "trial": 1, "status": "\x1b[2J", "lora_r": 8, "lora_target_modules": "q\x1b[31m\nk"}
+    text = candidates([row], [])
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 3
+    assert settings({"lora_r": 8}) == "r8 a lr"

@@ -121,3 +121,15 @@ def test_the_front_has_the_untouched_model_once() -> None:
     again = row("base", 0.9, 540.0, 4, kind="base")
     assert [(r["candidate"], r["trial"]) for r in front_of([*rows, again], objectives)] == [("a", 1), ("base", 4)]
     assert front_of([row("a", 0.9, 1.0, status="failed")], objectives) == []
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["[" * 100_000, '{"metric": "perplexity", "nll": [1.0, 2.0], "tokens": [0, 1]}',
+     '{"metric": "perplexity", "nll": [1%s, 2.0], "tokens": [1, 1]}' % ("0" * 400),
+     '{"metric": "perplexity", "nll": [NaN, 2.0], "tokens": [1, 1]}', '{"metric": ["choice"]}', "7"],
+)  # fmt: skip
+def test_damaged_outcomes_are_not_used(kept: str, tmp_path: Path) -> None:
+    (tmp_path / "outcomes").mkdir()
+    (tmp_path / "outcomes" / "a.json").write_text(kept, encoding="utf-8")
+    assert entry_of(row("a", 0.5, 90.0, perplexity=2.0, perplexity_n=2, accuracy_n=2), tmp_path).outcomes == {}

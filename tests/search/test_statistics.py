@@ -228,3 +228,8 @@ def test_they_lie_between_the_raw_p_and_that_times_all_pairs_and_keep_the_order(
     for name, p in raw.items():
         assert p <= adjusted[name] <= min(1.0, (len(raw) + 1) * len(raw) / 2 * p)
         assert all(adjusted[name] <= adjusted[other] for other in raw if p < raw[other])
+
+
+def test_a_difference_below_what_a_float_resolves_is_none() -> None:
+    assert ours.two_proportion_p(1.0, 4, 1 - 1.2e-16, 4) == 1.0
+    assert ours.two_proportion_p(0.0, 2**62, 5e-324, 2**62) == 1.0

@@ -306,3 +306,64 @@ def test_no_results_are_said(tmp_path: Path) -> None:
 def test_a_damaged_note_of_a_running_sweep_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "running.json").write_text(content, encoding="utf-8")
     assert read_running(tmp_path) is None
+
+
+# --- what is damaged -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: [1]\n", "name: is damaged: it must be a text, got [1]"),
+        ("objectives: 7\n", "objectives: is damaged: it must be a mapping of metrics"),
+        ("objectives: [accuracy]\n", "objectives: is damaged"),
+        ("objectives: {accuracy: up}\n", "objectives: is damaged"),
+        ("limits: 7\n", "limits: is damaged: it must be a list of texts"),
+        ("limits: [7]\n", "limits: is damaged"),
+        ("budget: 3\n", "budget: is damaged"),
+        ("budget: {trials: x}\n", "budget: is damaged"),
+        ("seed: !!int ''\n", "cannot be read"),
+        ("a: &a [*a]\n", "cannot be read"),
+        ("[" * 100_000, "cannot be read (nested deeper"),
+        ("\0", "cannot be read"),
+    ],
+)
+def test_a_damaged_sweep_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_sweep(tmp_path)
+    (problem,) = caught.value.problems
+    assert says in str(problem)
+    assert problem.remedy
+
+
+@pytest.mark.parametrize(
+    "note",
+    ['{"pid": 1}', '{"pid": "1", "host": "h", "started": 1}', '{"pid": 1, "host": "h", "started": NaN}', "[]", "[" * 100_000,
+     '{"pid": true, "host": "h", "started": 1}', '{"pid": 1, "host": 2, "started": 1}', '{"pid": 1e99, "host": "h", "started": 1}'],
+)  # fmt: skip
+def test_a_damaged_note_is_none(tmp_path: Path, note: str) -> None:
+    (tmp_path / "running.json").write_text(note, encoding="utf-8")
+    assert read_running(tmp_path) is None
+
+
+def test_of_a_note_only_what_is_sound_is_kept(tmp_path: Path) -> None:
+    note = {"pid": 1, "host": "h", "started": 1.5, "since": "soon", "trial": -1, "stage": "build", "other": []}
+    (tmp_path / "running.json").write_text(json.dumps(note), encoding="utf-8")
+    assert read_running(tmp_path) == {"pid": 1, "host": "h", "started": 1.5, "stage": "build"}
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "null", "[" * 100_000, "{"])
+def test_damaged_digests_of_inputs_are_written_anew(tmp_path: Path, content: str) -> None:
+    with Record(tmp_path, sweep_of()) as record:
+        record.results.append(ROW)
+        (tmp_path / "inputs.json").write_text(content, encoding="utf-8")
+        record.check_inputs({"model": "a"})
+        assert json.loads((tmp_path / "inputs.json").read_text(encoding="utf-8")) == {"model": "a"}
+
+
+@pytest.mark.parametrize("name", ["", "../../x", "/etc/x", "a/b", "..", "a\\b", "a\x1b", "a" * 65])
+def test_a_candidate_cannot_name_a_file_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "results.csv").write_text(f"candidate,trial\n{name},1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="candidate: must be the name of a candidate"):
+        read_results(tmp_path)

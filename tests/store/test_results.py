@@ -340,3 +340,40 @@ def test_columns_have_one_name_a_type_and_a_meaning(columns: tuple[Column, ...])
 def test_every_setting_has_its_column() -> None:
     names = {column.name for column in COLUMNS}
     assert {f"lora_{name}" for name in Lora.model_fields} | {f"build_{name}" for name in Recipe.model_fields} < names
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "rule"),
+    [
+        ("accuracy", "1.5", "must be number from 0 to 1"),
+        ("f1_low", "-0.1", "must be number from 0 to 1"),
+        ("perplexity", "-1", "must be number of at least 0"),
+        ("accuracy_n", "0", "must be whole number from 1 to 1e+09"),
+        ("trial", "-1", "must be whole number of at least 0"),
+        ("lora_r", "9" * 30, "must be whole number"),
+        ("lora_r", "9" * 5000, "must be whole number"),
+    ],
+)
+def test_a_number_that_cannot_have_been_measured_is_refused(tmp_path: Path, name: str, cell: str, rule: str) -> None:
+    (tmp_path / "results.csv").write_text(f"candidate,{name}\na,{cell}\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_table(tmp_path / "results.csv", COLUMNS)
+    assert f"results.csv:2: {name}: {rule}, got '{cell[:20]}" in str(caught.value)
+
+
+def test_the_largest_perplexity_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("candidate,perplexity\na,1.7e308\n", encoding="utf-8")
+    assert read_table(tmp_path / "results.csv", COLUMNS)[0]["perplexity"] == 1.7e308
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("candidate,trial,trial\na,1,2\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="has the column 'trial' twice; restore the file or remove the column"):
+        read_table(tmp_path / "results.csv", COLUMNS)
+
+
+def test_what_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "image.csv").write_bytes(b"\x89PNG\n")
+    for file in (tmp_path, tmp_path / "image.csv"):
+        with pytest.raises(UsageError, match=r"cannot be read as a results table \(.*\); name a results folder or its"):
+            read_table(file, COLUMNS)
