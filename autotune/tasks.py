@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ _LOWER = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "
 """Metrics of the harness that are better when lower, where a task file does not say."""
 
 
+_NAMES = re.compile(r"""^(task|group|tag):[ \t]*["']?([^\s"'#\[]+)["']?[ \t]*$""", re.MULTILINE)
+
+
 class _Loader(yaml.SafeLoader):
     """Reads a task file without running anything: `!function x` is the text `x`."""
 
@@ -33,24 +39,56 @@ _Loader.add_multi_constructor("!", lambda loader, _, node: loader.construct_scal
 def find_task(metric: str, root: Path) -> Code:
     """Find the task of `lm-eval:<name>` or `lm-eval:<file>`; a file from the working directory, or from `root`.
 
-    The digest of a file covers what it includes, the Python files beside it, and its data. A name is looked up where
-    lm-eval is loaded: in a worker. Raises UsageError.
+    The digest covers the task's file, what it includes, the Python files beside it, and local data. Where lm-eval is
+    not installed a name is not looked up, and has no files. Raises UsageError.
     """
     name = task_of(metric)[0]
-    if not name.endswith(_SUFFIXES):
+    if name.endswith(_SUFFIXES):
+        file = next((p.absolute() for p in (Path(name), root / name) if p.is_file()), None)
+        if file is None:
+            near = [path.name for suffix in _SUFFIXES for path in (root / name).parent.glob(f"*{suffix}")]
+            remedy = did_you_mean(Path(name).name, sorted(near)) if near else "check the path"
+            raise UsageError(Problem("there is no such task file", _KEY, value=metric, remedy=remedy))
+    elif (harness := find_spec("lm_eval")) is None:
         return Code(Path(name), None, hashlib.sha256(metric.encode()).hexdigest(), ())
-    file = next((p for p in (Path(name), root / name) if p.is_file()), None)
-    if file is None:
-        near = [path.name for suffix in _SUFFIXES for path in (root / name).parent.glob(f"*{suffix}")]
-        remedy = did_you_mean(Path(name).name, sorted(near)) if near else "check the path"
-        raise UsageError(Problem("there is no such task file", _KEY, value=metric, remedy=remedy))
-    file = file.absolute()
+    else:
+        file = _shipped_file(name, Path(str(harness.origin)).parent / "tasks")
     config = read_task(file)
     files = [*_parts(file), *data_files(config, file)]
     content = sorted((path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files)
     return Code(
         file, None, hashlib.sha256(repr((metric.partition("@")[2], content)).encode()).hexdigest(), tuple(files)
     )
+
+
+@cache
+def shipped(folder: Path) -> tuple[dict[str, Path], frozenset[str]]:
+    """Return the task files that come with the harness, by the task's name, and the names of groups.
+
+    Only the lines that name them are read: the harness's own index parses every file, which takes tens of seconds.
+    """
+    tasks: dict[str, Path] = {}
+    groups: set[str] = set()
+    for file in sorted(folder.rglob("*.yaml")):
+        for key, name in _NAMES.findall(file.read_text(encoding="utf-8", errors="replace")):
+            if key == "task":
+                tasks.setdefault(name, file)
+            else:
+                groups.add(name)
+    return tasks, frozenset(groups)
+
+
+def _shipped_file(name: str, folder: Path) -> Path:
+    """Return the file of a task that comes with the harness. Raises UsageError."""
+    tasks, groups = shipped(folder)
+    if name in tasks:
+        return tasks[name]
+    if name in groups:
+        remedy = "name one of its tasks"
+        raise UsageError(Problem("this is a group of tasks of lm-eval", _KEY, value=name, remedy=remedy))
+    near = did_you_mean(name, list(tasks))
+    remedy = near if near.startswith("did you mean") else "`lm-eval ls tasks` lists them; a file's name ends in .yaml"
+    raise UsageError(Problem("lm-eval has no such task", _KEY, value=name, remedy=remedy))
 
 
 def direction_of(metric: str, root: Path) -> Direction:

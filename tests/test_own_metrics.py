@@ -227,13 +227,3 @@ def test_a_sweep_by_an_lm_eval_task_in_a_local_file(
     code, _, err = autotune("run", turned, "--out", place / "turned")
     assert code == Exit.USAGE
     assert "objectives.lm_eval: acc of this task is maximized, by its meaning, got 'minimize'" in err
-
-
-def test_a_task_that_lm_eval_does_not_know_is_refused_before_anything_is_trained(
-    write: Callable[..., Path], place: Path, autotune: Callable[..., tuple[int, str, str]]
-) -> None:
-    file = write("unknown", "lm-eval:helaswag", BY_TASK)
-    code, _, err = autotune("run", file, "--out", place / "unknown")
-    assert code == Exit.USAGE
-    assert "data.metric: helaswag is no task of lm-eval; did you mean 'hellaswag'?" in err
-    assert "Traceback" not in err

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from autotune.errors import UsageError
-from autotune.tasks import direction_of, find_task, on_the_hub, read_task
+from autotune.tasks import direction_of, find_task, on_the_hub, read_task, shipped
 
 TASK = """\
 task: tones
@@ -83,3 +84,33 @@ def test_what_is_wrong_in_a_task_file_is_told(text: str, says: str, root: Path) 
 def test_a_task_file_that_is_not_there_is_refused_with_the_nearest(root: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no such task file.*did you mean 'tones.yaml'\?"):
         find_task("lm-eval:tonse.yaml", root)
+
+
+def test_tasks_that_come_with_the_harness_are_found_by_name(root: Path) -> None:
+    for name in ("hellaswag", "arc_easy", "gsm8k", "piqa"):
+        found = find_task(f"lm-eval:{name}", root)
+        assert read_task(found.file)["task"] == name
+        assert on_the_hub(found)
+    assert direction_of("lm-eval:wikitext", root) == "minimize"
+    with pytest.raises(UsageError, match=r"this is a group of tasks of lm-eval, got 'mmlu'; name one of its tasks"):
+        find_task("lm-eval:mmlu", root)
+    with pytest.raises(UsageError, match=r"lm-eval has no such task, got 'helaswag'; did you mean 'hellaswag'\?"):
+        find_task("lm-eval:helaswag", root)
+
+
+def test_every_task_of_the_harness_can_be_read_as_text() -> None:
+    spec = find_spec("lm_eval")
+    assert spec is not None
+    tasks, groups = shipped(Path(str(spec.origin)).parent / "tasks")
+    assert len(tasks) > 1000
+    assert "mmlu" in groups
+    for name in sorted(tasks)[::97]:
+        assert read_task(tasks[name])["task"] == name
+
+
+def test_without_lm_eval_a_name_is_left_to_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.tasks.find_spec", lambda name: None)
+    found = find_task("lm-eval:helaswag", root)
+    assert found.files == ()
+    assert on_the_hub(found)
+    assert direction_of("lm-eval:helaswag", root) == "maximize"

@@ -269,7 +269,7 @@ class Pipeline:
         if metric == "rouge_l":
             shared["code"] = f"rouge-score {installed('rouge-score')}"
         if (code := self.inputs.code) is not None:
-            shared |= {"code": code.digest, "code_file": code.file if code.files else None, "code_root": code.root}
+            shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate).key
             return kind(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)

@@ -191,7 +191,7 @@ def _task_items(sweep: Sweep, code: Code, do: Do) -> dict[str, tuple[str, Path, 
     metric, most = sweep.data.metric, sweep.data.max_items
     job = TaskJob(
         metric=metric, code=code.digest, max_validation=most.validation, max_test=most.test,
-        file=code.file if code.files else None,
+        file=code.file,
     )  # fmt: skip
     try:
         stored = do(job)

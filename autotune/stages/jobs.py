@@ -239,7 +239,7 @@ class TaskJob(Job):
     """Digest of the task file and its data."""
     max_validation: int | None = None
     max_test: int | None = None
-    file: Path | None = where(None)
+    file: Path = where()
 
 
 class TimeJob(Job):

@@ -12,14 +12,11 @@ import json
 import logging
 import math
 import random
-import re
 from collections.abc import Iterator
-from functools import cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
 import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
@@ -41,15 +38,11 @@ _CAP_SALT = "autotune/max_items/1"
 NEW_TOKENS = 256
 """Tokens to generate where a task does not say: the harness's own default."""
 RESAMPLES = 500
-_NAMES = re.compile(r"""^(task|group|tag):[ \t]*["']?([^\s"'#\[]+)["']?[ \t]*$""", re.MULTILINE)
 
 
 @contextlib.contextmanager
-def _beside(file: Path | None) -> Iterator[None]:
+def _beside(file: Path) -> Iterator[None]:
     """Work in the task file's folder where its data lies there and not in the working directory."""
-    if file is None:
-        yield
-        return
     config = read_task(file)
     named = data_files(config, file)
     inside = [path for path in named if path.is_relative_to(file.parent)]
@@ -58,42 +51,13 @@ def _beside(file: Path | None) -> Iterator[None]:
         yield
 
 
-@cache
-def shipped() -> tuple[dict[str, Path], frozenset[str]]:
-    """Return the task files that come with the harness, by the task's name, and the names of groups.
-
-    Only the lines that name them are read: the harness's own index parses every file, which takes tens of seconds.
-    """
-    tasks: dict[str, Path] = {}
-    groups: set[str] = set()
-    for file in sorted(Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")):
-        for key, name in _NAMES.findall(file.read_text(encoding="utf-8", errors="replace")):
-            if key == "task":
-                tasks.setdefault(name, file)
-            else:
-                groups.add(name)
-    return tasks, frozenset(groups)
-
-
-def _shipped_file(name: str) -> Path:
-    """Return the file of a task that comes with the harness. Raises StageError."""
-    tasks, groups = shipped()
-    if name in tasks:
-        return tasks[name]
-    near = did_you_mean(name, list(tasks))
-    what = "a group of tasks of lm-eval; name one of its tasks" if name in groups else "no task of lm-eval"
-    raise StageError("unavailable", f"{name} is {what}" + (f"; {near}" if near.startswith("did you mean") else ""))
-
-
-def load_task(metric: str, file: Path | None) -> Task:
+def load_task(metric: str, file: Path) -> Task:
     """Return the one task that `lm-eval:<name or file>` names. Raises StageError."""
     name, _ = task_of(metric)
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     try:
         with _beside(file):
-            tasks = TaskManager(include_defaults=False).load([str(file or _shipped_file(name))])["tasks"]
-    except StageError:
-        raise
+            tasks = TaskManager(include_defaults=False).load([str(file)])["tasks"]
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {reason(error)}"
         raise StageError("unavailable", f"the task {name} cannot be loaded: {said}") from error
@@ -238,6 +202,7 @@ def score(job: TaskScoreJob, out: Path) -> Result:
     interval. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`, `unavailable`.
     """
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
+    assert job.code_file is not None
     task = load_task(job.metric, job.code_file)
     metric = _metric_of(task, job.metric)
     _narrow(task, wanted["split"])

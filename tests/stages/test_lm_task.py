@@ -17,8 +17,7 @@ from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.search.scores import per_item, summarise
 from autotune.stages.jobs import TaskJob, TaskScoreJob
-from autotune.stages.lm_task import load_task, shipped
-from autotune.tasks import find_task, on_the_hub, read_task
+from autotune.tasks import find_task
 
 HEAD = """\
 task: my_tones
@@ -203,17 +202,3 @@ def test_what_cannot_be_scored_is_told_in_one_line(
     assert says in str(caught.value)
     assert caught.value.status == status
     assert "\n" not in str(caught.value)
-
-
-def test_tasks_that_come_with_the_harness_are_found_by_name() -> None:
-    tasks, groups = shipped()
-    assert len(tasks) > 1000
-    for name in ("hellaswag", "arc_easy", "gsm8k", "piqa", "wikitext"):
-        config = read_task(tasks[name])
-        assert config["task"] == name
-        assert on_the_hub(find_task(f"lm-eval:{name}", Path()))
-    assert "mmlu" in groups
-    with pytest.raises(StageError, match=r"mmlu is a group of tasks of lm-eval; name one of its tasks"):
-        load_task("lm-eval:mmlu", None)
-    with pytest.raises(StageError, match=r"helaswag is no task of lm-eval; did you mean 'hellaswag'\?"):
-        load_task("lm-eval:helaswag", None)
