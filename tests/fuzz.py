@@ -7,6 +7,7 @@ processor time, is a failure. `test_fuzz.py` throws a few thousand; `python test
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import io
@@ -246,7 +247,9 @@ INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-0000
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="autotune-fuzz-", ignore_cleanup_errors=True)
+    scratch = tempfile.TemporaryDirectory(prefix="autotune-fuzz-", ignore_cleanup_errors=True)
+    atexit.register(scratch.cleanup)
+    return scratch
 
 
 @cache

@@ -17,6 +17,7 @@ from pathlib import Path
 from autotune.candidate import Lora, Recipe
 from autotune.errors import Problem, UsageError
 from autotune.metrics import METRICS
+from autotune.paths import exists, is_file
 from autotune.space import LORA, RECIPE
 
 Cell = str | int | float | bool | None
@@ -204,6 +205,8 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
     """
     ours = {column.name: column for column in columns}
     try:
+        if exists(file) and not is_file(file):  # a device, or a pipe, may have no end
+            raise OSError("it is no file")
         content = file.read_bytes()
         text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

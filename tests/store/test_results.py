@@ -377,3 +377,9 @@ def test_what_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
     for file in (tmp_path, tmp_path / "image.csv"):
         with pytest.raises(UsageError, match=r"cannot be read as a results table \(.*\); name a results folder or its"):
             read_table(file, COLUMNS)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of POSIX")
+def test_a_device_without_an_end_is_no_table() -> None:
+    with pytest.raises(UsageError, match="it is no file"):
+        read_table(Path("/dev/zero"), COLUMNS)
