@@ -212,7 +212,7 @@ ANSWER = {"role": "assistant", "content": "{a}"}
         ({"holdout": 0.2, "messages": [ASK | {"content": "{"}, ANSWER]}, "in message 1: '{' at character 1"),
         ({"holdout": 0.2, "messages": [ASK | {"role": "tool"}, ANSWER]}, "'system', 'user' or 'assistant'"),
         ({"holdout": 0.2, "metric": "exactmatch"}, "did you mean 'exact_match'?"),
-        ({"holdout": 0.2, "metric": "module:"}, "known score or module:function"),
+        ({"holdout": 0.2, "metric": "module:"}, "known score, module:function or lm-eval:task"),
         ({"holdout": 0.2, "labels": ["a", "a"]}, "labels must be distinct"),
         ({"holdout": 0.2, "labels": ["a", " "]}, "not blank"),
         ({"holdout": 0.2, "max_items": {"train": 0}}, "greater than or equal to 1"),

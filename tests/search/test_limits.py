@@ -48,7 +48,7 @@ def test_parse(text: str, metric: str, op: str, constant: float, factor: float) 
         ("accuracy == 0.9", "; write <= or >="),
         ("acuracy >= 0.9", "unknown metric 'acuracy' in a limit, got 'acuracy >= 0.9'; did you mean 'accuracy'"),
         ("Accuracy >= 0.9", "did you mean 'accuracy'"),
-        ("zzz >= 0.9", "use one of: accuracy, decode_tps"),
+        ("zzz >= 0.9", "use one of: accuracy, custom, decode_tps"),
         ("0.9 <= accuracy", "must start with its metric"),
         ("accuracy", "must be a metric, <= or >=, and a bound"),
         ("", "must be a metric, <= or >=, and a bound"),

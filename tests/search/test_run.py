@@ -171,6 +171,6 @@ def test_the_data_in_a_few_lines() -> None:
     left = LeftOut(split="train", reason="the same as an item of test", rows=7, examples=examples)
     lines = data_report(DATA.model_copy(update={"left_out": (left,)}))
     assert lines == [
-        "data: 0 train, 0 validation, 0 test; 2 labels",
+        "data: 0 train; 2 labels",
         "data: 7 rows of train left out: the same as an item of test (train.csv:3, train.csv:9, ...)",
     ]

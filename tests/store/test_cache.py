@@ -195,8 +195,8 @@ def other(value: Any, annotation: Any) -> Any:
         return value.model_copy(update={"r": value.r + 1})
     if isinstance(value, Recipe):
         return value.model_copy(update={"precision": "int4"})
-    if isinstance(value, tuple):
-        return (*value, "another")
+    if isinstance(value, tuple) or any("tuple" in str(kind) for kind in kinds):
+        return (*(value or ()), "another")
     if isinstance(value, Path) or Path in kinds:
         return Path("elsewhere")
     if isinstance(value, int | float) or kinds & {int, float}:
@@ -212,7 +212,10 @@ def test_lesson_4_the_key_is_of_everything_that_decides_and_of_no_place(job: Job
         changed = job.model_copy(update={name: other(getattr(job, name), info.annotation)})
         assert (changed.key == job.key) == bool(info.exclude), name
     places = {name for name, info in kind.model_fields.items() if info.exclude}
-    assert all(name.endswith(("_dir", "_file", "_limit_s")) or name == "items" for name in places)
+    assert all(
+        name.endswith(("_dir", "_file", "_limit_s")) or name in ("items", "code_root", "file", "root")
+        for name in places
+    )
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stage)
