@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--prompt-tokens", type=_whole, default=32, metavar="N", help="of one sequence; default: 32")
     bench.add_argument("--new-tokens", type=_whole, default=16, metavar="N", help="of one sequence; default: 16")
     bench.add_argument("--batch", type=_whole, default=1, metavar="N", help="sequences at once; default: 1")
-    bench.add_argument("--processes", type=_whole, default=5, metavar="N", help="fresh processes; default: 5")
+    bench.add_argument("--processes", type=_whole, default=5, metavar="N", help="fresh processes at least; default: 5")
     bench.add_argument("--json", action="store_true", help="print one JSON document")
     bench.set_defaults(function=_bench)
 

@@ -11,10 +11,12 @@ import json
 import multiprocessing
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as TaskTimeout
 from concurrent.futures import wait
 from pathlib import Path
@@ -27,7 +29,8 @@ from autotune.engine.quiet import HostLock
 from autotune.engine.worker import OFFLINE, QUIET, TOO_LARGE, perform, start_warm, to_plain
 from autotune.errors import MachineError, StageError
 from autotune.machine import oom_kills, total_memory_mb
-from autotune.stages.jobs import Job, Result
+from autotune.search.statistics import t_interval
+from autotune.stages.jobs import Job, Result, TimeJob
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals by which somebody ends a process; it is not the candidate's doing."""
@@ -53,6 +56,19 @@ def _died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> 
     if code >= _NT_ERROR:
         return StageError("failed", f"{stage}: the process crashed (status {code:#x})")
     return StageError("lost", f"{stage}: the process ended with exit code {code}")
+
+
+RESOLUTION_MS = 0.1
+"""Milliseconds a token that nobody minds, however small the model."""
+
+
+def narrow(processes: Sequence[Result], precision: float) -> bool:
+    """Whether the mean over processes of the time between tokens is known to a share of `precision`, or well enough."""
+    medians = [statistics.median(process["itl_ms"]) for process in processes]
+    if len(medians) < 2:
+        return False
+    low, high = t_interval(medians)
+    return high - low <= 2 * max(precision * statistics.fmean(medians), RESOLUTION_MS)
 
 
 LEAVE_S = 20
@@ -151,3 +167,20 @@ class LocalEngine:
         if "status" in outcome:
             raise StageError(outcome["status"], outcome["message"])
         return outcome["result"], time.perf_counter() - began
+
+    def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
+        """Time a model in fresh processes, one after another and alone on this host: each is one sample.
+
+        At least `job.processes`, and more until the interval of the time between tokens is narrow enough, or
+        `job.most` have run. Returns what each measured, and the seconds in all. Raises as `run`.
+        """
+        processes: list[Result] = []
+        total = 0.0
+        with self.host.alone():
+            while len(processes) < job.processes or (
+                len(processes) < job.most and not narrow(processes, job.precision)
+            ):
+                result, seconds = self.run_fresh(job, log, timeout)
+                processes.append(result)
+                total += seconds
+        return processes, total

@@ -66,7 +66,8 @@ class Stages:
             self.guard.check()
             try:
                 if isinstance(job, TimeJob):
-                    done = self._time(job, limit)
+                    processes, seconds = self.engine.time(job, self.log(), limit)
+                    done = {"processes": processes}, seconds
                 else:
                     done = self.engine.run(self._resumable(job), out, self.log(), limit)
             finally:
@@ -131,14 +132,3 @@ class Stages:
     def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
         """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
         self.cache.pin(folder, [*jobs, *(self._in_use[key] for key in self._settled)])
-
-    def _time(self, job: TimeJob, timeout: float | None) -> tuple[Result, float]:
-        """Time in fresh processes, one after another: each is one sample."""
-        processes: list[Result] = []
-        total = 0.0
-        with self.engine.host.alone():
-            for _ in range(job.processes):
-                result, seconds = self.engine.run_fresh(job, self.log(), timeout)
-                processes.append(result)
-                total += seconds
-        return {"processes": processes}, total

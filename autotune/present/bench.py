@@ -41,13 +41,12 @@ def bench(
         raise UsageError(problems)
     job = TimeJob(
         graph="", provider=provider, threads=threads, prompt_tokens=prompt_tokens, new_tokens=new_tokens, batch=batch,
-        machine=machine_digest(), processes=processes, model_dir=folder.resolve(),
+        machine=machine_digest(), processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
     )  # fmt: skip
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
         try:
-            with engine.host.alone():
-                samples = [engine.run_fresh(job, log)[0] for _ in range(processes)]
+            samples, _ = engine.time(job, log)
         except StageError as error:
             raise MachineError(f"{error}; the log is {log}") from None
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
@@ -56,7 +55,7 @@ def bench(
         "provider": provider,
         "threads": threads,
         "workload": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch},
-        "processes": processes,
+        "processes": len(samples),
         **{k: v for k, v in rounded(dict(latency_cells(samples, batch))).items() if v is not None},
         "size_mb": round(size, 3),
         "machine": hardware(),

@@ -258,6 +258,11 @@ class TimeJob(Job):
     batch: int = 1
     machine: str
     processes: int = 5
+    """Fresh processes at least."""
+    most: int = 12
+    """And at most."""
+    precision: float = 0.03
+    """Half the width of the interval at which it is narrow enough, as a share."""
     model_dir: Path = where()
 
 

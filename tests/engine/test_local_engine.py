@@ -140,6 +140,29 @@ def test_a_timing_is_several_fresh_processes_and_is_cached(engine: LocalEngine, 
     assert (again.cached, again.result) == (True, stored.result)
 
 
+@pytest.mark.parametrize(
+    ("medians", "runs"),
+    [
+        ([10.0, 10.1, 9.9, 10.0, 10.1], 3),  # narrow at once
+        ([10.0, 12.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0], 9),  # disturbed once: more, as many as may be
+        ([10.0, 10.6, 10.0, 10.3, 10.3, 10.3, 10.3, 10.3, 10.3], 6),  # until it is narrow
+        ([0.1, 0.15, 0.12, 0.1], 3),  # so fast that nobody minds
+    ],
+)
+def test_a_timing_goes_on_until_its_interval_is_narrow(medians: list[float], runs: int, tmp_path: Path) -> None:
+    class Timed(LocalEngine):
+        def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+            taken.append(medians[len(taken)])
+            return {"itl_ms": [taken[-1]] * 3}, 1.0
+
+    taken: list[float] = []
+    job = QuickTimeJob(
+        graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", processes=3, most=9, model_dir=tmp_path
+    )
+    processes, seconds = Timed().time(job, tmp_path / "log")
+    assert (len(processes), seconds) == (runs, float(runs))
+
+
 def test_what_a_stage_writes_is_in_its_folder(engine: LocalEngine, tmp_path: Path) -> None:
     stages = Stages(Cache(tmp_path / "cache"), engine, lambda: tmp_path / "a.log")
     stored = stages(TroubleJob(what="file"))
