@@ -10,7 +10,7 @@ import ctypes
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +50,9 @@ def _array(value: ort.OrtValue) -> NDArray[Any]:
     held = (ctypes.c_uint16 * math.prod(shape)).from_address(value.data_ptr())
     return np.frombuffer(held, dtype=np.uint16).reshape(shape).copy()
 
+
+PASS = 8
+"""Tokens whose work is about what a pass of its own costs, beyond its tokens (float32; less for int4)."""
 
 Tokens = tuple[int, ...]
 """Tokens after a prompt."""
@@ -204,11 +207,14 @@ class OnnxBackend:
 
     def read(self, sequences: list[Tokens], starts: list[int]) -> list[NDArray[np.float32]]:
         """Return each sequence's logits (positions, vocabulary) from position `start` to its end."""
-        ids, lengths = padded(sequences)
-        spans = [range(start, len(tokens)) for start, tokens in zip(starts, sequences, strict=True)]
-        read = np.array([(row, position) for row, span in enumerate(spans) for position in span], dtype=np.int64)
-        logits, _ = self.call(ids, lengths, read, None, keep=False)
-        return np.split(logits, np.cumsum([len(span) for span in spans])[:-1])
+        found: list[NDArray[np.float32]] = []
+        for part in passes([len(tokens) for tokens in sequences]):
+            ids, lengths = padded(sequences[part])
+            spans = [range(start, length) for start, length in zip(starts[part], lengths, strict=True)]
+            read = np.array([(row, position) for row, span in enumerate(spans) for position in span], dtype=np.int64)
+            logits, _ = self.call(ids, lengths, read, None, keep=False)
+            found += np.split(logits, np.cumsum([len(span) for span in spans])[:-1])
+        return found
 
     def branch(self, prompts: list[Tokens]) -> OnnxBranches:
         """Run prompts."""
@@ -228,14 +234,41 @@ def padded(sequences: list[Tokens]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return ids, lengths
 
 
+def passes(lengths: list[int]) -> Iterator[slice]:
+    """Yield neighbours to run in one pass: a new one begins where that is cheaper than padding the shorter ones."""
+    start = 0
+    for at in range(1, len(lengths) + 1):
+        if at == len(lengths) or (at - start) * max(0, lengths[at] - max(lengths[start:at])) > PASS:
+            yield slice(start, at)
+            start = at
+
+
+def joined(parts: tuple[NDArray[Any], ...]) -> NDArray[Any]:
+    """Return caches of several passes as one, padded at their ends."""
+    width = max(part.shape[2] for part in parts)
+    whole = np.zeros((sum(len(part) for part in parts), parts[0].shape[1], width, parts[0].shape[3]), parts[0].dtype)
+    row = 0
+    for part in parts:
+        whole[row : row + len(part), :, : part.shape[2]] = part
+        row += len(part)
+    return whole
+
+
 class OnnxBranches:
     """The prompts' cache, and the keys and values of each further token: one column of the cache."""
 
     def __init__(self, backend: OnnxBackend, prompts: list[Tokens]) -> None:
         self.backend = backend
-        ids, self.lengths = padded(prompts)
-        read = np.stack([np.arange(len(prompts)), self.lengths - 1], axis=1)
-        self.logits, self.cache = backend.call(ids, self.lengths, read, None, keep=True)
+        self.lengths = np.array([len(tokens) for tokens in prompts], dtype=np.int64)
+        logits, caches = [], []
+        for part in passes(self.lengths.tolist()):
+            ids, lengths = padded(prompts[part])
+            read = np.stack([np.arange(len(ids)), lengths - 1], axis=1)
+            found, cache = backend.call(ids, lengths, read, None, keep=True)
+            logits.append(found)
+            caches.append(cache)
+        self.logits = np.concatenate(logits)
+        self.cache = [joined(parts) for parts in zip(*caches, strict=True)]
         self.columns: list[list[NDArray[Any]]] = [[] for _ in self.cache]
         self.column_of: dict[tuple[int, Tokens], int] = {}
 
