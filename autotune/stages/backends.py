@@ -28,9 +28,11 @@ from autotune.stages.jobs import refused
 from autotune.stages.reading import READ, reading_graph
 from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
 
+Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
 """(sequences, positions, vocabulary)"""
-
+PASS = 8
+"""Tokens whose work is about what a pass costs beyond its tokens (float32; less for int4)."""
 
 _BF16 = "tensor(bfloat16)"
 _CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, _BF16: np.uint16,
@@ -49,13 +51,6 @@ def _array(value: ort.OrtValue) -> NDArray[Any]:
     shape = value.shape()
     held = (ctypes.c_uint16 * math.prod(shape)).from_address(value.data_ptr())
     return np.frombuffer(held, dtype=np.uint16).reshape(shape).copy()
-
-
-PASS = 8
-"""Tokens whose work is about what a pass of its own costs, beyond its tokens (float32; less for int4)."""
-
-Tokens = tuple[int, ...]
-"""Tokens after a prompt."""
 
 
 class Branches(Protocol):
