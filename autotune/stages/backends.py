@@ -170,7 +170,8 @@ class OnnxBackend:
         if "attention_mask" in self.inputs:
             feeds["attention_mask"] = (np.arange(past + new) < lengths[:, None]).astype(np.int64)
         if "position_ids" in self.inputs:
-            feeds["position_ids"] = np.tile(np.arange(past, past + new, dtype=np.int64), (rows, 1))
+            starts = np.zeros(rows, dtype=np.int64) if cache is None else lengths - new
+            feeds["position_ids"] = starts[:, None] + np.arange(new)
         for index, name in enumerate(self.pasts):
             feeds[name] = self._empty(name, rows) if cache is None else cache[index]
         values = {name: self._value(name, array) for name, array in feeds.items()}
