@@ -1,6 +1,6 @@
 """Two ways to run a model for scoring, with one face: the built model on its provider, or PyTorch.
 
-Both take batches of sequences of one length, so nothing is ever padded in front of something that is read.
+Nothing is ever padded in front of something that is read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import inspect
 import json
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,11 +25,14 @@ from transformers import DynamicCache
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.stages.jobs import refused
+from autotune.stages.reading import READ, reading_graph
 from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
 
+Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
 """(sequences, positions, vocabulary)"""
-
+PASS = 8
+"""Tokens whose work is about what a pass costs beyond its tokens (float32; less for int4)."""
 
 _BF16 = "tensor(bfloat16)"
 _CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, _BF16: np.uint16,
@@ -49,20 +53,42 @@ def _array(value: ort.OrtValue) -> NDArray[Any]:
     return np.frombuffer(held, dtype=np.uint16).reshape(shape).copy()
 
 
+class Branches(Protocol):
+    """Prompts that were run once, and what may follow them."""
+
+    logits: NDArray[np.float32]
+    """(prompts, vocabulary), after each prompt."""
+
+    def after(self, asked: list[tuple[int, Tokens]]) -> NDArray[np.float32]:
+        """Return logits (asked, vocabulary) after some tokens that follow a prompt, given by its index.
+
+        Every beginning of those tokens was asked for before.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A loaded model. `cache` is what a call returned for the tokens before, or None."""
+
+    ragged: bool
+    """Whether the sequences of one call may be of several lengths."""
 
     def run(
         self, ids: NDArray[np.int64], cache: Any = None, keep: bool = False, last: bool = False
     ) -> tuple[Logits, Any]:
         """Return logits and, if `keep`, the cache behind them.
 
-        Logits are those of every position of `ids` (sequences, positions), or of the last alone.
+        Logits are those of every position of `ids` (sequences, positions), or of the last alone. After a cache,
+        several sequences are given one token at a time.
         """
         ...
 
-    def repeat(self, cache: Any, index: int, times: int) -> Any:
-        """Return the cache of sequence `index` alone, `times` over."""
+    def read(self, sequences: list[Tokens], starts: list[int]) -> list[NDArray[np.float32]]:
+        """Return each sequence's logits (positions, vocabulary) from position `start` to its end."""
+        ...
+
+    def branch(self, prompts: list[Tokens]) -> Branches:
+        """Run prompts."""
         ...
 
     def select(self, cache: Any, indices: list[int]) -> Any:
@@ -92,10 +118,14 @@ class OnnxBackend:
             raise StageError(
                 "unsupported", f"this ONNX Runtime has no {runtime}; install the {PROVIDERS[provider].extra} extra"
             )
+        options = session_options(folder, threads)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        graph, grouped = reading_graph(folder / "model.onnx")
+        # Other providers' kernels have not been tried with several lengths in one call.
+        self.ragged = grouped and provider == "cpu"
+        self.reads = graph is not None
         try:
-            self.session = ort.InferenceSession(
-                str(folder / "model.onnx"), session_options(folder, threads), providers=[runtime]
-            )
+            self.session = ort.InferenceSession(graph or str(folder / "model.onnx"), options, providers=[runtime])
         except Exception as error:
             raise refused(error, f"the build does not load on {provider}") from error
         self.provider = provider
@@ -106,7 +136,7 @@ class OnnxBackend:
         self.head_size = config["model"]["decoder"]["head_size"]
         self.pasts = [n for n in self.inputs if n.startswith("past_key_values.")]
         self.presents = [n.replace("past_key_values.", "present.") for n in self.pasts]
-        others = set(self.inputs) - {"input_ids", "attention_mask", "position_ids", *self.pasts}
+        others = set(self.inputs) - {"input_ids", "attention_mask", "position_ids", READ, *self.pasts}
         if others:
             raise StageError("unsupported", f"cannot score a model with the inputs {', '.join(sorted(others))}")
         strange = {self.inputs[n].type for n in self.pasts} - set(_CACHE_TYPES)
@@ -114,22 +144,34 @@ class OnnxBackend:
             raise StageError(
                 "unsupported", f"cannot score a model whose key-value cache is {', '.join(sorted(strange))}"
             )
-        # A pruned head gives the last position only: for every position's logits they are run one at a time.
-        self.pruned = next(o for o in self.session.get_outputs() if o.name == "logits").shape[1] == 1
 
     def _empty(self, name: str, rows: int) -> NDArray[Any]:
         node = self.inputs[name]
         shape = [rows, node.shape[1], 0, node.shape[3] if isinstance(node.shape[3], int) else self.head_size]
         return np.zeros(shape, dtype=_CACHE_TYPES[node.type])
 
-    def _call(self, ids: NDArray[np.int64], cache: Any, keep: bool) -> tuple[Logits, Any]:
+    def call(
+        self,
+        ids: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        read: NDArray[np.int64],
+        cache: list[NDArray[Any]] | None,
+        keep: bool,
+    ) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
+        """Return logits (reads, vocabulary) at pairs of sequence and position, and the cache if `keep`.
+
+        `lengths`: of each sequence with its cache; what lies behind, in `ids` and in the cache, is padding.
+        """
         rows, new = ids.shape
         past = 0 if cache is None else cache[0].shape[2]
         feeds: dict[str, Any] = {"input_ids": ids}
+        if self.reads:
+            feeds[READ] = read
         if "attention_mask" in self.inputs:
-            feeds["attention_mask"] = np.ones((rows, past + new), dtype=np.int64)
+            feeds["attention_mask"] = (np.arange(past + new) < lengths[:, None]).astype(np.int64)
         if "position_ids" in self.inputs:
-            feeds["position_ids"] = np.tile(np.arange(past, past + new, dtype=np.int64), (rows, 1))
+            starts = np.zeros(rows, dtype=np.int64) if cache is None else lengths - new
+            feeds["position_ids"] = starts[:, None] + np.arange(new)
         for index, name in enumerate(self.pasts):
             feeds[name] = self._empty(name, rows) if cache is None else cache[index]
         values = {name: self._value(name, array) for name, array in feeds.items()}
@@ -138,7 +180,9 @@ class OnnxBackend:
         except Exception as error:
             raise refused(error, f"the build does not run on {self.provider}") from error
         logits, *presents = map(_array, found)
-        return logits.astype(np.float32, copy=False), presents if keep else None
+        if not self.reads:
+            logits = logits[read[:, 0], read[:, 1]]
+        return logits.astype(np.float32, copy=False), presents
 
     def _value(self, name: str, array: NDArray[Any]) -> ort.OrtValue:
         array = np.ascontiguousarray(array)
@@ -151,32 +195,136 @@ class OnnxBackend:
     ) -> tuple[Logits, Any]:
         """Return logits of every position or of the last alone, and the cache if `keep`."""
         rows, new = ids.shape
-        # GroupQueryAttention takes several sequences after a cache only if each is of one token.
-        whole = cache is None or rows == 1 or new == 1
-        if whole and (last or not self.pruned):
-            logits, cache = self._call(ids, cache, keep)
-        elif rows <= new and not self.pruned and not keep:
-            parts = [self._call(ids[row : row + 1], self.select(cache, [row]), False)[0] for row in range(rows)]
-            logits = np.concatenate(parts)
-        else:
-            parts = []
-            for position in range(new):
-                part, cache = self._call(ids[:, position : position + 1], cache, True)
-                parts.append(part)
-            logits = np.concatenate(parts, axis=1)
-        return logits[:, -1:] if last else logits, cache if keep else None
+        past = 0 if cache is None else cache[0].shape[2]
+        positions = [new - 1] if last else range(new)
+        read = np.array([(row, position) for row in range(rows) for position in positions], dtype=np.int64)
+        logits, presents = self.call(ids, np.full(rows, past + new), read, cache, keep)
+        return logits.reshape(rows, len(positions), -1), presents if keep else None
 
-    def repeat(self, cache: Any, index: int, times: int) -> Any:
-        """Return the cache of sequence `index` alone, `times` over."""
-        return [np.repeat(part[index : index + 1], times, axis=0) for part in cache]
+    def read(self, sequences: list[Tokens], starts: list[int]) -> list[NDArray[np.float32]]:
+        """Return each sequence's logits (positions, vocabulary) from position `start` to its end."""
+        found: list[NDArray[np.float32]] = []
+        for part in passes([len(tokens) for tokens in sequences]):
+            ids, lengths = padded(sequences[part])
+            spans = [range(start, length) for start, length in zip(starts[part], lengths, strict=True)]
+            read = np.array([(row, position) for row, span in enumerate(spans) for position in span], dtype=np.int64)
+            logits, _ = self.call(ids, lengths, read, None, keep=False)
+            found += np.split(logits, np.cumsum([len(span) for span in spans])[:-1])
+        return found
+
+    def branch(self, prompts: list[Tokens]) -> OnnxBranches:
+        """Run prompts."""
+        return OnnxBranches(self, prompts)
 
     def select(self, cache: Any, indices: list[int]) -> Any:
         """Return the cache of some sequences."""
         return [part[indices] for part in cache]
 
 
+def padded(sequences: list[Tokens]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return sequences padded at their ends with token 0, which no real position attends to, and their lengths."""
+    lengths = np.array([len(tokens) for tokens in sequences], dtype=np.int64)
+    ids = np.zeros((len(sequences), lengths.max()), dtype=np.int64)
+    for row, tokens in enumerate(sequences):
+        ids[row, : len(tokens)] = tokens
+    return ids, lengths
+
+
+def passes(lengths: list[int]) -> Iterator[slice]:
+    """Yield neighbours to run in one pass: a new one begins where that is cheaper than padding the shorter ones."""
+    start = 0
+    for at in range(1, len(lengths) + 1):
+        if at == len(lengths) or (at - start) * max(0, lengths[at] - max(lengths[start:at])) > PASS:
+            yield slice(start, at)
+            start = at
+
+
+def joined(parts: tuple[NDArray[Any], ...]) -> NDArray[Any]:
+    """Return caches of several passes as one, padded at their ends."""
+    width = max(part.shape[2] for part in parts)
+    whole = np.zeros((sum(len(part) for part in parts), parts[0].shape[1], width, parts[0].shape[3]), parts[0].dtype)
+    row = 0
+    for part in parts:
+        whole[row : row + len(part), :, : part.shape[2]] = part
+        row += len(part)
+    return whole
+
+
+class OnnxBranches:
+    """The prompts' cache, and the keys and values of each further token: one column of the cache."""
+
+    def __init__(self, backend: OnnxBackend, prompts: list[Tokens]) -> None:
+        self.backend = backend
+        self.lengths = np.array([len(tokens) for tokens in prompts], dtype=np.int64)
+        logits, caches = [], []
+        for part in passes(self.lengths.tolist()):
+            ids, lengths = padded(prompts[part])
+            read = np.stack([np.arange(len(ids)), lengths - 1], axis=1)
+            found, cache = backend.call(ids, lengths, read, None, keep=True)
+            logits.append(found)
+            caches.append(cache)
+        self.logits = np.concatenate(logits)
+        self.cache = [joined(parts) for parts in zip(*caches, strict=True)]
+        self.columns: list[list[NDArray[Any]]] = [[] for _ in self.cache]
+        self.column_of: dict[tuple[int, Tokens], int] = {}
+
+    def after(self, asked: list[tuple[int, Tokens]]) -> NDArray[np.float32]:
+        """Return logits (asked, vocabulary) after some tokens that follow a prompt."""
+        if self.backend.ragged:
+            return self._step(asked)
+        return by_depth(asked, self._step)
+
+    def _step(self, asked: list[tuple[int, Tokens]]) -> NDArray[np.float32]:
+        # A single row would take other kernels, whose rounding differs: alone or among others must be the same.
+        rows = [row for row, _ in asked] * (2 if len(asked) == 1 else 1)
+        paths = [path for _, path in asked] * (2 if len(asked) == 1 else 1)
+        depths = np.array([len(path) for path in paths])
+        width = self.cache[0].shape[2] if self.cache else 0
+        past = self._past(rows, paths, width)
+        ids = np.array([path[-1:] for path in paths], dtype=np.int64)
+        lengths = self.lengths[rows] + depths
+        read = np.stack([np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)], axis=1)
+        logits, presents = self.backend.call(ids, lengths, read, past, keep=True)
+        first = len(self.columns[0]) if self.columns else 0
+        self.column_of |= {key: first + k for k, key in enumerate(asked)}
+        for columns, present in zip(self.columns, presents, strict=True):
+            columns.extend(present[np.arange(len(asked)), :, lengths[: len(asked)] - 1])
+        return logits[: len(asked)]
+
+    def _past(self, rows: list[int], paths: list[Tokens], width: int) -> list[NDArray[Any]]:
+        """Return the cache of each prompt with the columns of all but the last token of its path."""
+        into, at, which = [], [], []
+        for k, (row, path) in enumerate(zip(rows, paths, strict=True)):
+            for depth in range(1, len(path)):
+                into.append(k)
+                at.append(self.lengths[row] + depth - 1)
+                which.append(self.column_of[row, path[:depth]])
+        size = max(width, max(at, default=-1) + 1)
+        past = []
+        for part, columns in zip(self.cache, self.columns, strict=True):
+            held = np.zeros((len(rows), part.shape[1], size, part.shape[3]), dtype=part.dtype)
+            held[:, :, :width] = part[rows]
+            if which:
+                held[into, :, at] = np.stack([columns[column] for column in which])
+            past.append(held)
+        return past
+
+
+def by_depth(
+    asked: list[tuple[int, Tokens]], step: Callable[[list[tuple[int, Tokens]]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Return what `step` gives for all that is asked, called with paths of one length at a time."""
+    found: dict[tuple[int, Tokens], NDArray[np.float32]] = {}
+    for depth in sorted({len(path) for _, path in asked}):
+        part = [key for key in asked if len(key[1]) == depth]
+        found |= dict(zip(part, step(part), strict=True))
+    return np.stack([found[key] for key in asked])
+
+
 class TorchBackend:
     """A base model in PyTorch, with an adapter or without."""
+
+    ragged = False
 
     def __init__(self, folder: Path, adapter: Path | None, device: str, threads: int | None) -> None:
         self.device = resolve_device(device)
@@ -201,18 +349,39 @@ class TorchBackend:
         logits = output.logits[:, -1:] if last else output.logits
         return logits.float().cpu().numpy(), output.past_key_values if keep else None
 
-    def repeat(self, cache: DynamicCache, index: int, times: int) -> DynamicCache:
-        """Return the cache of sequence `index` alone, `times` over."""
-        return self._copy(cache, torch.tensor([index] * times, device=self.device))
+    def read(self, sequences: list[Tokens], starts: list[int]) -> list[NDArray[np.float32]]:
+        """Return each sequence's logits (positions, vocabulary) from position `start` to its end."""
+        logits, _ = self.run(np.array(sequences, dtype=np.int64))
+        return [found[start:] for found, start in zip(logits, starts, strict=True)]
+
+    def branch(self, prompts: list[Tokens]) -> TorchBranches:
+        """Run prompts."""
+        return TorchBranches(self, prompts)
 
     def select(self, cache: DynamicCache, indices: list[int]) -> DynamicCache:
         """Return the cache of some sequences."""
-        return self._copy(cache, torch.tensor(indices, device=self.device))
-
-    def _copy(self, cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
+        rows = torch.tensor(indices, device=self.device)
         # Layers are copied as they are, because a sliding window knows more than its keys and values.
         other = copy.copy(cache)
         other.layers = [copy.copy(layer) for layer in cache.layers]
         for layer in other.layers:
             layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
         return other
+
+
+class TorchBranches:
+    """The prompts' cache alone: what follows is run from there each time."""
+
+    def __init__(self, backend: TorchBackend, prompts: list[Tokens]) -> None:
+        self.backend = backend
+        logits, self.cache = backend.run(np.array(prompts, dtype=np.int64), keep=True, last=True)
+        self.logits = logits[:, -1]
+
+    def after(self, asked: list[tuple[int, Tokens]]) -> NDArray[np.float32]:
+        """Return logits (asked, vocabulary) after some tokens that follow a prompt."""
+        return by_depth(asked, self._step)
+
+    def _step(self, asked: list[tuple[int, Tokens]]) -> NDArray[np.float32]:
+        cache = self.backend.select(self.cache, [row for row, _ in asked])
+        logits, _ = self.backend.run(np.array([path for _, path in asked], dtype=np.int64), cache, last=True)
+        return logits[:, -1]

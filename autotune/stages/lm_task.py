@@ -30,7 +30,7 @@ from autotune.errors import StageError, did_you_mean
 from autotune.metrics import task_of
 from autotune.stages.backends import Backend
 from autotune.stages.jobs import Result, TaskJob, TaskScoreJob, reason
-from autotune.stages.score import generate, groups, log_softmax, open_backend
+from autotune.stages.score import generate, groups, log_likelihood, open_backend
 from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer
 from autotune.tasks import data_files, read_task
 
@@ -150,14 +150,15 @@ class _Model(TemplateLM):  # type: ignore[misc]
                 raise StageError("failed", message)
             rows.append(([*context, *continuation][-(self.max_length + 1) :], len(continuation)))
         found = [(0.0, True)] * len(rows)
-        for members in groups([len(ids) for ids, _ in rows], self.batched):
-            ids = np.array([rows[i][0] for i in members], dtype=np.int64)
-            logits, _ = self.backend_.run(ids[:, :-1])
-            for row, index in enumerate(members):
-                tokens = ids[row, len(ids[row]) - rows[index][1] :]
-                likely = log_softmax(logits[row, len(ids[row]) - 1 - len(tokens) :])
-                total = float(likely[np.arange(len(tokens)), tokens].sum())
-                found[index] = (total, bool((likely.argmax(axis=-1) == tokens).all()))
+        backend = self.backend_
+        for members in groups([len(ids) for ids, _ in rows], self.batched, backend.ragged):
+            texts = [tuple(rows[i][0][:-1]) for i in members]
+            read = backend.read(texts, [len(rows[i][0]) - rows[i][1] - 1 for i in members])
+            for logits, index in zip(read, members, strict=True):
+                ids, count = rows[index]
+                tokens = np.array(ids[len(ids) - count :])
+                total = float(log_likelihood(logits, tokens[:, None]).sum())
+                found[index] = (total, bool((logits.argmax(axis=-1) == tokens).all()))
         return found
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:

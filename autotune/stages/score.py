@@ -1,8 +1,7 @@
 """Score a model on items and keep the outcome of every item.
 
-`choice` and `f1` compare the full log-likelihood of every label after the prompt; the prompt is run once and its
-key-value cache shared by the labels. A label whose first tokens are already less likely than another whole label is
-not run to its end: log-probabilities only fall, so it cannot win any more.
+`choice` and `f1` compare the full log-likelihood of the labels after the prompt. The prompt is run once, its key-value
+cache is shared by the labels, and the labels by a tree of their tokens, of which only what could win is run.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ from numpy.typing import NDArray
 
 from autotune.errors import StageError
 from autotune.metrics import LABELLED
-from autotune.stages.backends import Backend, OnnxBackend, TorchBackend
+from autotune.stages.backends import Backend, OnnxBackend, Tokens, TorchBackend
 from autotune.stages.custom import evaluate, load_metric, rouge_l
 from autotune.stages.jobs import Result, ScoreJob
 from autotune.stages.text import Encoded, context_length, encode, end_token, end_tokens, load_tokenizer, read_items
 
 TOKENS = 512
 """Tokens in one forward pass, about: more helps little on a CPU and costs memory for logits."""
-LABELS = 16
-"""Labels that are run together after a prompt."""
 
 
 def sound(logits: NDArray[Any]) -> NDArray[Any]:
@@ -35,23 +32,32 @@ def sound(logits: NDArray[Any]) -> NDArray[Any]:
     return logits
 
 
-def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return log-probabilities along the last axis, in double precision. Raises as `sound`."""
+def log_likelihood(logits: NDArray[np.float32], tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """Return the log-probabilities of each row's tokens: logits (rows, vocabulary), tokens (rows, any number).
+
+    In single precision but for the sum over the vocabulary: right to 1e-6 nats. Raises as `sound`.
+    """
     sound(logits)
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), dtype=np.float64)
+    highest = logits.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(logits - highest).sum(axis=-1, keepdims=True, dtype=np.float64))
+    chosen = np.take_along_axis(logits, tokens, axis=-1).astype(np.float64)
+    return np.asarray(chosen - highest - total, dtype=np.float64)
 
 
-def groups(lengths: list[int], batched: bool) -> Iterator[list[int]]:
-    """Yield indices of items of one length each, at most about TOKENS tokens together; one by one if not `batched`."""
-    by_length: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        by_length.setdefault(length, []).append(index)
-    for length in sorted(by_length):
-        size = max(1, TOKENS // length) if batched else 1
-        members = by_length[length]
-        for at in range(0, len(members), size):
-            yield members[at : at + size]
+def groups(lengths: list[int], batched: bool, ragged: bool = False) -> Iterator[list[int]]:
+    """Yield indices of items, the shortest first, at most about TOKENS tokens together with padding.
+
+    The items of a group are of one length, unless `ragged`. One by one if not `batched`.
+    """
+    members: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        full = (len(members) + 1) * lengths[index] > TOKENS
+        if members and (not batched or full or not (ragged or lengths[index] == lengths[members[0]])):
+            yield members
+            members = []
+        members.append(index)
+    if members:
+        yield members
 
 
 def label_tokens(tokenizer: Any, labels: tuple[str, ...]) -> list[tuple[int, ...]]:
@@ -66,51 +72,74 @@ def label_tokens(tokenizer: Any, labels: tuple[str, ...]) -> list[tuple[int, ...
     return tokens
 
 
+class LabelTree:
+    """The labels' tokens: `tokens` (labels, depth), padded with 0, and which labels begin with some tokens."""
+
+    def __init__(self, labels: list[Tokens]) -> None:
+        self.labels = labels
+        self.lengths = np.array([len(label) for label in labels])
+        self.tokens = np.array([[*label, *[0] * (self.lengths.max() - len(label))] for label in labels])
+        self.under: dict[Tokens, list[int]] = {}
+        for index, label in enumerate(labels):
+            for depth in range(len(label)):
+                self.under.setdefault(label[:depth], []).append(index)
+
+
+class Race:
+    """The search for one prompt's most likely label, best first.
+
+    `scores` are the labels' log-likelihoods as far as they are `known` (tokens): of the others an upper bound, because
+    log-probabilities only fall. No token is run that could be left out.
+    """
+
+    def __init__(self, tree: LabelTree) -> None:
+        self.tree = tree
+        self.scores = np.zeros(len(tree.labels))
+        self.known = np.zeros(len(tree.labels), dtype=np.int64)
+
+    def next(self) -> Tokens | None:
+        """Return the tokens of the likeliest label so far, to ask what follows; None where a whole label has won."""
+        whole = self.known == self.tree.lengths
+        open_ = np.flatnonzero(~whole & (self.scores >= self.scores[whole].max(initial=-np.inf)))
+        if not len(open_):
+            return None
+        best = int(open_[np.argmax(self.scores[open_])])
+        return self.tree.labels[best][: self.known[best]]
+
+    def learn(self, path: Tokens, likely: NDArray[np.float64]) -> None:
+        """Take in the log-probability of every label's token after `path`."""
+        members = self.tree.under[path]
+        self.scores[members] += likely[members]
+        self.known[members] += 1
+
+
 def choose_labels(
-    backend: Backend, items: list[Encoded], labels: list[tuple[int, ...]], batched: bool = True
+    backend: Backend, items: list[Encoded], labels: list[Tokens], batched: bool = True
 ) -> tuple[list[int], list[float]]:
     """Return for each item the index of its most likely label, and its lead over the second (nats).
 
     Where the second was not run to its end, the lead is at least the number given.
     """
     chosen, margins = [0] * len(items), [0.0] * len(items)
-    longest = max(map(len, labels))
-    first = np.array([label[0] for label in labels])
-    for members in groups([len(item.prompt) for item in items], batched):
-        ids = np.array([items[i].prompt for i in members], dtype=np.int64)
-        logits, cache = backend.run(ids, keep=longest > 1, last=True)
-        start = log_softmax(logits[:, -1])[:, first]
-        for row, index in enumerate(members):
-            scores = start[row]
-            if longest > 1:
-                scores = _finish(backend, cache, row, scores, labels, batched)
-            order = np.argsort(-scores, kind="stable")
+    tree = LabelTree(labels)
+    for members in groups([len(item.prompt) for item in items], batched, backend.ragged):
+        branches = backend.branch([items[i].prompt for i in members])
+        races = [Race(tree) for _ in members]
+        asked: list[tuple[int, Tokens]] = [(row, ()) for row in range(len(members))]
+        logits = branches.logits
+        while asked:
+            likely = log_likelihood(logits, tree.tokens[:, [len(path) for _, path in asked]].T)
+            for (row, path), values in zip(asked, likely, strict=True):
+                races[row].learn(path, values)
+            following = [(row, race.next()) for row, race in enumerate(races)]
+            asked = [(row, path) for row, path in following if path is not None]
+            if asked:
+                logits = branches.after(asked)
+        for race, index in zip(races, members, strict=True):
+            order = np.argsort(-race.scores, kind="stable")
             chosen[index] = int(order[0])
-            margins[index] = float(scores[order[0]] - scores[order[1]])
+            margins[index] = float(race.scores[order[0]] - race.scores[order[1]])
     return chosen, margins
-
-
-def _finish(
-    backend: Backend, cache: Any, row: int, bounds: NDArray[np.float64], labels: list[tuple[int, ...]], batched: bool
-) -> NDArray[np.float64]:
-    """Return the log-likelihood of every label that could win; of the others an upper bound below the winner's."""
-    scores = bounds.copy()
-    done = np.array([len(label) == 1 for label in labels])
-    while not done.all():
-        best = scores[done].max() if done.any() else -np.inf
-        open_ = [i for i in np.argsort(-scores, kind="stable") if not done[i] and scores[i] >= best]
-        if not open_:
-            break
-        part = open_[: LABELS if batched else 1]
-        width = max(len(labels[i]) for i in part) - 1
-        ids = np.array([[*labels[i][:-1], *[0] * (width - len(labels[i]) + 1)] for i in part], dtype=np.int64)
-        logits, _ = backend.run(ids, backend.repeat(cache, row, len(part)))
-        likely = log_softmax(logits)
-        for k, i in enumerate(part):
-            rest = labels[i][1:]
-            scores[i] = bounds[i] + sum(likely[k, position, token] for position, token in enumerate(rest))
-            done[i] = True
-    return scores
 
 
 def cut_at(text: str, stops: Collection[str]) -> str:
@@ -167,13 +196,12 @@ def _room(folder: Path, items: list[Encoded], limit: int) -> None:
 def completion_nll(backend: Backend, items: list[Encoded], batched: bool = True) -> list[float]:
     """Return each item's negative log-likelihood of its completion (nats, summed over its tokens)."""
     nll = [0.0] * len(items)
-    for members in groups([len(item.prompt) + len(item.completion) for item in items], batched):
-        ids = np.array([items[i].prompt + items[i].completion for i in members], dtype=np.int64)
-        logits, _ = backend.run(ids[:, :-1])
-        for row, index in enumerate(members):
-            start = len(items[index].prompt)
-            likely = log_softmax(logits[row, start - 1 :])
-            nll[index] = -float(sum(likely[k, token] for k, token in enumerate(items[index].completion)))
+    for members in groups([len(item.prompt) + len(item.completion) for item in items], batched, backend.ragged):
+        texts = [(items[i].prompt + items[i].completion)[:-1] for i in members]
+        found = backend.read(texts, [len(items[i].prompt) - 1 for i in members])
+        for logits, index in zip(found, members, strict=True):
+            tokens = np.array(items[index].completion)[:, None]
+            nll[index] = -float(log_likelihood(logits, tokens).sum())
     return nll
 
 

@@ -1,0 +1,53 @@
+"""The shipped graph with one change, for scoring: the head is given only the positions that are read.
+
+Scoring reads few positions of a prompt, and the head over a vocabulary of 49,152 is a fifth of a small model's work at
+every position. Nothing of what is computed at a position changes. A head that was pruned to the last position reads
+any position this way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+READ = "autotune.read"
+"""The input that says what is read: (reads, 2) pairs of sequence and position."""
+_AFTER_HEAD = {"Cast", "Mul", "Div", "Tanh", "Add"}
+_HEADS = {"MatMul", "MatMulNBits", "Gemm"}
+_PRUNING = {"Gather", "Unsqueeze", "Slice"}
+
+
+def _head(makers: dict[str, NodeProto]) -> NodeProto | None:
+    node = makers.get("logits")
+    while node is not None and node.op_type in _AFTER_HEAD:
+        node = makers.get(node.input[0])
+    return node if node is not None and node.op_type in _HEADS else None
+
+
+def reading_graph(file: Path) -> tuple[bytes | None, bool]:
+    """Return the changed graph, whose logits are (reads, vocabulary), and whether all attention is grouped-query.
+
+    The graph is None where its head is not found. Weights outside the file stay where they are.
+    """
+    model = onnx.load(str(file), load_external_data=False)
+    graph = model.graph
+    attention = {node.op_type for node in graph.node if "Attention" in node.op_type}
+    grouped = attention == {"GroupQueryAttention"}
+    makers = {name: node for node in graph.node for name in node.output}
+    head = _head(makers)
+    if head is None:
+        return None, grouped
+    hidden = head.input[0]
+    while hidden in makers and makers[hidden].op_type in _PRUNING:
+        hidden = makers[hidden].input[0]
+    graph.input.append(helper.make_tensor_value_info(READ, TensorProto.INT64, ["reads", 2]))
+    gather = helper.make_node("GatherND", [hidden, READ], [f"{READ}/hidden"], name=f"{READ}/GatherND")
+    graph.node.insert(list(graph.node).index(head), gather)
+    head.input[0] = gather.output[0]
+    logits = next(output for output in graph.output if output.name == "logits")
+    kind = logits.type.tensor_type.elem_type
+    logits.CopyFrom(helper.make_tensor_value_info("logits", kind, ["reads", "vocabulary"]))
+    del graph.value_info[:]
+    return model.SerializeToString(), grouped
