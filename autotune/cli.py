@@ -8,18 +8,34 @@ import math
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TextIO
+from types import FrameType, TracebackType
+from typing import NoReturn, TextIO
 
 from autotune import __version__
-from autotune.errors import AutotuneError, Exit, Problem, UsageError
+from autotune.errors import AutotuneError, Exit, Problem, UsageError, printable, printable_json, printable_lines
+from autotune.secrets import redact, redacted
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print to stdout, or to `stream`."""
-    print(text, file=stream or sys.stdout, flush=True)
+    """Print lines to stdout, or to `stream`, without secrets; what an input smuggled in for the terminal is shown."""
+    print(printable_lines(redact(text)), file=stream or sys.stdout, flush=True)
+
+
+def _say_json(document: str) -> None:
+    clean = json.dumps(redacted(json.loads(document)), indent=1, ensure_ascii=False)
+    sys.stdout.write(printable_json(clean) + "\n")
+    sys.stdout.flush()
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are one line, whatever the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        message = printable(redact(message))
+        super().error(message if len(message) <= 500 else message[:497] + "...")
 
 
 def _number(text: str) -> float:
@@ -32,14 +48,14 @@ def _number(text: str) -> float:
 def _hours(text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{redact(text)[:80]}'")
     return value
 
 
 def _megabytes(text: str) -> float:
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, got '{redact(text)[:80]}'")
     return value
 
 
@@ -50,12 +66,12 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{redact(text)[:80]}'") from None
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="autotune",
         description="Search LoRA settings and precisions of a small language model for ONNX Runtime.",
         epilog="Exit codes: 0 done; 2 command line, sweep file or data wrong; 3 this machine cannot run it; "
@@ -127,7 +143,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from autotune.present.plan import as_text, make_plan
 
     plan = make_plan(arguments.sweep, arguments.set)
-    _say(json.dumps(plan, indent=1, ensure_ascii=False) if arguments.json else as_text(plan))
+    _say_json(json.dumps(plan, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(plan))
     return Exit.OK
 
 
@@ -135,7 +151,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from autotune.present.status import as_text, read_status
 
     status = read_status(arguments.folder)
-    _say(json.dumps(status, indent=1, ensure_ascii=False) if arguments.json else as_text(status))
+    _say_json(json.dumps(status, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(status))
     return Exit.OK
 
 
@@ -143,7 +159,7 @@ def _select(arguments: argparse.Namespace) -> int:
     from autotune.present.select import as_json, explain, select
 
     selection = select(arguments.place, arguments.limit, arguments.prefer)
-    _say(as_json(selection) if arguments.json else explain(selection))
+    _say_json(as_json(selection)) if arguments.json else _say(explain(selection))
     return selection.exit_code
 
 
@@ -157,7 +173,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         (arguments.prompt_tokens, arguments.new_tokens, arguments.batch),
         arguments.processes,
     )
-    _say(json.dumps(card, indent=1) if arguments.json else as_text(card))
+    _say_json(json.dumps(card, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(card))
     return Exit.OK
 
 
@@ -171,10 +187,10 @@ def _cache(arguments: argparse.Namespace) -> int:
                 Problem("--to, --unused and --dry-run belong to prune", file="command line", remedy=remedy)
             )
         listed = cache.listing()
-        _say(json.dumps(listed, indent=1, ensure_ascii=False) if arguments.json else cache.as_text(listed))
+        _say_json(json.dumps(listed)) if arguments.json else _say(cache.as_text(listed))
         return Exit.OK
     pruned = cache.prune(arguments.to, arguments.unused, arguments.dry_run)
-    _say(json.dumps(pruned, indent=1, ensure_ascii=False) if arguments.json else cache.pruned_as_text(pruned))
+    _say_json(json.dumps(pruned)) if arguments.json else _say(cache.pruned_as_text(pruned))
     return Exit.OK
 
 
@@ -182,7 +198,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from autotune.present.doctor import as_text, examine
 
     found = examine()
-    _say(json.dumps(found, indent=1) if arguments.json else as_text(found))
+    _say_json(json.dumps(found, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(found))
     return Exit.OK if found["ready"] else Exit.MACHINE
 
 
@@ -192,8 +208,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug of ours as Python does, without secrets."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Users see one clear message, never a traceback of ours."""
+    sys.excepthook = _show_bug
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -209,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _say(f"  {problem}", sys.stderr)
         return error.exit_code
     except AutotuneError as error:
-        _say(f"autotune: {error}", sys.stderr)
+        _say(f"autotune: {printable(str(error))}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         _say("autotune: interrupted; run the same command again to go on", sys.stderr)

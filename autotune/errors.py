@@ -11,10 +11,14 @@ Every bad input becomes a `Problem`: file, key, rule, value, remedy. A `UsageErr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from itertools import islice
+
+from autotune.secrets import redact
 
 
 class Exit(IntEnum):
@@ -29,6 +33,60 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+# What moves a terminal's cursor, changes its colours, or turns the direction of its text; and halves of characters.
+_UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_LONGEST = 1000
+"""Characters of one part of a message: an input may be of any length, and a message is one line."""
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that could end a line or command a terminal."""
+    return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` as `printable` does, its lines kept."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(document: str) -> str:
+    """Return a JSON document as `printable` does, and still JSON: what is escaped can only stand in its texts."""
+    return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", document)
+
+
+def _clipped(text: str, most: int) -> str:
+    """Return `text` on one line, in at most that many characters."""
+    text = redact(text)  # before it is cut: half a secret would not be known for one
+    line = printable(text if len(text) <= most else text[: most - 3] + "...")
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def shown(value: object, depth: int = 0) -> str:
+    """Return a value as a message shows it: as `repr` does, but soon done, however long or deep the value is."""
+    if isinstance(value, str):
+        return repr(redact(value)[:100])
+    if isinstance(value, bytes):
+        return repr(value[:100])
+    if isinstance(value, int):
+        try:
+            return repr(value)
+        except ValueError:  # Python refuses to write more than 4,300 digits
+            return f"{value:#x}"
+    if isinstance(value, Mapping | list | tuple):
+        if depth > 5:
+            return "..."
+        if isinstance(value, Mapping):
+            parts = [f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in islice(value.items(), 20)]
+            return "{" + ", ".join(parts) + "}"
+        parts = [shown(part, depth + 1) for part in islice(value, 40)]
+        if isinstance(value, list):
+            return "[" + ", ".join(parts) + "]"
+        return "(" + ", ".join(parts) + (",)" if len(parts) == 1 else ")")
+    return repr(value)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in an input: where it is, which rule it breaks, and what to do."""
@@ -41,13 +99,14 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.file and self.line else self.file
-        head = ": ".join(part for part in (place, self.key) if part)
-        text = f"{head}: {self.rule}" if head else self.rule
+        file = _clipped(self.file, _LONGEST)
+        place = f"{file}:{self.line}" if file and self.line else file
+        head = ": ".join(part for part in (place, _clipped(self.key, 200)) if part)
+        rule = _clipped(self.rule, _LONGEST)
+        text = f"{head}: {rule}" if head else rule
         if self.value is not None:
-            shown = repr(self.value)
-            text += f", got {shown if len(shown) <= 80 else shown[:77] + '...'}"
-        return f"{text}; {self.remedy}" if self.remedy else text
+            text += f", got {_clipped(shown(self.value), 80)}"
+        return f"{text}; {_clipped(self.remedy, _LONGEST)}" if self.remedy else text
 
 
 class AutotuneError(Exception):
@@ -100,10 +159,19 @@ _MEANT = {
 }  # fmt: skip
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like `name`, if one is."""
+    # Comparing takes the product of the lengths: names are short, and what is not is no misspelt name.
+    if len(name) > 100:
+        return None
+    close = get_close_matches(name, [other for other in islice(known, 1000) if len(other) <= 100], n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a remedy for an unknown name: the nearest right one, or all of them."""
     meant = _MEANT.get(name.lower(), "")
-    close = [meant] if meant in known else get_close_matches(name, known, n=1, cutoff=0.6)
+    close = meant if meant in known else nearest(name, known)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{close}'?"
     return "use one of: " + ", ".join(known) if known else "remove it"

@@ -13,17 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import Problem, UsageError, did_you_mean
+from autotune.errors import Problem, UsageError, did_you_mean, shown
+from autotune.paths import exists, is_file, is_folder
 from autotune.space import ModelShape
 
-# The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches.
-ARCHITECTURES = (
-    "ChatGLMModel", "Ernie4_5ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM",
-    "GptOssForCausalLM", "GraniteForCausalLM", "GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM",
-    "InternLM2ForCausalLM", "Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM", "MistralForCausalLM",
-    "NemotronForCausalLM", "OlmoForCausalLM", "PhiForCausalLM", "Phi3ForCausalLM", "Phi3SmallForCausalLM",
-    "PhiMoEForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM",
-)  # fmt: skip
+# The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches, each with
+# the model_type under which transformers has its code.
+ARCHITECTURES = {
+    "Ernie4_5ForCausalLM": "ernie4_5", "GemmaForCausalLM": "gemma", "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3_text", "GptOssForCausalLM": "gpt_oss", "GraniteForCausalLM": "granite",
+    "GraniteMoeHybridForCausalLM": "granitemoehybrid", "HunYuanDenseV1ForCausalLM": "hunyuan_v1_dense",
+    "Lfm2ForCausalLM": "lfm2", "Lfm2MoeForCausalLM": "lfm2_moe", "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral", "NemotronForCausalLM": "nemotron", "OlmoForCausalLM": "olmo",
+    "PhiForCausalLM": "phi", "Phi3ForCausalLM": "phi3", "PhiMoEForCausalLM": "phimoe", "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3", "SmolLM3ForCausalLM": "smollm3",
+}  # fmt: skip
+# The builder exports these as well, but only code from the model's own folder can load them.
+_OWN_CODE = ("ChatGLMModel", "InternLM2ForCausalLM", "Phi3SmallForCausalLM")
 
 
 @dataclass(frozen=True)
@@ -69,25 +75,24 @@ BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
 
 # What of a config.json is counted with here.
 _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
-          "head_dim", "vocab_size")  # fmt: skip
+          "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
+_LARGEST = 2**31 - 1
 
-_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def local_folder(name: str, root: Path) -> Path | None:
     """Return the model folder that `name` means here (relative to the working directory, then to `root`), or None."""
-    try:
+    with contextlib.suppress(RuntimeError, ValueError):  # ~ of nobody
         for folder in (Path(name).expanduser(), root / name):
-            if folder.is_dir():
+            if is_folder(folder):
                 return folder
-    except (OSError, RuntimeError, ValueError):  # too long a name, ~ of nobody, a NUL
-        pass
     return None
 
 
 def is_remote(name: str, root: Path) -> bool:
     """Whether `name` is a name on the hub: owner/name, not built in, and no such folder here."""
-    return name not in BUILT_IN and local_folder(name, root) is None and bool(_HUB_NAME.match(name))
+    return name not in BUILT_IN and local_folder(name, root) is None and bool(_HUB_NAME.fullmatch(name))
 
 
 def config_of(name: str, root: Path) -> dict[str, Any] | None:
@@ -117,20 +122,64 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         remedy = "name the folder of the original model, as save_pretrained wrote it"
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy)) from None
     except (OSError, ValueError, RecursionError) as error:
-        rule = f"config.json cannot be read ({error})"
+        rule = f"config.json cannot be read ({_reason(error)})"
         raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again")) from None
     if not isinstance(config, dict):
         remedy = "fetch or save the model again"
         raise UsageError(Problem("config.json must be a mapping", "model", value=name, remedy=remedy))
-    if not list(folder.glob("*.safetensors")):
-        pickled = sorted(p.name for suffix in ("*.bin", "*.pt", "*.pth") for p in folder.glob(suffix))
-        rule = "weights are read from safetensors only" + (f", and this folder holds {pickled[0]}" if pickled else "")
-        remedy = "convert it with save_pretrained(folder), which writes safetensors"
+    _check_weights(folder, name)
+    # With either, transformers would load other weights than those of the folder.
+    if exists(folder / "adapter_config.json"):
+        rule, remedy = "the folder holds adapter_config.json beside the model", "merge that adapter, or move its files"
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+    if "transformers_weights" in config:
+        rule = "config.json names its weights itself (transformers_weights)"
+        raise UsageError(Problem(rule, "model", value=name, remedy="remove that key: model.safetensors is loaded"))
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
         raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
     return config
+
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+_CONVERT = "convert it with save_pretrained(folder), which writes safetensors"
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    """Raise UsageError where a folder's weights are not whole in safetensors; no file of weights is opened for it.
+
+    Pickled files beside whole safetensors are never read.
+    """
+    if (folder / "model.safetensors").is_file():
+        return
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            named = sorted({str(shard) for shard in shards})
+            whole = bool(named) and all(isinstance(shard, str) for shard in shards)
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            named, whole = [], False
+        if not whole:
+            rule = f"{index.name} names no files of weights"
+            raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
+        for shard in named:
+            if not shard.endswith(".safetensors"):
+                rule = f"weights are read from safetensors only, and {index.name} names {shard}"
+                raise UsageError(Problem(rule, "model", value=name, remedy=_CONVERT))
+            if Path(shard).name != shard or "\\" in shard or not is_file(folder / shard):
+                rule = f"{index.name} names {shard}, which is not in the folder"
+                raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
+        return
+    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (*PICKLED, ".safetensors"))
+    rule = "weights are read from safetensors only" + (f", and this folder holds {others[0]}" if others else "")
+    if others and others[0].endswith(".safetensors"):
+        rule = f"a model folder needs model.safetensors or {index.name}, and this one holds {others[0]}"
+    raise UsageError(Problem(rule, "model", value=name, remedy=_CONVERT))
+
+
+def _reason(error: BaseException) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _folders_beside(name: str, root: Path) -> list[str]:
@@ -146,19 +195,39 @@ def _folders_beside(name: str, root: Path) -> list[str]:
 def check_architecture(config: dict[str, Any], name: str) -> None:
     """Raise UsageError where the model builder cannot export this architecture."""
     named = config.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else "config.json names none"
-    if architecture not in ARCHITECTURES:
-        rule = "the model builder cannot export this architecture"
-        remedy = "it exports " + ", ".join(a.removesuffix("ForCausalLM") for a in ARCHITECTURES)
-        raise UsageError(Problem(f"{rule}: {architecture}", "model", value=name, remedy=remedy))
+    architecture = named[0] if isinstance(named, list) and named else None
+    if architecture is None:
+        rule, remedy = "the model builder cannot export this architecture: config.json names none", _exported()
+        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+    own = config.get("auto_map") and config.get("model_type") not in ARCHITECTURES.values()
+    if isinstance(architecture, str) and (architecture in _OWN_CODE or (architecture in ARCHITECTURES and own)):
+        rule = f"{architecture} needs code from the model's own folder, which is never run"
+        remedy = f"name a model whose architecture is built in: {_exported()}"
+        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        what = architecture if isinstance(architecture, str) else shown(architecture)
+        rule = f"the model builder cannot export this architecture: {what[:100]}"
+        raise UsageError(Problem(rule, "model", value=name, remedy=_exported()))
     for key in _SIZES:
         value = config.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            rule = f"{key} in config.json must be a whole number, and is {value!r}"
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+            rule = f"{key} in config.json must be a whole number, and is {shown(value)[:100]}"
             raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
     if config.get("quantization_config"):
         rule = "the model is already quantised, and an adapter is merged into original weights"
         raise UsageError(Problem(rule, "model", value=name, remedy="name the model in its original precision"))
+
+
+def _exported() -> str:
+    return "it exports " + ", ".join(a.removesuffix("ForCausalLM") for a in ARCHITECTURES)
+
+
+def context_of(config: dict[str, Any]) -> int | None:
+    """Return the most tokens that the model was made for, or None where its config.json does not say."""
+    value = config.get("max_position_embeddings")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def shape_from(config: dict[str, Any]) -> ModelShape:

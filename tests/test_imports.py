@@ -35,7 +35,7 @@ ROOMS = (
     ("space",),
     ("machine",),
     ("usercode",),
-    ("candidate", "metrics", "providers", "errors"),
+    ("candidate", "metrics", "paths", "providers", "errors", "secrets"),
 )
 # Plain words and numbers that live in `search` and import nothing else of it: the sweep file speaks of limits, too.
 WORDS = ("search.limits", "search.statistics")

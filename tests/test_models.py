@@ -17,6 +17,7 @@ from autotune.models import (
     SMOLLM2,
     check_architecture,
     config_of,
+    context_of,
     digest_folder,
     is_remote,
     local_folder,
@@ -115,11 +116,52 @@ def test_any_kind_of_tokenizer_will_do(tokenizer: str, root: Path) -> None:
 
 
 def test_weights_in_several_files_are_taken(root: Path) -> None:
-    (root / "model" / "model.safetensors").rename(root / "model" / "model-00001-of-00002.safetensors")
+    sharded(root / "model", {"a": SHARD})
     assert shape_of("model", root) is not None
 
 
-@pytest.mark.parametrize("file", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
+SHARD = "model-00001-of-00001.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def sharded(folder: Path, weights: Any) -> None:
+    (folder / "model.safetensors").rename(folder / SHARD)
+    (folder / INDEX).write_text(json.dumps({"weight_map": weights}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"a": SHARD, "b": "pytorch_model.bin"}, f"safetensors only, and {INDEX} names pytorch_model.bin"),
+        ({"a": "pytorch_model-00001-of-00002.bin"}, "names pytorch_model-00001-of-00002.bin"),
+        ({"a": "model.ckpt"}, "names model.ckpt"),
+        ({"a": SHARD, "b": "model-2.safetensors"}, f"{INDEX} names model-2.safetensors, which is not in the folder"),
+        ({"a": f"../other/{SHARD}"}, "which is not in the folder"),
+        ({"a": "\0.safetensors"}, "which is not in the folder"),
+        ({"a": 7}, "names no files of weights"),
+        ({}, "names no files of weights"),
+        ([], "names no files of weights"),
+    ],
+)
+def test_an_index_must_name_safetensors_that_are_there(weights: Any, said: str, root: Path) -> None:
+    write_model(root / "other")
+    (root / "other" / "model.safetensors").rename(root / "other" / SHARD)
+    (root / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    sharded(root / "model", weights)
+    assert said in refusal("model", root)
+
+
+def test_safetensors_of_another_name_are_refused(root: Path) -> None:
+    (root / "model" / "model.safetensors").rename(root / "model" / "adapter_model.safetensors")
+    assert "needs model.safetensors" in refusal("model", root)
+
+
+def test_pickled_weights_beside_whole_safetensors_do_not_matter(root: Path) -> None:
+    (root / "model" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert shape_of("model", root) is not None
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "consolidated.00.pth", "model.pt", "model.ckpt", "model.pkl"])
 def test_pickled_weights_are_refused(file: str, root: Path) -> None:
     (root / "model" / "model.safetensors").rename(root / "model" / file)
     said = refusal("model", root)
@@ -181,6 +223,40 @@ def test_another_architecture_is_refused_by_name(named: Any, said: str, root: Pa
     assert "the model builder cannot export this architecture" in told
     assert said in told
     assert "it exports" in told
+
+
+@pytest.mark.parametrize("architecture", ["ChatGLMModel", "InternLM2ForCausalLM", "Phi3SmallForCausalLM"])
+def test_a_model_that_needs_its_own_code_is_refused_by_name(architecture: str, root: Path) -> None:
+    write_model(root / "model", architectures=[architecture], auto_map={"AutoModel": "modeling_own.Model"})
+    assert f"{architecture} needs code from the model's own folder, which is never run" in refusal("model", root)
+
+
+def test_a_models_own_code_beside_a_built_in_architecture_does_not_matter(root: Path) -> None:
+    write_model(root / "model", model_type="llama", auto_map={"AutoModelForCausalLM": "modeling_own.Model"})
+    assert shape_of("model", root) is not None
+    write_model(root / "model", model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Model"})
+    assert "LlamaForCausalLM needs code from the model's own folder" in refusal("model", root)
+
+
+def test_a_name_with_a_line_end_is_not_on_the_hub(root: Path) -> None:
+    assert not is_remote("owner/name\n", root)
+
+
+def test_a_config_as_deep_as_it_is_wrong_is_refused_in_one_line(root: Path) -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    for changes in ({"architectures": deep}, {"hidden_size": deep}, {"head_dim": 10**400}, {"vocab_size": 2**31}):
+        write_model(root / "model", **changes)
+        said = refusal("model", root)
+        assert len(said) < 1000
+        assert "\n" not in said
+
+
+def test_the_context_of_a_model() -> None:
+    assert context_of(SMOLLM2.config) == 8192
+    for value in (None, 0, True, "8", 1.5):
+        assert context_of({"max_position_embeddings": value}) is None
 
 
 def test_a_quantised_checkpoint_is_refused(root: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import psutil
 
-from autotune.errors import Problem, UsageError
+from autotune.errors import Problem, UsageError, printable
+from autotune.paths import is_folder
 from autotune.present.progress import duration
 from autotune.present.select import select
 from autotune.present.tables import candidates, settings
@@ -19,10 +20,11 @@ from autotune.store.results import COLUMNS, read_table
 
 def read_status(folder: Path) -> dict[str, Any]:
     """Return state, counts, the best so far and what is being done, as plain data. Raises UsageError."""
-    sweep = read_sweep(folder) if folder.is_dir() else None
+    sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
         rule = "no results of a sweep here"
         raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
+    selection = select(folder)
     every = read_table(folder / "results.csv", COLUMNS)
     rows = read_results(folder)
     running = read_running(folder)
@@ -43,7 +45,6 @@ def read_status(folder: Path) -> dict[str, Any]:
     }
     if alive and running is not None:
         status["running"] = running
-    selection = select(folder)
     if selection.choice.winner is not None:
         row = selection.row(selection.choice.winner.id)
         status["best"] = {name: value for name, value in row.items() if value is not None}
@@ -73,7 +74,8 @@ def as_text(status: dict[str, Any]) -> str:
         since = running.get("since")
         spent = f" for {duration(time.time() - since)}" if since else ""
         trial = f"trial {running['trial']}, " if running.get("trial") else ""
-        lines.append(f"process {running['pid']} on {running['host']}: {trial}{running['stage']}{spent}")
+        lines.append(f"process {running['pid']} on {running['host']}: {trial}{running.get('stage', 'at work')}{spent}")
+    lines = [printable(line) for line in lines]
     if status["best"]:
         lines.append(f"best so far: {settings(status['best'])}")
         lines.append(candidates([status["best"]], status["objectives"]))

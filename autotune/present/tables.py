@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune.errors import printable
+
 _UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first", "peak_memory_mb": "MB memory"}
 
 
@@ -14,7 +16,7 @@ def number(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return printable(str(value))
     if isinstance(value, int) or value == int(value):
         return str(int(value))
     size = abs(value)
@@ -29,16 +31,15 @@ def settings(row: Mapping[str, Any]) -> str:
     """Return a candidate's settings in a few words: the adapter's that people search most, and the recipe."""
     parts = []
     if row.get("lora_r") is not None:
-        parts.append(
-            f"r{row['lora_r']} a{number(row['lora_alpha'])} lr {number(row['lora_learning_rate'])} {row['lora_target_modules']}"
-        )
+        alpha, rate, modules = (row.get(f"lora_{name}") for name in ("alpha", "learning_rate", "target_modules"))
+        parts.append(f"r{row['lora_r']} a{number(alpha)} lr {number(rate)} {modules}")
         if row.get("lora_quantized_base") not in (None, "none"):
             parts.append(str(row["lora_quantized_base"]))
         parts += [name for name in ("dora", "rslora") if row.get(f"lora_{name}")]
     recipe = recipe_name(row)
     if recipe:
         parts.append(("| " if parts else "") + recipe)
-    return " ".join(parts)
+    return printable(" ".join(parts))
 
 
 def recipe_name(row: Mapping[str, Any]) -> str:
