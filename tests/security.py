@@ -401,6 +401,7 @@ def secrets_and_hostile_messages(place: Place) -> list[Tried]:
     terminal = b""
     while chunk := _read(here):
         terminal += chunk
+    os.close(here)
     out, _ = process.communicate()
     assert process.returncode == Exit.OK, terminal.decode()
     rows = place.rows()
