@@ -8,22 +8,25 @@ import math
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
 from autotune import __version__
 from autotune.errors import AutotuneError, Exit, Problem, UsageError, printable, printable_json, printable_lines
+from autotune.secrets import redact, redacted
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print lines to stdout, or to `stream`; what an input smuggled in for the terminal is shown, not sent."""
-    print(printable_lines(text), file=stream or sys.stdout, flush=True)
+    """Print lines to stdout, or to `stream`, without secrets; what an input smuggled in for the terminal is shown."""
+    print(printable_lines(redact(text)), file=stream or sys.stdout, flush=True)
 
 
 def _say_json(document: str) -> None:
-    sys.stdout.write(printable_json(document) + "\n")
+    clean = json.dumps(redacted(json.loads(document)), indent=1, ensure_ascii=False)
+    sys.stdout.write(printable_json(clean) + "\n")
     sys.stdout.flush()
 
 
@@ -31,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
     """One whose errors are one line, whatever the arguments hold."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message if len(message) <= 500 else message[:497] + "..."))
+        message = printable(redact(message))
+        super().error(message if len(message) <= 500 else message[:497] + "...")
 
 
 def _number(text: str) -> float:
@@ -44,14 +48,14 @@ def _number(text: str) -> float:
 def _hours(text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text[:80]}'")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{redact(text)[:80]}'")
     return value
 
 
 def _megabytes(text: str) -> float:
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, got '{redact(text)[:80]}'")
     return value
 
 
@@ -62,7 +66,7 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text[:80]}'") from None
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{redact(text)[:80]}'") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -183,10 +187,10 @@ def _cache(arguments: argparse.Namespace) -> int:
                 Problem("--to, --unused and --dry-run belong to prune", file="command line", remedy=remedy)
             )
         listed = cache.listing()
-        _say(json.dumps(listed, indent=1, ensure_ascii=False) if arguments.json else cache.as_text(listed))
+        _say_json(json.dumps(listed)) if arguments.json else _say(cache.as_text(listed))
         return Exit.OK
     pruned = cache.prune(arguments.to, arguments.unused, arguments.dry_run)
-    _say(json.dumps(pruned, indent=1, ensure_ascii=False) if arguments.json else cache.pruned_as_text(pruned))
+    _say_json(json.dumps(pruned)) if arguments.json else _say(cache.pruned_as_text(pruned))
     return Exit.OK
 
 
@@ -204,8 +208,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug of ours as Python does, without secrets."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Users see one clear message, never a traceback of ours."""
+    sys.excepthook = _show_bug
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")

@@ -18,6 +18,8 @@ from difflib import get_close_matches
 from enum import IntEnum
 from itertools import islice
 
+from autotune.secrets import redact
+
 
 class Exit(IntEnum):
     """Exit codes of the command line (a contract with scripts)."""
@@ -56,13 +58,16 @@ def printable_json(document: str) -> str:
 
 def _clipped(text: str, most: int) -> str:
     """Return `text` on one line, in at most that many characters."""
+    text = redact(text)  # before it is cut: half a secret would not be known for one
     line = printable(text if len(text) <= most else text[: most - 3] + "...")
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def shown(value: object, depth: int = 0) -> str:
     """Return a value as a message shows it: as `repr` does, but soon done, however long or deep the value is."""
-    if isinstance(value, str | bytes):
+    if isinstance(value, str):
+        return repr(redact(value)[:100])
+    if isinstance(value, bytes):
         return repr(value[:100])
     if isinstance(value, int):
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import Problem, UsageError, did_you_mean, shown
-from autotune.paths import is_file, is_folder
+from autotune.paths import exists, is_file, is_folder
 from autotune.space import ModelShape
 
 # The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches, each with
@@ -128,13 +128,20 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         remedy = "fetch or save the model again"
         raise UsageError(Problem("config.json must be a mapping", "model", value=name, remedy=remedy))
     _check_weights(folder, name)
+    # With either, transformers would load other weights than those of the folder.
+    if exists(folder / "adapter_config.json"):
+        rule, remedy = "the folder holds adapter_config.json beside the model", "merge that adapter, or move its files"
+        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+    if "transformers_weights" in config:
+        rule = "config.json names its weights itself (transformers_weights)"
+        raise UsageError(Problem(rule, "model", value=name, remedy="remove that key: model.safetensors is loaded"))
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
         raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
     return config
 
 
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _CONVERT = "convert it with save_pretrained(folder), which writes safetensors"
 
 
@@ -164,7 +171,7 @@ def _check_weights(folder: Path, name: str) -> None:
                 rule = f"{index.name} names {shard}, which is not in the folder"
                 raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
         return
-    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (*_PICKLED, ".safetensors"))
+    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (*PICKLED, ".safetensors"))
     rule = "weights are read from safetensors only" + (f", and this folder holds {others[0]}" if others else "")
     if others and others[0].endswith(".safetensors"):
         rule = f"a model folder needs model.safetensors or {index.name}, and this one holds {others[0]}"

@@ -13,7 +13,7 @@ from autotune.engine.local import LocalEngine
 from autotune.engine.stages import Stages
 from autotune.engine.stop import Stop, stop_on_signals
 from autotune.engine.timeouts import Timeouts
-from autotune.errors import Exit, MachineError
+from autotune.errors import Exit, MachineError, printable_lines
 from autotune.machine import describe
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
@@ -22,6 +22,7 @@ from autotune.search.loop import Loop, Summary
 from autotune.search.pipeline import Pipeline
 from autotune.search.prepare import needs_network, prepare
 from autotune.search.strategy import make_strategy
+from autotune.secrets import redact, redacted
 from autotune.store.cache import Cache, default_root
 from autotune.store.record import Record, write_aside
 from autotune.store.room import Room, budget_mb
@@ -78,7 +79,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             stages.settle(inputs.files, inputs.model_mb)
             for line in data_report(dataset):
                 progress.note(line)
-            write_aside(folder / "machine.json", json.dumps(describe(), indent=1))
+            write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             strategy = make_strategy(sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
             loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, progress)
             stages.log = lambda: record.log(loop.current)
@@ -104,11 +105,13 @@ def data_report(dataset: Dataset) -> list[str]:
 
 def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
     """Print the choice and the finalists to stdout, and what the run cost to stderr."""
-    print(explain(select(folder)))  # noqa: T201
+    lines = [explain(select(folder))]
     for row in summary.finalists:
-        print(f"{row['role']} on {row['split']}: {score_text(row, sweep.score)} of {row.get(sweep.score + '_n')} items")  # noqa: T201
+        n = row.get(sweep.score + "_n")
+        lines.append(f"{row['role']} on {row['split']}: {score_text(row, sweep.score)} of {n} items")
     if summary.kept:
-        print(f"The winner is in {folder / 'best'}")  # noqa: T201
+        lines.append(f"The winner is in {folder / 'best'}")
+    print(printable_lines(redact("\n".join(lines))))  # noqa: T201
     own = summary.wall_s - summary.stages_s
     share = own / summary.wall_s if summary.wall_s else 0.0
     reason = {

@@ -29,6 +29,7 @@ from autotune.models import config_of, context_of, shape_of
 from autotune.paths import is_folder
 from autotune.providers import PROVIDERS, Provider
 from autotune.search.limits import Limit, parse_limit
+from autotune.secrets import HIDDEN
 from autotune.space import (
     LORA,
     PRESETS,
@@ -595,7 +596,7 @@ def parse_sweep(
     hours: float | None = None,
 ) -> Sweep:
     """Check a sweep given as plain data; `lines` and `shown` say where each key was read. Raises UsageError."""
-    problems: list[Problem] = []
+    problems: list[Problem] = _left_out(data)
     document: _Document | None = None
     try:
         document = _Document.model_validate(dict(data))
@@ -663,6 +664,18 @@ def parse_sweep(
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
         lines=lines or {},
     )  # fmt: skip
+
+
+def _left_out(value: Any, key: str = "") -> list[Problem]:
+    """Return the texts from which a secret was taken when the sweep was recorded: run so, it would be another sweep."""
+    if isinstance(value, Mapping):
+        return [p for name, part in value.items() for p in _left_out(part, f"{key}.{name}" if key else str(name))]
+    if isinstance(value, list):
+        return [p for index, part in enumerate(value) for p in _left_out(part, f"{key}[{index}]")]
+    if not isinstance(value, str) or HIDDEN not in value:
+        return []
+    rule = f"a secret stood where it says {HIDDEN}, and was left out of the record"
+    return [Problem(rule, key, remedy="write it again, or run the sweep file that the record was made from")]
 
 
 def _given(data: Any, key: str, kind: type[T], otherwise: T) -> T:

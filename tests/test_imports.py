@@ -36,7 +36,7 @@ ROOMS = (
     ("machine",),
     ("tasks",),
     ("usercode",),
-    ("candidate", "metrics", "paths", "providers", "errors"),
+    ("candidate", "metrics", "paths", "providers", "errors", "secrets"),
 )
 # Plain words and numbers that live in `search` and import nothing else of it: the sweep file speaks of limits, too.
 WORDS = ("search.limits", "search.statistics")

@@ -30,6 +30,7 @@ from autotune.engine.worker import OFFLINE, QUIET, TOO_LARGE, perform, start_war
 from autotune.errors import MachineError, StageError
 from autotune.machine import oom_kills, total_memory_mb
 from autotune.search.statistics import t_interval
+from autotune.secrets import redact_file
 from autotune.stages.jobs import Job, Result, TimeJob
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
@@ -71,6 +72,8 @@ def narrow(processes: Sequence[Result], precision: float) -> bool:
     return high - low <= 2 * max(precision * statistics.fmean(medians), RESOLUTION_MS)
 
 
+_FRESH = "import sys; sys.path[:] = {path!r}; from autotune.engine.worker import main; sys.exit(main(sys.argv[1:]))"
+"""A fresh process finds modules where the tuner does, and not (as `python -m` would) in the folder where it was started."""
 LEAVE_S = 20
 """Seconds that a worker has to end by itself."""
 _POLL_S = 0.5
@@ -88,6 +91,8 @@ class LocalEngine:
         self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
         self.host = HostLock()
         self._pool: ProcessPool | None = None
+        self._log, self._clean = Path(), 0
+        """The log that was written last, and how many bytes of it hold no secrets."""
 
     def __enter__(self) -> Self:
         return self
@@ -102,13 +107,25 @@ class LocalEngine:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        if gently and pool.active:
-            pool.close()
-            with contextlib.suppress(TimeoutError):
-                pool.join(timeout=LEAVE_S)
-                return
-        pool.stop()
-        pool.join()
+        try:
+            if gently and pool.active:
+                pool.close()
+                with contextlib.suppress(TimeoutError):
+                    pool.join(timeout=LEAVE_S)
+                    return
+            pool.stop()
+            pool.join()
+        finally:
+            self._cleaned(self._log)
+
+    def _cleaned(self, log: Path) -> None:
+        """Take secrets out of what was written to a log: libraries write there by themselves.
+
+        A log is read from its beginning at first, because a run of the command that was killed may have left some.
+        """
+        if log != self._log:
+            self._log, self._clean = log, 0
+        self._clean = redact_file(log, self._clean)
 
     def _warm(self) -> ProcessPool:
         # A worker that dies between two tasks (a system short of memory takes the largest) breaks pebble's pool.
@@ -137,6 +154,8 @@ class LocalEngine:
         except RuntimeError as error:  # pebble's pool is broken
             self._end()
             raise StageError("lost", f"{job.stage}: the worker process was lost ({error})") from None
+        finally:
+            self._cleaned(log)
         return result
 
     def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
@@ -144,7 +163,7 @@ class LocalEngine:
         with tempfile.TemporaryDirectory(prefix="autotune-") as scratch:
             file = Path(scratch) / "job.json"
             file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
-            arguments = [sys.executable, "-m", "autotune.engine.worker", str(file), scratch, str(log)]
+            arguments = [sys.executable, "-P", "-c", _FRESH.format(path=sys.path), str(file), scratch, str(log)]
             arguments += [str(os.getpid()), str(self.memory_mb)]
             kills = oom_kills()
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +177,7 @@ class LocalEngine:
                 finally:
                     process.kill()
                     process.wait()
+                    self._cleaned(log)
             answer = Path(scratch) / "result.json"
             if code != 0 or not answer.exists():
                 raise _died(code, job.stage, oom_kills() - kills, self.memory_mb)

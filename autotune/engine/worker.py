@@ -1,7 +1,7 @@
 """Inside a worker process: do one stage, with everything that it prints going to a log file.
 
-Run as `python -m autotune.engine.worker JOB OUT LOG PARENT MEMORY_MB` it is a fresh process for one stage (a timing); called by the
-warm worker's pool it is one task among many.
+Called as `main([JOB, OUT, LOG, PARENT, MEMORY_MB])` this is a fresh process for one stage (a timing); called by the warm
+worker's pool it is one task among many.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from autotune.errors import Interrupted, MachineError, StageError
+from autotune.secrets import redact
 from autotune.stages.jobs import Job, Result, function_of, reason, short_of_memory
 
 QUIET = {
@@ -100,14 +101,14 @@ _NO_SPACE = ("no space left on device", "not enough space on the disk", "disk qu
 
 
 def _understood(stage: str, error: BaseException) -> StageError | MachineError:
-    """Return in one line what an unforeseen exception means."""
+    """Return in one line, without secrets, what an unforeseen exception means."""
+    said, kind = redact(reason(error)), type(error).__name__
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(words in str(error).lower() for words in _NO_SPACE):
         remedy = "free some space, then run the same command again"
-        return MachineError(f"{stage}: the disk is full ({reason(error)}); {remedy}")
+        return MachineError(f"{stage}: the disk is full ({said}); {remedy}")
     if short_of_memory(error):
-        return StageError("out_of_memory", f"{stage} ran out of memory: {reason(error)}"[:500])
-    kind, said = type(error).__name__, reason(error)
+        return StageError("out_of_memory", f"{stage} ran out of memory: {said}"[:500])
     return StageError("failed", f"{stage}: {kind}: {said}"[:500] if said != kind else f"{stage}: {kind}")
 
 
@@ -121,9 +122,9 @@ def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
         print(f"--- {job.stage} {json.dumps(job.described(), ensure_ascii=False)}", flush=True)  # noqa: T201
         try:
             result = function_of(job)(job, Path(out))
-        except StageError:
+        except StageError as error:
             traceback.print_exc()
-            raise
+            raise StageError(error.status, redact(str(error))) from None
         except Interrupted:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a library raises costs one candidate
@@ -175,7 +176,3 @@ def main(arguments: list[str]) -> int:
         outcome = {"machine": str(error)}
     (Path(out) / "result.json").write_text(json.dumps(outcome), encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from autotune.candidate import Candidate
+from autotune.errors import printable
 from autotune.present.tables import score_text, settings
+from autotune.secrets import redact
 from autotune.store.results import Row
 from autotune.sweep import Sweep
 
@@ -67,13 +69,13 @@ class Progress:
         self.done += trial > 0
         numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
         what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
-        self.console.print(Text(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}"))
+        self.note(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}")
         if best is not None:
             self.best = f"{str(best['candidate'])[:8]} ({score_text(best, next(iter(self.sweep.objectives)))})"
 
     def note(self, text: str) -> None:
-        """Print a line."""
-        self.console.print(Text(text))
+        """Print a line, without secrets and without what would command a terminal."""
+        self.console.print(Text(printable(redact(text))))
 
     def _number(self, trial: int) -> str:
         total = self.sweep.budget.trials
@@ -96,7 +98,7 @@ class Progress:
             f"{self.doing} ({duration(now - self.stage_began)}) | best {self.best} | {duration(now - self.began)} gone"
         )
         return Text(
-            text + (f", about {duration(left)} left" if left is not None else ""),
+            printable(redact(text)) + (f", about {duration(left)} left" if left is not None else ""),
             style="dim",
             overflow="ellipsis",
             no_wrap=True,

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autotune.candidate import Candidate, Recipe
-from autotune.errors import StageError
+from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import latency_cells
 from autotune.search.limits import Limit
 from autotune.search.scores import summarise
+from autotune.secrets import redact
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskScoreJob, TimeJob, installed
 from autotune.store.cache import Stored
 from autotune.store.results import Row
@@ -170,7 +171,7 @@ class Pipeline:
                     return done
             self._score(candidate, split, done)
         except StageError as error:
-            done.status, done.error = error.status, str(error)
+            done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done
 
     def _run(

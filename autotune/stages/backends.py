@@ -19,14 +19,13 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
-from peft import PeftModel
 from transformers import DynamicCache
 
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.stages.jobs import refused
 from autotune.stages.reading import READ, reading_graph
-from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
+from autotune.stages.torch_model import load_adapter, load_model, resolve_device, resolve_dtype
 
 Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
@@ -331,7 +330,7 @@ class TorchBackend:
         model = load_model(folder, self.device, resolve_dtype("auto", self.device), threads=threads)
         self.sliced = "logits_to_keep" in inspect.signature(model.forward).parameters
         if adapter is not None:
-            model = PeftModel.from_pretrained(model, str(adapter))
+            model = load_adapter(model, adapter)
         self.model = model.eval()
 
     @torch.inference_mode()

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft import PeftModel
-
 from autotune.errors import StageError
 from autotune.stages.jobs import MergeJob, Result, reason
 from autotune.stages.text import load_tokenizer
-from autotune.stages.torch_model import load_model
+from autotune.stages.torch_model import load_adapter, load_model
 
 
 def merge(job: MergeJob, out: Path) -> Result:
     """Write the merged model and its tokenizer into `out`. Raises StageError (`diverged`) where weights are not finite."""
-    model = PeftModel.from_pretrained(load_model(job.base_dir, "cpu"), str(job.adapter_dir))
+    model = load_adapter(load_model(job.base_dir, "cpu"), job.adapter_dir)
     try:
         merged = model.merge_and_unload(safe_merge=True)
     except ValueError as error:

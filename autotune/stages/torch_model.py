@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from autotune.errors import StageError
@@ -58,3 +59,13 @@ def load_model(
         model.to(device)
     model.config.use_cache = False
     return model.eval()
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """Return the model with an adapter on it. Raises StageError (`failed`) where its weights are not in safetensors.
+
+    PEFT would take a pickled file, or ask the hub.
+    """
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise StageError("failed", f"{folder} holds no adapter_model.safetensors, and no other weights are loaded")
+    return PeftModel.from_pretrained(model, str(folder))

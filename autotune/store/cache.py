@@ -24,6 +24,7 @@ import platformdirs
 import psutil
 from filelock import FileLock, Timeout
 
+from autotune.models import PICKLED
 from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
@@ -227,6 +228,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """Return a result's manifest. Raises OSError, ValueError, KeyError, TypeError where the result is not whole."""
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, file in manifest["files"].items():
+        if name.endswith(PICKLED):  # no stage of ours writes such a file
+            raise ValueError(name)
         if (folder / name).stat().st_size != file["size"]:
             raise ValueError(name)
     return manifest

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.paths import exists, is_folder
+from autotune.secrets import redacted
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
 from autotune.sweep import SYNTAX_ERRORS, Sweep, read_resolved, to_yaml
 
@@ -62,8 +63,9 @@ class Record:
             self._lock.acquire(timeout=0)
             self._check_same(sweep)
             killed = read_running(folder)
-            write_aside(folder / "sweep.yaml", to_yaml(sweep.resolved()))
+            write_aside(folder / "sweep.yaml", to_yaml(redacted(sweep.resolved())))
             self.results = Table(folder / "results.csv", COLUMNS)
+            check_names(self.results.rows, self.results.file)
             self.curves = Table(folder / "curves.csv", CURVES)
             self.runs = Table(folder / "runs.csv", RUNS)
             self._count(killed)
@@ -126,7 +128,7 @@ class Record:
         if before is None or not _has_rows(self.folder / "results.csv"):
             return
         fixed = ("model", "data", "target", "objectives", "seed")
-        then, now_ = (_flat({key: whole.get(key) for key in fixed}) for whole in (before, sweep.resolved()))
+        then, now_ = (_flat({key: whole.get(key) for key in fixed}) for whole in (before, redacted(sweep.resolved())))
         problems = []
         for key in dict.fromkeys([*then, *now_]):
             if then.get(key) != now_.get(key):
@@ -156,7 +158,7 @@ class Record:
         """Note what is being done, for `status`."""
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started}
         running = {**who, "spent_s": self._clock() - self._began, **what}
-        write_aside(self.folder / "running.json", json.dumps(running))
+        write_aside(self.folder / "running.json", json.dumps(redacted(running)))
 
     def log(self, name: str) -> Path:
         """Return a candidate's log file."""
@@ -195,7 +197,9 @@ class Record:
         for name, source in parts.items():
             hidden = ("manifest.json", "optimizer.safetensors", "state.json")
             shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
-        (aside / "candidate.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        (aside / "candidate.json").write_text(
+            json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         shutil.rmtree(old, ignore_errors=True)
         if best.exists():
             best.rename(old)
@@ -273,7 +277,10 @@ def read_running(folder: Path) -> dict[str, Any] | None:
     return sound if {"pid", "host", "started"} <= set(sound) else None
 
 
-_RUNNING = {"pid": int, "host": str, "started": float, "stage": str, "since": float, "trial": int, "candidate": str}
+_RUNNING = {
+    "pid": int, "host": str, "started": float, "spent_s": float, "stage": str, "since": float, "trial": int,
+    "candidate": str,
+}  # fmt: skip
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -286,6 +293,14 @@ def _is(value: Any, kind: type) -> bool:
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
+def check_names(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Raise UsageError where a row's candidate has no name of ours: it names files, and is shown."""
+    for row in rows:
+        if not _NAME.fullmatch(str(row["candidate"] or "")):
+            rule = "must be the name of a candidate: letters, digits, '.', '-' and '_', 64 at most"
+            raise UsageError(Problem(rule, "candidate", str(file), value=row["candidate"], remedy="restore the file"))
+
+
 def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
     """Return the rows that count: of each candidate the last attempt. Raises UsageError.
 
@@ -296,9 +311,8 @@ def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
         rule = "no results here" if is_folder(folder_or_csv) else "no such file"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
     last: dict[Any, dict[str, Any]] = {}
-    for row in read_table(file, COLUMNS):
-        if not _NAME.fullmatch(str(row["candidate"] or "")):  # it names files, and is shown
-            rule = "must be the name of a candidate: letters, digits, '.', '-' and '_', 64 at most"
-            raise UsageError(Problem(rule, "candidate", str(file), value=row["candidate"], remedy="restore the file"))
+    rows = read_table(file, COLUMNS)
+    check_names(rows, file)
+    for row in rows:
         last[row["candidate"], row.get("trial") == 0] = row
     return list(last.values())

@@ -157,7 +157,13 @@ def _six_digits(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@")
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width
+_PASSED_OVER = "'" + "".join(map(chr, range(32))) + "\x7f\ufeff"
+
+
+def _runs(text: str) -> bool:
+    """Whether a spreadsheet may take a text for a formula."""
+    return text.lstrip(_PASSED_OVER).startswith(_RUN_BY_SPREADSHEETS)
 
 
 def text_of(value: Cell) -> str:
@@ -170,7 +176,7 @@ def text_of(value: Cell) -> str:
         return repr(value).removesuffix(".0")
     text = " ".join(str(value).split())
     # A spreadsheet runs a cell that begins so: a leading quote makes it text.
-    if isinstance(value, str) and text.lstrip("'").startswith(_RUN_BY_SPREADSHEETS):
+    if isinstance(value, str) and _runs(text):
         return f"'{text}"
     return text
 
@@ -183,7 +189,7 @@ def _parsed(text: str, column: Column) -> Cell:
     if kind is bool:
         return {"true": True, "false": False}[text.lower()]  # a spreadsheet writes TRUE
     if kind is str:
-        return text[1:] if text[0] == "'" and text.lstrip("'").startswith(_RUN_BY_SPREADSHEETS) else text
+        return text[1:] if text[0] == "'" and _runs(text) else text
     value: int | float = kind(text)
     if not column.low <= value <= column.high or (kind is int and abs(value) >= 2**63):
         raise ValueError(text)
