@@ -323,6 +323,7 @@ def test_chat_messages_and_exact_match_on_qwen2(
     assert set(table(out, "finalists.csv")["split"]) == {"validation"}
 
 
+@pytest.mark.slow
 def test_perplexity_on_parquet(write: Callable[..., Path], place: Path, autotune: Callable[..., Ran]) -> None:
     data = {**DATA, "train": "train.parquet", "metric": "perplexity", "max_items": {"validation": 10}}
     file = write("perplexity", data=data, space={"lora": {**LORA, "r": 4}, "build": [INT4]}, budget={"trials": 1})
@@ -334,6 +335,7 @@ def test_perplexity_on_parquet(write: Callable[..., Path], place: Path, autotune
     assert pair["perplexity_n"] == 10
 
 
+@pytest.mark.slow
 def test_f1_on_a_holdout_with_labels_of_many_tokens(
     write: Callable[..., Path], place: Path, autotune: Callable[..., Ran]
 ) -> None:

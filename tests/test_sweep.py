@@ -28,7 +28,7 @@ LEAST: dict[str, Any] = {
     "data": DEMO["data"],
     "space": {"lora": {}, "build": [{"precision": "int8"}]},
 }
-MANY = settings(deadline=None, max_examples=1000, suppress_health_check=list(HealthCheck))
+MANY = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 SOME = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 
 

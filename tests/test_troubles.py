@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from troubles import OF_CANDIDATES, OF_THE_MACHINE, WITH_DISKS, Place, Scenario, may_mount
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
@@ -19,16 +21,23 @@ def place(tmp_path: Path, tiny_llama: Path) -> Place:
     return Place(tmp_path, tmp_path / "model")
 
 
-def names(scenario: Scenario) -> str:
-    return scenario.__name__
+FAST = ("model_changes", "stopped_once")
+"""Those that the fast tests try; the others take minutes together."""
 
 
-@pytest.mark.parametrize("scenario", [*OF_CANDIDATES, *OF_THE_MACHINE], ids=names)
+def params(scenarios: Sequence[Scenario]) -> list[ParameterSet]:
+    return [
+        pytest.param(scenario, id=scenario.__name__, marks=() if scenario.__name__ in FAST else pytest.mark.slow)
+        for scenario in scenarios
+    ]
+
+
+@pytest.mark.parametrize("scenario", params([*OF_CANDIDATES, *OF_THE_MACHINE]))
 def test_trouble_costs_no_more_than_it_must(scenario: Scenario, place: Place) -> None:
     assert scenario(place)
 
 
 @pytest.mark.skipif(not may_mount(), reason="a small disk can be mounted by root on Linux only")
-@pytest.mark.parametrize("scenario", WITH_DISKS, ids=names)
+@pytest.mark.parametrize("scenario", params(WITH_DISKS))
 def test_trouble_with_disks_costs_no_more_than_it_must(scenario: Scenario, place: Place) -> None:
     assert scenario(place)
