@@ -164,7 +164,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     # Comparing takes the product of the lengths: names are short, and what is not is no misspelt name.
     if len(name) > 100:
         return None
-    close = get_close_matches(name, [other for other in islice(known, 1000) if len(other) <= 100], n=1, cutoff=0.6)
+    close = get_close_matches(name, [other for other in islice(known, 20_000) if len(other) <= 100], n=1, cutoff=0.6)
     return close[0] if close else None
 
 
