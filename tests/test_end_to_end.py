@@ -400,6 +400,7 @@ def test_candidates_that_all_fail(write: Callable[..., Path], place: Path, autot
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.slow
 def test_a_sweep_that_is_ended_goes_on_when_it_is_run_again(write: Callable[..., Path], place: Path) -> None:
     many = {**LORA, "learning_rate": {"loguniform": [1e-3, 1e-2]}, "steps": 20}
     file = write("ended", space={"lora": many, "build": [INT4]}, budget={"trials": 60})

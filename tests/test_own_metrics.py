@@ -127,6 +127,7 @@ def test_a_sweep_by_a_function_of_ones_own(
     assert anew["cached"].str.contains("train").sum() == 2, "nothing else is done again"
 
 
+@pytest.mark.slow
 def test_an_exception_in_it_costs_one_row(
     write: Callable[..., Path], place: Path, autotune: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -195,6 +196,7 @@ metric_list:
 BY_TASK: dict[str, Any] = {"validation": None, "test": None, "max_items": {"validation": 10}}
 
 
+@pytest.mark.slow
 def test_a_sweep_by_an_lm_eval_task_in_a_local_file(
     write: Callable[..., Path], place: Path, autotune: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -21,8 +21,8 @@ def place(tmp_path: Path, tiny_llama: Path) -> Place:
     return Place(tmp_path, tmp_path / "model")
 
 
-FAST = ("model_changes", "stopped_once")
-"""Those that the fast tests try; the others take minutes together."""
+FAST = ("stopped_once",)
+"""What the fast tests try; the others take minutes together."""
 
 
 def params(scenarios: Sequence[Scenario]) -> list[ParameterSet]:
