@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,11 @@ _PATIENCE_S = 3.0
 
 def host_file() -> Path:
     """Return the lock's file: one a user and host, wherever the cache is."""
-    return platformdirs.user_runtime_path("autotune", appauthor=False, ensure_exists=True) / "host.lock"
+    with warnings.catch_warnings():  # where the system names no folder for it, one below /tmp does
+        warnings.simplefilter("ignore")
+        folder = platformdirs.user_runtime_path("autotune", appauthor=False)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / "host.lock"
 
 
 class HostLock:

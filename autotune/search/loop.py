@@ -210,7 +210,7 @@ class Loop:
             row["wall_s"] = self.clock() - began
             row = rounded(row | dict(candidate.columns()) | measured.cells)
             self._keep(candidate, measured)
-            self.record.results.append(row)
+            row = self.record.results.append(row)
             self._learn(row)
             self.pipeline.rest()
             if measured.status != "lost":

@@ -3,7 +3,7 @@
 A result is made aside, under a lock, and renamed when it is whole, its manifest written last. Only successes are kept.
 Sweeps share it. What a killed process left aside is removed when the same result is made again, or by `autotune cache prune`.
 
-Beside a result `KEY` may lie `KEY.lock`; `KEY.PID.use`, by which a living process keeps it from being removed; and
+Beside a result `KEY` may lie `KEY.lock`; `KEY.use/PID`, by which a living process keeps it from being removed; and
 `KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says which results a sweep's front needs.
 """
 
@@ -29,7 +29,7 @@ from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
 PINS = "pins"
-CHECKPOINT = ".checkpoint"
+CHECKPOINT, USE = ".checkpoint", ".use"
 
 
 def default_root() -> Path:
@@ -145,11 +145,18 @@ class Cache:
         """Note that this process uses a job's result, made or still to be made, until it says `let_go`."""
         folder = self.folder(job)
         with _locked(folder):
-            _mark(folder).touch()
+            while True:
+                _marks(folder).mkdir(exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # somebody let go just now, and was the last
+                    (_marks(folder) / str(os.getpid())).touch()
+                    return
 
     def let_go(self, job: Job) -> None:
         """Take back `hold`."""
-        _mark(self.folder(job)).unlink(missing_ok=True)
+        marks = _marks(self.folder(job))
+        with contextlib.suppress(OSError):  # another process has marked it, too; or nobody has
+            (marks / str(os.getpid())).unlink(missing_ok=True)
+            marks.rmdir()
 
     def discard(self, job: Job) -> None:
         """Remove a job's result, unless another living process holds it."""
@@ -181,7 +188,9 @@ class Cache:
     def entries(self) -> list[Entry]:
         """Return every result, the longest unused first. Nothing is read but manifests."""
         pinned = self.pinned()
-        folders = (path for path in self.root.glob("*/*") if path.is_dir() and path.suffix not in (CHECKPOINT, ".new"))
+        folders = (
+            path for path in self.root.glob("*/*") if path.is_dir() and path.suffix not in (CHECKPOINT, USE, ".new")
+        )
         found = [_entry(folder, pinned.get(folder, "")) for folder in folders]
         return sorted(found, key=lambda entry: entry.used)
 
@@ -199,8 +208,7 @@ class Cache:
             with FileLock(str(folder) + ".lock", timeout=0):
                 if _holder(folder):
                     return False
-                for mark in folder.parent.glob(f"{folder.name}.*.use"):
-                    mark.unlink(missing_ok=True)
+                shutil.rmtree(_marks(folder), ignore_errors=True)
                 (folder / MANIFEST).unlink(missing_ok=True)  # first: half a result must not look whole
                 shutil.rmtree(folder, ignore_errors=True)
         except Timeout:  # it is being made
@@ -266,11 +274,14 @@ def _unlocked(folder: Path) -> bool:
         return False
 
 
-def _mark(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.{os.getpid()}.use")
+def _marks(folder: Path) -> Path:
+    return folder.with_name(folder.name + USE)
 
 
 def _holder(folder: Path) -> str:
     """Return the living process that holds a result; empty where none does."""
-    pids = (int(mark.name.split(".")[1]) for mark in folder.parent.glob(f"{folder.name}.*.use"))
+    try:
+        pids = [int(mark.name) for mark in _marks(folder).iterdir()]
+    except (OSError, ValueError):
+        return ""
     return next((f"process {pid}" for pid in pids if psutil.pid_exists(pid)), "")

@@ -276,7 +276,7 @@ class Table:
         self._ours = frozenset(self._names)
         self._waiting: list[str] = []
         self.rows: list[Row] = []
-        """All rows, as the file gives them back; who needs them no more may clear this."""
+        """All rows: those of the file, and those added since without their empty cells; who needs them no more may clear this."""
         if file.exists() and file.stat().st_size:
             self._repair()
             self.rows = read_table(file, columns)
@@ -312,18 +312,24 @@ class Table:
         cells = ((name, row.get(name)) for name in self._names)
         return _line([text_of(value) if name in self._ours else str(value or "") for name, value in cells])
 
-    def append(self, row: Mapping[str, Cell]) -> None:
-        """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try."""
-        self.add(row)
-        self.flush()
+    def append(self, row: Mapping[str, Cell]) -> Row:
+        """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try.
 
-    def add(self, row: Mapping[str, Cell]) -> None:
-        """Add a row that the next `flush` writes."""
+        Returns the row as it is kept in memory, without its empty cells.
+        """
+        kept = self.add(row)
+        self.flush()
+        return kept
+
+    def add(self, row: Mapping[str, Cell]) -> Row:
+        """Add a row that the next `flush` writes. Returns as `append`."""
         unknown = set(row) - set(self._names)
         if unknown:
             raise KeyError(f"{self.file.name} has no column {', '.join(sorted(unknown))}")
-        self.rows.append({name: row.get(name) for name in self._names})
+        kept: Row = {name: value for name, value in row.items() if value is not None}
+        self.rows.append(kept)
         self._waiting.append(self._text(row))
+        return kept
 
     def flush(self) -> bool:
         """Write the rows that wait. Returns whether none waits any more."""

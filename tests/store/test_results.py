@@ -58,7 +58,8 @@ def test_rows_are_appended_and_found_again(tmp_path: Path) -> None:
     table.append({"candidate": "b"})
     assert text(file).splitlines()[1:] == ["a,1,0.5,true,", "b,,,,"]
     again = Table(file, SMALL)
-    assert again.rows == table.rows == [ROW, dict.fromkeys(ROW) | {"candidate": "b"}]
+    assert again.rows == [ROW, dict.fromkeys(ROW) | {"candidate": "b"}]
+    assert table.rows == list(map(filled, again.rows))
     again.append(ROW)
     assert read_table(file, SMALL) == again.rows
 
@@ -136,7 +137,7 @@ def test_any_row_comes_back_as_it_was(rows: list[Row]) -> None:
         for row in rows:
             table.append(row)
         assert [filled(r) for r in read_table(file, SMALL)] == [filled(row) for row in rows]
-        assert Table(file, SMALL).rows == table.rows
+        assert list(map(filled, Table(file, SMALL).rows)) == table.rows
 
 
 def test_a_whole_row_of_settings_comes_back_as_the_same_candidate(tmp_path: Path) -> None:
@@ -200,8 +201,8 @@ def test_new_columns_go_to_the_end_and_the_order_stays(tmp_path: Path) -> None:
     assert text(file) == (
         "trial,candidate,mine,accuracy,dora,error\n1,a,-note,,,\n2,b,,,,\n3,c,,0.5,true,\n"
     )  # fmt: skip
-    assert Table(file, SMALL).rows == table.rows
-    assert [row["mine"] for row in table.rows] == ["-note", None, None]
+    assert list(map(filled, Table(file, SMALL).rows)) == list(map(filled, table.rows))
+    assert [row.get("mine") for row in table.rows] == ["-note", None, None]
     assert list(tmp_path.iterdir()) == [file]
 
 
