@@ -61,7 +61,7 @@ def test_rows_are_appended_and_found_again(tmp_path: Path) -> None:
     assert again.rows == [ROW, dict.fromkeys(ROW) | {"candidate": "b"}]
     assert table.rows == list(map(filled, again.rows))
     again.append(ROW)
-    assert read_table(file, SMALL) == again.rows
+    assert list(map(filled, read_table(file, SMALL))) == list(map(filled, again.rows))
 
 
 def test_unknown_cells_are_refused(tmp_path: Path) -> None:
