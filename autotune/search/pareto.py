@@ -21,13 +21,19 @@ def front(points: Sequence[Sequence[float | None]], directions: Sequence[Directi
 
     A point with a missing value (None, or not finite) is never on the front; equal points stay together.
     """
-    complete = [(index, known) for index, point in enumerate(points) if (known := _known(point)) is not None]
-    losses = np.array([_losses(known, directions) for _, known in complete]).reshape(-1, len(directions))
-    return [
-        index
-        for (index, _), own in zip(complete, losses, strict=True)
-        if not ((losses <= own).all(axis=1) & (losses < own).any(axis=1)).any()
+    complete = [
+        (index, tuple(_losses(known, directions)))
+        for index, point in enumerate(points)
+        if (known := _known(point)) is not None
     ]
+    # In this order a point is dominated by an earlier one or by none, so that the front alone must be compared with.
+    best = np.empty((len(complete), len(directions)))
+    found: set[tuple[float, ...]] = set()
+    for own in sorted({losses for _, losses in complete}):
+        if not (best[: len(found)] <= own).all(axis=1).any():
+            best[len(found)] = own
+            found.add(own)
+    return [index for index, losses in complete if losses in found]
 
 
 def hypervolume(
