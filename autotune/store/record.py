@@ -45,8 +45,12 @@ def now() -> str:
 def write_aside(file: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, whole."""
     aside = file.with_name(f"{file.name}.{os.getpid()}.new")  # the cache's files have several writers
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    aside.replace(file)
+    try:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+        aside.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(aside)  # a full disk is noticed where no file is named
+        raise
 
 
 class Record:

@@ -344,10 +344,14 @@ class Table:
         return True
 
     def _append(self, text: str) -> None:
-        with self.file.open("a", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with self.file.open("a", encoding="utf-8", newline="") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            error.filename = error.filename or str(self.file)  # a full disk is noticed where no file is named
+            raise
 
 
 def write_table(file: Path, columns: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> None:
