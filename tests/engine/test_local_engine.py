@@ -250,7 +250,9 @@ def test_lesson_3_a_failure_is_not_cached(engine: LocalEngine, tmp_path: Path) -
         with pytest.raises(StageError, match="the loss became nan"):
             stages(TroubleJob(what="stage error"))
     assert stages.find(TroubleJob(what="stage error")) is None
-    assert not list((tmp_path / "cache" / "trouble").glob("*/"))
+    assert [path.suffix for path in (tmp_path / "cache" / "trouble").glob("*/")] == [
+        ".use"
+    ]  # it is held, and not there
 
 
 def test_a_stage_that_runs_past_its_time_is_stopped(run: Run, tmp_path: Path) -> None:
