@@ -60,7 +60,6 @@ class Stages:
         if self.room is not None:
             self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
         limit = min(self.timeouts.of(job), timeout or float("inf"))
-        self._use(job)
 
         def run(out: Path) -> tuple[Result, float]:
             self.guard.check()

@@ -16,8 +16,8 @@ from autotune.errors import MachineError, Problem, UsageError
 from autotune.machine import free_disk_mb
 from autotune.store.cache import Cache, Entry
 
-RESERVE_MB = 500.0
-"""Disk that is left free beyond what the next stage needs, 10^6 bytes."""
+LEAST_MB = 0.1
+"""Smaller results (scores, timings) stay: they took long to make, and removing them makes no room."""
 
 
 def budget_mb() -> float | None:
@@ -51,7 +51,7 @@ def by_worth(entries: Iterable[Entry], now: float) -> list[Entry]:
         days = max(0.0, now - entry.used) / 86400
         return entry.seconds / max(entry.size_mb, 1e-3) / (1 + days)
 
-    loose = [entry for entry in entries if not entry.kept_for]
+    loose = [entry for entry in entries if not entry.kept_for and entry.size_mb >= LEAST_MB]
     return sorted(loose, key=lambda entry: (entry.state != "damaged", entry.stage != "merge", worth(entry)))
 
 
@@ -109,7 +109,7 @@ class Room:
             if self._size_mb is None or self._size_mb + need_mb > self.budget:
                 self._size_mb = sum(entry.size_mb for entry in self.cache.entries())
             over = self._size_mb + need_mb - self.budget
-        short = need_mb + RESERVE_MB - free_disk_mb(self.cache.root)
+        short = need_mb - free_disk_mb(self.cache.root)
         if over > 0 or short > 0:
             removed = tidy(self.cache)
             gone = sum(item.size_mb for item in removed)
