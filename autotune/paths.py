@@ -27,3 +27,8 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def size_mb(folder: Path) -> float:
+    """Return the size of the files in a folder and below it, 10^6 bytes. Raises OSError."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 if sys.platform == "win32":
     pytest.skip("signals, terminals and namespaces of POSIX", allow_module_level=True)
 
 from security import ANYWHERE, WITHOUT_NETWORK, Scenario, may_be_apart
-from troubles import Place
+from troubles import Place, params
 
 
 @pytest.fixture
@@ -28,19 +26,12 @@ FAST = ("secrets_on_command_lines", "names_stay_inside", "tables_run_nothing")
 """Those that the fast tests try; the others run whole sweeps, and take minutes together."""
 
 
-def params(scenarios: Sequence[Scenario]) -> list[ParameterSet]:
-    return [
-        pytest.param(scenario, id=scenario.__name__, marks=() if scenario.__name__ in FAST else pytest.mark.slow)
-        for scenario in scenarios
-    ]
-
-
-@pytest.mark.parametrize("scenario", params(ANYWHERE))
+@pytest.mark.parametrize("scenario", params(ANYWHERE, FAST))
 def test_what_is_tried_comes_to_nothing(scenario: Scenario, place: Place) -> None:
     assert scenario(place)
 
 
 @pytest.mark.skipif(not may_be_apart(), reason="a network namespace needs Linux, and root or user namespaces")
-@pytest.mark.parametrize("scenario", params(WITHOUT_NETWORK))
+@pytest.mark.parametrize("scenario", params(WITHOUT_NETWORK, FAST))
 def test_a_local_sweep_needs_no_network_and_runs_no_code_of_a_model(scenario: Scenario, place: Place) -> None:
     assert scenario(place)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
-from troubles import OF_CANDIDATES, OF_THE_MACHINE, WITH_DISKS, Place, Scenario, may_mount
+from troubles import OF_CANDIDATES, OF_THE_MACHINE, WITH_DISKS, Place, Scenario, may_mount, params
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
@@ -25,19 +23,12 @@ FAST = ("stopped_once",)
 """What the fast tests try; the others take minutes together."""
 
 
-def params(scenarios: Sequence[Scenario]) -> list[ParameterSet]:
-    return [
-        pytest.param(scenario, id=scenario.__name__, marks=() if scenario.__name__ in FAST else pytest.mark.slow)
-        for scenario in scenarios
-    ]
-
-
-@pytest.mark.parametrize("scenario", params([*OF_CANDIDATES, *OF_THE_MACHINE]))
+@pytest.mark.parametrize("scenario", params([*OF_CANDIDATES, *OF_THE_MACHINE], FAST))
 def test_trouble_costs_no_more_than_it_must(scenario: Scenario, place: Place) -> None:
     assert scenario(place)
 
 
 @pytest.mark.skipif(not may_mount(), reason="a small disk can be mounted by root on Linux only")
-@pytest.mark.parametrize("scenario", params(WITH_DISKS))
+@pytest.mark.parametrize("scenario", params(WITH_DISKS, FAST))
 def test_trouble_with_disks_costs_no_more_than_it_must(scenario: Scenario, place: Place) -> None:
     assert scenario(place)

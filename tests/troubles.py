@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+from _pytest.mark import ParameterSet
 
 from autotune.errors import Exit
 from autotune.stages.jobs import TinyJob, function_of
@@ -661,6 +663,14 @@ OF_THE_MACHINE: Sequence[Scenario] = (
 )  # fmt: skip
 WITH_DISKS: Sequence[Scenario] = (disk_strikes, results_disk_strikes, results_read_only)
 """They mount small disks, which needs root on Linux."""
+
+
+def params(scenarios: Sequence[Callable[[Place], object]], fast: Sequence[str]) -> list[ParameterSet]:
+    """Return scenarios as a test's parameters; all but the `fast` ones are slow tests."""
+    return [
+        pytest.param(scenario, id=scenario.__name__, marks=() if scenario.__name__ in fast else pytest.mark.slow)
+        for scenario in scenarios
+    ]
 
 
 def may_mount() -> bool:

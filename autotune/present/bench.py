@@ -8,7 +8,7 @@ from typing import Any
 from autotune.engine.local import LocalEngine
 from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.machine import hardware, machine_digest
-from autotune.paths import is_file
+from autotune.paths import is_file, size_mb
 from autotune.present.tables import number
 from autotune.providers import PROVIDERS
 from autotune.search.latency import latency_cells
@@ -49,7 +49,7 @@ def bench(
             samples, _ = engine.time(job, log)
         except StageError as error:
             raise MachineError(f"{error}; the log is {log}") from None
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    size = size_mb(folder)
     return {
         "model": str(folder),
         "provider": provider,

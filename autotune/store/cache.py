@@ -25,6 +25,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from autotune.models import PICKLED
+from autotune.paths import size_mb
 from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
@@ -244,7 +245,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _entry(folder: Path, pinned_by: str) -> Entry:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    size = size_mb(folder)
     kept_for = _holder(folder) or pinned_by
     try:
         manifest = _manifest(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autotune.errors import MachineError, Problem, UsageError
 from autotune.machine import free_disk_mb
+from autotune.paths import size_mb
 from autotune.store.cache import Cache, Entry
 
 LEAST_MB = 0.1
@@ -59,7 +60,7 @@ def tidy(cache: Cache, dry: bool = False) -> list[Removed]:
     """Remove what no result needs: leftovers of killed processes, damaged results."""
     removed = []
     for folder in cache.leftovers():
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+        size = size_mb(folder)
         if not dry:
             shutil.rmtree(folder, ignore_errors=True)
         removed.append(Removed(f"leftover {folder.parent.name}/{folder.name}", size))
@@ -96,7 +97,7 @@ class Room:
     def added(self, folder: Path) -> None:
         """Count a result that was made."""
         if self._size_mb is not None:
-            self._size_mb += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+            self._size_mb += size_mb(folder)
 
     def make(self, need_mb: float) -> list[Removed]:
         """Make room for `need_mb` more, 10^6 bytes. Returns what was removed for it.
