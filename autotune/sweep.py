@@ -596,6 +596,9 @@ def parse_sweep(
     hours: float | None = None,
 ) -> Sweep:
     """Check a sweep given as plain data; `lines` and `shown` say where each key was read. Raises UsageError."""
+    if _too_deep(data):
+        rule = f"nested deeper than {_DEEPEST} levels"
+        raise UsageError(Problem(rule, file=shown, remedy="see search_spaces/ for examples"))
     problems: list[Problem] = _left_out(data)
     document: _Document | None = None
     try:
@@ -664,6 +667,19 @@ def parse_sweep(
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
         lines=lines or {},
     )  # fmt: skip
+
+
+def _too_deep(value: Any) -> bool:
+    """Return whether plain data has more levels than a sweep needs: TOML, JSON and `--set` have no end of their own."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for outer in level
+            if isinstance(outer, (Mapping, list))
+            for part in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+    return bool(level)
 
 
 def _left_out(value: Any, key: str = "") -> list[Problem]:

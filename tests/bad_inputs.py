@@ -480,6 +480,7 @@ MISTAKES: tuple[Mistake, ...] = (
             "--set: budget.trials: must be at least 1, got -3"),
     given("--set below a value", "plan sweep.yaml --set model.name=x",
             "--set model.name: 'model' is not a mapping", "set model as a whole"),
+    given("--set far below a value", "plan sweep.yaml --set " + ".".join("a" * 600) + "=3", "nested deeper than 100 levels"),
     given("--set to broken YAML", "plan sweep.yaml --set 'model={'",
             "--set model: not a YAML value, got '{'", "quote it"),
     given("--set to a tag", "plan sweep.yaml --set 'seed=!!int x'", "--set seed: not a YAML value, got '!!int x'"),
