@@ -53,6 +53,11 @@ _ALL = (
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
+PRECISION = 0.03
+"""Half the width of a latency's interval, as a share, at which it counts as resolved."""
+RESOLUTION_MS = 0.1
+"""Milliseconds a token that nobody minds, however small the model."""
+
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """A function of the user's own: `module:function`."""
 

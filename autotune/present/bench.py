@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from autotune.engine.local import LocalEngine
+from autotune.engine.local import LocalEngine, narrow
 from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.machine import hardware, machine_digest
+from autotune.metrics import PRECISION
 from autotune.paths import is_file, size_mb
 from autotune.present.tables import number
 from autotune.providers import PROVIDERS
@@ -46,7 +47,7 @@ def bench(
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
         try:
-            samples, _ = engine.time(job, log)
+            samples = [result for (result,) in engine.time(job, log)[0]]
         except StageError as error:
             raise MachineError(f"{error}; the log is {log}") from None
     size = size_mb(folder)
@@ -57,6 +58,7 @@ def bench(
         "workload": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch},
         "processes": len(samples),
         **{k: v for k, v in rounded(dict(latency_cells(samples, batch))).items() if v is not None},
+        "resolved": narrow([[sample] for sample in samples], PRECISION),
         "size_mb": round(size, 3),
         "machine": hardware(),
     }
@@ -67,7 +69,11 @@ def as_text(card: dict[str, Any]) -> str:
     work, machine = card["workload"], card["machine"]
     interval = ""
     if "itl_ms_p50_low" in card:
-        interval = f"  [{number(card['itl_ms_p50_low'])}, {number(card['itl_ms_p50_high'])}] over {card['processes']} processes"
+        interval = (
+            f" [{number(card['itl_ms_p50_low'])}, {number(card['itl_ms_p50_high'])}] over {card['processes']} processes"
+        )
+        if not card["resolved"]:
+            interval += f"; not resolved to {PRECISION:.0%}: this machine is busy, or its pace changes"
     threads = card["threads"] or "as ONNX Runtime chooses"
     lines = [
         f"{card['model']} on {card['provider']} ({machine['processor']}, {machine['cores']} cores; threads: {threads})",

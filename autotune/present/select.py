@@ -12,7 +12,7 @@ from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings
-from autotune.search.judge import base_of, front_of, judge, values_of
+from autotune.search.judge import base_of, front_of, judge, kept_turns, values_of
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.winner import Choice
 from autotune.store.results import COLUMNS, Row, write_table
@@ -128,7 +128,8 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
         rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
         raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
     folder = place if is_folder(place) else None
-    choice = judge(rows, aims, str(base["candidate"]) if base else None, folder)
+    turns = kept_turns(folder) if folder is not None else None
+    choice = judge(rows, aims, str(base["candidate"]) if base else None, folder, turns)
     return Selection(choice, rows, aims, choice.paired)
 
 

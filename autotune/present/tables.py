@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.errors import printable
+from autotune.metrics import PRECISION
 
 _UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first", "peak_memory_mb": "MB memory"}
 
@@ -94,6 +95,13 @@ def candidates(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], win
     if any(row["status"] != "ok" for row in rows):
         columns["status"] = "status"
     return table(shown, columns)
+
+
+def ratio_text(row: Mapping[str, Any]) -> str:
+    """Return a finalist's ratio of times between tokens with its interval, and whether that is wide."""
+    low, value, high = (float(row[f"itl_ratio{end}"]) for end in ("_low", "", "_high"))
+    wide = "" if high - low <= 2 * PRECISION * value else f", not resolved to {PRECISION:.0%}"
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]{wide}"
 
 
 def score_text(row: Mapping[str, Any], name: str) -> str:

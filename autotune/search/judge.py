@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from autotune.metrics import METRICS, Direction, score_column
+from autotune.search.latency import Turns, turns_from
 from autotune.search.limits import Limit
 from autotune.search.pareto import front
 from autotune.search.scores import per_item
 from autotune.search.statistics import Interval
 from autotune.search.winner import Choice, Entry, choose
+from autotune.store.record import TURNS
 
 
 class Aims(Protocol):
@@ -69,16 +71,23 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
     return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, str(graph) if graph else None)
 
 
-def judge(rows: Iterable[Mapping[str, Any]], aims: Aims, base_id: str | None, folder: Path | None = None) -> Choice:
+def judge(
+    rows: Iterable[Mapping[str, Any]],
+    aims: Aims,
+    base_id: str | None,
+    folder: Path | None = None,
+    turns: Turns | None = None,
+) -> Choice:
     """Return the winner among the rows that are fully measured.
 
     The untouched model measured first (trial 0) is what limits refer to; it competes only where the strategy proposes
-    it too. Without `folder` there are no outcomes of items, and scores are compared by intervals.
+    it too. Without `folder` there are no outcomes of items, and scores are compared by intervals; without `turns`,
+    latencies are.
     """
     finished = [row for row in rows if row["status"] == "ok"]
     base = next((entry_of(row) for row in finished if row["candidate"] == base_id), None)
     entries = [entry_of(row, folder) for row in finished if row["trial"] != 0]
-    return choose(entries, aims.objectives, aims.limits, base)
+    return choose(entries, aims.objectives, aims.limits, base, turns=turns)
 
 
 def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> list[Mapping[str, Any]]:
@@ -88,6 +97,14 @@ def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Directi
     finished = [row for row in finished if row["trial"] != 0 or row["candidate"] not in proposed]
     points = [[values_of(row).get(name) for name in objectives] for row in finished]
     return [finished[index] for index in front(points, list(objectives.values()))]
+
+
+def kept_turns(folder: Path) -> Turns | None:
+    """Return how the finalists of a results folder were timed in turns; None where they were not, or it is damaged."""
+    try:
+        return turns_from(json.loads((folder / "outcomes" / TURNS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def base_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -17,15 +17,29 @@ from typing import Any, Protocol
 from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
-from autotune.search.latency import latency_cells
+from autotune.search.latency import Turns, latency_cells, turns_of
 from autotune.search.limits import Limit
+from autotune.search.pace import Pace, agree
 from autotune.search.scores import summarise
 from autotune.secrets import redact
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskScoreJob, TimeJob, installed
+from autotune.stages.jobs import (
+    BuildJob,
+    FinetuneJob,
+    Job,
+    MergeJob,
+    ScoreJob,
+    TaskScoreJob,
+    TimeJob,
+    TurnsJob,
+    installed,
+)
 from autotune.store.cache import Stored
 from autotune.store.results import Row
 from autotune.sweep import Sweep
 from autotune.usercode import Code
+
+AGAIN = 3
+"""Processes, at least, by which it is seen whether a timing still holds."""
 
 
 class Do(Protocol):
@@ -41,6 +55,10 @@ class Do(Protocol):
 
     def discard(self, job: Job) -> None:
         """Remove a result that is large and made again in seconds, unless another sweep uses it."""
+        ...
+
+    def again(self, job: TimeJob) -> dict[str, Any]:
+        """Time once more, whatever is there already, and keep nothing. Raises StageError."""
         ...
 
     def let_go(self, *needed: Job) -> None:
@@ -93,8 +111,9 @@ class Measurement:
 class Pipeline:
     """The stages of one sweep, in order."""
 
-    def __init__(self, sweep: Sweep, inputs: Inputs, do: Do) -> None:
-        self.sweep, self.inputs, self.do = sweep, inputs, do
+    def __init__(self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None) -> None:
+        """`pace`: whether earlier timings still hold here; None: they do."""
+        self.sweep, self.inputs, self.do, self.pace = sweep, inputs, do, pace
         self._merged: MergeJob | None = None
         self._on_stage: Callable[[str], None] = lambda _: None
 
@@ -154,15 +173,8 @@ class Pipeline:
             if known and broken(known):
                 done.cells |= {name: value for name, value in known.items() if METRICS[name].kind != "score"}
                 return done
-            if candidate.lora is not None:
-                done.adapter = self._finetune(candidate, done)
-            if candidate.recipe is not None:
-                build = self._build_job(candidate)
-                found = self.do.find(build)
-                if done.adapter is not None and found is None:
-                    merged = self._merge(self._merge_job(candidate, done.adapter.path), done)
-                    build = build.model_copy(update={"source_dir": merged.path})
-                done.build = self._run("build", build, done, found=found)
+            self._make(candidate, done)
+            if done.build is not None:
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
@@ -170,6 +182,82 @@ class Pipeline:
                 if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
                     return done
             self._score(candidate, split, done)
+        except StageError as error:
+            done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
+        return done
+
+    def _make(self, candidate: Candidate, done: Measurement) -> None:
+        """Fine-tune, merge and build, as far as the candidate asks for it. Raises StageError."""
+        if candidate.lora is not None:
+            done.adapter = self._finetune(candidate, done)
+        if candidate.recipe is not None:
+            build = self._build_job(candidate)
+            found = self.do.find(build)
+            if done.adapter is not None and found is None:
+                merged = self._merge(self._merge_job(candidate, done.adapter.path), done)
+                build = build.model_copy(update={"source_dir": merged.path})
+            done.build = self._run("build", build, done, found=found)
+
+    def time_in_turns(
+        self, candidates: Sequence[Candidate], on_stage: Callable[[str], None] = lambda _: None
+    ) -> tuple[Turns, dict[str, Row], float]:
+        """Time the graphs of built candidates in turns, that of the first twice in each round.
+
+        Returns how they relate, the latency cells of each graph, and the seconds that it took now. Raises StageError,
+        MachineError.
+        """
+        self._on_stage = on_stage
+        done = Measurement()
+        jobs: dict[str, TimeJob] = {}
+        for candidate in candidates:
+            self._make(candidate, done)
+            assert done.build is not None
+            jobs.setdefault(str(done.build.result["signature"]), self._time_job(done.build))
+        graphs = [*jobs, next(iter(jobs))]
+        job = TurnsJob(graphs=tuple(jobs[graph] for graph in graphs))
+        rounds = self._run("time", job, done).result["rounds"]
+        batch = self.sweep.target.workload.batch
+        cells: dict[str, Row] = {
+            graph: dict(latency_cells([results[place] for results in rounds], batch))
+            for place, graph in enumerate(jobs)
+        }
+        return turns_of(graphs, rounds, batch), cells, done.seconds
+
+    def still_holds(self, row: Mapping[str, Any], candidate: Candidate) -> bool:
+        """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
+
+        Raises StageError, MachineError.
+        """
+        assert self.pace is not None
+        done = Measurement()
+        self._make(candidate, done)
+        assert done.build is not None
+        return self._holds(self._time_job(done.build), row)
+
+    def _holds(self, job: TimeJob, before: Mapping[str, Any]) -> bool:
+        assert self.pace is not None
+        self._on_stage("time")
+        result = self.do.again(job.model_copy(update={"processes": AGAIN}))
+        if agree(before, latency_cells(result["processes"], job.batch)):
+            self.pace.confirm()
+            return True
+        self.pace.renew()
+        return False
+
+    def is_there(self, candidate: Candidate) -> bool:
+        """Whether a candidate is made as far as it takes to time it."""
+        adapter = candidate.lora is None or self.do.find(self.finetune_job(candidate)) is not None
+        return adapter and self.do.find(self._build_job(candidate)) is not None
+
+    def timing(self, candidate: Candidate, on_stage: Callable[[str], None] = lambda _: None) -> Measurement:
+        """Make a candidate as far as it takes to time it, and time it. Never raises StageError."""
+        self._on_stage = on_stage
+        done = Measurement()
+        try:
+            self._make(candidate, done)
+            assert done.build is not None
+            done.cells["graph"] = done.build.result["signature"]
+            self._time(done.build, done)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done
@@ -201,7 +289,7 @@ class Pipeline:
 
     @staticmethod
     def _book(stage: str, seconds: float, done: Measurement) -> None:
-        done.cells[f"cost_{stage}_s"] = seconds
+        done.cells[f"cost_{stage}_s"] = seconds + float(done.cells.get(f"cost_{stage}_s") or 0.0)
         done.seconds += seconds
 
     def _merge(self, job: MergeJob, done: Measurement) -> Stored:
@@ -245,15 +333,31 @@ class Pipeline:
             source_dir=self.inputs.base_dir,
         )
 
-    def _time(self, build: Stored, done: Measurement) -> None:
+    def _time_job(self, build: Stored) -> TimeJob:
+        """Return the job that times a build's graph at this machine's present pace."""
         target = self.sweep.target
-        job = TimeJob(
+        return TimeJob(
             graph=build.result["signature"], provider=target.provider, threads=target.threads,
             prompt_tokens=target.workload.prompt_tokens, new_tokens=target.workload.new_tokens,
-            batch=target.workload.batch, machine=self.inputs.machine, model_dir=build.path,
+            batch=target.workload.batch, machine=self.inputs.machine, since=self.pace.since if self.pace else None,
+            model_dir=build.path,
         )  # fmt: skip
-        stored = self._run("time", job, done)
-        done.cells |= latency_cells(stored.result["processes"], target.workload.batch)
+
+    def _time(self, build: Stored, done: Measurement) -> None:
+        """Time a build; a timing from before is trusted only where its graph, timed again, agrees."""
+        job, batch = self._time_job(build), self.sweep.target.workload.batch
+        found = self.do.find(job)
+        if self.pace is not None and found is not None and not self.pace.trusted:
+            began = time.perf_counter()
+            if not self._holds(job, latency_cells(found.result["processes"], batch)):
+                job, found = self._time_job(build), None
+            self._book("time", time.perf_counter() - began, done)
+        stored = self._run("time", job, done, found=found)
+        if self.pace is not None and not stored.cached:
+            self.pace.begin()
+        done.cells |= latency_cells(stored.result["processes"], batch)
+        if self.pace is not None:
+            done.cells["pace"] = self.pace.name
 
     def score_job(self, candidate: Candidate, split: str, adapter: Stored | None, build: Stored | None) -> ScoreJob:
         """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""

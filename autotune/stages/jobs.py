@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autotune.candidate import Lora, Recipe, digest
 from autotune.errors import StageError
+from autotune.metrics import PRECISION
 
 Result = dict[str, Any]
 """What a stage reports besides its files: plain JSON."""
@@ -261,9 +262,28 @@ class TimeJob(Job):
     """Fresh processes at least."""
     most: int = 12
     """And at most."""
-    precision: float = 0.03
+    precision: float = PRECISION
     """Half the width of the interval at which it is narrow enough, as a share."""
+    since: str | None = None
+    """Since when this machine has its present pace; None: always, as far as is known."""
     model_dir: Path = where()
+
+
+class TurnsJob(Job):
+    """Time graphs in turns, one process of each a round, so that what drifts hits all alike and ratios hold."""
+
+    stage: ClassVar[str] = "turns"
+    function: ClassVar[str] = TimeJob.function
+    packages: ClassVar[tuple[str, ...]] = TimeJob.packages
+
+    graphs: tuple[TimeJob, ...]
+    """The first is what the others are compared with; twice in here, it shows the noise."""
+    processes: int = 5
+    """Rounds at least."""
+    most: int = 12
+    """And at most."""
+    precision: float = PRECISION
+    """Half the width of a ratio's interval at which it is narrow enough, as a share."""
 
 
 class TinyJob(Job):

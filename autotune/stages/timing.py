@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 
 from autotune.providers import PROVIDERS
+from autotune.stages.conditions import Conditions
 from autotune.stages.jobs import Result, TimeJob, refused
 
 ENOUGH = 64
@@ -90,7 +91,8 @@ def _sequence(model: Any, prompt: Any, total: int, batch: int) -> tuple[float, l
 def time_process(job: TimeJob, out: Path) -> Result:
     """Load, warm up and time one model.
 
-    Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process. `out` stays empty.
+    Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process; `conditions`: what
+    else the machine did. `out` stays empty.
     """
     del out
     if "torch" in sys.modules:
@@ -109,6 +111,7 @@ def time_process(job: TimeJob, out: Path) -> Result:
             _sequence(model, feed, total, job.batch)
         first: list[float] = []
         between: list[float] = []
+        conditions = Conditions()
         began = time.perf_counter()
         while len(first) < 2 or (len(between) < ENOUGH and time.perf_counter() - began < MOST_S):
             ttft, gaps = _sequence(model, feed, total, job.batch)
@@ -116,4 +119,10 @@ def time_process(job: TimeJob, out: Path) -> Result:
             between += [round(gap, 4) for gap in gaps]
     except Exception as error:
         raise refused(error, f"the build does not run on {job.provider}") from error
-    return {"load_s": load_s, "ttft_ms": first, "itl_ms": between, "peak_memory_mb": peak_memory_bytes() / 1e6}
+    return {
+        "load_s": load_s,
+        "ttft_ms": first,
+        "itl_ms": between,
+        "peak_memory_mb": peak_memory_bytes() / 1e6,
+        "conditions": conditions.so_far(),
+    }

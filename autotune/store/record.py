@@ -23,6 +23,8 @@ from autotune.secrets import redacted
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
 from autotune.sweep import SYNTAX_ERRORS, Sweep, read_resolved, to_yaml
 
+TURNS = "turns.json"
+
 RUNS: tuple[Column, ...] = (
     Column("started", str, "ISO 8601, UTC"),
     Column("wall_s", float, "wall-clock of this run of the command, seconds"),
@@ -177,6 +179,10 @@ class Record:
         kept = {"metric": metric, "split": split, **{k: v for k, v in outcomes.items() if k != "ids"}}
         name = candidate if split == "validation" else f"{candidate}.{split}"
         write_aside(folder / f"{name}.json", json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
+
+    def keep_turns(self, turns: Mapping[str, Any]) -> None:
+        """Keep the finalists' timings in turns, so that they can be compared later."""
+        write_aside(self.folder / "outcomes" / TURNS, json.dumps(turns, separators=(",", ":")))
 
     def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
         """Keep an adapter's training curve, (step, loss, learning rate), once."""

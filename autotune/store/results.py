@@ -89,6 +89,13 @@ LATENCY = (
     Column("load_s", float, METRICS["load_s"].meaning),
 )
 
+CONDITIONS = (
+    Column("load_avg", float, "load average of the last minute when it was timed, mean over processes", 0.0),
+    Column("foreign_cpu", float, "cores that other programs kept busy meanwhile, mean over processes", 0.0),
+    Column("cpu_mhz", float, "clock of the processor when it was timed, as far as the system tells, MHz", 0.0),
+    Column("gpu_processes", float, "other processes on the GPU when it was timed, mean over processes", 0.0),
+)
+
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
     Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first", 0),
@@ -119,15 +126,32 @@ COLUMNS: tuple[Column, ...] = (
     *_scores(first=False),
     Column("score_name", str, "what custom or lm_eval stands for: module:function, or lm-eval:task"),
     Column("score_direction", str, "maximize or minimize: which way custom or lm_eval is better in this sweep"),
+    Column("pace", str, "machine, and its pace, at which the row was timed: only timings of one pace are compared"),
+    *CONDITIONS,
 )
 
 FINALISTS: tuple[Column, ...] = (
-    Column("role", str, "winner: the model in best/; base: the untouched model at fp32"),
+    Column(
+        "role",
+        str,
+        "winner: the model in best/; base: the untouched model at fp32; rival: near the winner in latency, and timed only",
+    ),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),
     *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=True)),
     *LATENCY,
     *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
+    *CONDITIONS,
+    Column("itl_ratio", float, "time between tokens over the untouched model's at fp32, timed in turns", 0.0),
+    Column("itl_ratio_low", float, "lower end of its 95 % interval over rounds", 0.0),
+    Column("itl_ratio_high", float, "upper end of its 95 % interval over rounds", 0.0),
+    Column("rounds", int, "rounds of the timing in turns: one fresh process of each finalist a round", 2),
+    Column(
+        "noise_floor",
+        float,
+        "share by which the winner's time between tokens may seem to differ from itself (A/A, timed in turns)",
+        0.0,
+    ),
 )
 
 CURVES: tuple[Column, ...] = (

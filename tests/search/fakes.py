@@ -12,9 +12,10 @@ from typing import Any
 
 from autotune.candidate import Candidate, Lora, Recipe
 from autotune.search.loop import Loop, Summary
+from autotune.search.pace import Pace
 from autotune.search.pipeline import Inputs, Pipeline
 from autotune.search.strategy import Strategy, make_strategy
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.store.cache import Stored
 from autotune.store.record import Record
 from autotune.store.results import Row
@@ -62,6 +63,10 @@ class FakeStages:
         self.keys: Counter[tuple[str, str]] = Counter()
         """How often each result was made, by stage and key."""
         self.spent_s = 0.0
+        self.slower = 1.0
+        """How many times slower than usual the machine is."""
+        self.repeated = 0
+        """How often something was timed again."""
         self.jobs: list[Job] = []
         self.needed: list[str] = []
         self.pinned: dict[Path, list[str]] = {}
@@ -107,6 +112,17 @@ class FakeStages:
         self.done[job.key] = Stored(out, result, 2.0, cached=False)
         return self.done[job.key]
 
+    def again(self, job: TimeJob, timings: int = 1) -> dict[str, Any]:
+        self.repeated += timings
+        return {"processes": self._processes(job, 5)}
+
+    def _processes(self, job: TimeJob, count: int) -> list[dict[str, Any]]:
+        """Return what processes measure that time a graph at the machine's pace; each a little slower than the last."""
+        built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
+        ms = TOKEN_MS[built.precision] * self.slower
+        shared = {"load_s": 0.5, "peak_memory_mb": 700.0, "conditions": {"load_avg": 0.5}}
+        return [shared | {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms + n / 100] * 64} for n in range(count)]
+
     def _do(self, job: Job, out: Path) -> dict[str, Any]:
         match job:
             case FinetuneJob():
@@ -129,10 +145,10 @@ class FakeStages:
                 (out / "manifest.json").write_text("{}", encoding="utf-8")
                 return {"size_mb": SIZES[job.recipe.precision] + 1 / 3, "signature": f"graph of {job.recipe}"}
             case TimeJob():
-                built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
-                ms = TOKEN_MS[built.precision]
-                process = {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms] * 64, "load_s": 0.5, "peak_memory_mb": 700.0}
-                return {"processes": [process | {"itl_ms": [ms + n / 100] * 64} for n in range(5)]}
+                return self.again(job, timings=0)
+            case TurnsJob():
+                places = [self._processes(graph, 5) for graph in job.graphs]
+                return {"rounds": [list(processes) for processes in zip(*places, strict=True)]}
             case ScoreJob():
                 lora, recipe = self._builds.get(job.source, (self._loras.get(job.source), None))
                 right = round(score_of(lora, recipe) * ITEMS)
@@ -193,6 +209,8 @@ class Sweeping:
         self.watched = Watched()
         self.clock = Clock()
         self.loop: Loop | None = None
+        self.machine = ""
+        """The machine whose pace is looked after; empty: none is."""
 
     @property
     def out(self) -> Path:
@@ -201,7 +219,8 @@ class Sweeping:
     def run(self, sweep: Sweep | None = None, strategy: Strategy | None = None) -> Summary:
         sweep = sweep or self.sweep
         with Record(self.out, sweep, self.clock) as record:
-            pipeline = Pipeline(sweep, self.inputs, self.stages)
+            pace = Pace(self.folder / "cache", self.machine) if self.machine else None
+            pipeline = Pipeline(sweep, self.inputs, self.stages, pace)
             strategy = strategy or make_strategy(
                 sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed
             )

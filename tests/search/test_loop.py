@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, StageError, UsageError
 from autotune.present.select import select
-from autotune.search.judge import judge
+from autotune.search.judge import judge, kept_turns
+from autotune.search.loop import Summary
 from autotune.search.strategy import Proposal, Told, make_strategy
 from autotune.search.winner import Choice
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob, TimeJob, TurnsJob
 from autotune.store import results as results_module
 from autotune.store.record import read_results, read_running
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Row, Table, read_table
@@ -118,14 +121,14 @@ def test_costs_are_booked_once_and_what_came_from_the_cache_is_named(tmp_path: P
     booked = sum(
         row[f"cost_{s}_s"] or 0 for row in rows_of(sweeping) for s in ("train", "merge", "build", "score", "time")
     )
-    assert summary.stages_s == booked == 2.0 * sweeping.stages.ran.total()
+    assert summary.stages_s == booked + 2.0 == 2.0 * sweeping.stages.ran.total()  # and the finalists in turns
 
 
 def test_an_adapter_is_trained_once_and_a_graph_timed_once(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid", budget={"trials": 100}))
     assert sweeping.run().ended == "space"
     ran = sweeping.stages.ran
-    assert ran == {"finetune": 6, "merge": 6, "build": 6 * 3 + 1, "time": 3, "score": 6 * 3 + 1}
+    assert ran == {"finetune": 6, "merge": 6, "build": 6 * 3 + 1, "time": 3, "score": 6 * 3 + 1, "turns": 1}
     assert max(sweeping.stages.keys.values()) == 1
     assert not sweeping.stages.merged
 
@@ -481,7 +484,9 @@ def test_a_winner_that_cannot_be_scored_on_test_is_kept_all_the_same(tmp_path: P
     summary = sweeping.run()
     assert summary.kept
     assert (sweeping.out / "best" / "onnx" / "model.onnx").exists()
-    assert [row["role"] for row in summary.finalists] == ["base"]
+    assert [(row["role"], row.get("split"), row.get("accuracy_n")) for row in summary.finalists] == [
+        ("winner", None, None), ("base", "test", 100),
+    ]  # fmt: skip
     assert any("could not be scored on test" in note for note in sweeping.watched.notes)
 
 
@@ -537,6 +542,151 @@ def test_adapters_only(tmp_path: Path) -> None:
     assert all(row["size_mb"] is None and row["graph"] is None for row in rows)
     assert summary.exit_code == Exit.OK
     assert sorted(p.name for p in (sweeping.out / "best").iterdir()) == ["adapter", "candidate.json"]
+
+
+# --- timings that hold, or do not ------------------------------------------------------------------------------------
+
+
+def timed_at(row: Row) -> tuple[Any, ...]:
+    return row["trial"], row["attempt"], row["pace"], row["itl_ms_p50"]
+
+
+def test_finalists_are_timed_in_turns(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path, make_sweep(**AIMS), test=True)
+    summary = sweeping.run()
+    assert summary.turns is not None
+    (turns,) = (job for job in sweeping.stages.jobs if isinstance(job, TurnsJob))
+    graphs = [job.graph for job in turns.graphs]
+    winner = next(row for row in summary.finalists if row["role"] == "winner")
+    assert graphs[0] == graphs[-1] == winner["graph"]  # the winner twice: how noisy is it?
+    assert len(set(graphs)) == len(graphs) - 1
+    base = next(row for row in summary.finalists if row["role"] == "base")
+    assert base["graph"] in graphs
+    assert "itl_ratio" not in base
+    assert winner["itl_ratio"] == pytest.approx(14.02 / 35.02, rel=1e-3)
+    assert winner["itl_ratio_low"] < winner["itl_ratio"] < winner["itl_ratio_high"]
+    assert (winner["rounds"], winner["noise_floor"]) == (5, 0.0)
+    assert read_table(sweeping.out / "finalists.csv", FINALISTS)[0]["itl_ratio"] == winner["itl_ratio"]
+    assert kept_turns(sweeping.out) == summary.turns
+    sweeping.run()
+    assert sweeping.stages.ran["turns"] == 1
+
+
+def test_finalists_that_cannot_be_timed_in_turns_are_chosen_by_their_rows(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path, make_sweep(**AIMS), test=True)
+    sweeping.stages.trouble = raising("timeout", lambda job: isinstance(job, TurnsJob))
+    summary = sweeping.run()
+    assert summary.exit_code == Exit.OK
+    assert summary.turns is None
+    assert any("could not be timed in turns" in note for note in sweeping.watched.notes)
+    assert [row["role"] for row in summary.finalists] == ["winner", "base"]
+    assert summary.finalists[0]["itl_ms_p50"] == sweeping_row(sweeping, summary)["itl_ms_p50"]
+
+
+def sweeping_row(sweeping: Sweeping, summary: Summary) -> Row:
+    assert summary.choice.winner is not None
+    return next(row for row in rows_of(sweeping) if row["candidate"] == summary.choice.winner.id)
+
+
+def paced(tmp_path: Path, trials: int = 4) -> Sweeping:
+    sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid", budget={"trials": trials}))
+    sweeping.machine = "machine1"
+    return sweeping
+
+
+def long_ago(sweeping: Sweeping) -> None:
+    """Let the last agreement be from yesterday."""
+    (file,) = (sweeping.folder / "cache" / "pace").glob("*.json")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(kept | {"agreed": time.time() - 86_400}), encoding="utf-8")
+
+
+def test_timings_of_minutes_ago_are_trusted(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    assert {row["pace"] for row in rows_of(sweeping)} == {"machine1"}
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 6}))
+    assert sweeping.stages.repeated == 0
+    assert len(rows_of(sweeping)) == 7
+
+
+def test_timings_of_yesterday_are_trusted_where_one_taken_again_agrees(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    before = rows_of(sweeping)
+    long_ago(sweeping)
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 6}))
+    assert sweeping.stages.repeated == 1
+    assert rows_of(sweeping)[:5] == before
+    assert {row["pace"] for row in rows_of(sweeping)} == {"machine1"}
+
+
+def test_where_it_does_not_agree_all_are_timed_anew(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    before = {row["trial"]: row for row in rows_of(sweeping)}
+    long_ago(sweeping)
+    sweeping.stages.slower = 1.2
+    trained = sweeping.stages.ran["finetune"]
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 4}))
+    assert any("3 graphs are timed anew" in note for note in sweeping.watched.notes)
+    rows = rows_of(sweeping)
+    assert len(rows) == 10  # those of before stay where they are
+    (pace,) = {row["pace"] for row in rows[5:]}
+    assert str(pace).startswith("machine1 since ")
+    for row in rows[5:]:
+        old = before[row["trial"]]
+        assert (row["candidate"], row["status"], row["accuracy"]) == (old["candidate"], "ok", old["accuracy"])
+        assert row["attempt"] == old["attempt"] + 1
+        assert row["itl_ms_p50"] == pytest.approx(1.2 * old["itl_ms_p50"], rel=0.01)
+        assert row["size_mb"] == old["size_mb"]
+    assert sweeping.stages.ran["finetune"] == trained
+    assert sum(row["cost_time_s"] or 0 for row in rows[5:]) == 6.0  # one timing a graph
+    again = len(rows)
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 4}))
+    assert len(rows_of(sweeping)) == again
+
+
+def test_on_another_machine_all_are_timed_anew(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    sweeping.machine = "machine2"
+    sweeping.inputs = replace(sweeping.inputs, machine="machine2")
+    sweeping.run()
+    assert [row["pace"] for row in rows_of(sweeping)] == ["machine1"] * 5 + ["machine2"] * 5
+
+
+def test_a_pace_that_changes_while_the_sweep_runs(tmp_path: Path) -> None:
+    """A timing from the cache is tried again after a while; where it no longer holds, the rows before are timed anew."""
+    sweeping = paced(tmp_path, trials=8)
+
+    def trouble(job: Job) -> None:
+        if isinstance(job, ScoreJob) and sum(isinstance(j, ScoreJob) for j in sweeping.stages.jobs) == 5:
+            sweeping.stages.slower = 1.5
+            assert sweeping.loop is not None
+            assert sweeping.loop.pipeline.pace is not None
+            sweeping.loop.pipeline.pace._agreed = 0.0
+
+    sweeping.stages.trouble = trouble
+    sweeping.run()
+    last = {row["trial"]: row for row in rows_of(sweeping)}
+    assert len({row["pace"] for row in last.values()}) == 1
+    by_recipe: dict[Any, set[Any]] = {}
+    for row in last.values():
+        by_recipe.setdefault(row["build_precision"], set()).add(row["itl_ms_p50"])
+    assert all(len(times) == 1 for times in by_recipe.values())
+
+
+def test_a_graph_that_cannot_be_timed_anew_keeps_its_row(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    before = rows_of(sweeping)
+    long_ago(sweeping)
+    sweeping.stages.slower = 1.2
+    sweeping.stages.trouble = raising("timeout", lambda job: isinstance(job, TimeJob))
+    sweeping.run()
+    assert rows_of(sweeping) == before
+    assert any("could not be timed anew: " in note for note in sweeping.watched.notes)
 
 
 # --- interrupted, resumed --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ from autotune.engine.local import LocalEngine
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.stages import timing
+from autotune.stages.conditions import Conditions
 from autotune.stages.jobs import BuildJob, Result, TimeJob
 
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
@@ -102,3 +104,25 @@ def test_what_does_not_load_or_run_is_unsupported(built: Do, tiny_llama: Path, t
         fresh(too_long, tmp_path / "log")
     assert caught.value.status == "unsupported"
     assert "max_length" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_what_else_the_machine_did_is_noted(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(psutil.cpu_count() or 1)]
+    try:
+        conditions = fresh(job(built(FP32, tiny_llama)[0], new_tokens=200), tmp_path / "log")["conditions"]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert set(conditions) <= {"load_avg", "foreign_cpu", "cpu_mhz"}
+    assert conditions["load_avg"] >= 0
+    assert 0.2 < conditions["foreign_cpu"] <= (psutil.cpu_count() or 1) + 0.5
+
+
+def test_a_busy_core_of_ones_own_is_not_foreign() -> None:
+    conditions = Conditions()
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+    others = psutil.cpu_count() or 1
+    assert 0 <= conditions.so_far()["foreign_cpu"] <= others
