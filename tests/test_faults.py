@@ -207,6 +207,7 @@ def test_a_dozen_kills_change_nothing(tmp_path: Path, tiny_llama: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("strategy", "kills"), [("random", 40), ("tpe", 16)])
 def test_fifty_kills_change_nothing(
