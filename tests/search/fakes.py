@@ -14,7 +14,7 @@ from autotune.candidate import Candidate, Lora, Recipe
 from autotune.search.loop import Loop, Summary
 from autotune.search.pipeline import Inputs, Pipeline
 from autotune.search.strategy import Strategy, make_strategy
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
 from autotune.store.cache import Stored
 from autotune.store.record import Record
 from autotune.store.results import Row
@@ -57,6 +57,8 @@ class FakeStages:
 
     def __init__(self, root: Path, trouble: Callable[[Job], None] = lambda job: None) -> None:
         self.root, self.trouble = root, trouble
+        self.found: Callable[[CheckJob], str | None] = lambda job: None
+        """What a check finds wrong with a build."""
         self.ran: Counter[str] = Counter()
         """How often each stage was done."""
         self.keys: Counter[tuple[str, str]] = Counter()
@@ -79,7 +81,7 @@ class FakeStages:
         return None if found is None else Stored(found.path, found.result, found.seconds, cached=True)
 
     def discard(self, job: Job) -> None:
-        assert job.stage == "merge"
+        assert job.stage in ("merge", "build", "check")
         self.done.pop(job.key, None)
 
     def let_go(self, *needed: Job) -> None:
@@ -128,6 +130,11 @@ class FakeStages:
                 (out / "model.onnx").write_text(job.key, encoding="utf-8")
                 (out / "manifest.json").write_text("{}", encoding="utf-8")
                 return {"size_mb": SIZES[job.recipe.precision] + 1 / 3, "signature": f"graph of {job.recipe}"}
+            case CheckJob():
+                lora, _ = self._builds[job.source]
+                assert (job.model_dir / "model.onnx").read_text(encoding="utf-8") == job.source
+                assert (job.source_dir / "merged.txt").exists() == (lora is not None)
+                return {"kl_nats": 0.01, "greedy_agreement": 0.9, "items": 16, "trouble": self.found(job)}
             case TimeJob():
                 built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
                 ms = TOKEN_MS[built.precision]
