@@ -37,6 +37,7 @@ from autotune.stages.jobs import BuildJob
 from autotune.stages.text import encode, load_tokenizer
 from autotune.stages.weights import FLOAT_ERROR, STEPS
 
+THREADS = 1
 ITEMS = Path(__file__).parent / "phrase_tone" / "validation.jsonl"
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -53,18 +54,14 @@ MIXED = "last_matmul:int8,mixed_layers:int8"
 RECIPES = (
     recipe("fp32"), recipe("fp32", prune_lm_head=True), recipe("fp32", fuse_qkv=False),
     recipe("int8"), recipe("int8", block_size=128), recipe("int8", algorithm="rtn"), recipe("int8", **K_QUANT),
-    recipe("int8", accuracy_level=1), recipe("int8", symmetric=False),
-    recipe("int4", block_size=16), recipe("int4"), recipe("int4", block_size=128), recipe("int4", block_size=256),
-    recipe("int4", accuracy_level=0), recipe("int4", accuracy_level=1),
-    recipe("int4", symmetric=False, **UNTIED), recipe("int4", symmetric=False, block_size=128, **UNTIED),
-    recipe("int4", algorithm="rtn"), recipe("int4", algorithm="rtn", block_size=64),
+    recipe("int4"), recipe("int4", block_size=128), recipe("int4", block_size=256),
+    recipe("int4", accuracy_level=0), recipe("int4", accuracy_level=1), recipe("int4", symmetric=False, **UNTIED),
+    recipe("int4", algorithm="rtn"), recipe("int4", algorithm="rtn", block_size=64), recipe("int4", algorithm="rtn", block_size=128),
     recipe("int4", algorithm="rtn", symmetric=False, **UNTIED),
     recipe("int4", **K_QUANT), recipe("int4", mixed_precision=MIXED, **K_QUANT),
     recipe("int4", use_qdq=True, **UNTIED), recipe("int4", op_types_to_quantize="MatMul/Gather"),
 )  # fmt: skip
-DAMAGED = (
-    recipe("fp32"), recipe("int8"), recipe("int4"), recipe("int4", block_size=256), recipe("int4", **K_QUANT),
-)  # fmt: skip
+DAMAGED = (recipe("fp32"), recipe("int8"), recipe("int4"), recipe("int4", **K_QUANT))
 """Recipes whose builds are damaged in every way."""
 
 
@@ -166,9 +163,9 @@ def built(source: Path, recipe: Recipe, builds: Path) -> Path:
 
 def row(name: str, what: str, recipe: Recipe, folder: Path, reference: Reference) -> tuple[str, bool]:
     """Return a line of the table, and whether the build passed."""
-    began = time.perf_counter()
-    found = judge(reference, OnnxBackend(folder, "cpu", 2), folder, recipe.precision)
-    seconds = time.perf_counter() - began
+    began = time.process_time()
+    found = judge(reference, OnnxBackend(folder, "cpu", THREADS), folder, recipe.precision)
+    seconds = time.process_time() - began
 
     def number(key: str, form: str) -> str:
         return format(found[key], form) if found.get(key) is not None else ""
@@ -176,19 +173,22 @@ def row(name: str, what: str, recipe: Recipe, folder: Path, reference: Reference
     cells = [
         name, what, number("kl_nats", ".2g"), number("greedy_agreement", ".1%"), number("logit_error", ".2g"),
         number("weight_error", ".2g"), number("weight_steps", ".3f"), str(found["weights"]), f"{seconds:.1f}",
-        "failed" if found["trouble"] else "ok", (found["trouble"] or "").split(":")[0],
+        "failed" if found["trouble"] else "ok", found["trouble"] or "",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |", found["trouble"] is None
 
 
 def lines(source: Path, builds: Path) -> Iterator[tuple[str, bool]]:
     """Yield the lines of the table, and whether each is as it should be."""
-    began = time.perf_counter()
-    backend = TorchBackend(source, None, "cpu", 2)
+    began = time.process_time()
+    backend = TorchBackend(source, None, "cpu", THREADS)
     reference = Reference(backend, texts(source))
     reference.logits(last=False)
-    yield f"The source's side took {time.perf_counter() - began:.1f} s.\n", True
-    yield "| recipe | build | KL, nats | greedy | logit error | weight error | steps | weights | s | | reason |", True
+    yield f"The source's side took {time.process_time() - began:.1f} s of one core.\n", True
+    yield (
+        "| recipe | build | KL, nats | greedy | logit error | weight error | steps | weights | core s | | reason |",
+        True,
+    )
     yield "|---|---|---|---|---|---|---|---|---|---|---|", True
     for one in RECIPES:
         try:

@@ -116,7 +116,9 @@ def test_costs_are_booked_once_and_what_came_from_the_cache_is_named(tmp_path: P
     assert (int8["cost_train_s"], int8["cost_merge_s"], int8["cost_time_s"]) == (None, None, 2.0)
     assert int4["cached"] == "train+merge"
     booked = sum(
-        row[f"cost_{s}_s"] or 0 for row in rows_of(sweeping) for s in ("train", "merge", "build", "check", "score", "time")
+        row[f"cost_{s}_s"] or 0
+        for row in rows_of(sweeping)
+        for s in ("train", "merge", "build", "check", "score", "time")
     )
     assert summary.stages_s == booked == 2.0 * sweeping.stages.ran.total()
 

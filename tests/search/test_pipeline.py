@@ -17,7 +17,7 @@ from autotune.metrics import METRICS
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.pipeline import Pipeline, base_candidate
 from autotune.space import Choice, Space
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskCheckJob, TimeJob
 from autotune.store.cache import Stored
 from autotune.usercode import Code
 
@@ -113,6 +113,37 @@ def test_a_build_that_is_there_needs_no_merge(tmp_path: Path) -> None:
     assert not any(name.startswith("cost_") for name in done.cells)
 
 
+def test_a_check_that_is_missing_needs_the_merged_model_and_no_build(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    pipeline.measure(candidate())
+    pipeline.tidy()
+    stages.done.pop(pipeline.check_job(candidate()).key)
+    before = len(stages.jobs)
+    done = pipeline.measure(candidate())
+    assert [job.stage for job in stages.jobs[before:]] == ["merge", "check"]
+    assert done.cells["cached"] == "train+build+time+score"
+    assert (done.cells["cost_merge_s"], done.cells["cost_check_s"]) == (2.0, 2.0)
+
+
+def test_a_build_is_checked_on_validation_whatever_is_scored(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    pipeline.measure(candidate())
+    assert pipeline.measure(candidate(), "test").cells["cached"] == "train+build+check+time"
+    assert stages.ran["check"] == 1
+
+
+def test_a_build_that_is_another_model_fails_and_is_not_kept(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path)
+    stages.found = lambda job: "it repeats one token" if job.precision == "int4" else None
+    done = pipeline.measure(candidate(recipe=INT4))
+    assert (done.status, done.error) == ("failed", "check: it repeats one token")
+    assert (done.cells["kl_nats"], done.cells["check_items"], done.cells["cost_check_s"]) == (0.01, 16, 2.0)
+    assert stages.ran["time"] == stages.ran["score"] == 0
+    stages.found = lambda job: None
+    assert pipeline.measure(candidate(recipe=INT4)).status == "ok"
+    assert (stages.ran["build"], stages.ran["check"]) == (2, 2)
+
+
 def test_a_build_that_was_found_is_not_asked_for_again(tmp_path: Path) -> None:
     """Were it evicted in between, it would be built from the base model, under the adapter's key."""
 
@@ -173,6 +204,7 @@ def test_limits_end_it_after_the_build_and_after_the_timing(tmp_path: Path) -> N
     pipeline, stages = make(tmp_path)
     done = pipeline.measure(candidate(), limits=limits("size_mb <= 100"))
     assert (done.status, [job.stage for job in stages.jobs]) == ("over_limit", ["finetune", "merge", "build"])
+    assert "kl_nats" not in done.cells
     assert done.build is not None
     done = pipeline.measure(candidate(), limits=limits("decode_tps >= 1000"))
     assert (done.status, stages.ran["time"], stages.ran["score"]) == ("over_limit", 1, 0)
@@ -208,6 +240,16 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, nll: list[float]
     assert done.error == "score: perplexity is inf"
     assert done.outcomes is None
     assert "perplexity" not in done.cells
+
+
+def test_a_build_is_checked_on_the_prompts_of_a_task(tmp_path: Path) -> None:
+    data = {"train": "t.jsonl", "prompt": "{a}", "completion": " {b}", "metric": "lm-eval:arc_easy"}
+    pipeline, stages = make(tmp_path, data=data)
+    code = Code(tmp_path / "arc.yaml", None, "digest", ())
+    pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
+    job = pipeline.check_job(candidate())
+    assert isinstance(job, TaskCheckJob)
+    assert (job.metric, job.code_file, job.data) == ("lm-eval:arc_easy", code.file, "validation digest")
 
 
 def test_labels_are_part_of_a_score_only_where_they_mean_something(tmp_path: Path) -> None:
