@@ -235,10 +235,9 @@ def compare_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> list[Com
         error = float(difference.norm() / wanted.norm().clamp(min=1e-30))
         steps = None
         if weight.step is not None:
-            step = weight.step.abs()
-            # A step of 0 can only stand for zeros.
-            floor = float(step.max()) * 1e-6 or 1.0
-            steps = float((difference / step.clamp(min=floor)).square().mean().sqrt())
+            # A step of 0 can stand for zeros alone: all else is then many steps away.
+            step = weight.step.abs().clamp(min=1e-6 * max(float(weight.step.abs().max()), float(wanted.abs().max())))
+            steps = float((difference / step).square().mean().sqrt()) if error else 0.0
         kind = "norms" if len(weight.shape) == 1 and weight.kind == "weight" else f"{weight.leaf}.{weight.kind}"
         if weight.layer is None and kind != "norms":
             kind = "outside of layers"
