@@ -164,7 +164,7 @@ def built(source: Path, recipe: Recipe, builds: Path) -> Path:
 def row(name: str, what: str, recipe: Recipe, folder: Path, reference: Reference) -> tuple[str, bool]:
     """Return a line of the table, and whether the build passed."""
     began = time.process_time()
-    found = judge(reference, OnnxBackend(folder, "cpu", THREADS), folder, recipe.precision)
+    found = judge(reference, OnnxBackend(folder, "cpu", THREADS), folder, recipe)
     seconds = time.process_time() - began
 
     def number(key: str, form: str) -> str:

@@ -271,7 +271,7 @@ class Pipeline:
         metric, (data, file) = self.sweep.data.metric, self.inputs.items["validation"]
         shared: dict[str, Any] = {
             "source": self._build_job(candidate).key, "provider": self.sweep.target.provider, "data": data,
-            "precision": candidate.recipe.precision, "max_length": self.sweep.train.max_length,
+            "recipe": candidate.recipe, "max_length": self.sweep.train.max_length,
             "threads": self.sweep.target.threads, "model_dir": Path(), "source_dir": Path(), "data_file": file,
         }  # fmt: skip
         if is_task(metric):
@@ -291,12 +291,13 @@ class Pipeline:
         result = stored.result
         done.cells |= {
             "kl_nats": result.get("kl_nats"), "greedy_agreement": result.get("greedy_agreement"),
-            "check_items": result["items"],
+            "check_items": result["texts"],
         }  # fmt: skip
         if result["trouble"] is not None:
             # Were it damaged where it lies, another sweep would find it so.
             self.do.discard(job)
             self.do.discard(build)
+            done.build = None
             raise StageError("failed", f"check: {result['trouble']}")
 
     def _time(self, build: Stored, done: Measurement) -> None:

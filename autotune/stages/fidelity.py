@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autotune.candidate import Recipe
 from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend, padded
 from autotune.stages.jobs import CheckJob, Result
 from autotune.stages.score import groups
@@ -23,7 +24,7 @@ from autotune.stages.text import encode, load_tokenizer, read_items
 from autotune.stages.weights import compare_weights, damaged
 
 ITEMS = 8
-"""Texts that are compared, spread evenly over the items (whose order is by content, and the same in every run)."""
+"""Texts that are compared, spread evenly over the items."""
 TOKENS = 1024
 """Tokens of all texts together, about: with longer ones there are fewer."""
 POSITIONS = 32
@@ -38,6 +39,16 @@ From benchmarks/measured/fidelity.md: honest builds of the built-in model had at
 (int4); one scrambled matrix of one layer 0.23 and more. fp32 leaves room for the TF32 of GPUs, which keeps 10 bits of
 24, as fp16 does; bf16 keeps 8. At 1 nothing is left of the source.
 """
+
+
+def limit_of(recipe: Recipe) -> float:
+    """Return the relative error of logits that an honest build of a recipe stays below: that of its coarsest part."""
+    parts: list[str] = [recipe.precision]
+    if recipe.kv_cache_quant_scheme:
+        parts.append(recipe.kv_cache_quant_scheme.split("_")[0])
+    if recipe.moe_quant_type:
+        parts.append("int4")
+    return max(LOGIT_ERROR.get(part, 0.0) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -115,17 +126,17 @@ def logits_of(
     return [found[i] for i in range(len(texts))]
 
 
-def trouble(precision: str, found: Agreement) -> str | None:
+def trouble(recipe: Recipe, found: Agreement) -> str | None:
     """Return in words why logits are not those of an honest build; None where they may be."""
     if found.built_repeats >= REPEATS and found.source_repeats < REPEATS and found.greedy < REPEATS:
         return (
             f"the build repeats one token at {found.built_repeats:.0%} of {found.positions} positions, "
             f"and PyTorch at {found.source_repeats:.0%}"
         )
-    limit = LOGIT_ERROR[precision]
-    if found.error > limit:
+    limit = limit_of(recipe)
+    if not found.error <= limit:
         return (
-            f"the build's logits are not PyTorch's: they differ by {found.error:.0%} ({precision}: at most {limit:.0%}), "
+            f"the build's logits are not PyTorch's: they differ by {found.error:.0%} ({recipe.precision}: at most {limit:.0%}), "
             f"KL divergence {found.kl:.3g} nats a token, the same greedy token at {found.greedy:.0%} of "
             f"{found.positions} positions"
         )
@@ -152,12 +163,12 @@ _known: dict[tuple[Path, tuple[Tokens, ...]], dict[bool, list[NDArray[np.float32
 """In a warm worker the logits of the last source: recipes of one adapter often follow one another."""
 
 
-def judge(reference: Reference, backend: OnnxBackend, folder: Path, precision: str) -> Result:
+def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Recipe) -> Result:
     """Compare the build in `folder`, loaded in `backend`, with its source: the result of `check`."""
     weights = compare_weights(folder, reference.backend.model.state_dict())
     wrong, judged = damaged(weights)
     result: Result = {
-        "items": len(reference.texts),
+        "texts": len(reference.texts),
         "weights": judged,
         "weight_error": _finite(max((one.error for one in weights), default=None)),
         "weight_steps": _finite(max((one.steps for one in weights if one.steps is not None), default=None)),
@@ -172,7 +183,7 @@ def judge(reference: Reference, backend: OnnxBackend, folder: Path, precision: s
             "logit_error": _finite(found.error),
             "positions": found.positions,
         }
-        reasons.append(trouble(precision, found))
+        reasons.append(trouble(recipe, found))
     else:
         reasons.append("the build's logits are infinite or not a number")
     if wrong:
@@ -193,7 +204,7 @@ def _finite(value: float | None) -> float | None:
 def check(job: CheckJob, out: Path) -> Result:
     """Compare the build in `job.model_dir` with its source in `job.source_dir` on held-out items.
 
-    Result: `kl_nats`, `greedy_agreement`, `logit_error`, `items`, `positions`; `weights` (how many were read back and
+    Result: `kl_nats`, `greedy_agreement`, `logit_error`, `texts`, `positions`; `weights` (how many were read back and
     could be judged), the largest `weight_error` and `weight_steps`; `trouble`: None, or in words why the build is not
     its source. A number that is not finite is None.
     """
@@ -212,4 +223,4 @@ def compare(job: CheckJob, texts: list[Tokens]) -> Result:
         _known.clear()
     reference = Reference(source, texts, _known.setdefault(key, {}))
     backend = OnnxBackend(job.model_dir, job.provider, job.threads)
-    return judge(reference, backend, job.model_dir, job.precision)
+    return judge(reference, backend, job.model_dir, job.recipe)

@@ -181,7 +181,7 @@ class CheckJob(Job):
     source: str
     """Key of the build."""
     provider: str
-    precision: str
+    recipe: Recipe
     data: str
     """Digest of the items."""
     max_length: int

@@ -134,7 +134,7 @@ class FakeStages:
                 lora, _ = self._builds[job.source]
                 assert (job.model_dir / "model.onnx").read_text(encoding="utf-8") == job.source
                 assert (job.source_dir / "merged.txt").exists() == (lora is not None)
-                return {"kl_nats": 0.01, "greedy_agreement": 0.9, "items": 16, "trouble": self.found(job)}
+                return {"kl_nats": 0.01, "greedy_agreement": 0.9, "texts": 16, "trouble": self.found(job)}
             case TimeJob():
                 built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
                 ms = TOKEN_MS[built.precision]

@@ -66,7 +66,7 @@ def test_jobs_say_what_decides(tmp_path: Path) -> None:
     assert (build.source, build.recipe, build.provider) == (merge.key, INT8, "cpu")
     assert build.source_dir == tmp_path / "cache" / "merge" / merge.key[:12]
     assert isinstance(check, CheckJob)
-    assert (check.source, check.data, check.precision, check.max_length) == (build.key, "validation digest", "int8", 99)
+    assert (check.source, check.data, check.recipe, check.max_length) == (build.key, "validation digest", INT8, 99)
     assert (check.source_dir, check.model_dir) == (build.source_dir, tmp_path / "cache" / "build" / build.key[:12])
     assert (check.provider, check.threads) == ("cpu", 3)
     assert isinstance(timing, TimeJob)
@@ -134,7 +134,7 @@ def test_a_build_is_checked_on_validation_whatever_is_scored(tmp_path: Path) -> 
 
 def test_a_build_that_is_another_model_fails_and_is_not_kept(tmp_path: Path) -> None:
     pipeline, stages = make(tmp_path)
-    stages.found = lambda job: "it repeats one token" if job.precision == "int4" else None
+    stages.found = lambda job: "it repeats one token" if job.recipe == INT4 else None
     done = pipeline.measure(candidate(recipe=INT4))
     assert (done.status, done.error) == ("failed", "check: it repeats one token")
     assert (done.cells["kl_nats"], done.cells["check_items"], done.cells["cost_check_s"]) == (0.01, 16, 2.0)

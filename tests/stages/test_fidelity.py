@@ -16,8 +16,8 @@ from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.stages import backends
 from autotune.stages.backends import OnnxBackend, TorchBackend
-from autotune.stages.fidelity import ITEMS, TOKENS, agreement, logits_of, texts_of, trouble
-from autotune.stages.jobs import CheckJob, Result
+from autotune.stages.fidelity import ITEMS, LOGIT_ERROR, TOKENS, agreement, limit_of, logits_of, texts_of, trouble
+from autotune.stages.jobs import BuildJob, CheckJob, Result
 from autotune.stages.weights import compare_weights, damaged
 from benchmarks.fidelity import Change, edit, one_nan, scrambled
 
@@ -46,7 +46,7 @@ HONEST = (
 
 def job(recipe: Recipe, folder: Path, source: Path, items: Path, **changes: Any) -> CheckJob:
     given: dict[str, Any] = {
-        "source": "build", "provider": "cpu", "precision": recipe.precision, "data": "items", "max_length": 64,
+        "source": "build", "provider": "cpu", "recipe": recipe, "data": "items", "max_length": 64,
         "threads": 1, "model_dir": folder, "source_dir": source, "data_file": items,
     }  # fmt: skip
     return CheckJob(**given | changes)
@@ -76,7 +76,7 @@ def test_every_honest_build_passes(
 ) -> None:
     found = checked(recipe, request.getfixturevalue(model))
     assert found["trouble"] is None
-    assert found["items"] == ITEMS
+    assert found["texts"] == ITEMS
     # Of each layer two norms and at least three matrices; the final norm; the head.
     assert found["weights"] >= 2 * 5 + 2
     assert found["kl_nats"] >= 0
@@ -185,6 +185,26 @@ def test_a_kind_of_weight_that_is_stored_otherwise_is_left_to_the_logits(built: 
     ]
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int4", "int8"])
+def test_weights_of_a_build_for_another_provider_are_read_back(do: Do, tiny_qwen2: Path, precision: str) -> None:
+    asked = recipe(precision, **({"accuracy_level": 0} if precision.startswith("int") else {}))
+    folder, _ = do(BuildJob(source="s", recipe=asked, provider="cuda", source_dir=tiny_qwen2))
+    found = compare_weights(folder, TorchBackend(tiny_qwen2, None, "cpu", 1).model.state_dict())
+    wrong, judged = damaged(found)
+    assert (wrong, judged) == ([], len(found))
+    assert judged >= 2 * 5 + 2
+    # Floats are rounded to 11 or 8 bits.
+    assert 0 < max(one.error for one in found if one.steps is None) < 2.0 ** (-8 if precision == "bf16" else -11)
+
+
+def test_a_recipe_may_differ_as_much_as_its_coarsest_part() -> None:
+    limits = [limit_of(recipe("fp16", **more)) for more in (
+        {}, {"kv_cache_quant_scheme": "int8_per_token"}, {"kv_cache_quant_scheme": "int4_per_token"},
+        {"moe_quant_type": "int4"},
+    )]  # fmt: skip
+    assert limits == [LOGIT_ERROR[name] for name in ("fp16", "int8", "int4", "int4")]
+
+
 # --- Logits ----------------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +227,7 @@ def test_agreement_is_what_its_words_say() -> None:
 def test_a_source_that_repeats_itself_may_have_a_build_that_does() -> None:
     logits = np.zeros((20, 5), dtype=np.float32)
     logits[:, 2] = 1
-    assert trouble("int4", agreement([logits], [logits])) is None
+    assert trouble(INT4, agreement([logits], [logits])) is None
 
 
 def test_texts_are_few_and_spread_and_as_long_as_they_are() -> None:

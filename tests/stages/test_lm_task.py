@@ -213,10 +213,10 @@ def test_a_build_is_checked_on_the_prompts_of_a_task(
     read, _ = do(TaskJob(metric="lm-eval:tones.yaml", code=found.digest, file=found.file))
     recipe = Recipe(precision="fp32")
     job = TaskCheckJob(
-        source="s", provider="cpu", precision="fp32", data="d", max_length=16, metric="lm-eval:tones.yaml", threads=1,
+        source="s", provider="cpu", recipe=recipe, data="d", max_length=16, metric="lm-eval:tones.yaml", threads=1,
         model_dir=built(recipe, tiny_llama)[0], source_dir=tiny_llama, data_file=read / "validation.json",
         code_file=found.file,
     )  # fmt: skip
     _, result = do(job)
-    assert (result["trouble"], result["items"], result["greedy_agreement"]) == (None, 8, 1.0)
+    assert (result["trouble"], result["texts"], result["greedy_agreement"]) == (None, 8, 1.0)
     assert 8 < result["positions"] <= 8 * 16
