@@ -83,9 +83,9 @@ class Workers(_Part):
     """What the stages may take of this machine."""
 
     memory_mb: float | None = Field(None, gt=0, description="memory of one worker, 10^6 bytes")
-    time_limit_s: dict[Literal["finetune", "merge", "build", "score", "time"], Annotated[float, Field(gt=0)]] = Field(
-        {}, description="seconds of a stage before it counts as hung; default: learned from what it took before"
-    )
+    time_limit_s: dict[
+        Literal["finetune", "merge", "build", "check", "score", "time"], Annotated[float, Field(gt=0)]
+    ] = Field({}, description="seconds of a stage before it counts as hung; default: learned from what it took before")
 
 
 class Budget(_Part):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob
 
 FIRST_S = 3600.0
 """Seconds that a stage may take of which nothing is known yet."""
@@ -17,7 +17,7 @@ LEAST_S = 300.0
 TIMES = 20.0
 """How many times slower than the slowest so far a stage may be, per unit of work."""
 
-LEARNED: tuple[type[Job], ...] = (FinetuneJob, MergeJob, BuildJob, ScoreJob, TimeJob)
+LEARNED: tuple[type[Job], ...] = (FinetuneJob, MergeJob, BuildJob, CheckJob, ScoreJob, TimeJob)
 
 
 def units_done(inputs: Mapping[str, Any], result: Result) -> float:

@@ -24,6 +24,8 @@ _FLOPS = 60e9
 """Operations a second that a small machine does, for estimates before anything was measured here."""
 _ITEMS = 300
 """Items of a split that are counted on where their number is not known yet."""
+_CHECKED = 8
+"""Texts on which a build is compared with its source."""
 _MOST = 10_000
 """Trials beyond which a plan does not count."""
 
@@ -128,6 +130,7 @@ def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int
     return {
         "train": min(adapters, trials),
         "build": trials + 1 if sweep.space.recipes else 0,
+        "check": trials + 1 if sweep.space.recipes else 0,
         "score": (trials + 1) * items[0] + 2 * items[1],
         "time": len({*sweep.space.recipes, base_candidate(sweep).recipe} - {None}),
     }
@@ -165,15 +168,17 @@ def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict
     ]
     scored = [seconds / result["items"] for _, result, seconds in cache.measured("score", sweep.model)]
     built = [seconds for _, _, seconds in cache.measured("build", sweep.model)]
+    checked = [seconds for _, _, seconds in cache.measured("check", sweep.model)]
     timed = [seconds for _, _, seconds in cache.measured("time", sweep.model)]
     item_s = 2 * parameters * tokens / _FLOPS
     costs = {
         "train": steps * batch * _median(trained, 2 * item_s),
         "build": _median(built, 5 + parameters / 2e7),
+        "check": _median(checked, 1 + 2 * _CHECKED * item_s),
         "score": _median(scored, item_s),
         "time": _median(timed, 15 + parameters / 2e7),
     }
-    measured = {"train": trained, "build": built, "score": scored, "time": timed}
+    measured = {"train": trained, "build": built, "check": checked, "score": scored, "time": timed}
     return costs, [name for name, values in measured.items() if values]
 
 

@@ -1,4 +1,4 @@
-"""One candidate through the stages: fine-tune, merge, build, time, score, and the row that comes of it.
+"""One candidate through the stages: fine-tune, merge, build, check, time, score, and the row that comes of it.
 
 The order is by cost: what could break a limit for certain is measured before what is dear. Whether a stage runs or its
 result is there already is the business of `do`.
@@ -24,10 +24,12 @@ from autotune.search.scores import summarise
 from autotune.secrets import redact
 from autotune.stages.jobs import (
     BuildJob,
+    CheckJob,
     FinetuneJob,
     Job,
     MergeJob,
     ScoreJob,
+    TaskCheckJob,
     TaskScoreJob,
     TimeJob,
     TurnsJob,
@@ -103,6 +105,7 @@ class Measurement:
     outcomes: dict[str, Any] | None = None
     curve: list[list[float]] = field(default_factory=list)
     adapter: Stored | None = None
+    merged: Stored | None = None
     build: Stored | None = None
     seconds: float = 0.0
     """Seconds inside stages that ran now."""
@@ -178,6 +181,7 @@ class Pipeline:
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
+                self._check(candidate, done)
                 self._time(done.build, done)
                 if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
                     return done
@@ -193,9 +197,8 @@ class Pipeline:
         if candidate.recipe is not None:
             build = self._build_job(candidate)
             found = self.do.find(build)
-            if done.adapter is not None and found is None:
-                merged = self._merge(self._merge_job(candidate, done.adapter.path), done)
-                build = build.model_copy(update={"source_dir": merged.path})
+            if found is None:
+                build = build.model_copy(update={"source_dir": self._source_dir(candidate, done)})
             done.build = self._run("build", build, done, found=found)
 
     def time_in_turns(
@@ -210,9 +213,11 @@ class Pipeline:
         done = Measurement()
         jobs: dict[str, TimeJob] = {}
         for candidate in candidates:
-            self._make(candidate, done)
-            assert done.build is not None
-            jobs.setdefault(str(done.build.result["signature"]), self._time_job(done.build))
+            made = Measurement()
+            self._make(candidate, made)
+            assert made.build is not None
+            jobs.setdefault(str(made.build.result["signature"]), self._time_job(made.build))
+            done.seconds += made.seconds
         graphs = [*jobs, next(iter(jobs))]
         job = TurnsJob(graphs=tuple(jobs[graph] for graph in graphs))
         rounds = self._run("time", job, done).result["rounds"]
@@ -292,12 +297,20 @@ class Pipeline:
         done.cells[f"cost_{stage}_s"] = seconds + float(done.cells.get(f"cost_{stage}_s") or 0.0)
         done.seconds += seconds
 
-    def _merge(self, job: MergeJob, done: Measurement) -> Stored:
-        """Merge, and keep no merged model but this one: recipes of one adapter often follow one another."""
-        if self._merged is not None and self._merged.key != job.key:
-            self.do.discard(self._merged)
-        self._merged = job
-        return self._run("merge", job, done)
+    def _source_dir(self, candidate: Candidate, done: Measurement) -> Path:
+        """Return what a candidate is built from and compared with: the base model, or its adapter merged into it.
+
+        No merged model is kept but the last: recipes of one adapter often follow one another.
+        """
+        if done.adapter is None:
+            return self.inputs.base_dir
+        if done.merged is None:
+            job = self._merge_job(candidate, done.adapter.path)
+            if self._merged is not None and self._merged.key != job.key:
+                self.do.discard(self._merged)
+            self._merged = job
+            done.merged = self._run("merge", job, done)
+        return done.merged.path
 
     def finetune_job(self, candidate: Candidate) -> FinetuneJob:
         """Return the job that trains a candidate's adapter."""
@@ -332,6 +345,41 @@ class Pipeline:
             provider=self.sweep.target.provider,
             source_dir=self.inputs.base_dir,
         )
+
+    def check_job(self, candidate: Candidate) -> CheckJob:
+        """Return the job that compares a build with its source on validation items; where both lie is still to be said."""
+        assert candidate.recipe is not None
+        metric, (data, file) = self.sweep.data.metric, self.inputs.items["validation"]
+        shared: dict[str, Any] = {
+            "source": self._build_job(candidate).key, "provider": self.sweep.target.provider, "data": data,
+            "recipe": candidate.recipe, "max_length": self.sweep.train.max_length,
+            "threads": self.sweep.target.threads, "model_dir": Path(), "source_dir": Path(), "data_file": file,
+        }  # fmt: skip
+        if is_task(metric):
+            assert self.inputs.code is not None
+            return TaskCheckJob(metric=metric, code_file=self.inputs.code.file, **shared)
+        return CheckJob(**shared)
+
+    def _check(self, candidate: Candidate, done: Measurement) -> None:
+        """Compare the build with its source. Raises StageError (`failed`) where it is another model."""
+        assert done.build is not None
+        job = self.check_job(candidate)
+        found = self.do.find(job)
+        if found is None:
+            source = self._source_dir(candidate, done)
+            job = job.model_copy(update={"model_dir": done.build.path, "source_dir": source})
+        stored = self._run("check", job, done, found=found)
+        result = stored.result
+        done.cells |= {
+            "kl_nats": result.get("kl_nats"), "greedy_agreement": result.get("greedy_agreement"),
+            "check_items": result["texts"],
+        }  # fmt: skip
+        if result["trouble"] is not None:
+            # Were it damaged where it lies, another sweep would find it so.
+            self.do.discard(job)
+            self.do.discard(self._build_job(candidate))
+            done.build = None
+            raise StageError("failed", f"check: {result['trouble']}")
 
     def _time_job(self, build: Stored) -> TimeJob:
         """Return the job that times a build's graph at this machine's present pace."""

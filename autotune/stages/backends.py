@@ -131,6 +131,9 @@ class OnnxBackend:
         if self.session.get_providers()[0] != runtime:
             raise StageError("unsupported", f"the build runs on {self.session.get_providers()[0]}, not on {runtime}")
         self.inputs = {i.name: i for i in self.session.get_inputs()}
+        logits = next(output for output in self.session.get_outputs() if output.name == "logits")
+        self.last_only = not self.reads and logits.shape[1] == 1
+        """Whether nothing but the logits of the last position can be had of it."""
         config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         self.head_size = config["model"]["decoder"]["head_size"]
         self.pasts = [n for n in self.inputs if n.startswith("past_key_values.")]
@@ -180,7 +183,7 @@ class OnnxBackend:
             raise refused(error, f"the build does not run on {self.provider}") from error
         logits, *presents = map(_array, found)
         if not self.reads:
-            logits = logits[read[:, 0], read[:, 1]]
+            logits = logits[read[:, 0], read[:, 1] - (new - 1 if self.last_only else 0)]
         return logits.astype(np.float32, copy=False), presents
 
     def _value(self, name: str, array: NDArray[Any]) -> ort.OrtValue:

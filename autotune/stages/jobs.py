@@ -172,6 +172,37 @@ class BuildJob(Job):
     source_dir: Path = where()
 
 
+class CheckJob(Job):
+    """Compare a build with the model that it was made from: logits on held-out texts, and weights."""
+
+    stage: ClassVar[str] = "check"
+    function: ClassVar[str] = "autotune.stages.fidelity:check"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+
+    source: str
+    """Key of the build."""
+    provider: str
+    recipe: Recipe
+    data: str
+    """Digest of the items."""
+    max_length: int
+    threads: int | None = where(None)
+    model_dir: Path = where()
+    source_dir: Path = where()
+    data_file: Path = where()
+    code_file: Path | None = where(None)
+    """Where the task of lm-evaluation-harness lies that the items are of."""
+
+
+class TaskCheckJob(CheckJob):
+    """The same on the prompts of a task of lm-evaluation-harness: `data_file` says which of its items."""
+
+    function: ClassVar[str] = "autotune.stages.lm_task:check"
+    packages: ClassVar[tuple[str, ...]] = (*CheckJob.packages, "lm-eval", "datasets")
+
+    metric: str
+
+
 class ScoreJob(Job):
     """Score a built model, or an adapter on its base, on items; keep the outcome of every item."""
 

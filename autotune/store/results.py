@@ -126,6 +126,12 @@ COLUMNS: tuple[Column, ...] = (
     *_scores(first=False),
     Column("score_name", str, "what custom or lm_eval stands for: module:function, or lm-eval:task"),
     Column("score_direction", str, "maximize or minimize: which way custom or lm_eval is better in this sweep"),
+    Column(
+        "kl_nats", float, "mean KL divergence of the build's next-token distributions from PyTorch's, nats a token", 0
+    ),
+    Column("greedy_agreement", float, "share of positions with the same most likely token as in PyTorch", 0, 1),
+    Column("check_items", int, "held-out texts on which the build was compared with PyTorch", 1),
+    Column("cost_check_s", float, "seconds that this row spent on checking; empty where it came from the cache"),
     Column("pace", str, "machine, and its pace, at which the row was timed: only timings of one pace are compared"),
     *CONDITIONS,
 )

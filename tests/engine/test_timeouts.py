@@ -8,7 +8,7 @@ import pytest
 
 from autotune.candidate import Lora, Recipe
 from autotune.engine.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob, TinyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TinyJob
 
 HERE = Path()
 LORA = Lora(
@@ -37,6 +37,14 @@ def test_a_stage_of_which_nothing_is_known(job: Job) -> None:
 def test_a_build_is_compared_with_the_slowest_build() -> None:
     assert learned(BUILD, {}, 10, 35, 20).of(BUILD) == TIMES * 35
     assert learned(BUILD, {}, 1).of(BUILD) == LEAST_S
+
+
+def test_a_check_is_compared_with_the_slowest_check() -> None:
+    check = CheckJob(
+        source="s", recipe=Recipe(precision="int8"), provider="cpu", data="d", max_length=64,
+        model_dir=HERE, source_dir=HERE, data_file=HERE,
+    )  # fmt: skip
+    assert learned(check, {"texts": 8}, 30, 20).of(check) == TIMES * 30
 
 
 def test_a_score_is_measured_by_its_items() -> None:

@@ -15,7 +15,7 @@ from autotune.search.loop import Loop, Summary
 from autotune.search.pace import Pace
 from autotune.search.pipeline import Inputs, Pipeline
 from autotune.search.strategy import Strategy, make_strategy
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.store.cache import Stored
 from autotune.store.record import Record
 from autotune.store.results import Row
@@ -58,6 +58,8 @@ class FakeStages:
 
     def __init__(self, root: Path, trouble: Callable[[Job], None] = lambda job: None) -> None:
         self.root, self.trouble = root, trouble
+        self.found: Callable[[CheckJob], str | None] = lambda job: None
+        """What a check finds wrong with a build."""
         self.ran: Counter[str] = Counter()
         """How often each stage was done."""
         self.keys: Counter[tuple[str, str]] = Counter()
@@ -84,7 +86,7 @@ class FakeStages:
         return None if found is None else Stored(found.path, found.result, found.seconds, cached=True)
 
     def discard(self, job: Job) -> None:
-        assert job.stage == "merge"
+        assert job.stage in ("merge", "build", "check")
         self.done.pop(job.key, None)
 
     def let_go(self, *needed: Job) -> None:
@@ -144,6 +146,11 @@ class FakeStages:
                 (out / "model.onnx").write_text(job.key, encoding="utf-8")
                 (out / "manifest.json").write_text("{}", encoding="utf-8")
                 return {"size_mb": SIZES[job.recipe.precision] + 1 / 3, "signature": f"graph of {job.recipe}"}
+            case CheckJob():
+                lora, _ = self._builds[job.source]
+                assert (job.model_dir / "model.onnx").read_text(encoding="utf-8") == job.source
+                assert (job.source_dir / "merged.txt").exists() == (lora is not None)
+                return {"kl_nats": 0.01, "greedy_agreement": 0.9, "texts": 16, "trouble": self.found(job)}
             case TimeJob():
                 return self.again(job, timings=0)
             case TurnsJob():

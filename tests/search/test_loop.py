@@ -112,14 +112,16 @@ def test_costs_are_booked_once_and_what_came_from_the_cache_is_named(tmp_path: P
     summary = sweeping.run()
     base, fp32, int8, int4 = rows_of(sweeping)
     assert base["cost_train_s"] is base["cost_merge_s"] is None
-    assert [base[f"cost_{stage}_s"] for stage in ("build", "time", "score")] == [2.0, 2.0, 2.0]
+    assert [base[f"cost_{stage}_s"] for stage in ("build", "check", "time", "score")] == [2.0] * 4
     assert fp32["cached"] == "time"  # the graph is the base's
     assert (fp32["cost_train_s"], fp32["cost_merge_s"], fp32["cost_time_s"]) == (2.0, 2.0, None)
     assert int8["cached"] == "train+merge"
     assert (int8["cost_train_s"], int8["cost_merge_s"], int8["cost_time_s"]) == (None, None, 2.0)
     assert int4["cached"] == "train+merge"
     booked = sum(
-        row[f"cost_{s}_s"] or 0 for row in rows_of(sweeping) for s in ("train", "merge", "build", "score", "time")
+        row[f"cost_{s}_s"] or 0
+        for row in rows_of(sweeping)
+        for s in ("train", "merge", "build", "check", "score", "time")
     )
     assert summary.stages_s == booked + 2.0 == 2.0 * sweeping.stages.ran.total()  # and the finalists in turns
 
@@ -128,7 +130,15 @@ def test_an_adapter_is_trained_once_and_a_graph_timed_once(tmp_path: Path) -> No
     sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid", budget={"trials": 100}))
     assert sweeping.run().ended == "space"
     ran = sweeping.stages.ran
-    assert ran == {"finetune": 6, "merge": 6, "build": 6 * 3 + 1, "time": 3, "score": 6 * 3 + 1, "turns": 1}
+    assert ran == {
+        "finetune": 6,
+        "merge": 6,
+        "build": 6 * 3 + 1,
+        "check": 6 * 3 + 1,
+        "time": 3,
+        "score": 6 * 3 + 1,
+        "turns": 1,
+    }
     assert max(sweeping.stages.keys.values()) == 1
     assert not sweeping.stages.merged
 
@@ -170,7 +180,7 @@ def test_the_watcher_hears_stages_and_rows(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 1}, build=[{"precision": "int8"}]))
     sweeping.run()
     begun = [stage for trial, stage in sweeping.watched.stages if trial == 1]
-    assert begun == ["finetune", "merge", "build", "time", "score"]
+    assert begun == ["finetune", "merge", "build", "check", "time", "score"]
     (base, none), (row, best) = sweeping.watched.rows
     assert (base["trial"], none) == (0, None)
     assert best is row
@@ -246,7 +256,7 @@ def test_lesson_1_a_finite_space_ends_the_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["unsupported", "diverged", "out_of_memory", "timeout", "failed"])
-@pytest.mark.parametrize("stage", ["finetune", "merge", "build", "time", "score"])
+@pytest.mark.parametrize("stage", ["finetune", "merge", "build", "check", "time", "score"])
 def test_a_candidates_trouble_costs_one_row_and_is_told_as_no_values(tmp_path: Path, status: str, stage: str) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 3}, build=[{"precision": "int8"}]))
     sweeping.run(make_sweep(budget={"trials": 1}, build=[{"precision": "int8"}]))
@@ -515,7 +525,7 @@ def test_recipes_only_the_base_competes_where_it_is_in_the_space(tmp_path: Path)
     assert [(r["trial"], r["attempt"], r["kind"], r["build_precision"]) for r in rows] == [
         (0, 1, "base", "fp32"), (1, 2, "base", "fp32"), (2, 1, "base", "int8"), (3, 1, "base", "int4"),
     ]  # fmt: skip
-    assert rows[1]["cached"] == "build+time+score"
+    assert rows[1]["cached"] == "build+check+time+score"
     assert (summary.exit_code, summary.ended) == (Exit.OK, "space")
     assert summary.choice.winner is not None
     assert summary.choice.winner.id == rows[1]["candidate"]
