@@ -12,14 +12,16 @@ from autotune.search.statistics import t_interval
 ENOUGH_FOR_P90 = 64
 
 
-def latency_cells(processes: Sequence[dict[str, Any]], batch: int) -> dict[str, float | None]:
+def latency_cells(processes: Sequence[dict[str, Any]], batch: int) -> dict[str, float | int | None]:
     """Return the latency columns of results.csv (times in milliseconds, memory in 10^6 bytes).
 
     A median is the mean over processes of each one's median, with Student's interval over processes, because tokens of
     one process are not independent. A 90th percentile is of all samples together, and None below 64 of them.
     """
     itl = [float(np.median(p["itl_ms"])) for p in processes]
-    cells: dict[str, float | None] = {
+    gpu = [p["gpu_memory_mb"] for p in processes if p.get("gpu_memory_mb") is not None]
+    threads = [p["threads"] for p in processes if p.get("threads") is not None]
+    cells: dict[str, float | int | None] = {
         "ttft_ms_p50": float(np.mean([np.median(p["ttft_ms"]) for p in processes])),
         "ttft_ms_p90": _p90([x for p in processes for x in p["ttft_ms"]]),
         "itl_ms_p50": float(np.mean(itl)),
@@ -28,6 +30,10 @@ def latency_cells(processes: Sequence[dict[str, Any]], batch: int) -> dict[str, 
         "peak_memory_mb": float(np.median([p["peak_memory_mb"] for p in processes])),
         "load_s": float(np.median([p["load_s"] for p in processes])),
     }
+    if gpu:
+        cells["gpu_memory_mb"] = float(np.median(gpu))
+    if threads:
+        cells["threads"] = max(threads)
     if len(itl) > 1:
         interval = t_interval(itl)
         cells |= {"itl_ms_p50_low": max(0.0, interval.low), "itl_ms_p50_high": interval.high}

@@ -61,8 +61,8 @@ class Summary:
     """Whether the winner is in `best/`."""
 
 
-def _recipe_of(cells: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith("build_") and v is not None))
+def _settings_of(cells: Mapping[str, Any], *prefixes: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith(prefixes) and v is not None))
 
 
 class Loop:
@@ -91,6 +91,7 @@ class Loop:
         self._trials: set[int] = set()
         self._last = 0
         self._footprints: dict[Any, dict[str, float]] = {}
+        """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
         self._best: Row | None = None
         """The winner so far."""
         self._judged_s = 0.0
@@ -108,10 +109,12 @@ class Loop:
             self._last = max(self._last, trial)
         elif name == self.base_id:
             self.base_row = row
-        # No adapter changes these: they belong to the recipe, whatever became of the candidate.
+        # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
         values = {n: v for n, v in values_of(row).items() if METRICS[n].kind != "score"}
-        if values:
-            self._footprints.setdefault(_recipe_of(row), {}).update(values)
+        recipe, session = _settings_of(row, "build_"), _settings_of(row, "session_")
+        self._footprints.setdefault((recipe, session), {}).update(values)
+        if "size_mb" in values:
+            self._footprints.setdefault(recipe, {})["size_mb"] = values["size_mb"]
 
     @property
     def base(self) -> dict[str, float]:
@@ -177,8 +180,10 @@ class Loop:
         return hours is not None and self.record.spent_s() >= hours * 3600
 
     def _known(self, candidate: Candidate) -> dict[str, float]:
-        """Return what other candidates of the same recipe were measured at."""
-        return self._footprints.get(_recipe_of(candidate.columns()), {})
+        """Return what other candidates of the same recipe, and session, were measured at."""
+        cells = candidate.columns()
+        recipe, session = _settings_of(cells, "build_"), _settings_of(cells, "session_")
+        return self._footprints.get(recipe, {}) | self._footprints.get((recipe, session), {})
 
     def _try(self, candidate: Candidate, trial: int) -> Row:
         """Measure one candidate and write its row; a lost worker is forgiven once."""
@@ -322,5 +327,5 @@ class Loop:
             return False
         settings = candidate.model_dump(exclude_none=True)
         about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
-        self.record.keep_best(made, about)
+        self.record.keep_best(made, about, self.pipeline.session(candidate), self.sweep.provider.genai_name)
         return True

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotune.candidate import Candidate, Recipe
+from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import latency_cells
@@ -23,7 +23,7 @@ from autotune.search.scores import summarise
 from autotune.secrets import redact
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskScoreJob, TimeJob, installed
 from autotune.store.cache import Stored
-from autotune.store.results import Row
+from autotune.store.results import Row, workload_names
 from autotune.sweep import Sweep
 from autotune.usercode import Code
 
@@ -73,6 +73,8 @@ class Inputs:
     """Model and items: they must stay as they are while the sweep runs."""
     code: Code | None = None
     """The user's own metric, or an lm-eval task, where the sweep names one."""
+    lengths: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """Of each workload that draws lengths from the data: prompt and new tokens of its sequences."""
 
 
 @dataclass
@@ -166,9 +168,12 @@ class Pipeline:
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
-                self._time(done.build, done)
-                if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
-                    return done
+                for suffix in self.sweep.target.timed:
+                    self._time(candidate, done.build, suffix, done)
+                    if broken(
+                        {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
+                    ):
+                        return done
             self._score(candidate, split, done)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
@@ -194,14 +199,14 @@ class Pipeline:
             raise
         if stored.cached:
             cached = [part for part in str(done.cells.get("cached") or "").split("+") if part]
-            done.cells["cached"] = "+".join([*cached, stage])
+            done.cells["cached"] = "+".join(dict.fromkeys([*cached, stage]))
         else:
             self._book(stage, stored.seconds, done)
         return stored
 
     @staticmethod
     def _book(stage: str, seconds: float, done: Measurement) -> None:
-        done.cells[f"cost_{stage}_s"] = seconds
+        done.cells[f"cost_{stage}_s"] = float(done.cells.get(f"cost_{stage}_s") or 0.0) + seconds
         done.seconds += seconds
 
     def _merge(self, job: MergeJob, done: Measurement) -> Stored:
@@ -245,15 +250,27 @@ class Pipeline:
             source_dir=self.inputs.base_dir,
         )
 
-    def _time(self, build: Stored, done: Measurement) -> None:
+    def session(self, candidate: Candidate) -> Session:
+        """Return how a candidate is served: as its own session says, and where that is silent as the target says."""
+        return (candidate.session or Session()).over(self.sweep.target.session)
+
+    def time_job(self, candidate: Candidate, build: Stored, suffix: str = "") -> TimeJob:
+        """Return the job that times a candidate's build in one of the sweep's workloads."""
         target = self.sweep.target
-        job = TimeJob(
-            graph=build.result["signature"], provider=target.provider, threads=target.threads,
-            prompt_tokens=target.workload.prompt_tokens, new_tokens=target.workload.new_tokens,
-            batch=target.workload.batch, machine=self.inputs.machine, model_dir=build.path,
+        workload = target.timed[suffix]
+        drawn = self.inputs.lengths.get(suffix)
+        prompt, new = (max(lengths) for lengths in zip(*drawn, strict=True)) if drawn else (None, None)
+        return TimeJob(
+            graph=build.result["signature"], provider=target.provider, **self.session(candidate).model_dump(),
+            prompt_tokens=prompt or workload.prompt_tokens, new_tokens=new or workload.new_tokens, lengths=drawn,
+            batch=workload.batch, machine=self.inputs.machine, model_dir=build.path,
         )  # fmt: skip
-        stored = self._run("time", job, done)
-        done.cells |= latency_cells(stored.result["processes"], target.workload.batch)
+
+    def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement) -> None:
+        job = self.time_job(candidate, build, suffix)
+        cells = latency_cells(self._run("time", job, done).result["processes"], job.batch)
+        columns = workload_names(suffix) if suffix else [*cells]
+        done.cells |= {name: value for name in columns if (value := cells.get(name.removesuffix(suffix))) is not None}
 
     def score_job(self, candidate: Candidate, split: str, adapter: Stored | None, build: Stored | None) -> ScoreJob:
         """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
@@ -273,7 +290,10 @@ class Pipeline:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate).key
-            return kind(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
+            return kind(
+                source=source, provider=self.sweep.target.provider, model_dir=build.path,
+                provider_options=self.session(candidate).provider_options, **shared,
+            )  # fmt: skip
         source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
         return kind(
             source=source, device=self.inputs.device, model_dir=self.inputs.base_dir,
