@@ -567,9 +567,10 @@ def spell_options(raw: Mapping[Any, Any]) -> tuple[str, str]:
     for name, value in raw.items():
         if not isinstance(name, str) or not _OPTION.fullmatch(name):
             return "", f"has the option {name!r}, and a name is letters, digits, '.', '-' and '_'"
-        text = str(int(value)) if isinstance(value, bool) else str(value)
-        if not isinstance(value, bool | int | float | str) or not (isinstance(value, str) or _number(value)):
+        if not isinstance(value, bool | str) and not _number(value):
             return "", f"has the option {name} at {value!r}, and a value is a text, a number, true or false"
+        whole = isinstance(value, bool | float) and value == int(value)  # 4e9 is a number of bytes
+        text = str(int(value) if whole else value)
         if not text or not text.isprintable() or any(map(str.isspace, text)):
             return "", f"has the option {name} at {value!r}, and a value is a text without spaces"
         words.append(f"{name}={text}")

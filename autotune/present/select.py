@@ -15,7 +15,7 @@ from autotune.present.tables import candidates, number, score_text, settings
 from autotune.search.judge import base_of, front_of, judge, values_of
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.winner import Choice
-from autotune.store.results import COLUMNS, Row, with_workloads, write_table
+from autotune.store.results import COLUMNS, Column, Row, write_table
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ def as_json(selection: Selection) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def write_front(folder: Path, rows: Sequence[Row], objectives: dict[str, Direction]) -> None:
+def write_front(
+    folder: Path, rows: Sequence[Row], objectives: dict[str, Direction], columns: Sequence[Column] = COLUMNS
+) -> None:
     """Write `front.csv`: the rows that no other is better than in every objective. Raises OSError."""
-    columns = with_workloads(COLUMNS, (name for row in rows for name in row))
     write_table(folder / "front.csv", columns, front_of(rows, objectives))
