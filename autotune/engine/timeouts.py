@@ -1,6 +1,7 @@
 """How long a stage may take before it counts as hung: learned from what it took before, or as the sweep says.
 
-A stage is measured in seconds per unit of its work (an item to score, a sequence of a training step, a build).
+A stage is measured in seconds per unit of its work (an item to score, a sequence of a training step, a token to time,
+a build).
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ TIMES = 20.0
 LEARNED: tuple[type[Job], ...] = (FinetuneJob, MergeJob, BuildJob, ScoreJob, TimeJob)
 
 
+def _timed_tokens(inputs: Mapping[str, Any]) -> float:
+    """Return the tokens of a round of sequences, prompts included, of a timing."""
+    lengths = inputs.get("lengths") or [(inputs["prompt_tokens"], inputs["new_tokens"])]
+    return float(inputs["batch"] * sum(prompt + new for prompt, new in lengths))
+
+
 def units_done(inputs: Mapping[str, Any], result: Result) -> float:
     """Return the units of work in a finished stage, from its inputs and result as the cache keeps them."""
     if "lora" in inputs:
         return float(result["step"] * inputs["lora"]["batch_size"] * inputs["lora"]["accumulation"])
+    if "prompt_tokens" in inputs:
+        return _timed_tokens(inputs)
     return float(result.get("items") or 1)
 
 
@@ -32,6 +41,8 @@ def units_of(job: Job) -> float | None:
     if isinstance(job, FinetuneJob):
         steps = job.stop_at or job.horizon or job.lora.steps
         return None if steps is None else float(steps * job.lora.batch_size * job.lora.accumulation)
+    if isinstance(job, TimeJob):
+        return _timed_tokens(job.model_dump())
     return job.items if isinstance(job, ScoreJob) else 1.0
 
 

@@ -452,7 +452,7 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     assert finalists[0]["candidate"] == winner.id
     best = sweeping.out / "best"
     assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*") if p.is_file()) == [
-        "adapter/adapter_model.safetensors", "candidate.json", "onnx/model.onnx",
+        "adapter/adapter_model.safetensors", "candidate.json", "onnx/genai_config.json", "onnx/model.onnx",
     ]  # fmt: skip
     about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
     assert about["candidate"] == winner.id
