@@ -89,7 +89,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             prepare_s = stages.spent_s
             summary = loop.run()
             summary.stages_s += prepare_s
-        write_front(folder, loop.ended(), sweep.objectives)
+        write_front(folder, loop.ended(), sweep.objectives, record.results.columns)
         summary.wall_s = record.close(summary.stages_s, summary.trials)
     return summary
 

@@ -464,3 +464,70 @@ def test_a_sweep_that_is_ended_goes_on_when_it_is_run_again(write: Callable[...,
     assert (out / "results.csv").read_text(encoding="utf-8").startswith(before)
     assert table(out)["trial"].tolist() == list(range(done + 2))
     assert not list(Cache(Path(os.environ["AUTOTUNE_CACHE"])).root.glob("*/.*-*"))  # nothing half-made is left
+
+
+# --- How a build is served, and what it is asked for -----------------------------------------------------------------
+
+SERVED: dict[str, Any] = {
+    "target": {
+        "provider": "cpu", "threads": 2,
+        "workloads": {"chat": {"prompt_tokens": "data", "new_tokens": "data"}, "long": {"prompt_tokens": 64, "new_tokens": 3}},
+    },
+    "space": {"build": [INT4], "session": [{}, {"threads": 1, "arena": False}]},
+    "objectives": {"peak_memory_mb@long": "minimize", "accuracy": "maximize"},
+    "limits": ["itl_ms_p50@long <= 1000"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(write: Callable[..., Path], place: Path) -> tuple[Path, Path, int]:
+    """Run a sweep of sessions in two workloads once: its file, its folder, its exit code."""
+    file, out = write("served", **SERVED), place / "served"
+    return file, out, command("run", file, "--out", out)
+
+
+def test_sessions_and_workloads_are_measured(served: tuple[Path, Path, int], autotune: Callable[..., Ran]) -> None:
+    file, out, code = served
+    assert code == Exit.OK
+    found = table(out)
+    assert found["kind"].tolist() == ["base", "base", "base"]
+    assert found["threads"].tolist() == [2, *(2 if pd.isna(n) else 1 for n in found["session_threads"][1:])]
+    assert sorted(found["session_threads"].dropna()) == [1]
+    assert found["session_arena"].dropna().tolist() == [False]
+    assert found["gpu_memory_mb"].isna().all()
+    for name in ("itl_ms_p50", "itl_ms_p50@long", "itl_ms_p50_low@long", "peak_memory_mb@long", "ttft_ms_p50@long"):
+        assert (found[name] > 0).all()
+    assert found["accuracy"][1] == found["accuracy"][2], "a build is scored once"
+    assert list(table(out, "front.csv").columns) == list(found.columns)
+    again = autotune("run", file, "--out", out)
+    assert (again.code, len(table(out))) == (Exit.OK, 3)
+
+
+def test_commands_know_its_workloads(
+    served: tuple[Path, Path, int], autotune: Callable[..., Ran], tmp_path: Path
+) -> None:
+    _, out, _ = served
+    status = autotune("status", out)
+    assert (status.code, "peak_memory_mb@long" in status.out) == (Exit.OK, True)
+    alone = tmp_path / "results.csv"
+    shutil.copy(out / "results.csv", alone)
+    chosen = autotune("select", alone, "--limit", "itl_ms_p50@long <= 1000", "--prefer", "ttft_ms_p50@long", "--json")
+    assert chosen.code == Exit.OK
+    assert json.loads(chosen.out)["winner"]["ttft_ms_p50@long"] > 0
+    assert autotune("select", out, "--limit", "itl_ms_p50@long <= 0.000001").code == Exit.NO_FEASIBLE
+
+
+def test_the_winner_is_shipped_as_it_was_served(served: tuple[Path, Path, int], autotune: Callable[..., Ran]) -> None:
+    _, out, _ = served
+    best = json.loads((out / "best" / "candidate.json").read_text(encoding="utf-8"))
+    asked = best["session"]
+    assert asked in ({"threads": 2}, {"threads": 1, "arena": False})
+    options = json.loads((out / "best" / "onnx" / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
+    assert options["session_options"]["intra_op_num_threads"] == asked["threads"]
+    assert options["session_options"].get("enable_cpu_mem_arena") == asked.get("arena")
+    loads(out / "best" / "onnx")
+    small = ("--prompt-tokens", 4, "--new-tokens", 5, "--processes", 1, "--json")
+    card = autotune("bench", out / "best" / "onnx", *small)
+    assert json.loads(card.out)["threads"] == asked["threads"], "its own settings say so"
+    card = autotune("bench", out / "best" / "onnx", "--threads", 3, "--arena", "on", *small)
+    assert (json.loads(card.out)["threads"], json.loads(card.out)["arena"]) == (3, True)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from autotune.metrics import METRICS, Direction, score_column
+from autotune.metrics import METRICS, Direction, beside, score_column
 from autotune.search.latency import Turns, turns_from
 from autotune.search.limits import Limit
 from autotune.search.pareto import front
@@ -33,17 +33,30 @@ class Aims(Protocol):
         ...
 
 
+def metrics_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of the metrics, those of workloads last, that a row has cells for or may have."""
+    return [*METRICS, *(name for name in row if "@" in name and name in METRICS)]
+
+
 def values_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics that a row has measured."""
-    return {name: float(row[name]) for name in METRICS if row.get(name) is not None}
+    return {name: float(row[name]) for name in metrics_of(row) if row.get(name) is not None}
+
+
+def served_as(row: Mapping[str, Any]) -> str | None:
+    """Return what a row's timing belongs to: its graph, and its session where that is the candidate's own."""
+    if row.get("graph") is None:
+        return None
+    session = (f"{n}={v}" for n, v in sorted(row.items()) if n.startswith("session_") and v is not None)
+    return " ".join([str(row["graph"]), *session])
 
 
 def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
     """Return a row as the rule of the winner sees it, with the outcomes of its items where `folder` keeps them."""
     intervals: dict[str, Interval] = {}
     counts: dict[str, int] = {}
-    for name in METRICS:
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    for name in metrics_of(row):
+        low, high = row.get(beside(name, "low")), row.get(beside(name, "high"))
         if low is not None and high is not None:
             intervals[name] = Interval(float(low), float(high))
         if row.get(f"{name}_n") is not None:
@@ -67,8 +80,7 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
             RecursionError,
         ):  # not kept, or damaged: intervals do
             pass
-    graph = row.get("graph")
-    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, str(graph) if graph else None)
+    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row))
 
 
 def judge(

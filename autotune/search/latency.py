@@ -16,7 +16,7 @@ Processes = Sequence[Mapping[str, Any]]
 """What each process of a timing measured, in order."""
 
 
-def latency_cells(processes: Processes, batch: int) -> dict[str, float | None]:
+def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | None]:
     """Return the latency columns of results.csv (times in milliseconds, memory in 10^6 bytes).
 
     A median is the mean over processes of each one's median, with Student's interval over processes, because tokens of
@@ -24,7 +24,9 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | None]:
     """
     each = [medians(process, batch) for process in processes]
     itl = [process["itl_ms_p50"] for process in each]
-    cells: dict[str, float | None] = {
+    gpu = [p["gpu_memory_mb"] for p in processes if p.get("gpu_memory_mb") is not None]
+    threads = [p["threads"] for p in processes if p.get("threads") is not None]
+    cells: dict[str, float | int | None] = {
         "ttft_ms_p50": float(np.mean([process["ttft_ms_p50"] for process in each])),
         "ttft_ms_p90": _p90([x for p in processes for x in p["ttft_ms"]]),
         "itl_ms_p50": float(np.mean(itl)),
@@ -33,6 +35,10 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | None]:
         "peak_memory_mb": float(np.median([p["peak_memory_mb"] for p in processes])),
         "load_s": float(np.median([p["load_s"] for p in processes])),
     }
+    if gpu:
+        cells["gpu_memory_mb"] = float(np.median(gpu))
+    if threads:
+        cells["threads"] = max(threads)
     if len(itl) > 1:
         interval = t_interval(itl)
         cells |= {"itl_ms_p50_low": max(0.0, interval.low), "itl_ms_p50_high": interval.high}
@@ -104,10 +110,13 @@ class Turns:
         return {"anchor": self.anchor, "samples": self.samples, "again": self.again}
 
 
-def turns_of(graphs: Sequence[str], rounds: Sequence[Processes], batch: int) -> Turns:
-    """Return turns from their raw samples [round][graph], where the last graph is the first once more."""
+def turns_of(graphs: Sequence[str], rounds: Sequence[Processes], batch: int, suffix: str = "") -> Turns:
+    """Return turns from their raw samples [round][graph], where the last graph is the first once more.
+
+    `suffix`: of the workload in which they were timed, `@long`; empty for the sweep's first.
+    """
     places = [[medians(process, batch) for process in place] for place in zip(*rounds, strict=True)]
-    columns = [{metric: [process[metric] for process in place] for metric in place[0]} for place in places]
+    columns = [{metric + suffix: [process[metric] for process in place] for metric in place[0]} for place in places]
     return Turns(graphs[0], dict(zip(graphs[:-1], columns[:-1], strict=True)), columns[-1])
 
 

@@ -16,19 +16,19 @@ from typing import Any, Protocol
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, Problem, StageError, UsageError
 from autotune.metrics import METRICS
-from autotune.search.judge import front_of, judge, values_of
+from autotune.search.judge import front_of, judge, served_as, values_of
 from autotune.search.latency import CONDITIONS, Turns
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Strategy, Told
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import FINALISTS, LATENCY, Cell, Row, rounded
+from autotune.store.results import FINALISTS, LATENCY, SERVED, Cell, Row, rounded
 from autotune.sweep import Sweep
 
 RIVALS, NEAR = 3, 0.25
 """Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
 most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
-RETIMED = {column.name for column in LATENCY} - {"graph", "size_mb"} | {"pace", *CONDITIONS}
+RETIMED = {column.name for column in (*LATENCY, *SERVED)} - {"graph", "size_mb"} | {"pace", *CONDITIONS}
 """The cells of a timing."""
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""
@@ -70,12 +70,8 @@ class Summary:
     """Whether the winner is in `best/`."""
 
 
-def _positive(row: Row, metric: str) -> float:
-    return float(row.get(metric) or math.inf)
-
-
-def _recipe_of(cells: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith("build_") and v is not None))
+def _settings_of(cells: Mapping[str, Any], *prefixes: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith(prefixes) and v is not None))
 
 
 class Loop:
@@ -104,6 +100,7 @@ class Loop:
         self._trials: set[int] = set()
         self._last = 0
         self._footprints: dict[Any, dict[str, float]] = {}
+        """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
         self._best: Row | None = None
         """The winner so far."""
         self._judged_s = 0.0
@@ -121,10 +118,12 @@ class Loop:
             self._last = max(self._last, trial)
         elif name == self.base_id:
             self.base_row = row
-        # No adapter changes these: they belong to the recipe, whatever became of the candidate.
+        # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
         values = {n: v for n, v in values_of(row).items() if METRICS[n].kind != "score"}
-        if values:
-            self._footprints.setdefault(_recipe_of(row), {}).update(values)
+        recipe, session = _settings_of(row, "build_"), _settings_of(row, "session_")
+        self._footprints.setdefault((recipe, session), {}).update(values)
+        if "size_mb" in values:
+            self._footprints.setdefault(recipe, {})["size_mb"] = values["size_mb"]
 
     @property
     def base(self) -> dict[str, float]:
@@ -209,20 +208,23 @@ class Loop:
         stale = [row for row in self._timed() if pace is not None and row.get("pace") != pace.name]
         if not stale or pace is None:
             return
-        graphs = {str(row["graph"]): [r for r in stale if r["graph"] == row["graph"]] for row in stale}
+        graphs: dict[str, list[Row]] = {}
+        for row in stale:
+            graphs.setdefault(str(served_as(row)), []).append(row)
         self.watcher.note(f"this machine's pace is another than it was: {len(graphs)} graphs are timed anew")
-        for graph, rows in graphs.items():
+        for rows in graphs.values():
             made = [self._candidate_of(row) for row in rows]
             # No adapter changes a graph: where none is at hand, the untouched model in that recipe does.
-            candidate = next(filter(self.pipeline.is_there, made), Candidate(recipe=made[0].recipe))
+            plain = made[0].model_copy(update={"lora": None})
+            candidate = next(filter(self.pipeline.is_there, made), plain)
             began, started = self.clock(), now()
             measured = self.pipeline.timing(candidate, on_stage=self._shown(0, candidate))
             self.stages_s += measured.seconds
-            if measured.status != "ok" or measured.cells["graph"] != graph:
+            if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
                 why = measured.error or "its build is another one today"
                 self.watcher.note(f"{rows[0]['candidate']} could not be timed anew: {why}")
                 continue
-            cells = {n: v for n, v in measured.cells.items() if n in RETIMED}
+            cells = {n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED}
             for number, row in enumerate(rows):
                 times: Row = {
                     "started": started,
@@ -250,8 +252,10 @@ class Loop:
         return hours is not None and self.record.spent_s() >= hours * 3600
 
     def _known(self, candidate: Candidate) -> dict[str, float]:
-        """Return what other candidates of the same recipe were measured at."""
-        return self._footprints.get(_recipe_of(candidate.columns()), {})
+        """Return what other candidates of the same recipe, and session, were measured at."""
+        cells = candidate.columns()
+        recipe, session = _settings_of(cells, "build_"), _settings_of(cells, "session_")
+        return self._footprints.get(recipe, {}) | self._footprints.get((recipe, session), {})
 
     def _try(self, candidate: Candidate, trial: int) -> Row:
         """Measure one candidate and write its row; a lost worker is forgiven once."""
@@ -366,21 +370,24 @@ class Loop:
         winner = self.rows[choice.winner.id]
         if winner.get("graph") is None:
             return None, {}
-        rivals: dict[str, Row] = {}
         step = next((s for s in choice.steps if METRICS[s.metric].kind == "latency"), None)
+        suffix = "".join(step.metric.partition("@")[1:]) if step is not None else ""
+        entrants = {str(served_as(winner)): winner}
         if step is not None:
-            ratios = {
-                name: abs(math.log(_positive(self.rows[name], step.metric) / _positive(winner, step.metric)))
-                for name in (step.leader, *step.tied, *step.beaten)
+            others = [self.rows[name] for name in (step.leader, *step.tied, *step.beaten)]
+            away = {
+                id(row): abs(math.log(float(row[step.metric] or 0) / float(winner[step.metric] or 0))) for row in others
             }
-            others = [self.rows[name] for name in sorted(ratios, key=lambda name: ratios[name]) if ratios[name] <= NEAR]
-            rivals = {str(row["graph"]): row for row in reversed(others) if row["graph"] != winner["graph"]}
-        nearest = list(reversed(rivals.values()))[:RIVALS]
-        base = [self.base_row] if self.base_row is not None and self.base_row["status"] == "ok" else []
-        entrants = [self._candidate_of(row) for row in (winner, *nearest, *base)]
+            for row in sorted(others, key=lambda row: away[id(row)]):
+                if away[id(row)] <= NEAR and len(entrants) <= RIVALS:
+                    entrants.setdefault(str(served_as(row)), row)
+        if self.base_row is not None and self.base_row["status"] == "ok":
+            entrants.setdefault(str(served_as(self.base_row)), self.base_row)
         self.current = "turns"
+        candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
         try:
-            turns, cells, seconds = self.pipeline.time_in_turns(entrants, self._shown(0, entrants[0]))
+            shown = self._shown(0, next(iter(candidates.values())))
+            turns, cells, seconds = self.pipeline.time_in_turns(candidates, suffix, shown)
         except StageError as error:
             self.watcher.note(f"the finalists could not be timed in turns: {error}")
             return None, {}
@@ -388,8 +395,10 @@ class Loop:
             self.pipeline.rest()
         self.stages_s += seconds
         self.record.keep_turns(turns.plain())
-        rows = (winner, *nearest, *base)
-        return turns, {str(row["candidate"]): cells[str(row["graph"])] for row in rows if row["graph"] in cells}
+        named = {str(row["candidate"]): {} if suffix else cells[name] for name, row in entrants.items()}
+        if self.base_row is not None and str(served_as(self.base_row)) in cells and not suffix:
+            named[self.base_id] = cells[str(served_as(self.base_row))]
+        return turns, named
 
     def _finalists(self, winner: str, summary: Summary, timed: Mapping[str, Row]) -> None:
         """Score winner and untouched model on test, and keep the winner. `timed`: latency cells taken in turns."""
@@ -423,18 +432,21 @@ class Loop:
             footprint = {n: row.get(n) for n in ("graph", "size_mb")}
             summary.finalists.append({"role": "rival", "candidate": name, **footprint})
         for row in summary.finalists:
-            row |= timed.get(str(row["candidate"]), {}) | self._relation(row, summary.turns)
+            row |= timed.get(str(row["candidate"]), {}) | self._relation(str(row["candidate"]), summary.turns)
         summary.finalists = [rounded({n: v for n, v in row.items() if n in columns}) for row in summary.finalists]
         self.record.write_finalists(summary.finalists)
 
-    def _relation(self, row: Row, turns: Turns | None) -> Row:
+    def _relation(self, name: str, turns: Turns | None) -> Row:
         """Return what the turns say of a finalist: its time between tokens over the untouched model's, and the noise."""
-        base = str((self.base_row or {}).get("graph"))
-        ratio = turns.ratio("itl_ms_p50", str(row["graph"]), base) if turns is not None and row["graph"] else None
-        if turns is None or ratio is None:
+        if turns is None:
             return {}
-        found: Row = {"rounds": turns.rounds, "noise_floor": turns.noise_floor("itl_ms_p50")}
-        if row["graph"] != base:
+        metric = next(metric for metric in turns.again if metric.startswith("itl_ms_p50"))
+        base, own = (str(served_as(row or {})) for row in (self.base_row, self.rows.get(name) or self.base_row))
+        ratio = turns.ratio(metric, own, base)
+        if ratio is None:
+            return {}
+        found: Row = {"rounds": turns.rounds, "noise_floor": turns.noise_floor(metric)}
+        if own != base:
             found |= {"itl_ratio": ratio.value, "itl_ratio_low": ratio.low, "itl_ratio_high": ratio.high}
         return found
 
@@ -447,5 +459,5 @@ class Loop:
             return False
         settings = candidate.model_dump(exclude_none=True)
         about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
-        self.record.keep_best(made, about)
+        self.record.keep_best(made, about, self.pipeline.session(candidate), self.sweep.provider.genai_name)
         return True

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotune.candidate import Candidate, Recipe
+from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import Turns, latency_cells, turns_of
@@ -36,7 +36,7 @@ from autotune.stages.jobs import (
     installed,
 )
 from autotune.store.cache import Stored
-from autotune.store.results import Row
+from autotune.store.results import Row, workload_names
 from autotune.sweep import Sweep
 from autotune.usercode import Code
 
@@ -93,6 +93,8 @@ class Inputs:
     """Model and items: they must stay as they are while the sweep runs."""
     code: Code | None = None
     """The user's own metric, or an lm-eval task, where the sweep names one."""
+    lengths: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """Of each workload that draws lengths from the data: prompt and new tokens of its sequences."""
 
 
 @dataclass
@@ -182,9 +184,12 @@ class Pipeline:
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
                 self._check(candidate, done)
-                self._time(done.build, done)
-                if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
-                    return done
+                for suffix in self.sweep.target.timed:
+                    self._time(candidate, done.build, suffix, done)
+                    if broken(
+                        {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
+                    ):
+                        return done
             self._score(candidate, split, done)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
@@ -202,31 +207,28 @@ class Pipeline:
             done.build = self._run("build", build, done, found=found)
 
     def time_in_turns(
-        self, candidates: Sequence[Candidate], on_stage: Callable[[str], None] = lambda _: None
+        self, entrants: Mapping[str, Candidate], suffix: str = "", on_stage: Callable[[str], None] = lambda _: None
     ) -> tuple[Turns, dict[str, Row], float]:
-        """Time the graphs of built candidates in turns, that of the first twice in each round.
+        """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
 
-        Returns how they relate, the latency cells of each graph, and the seconds that it took now. Raises StageError,
+        Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
         MachineError.
         """
         self._on_stage = on_stage
         done = Measurement()
-        jobs: dict[str, TimeJob] = {}
-        for candidate in candidates:
+        jobs: list[TimeJob] = []
+        for candidate in entrants.values():
             made = Measurement()
             self._make(candidate, made)
             assert made.build is not None
-            jobs.setdefault(str(made.build.result["signature"]), self._time_job(made.build))
+            jobs.append(self.time_job(candidate, made.build, suffix))
             done.seconds += made.seconds
-        graphs = [*jobs, next(iter(jobs))]
-        job = TurnsJob(graphs=tuple(jobs[graph] for graph in graphs))
-        rounds = self._run("time", job, done).result["rounds"]
-        batch = self.sweep.target.workload.batch
+        rounds = self._run("time", TurnsJob(graphs=(*jobs, jobs[0])), done).result["rounds"]
+        names, batch = list(entrants), jobs[0].batch
         cells: dict[str, Row] = {
-            graph: dict(latency_cells([results[place] for results in rounds], batch))
-            for place, graph in enumerate(jobs)
+            name: dict(latency_cells([results[place] for results in rounds], batch)) for place, name in enumerate(names)
         }
-        return turns_of(graphs, rounds, batch), cells, done.seconds
+        return turns_of([*names, names[0]], rounds, batch, suffix), cells, done.seconds
 
     def still_holds(self, row: Mapping[str, Any], candidate: Candidate) -> bool:
         """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
@@ -237,7 +239,7 @@ class Pipeline:
         done = Measurement()
         self._make(candidate, done)
         assert done.build is not None
-        return self._holds(self._time_job(done.build), row)
+        return self._holds(self.time_job(candidate, done.build), row)
 
     def _holds(self, job: TimeJob, before: Mapping[str, Any]) -> bool:
         assert self.pace is not None
@@ -262,7 +264,8 @@ class Pipeline:
             self._make(candidate, done)
             assert done.build is not None
             done.cells["graph"] = done.build.result["signature"]
-            self._time(done.build, done)
+            for suffix in self.sweep.target.timed:
+                self._time(candidate, done.build, suffix, done)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done
@@ -287,7 +290,7 @@ class Pipeline:
             raise
         if stored.cached:
             cached = [part for part in str(done.cells.get("cached") or "").split("+") if part]
-            done.cells["cached"] = "+".join([*cached, stage])
+            done.cells["cached"] = "+".join(dict.fromkeys([*cached, stage]))
         else:
             self._book(stage, stored.seconds, done)
         return stored
@@ -381,31 +384,40 @@ class Pipeline:
             done.build = None
             raise StageError("failed", f"check: {result['trouble']}")
 
-    def _time_job(self, build: Stored) -> TimeJob:
-        """Return the job that times a build's graph at this machine's present pace."""
+    def session(self, candidate: Candidate) -> Session:
+        """Return how a candidate is served: as its own session says, and where that is silent as the target says."""
+        return (candidate.session or Session()).over(self.sweep.target.session)
+
+    def time_job(self, candidate: Candidate, build: Stored, suffix: str = "") -> TimeJob:
+        """Return the job that times a candidate's build in one of the sweep's workloads, at this machine's present pace."""
         target = self.sweep.target
+        workload = target.timed[suffix]
+        drawn = self.inputs.lengths.get(suffix)
+        prompt, new = (max(lengths) for lengths in zip(*drawn, strict=True)) if drawn else (None, None)
         return TimeJob(
-            graph=build.result["signature"], provider=target.provider, threads=target.threads,
-            prompt_tokens=target.workload.prompt_tokens, new_tokens=target.workload.new_tokens,
-            batch=target.workload.batch, machine=self.inputs.machine, since=self.pace.since if self.pace else None,
+            graph=build.result["signature"], provider=target.provider, **self.session(candidate).model_dump(),
+            prompt_tokens=prompt or workload.prompt_tokens, new_tokens=new or workload.new_tokens, lengths=drawn,
+            batch=workload.batch, machine=self.inputs.machine, since=self.pace.since if self.pace else None,
             model_dir=build.path,
         )  # fmt: skip
 
-    def _time(self, build: Stored, done: Measurement) -> None:
+    def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement) -> None:
         """Time a build; a timing from before is trusted only where its graph, timed again, agrees."""
-        job, batch = self._time_job(build), self.sweep.target.workload.batch
+        job = self.time_job(candidate, build, suffix)
         found = self.do.find(job)
         if self.pace is not None and found is not None and not self.pace.trusted:
             began = time.perf_counter()
-            if not self._holds(job, latency_cells(found.result["processes"], batch)):
-                job, found = self._time_job(build), None
+            if not self._holds(job, latency_cells(found.result["processes"], job.batch)):
+                job, found = self.time_job(candidate, build, suffix), None
             self._book("time", time.perf_counter() - began, done)
         stored = self._run("time", job, done, found=found)
-        if self.pace is not None and not stored.cached:
-            self.pace.begin()
-        done.cells |= latency_cells(stored.result["processes"], batch)
         if self.pace is not None:
+            if not stored.cached:
+                self.pace.begin()
             done.cells["pace"] = self.pace.name
+        cells = latency_cells(stored.result["processes"], job.batch)
+        columns = workload_names(suffix) if suffix else [*cells]
+        done.cells |= {name: value for name in columns if (value := cells.get(name.removesuffix(suffix))) is not None}
 
     def score_job(self, candidate: Candidate, split: str, adapter: Stored | None, build: Stored | None) -> ScoreJob:
         """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
@@ -425,7 +437,10 @@ class Pipeline:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate).key
-            return kind(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
+            return kind(
+                source=source, provider=self.sweep.target.provider, model_dir=build.path,
+                provider_options=self.session(candidate).provider_options, **shared,
+            )  # fmt: skip
         source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
         return kind(
             source=source, device=self.inputs.device, model_dir=self.inputs.base_dir,

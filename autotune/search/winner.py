@@ -39,6 +39,7 @@ class Entry:
     counts: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     graph: str | None = None
+    """What its timing belongs to: the graph, and the session that serves it."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,9 @@ def session_options(folder: Path, threads: int | None) -> ort.SessionOptions:
 class OnnxBackend:
     """A built model in an ONNX Runtime session on one execution provider."""
 
-    def __init__(self, folder: Path, provider: str, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, provider: str, threads: int | None, provider_options: dict[str, str] | None = None
+    ) -> None:
         runtime = PROVIDERS[provider].runtime_name
         if runtime not in ort.get_available_providers():
             raise StageError(
@@ -124,7 +126,9 @@ class OnnxBackend:
         self.ragged = grouped and provider == "cpu"
         self.reads = graph is not None
         try:
-            self.session = ort.InferenceSession(graph or str(folder / "model.onnx"), options, providers=[runtime])
+            self.session = ort.InferenceSession(
+                graph or str(folder / "model.onnx"), options, providers=[(runtime, provider_options or {})]
+            )
         except Exception as error:
             raise refused(error, f"the build does not load on {provider}") from error
         self.provider = provider

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotune.candidate import Lora, Recipe, digest
+from autotune.candidate import Lora, Recipe, Session, digest
 from autotune.errors import StageError
 from autotune.metrics import PRECISION
 
@@ -215,6 +215,8 @@ class ScoreJob(Job):
     """Key of the build; or of the adapter, or digest of the base model, where nothing is built."""
     provider: str | None = None
     """The execution provider; None: PyTorch."""
+    provider_options: str | None = None
+    """As in `Session`: they may change numbers, as threads and memory do not."""
     data: str
     metric: str
     labels: tuple[str, ...] = ()
@@ -274,6 +276,21 @@ class TaskJob(Job):
     file: Path = where()
 
 
+class LengthsJob(Job):
+    """Count the tokens of a split's prompts and completions, as they are scored."""
+
+    stage: ClassVar[str] = "lengths"
+    function: ClassVar[str] = "autotune.stages.lengths:lengths"
+    packages: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
+
+    base: str
+    data: str
+    labels: tuple[str, ...] = ()
+    max_length: int
+    base_dir: Path = where()
+    data_file: Path = where()
+
+
 class TimeJob(Job):
     """Time one built graph in a fresh process."""
 
@@ -285,8 +302,13 @@ class TimeJob(Job):
     """Signature of the graph: adapters that share it share its latency."""
     provider: str
     threads: int | None = None
+    arena: bool | None = None
+    mem_pattern: bool | None = None
+    provider_options: str | None = None
     prompt_tokens: int
     new_tokens: int
+    lengths: tuple[tuple[int, int], ...] | None = None
+    """Prompt and new tokens of one sequence after another, where they differ; then those above are the most."""
     batch: int = 1
     machine: str
     processes: int = 5
@@ -298,6 +320,14 @@ class TimeJob(Job):
     since: str | None = None
     """Since when this machine has its present pace; None: always, as far as is known."""
     model_dir: Path = where()
+
+    @property
+    def session(self) -> Session:
+        """How the model is served."""
+        return Session(
+            threads=self.threads, arena=self.arena, mem_pattern=self.mem_pattern,
+            provider_options=self.provider_options,
+        )  # fmt: skip
 
 
 class TurnsJob(Job):

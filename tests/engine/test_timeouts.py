@@ -8,7 +8,7 @@ import pytest
 
 from autotune.candidate import Lora, Recipe
 from autotune.engine.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TinyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TimeJob, TinyJob
 
 HERE = Path()
 LORA = Lora(
@@ -56,6 +56,16 @@ def test_a_training_is_measured_by_its_sequences() -> None:
     assert timeouts.of(TRAIN) == pytest.approx(TIMES * 0.2 * 100 * 16)
     assert timeouts.of(TRAIN.model_copy(update={"stop_at": 10})) == pytest.approx(TIMES * 0.2 * 10 * 16)
     assert timeouts.of(EPOCHS) == FIRST_S  # only the stage knows its steps
+
+
+def test_a_timing_is_measured_by_its_tokens() -> None:
+    short = TimeJob(graph="g", provider="cpu", prompt_tokens=24, new_tokens=16, machine="m", model_dir=HERE)
+    timeouts = learned(short, {}, 10.0)  # 0.25 s a token
+    assert timeouts.of(short) == LEAST_S
+    assert timeouts.of(short.model_copy(update={"prompt_tokens": 984, "batch": 2})) == TIMES * 0.25 * 2000
+    drawn = short.model_copy(update={"lengths": ((24, 16), (84, 16))})
+    assert timeouts.of(drawn) == TIMES * 0.25 * 140
+    assert learned(drawn, {}, 35.0).of(drawn) == TIMES * 35
 
 
 def test_the_sweep_has_the_last_word() -> None:

@@ -31,9 +31,10 @@ BUILD: list[dict[str, Any]] = [{"precision": "fp32"}, {"precision": "int8"}, {"p
 FINITE: dict[str, Any] = {"r": {"choice": [4, 8, 16]}, "dora": {"choice": [False, True]}, "steps": 10}
 
 
-def make_sweep(lora: Any = LORA, build: Any = BUILD, **keys: Any) -> Sweep:
-    """Return a sweep of the given space; `lora` or `build` None leaves that part out."""
-    space = {name: part for name, part in (("lora", lora), ("build", build)) if part is not None}
+def make_sweep(lora: Any = LORA, build: Any = BUILD, session: Any = None, **keys: Any) -> Sweep:
+    """Return a sweep of the given space; a part that is None is left out."""
+    parts = (("lora", lora), ("build", build), ("session", session))
+    space = {name: part for name, part in parts if part is not None}
     document = {
         "name": "fake",
         "model": "smollm2-135m-instruct",
@@ -121,7 +122,7 @@ class FakeStages:
     def _processes(self, job: TimeJob, count: int) -> list[dict[str, Any]]:
         """Return what processes measure that time a graph at the machine's pace; each a little slower than the last."""
         built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
-        ms = TOKEN_MS[built.precision] * self.slower
+        ms = TOKEN_MS[built.precision] * self.slower * (1.5 if job.arena is False else 1.0) * job.prompt_tokens / 32
         shared = {"load_s": 0.5, "peak_memory_mb": 700.0, "conditions": {"load_avg": 0.5}}
         return [shared | {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms + n / 100] * 64} for n in range(count)]
 
@@ -144,6 +145,7 @@ class FakeStages:
                     assert (job.source_dir / "merged.txt").read_text(encoding="utf-8") == job.source
                 self._builds[job.key] = (self._loras.get(job.source), job.recipe)
                 (out / "model.onnx").write_text(job.key, encoding="utf-8")
+                (out / "genai_config.json").write_text('{"model": {"decoder": {}}}', encoding="utf-8")
                 (out / "manifest.json").write_text("{}", encoding="utf-8")
                 return {"size_mb": SIZES[job.recipe.precision] + 1 / 3, "signature": f"graph of {job.recipe}"}
             case CheckJob():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Session
 from autotune.errors import Exit, MachineError, StageError, UsageError
 from autotune.present.select import select
 from autotune.search.judge import judge, kept_turns
@@ -465,7 +465,7 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     assert finalists[0]["candidate"] == winner.id
     best = sweeping.out / "best"
     assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*") if p.is_file()) == [
-        "adapter/adapter_model.safetensors", "candidate.json", "onnx/model.onnx",
+        "adapter/adapter_model.safetensors", "candidate.json", "onnx/genai_config.json", "onnx/model.onnx",
     ]  # fmt: skip
     about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
     assert about["candidate"] == winner.id
@@ -805,3 +805,84 @@ def test_rows_that_change_nothing_are_not_judged(tmp_path: Path, monkeypatch: py
     assert [row["status"] for row in rows_of(sweeping)] == ["ok"] + ["over_limit"] * 30
     assert sweeping.stages.ran["finetune"] == 2  # int8 and int4; fp32 is known from the base
     assert calls == [1, 1, 31]
+
+
+SERVED = {"threads": 2}
+SESSIONS = [{}, {"threads": 1}, {"arena": False}]
+
+
+def test_sessions_are_rows_of_their_own_and_share_what_is_dear(tmp_path: Path) -> None:
+    lora = {"r": {"choice": [4, 8]}, "steps": 10}
+    sweep = make_sweep(lora, [{"precision": "int8"}], SESSIONS, target=SERVED, strategy="grid", budget={"trials": 9})
+    sweeping = Sweeping(tmp_path, sweep)
+    summary = sweeping.run()
+    rows = rows_of(sweeping)
+    assert (summary.ended, len(rows)) == ("space", 1 + 2 * 3)
+    assert [row["session_threads"] for row in rows] == [None, None, 1, None, None, 1, None]
+    assert [row["session_arena"] for row in rows] == [None, None, None, False, None, None, False]
+    ran = sweeping.stages.ran
+    assert (ran["finetune"], ran["build"], ran["score"], ran["time"]) == (2, 3, 3, 1 + 3)
+    assert rows[3]["itl_ms_p50"] == pytest.approx(1.5 * 14 + 0.02)
+    sweeping.run()
+    assert len(rows_of(sweeping)) == len(rows), "an earlier run's sessions are known"
+
+
+def test_what_one_session_is_known_to_break_another_may_keep(tmp_path: Path) -> None:
+    lora = {"r": {"choice": [4, 8]}, "steps": 10}
+    keys: dict[str, Any] = {"strategy": "grid", "budget": {"trials": 9}, "limits": ["itl_ms_p50 <= 15"]}
+    sweeping = Sweeping(tmp_path, make_sweep(lora, [{"precision": "int8"}], [{"arena": False}, {}], **keys))
+    sweeping.run()
+    found = [(row["session_arena"], row["status"]) for row in rows_of(sweeping) if row["trial"]]
+    assert found == [(False, "over_limit"), (None, "ok")] * 2
+    assert sum(isinstance(job, TimeJob) for job in sweeping.stages.jobs) == 3
+
+
+def test_a_size_is_known_of_all_sessions_of_a_recipe(tmp_path: Path) -> None:
+    lora = {"r": {"choice": [4, 8]}, "steps": 10}
+    keys: dict[str, Any] = {"strategy": "grid", "budget": {"trials": 9}, "limits": ["size_mb <= 100"]}
+    sweeping = Sweeping(tmp_path, make_sweep(lora, [{"precision": "int8"}], SESSIONS, **keys))
+    sweeping.run()
+    assert {row["status"] for row in rows_of(sweeping) if row["trial"]} == {"over_limit"}
+    assert sweeping.stages.ran["finetune"] == 1, "the first shows it, and no other is trained for it"
+
+
+def test_the_winner_is_kept_as_it_was_served(tmp_path: Path) -> None:
+    sweep = make_sweep(
+        None, [{"precision": "int4"}], [{"arena": [False, True]}], target=SERVED, objectives={"itl_ms_p50": "minimize"}
+    )
+    sweeping = Sweeping(tmp_path, sweep)
+    summary = sweeping.run()
+    assert summary.choice.winner is not None
+    won = next(row for row in rows_of(sweeping) if row["candidate"] == summary.choice.winner.id)
+    assert won["session_arena"] is True
+    best = sweeping.out / "best"
+    config = json.loads((best / "onnx" / "genai_config.json").read_text(encoding="utf-8"))
+    assert config["model"]["decoder"]["session_options"] == {"intra_op_num_threads": 2, "enable_cpu_mem_arena": True}
+    about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
+    assert about["settings"]["session"] == {"arena": True}
+    assert Session.model_validate(about["session"]) == Session(threads=2, arena=True)
+
+
+def test_a_sweep_of_several_workloads_is_limited_and_judged_by_any(tmp_path: Path) -> None:
+    target = {"workloads": {"chat": {}, "long": {"prompt_tokens": 64}}}
+    keys: dict[str, Any] = {
+        "target": target, "strategy": "grid", "limits": ["itl_ms_p50@long <= 30"],
+        "objectives": {"itl_ms_p50@long": "minimize", "accuracy": "maximize"},
+    }  # fmt: skip
+    sweeping = Sweeping(tmp_path, make_sweep(None, **keys))
+    summary = sweeping.run()
+    rows = rows_of(sweeping)
+    assert {row["build_precision"]: row["status"] for row in rows if row["trial"]} == {
+        "fp32": "over_limit", "int8": "ok", "int4": "ok",
+    }  # fmt: skip
+    assert summary.choice.winner is not None
+    won = summary.choice.winner
+    assert won.values["itl_ms_p50@long"] == pytest.approx(2 * 8 + 0.02)
+    assert set(won.intervals) >= {"itl_ms_p50", "itl_ms_p50@long"}
+    alone = tmp_path / "alone.csv"
+    alone.write_bytes((sweeping.out / "results.csv").read_bytes())
+    assert select(alone, ["itl_ms_p50@long <= 20"]).choice.winner is not None
+    assert select(alone, ["itl_ms_p50@long <= 10"]).choice.winner is None
+    assert select(alone, prefer="decode_tps@long").wanted.objectives["decode_tps@long"] == "maximize"
+    with pytest.raises(UsageError, match="itl_ms_p50@longer was not measured in these results"):
+        select(alone, ["itl_ms_p50@longer <= 10"])

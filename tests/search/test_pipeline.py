@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes import FakeStages, inputs_in, make_sweep
 
-from autotune.candidate import Candidate, Recipe
+from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError
 from autotune.metrics import METRICS
 from autotune.search.limits import Limit, parse_limit
@@ -290,3 +290,67 @@ def test_what_scores_is_part_of_a_score(tmp_path: Path) -> None:
         assert (own.code, own.code_file, own.code_root) == (digest, module, tmp_path)
         keys.add(own.key)
     assert len(keys) == 2
+
+
+def test_a_build_is_scored_once_for_all_its_sessions_and_timed_in_each(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path, target={"threads": 4})
+    plain = candidate()
+    done = [
+        pipeline.measure(plain.model_copy(update={"session": session}))
+        for session in (None, Session(threads=1), Session(arena=False), Session(threads=4))
+    ]
+    timings = [job for job in stages.jobs if isinstance(job, TimeJob)]
+    assert [(job.threads, job.arena) for job in timings] == [(4, None), (1, None), (4, False)]
+    assert (stages.ran["build"], stages.ran["score"]) == (1, 1)
+    assert next(job for job in stages.jobs if isinstance(job, ScoreJob)).threads == 4
+    assert done[3].cells["cached"] == "train+build+check+time+score", "as the target says, by another name"
+    times = [float(one.cells["itl_ms_p50"] or 0) for one in done]
+    assert times[0] == times[1] == times[3] < times[2]
+    assert len({one.cells["size_mb"] for one in done}) == len({one.cells["accuracy"] for one in done}) == 1
+
+
+def test_options_of_a_provider_may_change_numbers_and_are_scored_by_themselves(tmp_path: Path) -> None:
+    options = {"provider": "cuda", "provider_options": {"use_tf32": True}}
+    pipeline, stages = make(tmp_path, target=options, build=[{"precision": "fp16"}])
+    recipe = Recipe(precision="fp32")
+    for session in (None, Session(threads=1), Session(provider_options="use_tf32=0")):
+        pipeline.measure(Candidate(recipe=recipe, session=session))
+    scores = [job.provider_options for job in stages.jobs if isinstance(job, ScoreJob)]
+    assert scores == ["use_tf32=1", "use_tf32=0"]
+
+
+def test_each_workload_is_timed_and_the_first_has_no_name(tmp_path: Path) -> None:
+    workloads = {"chat": {"prompt_tokens": 32}, "long": {"prompt_tokens": 64, "batch": 2}}
+    pipeline, stages = make(tmp_path, target={"workloads": workloads})
+    done = pipeline.measure(candidate())
+    assert [(job.prompt_tokens, job.batch) for job in stages.jobs if isinstance(job, TimeJob)] == [(32, 1), (64, 2)]
+    cells = done.cells
+    assert cells["itl_ms_p50@long"] == pytest.approx(2 * 14 + 0.02)
+    assert cells["itl_ms_p50"] == pytest.approx(14.02)
+    low, high = cells["itl_ms_p50_low@long"], cells["itl_ms_p50_high@long"]
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    assert low < 28.02 < high
+    assert cells["peak_memory_mb@long"] == 700.0
+    assert {name.partition("@")[2] for name in cells} == {"", "long"}
+    assert "load_s@long" not in cells
+    assert cells["cost_time_s"] == 4.0
+    assert pipeline.measure(candidate()).cells["cached"] == "train+build+check+time+score"
+
+
+def test_a_limit_on_a_workload_ends_a_candidate_before_the_next_is_timed(tmp_path: Path) -> None:
+    workloads = {"a": {}, "b": {"prompt_tokens": 64}, "c": {"prompt_tokens": 96}}
+    pipeline, stages = make(tmp_path, target={"workloads": workloads})
+    done = pipeline.measure(candidate(), limits=limits("itl_ms_p50@b <= 20"))
+    assert (done.status, stages.ran["time"], stages.ran["score"]) == ("over_limit", 2, 0)
+    assert done.error == "itl_ms_p50@b <= 20 cannot be kept: itl_ms_p50@b is 28.02"
+
+
+def test_lengths_of_the_data_are_numbers_in_the_key(tmp_path: Path) -> None:
+    pipeline, stages = make(tmp_path, target={"workload": {"prompt_tokens": "data", "new_tokens": 4}})
+    drawn = ((16, 4), (32, 4))
+    pipeline.inputs = replace(pipeline.inputs, lengths={"": drawn})
+    pipeline.measure(candidate())
+    timing = next(job for job in stages.jobs if isinstance(job, TimeJob))
+    assert (timing.lengths, timing.prompt_tokens, timing.new_tokens) == (drawn, 32, 4)
+    assert timing.described()["inputs"]["lengths"] == [[16, 4], [32, 4]]
