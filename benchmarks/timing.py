@@ -44,9 +44,9 @@ FIELDS = ("kind", "pair", "disturbed", "rounds", "ratio", "low", "high", "differ
           "usual_ratio", "usual_seconds", "usual_a", "usual_b", "load_avg", "foreign_cpu")  # fmt: skip
 
 DISTURB = """
-import random, sys, time
-rng = random.Random(int(sys.argv[1]))
-while True:
+import os, random, sys, time
+rng, parent = random.Random(int(sys.argv[1])), os.getppid()
+while os.getppid() == parent:
     end = time.monotonic() + rng.expovariate(1 / 2)
     while time.monotonic() < end:
         sum(i * i for i in range(10_000))
