@@ -1,0 +1,381 @@
+"""Any strategy against an oracle table, on simulated time.
+
+`World` answers proposals as the stages would: it charges what a stage takes, remembers what the cache would hold, and
+shows what a sweep would see. Every seed is another sweep: another draw of the validation items (with replacement, so
+that they are a sample of a population whose truth is known), another of the training seeds that the table has, another
+timing drawn from the raw samples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.candidate import Candidate
+from autotune.search.limits import Limit, parse_limit
+from autotune.search.pareto import front, hypervolume
+from autotune.search.statistics import Interval, wilson
+from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
+from autotune.search.winner import Entry, choose
+from benchmarks.search.table import OBJECTIVES, Seen, Table
+
+PROCESSES = 5
+"""Processes of one timing, as the tool makes at least."""
+DIRECTIONS = list(OBJECTIVES.values())
+
+Pair = tuple[int | None, int]
+"""Adapter (None: the untouched model) and recipe, by their numbers."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What differs between two replays of one strategy."""
+
+    seed: int = 0
+    cache: bool = True
+    """False: no proposal shares anything with another, nor with itself when it is repeated."""
+    training: float = 1.0
+    """How many times as long training takes."""
+    items: int | None = None
+    """Validation items that a sweep has; None: as many as the table."""
+
+
+@dataclass
+class Done:
+    """A candidate that was fully measured."""
+
+    values: tuple[float, ...]
+    right: NDArray[np.float64]
+    at_s: float
+
+
+class World:
+    """The stages, the cache and the clock of one simulated sweep."""
+
+    def __init__(self, table: Table, conditions: Conditions) -> None:
+        self.table, self.conditions = table, conditions
+        self.clock = 0.0
+        self.spent: Counter[str] = Counter()
+        """Seconds by stage."""
+        self.done: dict[Pair, Done] = {}
+        """What was fully measured, in its order."""
+        self._rng = np.random.default_rng([conditions.seed, 1])
+        self.items = conditions.items or table.items
+        self._order = self._rng.integers(0, table.items, self.items)
+        """The validation items of this sweep, in its order."""
+        self._seed = [int(self._rng.choice(seeds)) if seeds else 0 for seeds in table.seeds]
+        self._started = False
+        self._reached: dict[int, int] = {}
+        self._merged: int | None = None
+        self._built: set[Pair] = set()
+        self._timed: dict[str, float] = {}
+        self._scored: dict[tuple[Any, ...], int] = {}
+
+    def measure(self, proposal: Proposal) -> Told:
+        """Do what a proposal asks for. Raises ValueError where the table, or the tool, could not."""
+        adapter, recipe = self._place(proposal.candidate)
+        rung = self._rung(proposal.rung)
+        last = len(self.table.rungs) - 1
+        if recipe is not None and adapter is not None and rung < last:
+            raise ValueError("a recipe is built at rung 1 only")
+        items = self.items if proposal.items is None else proposal.items
+        if not 0 <= items <= self.items:
+            raise ValueError(f"items must be 0 to {self.items}, but got {items}")
+        if not self.conditions.cache:
+            self._forget()
+        seconds: dict[str, float] = {}
+        if not self._started:
+            self._started = True
+            seconds["start"] = self.table.costs.start_s
+        measured: dict[str, float] = {}
+        outcomes = None
+        if adapter is None or self._train(adapter, rung, seconds):
+            if recipe is not None:
+                self._build(adapter, recipe, seconds)
+                measured["itl_ms_p50"] = self._time(recipe, seconds)
+                measured["size_mb"] = float(self.table.size_mb[recipe])
+            if items:
+                outcomes = self._score(adapter, rung, recipe, items, seconds)
+                measured["accuracy"] = float(outcomes.right.mean())
+        self.spent.update(seconds)
+        self.clock += sum(seconds.values())
+        values = None
+        if recipe is not None and outcomes is not None and items == self.items:
+            values = tuple(measured[name] for name in OBJECTIVES)
+            self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock))
+        return Told(values, {}, measured, outcomes, seconds)
+
+    def _place(self, candidate: Candidate) -> tuple[int | None, int | None]:
+        try:
+            return self.table.place(candidate)
+        except KeyError:
+            raise ValueError(f"the table has no such candidate: {candidate}") from None
+
+    def _rung(self, share: float) -> int:
+        near = [number for number, rung in enumerate(self.table.rungs) if abs(rung - share) < 1e-3]
+        if not near:
+            raise ValueError(f"the table has the rungs {self.table.rungs}, but got {share}")
+        return near[0]
+
+    def _forget(self) -> None:
+        self._reached.clear()
+        self._built.clear()
+        self._timed.clear()
+        self._scored.clear()
+        self._merged = None
+
+    def _train(self, adapter: int, rung: int, seconds: dict[str, float]) -> bool:
+        """Train to a rung, going on from the highest that was reached. Returns whether it got there."""
+        costs, steps = self.table.costs, self.table.steps
+        ended = self.table.ended.get(adapter)
+        if ended is not None and ended[0] <= rung:
+            seconds["train"] = ended[1] * self.conditions.training
+            return False
+        before = self._reached.get(adapter, -1)
+        if rung > before:
+            more = steps[rung] - (steps[before] if before >= 0 else 0)
+            seconds["train"] = (costs.call_s + more * costs.step_s[adapter]) * self.conditions.training
+            self._reached[adapter] = rung
+        return True
+
+    def _build(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> None:
+        if (adapter, recipe) in self._built:
+            return
+        if adapter is not None and self._merged != adapter:
+            seconds["merge"] = self.table.costs.merge_s
+            self._merged = adapter
+        seconds["build"] = self.table.costs.build_s[recipe]
+        self._built.add((adapter, recipe))
+
+    def _time(self, recipe: int, seconds: dict[str, float]) -> float:
+        graph = self.table.graphs[recipe]
+        if graph not in self._timed:
+            seconds["time"] = self.table.costs.time_s[recipe]
+            self._timed[graph] = float(self._rng.choice(self.table.processes_ms[recipe], PROCESSES).mean())
+        return self._timed[graph]
+
+    def _score(
+        self, adapter: int | None, rung: int, recipe: int | None, items: int, seconds: dict[str, float]
+    ) -> Outcomes:
+        costs, what = self.table.costs, (adapter, rung if recipe is None else None, recipe)
+        before = self._scored.get(what, 0)
+        if items > before:
+            load_s = costs.torch_load_s if recipe is None else costs.load_s[recipe]
+            item_s = costs.torch_item_s if recipe is None else costs.item_s[recipe]
+            seconds["score"] = load_s + (items - before) * item_s
+            self._scored[what] = items
+        seen, first = self._seen(adapter, rung, recipe), self._order[:items]
+        return Outcomes(seen.right[first], seen.loss[first], seen.margin[first])
+
+    def _seen(self, adapter: int | None, rung: int, recipe: int | None) -> Seen:
+        if adapter is None:
+            return self.table.base_seen[recipe or 0]
+        if recipe is None:
+            return self.table.rung_seen[adapter, self._seed[adapter], rung]
+        return self.table.pair_seen[adapter, self._seed[adapter], recipe]
+
+    def recommended(self) -> list[Pair]:
+        """Return what is not dominated by the values seen so far, among what was fully measured."""
+        pairs = list(self.done)
+        return [pairs[n] for n in front([self.done[pair].values for pair in pairs], DIRECTIONS)]
+
+
+class Truth:
+    """What a recommendation is worth."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._volumes: dict[tuple[float, ...], float] = {}
+        self._picks: dict[tuple[Limit, ...], Pair] = {}
+        everything: list[Pair] = [
+            (a, r) for a in range(len(table.adapters)) for r in range(len(table.recipes)) if table.seeds[a]
+        ]
+        self.best = self.volume(everything + [(None, r) for r in range(len(table.recipes))])
+        """The oracle's hypervolume."""
+
+    def accuracy(self, pair: Pair) -> float:
+        """Return the true accuracy of a pair; nan where its adapter diverged."""
+        adapter, recipe = pair
+        return float(self.table.base_truth[recipe] if adapter is None else self.table.truth[adapter, recipe])
+
+    def volume(self, pairs: Sequence[Pair]) -> float:
+        """Return the true hypervolume of a set. Of each recipe only the most accurate counts."""
+        most = [-1.0] * len(self.table.recipes)
+        for pair in pairs:
+            most[pair[1]] = max(most[pair[1]], self.accuracy(pair))
+        key = tuple(most)
+        if key not in self._volumes:
+            points = [
+                (accuracy, float(self.table.latency_ms[r]), float(self.table.size_mb[r]))
+                for r, accuracy in enumerate(most)
+                if accuracy >= 0
+            ]
+            self._volumes[key] = hypervolume(points, self.table.reference, DIRECTIONS)
+        return self._volumes[key]
+
+    def limits(self) -> list[tuple[Limit, ...]]:
+        """Return three kinds of limits: none, at most the middle size, at most the middle latency."""
+        size, latency = float(np.median(self.table.size_mb)), float(np.median(self.table.latency_ms))
+        texts: tuple[list[str], ...] = (
+            [],
+            [f"size_mb <= {size * 1.001:.6g}"],
+            [f"itl_ms_p50 <= {latency * 1.001:.6g}"],
+        )
+        return [tuple(parse_limit(text, OBJECTIVES) for text in group) for group in texts]
+
+    def pick(self, limits: tuple[Limit, ...]) -> Pair:
+        """Return what the rule of the winner chooses from the whole table, on all validation items."""
+        if limits not in self._picks:
+            done: dict[Pair, Done] = {}
+            for a, seeds in enumerate(self.table.seeds):
+                for r in range(len(self.table.recipes)) if seeds else ():
+                    right = self.table.pair_seen[a, seeds[0], r].right
+                    values = (float(right.mean()), float(self.table.latency_ms[r]), float(self.table.size_mb[r]))
+                    done[a, r] = Done(values, right, 0.0)
+            found = winner(self.table, done, limits)
+            assert found is not None  # limits are at the table's own medians
+            self._picks[limits] = found
+        return self._picks[limits]
+
+    def regret(self, chosen: Pair | None, limits: tuple[Limit, ...]) -> tuple[float, bool]:
+        """Return by how much what the rule picks from the whole table is truly more accurate than the chosen one (a
+        share; below 0 where it is less), and whether the chosen one is within noise of it: not 1.96 standard errors of
+        the difference, paired by item, below. Nothing chosen counts as the untouched model.
+        """
+        best = self.pick(limits)
+        if chosen is None:
+            chosen = (None, best[1])
+        difference = self._right(best) - self._right(chosen)
+        error = float(difference.std(ddof=1)) / len(difference) ** 0.5
+        regret = self.accuracy(best) - self.accuracy(chosen)
+        return regret, regret <= 1.96 * error
+
+    def _right(self, pair: Pair) -> NDArray[np.float64]:
+        adapter, recipe = pair
+        if adapter is None:
+            return self.table.base_seen[recipe].right
+        seeds = self.table.seeds[adapter]
+        return np.asarray(np.mean([self.table.pair_seen[adapter, seed, recipe].right for seed in seeds], axis=0))
+
+    def clairvoyant(self, share: float, training: float = 1.0) -> float:
+        """Return the least seconds to `share` of the oracle's hypervolume for one who knows the table.
+
+        It trains one or two adapters to the end, and builds, times and scores only pairs of them that count.
+        """
+        table, costs = self.table, self.table.costs
+        alive = [a for a in range(len(table.adapters)) if table.seeds[a]]
+        pair_s = [
+            costs.build_s[r] + costs.time_s[r] + costs.load_s[r] + table.items * costs.item_s[r]
+            for r in range(len(table.recipes))
+        ]
+        train_s = {a: (costs.call_s + table.steps[-1] * costs.step_s[a]) * training + costs.merge_s for a in alive}
+        groups = [(a,) for a in alive] + [(a, b) for a in alive for b in alive if a < b]
+        least = float("inf")
+        for chosen in range(1, 2 ** len(table.recipes)):
+            recipes = [r for r in range(len(table.recipes)) if chosen >> r & 1]
+            built_s = costs.start_s + sum(pair_s[r] for r in recipes)
+            for group in groups:
+                cost = built_s + sum(train_s[a] for a in group)
+                if cost < least:
+                    pairs: list[Pair] = [(max(group, key=lambda a: table.truth[a, r]), r) for r in recipes]
+                    if self.volume(pairs) >= share * self.best:
+                        least = cost
+        return least
+
+    def everything_s(self, cache: bool = True, training: float = 1.0) -> float:
+        """Return the seconds of the whole grid, one candidate after another."""
+        world = World(self.table, Conditions(cache=cache, training=training))
+        for adapter in range(len(self.table.adapters)):
+            for recipe in range(len(self.table.recipes)):
+                world.measure(Proposal(self.table.candidate(adapter, recipe)))
+        return world.clock
+
+
+@dataclass
+class Run:
+    """What one replay did: `hv` is the share of the oracle's hypervolume from `at_s` on."""
+
+    at_s: NDArray[np.float64]
+    hv: NDArray[np.float64]
+    asked: int
+    finished_s: NDArray[np.float64]
+    """When each candidate was fully measured."""
+    spent: Mapping[str, float]
+    regrets: tuple[tuple[float, bool], ...]
+    """Of the model chosen at the end, under each kind of limits."""
+    decision_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Real time of each ask and tell."""
+
+    def reached_s(self, share: float) -> float:
+        """Return from when on the hypervolume is at least `share` and stays so; inf where that never is."""
+        below = np.flatnonzero(self.hv < share)
+        if not len(below):
+            return float(self.at_s[0])
+        return float(self.at_s[below[-1] + 1]) if below[-1] + 1 < len(self.hv) else float("inf")
+
+    def at(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the hypervolume at these moments."""
+        places = np.searchsorted(self.at_s, seconds, side="right") - 1
+        return np.where(places < 0, 0.0, self.hv[np.maximum(places, 0)])
+
+
+def winner(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit]) -> Pair | None:
+    """Return what the tool's rule of the winner chooses among what was fully measured."""
+    entries, pairs = [], {}
+    for pair, done in measured.items():
+        name = f"{pair[0]}-{pair[1]}"
+        pairs[name] = pair
+        values = dict(zip(OBJECTIVES, done.values, strict=True))
+        intervals: dict[str, Interval] = {"accuracy": wilson(float(done.right.sum()), len(done.right))}
+        counts, outcomes = {"accuracy": len(done.right)}, {"accuracy": done.right}
+        entries.append(Entry(name, values, intervals, counts, outcomes, table.graphs[pair[1]]))
+    found = choose(entries, OBJECTIVES, limits, None).winner if entries else None
+    return pairs[found.id] if found else None
+
+
+def replay(
+    table: Table, truth: Truth, make: Callable[[Table, int], Strategy], conditions: Conditions, budget_s: float
+) -> Run:
+    """Run a strategy on simulated time until it has no more to ask, or `budget_s` are over.
+
+    A strategy may say itself what it recommends: `recommend() -> list[Candidate]`; else it is the non-dominated part of
+    what was fully measured.
+    """
+    world, strategy = World(table, conditions), make(table, conditions.seed)
+    own: Callable[[], list[Candidate]] | None = getattr(strategy, "recommend", None)
+    at, volumes, decisions, asked = [0.0], [0.0], [], 0
+    before: list[Pair] = []
+    while world.clock < budget_s:
+        began = time.perf_counter()
+        proposal = strategy.ask()
+        decided = time.perf_counter() - began
+        if proposal is None:
+            break
+        asked += 1
+        told = world.measure(proposal)
+        began = time.perf_counter()
+        strategy.tell(proposal, told)
+        recommended = [_pair(table, candidate) for candidate in own()] if own is not None else None
+        decisions.append((decided + time.perf_counter() - began) * 1000)
+        if recommended is None:
+            recommended = world.recommended() if told.values is not None else before
+        if recommended != before:
+            at.append(world.clock)
+            volumes.append(truth.volume(recommended) / truth.best)
+            before = recommended
+    regrets = tuple(truth.regret(winner(table, world.done, limits), limits) for limits in truth.limits())
+    finished = np.array([done.at_s for done in world.done.values()])
+    return Run(np.array(at), np.array(volumes), asked, finished, dict(world.spent), regrets, np.array(decisions))
+
+
+def _pair(table: Table, candidate: Candidate) -> Pair:
+    adapter, recipe = table.place(candidate)
+    if recipe is None:
+        raise ValueError("what is recommended must have a recipe")
+    return adapter, recipe
