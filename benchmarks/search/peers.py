@@ -32,8 +32,8 @@ from autotune.space import Choice, Value
 from benchmarks.search.replay import DIRECTIONS
 from benchmarks.search.table import Table
 
-MOST_PROPOSALS = 400
-"""Proposals after which a strategy without an end of its own stops: twice the largest table."""
+MOST_PROPOSALS = 200
+"""Proposals after which a strategy without an end of its own stops: as many as the largest table has pairs."""
 _WORST = (0.0, 1e6, 1e6)
 """What a candidate that diverged is told as: nothing is worse in any objective."""
 
@@ -258,6 +258,8 @@ PEERS: dict[str, Make] = {
     "primo": PriMo,
 }
 WITHOUT_CACHE = ("optuna-tpe",)
+COST_BLIND = (*PEERS, "tpe", "nsga2", "gp", "random", "grid")
+"""Strategies that never look at what things cost: one replay serves all proportions of costs."""
 
 
 def strategy(name: str) -> Make:

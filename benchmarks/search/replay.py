@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from autotune.search.limits import Limit, parse_limit
 from autotune.search.pareto import front, hypervolume
 from autotune.search.statistics import Interval, wilson
 from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
-from autotune.search.winner import Entry, choose
+from autotune.search.winner import Choice, Entry, choose
 from benchmarks.search.table import OBJECTIVES, Seen, Table
 
 PROCESSES = 5
@@ -53,6 +53,8 @@ class Done:
     values: tuple[float, ...]
     right: NDArray[np.float64]
     at_s: float
+    training_s: float = 0.0
+    """What was spent on training until then."""
 
 
 class World:
@@ -69,7 +71,10 @@ class World:
         self.items = conditions.items or table.items
         self._order = self._rng.integers(0, table.items, self.items)
         """The validation items of this sweep, in its order."""
-        self._seed = [int(self._rng.choice(seeds)) if seeds else 0 for seeds in table.seeds]
+        self._seed = [
+            int(self._rng.choice(seeds)) if seeds else table.ended[adapter].seed
+            for adapter, seeds in enumerate(table.seeds)
+        ]
         self._started = False
         self._reached: dict[int, int] = {}
         self._merged: int | None = None
@@ -108,7 +113,7 @@ class World:
         values = None
         if recipe is not None and outcomes is not None and items == self.items:
             values = tuple(measured[name] for name in OBJECTIVES)
-            self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock))
+            self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
         return Told(values, {}, measured, outcomes, seconds)
 
     def _place(self, candidate: Candidate) -> tuple[int | None, int | None]:
@@ -134,10 +139,13 @@ class World:
         """Train to a rung, going on from the highest that was reached. Returns whether it got there."""
         costs, steps = self.table.costs, self.table.steps
         ended = self.table.ended.get(adapter)
-        if ended is not None and ended[0] <= rung:
-            seconds["train"] = ended[1] * self.conditions.training
-            return False
         before = self._reached.get(adapter, -1)
+        if ended is not None and ended.rung <= rung:
+            begun = ended.rung - 1  # the highest rung that it reached
+            more = (steps[begun] if begun >= 0 else 0) - (steps[before] if before >= 0 else 0)
+            self._reached[adapter] = max(before, begun)
+            seconds["train"] = (more * costs.step_s[adapter] + ended.seconds) * self.conditions.training
+            return False
         if rung > before:
             more = steps[rung] - (steps[before] if before >= 0 else 0)
             seconds["train"] = (costs.call_s + more * costs.step_s[adapter]) * self.conditions.training
@@ -192,7 +200,7 @@ class Truth:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._volumes: dict[tuple[float, ...], float] = {}
-        self._picks: dict[tuple[Limit, ...], Pair] = {}
+        self._picks: dict[tuple[Limit, ...], tuple[Pair, frozenset[Pair]]] = {}
         everything: list[Pair] = [
             (a, r) for a in range(len(table.adapters)) for r in range(len(table.recipes)) if table.seeds[a]
         ]
@@ -229,8 +237,9 @@ class Truth:
         )
         return [tuple(parse_limit(text, OBJECTIVES) for text in group) for group in texts]
 
-    def pick(self, limits: tuple[Limit, ...]) -> Pair:
-        """Return what the rule of the winner chooses from the whole table, on all validation items."""
+    def pick(self, limits: tuple[Limit, ...]) -> tuple[Pair, frozenset[Pair]]:
+        """Return what the rule of the winner chooses from the whole table, on all validation items, and what it calls
+        as accurate as the best: the best and those that are not significantly worse."""
         if limits not in self._picks:
             done: dict[Pair, Done] = {}
             for a, seeds in enumerate(self.table.seeds):
@@ -238,30 +247,22 @@ class Truth:
                     right = self.table.pair_seen[a, seeds[0], r].right
                     values = (float(right.mean()), float(self.table.latency_ms[r]), float(self.table.size_mb[r]))
                     done[a, r] = Done(values, right, 0.0)
-            found = winner(self.table, done, limits)
-            assert found is not None  # limits are at the table's own medians
-            self._picks[limits] = found
+            choice, pairs = chosen_of(self.table, done, limits)
+            assert choice.winner is not None  # the limits are at the table's own medians
+            ties = frozenset(pairs[name] for name in choice.feasible if name not in choice.steps[0].beaten)
+            self._picks[limits] = (pairs[choice.winner.id], ties)
         return self._picks[limits]
 
     def regret(self, chosen: Pair | None, limits: tuple[Limit, ...]) -> tuple[float, bool]:
-        """Return by how much what the rule picks from the whole table is truly more accurate than the chosen one (a
-        share; below 0 where it is less), and whether the chosen one is within noise of it: not 1.96 standard errors of
-        the difference, paired by item, below. Nothing chosen counts as the untouched model.
+        """Return by how much the most accurate model within limits is truly better than the chosen one (a share), and
+        whether the chosen one is within noise of the best: the rule of the winner, on all items of the whole table,
+        calls them a tie. Nothing chosen counts as the untouched model.
         """
-        best = self.pick(limits)
+        pick, ties = self.pick(limits)
+        best = max(ties, key=self.accuracy)
         if chosen is None:
-            chosen = (None, best[1])
-        difference = self._right(best) - self._right(chosen)
-        error = float(difference.std(ddof=1)) / len(difference) ** 0.5
-        regret = self.accuracy(best) - self.accuracy(chosen)
-        return regret, regret <= 1.96 * error
-
-    def _right(self, pair: Pair) -> NDArray[np.float64]:
-        adapter, recipe = pair
-        if adapter is None:
-            return self.table.base_seen[recipe].right
-        seeds = self.table.seeds[adapter]
-        return np.asarray(np.mean([self.table.pair_seen[adapter, seed, recipe].right for seed in seeds], axis=0))
+            chosen = (None, pick[1])
+        return self.accuracy(best) - self.accuracy(chosen), chosen in ties
 
     def clairvoyant(self, share: float, training: float = 1.0) -> float:
         """Return the least seconds to `share` of the oracle's hypervolume for one who knows the table.
@@ -303,14 +304,30 @@ class Run:
 
     at_s: NDArray[np.float64]
     hv: NDArray[np.float64]
+    training_s: NDArray[np.float64]
+    """Of each `at_s` what was spent on training until then."""
     asked: int
     finished_s: NDArray[np.float64]
     """When each candidate was fully measured."""
     spent: Mapping[str, float]
     regrets: tuple[tuple[float, bool], ...]
     """Of the model chosen at the end, under each kind of limits."""
-    decision_ms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    decision_ms: NDArray[np.float64]
     """Real time of each ask and tell."""
+    finished_training_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def with_training(self, factor: float) -> Run:
+        """Return the run as it would have gone if training took so many times as long: right where the strategy does
+        not look at what things cost."""
+        more = factor - 1
+        return replace(
+            self,
+            at_s=self.at_s + more * self.training_s,
+            training_s=factor * self.training_s,
+            finished_s=self.finished_s + more * self.finished_training_s,
+            finished_training_s=factor * self.finished_training_s,
+            spent={name: s * (factor if name == "train" else 1) for name, s in self.spent.items()},
+        )
 
     def reached_s(self, share: float) -> float:
         """Return from when on the hypervolume is at least `share` and stays so; inf where that never is."""
@@ -325,8 +342,8 @@ class Run:
         return np.where(places < 0, 0.0, self.hv[np.maximum(places, 0)])
 
 
-def winner(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit]) -> Pair | None:
-    """Return what the tool's rule of the winner chooses among what was fully measured."""
+def chosen_of(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit]) -> tuple[Choice, dict[str, Pair]]:
+    """Apply the tool's rule of the winner to what was fully measured. Returns its choice, and the pairs by name."""
     entries, pairs = [], {}
     for pair, done in measured.items():
         name = f"{pair[0]}-{pair[1]}"
@@ -335,8 +352,13 @@ def winner(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit])
         intervals: dict[str, Interval] = {"accuracy": wilson(float(done.right.sum()), len(done.right))}
         counts, outcomes = {"accuracy": len(done.right)}, {"accuracy": done.right}
         entries.append(Entry(name, values, intervals, counts, outcomes, table.graphs[pair[1]]))
-    found = choose(entries, OBJECTIVES, limits, None).winner if entries else None
-    return pairs[found.id] if found else None
+    return choose(entries, OBJECTIVES, limits, None), pairs
+
+
+def winner(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit]) -> Pair | None:
+    """Return the pair that the tool's rule of the winner chooses."""
+    choice, pairs = chosen_of(table, measured, limits)
+    return pairs[choice.winner.id] if choice.winner else None
 
 
 def replay(
@@ -349,7 +371,7 @@ def replay(
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
     own: Callable[[], list[Candidate]] | None = getattr(strategy, "recommend", None)
-    at, volumes, decisions, asked = [0.0], [0.0], [], 0
+    at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
     before: list[Pair] = []
     while world.clock < budget_s:
         began = time.perf_counter()
@@ -368,10 +390,14 @@ def replay(
         if recommended != before:
             at.append(world.clock)
             volumes.append(truth.volume(recommended) / truth.best)
+            training.append(world.spent["train"])
             before = recommended
     regrets = tuple(truth.regret(winner(table, world.done, limits), limits) for limits in truth.limits())
-    finished = np.array([done.at_s for done in world.done.values()])
-    return Run(np.array(at), np.array(volumes), asked, finished, dict(world.spent), regrets, np.array(decisions))
+    return Run(
+        np.array(at), np.array(volumes), np.array(training), asked,
+        np.array([done.at_s for done in world.done.values()]), dict(world.spent), regrets, np.array(decisions),
+        np.array([done.training_s for done in world.done.values()]),
+    )  # fmt: skip
 
 
 def _pair(table: Table, candidate: Candidate) -> Pair:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,16 @@ class Seen:
     right: NDArray[np.float64]
     loss: NDArray[np.float64]
     margin: NDArray[np.float64]
+
+
+class Ended(NamedTuple):
+    """Where an adapter diverged."""
+
+    rung: int
+    """The number of the rung that it did not reach."""
+    seconds: float
+    """From the rung before until it diverged."""
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,8 @@ class Table:
     """The untouched model in each recipe."""
     seeds: tuple[tuple[int, ...], ...]
     """Of each adapter the training seeds that are whole; empty: it diverged."""
-    ended: Mapping[int, tuple[int, float]]
-    """Of an adapter that diverged: the rung number that it did not reach, and the seconds until it did."""
+    ended: Mapping[int, Ended]
+    """The adapters that diverged."""
     truth: NDArray[np.float64]
     """True accuracy (adapters, recipes); nan where it diverged."""
     base_truth: NDArray[np.float64]
@@ -146,6 +156,11 @@ def from_rows(rows: Sequence[Row]) -> Table:
         name: next((row for (a, _, _), row in trained.items() if a == name and row["status"] != "ok"), None)
         for name in loras
     }
+    for name, failure in failed.items():  # half made
+        if failure is not None and any(
+            (name, failure["seed"], rung, None, "validation") not in scores for rung in rungs if rung < failure["rung"]
+        ):
+            failed[name] = None
     known = {name: lora for name, lora in loras.items() if seeds[name] or failed[name]}
     space, kept = _full_grid(header["sweep"]["space"]["lora"], loras, known, recipes)
     missing = [name for name in names if (None, None, None, name, "validation") not in scores]
@@ -171,7 +186,9 @@ def from_rows(rows: Sequence[Row]) -> Table:
     for name, a in places.items():
         failure = failed[name]
         if failure is not None and not seeds[name]:
-            ended[a] = (rungs.index(failure["rung"]), float(failure["seconds"]))
+            ended[a] = Ended(rungs.index(failure["rung"]), float(failure["seconds"]), int(failure["seed"]))
+            for g, rung in enumerate(rungs[: ended[a].rung]):
+                rung_seen[a, ended[a].seed, g] = scores[name, ended[a].seed, rung, None, "validation"]
     return Table(
         name=header["task"], adapters=tuple(kept.values()), recipes=recipes, space=space, rungs=rungs, steps=steps,
         items=len(gold["validation"]), rung_seen=rung_seen, pair_seen=pair_seen,
