@@ -34,6 +34,8 @@ from benchmarks.search.table import Table
 
 MOST_PROPOSALS = 200
 """Proposals after which a strategy without an end of its own stops: as many as the largest table has pairs."""
+MOST_EVALUATIONS = 600
+"""The same for schedulers with three rungs."""
 _WORST = (0.0, 1e6, 1e6)
 """What a candidate that diverged is told as: nothing is worse in any objective."""
 
@@ -124,7 +126,7 @@ class Rungs:
     def ask(self) -> Proposal | None:
         """Return the next evaluation, or first the recipe's footprint, where a lower rung needs it."""
         if self._pending is None:
-            if self._asked >= MOST_PROPOSALS:
+            if self._asked >= MOST_EVALUATIONS:
                 return None
             self._asked += 1
             self._pending = self.next_config()
@@ -217,6 +219,7 @@ class PriMo(Rungs):
 
         np.random.seed(seed)  # NePS draws from the global generators
         torch.manual_seed(seed)
+        torch.set_num_threads(1)
         self._units = [round(rung / table.rungs[0]) for rung in table.rungs]
         space: dict[str, Any] = {
             name: neps.HPOInteger(0, count - 1) if in_order else neps.HPOCategorical(list(range(count)))

@@ -188,6 +188,18 @@ class World:
             return self.table.rung_seen[adapter, self._seed[adapter], rung]
         return self.table.pair_seen[adapter, self._seed[adapter], recipe]
 
+    def everything(self) -> dict[Pair, Done]:
+        """Return what a sweep over the whole table would have measured, with the noise of this one."""
+        found: dict[Pair, Done] = {}
+        for adapter, seeds in enumerate(self.table.seeds):
+            for recipe, graph in enumerate(self.table.graphs) if seeds else ():
+                right = self._seen(adapter, len(self.table.rungs) - 1, recipe).right[self._order]
+                latency = self._timed.get(graph, float(self.table.latency_ms[recipe]))
+                found[adapter, recipe] = Done(
+                    (float(right.mean()), latency, float(self.table.size_mb[recipe])), right, self.clock
+                )
+        return found
+
     def recommended(self) -> list[Pair]:
         """Return what is not dominated by the values seen so far, among what was fully measured."""
         pairs = list(self.done)
@@ -200,7 +212,6 @@ class Truth:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._volumes: dict[tuple[float, ...], float] = {}
-        self._picks: dict[tuple[Limit, ...], tuple[Pair, frozenset[Pair]]] = {}
         everything: list[Pair] = [
             (a, r) for a in range(len(table.adapters)) for r in range(len(table.recipes)) if table.seeds[a]
         ]
@@ -237,32 +248,21 @@ class Truth:
         )
         return [tuple(parse_limit(text, OBJECTIVES) for text in group) for group in texts]
 
-    def pick(self, limits: tuple[Limit, ...]) -> tuple[Pair, frozenset[Pair]]:
-        """Return what the rule of the winner chooses from the whole table, on all validation items, and what it calls
-        as accurate as the best: the best and those that are not significantly worse."""
-        if limits not in self._picks:
-            done: dict[Pair, Done] = {}
-            for a, seeds in enumerate(self.table.seeds):
-                for r in range(len(self.table.recipes)) if seeds else ():
-                    right = self.table.pair_seen[a, seeds[0], r].right
-                    values = (float(right.mean()), float(self.table.latency_ms[r]), float(self.table.size_mb[r]))
-                    done[a, r] = Done(values, right, 0.0)
-            choice, pairs = chosen_of(self.table, done, limits)
-            assert choice.winner is not None  # the limits are at the table's own medians
-            ties = frozenset(pairs[name] for name in choice.feasible if name not in choice.steps[0].beaten)
-            self._picks[limits] = (pairs[choice.winner.id], ties)
-        return self._picks[limits]
+    def regret(self, chosen: Pair | None, limits: Sequence[Limit]) -> float:
+        """Return by how much the most accurate model within limits is truly better than the chosen one (a share).
 
-    def regret(self, chosen: Pair | None, limits: tuple[Limit, ...]) -> tuple[float, bool]:
-        """Return by how much the most accurate model within limits is truly better than the chosen one (a share), and
-        whether the chosen one is within noise of the best: the rule of the winner, on all items of the whole table,
-        calls them a tie. Nothing chosen counts as the untouched model.
+        Nothing chosen, or a model that truly breaks a limit, counts as the untouched model at its worst.
         """
-        pick, ties = self.pick(limits)
-        best = max(ties, key=self.accuracy)
-        if chosen is None:
-            chosen = (None, pick[1])
-        return self.accuracy(best) - self.accuracy(chosen), chosen in ties
+        table = self.table
+        footprints = [
+            {"itl_ms_p50": float(table.latency_ms[r]), "size_mb": float(table.size_mb[r])}
+            for r in range(len(table.recipes))
+        ]
+        kept = [all((limit.gap(one[limit.metric], None) or 0) <= 0 for limit in limits) for one in footprints]
+        best = float(np.nanmax(table.truth[:, kept]))
+        if chosen is None or not kept[chosen[1]]:
+            return best - float(table.base_truth.min())
+        return best - self.accuracy(chosen)
 
     def clairvoyant(self, share: float, training: float = 1.0) -> float:
         """Return the least seconds to `share` of the oracle's hypervolume for one who knows the table.
@@ -355,10 +355,15 @@ def chosen_of(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limi
     return choose(entries, OBJECTIVES, limits, None), pairs
 
 
-def winner(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit]) -> Pair | None:
-    """Return the pair that the tool's rule of the winner chooses."""
-    choice, pairs = chosen_of(table, measured, limits)
-    return pairs[choice.winner.id] if choice.winner else None
+def judged(world: World, truth: Truth, limits: Sequence[Limit]) -> tuple[float, bool]:
+    """Return the true regret of the model that the rule of the winner chooses (see `Truth.regret`), and whether it is
+    within noise of the best: a sweep over the whole table, on the same items, would have called the two a tie.
+    """
+    choice, pairs = chosen_of(world.table, world.done, limits)
+    chosen = pairs[choice.winner.id] if choice.winner else None
+    whole, names = chosen_of(world.table, world.everything() | world.done, limits)
+    ties = {names[name] for name in whole.feasible if not whole.steps or name not in whole.steps[0].beaten}
+    return truth.regret(chosen, limits), chosen in ties
 
 
 def replay(
@@ -392,7 +397,7 @@ def replay(
             volumes.append(truth.volume(recommended) / truth.best)
             training.append(world.spent["train"])
             before = recommended
-    regrets = tuple(truth.regret(winner(table, world.done, limits), limits) for limits in truth.limits())
+    regrets = tuple(judged(world, truth, limits) for limits in truth.limits())
     return Run(
         np.array(at), np.array(volumes), np.array(training), asked,
         np.array([done.at_s for done in world.done.values()]), dict(world.spent), regrets, np.array(decisions),
