@@ -298,7 +298,7 @@ class Maker:
 
     def _merge_job(self, lora: Lora, seed: int) -> MergeJob:
         key = self._train_job(lora, seed, 1.0).key
-        return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir)
+        return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=Path())
 
     def _merge(self, step: Step) -> Stored:
         assert step.lora is not None
