@@ -167,6 +167,22 @@ def test_training_goes_on_from_the_rung_that_was_reached(table: Table) -> None:
     assert shares == pytest.approx([10 * (costs.call_s + steps * costs.step_s[2]) for steps in (10, 20, 60)])
 
 
+def test_an_adapter_alone_is_scored_in_the_cheaper_way(table: Table) -> None:
+    costs, adapter = table.costs, Candidate(lora=table.adapters[5])
+    world = World(table, Conditions())
+    few = world.measure(Proposal(adapter, rung=1 / 9, items=100)).seconds
+    assert few["score"] == pytest.approx(costs.torch_load_s + 100 * costs.torch_item_s)
+    assert "build" not in few
+    slow = replace(table, costs=replace(costs, torch_item_s=1.0))
+    world = World(slow, Conditions())
+    many = world.measure(Proposal(adapter, rung=1.0, items=100)).seconds
+    assert many["merge"] + many["build"] + many["score"] < 100
+    rest = world.measure(Proposal(adapter, rung=1.0)).seconds
+    assert rest == pytest.approx({"score": costs.load_s[0] + 100 * costs.item_s[0]})
+    pair = world.measure(Proposal(slow.candidate(5, 0))).seconds  # its build is there
+    assert set(pair) == {"time", "score"}
+
+
 def test_items_are_scored_in_blocks_of_a_fixed_order(table: Table) -> None:
     costs, world = table.costs, World(table, Conditions(seed=4))
     part = world.measure(Proposal(table.candidate(5, 0), items=50))

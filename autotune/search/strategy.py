@@ -75,7 +75,7 @@ class Proposal:
     trial: Any = None
     rung: float = 1.0
     """The share of its steps to train an adapter to; a recipe can be built at 1 only. Without a recipe, the adapter is
-    scored in PyTorch at that rung."""
+    scored at full precision at that rung."""
     items: int | None = None
     """Score on the first so many validation items of a fixed order; 0: build and time only; None: on all."""
 

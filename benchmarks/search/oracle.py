@@ -9,8 +9,9 @@ an empty cache too: a row is never made again, and an adapter is trained again o
 
 1. The untouched model in every recipe: built, timed, scored.
 2. Every adapter with the sweep's seed: trained to 1/9, 1/3 and all of its steps, each time going on from the rung
-   before; scored in PyTorch at the lower rungs; merged, built in every recipe and scored on validation. What fp32
-   predicts is what PyTorch predicts (benchmarks/measured/parity.md), so that PyTorch need not score the last rung.
+   before, and scored at the lower rungs; merged, built in every recipe and scored on validation. What fp32 predicts is
+   what PyTorch predicts (benchmarks/measured/parity.md), so a rung is scored on an fp32 build, which takes a third of
+   PyTorch's time; what PyTorch takes is measured on the untouched model.
 3. Of the adapters within 3 points of the best (in their best recipe): the test items, then all of it for two more seeds.
 
 Before a long run: `git commit` the table now and then; nothing else is needed to go on elsewhere.
@@ -134,6 +135,7 @@ class Maker:
         self.pipeline = Pipeline(self.sweep, self.inputs, stages)
         self.adapters = adapters_of(self.sweep)
         self.recipes = self.sweep.space.recipes
+        self.exact = Recipe(precision=self.sweep.provider.precisions[0])
         self.began = time.monotonic()
         stages.settle(self.inputs.files, self.inputs.model_mb)
         header: Row = {
@@ -296,33 +298,32 @@ class Maker:
             job = job.model_copy(update={"checkpoint_dir": before.path})
         return self.stages(job)
 
-    def _merge_job(self, lora: Lora, seed: int) -> MergeJob:
-        key = self._train_job(lora, seed, 1.0).key
+    def _merge_job(self, lora: Lora, seed: int, rung: float = 1.0) -> MergeJob:
+        key = self._train_job(lora, seed, rung).key
         return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=Path())
 
-    def _merge(self, step: Step) -> Stored:
+    def _merge(self, step: Step, rung: float = 1.0) -> Stored:
         assert step.lora is not None
-        job = self._merge_job(step.lora, step.seed or 0)
+        job = self._merge_job(step.lora, step.seed or 0, rung)
         found = self.stages.find(job)
         if found is not None:
             return found
-        adapter = self._train(step.lora, step.seed or 0, 1.0)
+        adapter = self._train(step.lora, step.seed or 0, rung)
         return self.stages(job.model_copy(update={"adapter_dir": adapter.path}))
 
-    def _build_job(self, step: Step) -> BuildJob:
-        assert step.recipe is not None
-        merged = self._merge_job(step.lora, step.seed or 0).key if step.lora else None
+    def _build_job(self, step: Step, rung: float = 1.0) -> BuildJob:
+        merged = self._merge_job(step.lora, step.seed or 0, rung).key if step.lora else None
         return BuildJob(
-            source=merged or self.inputs.base, recipe=step.recipe, provider=self.sweep.target.provider,
-            source_dir=self.inputs.base_dir,
+            source=merged or self.inputs.base, recipe=step.recipe or self.exact,
+            provider=self.sweep.target.provider, source_dir=self.inputs.base_dir,
         )  # fmt: skip
 
-    def _build(self, step: Step) -> Stored:
-        job = self._build_job(step)
+    def _build(self, step: Step, rung: float = 1.0) -> Stored:
+        job = self._build_job(step, rung)
         found = self.stages.find(job)
         if found is not None or step.lora is None:
             return found or self.stages(job)
-        return self.stages(job.model_copy(update={"source_dir": self._merge(step).path}))
+        return self.stages(job.model_copy(update={"source_dir": self._merge(step, rung).path}))
 
     def _time(self, step: Step) -> tuple[Stored, Row]:
         build, target = self._build(step), self.sweep.target
@@ -350,18 +351,14 @@ class Maker:
             "max_length": self.sweep.train.max_length, "threads": self.sweep.target.threads,
             "items": self.inputs.counts[step.split],
         }  # fmt: skip
-        if step.recipe is not None:
-            build = self._build(step)
-            job = ScoreJob(
-                source=self._build_job(step).key, provider=self.sweep.target.provider, model_dir=build.path, **shared
-            )
+        if step.lora is None and step.recipe is None:
+            job = ScoreJob(source=self.inputs.base, device=self.inputs.device, model_dir=self.inputs.base_dir, **shared)
         else:
-            adapter = self._train(step.lora, step.seed or 0, step.rung or 1.0) if step.lora else None
-            key = self._train_job(step.lora, step.seed or 0, step.rung or 1.0).key if step.lora else self.inputs.base
-            job = ScoreJob(
-                source=key, device=self.inputs.device, model_dir=self.inputs.base_dir,
-                adapter_dir=adapter.path if adapter else None, **shared,
-            )  # fmt: skip
+            rung = 1.0 if step.rung is None else step.rung
+            source, provider = self._build_job(step, rung).key, self.sweep.target.provider
+            job = ScoreJob(source=source, provider=provider, **shared)
+            if self.stages.find(job) is None:
+                job = job.model_copy(update={"model_dir": self._build(step, rung).path})
         stored = self.stages(job)
         found = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
         return stored, {
@@ -395,9 +392,10 @@ class Maker:
     def _clear(self, lora: Lora | None, seed: int | None) -> None:
         """Remove of an adapter what is large and made again in seconds: builds, merged model, lower rungs."""
         if lora is not None:
-            jobs: list[Job] = [self._merge_job(lora, seed or 0)]
-            jobs += [self._build_job(Step("build", lora, seed, recipe=recipe)) for recipe in self.recipes]
-            jobs += [self._train_job(lora, seed or 0, rung_name(rung)) for rung in RUNGS if rung < 1]
+            jobs: list[Job] = [self._build_job(Step("build", lora, seed, recipe=recipe)) for recipe in self.recipes]
+            for rung in map(rung_name, RUNGS):
+                jobs += [self._merge_job(lora, seed or 0, rung), self._build_job(Step("build", lora, seed), rung)]
+                jobs += [self._train_job(lora, seed or 0, rung)] if rung < 1 else []
             for job in jobs:
                 if self.stages.cache.folder(job).exists():
                     self.stages.discard(job)

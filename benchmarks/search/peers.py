@@ -9,7 +9,7 @@
 | primo | NePS's PriMO over the joint space, at the table's rungs, without priors | yes |
 | any other | `autotune.search.strategy.make_strategy` | yes |
 
-At a lower rung the joint-space schedulers see the adapter's accuracy in PyTorch with the latency and size of the
+At a lower rung the joint-space schedulers see the adapter's accuracy at full precision with the latency and size of the
 recipe, which are measured once, on the untouched model; at the last rung the pair as built.
 
 mo-asha and primo need packages of their own: see `requirements.txt`.

@@ -79,6 +79,8 @@ class World:
         self._reached: dict[int, int] = {}
         self._merged: int | None = None
         self._built: set[Pair] = set()
+        self._exact: set[tuple[int | None, int]] = set()
+        """The rungs of adapters that were built at full precision to be scored."""
         self._timed: dict[str, float] = {}
         self._scored: dict[tuple[Any, ...], int] = {}
 
@@ -131,6 +133,7 @@ class World:
     def _forget(self) -> None:
         self._reached.clear()
         self._built.clear()
+        self._exact.clear()
         self._timed.clear()
         self._scored.clear()
         self._merged = None
@@ -172,14 +175,32 @@ class World:
         self, adapter: int | None, rung: int, recipe: int | None, items: int, seconds: dict[str, float]
     ) -> Outcomes:
         costs, what = self.table.costs, (adapter, rung if recipe is None else None, recipe)
-        before = self._scored.get(what, 0)
-        if items > before:
-            load_s = costs.torch_load_s if recipe is None else costs.load_s[recipe]
-            item_s = costs.torch_item_s if recipe is None else costs.item_s[recipe]
-            seconds["score"] = load_s + (items - before) * item_s
+        more = items - self._scored.get(what, 0)
+        if more > 0:
             self._scored[what] = items
+            if recipe is not None:
+                seconds["score"] = costs.load_s[recipe] + more * costs.item_s[recipe]
+            else:
+                self._score_exactly(adapter, rung, more, seconds)
         seen, first = self._seen(adapter, rung, recipe), self._order[:items]
         return Outcomes(seen.right[first], seen.loss[first], seen.margin[first])
+
+    def _score_exactly(self, adapter: int | None, rung: int, items: int, seconds: dict[str, float]) -> None:
+        """Charge for items of an adapter alone: in PyTorch, or on a build at full precision, whichever is cheaper."""
+        costs = self.table.costs
+        last = rung == len(self.table.rungs) - 1
+        built = (adapter, rung) in self._exact or (last and (adapter, 0) in self._built)
+        build = {} if built else {"merge": costs.merge_s, "build": costs.build_s[0]}
+        torch_s = costs.torch_load_s + items * costs.torch_item_s
+        onnx_s = costs.load_s[0] + items * costs.item_s[0]
+        if torch_s <= onnx_s + sum(build.values()):
+            seconds["score"] = torch_s
+            return
+        seconds |= build | {"score": onnx_s}
+        self._exact.add((adapter, rung))
+        if last and not built:
+            self._built.add((adapter, 0))
+            self._merged = adapter
 
     def _seen(self, adapter: int | None, rung: int, recipe: int | None) -> Seen:
         if adapter is None:

@@ -9,7 +9,7 @@ measurement a row is:
 | header | the sweep, digests, labels, right answers, machine | |
 | start | a worker process until torch is imported | `seconds` |
 | train | an adapter trained from the rung before to `rung` | `seconds`, `step`, `step_s` (median), `loss`, `status` |
-| score | outcomes of a `split`; `recipe` null: PyTorch, `adapter` null: the untouched model | `seconds`, `load_s`, `predicted`, `loss`, `margin`, `status` |
+| score | outcomes of a `split`; `adapter` null: the untouched model, in PyTorch where `recipe` is null too; an adapter at a rung below 1: on an fp32 build | `seconds`, `load_s`, `predicted`, `loss`, `margin`, `status` |
 | merge | an adapter merged | `seconds` |
 | build | a pair, or the untouched model, built | `seconds`, `size_mb`, `graph`, `status` |
 | time | a recipe's graph timed | `seconds`, `graph`, `processes` (`itl_ms`, `ttft_ms`, `load_s` of each) |

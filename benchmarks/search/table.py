@@ -45,7 +45,7 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of each stage; by recipe in the table's order, `torch` for an adapter in PyTorch."""
+    """Seconds of each stage; by recipe in the table's order, the exact one first; `torch` in PyTorch."""
 
     start_s: float
     call_s: float
@@ -75,7 +75,7 @@ class Table:
     items: int
     """Validation items."""
     rung_seen: Mapping[tuple[int, int, int], Seen]
-    """(adapter, seed, rung number): in PyTorch, on validation."""
+    """(adapter, seed, rung number): at full precision, on validation."""
     pair_seen: Mapping[tuple[int, int, int], Seen]
     """(adapter, seed, recipe): as built, on validation."""
     base_seen: Mapping[int, Seen]
@@ -290,6 +290,7 @@ def _costs(
     def scoring(recipe: str | None) -> tuple[float, float]:
         """Return seconds to load and for an item."""
         own: dict[str, Any] = {"recipe": recipe, "split": "validation"}
+        own |= {} if recipe else {"adapter": None}  # PyTorch scores the untouched model alone
         load_s = quiet(samples("score", "load_s", **own))
         return load_s, max(0.0, quiet(samples("score", **own)) - load_s) / items
 
