@@ -356,7 +356,7 @@ class Maker:
         else:
             rung = 1.0 if step.rung is None else step.rung
             source, provider = self._build_job(step, rung).key, self.sweep.target.provider
-            job = ScoreJob(source=source, provider=provider, **shared)
+            job = ScoreJob(source=source, provider=provider, model_dir=Path(), **shared)
             if self.stages.find(job) is None:
                 job = job.model_copy(update={"model_dir": self._build(step, rung).path})
         stored = self.stages(job)

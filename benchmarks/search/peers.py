@@ -34,7 +34,7 @@ from benchmarks.search.table import Table
 
 MOST_PROPOSALS = 200
 """Proposals after which a strategy without an end of its own stops: as many as the largest table has pairs."""
-MOST_EVALUATIONS = 600
+MOST_EVALUATIONS = 1500
 """The same for schedulers with three rungs."""
 _WORST = (0.0, 1e6, 1e6)
 """What a candidate that diverged is told as: nothing is worse in any objective."""
