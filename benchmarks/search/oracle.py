@@ -35,6 +35,7 @@ import psutil
 
 from autotune.candidate import Candidate, Lora, Recipe
 from autotune.engine.local import LocalEngine
+from autotune.engine.quiet import HostLock
 from autotune.engine.stages import Stages
 from autotune.engine.stop import Stop, stop_on_signals
 from autotune.errors import AutotuneError, Interrupted, StageError
@@ -274,8 +275,9 @@ class Maker:
 
     def _start(self) -> Stored:
         """Start a worker of our own, look at the machine (which imports torch), end it."""
-        began = time.perf_counter()
-        with LocalEngine() as engine, tempfile.TemporaryDirectory() as scratch:
+        # The host's lock is waited for before the clock starts.
+        with HostLock().shared(), LocalEngine() as engine, tempfile.TemporaryDirectory() as scratch:
+            began = time.perf_counter()
             job = ProbeJob(machine=machine_digest(), packages_digest="start")
             engine.run(job, Path(scratch), Path(scratch) / "log")
             seconds = time.perf_counter() - began

@@ -147,7 +147,10 @@ class World:
             begun = ended.rung - 1  # the highest rung that it reached
             more = (steps[begun] if begun >= 0 else 0) - (steps[before] if before >= 0 else 0)
             self._reached[adapter] = max(before, begun)
-            seconds["train"] = (more * costs.step_s[adapter] + ended.seconds) * self.conditions.training
+            # What it took was measured with waiting for others, perhaps; it is no more than the whole rung.
+            rest = steps[ended.rung] - (steps[begun] if begun >= 0 else 0)
+            last_s = min(ended.seconds, costs.call_s + rest * costs.step_s[adapter])
+            seconds["train"] = (more * costs.step_s[adapter] + last_s) * self.conditions.training
             return False
         if rung > before:
             more = steps[rung] - (steps[before] if before >= 0 else 0)
