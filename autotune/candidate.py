@@ -1,4 +1,4 @@
-"""A candidate: one adapter (LoRA settings) in one recipe (how it is built), with everything spelled out.
+"""A candidate: one adapter (LoRA settings) in one recipe (how it is built) and one session (how it is served).
 
 Only parameters that count are set: the rest are None, so two spellings of the same thing are one candidate.
 """
@@ -82,6 +82,46 @@ class Recipe(BaseModel):
         return " ".join(parts)
 
 
+class Session(BaseModel):
+    """How the runtime serves a built model; what is None is as the target says, or as the runtime chooses.
+
+    Fields are those of `autotune.space.SESSION`, which documents them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: int | None = None
+    arena: bool | None = None
+    mem_pattern: bool | None = None
+    provider_options: str | None = None
+
+    def __str__(self) -> str:
+        words = [f"{self.threads} thread" + "s" * (self.threads != 1)] if self.threads is not None else []
+        for name, value in (("arena", self.arena), ("mem_pattern", self.mem_pattern)):
+            words += [f"{name} {'on' if value else 'off'}"] if value is not None else []
+        return ", ".join([*words, *filter(None, [self.provider_options])])
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of the execution provider, by name."""
+        pairs = (word.partition("=") for word in (self.provider_options or "").split())
+        return {name: value for name, _, value in pairs}
+
+    @property
+    def config(self) -> dict[str, int | bool]:
+        """What it is in the words of `session_options` in genai_config.json, without the provider's options."""
+        words = {
+            "intra_op_num_threads": self.threads,
+            "enable_cpu_mem_arena": self.arena,
+            "enable_mem_pattern": self.mem_pattern,
+        }
+        return {name: value for name, value in words.items() if value is not None}
+
+    def over(self, other: Session) -> Session:
+        """Return this session, with what it leaves open as `other` has it."""
+        return Session.model_validate(other.model_dump(exclude_none=True) | self.model_dump(exclude_none=True))
+
+
 def digest(content: Any) -> str:
     """Return the SHA-256 of `content` as canonical JSON (64 hexadecimal digits)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -89,12 +129,16 @@ def digest(content: Any) -> str:
 
 
 class Candidate(BaseModel):
-    """One adapter in one recipe. `lora` None: the untouched model; `recipe` None: the adapter alone, not built."""
+    """One adapter in one recipe and one session.
+
+    `lora` None: the untouched model; `recipe` None: the adapter alone, not built; `session` None: as the target says.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     lora: Lora | None = None
     recipe: Recipe | None = None
+    session: Session | None = None
 
     @cached_property
     def id(self) -> str:
@@ -109,9 +153,9 @@ class Candidate(BaseModel):
         return "adapter" if self.recipe is None else "pair"
 
     def columns(self) -> dict[str, Scalar]:
-        """Return its settings as cells of results.csv: `lora_*` and `build_*`."""
+        """Return its settings as cells of results.csv: `lora_*`, `build_*` and `session_*`."""
         cells: dict[str, Scalar] = {}
-        for prefix, part in (("lora", self.lora), ("build", self.recipe)):
+        for prefix, part in (("lora", self.lora), ("build", self.recipe), ("session", self.session)):
             if part is not None:
                 for name, value in part.model_dump(exclude_none=True).items():
                     cells[f"{prefix}_{name}"] = "+".join(value) if isinstance(value, tuple) else value
@@ -120,7 +164,7 @@ class Candidate(BaseModel):
     @classmethod
     def from_columns(cls, cells: dict[str, str]) -> Candidate:
         """Return the candidate whose settings a row holds; the inverse of `columns`. Raises ValueError."""
-        parts: dict[str, dict[str, Any]] = {"lora": {}, "build": {}}
+        parts: dict[str, dict[str, Any]] = {"lora": {}, "build": {}, "session": {}}
         for column, text in cells.items():
             prefix, _, name = column.partition("_")
             if text == "" or prefix not in parts:
@@ -130,4 +174,5 @@ class Candidate(BaseModel):
         return cls(
             lora=Lora.model_validate(parts["lora"]) if parts["lora"] else None,
             recipe=Recipe.model_validate(parts["build"]) if parts["build"] else None,
+            session=Session.model_validate(parts["session"]) if parts["session"] else None,
         )

@@ -111,7 +111,15 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
     bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
     bench.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
-    bench.add_argument("--threads", type=_whole, metavar="N", help="threads of one operator; default: ONNX Runtime's")
+    bench.add_argument(
+        "--threads", type=_whole, metavar="N", help="threads of one operator; default: the model's, or ONNX Runtime's"
+    )
+    bench.add_argument(
+        "--arena", choices=("on", "off"), help="ONNX Runtime's arena for CPU memory; default: the model's"
+    )
+    bench.add_argument(
+        "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="an option of the provider"
+    )
     bench.add_argument("--prompt-tokens", type=_whole, default=32, metavar="N", help="of one sequence; default: 32")
     bench.add_argument("--new-tokens", type=_whole, default=16, metavar="N", help="of one sequence; default: 16")
     bench.add_argument("--batch", type=_whole, default=1, metavar="N", help="sequences at once; default: 1")
@@ -172,6 +180,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         arguments.threads,
         (arguments.prompt_tokens, arguments.new_tokens, arguments.batch),
         arguments.processes,
+        None if arguments.arena is None else arguments.arena == "on",
+        arguments.provider_option,
     )
     _say_json(json.dumps(card, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(card))
     return Exit.OK

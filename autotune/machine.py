@@ -42,6 +42,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def logical_processors() -> int:
+    """Return how many threads this machine runs at once."""
+    return psutil.cpu_count() or 1
+
+
 def packages() -> dict[str, str]:
     """Return the versions of the packages that matter, as installed."""
     found = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in distributions() if d.metadata["Name"]}

@@ -6,7 +6,7 @@ A score belongs to a (model, items) pair and carries an interval; the rest belon
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
@@ -49,9 +49,53 @@ _ALL = (
         "custom", "maximize", "score", "mean over the items of the user's own function, module:function", turns=True
     ),
     Metric("lm_eval", "maximize", "score", "the metric of the lm-evaluation-harness task", turns=True),
+    Metric(
+        "gpu_memory_mb",
+        "minimize",
+        "footprint",
+        "peak memory on the GPU of a fresh process that serves the model, 10^6 bytes",
+    ),
 )
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+PER_WORKLOAD = frozenset({m.name for m in _ALL if m.kind == "latency"} | {"peak_memory_mb", "gpu_memory_mb"})
+"""Those that are measured once for each workload of a sweep."""
+
+WORKLOAD = re.compile(r"[a-z0-9_-]{1,32}")
+"""The name of a workload."""
+
+
+class _Metrics(dict[str, Metric]):
+    """The metrics by name. `itl_ms_p50@long` is known too: that metric in the sweep's workload `long`.
+
+    Going over it gives the metrics themselves, without those of workloads.
+    """
+
+    def __missing__(self, name: str) -> Metric:
+        plain, at, workload = name.partition("@")
+        if not at or plain not in PER_WORKLOAD or not WORKLOAD.fullmatch(workload):
+            raise KeyError(name)
+        return replace(self[plain], name=name, meaning=f"{self[plain].meaning}, in the workload {workload}")
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return isinstance(name, str) and bool(self[name])
+        except KeyError:
+            return False
+
+
+METRICS: dict[str, Metric] = _Metrics({metric.name: metric for metric in _ALL})
+
+
+def beside(metric: str, what: str) -> str:
+    """Return the column beside a metric's own: `beside("itl_ms_p50@long", "low")` is `itl_ms_p50_low@long`."""
+    plain, at, workload = metric.partition("@")
+    return f"{plain}_{what}{at}{workload}"
+
+
+PRECISION = 0.03
+"""Half the width of a latency's interval, as a share, at which it counts as resolved."""
+RESOLUTION_MS = 0.1
+"""Milliseconds a token that nobody minds, however small the model."""
 
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """A function of the user's own: `module:function`."""

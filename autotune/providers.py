@@ -47,3 +47,6 @@ _ALL = (
 )  # fmt: skip
 
 PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in _ALL}
+
+NVIDIA = ("cuda", "NvTensorRtRtx")
+"""Those whose memory NVIDIA's driver can tell."""

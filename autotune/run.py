@@ -17,8 +17,9 @@ from autotune.errors import Exit, MachineError, printable_lines
 from autotune.machine import describe
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
-from autotune.present.tables import score_text
+from autotune.present.tables import ratio_text, score_text
 from autotune.search.loop import Loop, Summary
+from autotune.search.pace import Pace
 from autotune.search.pipeline import Pipeline
 from autotune.search.prepare import needs_network, prepare
 from autotune.search.strategy import make_strategy
@@ -81,12 +82,14 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             strategy = make_strategy(sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
-            loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, progress)
+            loop = Loop(
+                sweep, record, Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine)), strategy, progress
+            )
             stages.log = lambda: record.log(loop.current)
             prepare_s = stages.spent_s
             summary = loop.run()
             summary.stages_s += prepare_s
-        write_front(folder, loop.ended(), sweep.objectives)
+        write_front(folder, loop.ended(), sweep.objectives, record.results.columns)
         summary.wall_s = record.close(summary.stages_s, summary.trials)
     return summary
 
@@ -106,9 +109,15 @@ def data_report(dataset: Dataset) -> list[str]:
 def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
     """Print the choice and the finalists to stdout, and what the run cost to stderr."""
     lines = [explain(select(folder))]
-    for row in summary.finalists:
+    for row in (row for row in summary.finalists if row.get(sweep.score) is not None):
         n = row.get(sweep.score + "_n")
         lines.append(f"{row['role']} on {row['split']}: {score_text(row, sweep.score)} of {n} items")
+    winner = summary.finalists[0] if summary.finalists else {}
+    if winner.get("itl_ratio") is not None:
+        lines.append(
+            f"timed in turns, {winner['rounds']} rounds: the winner takes {ratio_text(winner)} of the untouched model's time "
+            f"between tokens; noise floor {float(winner['noise_floor'] or 0):.1%}"
+        )
     if summary.kept:
         lines.append(f"The winner is in {folder / 'best'}")
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotune.candidate import Candidate, Lora, Recipe
+from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.errors import Problem, did_you_mean
 from autotune.providers import PRECISIONS, Provider
 
@@ -115,6 +115,14 @@ RECIPE = _table(
     Parameter("enable_dml_graph", bool, "capture a DirectML graph", default=True, providers=("dml",)),
 )  # fmt: skip
 
+SESSION = _table(
+    Parameter("threads", int, "threads that one operator is shared among", low=1, high=1024),
+    Parameter("arena", bool, "keep freed CPU memory for the next pass (ONNX Runtime's memory arena)"),
+    Parameter("mem_pattern", bool, "lay out the memory of a pass ahead, from those before of its shape"),
+    Parameter("provider_options", str, "options of the execution provider, name: value",
+              providers=("cuda", "dml", "webgpu", "NvTensorRtRtx")),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -160,13 +168,14 @@ _MANY = 10_000
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched. `lora` None: only recipes; `recipes` empty: only adapters."""
+    """What is searched. `lora` None: only recipes; `recipes` empty: only adapters; `sessions` empty: as the target says."""
 
     lora: Mapping[str, Domain] | None
     recipes: tuple[Recipe, ...]
     left_out: tuple[LeftOut, ...] = ()
     defaults: Mapping[str, Value] = field(default_factory=dict)
     device: str = "cpu"
+    sessions: tuple[Session | None, ...] = ()
 
     @property
     def searched(self) -> dict[str, Domain]:
@@ -174,15 +183,17 @@ class Space:
         lora = self.lora or {}
         return {n: d for n, d in lora.items() if isinstance(d, Range) or len(d.values) > 1}
 
-    def candidate(self, values: Mapping[str, Value], recipe: Recipe | None) -> Candidate:
+    def candidate(
+        self, values: Mapping[str, Value], recipe: Recipe | None, session: Session | None = None
+    ) -> Candidate:
         """Resolve values of the searched parameters (the fixed ones are filled in) into a candidate."""
         if self.lora is None:
-            return Candidate(recipe=recipe)
+            return Candidate(recipe=recipe, session=session)
         fixed = {n: d.values[0] for n, d in self.lora.items() if isinstance(d, Choice)}
-        return Candidate(lora=resolve_lora({**self.defaults, **fixed, **values}), recipe=recipe)
+        return Candidate(lora=resolve_lora({**self.defaults, **fixed, **values}), recipe=recipe, session=session)
 
     def grid(self) -> Iterator[Candidate]:
-        """Every candidate of a finite space once: adapters in the order written, each in every recipe.
+        """Every candidate of a finite space once: adapters in the order written, each in every recipe and session.
 
         Raises ValueError where a parameter is a range.
         """
@@ -193,15 +204,15 @@ class Space:
         seen: set[str] = set()
         axes = [domain.values for domain in domains.values() if isinstance(domain, Choice)]
         for combination in itertools.product(*axes):
-            for recipe in self.recipes or (None,):
-                candidate = self.candidate(dict(zip(domains, combination, strict=True)), recipe)
+            for recipe, session in itertools.product(self.recipes or (None,), self.sessions or (None,)):
+                candidate = self.candidate(dict(zip(domains, combination, strict=True)), recipe, session)
                 if candidate.id not in seen and not (candidate.lora and lora_impossible(candidate.lora, self.device)):
                     seen.add(candidate.id)
                     yield candidate
 
     def size(self) -> int | None:
         """The number of different candidates; above 10,000 of combinations; None where a parameter is a range."""
-        combinations = max(1, len(self.recipes))
+        combinations = max(1, len(self.recipes)) * max(1, len(self.sessions))
         for domain in self.searched.values():
             if isinstance(domain, Range):
                 return None
@@ -377,7 +388,9 @@ _RANGES = {
 }
 
 
-def _parse_domain(parameter: Parameter, raw: Any, key: str, problems: list[Problem], *, ranges: bool) -> Domain | None:
+def _parse_domain(
+    parameter: Parameter, raw: Any, key: str, problems: list[Problem], *, ranges: bool, what: str = "recipe"
+) -> Domain | None:
     """Return what `raw` says a parameter may be; what is wrong goes to `problems`."""
     if isinstance(raw, dict):
         kinds = ["choice", *(_RANGES if ranges else ())]
@@ -386,7 +399,7 @@ def _parse_domain(parameter: Parameter, raw: Any, key: str, problems: list[Probl
                 Problem(
                     "a searched parameter has exactly one of " + ", ".join(kinds)
                     if ranges
-                    else "a recipe takes values and lists of them, not ranges",
+                    else f"a {what} takes values and lists of them, not ranges",
                     key,
                     value=raw,
                     remedy=f"write e.g. {parameter.name}: " + ("{ choice: [...] }" if ranges else "[..., ...]"),
@@ -540,3 +553,97 @@ def parse_recipes(
             else:
                 left_out[resolved] = None
     return tuple(recipes), tuple(left_out)
+
+
+_OPTION = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def spell_options(raw: Mapping[Any, Any]) -> tuple[str, str]:
+    """Return (the options of a provider in their one spelling, "") or ("", the rule that they break).
+
+    ONNX Runtime takes texts: a truth value is 1 or 0 to it. The spelling is name=value, sorted, separated by spaces.
+    """
+    words: list[str] = []
+    for name, value in raw.items():
+        if not isinstance(name, str) or not _OPTION.fullmatch(name):
+            return "", f"has the option {name!r}, and a name is letters, digits, '.', '-' and '_'"
+        if not isinstance(value, bool | str) and not _number(value):
+            return "", f"has the option {name} at {value!r}, and a value is a text, a number, true or false"
+        whole = isinstance(value, bool | float) and value == int(value)  # 4e9 is a number of bytes
+        text = str(int(value) if whole else value)
+        if not text or not text.isprintable() or any(map(str.isspace, text)):
+            return "", f"has the option {name} at {value!r}, and a value is a text without spaces"
+        words.append(f"{name}={text}")
+    return " ".join(sorted(words)), ""
+
+
+def _option_choices(raw: Any, key: str, problems: list[Problem]) -> tuple[str, ...]:
+    """Return the choices of `provider_options`: mappings, whose lists multiply."""
+    choices: dict[str, None] = {}
+    for item in raw if isinstance(raw, list) else [raw]:
+        if not isinstance(item, dict) or not item:
+            remedy = "write provider_options: { name: value }"
+            problems.append(Problem("must be a mapping of options", key, value=item, remedy=remedy))
+            continue
+        axes = [value if isinstance(value, list) and value else [value] for value in item.values()]
+        if math.prod(map(len, axes)) > _MANY:
+            problems.append(Problem(f"its lists multiply to more than {_MANY:,} sessions", key, remedy="shorten them"))
+            continue
+        for combination in itertools.product(*axes):
+            text, rule = spell_options(dict(zip(item, combination, strict=True)))
+            if rule:
+                problems.append(Problem(rule, key, remedy="see the provider's options in ONNX Runtime's documentation"))
+                break
+            choices[text] = None
+    return tuple(choices)
+
+
+def check_served(name: str, provider: Provider, key: str, problems: list[Problem]) -> bool:
+    """Return whether a setting of sessions means something on a provider; if not, it is a problem."""
+    parameter = SESSION[name]
+    if parameter.providers and provider.name not in parameter.providers:
+        rule = f"{name} means something on {', '.join(parameter.providers)} only: {provider.name} has no options"
+        problems.append(Problem(rule, key, remedy=f"remove it for {provider.name}"))
+        return False
+    return True
+
+
+def parse_sessions(
+    raw: Any, target: Session, provider: Provider, problems: list[Problem], key: str = "space.session"
+) -> tuple[Session | None, ...]:
+    """Multiply out the sessions of a sweep file; None is the target's own.
+
+    Two that come to the same on this `target` are one, the first. Mistakes go to `problems`.
+    """
+    items = raw if isinstance(raw, list) else [raw]
+    if not items:
+        problems.append(Problem("needs at least one session", key, value=raw, remedy="write - { threads: [1, 2] }"))
+    sessions: dict[Session, Session | None] = {}
+    for index, item in enumerate(items):
+        here = f"{key}[{index}]"
+        if not isinstance(item, dict):
+            remedy = "write - { threads: [1, 2] }"
+            problems.append(Problem("a session is a mapping", here, value=item, remedy=remedy))
+            continue
+        problems.extend(_unknown(item, SESSION, here))
+        before = len(problems)
+        axes: dict[str, tuple[Value, ...]] = {}
+        for name, value in item.items():
+            if name not in SESSION or not check_served(name, provider, f"{here}.{name}", problems):
+                continue
+            if name == "provider_options":
+                axes[name] = _option_choices(value, f"{here}.{name}", problems)
+                continue
+            domain = _parse_domain(SESSION[name], value, f"{here}.{name}", problems, ranges=False, what="session")
+            if isinstance(domain, Choice):
+                axes[name] = domain.values
+        if len(problems) > before:
+            continue
+        if (many := math.prod(map(len, axes.values()))) > _MANY:
+            rule = f"its lists multiply to {many:,} sessions, and {_MANY:,} are the most"
+            problems.append(Problem(rule, here, remedy="shorten the lists"))
+            continue
+        for combination in itertools.product(*axes.values()):
+            session = Session.model_validate(dict(zip(axes, combination, strict=True)))
+            sessions.setdefault(session.over(target), session if session != Session() else None)
+    return tuple(sessions.values())

@@ -22,12 +22,13 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
 
+from autotune.candidate import Session
 from autotune.data import Dataset, DataSpec, HubDataset, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import METRICS, Direction, is_function, is_task, score_column
+from autotune.metrics import METRICS, PER_WORKLOAD, WORKLOAD, Direction, is_function, is_task, score_column
 from autotune.models import config_of, context_of, shape_of
 from autotune.paths import is_folder
-from autotune.providers import PROVIDERS, Provider
+from autotune.providers import NVIDIA, PROVIDERS, Provider
 from autotune.search.limits import Limit, parse_limit
 from autotune.secrets import HIDDEN
 from autotune.space import (
@@ -37,9 +38,12 @@ from autotune.space import (
     ModelShape,
     Range,
     Space,
+    check_served,
     parse_lora,
     parse_recipes,
+    parse_sessions,
     resolve_lora,
+    spell_options,
 )
 from autotune.tasks import direction_of, find_task
 from autotune.usercode import find_function
@@ -64,28 +68,51 @@ class Train(_Part):
 
 
 class Workload(_Part):
-    """What a timing generates: tokens of the prompt, new tokens, sequences at once."""
+    """What a timing generates: tokens of the prompt, new tokens, sequences at once. `data`: as long as the data's own."""
 
-    prompt_tokens: int = Field(32, ge=1, le=100_000)
-    new_tokens: int = Field(16, ge=2, le=100_000)
+    prompt_tokens: Literal["data"] | Annotated[int, Field(ge=1, le=100_000)] = 32
+    new_tokens: Literal["data"] | Annotated[int, Field(ge=2, le=100_000)] = 16
     batch: int = Field(1, ge=1, le=1024)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a length comes from the data."""
+        return "data" in (self.prompt_tokens, self.new_tokens)
 
 
 class Target(_Part):
-    """Where the model is deployed."""
+    """Where the model is deployed, how it is served there, and what it is asked for."""
 
     provider: str = "cpu"
     threads: int | None = Field(None, ge=1, le=1024)
+    arena: bool | None = None
+    mem_pattern: bool | None = None
+    provider_options: dict[str, Any] | None = None
     workload: Workload = Workload()
+    workloads: dict[str, Workload] | None = None
+
+    @property
+    def session(self) -> Session:
+        """How a build is served, where the space does not say otherwise."""
+        options = spell_options(self.provider_options or {})[0] or None
+        return Session(
+            threads=self.threads, arena=self.arena, mem_pattern=self.mem_pattern, provider_options=options
+        )  # fmt: skip
+
+    @property
+    def timed(self) -> dict[str, Workload]:
+        """The workloads, by what follows a metric's name in their columns: nothing for the first, `@name` for others."""
+        named = self.workloads or {"": self.workload}
+        return {f"@{name}" if place else "": workload for place, (name, workload) in enumerate(named.items())}
 
 
 class Workers(_Part):
     """What the stages may take of this machine."""
 
     memory_mb: float | None = Field(None, gt=0, description="memory of one worker, 10^6 bytes")
-    time_limit_s: dict[Literal["finetune", "merge", "build", "score", "time"], Annotated[float, Field(gt=0)]] = Field(
-        {}, description="seconds of a stage before it counts as hung; default: learned from what it took before"
-    )
+    time_limit_s: dict[
+        Literal["finetune", "merge", "build", "check", "score", "time"], Annotated[float, Field(gt=0)]
+    ] = Field({}, description="seconds of a stage before it counts as hung; default: learned from what it took before")
 
 
 class Budget(_Part):
@@ -166,12 +193,15 @@ class Sweep(BaseModel):
             space["lora"] = {name: plain[name] for name in LORA if name in plain}
         if self.space.recipes:
             space["build"] = [recipe.model_dump(exclude_none=True) for recipe in self.space.recipes]
+        if self.space.sessions:
+            space["session"] = [_plain_session(session or Session()) for session in self.space.sessions]
+        instead = {"workload"} if self.target.workloads else {"workloads"}
         return {
             "name": self.name,
             "model": self.model,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "train": self.train.model_dump(mode="json"),
-            "target": self.target.model_dump(mode="json", exclude_none=True),
+            "target": self.target.model_dump(mode="json", exclude_none=True, exclude=instead),
             "workers": self.workers.model_dump(mode="json", exclude_none=True),
             "space": space,
             "objectives": dict(self.objectives),
@@ -182,6 +212,11 @@ class Sweep(BaseModel):
             "seed": self.seed,
             "trust_remote_code": self.trust_remote_code,
         }
+
+
+def _plain_session(session: Session) -> dict[str, Any]:
+    plain = session.model_dump(exclude_none=True)
+    return plain | ({"provider_options": session.options} if session.provider_options else {})
 
 
 def _plain_domain(name: str, domain: Choice | Range) -> Any:
@@ -444,8 +479,11 @@ def _model_at(path: Sequence[str | int]) -> type[BaseModel] | None:
     current: Any = _Document
     for step in path[:-1]:
         fields = getattr(current, "model_fields", {})
+        if current is Workload and step not in fields:  # a workload's name
+            continue
         annotation = fields[step].annotation if step in fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
+        options += [inner for option in options for inner in getattr(option, "__args__", ())]
         current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
     return current if isinstance(current, type) else None
 
@@ -628,13 +666,20 @@ def parse_sweep(
     raw_space = _given(data, "space", dict, {})
     if data.get("space") == {}:
         problems.append(Problem("needs lora, build or both", "space", remedy="see search_spaces/ for examples"))
-    builds = any(name != "lora" for name in raw_space)
-    space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, problems)
+    builds = any(name not in ("lora", "session") for name in raw_space)
+    if "session" in raw_space and not builds:
+        rule = "a session is how a build is served, and without space.build nothing is built"
+        problems.append(Problem(rule, "space.session", remedy="add space.build, or remove space.session"))
+    target = _target(
+        data.get("target"), provider or PROVIDERS["cpu"], _given(data.get("data"), "metric", str, ""), problems
+    )
+    space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, target.session, problems)
     problems += _too_long(model, root, train, space)
     score = _score(data.get("data"), root, problems)
     first = _direction(score, data.get("data"), root)
-    objectives = _objectives(data.get("objectives"), score, first, builds, problems)
-    limits = _limits(_given(data, "limits", list, []), score, builds, problems)
+    usable = _usable(score, builds, target)
+    objectives = _objectives(data.get("objectives"), score, first, builds, usable, problems)
+    limits = _limits(_given(data, "limits", list, []), usable, problems)
     strategy = _given(data, "strategy", str, "tpe")
     if strategy not in STRATEGIES:
         remedy = did_you_mean(strategy, STRATEGIES)
@@ -716,9 +761,14 @@ def _located(problem: Problem, shown: str, lines: Mapping[str, int]) -> Problem:
 
 
 def _parse_space(
-    raw: Mapping[str, Any], provider: Provider, shape: ModelShape | None, train: Train, problems: list[Problem]
+    raw: Mapping[str, Any],
+    provider: Provider,
+    shape: ModelShape | None,
+    train: Train,
+    served: Session,
+    problems: list[Problem],
 ) -> Space:
-    parts = ("lora", "build")
+    parts = ("lora", "build", "session")
     problems.extend(
         Problem("unknown key", f"space.{name}", remedy=did_you_mean(str(name), parts))
         for name in raw
@@ -736,7 +786,41 @@ def _parse_space(
     if train.device == "cpu" and isinstance(dtype, Choice) and "fp16" in dtype.values:
         rule = "fp16 does not train on a CPU, and train.device is cpu"
         problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
-    return Space(domains, recipes, left_out, defaults, train.device)
+    sessions = parse_sessions(raw["session"], served, provider, problems) if "session" in raw else ()
+    return Space(domains, recipes, left_out, defaults, train.device, sessions)
+
+
+def _target(raw: Any, provider: Provider, metric: str, problems: list[Problem]) -> Target:
+    """Return the target, or a plain one where it is refused; what only makes sense together is checked here."""
+    key = "target.provider_options"
+    options = _given(raw, "provider_options", dict, None)
+    if options is not None and check_served("provider_options", provider, key, problems):
+        rule = spell_options(options)[1]
+        if rule:
+            remedy = "see the provider's options in ONNX Runtime's documentation"
+            problems.append(Problem(rule, key, remedy=remedy))
+    workloads = _given(raw, "workloads", dict, None)
+    if workloads is not None:
+        key = "target.workloads"
+        if "workload" in raw:
+            remedy = "keep one: what was workload may be the first of workloads"
+            problems.append(Problem("workload and workloads exclude one another", key, remedy=remedy))
+        if not workloads:
+            problems.append(Problem("needs at least one workload", key, remedy=f"write {key}: {{ long: {{ ... }} }}"))
+        problems.extend(
+            Problem("must be a-z, 0-9, '_' and '-', 32 at most: it names columns", f"{key}.{name}", remedy="rename it")
+            for name in workloads
+            if not WORKLOAD.fullmatch(str(name))
+        )
+    try:
+        target = Target.model_validate(raw if isinstance(raw, dict) else {})
+    except ValidationError:  # said by the sweep's own check
+        return Target()
+    if is_task(metric) and any(workload.drawn for workload in target.timed.values()):
+        rule = f"no lengths can be drawn from the data: {metric} brings its own items"
+        key = "target.workloads" if target.workloads else "target.workload"
+        problems.append(Problem(rule, key, remedy="write prompt_tokens and new_tokens as numbers"))
+    return target
 
 
 def _too_long(model: str, root: Path, train: Train, space: Space) -> list[Problem]:
@@ -790,7 +874,7 @@ def _direction(score: str | None, raw: Any, root: Path) -> Direction:
 
 
 def _objectives(
-    raw: Any, score: str | None, first: Direction, builds: bool, problems: list[Problem]
+    raw: Any, score: str | None, first: Direction, builds: bool, usable: Mapping[str, str], problems: list[Problem]
 ) -> dict[str, Direction]:
     """Return the objectives in order, each in its built-in direction; `first` is the score's."""
     if not isinstance(raw, dict):
@@ -803,7 +887,7 @@ def _objectives(
         problems.append(Problem("needs at least one objective", "objectives", remedy=remedy))
     for name, direction in raw.items():
         key = f"objectives.{name}"
-        _check_metric(name, key, score, builds, problems)
+        _check_metric(name, key, usable, problems)
         right = METRICS[name].direction if name in METRICS and not METRICS[name].turns else direction
         if direction in ("maximize", "minimize") and direction != right:
             problems.append(
@@ -812,21 +896,34 @@ def _objectives(
     return dict(raw)
 
 
-def _check_metric(name: Any, key: str, score: str | None, builds: bool, problems: list[Problem]) -> None:
-    usable = [
-        metric.name
-        for metric in METRICS.values()
-        if (metric.name == score or score is None if metric.kind == "score" else builds)
-    ]
+def _usable(score: str | None, builds: bool, target: Target) -> dict[str, str]:
+    """Return every metric that might be meant; with it, where this sweep does not measure it, what to do."""
+    usable: dict[str, str] = {}
+    for metric in METRICS.values():
+        if metric.kind == "score":
+            usable[metric.name] = "" if score in (metric.name, None) else f"data.metric gives {score}"
+        elif metric.name == "gpu_memory_mb" and target.provider not in NVIDIA:
+            usable[metric.name] = f"it is measured on {' and '.join(NVIDIA)}"
+        else:
+            usable[metric.name] = "" if builds else "add space.build"
+    first = next(iter(target.workloads or {}), None)
+    for plain in sorted(PER_WORKLOAD):
+        usable |= {f"{plain}{suffix}": usable[plain] for suffix in target.timed if suffix}
+        if first is not None:
+            usable[f"{plain}@{first}"] = f"write {plain}: {first} is the first of target.workloads"
+    return usable
+
+
+def _check_metric(name: Any, key: str, usable: Mapping[str, str], problems: list[Problem]) -> None:
+    measured = [metric for metric, instead in usable.items() if not instead]
     if name not in METRICS:
-        problems.append(Problem("no such metric", key, value=name, remedy=did_you_mean(str(name), usable)))
-    elif name not in usable:
-        rule = f"{name} is not measured in this sweep"
-        remedy = f"data.metric gives {score}" if METRICS[name].kind == "score" else "add space.build"
-        problems.append(Problem(rule, key, remedy=remedy))
+        problems.append(Problem("no such metric", key, value=name, remedy=did_you_mean(str(name), measured)))
+    elif name not in measured:
+        remedy = usable.get(name) or did_you_mean(name, [m for m in measured if "@" in m] or measured)
+        problems.append(Problem(f"{name} is not measured in this sweep", key, remedy=remedy))
 
 
-def _limits(raw: list[Any], score: str | None, builds: bool, problems: list[Problem]) -> tuple[Limit, ...]:
+def _limits(raw: list[Any], usable: Mapping[str, str], problems: list[Problem]) -> tuple[Limit, ...]:
     limits: list[Limit] = []
     for index, text in enumerate(raw):
         if not isinstance(text, str):
@@ -837,6 +934,6 @@ def _limits(raw: list[Any], score: str | None, builds: bool, problems: list[Prob
         except ValueError as error:
             problems.append(Problem(str(error), key))
             continue
-        _check_metric(limit.metric, key, score, builds, problems)
+        _check_metric(limit.metric, key, usable, problems)
         limits.append(limit)
     return tuple(limits)

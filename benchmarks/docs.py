@@ -15,7 +15,7 @@ from typing import Any
 
 from autotune.present.select import explain, select
 from autotune.present.tables import number
-from autotune.space import LORA, RECIPE, Parameter
+from autotune.space import LORA, RECIPE, SESSION, Parameter
 from autotune.store.record import RUNS, read_results
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, markdown, read_table
 
@@ -108,6 +108,7 @@ BLOCKS = {
         "sweep": sweep_output,
         "lora": lambda: parameters(LORA),
         "recipe": lambda: parameters(RECIPE),
+        "session": lambda: parameters(SESSION),
     },
     "results/README.md": {
         "example": results_table,

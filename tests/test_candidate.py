@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.candidate import Candidate, Lora, Recipe, digest
-from autotune.space import LORA, PRESETS, RECIPE, resolve_lora
+from autotune.candidate import Candidate, Lora, Recipe, Session, digest
+from autotune.space import LORA, PRESETS, RECIPE, SESSION, resolve_lora
 from autotune.store.results import COLUMNS, text_of
 
 PLAIN = resolve_lora({"batch_size": 8, "max_length": 256, "steps": 30})
@@ -21,6 +21,8 @@ def text(name: str) -> st.SearchStrategy[Any]:
     if name == "target_modules":
         module = st.from_regex(r"[a-z][\w.-]{0,8}", fullmatch=True)
         return st.sampled_from(PRESETS) | module | st.lists(module, min_size=2, max_size=4, unique=True).map(tuple)
+    if name == "provider_options":
+        return st.from_regex(r"[a-z_]{1,9}=[\w/.:,]{1,9}( [a-z_]{1,9}=[\w/.:,=]{1,9})?", fullmatch=True)
     return st.from_regex(r"[\w/][\w/.:,]{0,12}", fullmatch=True)
 
 
@@ -37,13 +39,18 @@ def field(table: Any, name: str) -> st.SearchStrategy[Any]:
     return st.floats(parameter.low, parameter.high)
 
 
-def part(model: type[Lora] | type[Recipe], table: Any) -> st.SearchStrategy[Any]:
+def part(model: type[Lora | Recipe | Session], table: Any) -> st.SearchStrategy[Any]:
     required = {name: field(table, name) for name, info in model.model_fields.items() if info.is_required()}
     optional = {name: field(table, name) for name, info in model.model_fields.items() if not info.is_required()}
     return st.fixed_dictionaries(required, optional=optional).map(model.model_validate)
 
 
-candidates = st.builds(Candidate, lora=st.none() | part(Lora, LORA), recipe=st.none() | part(Recipe, RECIPE))
+candidates = st.builds(
+    Candidate,
+    lora=st.none() | part(Lora, LORA),
+    recipe=st.none() | part(Recipe, RECIPE),
+    session=st.none() | part(Session, SESSION).filter(lambda session: session != Session()),
+)
 
 
 @settings(max_examples=300)
@@ -108,6 +115,8 @@ def test_a_recipe_in_words() -> None:
         {"build_precision": "fp32", "build_colour": "blue"},
         {"build_precision": "fp32", "build_block_size": "many"},
         {"build_precision": "fp32", "build_fuse_qkv": "perhaps"},
+        {"build_precision": "fp32", "session_threads": "many"},
+        {"build_precision": "fp32", "session_colour": "blue"},
     ],
 )
 def test_a_row_that_is_no_candidate_is_refused(cells: dict[str, str]) -> None:
@@ -119,6 +128,21 @@ def test_a_candidate_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         PLAIN.r = 3  # type: ignore[misc]
     assert hash(PLAIN) == hash(resolve_lora({"batch_size": 8, "max_length": 256, "steps": 30}))
+
+
+def test_a_session_in_words() -> None:
+    assert str(Session()) == ""
+    assert str(Session(threads=1)) == "1 thread"
+    served = Session(threads=2, arena=False, mem_pattern=True, provider_options="a=1 b=x=y")
+    assert str(served) == "2 threads, arena off, mem_pattern on, a=1 b=x=y"
+    assert served.options == {"a": "1", "b": "x=y"}
+    assert served.config == {"intra_op_num_threads": 2, "enable_cpu_mem_arena": False, "enable_mem_pattern": True}
+
+
+def test_what_a_session_leaves_open_is_as_the_target_says() -> None:
+    target = Session(threads=4, arena=True)
+    assert Session().over(target) == target
+    assert Session(threads=1, mem_pattern=False).over(target) == Session(threads=1, arena=True, mem_pattern=False)
 
 
 json_values = st.recursive(

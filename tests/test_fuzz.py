@@ -38,6 +38,7 @@ def test_no_input_crashes_or_hangs(target: Target) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(3600)
 def test_no_input_of_a_hundred_thousand_crashes_or_hangs() -> None:
     tallies = throw_all()

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.candidate import Lora, Recipe
+from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.errors import Problem
 from autotune.providers import PRECISIONS, PROVIDERS
 from autotune.space import (
     LORA,
     RECIPE,
+    SESSION,
     Choice,
     Domain,
     LeftOut,
@@ -27,6 +28,7 @@ from autotune.space import (
     lora_impossible,
     parse_lora,
     parse_recipes,
+    parse_sessions,
     resolve_lora,
 )
 
@@ -68,6 +70,7 @@ def space(lora_part: Any = None, build_part: Any = None, **more: Any) -> Space:
 def test_the_tables_are_the_fields_of_candidates() -> None:
     assert set(LORA) - {"alpha_over_r"} == set(Lora.model_fields)
     assert list(RECIPE) == list(Recipe.model_fields)
+    assert list(SESSION) == list(Session.model_fields)
 
 
 @pytest.mark.parametrize("parameter", [*LORA.values(), *RECIPE.values()], ids=lambda parameter: parameter.name)
@@ -474,3 +477,87 @@ def test_a_grid_has_every_candidate_once(choices: dict[str, list[Any]], precisio
             if name not in ("alpha_over_r", "double_quant"):
                 wanted = [tuple(sorted(value)) if isinstance(value, list) else value for value in values]
                 assert getattr(candidate.lora, name) in wanted
+
+
+# --- Sessions ------------------------------------------------------------------------------------------------------
+
+
+def served(
+    raw: Any, provider: str = "cpu", target: Session | None = None
+) -> tuple[tuple[Session | None, ...], list[str]]:
+    problems: list[Problem] = []
+    found = parse_sessions(raw, target or Session(), PROVIDERS[provider], problems)
+    return found, [str(problem) for problem in problems]
+
+
+def test_sessions_multiply_as_recipes_do() -> None:
+    found, problems = served([{"threads": [1, 2], "arena": [True, False]}, {"threads": 4, "mem_pattern": False}])
+    assert problems == []
+    assert [str(session) for session in found] == [
+        "1 thread, arena on", "1 thread, arena off", "2 threads, arena on", "2 threads, arena off",
+        "4 threads, mem_pattern off",
+    ]  # fmt: skip
+    assert served({"threads": 3}) == ((Session(threads=3),), [])
+
+
+def test_two_sessions_that_come_to_the_same_are_one() -> None:
+    target = Session(threads=2)
+    assert served([{"threads": 2, "arena": False}, {"arena": False}], target=target)[0] == (
+        Session(threads=2, arena=False),
+    )
+    assert served([{}, {"threads": [2, 4]}], target=target)[0] == (None, Session(threads=4))
+    assert served([{"threads": [1, 1]}, {"threads": 1}])[0] == (Session(threads=1),)
+
+
+def test_provider_options_are_spelled_in_one_way_and_multiply() -> None:
+    options = {
+        "gpu_mem_limit": 4e9,
+        "arena_extend_strategy": ["kNextPowerOfTwo", "kSameAsRequested"],
+        "a": True,
+    }
+    found, problems = served({"threads": 1, "provider_options": options}, "cuda")
+    assert problems == []
+    assert [session.provider_options for session in found if session] == [
+        f"a=1 arena_extend_strategy={strategy} gpu_mem_limit=4000000000"
+        for strategy in ("kNextPowerOfTwo", "kSameAsRequested")
+    ]
+    two = served({"provider_options": [{"x": 1}, {"x": "1"}, {"x": 0.5}]}, "cuda")[0]
+    assert [session.options for session in two if session] == [{"x": "1"}, {"x": "0.5"}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "provider", "said"),
+    [
+        ({"threads": 0}, "cpu", "session[0].threads: must be between 1 and 1024, got 0"),
+        ({"threads": 2000}, "cpu", "must be between 1 and 1024, got 2000"),
+        ({"threads": "two"}, "cpu", "threads: must be a whole number"),
+        ({"threads": {"int": [1, 4]}}, "cpu", "a session takes values and lists of them, not ranges"),
+        ({"arena": "off"}, "cpu", "arena: must be true or false, got 'off'"),
+        ({"thread": 1}, "cpu", "session[0].thread: unknown key; did you mean 'threads'?"),
+        ({"threads": []}, "cpu", "needs at least one value"),
+        ([], "cpu", "space.session: needs at least one session"),
+        ("fast", "cpu", "a session is a mapping, got 'fast'"),
+        ({"provider_options": {"a": 1}}, "cpu", "provider_options means something on cuda, dml, webgpu, NvTensorRtRtx only"),
+        ({"provider_options": 3}, "cuda", "must be a mapping of options, got 3"),
+        ({"provider_options": {}}, "cuda", "must be a mapping of options"),
+        ({"provider_options": {"a": {"b": 1}}}, "cuda", "a value is a text, a number, true or false"),
+        ({"provider_options": {"a": math.inf}}, "cuda", "a value is a text, a number, true or false"),
+        ({"provider_options": {"a": "x y"}}, "cuda", "a value is a text without spaces"),
+        ({"provider_options": {"a b": 1}}, "cuda", "a name is letters, digits"),
+        ({"threads": list(range(1, 1001)), "provider_options": {"a": list(range(20))}}, "cuda", "10,000 are the most"),
+    ],
+)  # fmt: skip
+def test_a_session_that_makes_no_sense_is_refused_in_a_line(raw: Any, provider: str, said: str) -> None:
+    problems = served(raw, provider)[1]
+    assert len(problems) == 1
+    assert said in problems[0]
+
+
+def test_a_grid_serves_every_build_in_every_session() -> None:
+    sessions = (None, Session(threads=1), Session(threads=2, arena=False))
+    whole = space({"r": {"choice": [4, 8]}}, [{"precision": "int8"}, {"precision": "fp32"}], sessions=sessions)
+    grid = list(whole.grid())
+    assert whole.size() == len(grid) == len({candidate.id for candidate in grid}) == 2 * 2 * 3
+    assert [candidate.session for candidate in grid[:4]] == [*sessions, None]
+    plain = grid[0]
+    assert plain.id == Candidate(lora=plain.lora, recipe=plain.recipe).id

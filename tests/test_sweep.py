@@ -678,3 +678,96 @@ def test_a_bomb_is_refused_at_once(name: str, text: str, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="is not valid"):
         load_sweep(tmp_path / name)
     assert time.monotonic() - began < 60
+
+
+# --- How a build is served, and what it is asked for -----------------------------------------------------------------
+
+
+def test_sessions_and_workloads_are_spelled_out_and_read_again(root: Path) -> None:
+    target = {
+        "threads": 2,
+        "arena": False,
+        "workloads": {"chat": {"new_tokens": "data"}, "long": {"prompt_tokens": 512}},
+    }
+    space = LEAST["space"] | {"session": [{}, {"threads": [1, 2]}, {"mem_pattern": False}]}
+    objectives = {"accuracy": "maximize", "itl_ms_p50@long": "minimize"}
+    sweep = parse_sweep(
+        changed(target=target, space=space, objectives=objectives, limits=["itl_ms_p90@long<=9"]), root=root
+    )
+    assert [str(session) if session else None for session in sweep.space.sessions] == [
+        None,
+        "1 thread",
+        "mem_pattern off",
+    ]
+    assert {suffix: (work.prompt_tokens, work.new_tokens, work.batch) for suffix, work in sweep.target.timed.items()} == {
+        "": (32, "data", 1), "@long": (512, 16, 1),
+    }  # fmt: skip
+    plain = sweep.resolved()
+    assert plain["space"]["session"] == [{}, {"threads": 1}, {"mem_pattern": False}]
+    assert "workload" not in plain["target"]
+    assert parse_sweep(plain, root=root).resolved() == plain
+
+
+def test_a_target_without_them_is_spelled_out_as_ever(root: Path) -> None:
+    workload = {"prompt_tokens": 32, "new_tokens": 16, "batch": 1}
+    assert parse_sweep(changed(), root=root).resolved()["target"] == {"provider": "cpu", "workload": workload}
+    assert "session" not in parse_sweep(changed(), root=root).resolved()["space"]
+
+
+def test_options_of_a_provider_are_read_again(root: Path) -> None:
+    space = {"build": [{"precision": "fp16"}], "session": [{"provider_options": {"a": [0, 1]}}]}
+    data = changed(target={"provider": "cuda", "provider_options": {"b": "x", "limit": 4e9}}, space=space)
+    sweep = parse_sweep(data, root=root)
+    assert sweep.target.session.options == {"b": "x", "limit": "4000000000"}
+    again = parse_sweep(sweep.resolved(), root=root)
+    assert again.space.sessions == sweep.space.sessions
+    assert again.target.session == sweep.target.session
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ({"threads": 0}, "target.threads: must be at least 1, got 0"),
+        ({"arena": "on"}, "target.arena: must be true or false, got 'on'"),
+        ({"provider_options": {"a": 1}}, "target.provider_options: provider_options means something on cuda"),
+        ({"provider": "cuda", "provider_options": {"a": [1]}}, "a value is a text, a number, true or false"),
+        ({"workload": {"prompt_tokens": "date"}}, "prompt_tokens: must be 'data' or a whole number, got 'date'"),
+        ({"workload": {"prompt_tokens": 0}}, "target.workload.prompt_tokens: must be at least 1, got 0"),
+        ({"workload": {"new_tokens": 1}}, "target.workload.new_tokens: must be at least 2, got 1"),
+        ({"workloads": {"a": {"batch": 0}}}, "target.workloads.a.batch: must be at least 1, got 0"),
+        ({"workloads": {"a": {"prompt": 3}}}, "target.workloads.a.prompt: unknown key; did you mean 'prompt_tokens'?"),
+        ({"workloads": {"a": 3}}, "target.workloads.a: must be a mapping, got 3"),
+        ({"workloads": {}}, "target.workloads: needs at least one workload"),
+        ({"workloads": {"A b": {}}}, "target.workloads.A b: must be a-z, 0-9, '_' and '-', 32 at most"),
+        ({"workloads": {"a": {}}, "workload": {}}, "target.workloads: workload and workloads exclude one another"),
+    ],
+)
+def test_a_wrong_target_is_refused_in_a_line(root: Path, target: dict[str, Any], said: str) -> None:
+    build = [{"precision": "int4"}]
+    problems = problems_of(changed(target=target, space={"build": build}), root)
+    assert len(problems) == 1
+    assert said in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"objectives": {"itl_ms_p50@lon": "minimize"}}, "itl_ms_p50@lon is not measured in this sweep; did you mean 'itl_ms_p50@long'?"),
+        ({"objectives": {"itl_ms_p50@chat": "minimize"}}, "write itl_ms_p50: chat is the first of target.workloads"),
+        ({"objectives": {"itl_ms_p50@long": "maximize"}}, "itl_ms_p50@long is minimized, by its meaning"),
+        ({"objectives": {"decode_tps@long": "minimize"}}, "decode_tps@long is maximized, by its meaning"),
+        ({"objectives": {"accuracy@long": "maximize"}}, "no such metric, got 'accuracy@long'"),
+        ({"limits": ["size_mb@long <= 3"]}, "unknown metric 'size_mb@long' in a limit"),
+        ({"limits": ["gpu_memory_mb <= 3"]}, "gpu_memory_mb is not measured in this sweep; it is measured on cuda"),
+        ({"limits": ["gpu_memory_mb@long <= 3"]}, "gpu_memory_mb@long is not measured in this sweep; it is measured on"),
+        ({"space": {"lora": {}, "session": [{"threads": 1}]}, "objectives": {"accuracy": "maximize"}},
+         "space.session: a session is how a build is served, and without space.build nothing is built"),
+        ({"data": {n: v for n, v in LEAST["data"].items() if n != "validation"} | {"metric": "lm-eval:arc_easy"}, "target": {"workload": {"new_tokens": "data"}}},
+         "no lengths can be drawn from the data: lm-eval:arc_easy brings its own items"),
+    ],
+)  # fmt: skip
+def test_what_is_not_measured_is_said_with_what_to_do(root: Path, part: dict[str, Any], said: str) -> None:
+    target = {"workloads": {"chat": {}, "long": {"prompt_tokens": 512}}}
+    problems = problems_of(changed(target=target) | part, root)
+    assert [problem for problem in problems if said in problem]
+    assert len(problems) == 1

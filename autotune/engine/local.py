@@ -29,9 +29,10 @@ from autotune.engine.quiet import HostLock
 from autotune.engine.worker import OFFLINE, QUIET, TOO_LARGE, perform, start_warm, to_plain
 from autotune.errors import MachineError, StageError
 from autotune.machine import oom_kills, total_memory_mb
-from autotune.search.statistics import t_interval
+from autotune.metrics import RESOLUTION_MS
+from autotune.search.statistics import paired_ratio, t_interval
 from autotune.secrets import redact_file
-from autotune.stages.jobs import Job, Result, TimeJob
+from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals by which somebody ends a process; it is not the candidate's doing."""
@@ -59,17 +60,19 @@ def _died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> 
     return StageError("lost", f"{stage}: the process ended with exit code {code}")
 
 
-RESOLUTION_MS = 0.1
-"""Milliseconds a token that nobody minds, however small the model."""
-
-
-def narrow(processes: Sequence[Result], precision: float) -> bool:
-    """Whether the mean over processes of the time between tokens is known to a share of `precision`, or well enough."""
-    medians = [statistics.median(process["itl_ms"]) for process in processes]
-    if len(medians) < 2:
+def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
+    """Whether the times between tokens are known to a share of `precision`, or well enough: that of the first model as
+    the mean over its processes where it is alone, else those of the others in relation to it. `rounds`: [round][model].
+    """
+    if len(rounds) < 2:
         return False
-    low, high = t_interval(medians)
-    return high - low <= 2 * max(precision * statistics.fmean(medians), RESOLUTION_MS)
+    first, *others = ([statistics.median(result["itl_ms"]) for result in model] for model in zip(*rounds, strict=True))
+    enough = max(precision, RESOLUTION_MS / statistics.fmean(first))
+    if not others:
+        low, high = t_interval(first)
+        return high - low <= 2 * enough * statistics.fmean(first)
+    ratios = [paired_ratio(other, first) for other in others]
+    return all(ratio.high - ratio.low <= 2 * enough * ratio.value for ratio in ratios)
 
 
 _FRESH = "import sys; sys.path[:] = {path!r}; from autotune.engine.worker import main; sys.exit(main(sys.argv[1:]))"
@@ -188,19 +191,24 @@ class LocalEngine:
             raise StageError(outcome["status"], outcome["message"])
         return outcome["result"], time.perf_counter() - began
 
-    def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
-        """Time a model in fresh processes, one after another and alone on this host: each is one sample.
+    def time(
+        self, job: TimeJob | TurnsJob, log: Path, timeout: float | None = None
+    ) -> tuple[list[list[Result]], float]:
+        """Time a model, or several in turns, in fresh processes, one after another and alone on this host.
 
-        At least `job.processes`, and more until the interval of the time between tokens is narrow enough, or
-        `job.most` have run. Returns what each measured, and the seconds in all. Raises as `run`.
+        A round is one process of each model, every other round in the opposite order. At least `job.processes` rounds,
+        and more until their medians are known to `job.precision`, or `job.most` have run. Returns what was measured
+        [round][model], and the seconds in all. Raises as `run`.
         """
-        processes: list[Result] = []
+        jobs = job.graphs if isinstance(job, TurnsJob) else (job,)
+        rounds: list[list[Result]] = []
         total = 0.0
         with self.host.alone():
-            while len(processes) < job.processes or (
-                len(processes) < job.most and not narrow(processes, job.precision)
-            ):
-                result, seconds = self.run_fresh(job, log, timeout)
-                processes.append(result)
-                total += seconds
-        return processes, total
+            while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
+                places = range(len(jobs))
+                results: dict[int, Result] = {}
+                for place in places if len(rounds) % 2 == 0 else reversed(places):
+                    results[place], seconds = self.run_fresh(jobs[place], log, timeout)
+                    total += seconds
+                rounds.append([results[place] for place in places])
+        return rounds, total

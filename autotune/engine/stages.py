@@ -11,7 +11,7 @@ from autotune.engine.local import LocalEngine
 from autotune.engine.stop import Stop
 from autotune.engine.timeouts import LEARNED, Timeouts
 from autotune.errors import StageError
-from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob
+from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob
 from autotune.store.cache import Cache, Stored
 from autotune.store.room import Room
 
@@ -64,9 +64,8 @@ class Stages:
         def run(out: Path) -> tuple[Result, float]:
             self.guard.check()
             try:
-                if isinstance(job, TimeJob):
-                    processes, seconds = self.engine.time(job, self.log(), limit)
-                    done = {"processes": processes}, seconds
+                if isinstance(job, TimeJob | TurnsJob):
+                    done = self._timed(job, limit)
                 else:
                     done = self.engine.run(self._resumable(job), out, self.log(), limit)
             finally:
@@ -86,6 +85,21 @@ class Stages:
             if self.room is not None:
                 self.room.added(stored.path)
         return stored
+
+    def again(self, job: TimeJob) -> Result:
+        """Time once more, whatever the cache holds, and keep nothing. Raises as a call does."""
+        if self.stop is not None:
+            self.stop.check()
+        self.guard.check()
+        result, seconds = self._timed(job, self.timeouts.of(job))
+        self.spent_s += seconds
+        return result
+
+    def _timed(self, job: TimeJob | TurnsJob, limit: float) -> tuple[Result, float]:
+        rounds, seconds = self.engine.time(job, self.log(), limit)
+        if isinstance(job, TurnsJob):
+            return {"rounds": rounds}, seconds
+        return {"processes": [result for (result,) in rounds]}, seconds
 
     def _resumable(self, job: Job) -> Job:
         """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""

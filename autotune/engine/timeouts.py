@@ -1,6 +1,7 @@
 """How long a stage may take before it counts as hung: learned from what it took before, or as the sweep says.
 
-A stage is measured in seconds per unit of its work (an item to score, a sequence of a training step, a build).
+A stage is measured in seconds per unit of its work (an item to score, a sequence of a training step, a token to time,
+a build).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob, TurnsJob
 
 FIRST_S = 3600.0
 """Seconds that a stage may take of which nothing is known yet."""
@@ -17,13 +18,21 @@ LEAST_S = 300.0
 TIMES = 20.0
 """How many times slower than the slowest so far a stage may be, per unit of work."""
 
-LEARNED: tuple[type[Job], ...] = (FinetuneJob, MergeJob, BuildJob, ScoreJob, TimeJob)
+LEARNED: tuple[type[Job], ...] = (FinetuneJob, MergeJob, BuildJob, CheckJob, ScoreJob, TimeJob)
+
+
+def _timed_tokens(inputs: Mapping[str, Any]) -> float:
+    """Return the tokens of a round of sequences, prompts included, of a timing."""
+    lengths = inputs.get("lengths") or [(inputs["prompt_tokens"], inputs["new_tokens"])]
+    return float(inputs["batch"] * sum(prompt + new for prompt, new in lengths))
 
 
 def units_done(inputs: Mapping[str, Any], result: Result) -> float:
     """Return the units of work in a finished stage, from its inputs and result as the cache keeps them."""
     if "lora" in inputs:
         return float(result["step"] * inputs["lora"]["batch_size"] * inputs["lora"]["accumulation"])
+    if "prompt_tokens" in inputs:
+        return _timed_tokens(inputs)
     return float(result.get("items") or 1)
 
 
@@ -32,6 +41,8 @@ def units_of(job: Job) -> float | None:
     if isinstance(job, FinetuneJob):
         steps = job.stop_at or job.horizon or job.lora.steps
         return None if steps is None else float(steps * job.lora.batch_size * job.lora.accumulation)
+    if isinstance(job, TimeJob):
+        return _timed_tokens(job.model_dump())
     return job.items if isinstance(job, ScoreJob) else 1.0
 
 
@@ -49,7 +60,9 @@ class Timeouts:
         self._slowest[stage] = max(pace, self._slowest.get(stage, 0.0))
 
     def of(self, job: Job) -> float:
-        """Return the seconds that a job may take."""
+        """Return the seconds that a job may take; of timings in turns, that one process may."""
+        if isinstance(job, TurnsJob):
+            return max(self.of(graph) for graph in job.graphs)
         if job.stage in self.fixed:
             return self.fixed[job.stage]
         pace, units = self._slowest.get(job.stage), units_of(job)

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.engine.local import LocalEngine
+from autotune.candidate import Session
+from autotune.engine.local import LocalEngine, narrow
 from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.machine import hardware, machine_digest
+from autotune.metrics import PRECISION
 from autotune.paths import is_file, size_mb
 from autotune.present.tables import number
 from autotune.providers import PROVIDERS
 from autotune.search.latency import latency_cells
+from autotune.space import check_served, spell_options
 from autotune.stages.jobs import TimeJob
 from autotune.store.cache import default_root
 from autotune.store.results import rounded
 
 
+def session_of(
+    provider: str, threads: int | None, arena: bool | None, options: Sequence[str], problems: list[Problem]
+) -> Session:
+    """Return the session that the command line asks for; `options` are KEY=VALUE. Mistakes go to `problems`."""
+    pairs: dict[str, str] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or name in pairs:
+            rule = "takes one KEY=VALUE for each option"
+            problems.append(Problem(rule, "--provider-option", value=text, remedy="e.g. gpu_mem_limit=4000000000"))
+        pairs[name] = value
+    found = PROVIDERS.get(provider)
+    spelled, rule = spell_options(pairs)
+    if pairs and found is not None and check_served("provider_options", found, "--provider-option", problems) and rule:
+        problems.append(Problem(rule, "--provider-option", remedy="e.g. gpu_mem_limit=4000000000"))
+    return Session(threads=threads, arena=arena, provider_options=spelled or None)
+
+
 def bench(
-    folder: Path, provider: str, threads: int | None, workload: tuple[int, int, int], processes: int
+    folder: Path,
+    provider: str,
+    threads: int | None,
+    workload: tuple[int, int, int],
+    processes: int,
+    arena: bool | None = None,
+    options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the card of a built model: latency columns, size, machine. Raises UsageError, MachineError."""
-    problems = []
+    """Return the card of a built model: latency columns, size, machine. Raises UsageError, MachineError.
+
+    What threads, arena and options leave open is as the model's own settings say.
+    """
+    problems: list[Problem] = []
+    session = session_of(provider, threads, arena, options, problems)
     if not is_file(folder / "genai_config.json"):
         remedy = "name a folder that the model builder wrote, such as results/<sweep>/best/onnx"
         problems.append(Problem("is no built model: it has no genai_config.json", file=str(folder), remedy=remedy))
@@ -40,13 +72,13 @@ def bench(
     if problems:
         raise UsageError(problems)
     job = TimeJob(
-        graph="", provider=provider, threads=threads, prompt_tokens=prompt_tokens, new_tokens=new_tokens, batch=batch,
-        machine=machine_digest(), processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
+        graph="", provider=provider, **session.model_dump(), prompt_tokens=prompt_tokens, new_tokens=new_tokens,
+        batch=batch, machine=machine_digest(), processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
     )  # fmt: skip
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
         try:
-            samples, _ = engine.time(job, log)
+            samples = [result for (result,) in engine.time(job, log)[0]]
         except StageError as error:
             raise MachineError(f"{error}; the log is {log}") from None
     size = size_mb(folder)
@@ -54,9 +86,12 @@ def bench(
         "model": str(folder),
         "provider": provider,
         "threads": threads,
+        "arena": arena,
+        "provider_options": session.options,
         "workload": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch},
         "processes": len(samples),
         **{k: v for k, v in rounded(dict(latency_cells(samples, batch))).items() if v is not None},
+        "resolved": narrow([[sample] for sample in samples], PRECISION),
         "size_mb": round(size, 3),
         "machine": hardware(),
     }
@@ -67,10 +102,16 @@ def as_text(card: dict[str, Any]) -> str:
     work, machine = card["workload"], card["machine"]
     interval = ""
     if "itl_ms_p50_low" in card:
-        interval = f"  [{number(card['itl_ms_p50_low'])}, {number(card['itl_ms_p50_high'])}] over {card['processes']} processes"
-    threads = card["threads"] or "as ONNX Runtime chooses"
+        interval = (
+            f" [{number(card['itl_ms_p50_low'])}, {number(card['itl_ms_p50_high'])}] over {card['processes']} processes"
+        )
+        if not card["resolved"]:
+            interval += f"; not resolved to {PRECISION:.0%}: this machine is busy, or its pace changes"
+    served = [f"threads: {card['threads'] or 'as ONNX Runtime chooses'}"]
+    served += [f"arena: {'on' if card['arena'] else 'off'}"] if card["arena"] is not None else []
+    served += [f"{name}={value}" for name, value in card["provider_options"].items()]
     lines = [
-        f"{card['model']} on {card['provider']} ({machine['processor']}, {machine['cores']} cores; threads: {threads})",
+        f"{card['model']} on {card['provider']} ({machine['processor']}, {machine['cores']} cores; {', '.join(served)})",
         f"prompt {work['prompt_tokens']} tokens, {work['new_tokens']} new, batch {work['batch']}",
         f"between tokens   p50 {number(card['itl_ms_p50'])} ms{interval}",
     ]
@@ -82,4 +123,6 @@ def as_text(card: dict[str, Any]) -> str:
         f"size             {number(card['size_mb'])} MB on disk, peak memory {number(card['peak_memory_mb'])} MB, "
         f"loaded in {number(card['load_s'])} s",
     ]
+    if "gpu_memory_mb" in card:
+        lines.append(f"GPU memory       {number(card['gpu_memory_mb'])} MB at most")
     return "\n".join(lines)

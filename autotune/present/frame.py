@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from autotune.store.record import read_results
-from autotune.store.results import COLUMNS
+from autotune.store.results import COLUMNS, with_workloads
 
 _TYPES = {str: "string", int: "Int64", float: "Float64", bool: "boolean"}
 
@@ -18,8 +18,9 @@ def results_frame(place: Path | str) -> pd.DataFrame:
     `started` and `ended` are UTC times. Raises UsageError where there are no results.
     """
     rows = read_results(Path(place))
-    frame = pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
-    frame = frame.astype({column.name: _TYPES[column.type] for column in COLUMNS})
+    columns = with_workloads(COLUMNS, (name for row in rows for name in row))
+    frame = pd.DataFrame(rows, columns=[column.name for column in columns])
+    frame = frame.astype({column.name: _TYPES[column.type] for column in columns})
     for name in ("started", "ended"):
         frame[name] = pd.to_datetime(frame[name], utc=True)
     return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from bisect import bisect_right
@@ -10,7 +11,7 @@ from typing import Any
 
 from autotune.data import Dataset, hub_source
 from autotune.errors import MachineError
-from autotune.machine import free_disk_mb, free_memory_mb
+from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.present.progress import duration
@@ -24,6 +25,8 @@ _FLOPS = 60e9
 """Operations a second that a small machine does, for estimates before anything was measured here."""
 _ITEMS = 300
 """Items of a split that are counted on where their number is not known yet."""
+_CHECKED = 8
+"""Texts on which a build is compared with its source."""
 _MOST = 10_000
 """Trials beyond which a plan does not count."""
 
@@ -57,6 +60,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "strategy": sweep.strategy,
         "candidates": size,
         "recipes": [str(recipe) for recipe in sweep.space.recipes],
+        "sessions": [str(session) if session else "as the target says" for session in sweep.space.sessions],
+        "workloads": _workloads(sweep),
         "left_out": [{"combination": item.settings, "reason": item.reason} for item in sweep.space.left_out],
         "trials": trials,
         "ends_by": ends_by,
@@ -68,6 +73,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "data": _data(dataset),
         "notes": [],
     }
+    plan["notes"] += _many_threads(sweep)
     if sweep.model in BUILT_IN:
         plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
     if on_hub:
@@ -84,7 +90,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
             "total_s": round(min(total, _budget_s(sweep))),
             "measured_here": measured,
         }
-        planned = sweep.model_copy(update={"budget": Budget(trials=trials)})
+        planned = sweep.model_copy(update={"budget": Budget(trials=max(1, counts["build"] - 1))})
         plan["disk"] = {
             "needed_mb": round(needed_disk_mb(planned, parameters)),
             "free_mb": round(free_disk_mb(default_root())),
@@ -98,6 +104,31 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         if plan["disk"]["free_mb"] < parameters * 4 / 1e6 * 5:
             raise MachineError(f"the disk of the cache has only {plan['disk']['free_mb']} MB free")
     return plan
+
+
+def _workloads(sweep: Sweep) -> list[str]:
+    """Return in words what is timed."""
+    if not sweep.space.recipes:
+        return []
+    words = []
+    for name, work in (sweep.target.workloads or {"": sweep.target.workload}).items():
+        prompt, new = (
+            "lengths drawn from the data" if tokens == "data" else f"{tokens} tokens"
+            for tokens in (work.prompt_tokens, work.new_tokens)
+        )
+        words.append(f"{name}: " * bool(name) + f"prompt of {prompt}, answer of {new}, batch {work.batch}")
+    return words
+
+
+def _many_threads(sweep: Sweep) -> list[str]:
+    """Return a note where a session asks for more threads than this machine has."""
+    there = logical_processors()
+    asked = max((s.threads or 0 for s in (sweep.target.session, *filter(None, sweep.space.sessions))), default=0)
+    if asked <= there:
+        return []
+    return [
+        f"threads: {asked} are asked for, and this machine runs {there} at once; more than that slow one another down"
+    ]
 
 
 def _data(dataset: Dataset | None) -> dict[str, Any] | None:
@@ -125,11 +156,17 @@ def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int
     items = (len(dataset.validation), len(dataset.test)) if dataset else (_ITEMS, 0)
     if is_task(sweep.data.metric):  # what a task holds is known where it is loaded
         items = (sweep.data.max_items.validation or _ITEMS, sweep.data.max_items.test or _ITEMS)
+    recipes, sessions = sweep.space.recipes, sweep.space.sessions or (None,)
+    # A build is scored once for all its sessions, but for those that change the provider's options.
+    models = max(1, adapters if sweep.space.lora is not None else 1) * max(1, len(recipes))
+    options = {session.provider_options if session else None for session in sessions}
+    served = {*itertools.product(recipes, sessions), *((recipe, None) for recipe in [base_candidate(sweep).recipe])}
     return {
         "train": min(adapters, trials),
-        "build": trials + 1 if sweep.space.recipes else 0,
-        "score": (trials + 1) * items[0] + 2 * items[1],
-        "time": len({*sweep.space.recipes, base_candidate(sweep).recipe} - {None}),
+        "build": min(trials, models) + 1 if recipes else 0,
+        "check": min(trials, models) + 1 if recipes else 0,
+        "score": (min(trials, models * len(options)) + 1) * items[0] + 2 * items[1],
+        "time": len(served) * len(sweep.target.timed) if recipes else 0,
     }
 
 
@@ -165,15 +202,17 @@ def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict
     ]
     scored = [seconds / result["items"] for _, result, seconds in cache.measured("score", sweep.model)]
     built = [seconds for _, _, seconds in cache.measured("build", sweep.model)]
+    checked = [seconds for _, _, seconds in cache.measured("check", sweep.model)]
     timed = [seconds for _, _, seconds in cache.measured("time", sweep.model)]
     item_s = 2 * parameters * tokens / _FLOPS
     costs = {
         "train": steps * batch * _median(trained, 2 * item_s),
         "build": _median(built, 5 + parameters / 2e7),
+        "check": _median(checked, 1 + 2 * _CHECKED * item_s),
         "score": _median(scored, item_s),
         "time": _median(timed, 15 + parameters / 2e7),
     }
-    measured = {"train": trained, "build": built, "score": scored, "time": timed}
+    measured = {"train": trained, "build": built, "check": checked, "score": scored, "time": timed}
     return costs, [name for name, values in measured.items() if values]
 
 
@@ -203,6 +242,10 @@ def as_text(plan: dict[str, Any]) -> str:
     if plan["recipes"]:
         lines.append(f"recipes ({len(plan['recipes'])}):")
         lines += [f"  {recipe}" for recipe in plan["recipes"]]
+    if plan["sessions"]:
+        lines.append(f"sessions ({len(plan['sessions'])}), each recipe in each:")
+        lines += [f"  {session}" for session in plan["sessions"]]
+    lines += [f"timed: {words}" for words in plan["workloads"]]
     if plan["left_out"]:
         lines.append(f"left out ({len(plan['left_out'])}), cannot run here:")
         lines += [f"  {item['combination']}: {item['reason']}" for item in plan["left_out"]]

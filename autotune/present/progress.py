@@ -18,7 +18,14 @@ from autotune.secrets import redact
 from autotune.store.results import Row
 from autotune.sweep import Sweep
 
-_DOING = {"finetune": "fine-tuning", "merge": "merging", "build": "building", "time": "timing", "score": "scoring"}
+_DOING = {
+    "finetune": "fine-tuning",
+    "merge": "merging",
+    "build": "building",
+    "check": "checking",
+    "time": "timing",
+    "score": "scoring",
+}
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,10 @@ from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings
-from autotune.search.judge import base_of, front_of, judge, values_of
+from autotune.search.judge import base_of, front_of, judge, kept_turns, values_of
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.winner import Choice
-from autotune.store.results import COLUMNS, Row, write_table
+from autotune.store.results import COLUMNS, Column, Row, write_table
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
             )
     rows = [dict.fromkeys(column.name for column in COLUMNS) | row for row in rows]  # a lone CSV may have fewer
     sweep = read_sweep(place) if is_folder(place) else None
-    if sweep is not None and not set(METRICS).issuperset(sweep.get("objectives") or [""]):
+    if sweep is not None and not all(name in METRICS for name in sweep.get("objectives") or [""]):
         rule = "is not the sweep of a results folder: it has no objectives"
         raise UsageError(
             Problem(rule, file=str(place / "sweep.yaml"), remedy="name a folder that `autotune run` wrote")
@@ -128,7 +128,8 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
         rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
         raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
     folder = place if is_folder(place) else None
-    choice = judge(rows, aims, str(base["candidate"]) if base else None, folder)
+    turns = kept_turns(folder) if folder is not None else None
+    choice = judge(rows, aims, str(base["candidate"]) if base else None, folder, turns)
     return Selection(choice, rows, aims, choice.paired)
 
 
@@ -203,6 +204,8 @@ def as_json(selection: Selection) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def write_front(folder: Path, rows: Sequence[Row], objectives: dict[str, Direction]) -> None:
+def write_front(
+    folder: Path, rows: Sequence[Row], objectives: dict[str, Direction], columns: Sequence[Column] = COLUMNS
+) -> None:
     """Write `front.csv`: the rows that no other is better than in every objective. Raises OSError."""
-    write_table(folder / "front.csv", COLUMNS, front_of(rows, objectives))
+    write_table(folder / "front.csv", columns, front_of(rows, objectives))

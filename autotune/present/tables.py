@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune.candidate import Session
 from autotune.errors import printable
+from autotune.metrics import PRECISION, beside
 
-_UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first", "peak_memory_mb": "MB memory"}
+_UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first", "peak_memory_mb": "MB memory",
+          "gpu_memory_mb": "MB on the GPU"}  # fmt: skip
 
 
 def number(value: Any) -> str:
@@ -28,7 +31,7 @@ def number(value: Any) -> str:
 
 
 def settings(row: Mapping[str, Any]) -> str:
-    """Return a candidate's settings in a few words: the adapter's that people search most, and the recipe."""
+    """Return a candidate's settings in a few words: the adapter's that people search most, recipe and session."""
     parts = []
     if row.get("lora_r") is not None:
         alpha, rate, modules = (row.get(f"lora_{name}") for name in ("alpha", "learning_rate", "target_modules"))
@@ -39,6 +42,9 @@ def settings(row: Mapping[str, Any]) -> str:
     recipe = recipe_name(row)
     if recipe:
         parts.append(("| " if parts else "") + recipe)
+    session = Session.model_construct(**{name: row.get(f"session_{name}") for name in Session.model_fields})
+    if str(session):
+        parts.append(("| " if parts else "") + str(session))
     return printable(" ".join(parts))
 
 
@@ -96,13 +102,21 @@ def candidates(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], win
     return table(shown, columns)
 
 
+def ratio_text(row: Mapping[str, Any]) -> str:
+    """Return a finalist's ratio of times between tokens with its interval, and whether that is wide."""
+    low, value, high = (float(row[f"itl_ratio{end}"]) for end in ("_low", "", "_high"))
+    wide = "" if high - low <= 2 * PRECISION * value else f", not resolved to {PRECISION:.0%}"
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]{wide}"
+
+
 def score_text(row: Mapping[str, Any], name: str) -> str:
     """Return a metric with its interval, where it has one."""
     value = row.get(name)
     if value is None:
         return f"{name} not measured"
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    text = f"{name} {number(value)}" + (f" {_UNITS[name]}" if name in _UNITS else "")
+    low, high = row.get(beside(name, "low")), row.get(beside(name, "high"))
+    unit = _UNITS.get(name.partition("@")[0])
+    text = f"{name} {number(value)}" + (f" {unit}" if unit else "")
     if low is not None and high is not None:
         text += f" [{number(low)}, {number(high)}]"
     return text

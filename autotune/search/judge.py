@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from autotune.metrics import METRICS, Direction, score_column
+from autotune.metrics import METRICS, Direction, beside, score_column
+from autotune.search.latency import Turns, turns_from
 from autotune.search.limits import Limit
 from autotune.search.pareto import front
 from autotune.search.scores import per_item
 from autotune.search.statistics import Interval
 from autotune.search.winner import Choice, Entry, choose
+from autotune.store.record import TURNS
 
 
 class Aims(Protocol):
@@ -31,17 +33,30 @@ class Aims(Protocol):
         ...
 
 
+def metrics_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of the metrics, those of workloads last, that a row has cells for or may have."""
+    return [*METRICS, *(name for name in row if "@" in name and name in METRICS)]
+
+
 def values_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics that a row has measured."""
-    return {name: float(row[name]) for name in METRICS if row.get(name) is not None}
+    return {name: float(row[name]) for name in metrics_of(row) if row.get(name) is not None}
+
+
+def served_as(row: Mapping[str, Any]) -> str | None:
+    """Return what a row's timing belongs to: its graph, and its session where that is the candidate's own."""
+    if row.get("graph") is None:
+        return None
+    session = (f"{n}={v}" for n, v in sorted(row.items()) if n.startswith("session_") and v is not None)
+    return " ".join([str(row["graph"]), *session])
 
 
 def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
     """Return a row as the rule of the winner sees it, with the outcomes of its items where `folder` keeps them."""
     intervals: dict[str, Interval] = {}
     counts: dict[str, int] = {}
-    for name in METRICS:
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    for name in metrics_of(row):
+        low, high = row.get(beside(name, "low")), row.get(beside(name, "high"))
         if low is not None and high is not None:
             intervals[name] = Interval(float(low), float(high))
         if row.get(f"{name}_n") is not None:
@@ -65,20 +80,26 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
             RecursionError,
         ):  # not kept, or damaged: intervals do
             pass
-    graph = row.get("graph")
-    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, str(graph) if graph else None)
+    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row))
 
 
-def judge(rows: Iterable[Mapping[str, Any]], aims: Aims, base_id: str | None, folder: Path | None = None) -> Choice:
+def judge(
+    rows: Iterable[Mapping[str, Any]],
+    aims: Aims,
+    base_id: str | None,
+    folder: Path | None = None,
+    turns: Turns | None = None,
+) -> Choice:
     """Return the winner among the rows that are fully measured.
 
     The untouched model measured first (trial 0) is what limits refer to; it competes only where the strategy proposes
-    it too. Without `folder` there are no outcomes of items, and scores are compared by intervals.
+    it too. Without `folder` there are no outcomes of items, and scores are compared by intervals; without `turns`,
+    latencies are.
     """
     finished = [row for row in rows if row["status"] == "ok"]
     base = next((entry_of(row) for row in finished if row["candidate"] == base_id), None)
     entries = [entry_of(row, folder) for row in finished if row["trial"] != 0]
-    return choose(entries, aims.objectives, aims.limits, base)
+    return choose(entries, aims.objectives, aims.limits, base, turns=turns)
 
 
 def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> list[Mapping[str, Any]]:
@@ -88,6 +109,14 @@ def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Directi
     finished = [row for row in finished if row["trial"] != 0 or row["candidate"] not in proposed]
     points = [[values_of(row).get(name) for name in objectives] for row in finished]
     return [finished[index] for index in front(points, list(objectives.values()))]
+
+
+def kept_turns(folder: Path) -> Turns | None:
+    """Return how the finalists of a results folder were timed in turns; None where they were not, or it is damaged."""
+    try:
+        return turns_from(json.loads((folder / "outcomes" / TURNS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def base_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ goes on.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,16 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autotune.candidate import Candidate
-from autotune.errors import Exit, MachineError, Problem, UsageError
+from autotune.errors import Exit, MachineError, Problem, StageError, UsageError
 from autotune.metrics import METRICS
-from autotune.search.judge import front_of, judge, values_of
+from autotune.search.judge import front_of, judge, served_as, values_of
+from autotune.search.latency import CONDITIONS, Turns
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Strategy, Told
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import FINALISTS, Cell, Row, rounded
+from autotune.store.results import FINALISTS, LATENCY, SERVED, Cell, Row, rounded
 from autotune.sweep import Sweep
 
+RIVALS, NEAR = 3, 0.25
+"""Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
+most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
+RETIMED = {column.name for column in (*LATENCY, *SERVED)} - {"graph", "size_mb"} | {"pace", *CONDITIONS}
+"""The cells of a timing."""
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""
 _SHOWING_S, _SHOWING_SHARE = 1.0, 0.01
@@ -57,12 +64,14 @@ class Summary:
     """Why it ended: trials, hours, space."""
     exit_code: Exit = Exit.OK
     finalists: list[Row] = field(default_factory=list)
+    turns: Turns | None = None
+    """How the finalists' latencies relate, where they were timed in turns."""
     kept: bool = False
     """Whether the winner is in `best/`."""
 
 
-def _recipe_of(cells: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith("build_") and v is not None))
+def _settings_of(cells: Mapping[str, Any], *prefixes: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith(prefixes) and v is not None))
 
 
 class Loop:
@@ -91,6 +100,7 @@ class Loop:
         self._trials: set[int] = set()
         self._last = 0
         self._footprints: dict[Any, dict[str, float]] = {}
+        """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
         self._best: Row | None = None
         """The winner so far."""
         self._judged_s = 0.0
@@ -108,10 +118,12 @@ class Loop:
             self._last = max(self._last, trial)
         elif name == self.base_id:
             self.base_row = row
-        # No adapter changes these: they belong to the recipe, whatever became of the candidate.
+        # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
         values = {n: v for n, v in values_of(row).items() if METRICS[n].kind != "score"}
-        if values:
-            self._footprints.setdefault(_recipe_of(row), {}).update(values)
+        recipe, session = _settings_of(row, "build_"), _settings_of(row, "session_")
+        self._footprints.setdefault((recipe, session), {}).update(values)
+        if "size_mb" in values:
+            self._footprints.setdefault(recipe, {})["size_mb"] = values["size_mb"]
 
     @property
     def base(self) -> dict[str, float]:
@@ -140,6 +152,7 @@ class Loop:
         for row in [row for row in self.rows.values() if row["status"] == "lost"]:
             if not self._late():
                 self._try(self._candidate_of(row), int(row["trial"] or 0))
+        self._check_pace()
         for row in self.rows.values():
             self._replay(row)
         self._judge()
@@ -162,6 +175,7 @@ class Loop:
             trials += 1
             row = self._try(proposal.candidate, self._last + 1)
             self.strategy.tell(proposal, self._told(row))
+            self._retime()
         self._pin()
         summary = self._finish(trials, ended)
         if not self.record.results.flush():
@@ -172,13 +186,76 @@ class Loop:
         summary.stages_s = self.stages_s
         return summary
 
+    def _check_pace(self) -> None:
+        """See whether the timings of earlier runs still hold, and make them anew if they do not."""
+        pace = self.pipeline.pace
+        if pace is None:
+            return
+        same = [row for row in self._timed() if row.get("pace") == pace.name]
+        if same and not pace.trusted:
+            try:
+                self.pipeline.still_holds(same[0], self._candidate_of(same[0]))
+            except StageError as error:
+                self.watcher.note(f"whether earlier timings still hold could not be seen: {error}")
+        self._retime()
+
+    def _timed(self) -> list[Row]:
+        return [row for row in self.ended() if row["status"] == "ok" and row.get("itl_ms_p50") is not None]
+
+    def _retime(self) -> None:
+        """Time graphs anew that were timed at another pace of this machine, or on another, and write their rows anew."""
+        pace = self.pipeline.pace
+        stale = [row for row in self._timed() if pace is not None and row.get("pace") != pace.name]
+        if not stale or pace is None:
+            return
+        graphs: dict[str, list[Row]] = {}
+        for row in stale:
+            graphs.setdefault(str(served_as(row)), []).append(row)
+        self.watcher.note(f"this machine's pace is another than it was: {len(graphs)} graphs are timed anew")
+        for rows in graphs.values():
+            made = [self._candidate_of(row) for row in rows]
+            # No adapter changes a graph: where none is at hand, the untouched model in that recipe does.
+            plain = made[0].model_copy(update={"lora": None})
+            candidate = next(filter(self.pipeline.is_there, made), plain)
+            began, started = self.clock(), now()
+            measured = self.pipeline.timing(candidate, on_stage=self._shown(0, candidate))
+            self.stages_s += measured.seconds
+            if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
+                why = measured.error or "its build is another one today"
+                self.watcher.note(f"{rows[0]['candidate']} could not be timed anew: {why}")
+                continue
+            cells = {n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED}
+            for number, row in enumerate(rows):
+                times: Row = {
+                    "started": started,
+                    "ended": now(),
+                    "wall_s": self.clock() - began if number == 0 else 0.0,
+                }
+                attempt: Row = {"attempt": self._attempts[str(row["candidate"])] + 1, "cached": None}
+                costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
+                if number == 0:
+                    costs["cost_time_s"] = measured.cells.get("cost_time_s")
+                self._learn(self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells})))
+        self.pipeline.rest()
+
+    def _shown(self, trial: int, candidate: Candidate) -> Callable[[str], None]:
+        """Return who is told of a candidate's stages."""
+
+        def on_stage(stage: str) -> None:
+            self.record.busy(trial=trial, candidate=candidate.id, stage=stage, since=time.time())
+            self.watcher.stage(trial, candidate, stage)
+
+        return on_stage
+
     def _late(self) -> bool:
         hours = self.sweep.budget.hours
         return hours is not None and self.record.spent_s() >= hours * 3600
 
     def _known(self, candidate: Candidate) -> dict[str, float]:
-        """Return what other candidates of the same recipe were measured at."""
-        return self._footprints.get(_recipe_of(candidate.columns()), {})
+        """Return what other candidates of the same recipe, and session, were measured at."""
+        cells = candidate.columns()
+        recipe, session = _settings_of(cells, "build_"), _settings_of(cells, "session_")
+        return self._footprints.get(recipe, {}) | self._footprints.get((recipe, session), {})
 
     def _try(self, candidate: Candidate, trial: int) -> Row:
         """Measure one candidate and write its row; a lost worker is forgiven once."""
@@ -192,18 +269,13 @@ class Loop:
                 "kind": candidate.kind,
                 "started": now(),
             }
-
-            def on_stage(stage: str, trial: int = trial) -> None:
-                self.record.busy(trial=trial, candidate=candidate.id, stage=stage, since=time.time())
-                self.watcher.stage(trial, candidate, stage)
-
             self.current = candidate.id
             measured = self.pipeline.measure(
                 candidate,
                 limits=self.sweep.limits if trial else (),
                 base=self.base,
                 known=self._known(candidate) if trial and candidate.recipe else None,
-                on_stage=on_stage,
+                on_stage=self._shown(trial, candidate),
             )
             self.stages_s += measured.seconds
             row |= {"status": measured.status, "error": measured.error or None, "ended": now()}
@@ -275,19 +347,61 @@ class Loop:
     def _finish(self, trials: int, ended: str) -> Summary:
         """Choose the winner, score it and the untouched model once on test, and keep it in `best/`."""
         choice = judge(self.ended(), self.sweep, self.base_id, self.record.folder)
-        summary = Summary(choice, trials, 0.0, 0.0, ended)
+        turns, timed = self._in_turns(choice) if choice.winner is not None else (None, {})
+        if turns is not None:
+            choice = judge(self.ended(), self.sweep, self.base_id, self.record.folder, turns)
+        summary = Summary(choice, trials, 0.0, 0.0, ended, turns=turns)
         if not any(row["status"] in ("ok", "over_limit") for row in self.rows.values()):
             summary.exit_code = Exit.NO_RESULT
         elif choice.winner is None:
             summary.exit_code = Exit.NO_FEASIBLE
         if choice.winner is not None:
-            self._finalists(choice.winner.id, summary)
+            self._finalists(choice.winner.id, summary, timed)
         elif (self.record.folder / "best").exists():
             self.watcher.note("best/ still holds an earlier winner, which does not keep these limits")
         return summary
 
-    def _finalists(self, winner: str, summary: Summary) -> None:
-        """Score winner and untouched model on test, and keep the winner."""
+    def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
+        """Time the winner so far, those that come nearest to it in latency, and the untouched model, in turns.
+
+        Returns how they relate, and of each candidate that was timed the latency cells: those of its graph.
+        """
+        assert choice.winner is not None
+        winner = self.rows[choice.winner.id]
+        if winner.get("graph") is None:
+            return None, {}
+        step = next((s for s in choice.steps if METRICS[s.metric].kind == "latency"), None)
+        suffix = "".join(step.metric.partition("@")[1:]) if step is not None else ""
+        entrants = {str(served_as(winner)): winner}
+        if step is not None:
+            others = [self.rows[name] for name in (step.leader, *step.tied, *step.beaten)]
+            away = {
+                id(row): abs(math.log(float(row[step.metric] or 0) / float(winner[step.metric] or 0))) for row in others
+            }
+            for row in sorted(others, key=lambda row: away[id(row)]):
+                if away[id(row)] <= NEAR and len(entrants) <= RIVALS:
+                    entrants.setdefault(str(served_as(row)), row)
+        if self.base_row is not None and self.base_row["status"] == "ok":
+            entrants.setdefault(str(served_as(self.base_row)), self.base_row)
+        self.current = "turns"
+        candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
+        try:
+            shown = self._shown(0, next(iter(candidates.values())))
+            turns, cells, seconds = self.pipeline.time_in_turns(candidates, suffix, shown)
+        except StageError as error:
+            self.watcher.note(f"the finalists could not be timed in turns: {error}")
+            return None, {}
+        finally:
+            self.pipeline.rest()
+        self.stages_s += seconds
+        self.record.keep_turns(turns.plain())
+        named = {str(row["candidate"]): {} if suffix else cells[name] for name, row in entrants.items()}
+        if self.base_row is not None and str(served_as(self.base_row)) in cells and not suffix:
+            named[self.base_id] = cells[str(served_as(self.base_row))]
+        return turns, named
+
+    def _finalists(self, winner: str, summary: Summary, timed: Mapping[str, Row]) -> None:
+        """Score winner and untouched model on test, and keep the winner. `timed`: latency cells taken in turns."""
         split = "test" if "test" in self.pipeline.inputs.items else "validation"
         columns = {column.name for column in FINALISTS}
         for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base_row)):
@@ -306,12 +420,35 @@ class Loop:
                 summary.kept = self._keep_best(candidate, measured)
             if measured.status != "ok":
                 self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
-                continue
-            if split == "test" and measured.outcomes is not None:
+            elif split == "test" and measured.outcomes is not None:
                 self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
             cells = {n: v for n, v in measured.cells.items() if n in columns}
-            summary.finalists.append(rounded({"role": role, "candidate": name, "split": split, **cells}))
+            summary.finalists.append(
+                {"role": role, "candidate": name, "split": split if measured.status == "ok" else None, **cells}
+            )
+        done = {row["candidate"] for row in summary.finalists}
+        for name in [name for name in timed if name not in done]:
+            row = self.rows.get(name) or self.base_row or {}
+            footprint = {n: row.get(n) for n in ("graph", "size_mb")}
+            summary.finalists.append({"role": "rival", "candidate": name, **footprint})
+        for row in summary.finalists:
+            row |= timed.get(str(row["candidate"]), {}) | self._relation(str(row["candidate"]), summary.turns)
+        summary.finalists = [rounded({n: v for n, v in row.items() if n in columns}) for row in summary.finalists]
         self.record.write_finalists(summary.finalists)
+
+    def _relation(self, name: str, turns: Turns | None) -> Row:
+        """Return what the turns say of a finalist: its time between tokens over the untouched model's, and the noise."""
+        if turns is None:
+            return {}
+        metric = next(metric for metric in turns.again if metric.startswith("itl_ms_p50"))
+        base, own = (str(served_as(row or {})) for row in (self.base_row, self.rows.get(name) or self.base_row))
+        ratio = turns.ratio(metric, own, base)
+        if ratio is None:
+            return {}
+        found: Row = {"rounds": turns.rounds, "noise_floor": turns.noise_floor(metric)}
+        if own != base:
+            found |= {"itl_ratio": ratio.value, "itl_ratio_low": ratio.low, "itl_ratio_high": ratio.high}
+        return found
 
     def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
         """Copy what was made of the winner into `best/`. Returns whether all of it was there."""
@@ -322,5 +459,5 @@ class Loop:
             return False
         settings = candidate.model_dump(exclude_none=True)
         about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
-        self.record.keep_best(made, about)
+        self.record.keep_best(made, about, self.pipeline.session(candidate), self.sweep.provider.genai_name)
         return True

@@ -1,4 +1,4 @@
-"""One candidate through the stages: fine-tune, merge, build, time, score, and the row that comes of it.
+"""One candidate through the stages: fine-tune, merge, build, check, time, score, and the row that comes of it.
 
 The order is by cost: what could break a limit for certain is measured before what is dear. Whether a stage runs or its
 result is there already is the business of `do`.
@@ -14,18 +14,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotune.candidate import Candidate, Recipe
+from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
-from autotune.search.latency import latency_cells
+from autotune.search.latency import Turns, latency_cells, turns_of
 from autotune.search.limits import Limit
+from autotune.search.pace import Pace, agree
 from autotune.search.scores import summarise
 from autotune.secrets import redact
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskScoreJob, TimeJob, installed
+from autotune.stages.jobs import (
+    BuildJob,
+    CheckJob,
+    FinetuneJob,
+    Job,
+    MergeJob,
+    ScoreJob,
+    TaskCheckJob,
+    TaskScoreJob,
+    TimeJob,
+    TurnsJob,
+    installed,
+)
 from autotune.store.cache import Stored
-from autotune.store.results import Row
+from autotune.store.results import Row, workload_names
 from autotune.sweep import Sweep
 from autotune.usercode import Code
+
+AGAIN = 3
+"""Processes, at least, by which it is seen whether a timing still holds."""
 
 
 class Do(Protocol):
@@ -41,6 +57,10 @@ class Do(Protocol):
 
     def discard(self, job: Job) -> None:
         """Remove a result that is large and made again in seconds, unless another sweep uses it."""
+        ...
+
+    def again(self, job: TimeJob) -> dict[str, Any]:
+        """Time once more, whatever is there already, and keep nothing. Raises StageError."""
         ...
 
     def let_go(self, *needed: Job) -> None:
@@ -73,6 +93,8 @@ class Inputs:
     """Model and items: they must stay as they are while the sweep runs."""
     code: Code | None = None
     """The user's own metric, or an lm-eval task, where the sweep names one."""
+    lengths: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """Of each workload that draws lengths from the data: prompt and new tokens of its sequences."""
 
 
 @dataclass
@@ -85,6 +107,7 @@ class Measurement:
     outcomes: dict[str, Any] | None = None
     curve: list[list[float]] = field(default_factory=list)
     adapter: Stored | None = None
+    merged: Stored | None = None
     build: Stored | None = None
     seconds: float = 0.0
     """Seconds inside stages that ran now."""
@@ -93,8 +116,9 @@ class Measurement:
 class Pipeline:
     """The stages of one sweep, in order."""
 
-    def __init__(self, sweep: Sweep, inputs: Inputs, do: Do) -> None:
-        self.sweep, self.inputs, self.do = sweep, inputs, do
+    def __init__(self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None) -> None:
+        """`pace`: whether earlier timings still hold here; None: they do."""
+        self.sweep, self.inputs, self.do, self.pace = sweep, inputs, do, pace
         self._merged: MergeJob | None = None
         self._on_stage: Callable[[str], None] = lambda _: None
 
@@ -154,22 +178,94 @@ class Pipeline:
             if known and broken(known):
                 done.cells |= {name: value for name, value in known.items() if METRICS[name].kind != "score"}
                 return done
-            if candidate.lora is not None:
-                done.adapter = self._finetune(candidate, done)
-            if candidate.recipe is not None:
-                build = self._build_job(candidate)
-                found = self.do.find(build)
-                if done.adapter is not None and found is None:
-                    merged = self._merge(self._merge_job(candidate, done.adapter.path), done)
-                    build = build.model_copy(update={"source_dir": merged.path})
-                done.build = self._run("build", build, done, found=found)
+            self._make(candidate, done)
+            if done.build is not None:
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
-                self._time(done.build, done)
-                if broken({n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}):
-                    return done
+                self._check(candidate, done)
+                for suffix in self.sweep.target.timed:
+                    self._time(candidate, done.build, suffix, done)
+                    if broken(
+                        {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
+                    ):
+                        return done
             self._score(candidate, split, done)
+        except StageError as error:
+            done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
+        return done
+
+    def _make(self, candidate: Candidate, done: Measurement) -> None:
+        """Fine-tune, merge and build, as far as the candidate asks for it. Raises StageError."""
+        if candidate.lora is not None:
+            done.adapter = self._finetune(candidate, done)
+        if candidate.recipe is not None:
+            build = self._build_job(candidate)
+            found = self.do.find(build)
+            if found is None:
+                build = build.model_copy(update={"source_dir": self._source_dir(candidate, done)})
+            done.build = self._run("build", build, done, found=found)
+
+    def time_in_turns(
+        self, entrants: Mapping[str, Candidate], suffix: str = "", on_stage: Callable[[str], None] = lambda _: None
+    ) -> tuple[Turns, dict[str, Row], float]:
+        """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
+
+        Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
+        MachineError.
+        """
+        self._on_stage = on_stage
+        done = Measurement()
+        jobs: list[TimeJob] = []
+        for candidate in entrants.values():
+            made = Measurement()
+            self._make(candidate, made)
+            assert made.build is not None
+            jobs.append(self.time_job(candidate, made.build, suffix))
+            done.seconds += made.seconds
+        rounds = self._run("time", TurnsJob(graphs=(*jobs, jobs[0])), done).result["rounds"]
+        names, batch = list(entrants), jobs[0].batch
+        cells: dict[str, Row] = {
+            name: dict(latency_cells([results[place] for results in rounds], batch)) for place, name in enumerate(names)
+        }
+        return turns_of([*names, names[0]], rounds, batch, suffix), cells, done.seconds
+
+    def still_holds(self, row: Mapping[str, Any], candidate: Candidate) -> bool:
+        """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
+
+        Raises StageError, MachineError.
+        """
+        assert self.pace is not None
+        done = Measurement()
+        self._make(candidate, done)
+        assert done.build is not None
+        return self._holds(self.time_job(candidate, done.build), row)
+
+    def _holds(self, job: TimeJob, before: Mapping[str, Any]) -> bool:
+        assert self.pace is not None
+        self._on_stage("time")
+        result = self.do.again(job.model_copy(update={"processes": AGAIN}))
+        if agree(before, latency_cells(result["processes"], job.batch)):
+            self.pace.confirm()
+            return True
+        self.pace.renew()
+        return False
+
+    def is_there(self, candidate: Candidate) -> bool:
+        """Whether a candidate is made as far as it takes to time it."""
+        adapter = candidate.lora is None or self.do.find(self.finetune_job(candidate)) is not None
+        return adapter and self.do.find(self._build_job(candidate)) is not None
+
+    def timing(self, candidate: Candidate, on_stage: Callable[[str], None] = lambda _: None) -> Measurement:
+        """Make a candidate as far as it takes to time it, and time it. Never raises StageError."""
+        self._on_stage = on_stage
+        done = Measurement()
+        try:
+            self._make(candidate, done)
+            assert done.build is not None
+            done.cells["graph"] = done.build.result["signature"]
+            for suffix in self.sweep.target.timed:
+                self._time(candidate, done.build, suffix, done)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done
@@ -194,22 +290,30 @@ class Pipeline:
             raise
         if stored.cached:
             cached = [part for part in str(done.cells.get("cached") or "").split("+") if part]
-            done.cells["cached"] = "+".join([*cached, stage])
+            done.cells["cached"] = "+".join(dict.fromkeys([*cached, stage]))
         else:
             self._book(stage, stored.seconds, done)
         return stored
 
     @staticmethod
     def _book(stage: str, seconds: float, done: Measurement) -> None:
-        done.cells[f"cost_{stage}_s"] = seconds
+        done.cells[f"cost_{stage}_s"] = seconds + float(done.cells.get(f"cost_{stage}_s") or 0.0)
         done.seconds += seconds
 
-    def _merge(self, job: MergeJob, done: Measurement) -> Stored:
-        """Merge, and keep no merged model but this one: recipes of one adapter often follow one another."""
-        if self._merged is not None and self._merged.key != job.key:
-            self.do.discard(self._merged)
-        self._merged = job
-        return self._run("merge", job, done)
+    def _source_dir(self, candidate: Candidate, done: Measurement) -> Path:
+        """Return what a candidate is built from and compared with: the base model, or its adapter merged into it.
+
+        No merged model is kept but the last: recipes of one adapter often follow one another.
+        """
+        if done.adapter is None:
+            return self.inputs.base_dir
+        if done.merged is None:
+            job = self._merge_job(candidate, done.adapter.path)
+            if self._merged is not None and self._merged.key != job.key:
+                self.do.discard(self._merged)
+            self._merged = job
+            done.merged = self._run("merge", job, done)
+        return done.merged.path
 
     def finetune_job(self, candidate: Candidate) -> FinetuneJob:
         """Return the job that trains a candidate's adapter."""
@@ -245,15 +349,75 @@ class Pipeline:
             source_dir=self.inputs.base_dir,
         )
 
-    def _time(self, build: Stored, done: Measurement) -> None:
+    def check_job(self, candidate: Candidate) -> CheckJob:
+        """Return the job that compares a build with its source on validation items; where both lie is still to be said."""
+        assert candidate.recipe is not None
+        metric, (data, file) = self.sweep.data.metric, self.inputs.items["validation"]
+        shared: dict[str, Any] = {
+            "source": self._build_job(candidate).key, "provider": self.sweep.target.provider, "data": data,
+            "recipe": candidate.recipe, "max_length": self.sweep.train.max_length,
+            "threads": self.sweep.target.threads, "model_dir": Path(), "source_dir": Path(), "data_file": file,
+        }  # fmt: skip
+        if is_task(metric):
+            assert self.inputs.code is not None
+            return TaskCheckJob(metric=metric, code_file=self.inputs.code.file, **shared)
+        return CheckJob(**shared)
+
+    def _check(self, candidate: Candidate, done: Measurement) -> None:
+        """Compare the build with its source. Raises StageError (`failed`) where it is another model."""
+        assert done.build is not None
+        job = self.check_job(candidate)
+        found = self.do.find(job)
+        if found is None:
+            source = self._source_dir(candidate, done)
+            job = job.model_copy(update={"model_dir": done.build.path, "source_dir": source})
+        stored = self._run("check", job, done, found=found)
+        result = stored.result
+        done.cells |= {
+            "kl_nats": result.get("kl_nats"), "greedy_agreement": result.get("greedy_agreement"),
+            "check_items": result["texts"],
+        }  # fmt: skip
+        if result["trouble"] is not None:
+            # Were it damaged where it lies, another sweep would find it so.
+            self.do.discard(job)
+            self.do.discard(self._build_job(candidate))
+            done.build = None
+            raise StageError("failed", f"check: {result['trouble']}")
+
+    def session(self, candidate: Candidate) -> Session:
+        """Return how a candidate is served: as its own session says, and where that is silent as the target says."""
+        return (candidate.session or Session()).over(self.sweep.target.session)
+
+    def time_job(self, candidate: Candidate, build: Stored, suffix: str = "") -> TimeJob:
+        """Return the job that times a candidate's build in one of the sweep's workloads, at this machine's present pace."""
         target = self.sweep.target
-        job = TimeJob(
-            graph=build.result["signature"], provider=target.provider, threads=target.threads,
-            prompt_tokens=target.workload.prompt_tokens, new_tokens=target.workload.new_tokens,
-            batch=target.workload.batch, machine=self.inputs.machine, model_dir=build.path,
+        workload = target.timed[suffix]
+        drawn = self.inputs.lengths.get(suffix)
+        prompt, new = (max(lengths) for lengths in zip(*drawn, strict=True)) if drawn else (None, None)
+        return TimeJob(
+            graph=build.result["signature"], provider=target.provider, **self.session(candidate).model_dump(),
+            prompt_tokens=prompt or workload.prompt_tokens, new_tokens=new or workload.new_tokens, lengths=drawn,
+            batch=workload.batch, machine=self.inputs.machine, since=self.pace.since if self.pace else None,
+            model_dir=build.path,
         )  # fmt: skip
-        stored = self._run("time", job, done)
-        done.cells |= latency_cells(stored.result["processes"], target.workload.batch)
+
+    def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement) -> None:
+        """Time a build; a timing from before is trusted only where its graph, timed again, agrees."""
+        job = self.time_job(candidate, build, suffix)
+        found = self.do.find(job)
+        if self.pace is not None and found is not None and not self.pace.trusted:
+            began = time.perf_counter()
+            if not self._holds(job, latency_cells(found.result["processes"], job.batch)):
+                job, found = self.time_job(candidate, build, suffix), None
+            self._book("time", time.perf_counter() - began, done)
+        stored = self._run("time", job, done, found=found)
+        if self.pace is not None:
+            if not stored.cached:
+                self.pace.begin()
+            done.cells["pace"] = self.pace.name
+        cells = latency_cells(stored.result["processes"], job.batch)
+        columns = workload_names(suffix) if suffix else [*cells]
+        done.cells |= {name: value for name in columns if (value := cells.get(name.removesuffix(suffix))) is not None}
 
     def score_job(self, candidate: Candidate, split: str, adapter: Stored | None, build: Stored | None) -> ScoreJob:
         """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
@@ -273,7 +437,10 @@ class Pipeline:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if build is not None:
             source = self._build_job(candidate).key
-            return kind(source=source, provider=self.sweep.target.provider, model_dir=build.path, **shared)
+            return kind(
+                source=source, provider=self.sweep.target.provider, model_dir=build.path,
+                provider_options=self.session(candidate).provider_options, **shared,
+            )  # fmt: skip
         source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
         return kind(
             source=source, device=self.inputs.device, model_dir=self.inputs.base_dir,

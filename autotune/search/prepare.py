@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from autotune.data import Dataset, HubDataset, hub_source
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
-from autotune.metrics import is_function, is_task
+from autotune.metrics import LABELLED, is_function, is_task
 from autotune.models import (
     BUILT_IN,
     check_architecture,
@@ -22,7 +24,16 @@ from autotune.models import (
 )
 from autotune.search.pipeline import Do, Inputs
 from autotune.space import fit_recipes
-from autotune.stages.jobs import ORT_WHEELS, BaseJob, DataJob, MetricJob, ProbeJob, TaskJob, installed
+from autotune.stages.jobs import (
+    ORT_WHEELS,
+    BaseJob,
+    DataJob,
+    LengthsJob,
+    MetricJob,
+    ProbeJob,
+    TaskJob,
+    installed,
+)
 from autotune.store.record import write_aside
 from autotune.sweep import Sweep, load_data
 from autotune.tasks import find_task, on_the_hub
@@ -51,6 +62,9 @@ def check_packages(sweep: Sweep) -> None:
             needed.append(sweep.provider.wheel)
     if sweep.strategy == "gp":
         needed.append("scipy")
+    named = {*sweep.objectives, *(limit.metric for limit in sweep.limits)}
+    if any(name.startswith("gpu_memory_mb") for name in named):
+        needed.append("nvidia-ml-py")
     if sweep.data.metric == "rouge_l" and not installed("rouge-score"):
         remedy = "pip install 'autotune[rouge]' -c constraints.txt"
         raise MachineError(f"metric rouge_l needs the package rouge-score; {remedy}")
@@ -168,7 +182,41 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     files = (*model_files(folder), *(file for _, file in items.values()))
     files += code.files if code else ()
     inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code)
-    return sweep, dataset, inputs
+    return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
+
+
+_ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
+"""Which of eight new lengths goes with each of eight prompts, the shortest first: so the two have no correlation."""
+
+
+def _drawn(sweep: Sweep, inputs: Inputs, do: Do) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return the lengths of the sequences of each workload that draws them from the validation items.
+
+    Raises UsageError where an item does not fit.
+    """
+    drawing = {suffix: workload for suffix, workload in sweep.target.timed.items() if workload.drawn}
+    if not drawing or not sweep.space.recipes:
+        return {}
+    data, file = inputs.items["validation"]
+    labels = inputs.labels if sweep.data.metric in LABELLED else ()
+    job = LengthsJob(
+        base=inputs.base, data=data, labels=labels, max_length=sweep.train.max_length, base_dir=inputs.base_dir,
+        data_file=file,
+    )  # fmt: skip
+    try:
+        found = do(job).result
+    except StageError as error:
+        raise UsageError(Problem(str(error), "data", sweep.file)) from None
+    lengths = {}
+    for suffix, workload in drawing.items():
+        prompts, new = (
+            found[name] if getattr(workload, name) == "data" else [getattr(workload, name)] * len(_ORDER)
+            for name in ("prompt_tokens", "new_tokens")
+        )
+        pairs = [(prompt, new[place]) for prompt, place in zip(prompts, _ORDER, strict=True)]
+        room = found["context"] or math.inf
+        lengths[suffix] = tuple((int(max(1, min(prompt, room - tokens))), tokens) for prompt, tokens in pairs)
+    return lengths
 
 
 def _own_metric(sweep: Sweep, do: Do) -> Code | None:

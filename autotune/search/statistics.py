@@ -97,6 +97,29 @@ def t_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean - half, mean + half)
 
 
+class Ratio(NamedTuple):
+    """How one quantity relates to another: their ratio, its interval, and the p-value of their being equal."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Ratio:
+    """Return the ratio of a to b, positive numbers measured in turns [rounds]: what drifts hits both of a round alike.
+
+    The geometric mean of a_i / b_i, with Student's interval and test of the logarithms. Raises ValueError for fewer
+    than two rounds.
+    """
+    first, second = _pair(a, b)
+    logs = np.log(first) - np.log(second)
+    low, high = t_interval(logs, confidence)
+    mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    theta = math.atan2(abs(mean), error * math.sqrt(logs.size - 1)) if mean else 0.0
+    return Ratio(math.exp(mean), math.exp(low), math.exp(high), max(0.0, 1 - _t_two_sided(theta, logs.size - 1)))
+
+
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
     """Return the two-sided p-value that two models are right equally often: 0/1 outcomes, same items.
 

@@ -20,7 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState, create_trial
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Session
 from autotune.metrics import Direction
 from autotune.space import Choice, Domain, Space, Value, lora_impossible
 
@@ -97,7 +97,7 @@ class Strategy(Protocol):
 
 
 class Grid:
-    """Every candidate of a finite space, in the order written: an adapter in all its recipes, then the next."""
+    """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next."""
 
     def __init__(self, space: Space) -> None:
         self._candidates: Iterator[Candidate] = space.grid()
@@ -126,7 +126,7 @@ class Left:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._known: set[str] = set()
-        combinations = max(1, len(space.recipes))
+        combinations = max(1, len(space.recipes)) * max(1, len(space.sessions))
         for domain in space.searched.values():
             combinations *= len(domain.values) if isinstance(domain, Choice) else _COUNTABLE + 1
         self._all: dict[str, Candidate] | None = None
@@ -162,7 +162,8 @@ class Left:
 def drawn(space: Space, rng: random.Random) -> Candidate:
     """Return a candidate of the space at random, uniform in every parameter (or in its logarithm)."""
     values = {name: _random_value(domain, rng) for name, domain in space.searched.items()}
-    return space.candidate(values, rng.choice(space.recipes) if space.recipes else None)
+    recipe = rng.choice(space.recipes) if space.recipes else None
+    return space.candidate(values, recipe, rng.choice(space.sessions) if space.sessions else None)
 
 
 def _random_value(domain: Domain, rng: random.Random) -> Value:
@@ -227,9 +228,10 @@ _GENERATION = "NSGAIISampler:generation"
 
 
 class Sampled:
-    """One of Optuna's samplers over the space of adapters times recipes.
+    """One of Optuna's samplers over the space of adapters times recipes times sessions.
 
-    Numbers are ordered for the sampler, choices of numbers by their place; the recipe is one categorical choice.
+    Numbers are ordered for the sampler, choices of numbers by their place; recipe and session are one categorical
+    choice each.
     """
 
     def __init__(self, name: str, space: Space, directions: Sequence[Direction], seed: int) -> None:
@@ -243,6 +245,7 @@ class Sampled:
         # A condition first: double_quant is asked for only where the base drawn before is of 4 bits.
         self._order = sorted(self._domains, key=lambda n: n != "quantized_base")
         self._recipes = {str(recipe): recipe for recipe in space.recipes}
+        self._sessions = {_session_label(session): session for session in space.sessions}
         self._left = Left(space)
         self._complete = 0
 
@@ -305,6 +308,8 @@ class Sampled:
     def _distribution(self, name: str) -> BaseDistribution:
         if name == "recipe":
             return CategoricalDistribution(tuple(self._recipes))
+        if name == "session":
+            return CategoricalDistribution(tuple(self._sessions))
         return _distribution(self._domains[name])
 
     def _candidate(self, trial: Trial) -> Candidate:
@@ -320,7 +325,10 @@ class Sampled:
         recipe = None
         if self._recipes:
             recipe = self._recipes[str(trial.suggest_categorical("recipe", tuple(self._recipes)))]
-        return self._space.candidate(values, recipe)
+        session = None
+        if self._sessions:
+            session = self._sessions[str(trial.suggest_categorical("session", tuple(self._sessions)))]
+        return self._space.candidate(values, recipe, session)
 
     def _params(self, candidate: Candidate) -> dict[str, Any] | None:
         """Return what the sampler would have drawn for a candidate; None where today's space does not hold it."""
@@ -341,8 +349,18 @@ class Sampled:
             params["recipe"] = str(recipe)
         elif self._recipes:
             return None
+        label = _session_label(candidate.session)
+        if self._sessions:
+            if label not in self._sessions:
+                return None
+            params["session"] = label
         # What is not searched must agree too.
-        return params if self._space.candidate(values, recipe).id == candidate.id else None
+        session = self._sessions.get(label)
+        return params if self._space.candidate(values, recipe, session).id == candidate.id else None
+
+
+def _session_label(session: Session | None) -> str:
+    return str(session) if session is not None else "as the target says"
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

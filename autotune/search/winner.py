@@ -7,13 +7,14 @@ cannot tell apart is left to the next objective.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from autotune.metrics import METRICS, Direction
+from autotune.search.latency import Turns
 from autotune.search.limits import Limit
 from autotune.search.statistics import Interval, against_leader, paired_p, two_proportion_p
 
@@ -38,6 +39,7 @@ class Entry:
     counts: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     graph: str | None = None
+    """What its timing belongs to: the graph, and the session that serves it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Step:
 
     `tied` are the others that go on with the leader, best first; `beaten` those that leave, each with its
     adjusted p-value, or None where no test was made. `method` names how they were compared, joined by "+" where
-    in more ways than one: paired, unpaired, intervals, timing (same graph, noise floor or intervals), exact;
+    in more ways than one: paired, unpaired, intervals, in turns, timing (same graph, noise floor or intervals), exact;
     empty where the leader was alone.
     """
 
@@ -81,13 +83,14 @@ def choose(
     limits: Sequence[Limit],
     base: Entry | None,
     alpha: float = 0.05,
-    noise_floor: float = 0.0,
+    turns: Turns | None = None,
 ) -> Choice:
     """Return the winner among the entries; their order does not matter.
 
-    `alpha` is the error rate over all pairs of one step together, for a leader chosen by the data. `noise_floor` is a share of the
-    better latency: two that differ by no more are the same. `base` is the untouched model at fp32, for limits
-    that name it.
+    `alpha` is the error rate over all pairs of one step together, for a leader chosen by the data. `turns` says how
+    finalists' latencies relate to each other, and the noise floor: two latencies that differ by no larger a share of
+    the better one are the same. Limits refer to what each entry was measured at. `base` is the untouched model at fp32,
+    for limits that name it.
     """
     if not objectives:
         raise ValueError("at least one objective must be given")
@@ -103,6 +106,7 @@ def choose(
     if not feasible:
         return Choice(None, None, (), (), (), _nearest(entries, limits, gaps, base), False)
 
+    feasible = _in_relation(feasible, objectives, turns)
     # Best first, by the point estimates of the objectives in their order, then by id.
     feasible.sort(key=lambda entry: ([_loss(entry, *objective) for objective in objectives.items()], entry.id))
     left = feasible
@@ -110,7 +114,7 @@ def choose(
     for metric, direction in objectives.items():
         # `sorted` is stable: entries with equal values stay best first.
         ordered = sorted(left, key=lambda entry: _loss(entry, metric, direction))
-        step = _step(metric, ordered, alpha, noise_floor)
+        step = _step(metric, ordered, alpha, turns)
         steps.append(step)
         left = [entry for entry in left if entry.id not in step.beaten]
         if len(left) == 1:
@@ -149,30 +153,55 @@ def _gaps(entry: Entry, limits: Sequence[Limit], base: Entry | None) -> list[flo
     return [limit.gap(_value(entry, limit.metric), _base_value(base, limit)) for limit in limits]
 
 
-def _step(metric: str, entries: Sequence[Entry], alpha: float, noise_floor: float) -> Step:
+def _is_latency(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].kind == "latency"
+
+
+def _in_relation(entries: Sequence[Entry], metrics: Iterable[str], turns: Turns | None) -> list[Entry]:
+    """Return the entries, the latencies of those that were timed in turns by their ratio to the anchor's."""
+    anchor = next((e for e in entries if turns is not None and e.graph == turns.anchor), None)
+    if turns is None or anchor is None:
+        return list(entries)
+    related = []
+    for entry in entries:
+        values = dict(entry.values)
+        for metric in filter(_is_latency, metrics):
+            ratio = turns.ratio(metric, entry.graph or "", turns.anchor)
+            if ratio is not None:
+                values[metric] = ratio.value * anchor.values[metric]
+        related.append(replace(entry, values=values))
+    return related
+
+
+def _step(metric: str, entries: Sequence[Entry], alpha: float, turns: Turns | None) -> Step:
     """Compare all entries with the first, which is the best of them on this metric."""
     leader, *others = entries
     p_values: dict[str, float] = {}
     beaten: dict[str, float | None] = {}
     methods: set[str] = set()
-    pairs = len(entries) * len(others) / 2
+    # What belongs to the graph is one comparison, however many candidates share it.
+    family = {e.id: (e.graph or e.id) if _is_latency(metric) else e.id for e in entries}
+    pairs = math.comb(len(set(family.values())), 2) or 1
     for other in others:
-        method, verdict = _compare(metric, leader, other, noise_floor, alpha / pairs)
+        method, verdict = _compare(metric, leader, other, turns, alpha / pairs)
         methods.add(method)
         if isinstance(verdict, float):
-            p_values[other.id] = verdict
+            p_values[family[other.id]] = verdict
         elif verdict:
             beaten[other.id] = None
     adjusted = against_leader(p_values)
     for other in others:
-        if adjusted.get(other.id, 1.0) <= alpha and other.values[metric] != leader.values[metric]:
-            beaten[other.id] = adjusted[other.id]
+        p = adjusted.get(family[other.id], 1.0)
+        if p <= alpha and other.values[metric] != leader.values[metric]:
+            beaten[other.id] = p
     tied = tuple(other.id for other in others if other.id not in beaten)
     ordered = {other.id: beaten[other.id] for other in others if other.id in beaten}
     return Step(metric, leader.id, tied, ordered, "+".join(sorted(methods)))
 
 
-def _compare(metric: str, leader: Entry, other: Entry, noise_floor: float, smallest: float) -> tuple[str, float | bool]:
+def _compare(
+    metric: str, leader: Entry, other: Entry, turns: Turns | None, smallest: float
+) -> tuple[str, float | bool]:
     """Return how the two were compared, and a p-value, or else whether `other` is beaten.
 
     `smallest`: the p-value that the family's first step asks for.
@@ -188,16 +217,14 @@ def _compare(metric: str, leader: Entry, other: Entry, noise_floor: float, small
         if metric in leader.intervals and metric in other.intervals:
             return "intervals", not _overlap(leader.intervals[metric], other.intervals[metric])
     elif kind == "latency":
-        tied = (
-            (leader.graph is not None and leader.graph == other.graph)
-            or abs(value - best) <= noise_floor * abs(best) * (1 + 1e-12)
-            or (
-                metric in leader.intervals
-                and metric in other.intervals
-                and _overlap(leader.intervals[metric], other.intervals[metric])
-            )
-        )
-        return "timing", not tied
+        if leader.graph is not None and leader.graph == other.graph:
+            return "timing", False
+        alike = turns is not None and abs(value - best) <= turns.noise_floor(metric) * abs(best) * (1 + 1e-12)
+        ratio = turns.ratio(metric, other.graph or "", leader.graph or "") if turns is not None else None
+        if ratio is not None:
+            return "in turns", 1.0 if alike else ratio.p
+        known = metric in leader.intervals and metric in other.intervals
+        return "timing", not (alike or (known and _overlap(leader.intervals[metric], other.intervals[metric])))
     return "exact", value != best
 
 

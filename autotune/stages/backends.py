@@ -111,7 +111,9 @@ def session_options(folder: Path, threads: int | None) -> ort.SessionOptions:
 class OnnxBackend:
     """A built model in an ONNX Runtime session on one execution provider."""
 
-    def __init__(self, folder: Path, provider: str, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, provider: str, threads: int | None, provider_options: dict[str, str] | None = None
+    ) -> None:
         runtime = PROVIDERS[provider].runtime_name
         if runtime not in ort.get_available_providers():
             raise StageError(
@@ -124,13 +126,18 @@ class OnnxBackend:
         self.ragged = grouped and provider == "cpu"
         self.reads = graph is not None
         try:
-            self.session = ort.InferenceSession(graph or str(folder / "model.onnx"), options, providers=[runtime])
+            self.session = ort.InferenceSession(
+                graph or str(folder / "model.onnx"), options, providers=[(runtime, provider_options or {})]
+            )
         except Exception as error:
             raise refused(error, f"the build does not load on {provider}") from error
         self.provider = provider
         if self.session.get_providers()[0] != runtime:
             raise StageError("unsupported", f"the build runs on {self.session.get_providers()[0]}, not on {runtime}")
         self.inputs = {i.name: i for i in self.session.get_inputs()}
+        logits = next(output for output in self.session.get_outputs() if output.name == "logits")
+        self.last_only = not self.reads and logits.shape[1] == 1
+        """Whether nothing but the logits of the last position can be had of it."""
         config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         self.head_size = config["model"]["decoder"]["head_size"]
         self.pasts = [n for n in self.inputs if n.startswith("past_key_values.")]
@@ -180,7 +187,7 @@ class OnnxBackend:
             raise refused(error, f"the build does not run on {self.provider}") from error
         logits, *presents = map(_array, found)
         if not self.reads:
-            logits = logits[read[:, 0], read[:, 1]]
+            logits = logits[read[:, 0], read[:, 1] - (new - 1 if self.last_only else 0)]
         return logits.astype(np.float32, copy=False), presents
 
     def _value(self, name: str, array: NDArray[Any]) -> ort.OrtValue:

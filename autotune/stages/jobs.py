@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotune.candidate import Lora, Recipe, digest
+from autotune.candidate import Lora, Recipe, Session, digest
 from autotune.errors import StageError
+from autotune.metrics import PRECISION
 
 Result = dict[str, Any]
 """What a stage reports besides its files: plain JSON."""
@@ -171,6 +172,37 @@ class BuildJob(Job):
     source_dir: Path = where()
 
 
+class CheckJob(Job):
+    """Compare a build with the model that it was made from: logits on held-out texts, and weights."""
+
+    stage: ClassVar[str] = "check"
+    function: ClassVar[str] = "autotune.stages.fidelity:check"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+
+    source: str
+    """Key of the build."""
+    provider: str
+    recipe: Recipe
+    data: str
+    """Digest of the items."""
+    max_length: int
+    threads: int | None = where(None)
+    model_dir: Path = where()
+    source_dir: Path = where()
+    data_file: Path = where()
+    code_file: Path | None = where(None)
+    """Where the task of lm-evaluation-harness lies that the items are of."""
+
+
+class TaskCheckJob(CheckJob):
+    """The same on the prompts of a task of lm-evaluation-harness: `data_file` says which of its items."""
+
+    function: ClassVar[str] = "autotune.stages.lm_task:check"
+    packages: ClassVar[tuple[str, ...]] = (*CheckJob.packages, "lm-eval", "datasets")
+
+    metric: str
+
+
 class ScoreJob(Job):
     """Score a built model, or an adapter on its base, on items; keep the outcome of every item."""
 
@@ -183,6 +215,8 @@ class ScoreJob(Job):
     """Key of the build; or of the adapter, or digest of the base model, where nothing is built."""
     provider: str | None = None
     """The execution provider; None: PyTorch."""
+    provider_options: str | None = None
+    """As in `Session`: they may change numbers, as threads and memory do not."""
     data: str
     metric: str
     labels: tuple[str, ...] = ()
@@ -242,6 +276,21 @@ class TaskJob(Job):
     file: Path = where()
 
 
+class LengthsJob(Job):
+    """Count the tokens of a split's prompts and completions, as they are scored."""
+
+    stage: ClassVar[str] = "lengths"
+    function: ClassVar[str] = "autotune.stages.lengths:lengths"
+    packages: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
+
+    base: str
+    data: str
+    labels: tuple[str, ...] = ()
+    max_length: int
+    base_dir: Path = where()
+    data_file: Path = where()
+
+
 class TimeJob(Job):
     """Time one built graph in a fresh process."""
 
@@ -253,17 +302,49 @@ class TimeJob(Job):
     """Signature of the graph: adapters that share it share its latency."""
     provider: str
     threads: int | None = None
+    arena: bool | None = None
+    mem_pattern: bool | None = None
+    provider_options: str | None = None
     prompt_tokens: int
     new_tokens: int
+    lengths: tuple[tuple[int, int], ...] | None = None
+    """Prompt and new tokens of one sequence after another, where they differ; then those above are the most."""
     batch: int = 1
     machine: str
     processes: int = 5
     """Fresh processes at least."""
     most: int = 12
     """And at most."""
-    precision: float = 0.03
+    precision: float = PRECISION
     """Half the width of the interval at which it is narrow enough, as a share."""
+    since: str | None = None
+    """Since when this machine has its present pace; None: always, as far as is known."""
     model_dir: Path = where()
+
+    @property
+    def session(self) -> Session:
+        """How the model is served."""
+        return Session(
+            threads=self.threads, arena=self.arena, mem_pattern=self.mem_pattern,
+            provider_options=self.provider_options,
+        )  # fmt: skip
+
+
+class TurnsJob(Job):
+    """Time graphs in turns, one process of each a round, so that what drifts hits all alike and ratios hold."""
+
+    stage: ClassVar[str] = "turns"
+    function: ClassVar[str] = TimeJob.function
+    packages: ClassVar[tuple[str, ...]] = TimeJob.packages
+
+    graphs: tuple[TimeJob, ...]
+    """The first is what the others are compared with; twice in here, it shows the noise."""
+    processes: int = 5
+    """Rounds at least."""
+    most: int = 12
+    """And at most."""
+    precision: float = PRECISION
+    """Half the width of a ratio's interval at which it is narrow enough, as a share."""
 
 
 class TinyJob(Job):

@@ -29,9 +29,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from autotune.errors import StageError, did_you_mean
 from autotune.metrics import task_of
 from autotune.stages.backends import Backend
-from autotune.stages.jobs import Result, TaskJob, TaskScoreJob, reason
+from autotune.stages.fidelity import compare, texts_of
+from autotune.stages.jobs import Result, TaskCheckJob, TaskJob, TaskScoreJob, reason
 from autotune.stages.score import generate, groups, log_likelihood, open_backend
-from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer
+from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer, prompt_ids
 from autotune.tasks import data_files, read_task
 
 _CAP_SALT = "autotune/max_items/1"
@@ -235,6 +236,22 @@ def score(job: TaskScoreJob, out: Path) -> Result:
         raise StageError("failed", f"score: {metric} of {job.metric} is {value!r}, which is no finite number")
     (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
     return {"items": len(shares), "cut": 0}
+
+
+def check(job: TaskCheckJob, out: Path) -> Result:
+    """Do what `fidelity.check` does on the prompts of a task, without their answers."""
+    del out
+    wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
+    assert job.code_file is not None
+    task = load_task(job.metric, job.code_file)
+    documents = _narrow(task, wanted["split"])
+    prompts = []
+    for index in wanted["indices"]:
+        prompt = task.doc_to_text(documents[index])
+        # Some tasks have answers to choose between where others have the prompt.
+        prompts.append(prompt if isinstance(prompt, str) and prompt.strip() else _text(documents[index]))
+    tokenizer = load_tokenizer(job.source_dir)
+    return compare(job, texts_of([(prompt_ids(tokenizer, prompt)[-job.max_length :], ()) for prompt in prompts]))
 
 
 def _is_mean(value: float, shares: list[Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.candidate import Session
 from autotune.errors import StageError
 from autotune.metrics import LABELLED
 from autotune.stages.backends import Backend, OnnxBackend, Tokens, TorchBackend
@@ -221,7 +222,9 @@ def open_backend(job: ScoreJob) -> Backend:
     """Load what a job scores: a build on its provider, or a model in PyTorch. Raises StageError."""
     if job.provider is None:
         return TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads)
-    return OnnxBackend(job.model_dir, job.provider, job.threads)
+    return OnnxBackend(
+        job.model_dir, job.provider, job.threads, Session(provider_options=job.provider_options).options
+    )  # fmt: skip
 
 
 def score(job: ScoreJob, out: Path) -> Result:

@@ -1,27 +1,31 @@
 """Time a built model in this process, which must be fresh and hold nothing but ONNX Runtime GenAI.
 
-Fixed prompt, fixed number of new tokens, no early end: every sequence does the same work. What a process measures is
-one sample of a timing, because tokens of one process are not independent; the tuner starts several.
+Fixed prompts, fixed numbers of new tokens, no early end: every round of sequences does the same work. What a process
+measures is one sample of a timing, because tokens of one process are not independent; the tuner starts several.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from autotune.providers import PROVIDERS
+from autotune.candidate import Session
+from autotune.providers import NVIDIA, PROVIDERS
+from autotune.stages.conditions import Conditions
 from autotune.stages.jobs import Result, TimeJob, refused
 
 ENOUGH = 64
 """Tokens that one process times at least: enough for a 90th percentile."""
 MOST_S = 20.0
-"""Seconds after which a process stops repeating (it always times two sequences)."""
+"""Seconds after which a process stops repeating (it always times two sequences, and each length once)."""
 
 
 def peak_memory_bytes() -> int:
@@ -39,14 +43,47 @@ def peak_memory_bytes() -> int:
     return int(highest if sys.platform == "darwin" else highest * 1024)
 
 
+def gpu_memory() -> Callable[[], float | None]:
+    """Return a function that gives the memory that this process has on NVIDIA GPUs, 10^6 bytes; None where that is unknown.
+
+    In a container the driver may not know its processes: there it is what all have taken since this call.
+    """
+    try:
+        import pynvml as nvml
+
+        nvml.nvmlInit()
+        devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+
+        def taken() -> int:
+            return sum(int(nvml.nvmlDeviceGetMemoryInfo(device).used) for device in devices)
+
+        before = taken()
+    except Exception:  # noqa: BLE001 - no package, no driver, no GPU: each has errors of its own
+        return lambda: None
+
+    def now() -> float | None:
+        try:
+            mine = [
+                process.usedGpuMemory
+                for device in devices
+                for process in nvml.nvmlDeviceGetComputeRunningProcesses(device)
+                if process.pid == os.getpid() and process.usedGpuMemory is not None
+            ]
+            return float(sum(mine) if mine else max(0, taken() - before)) / 1e6
+        except nvml.NVMLError:
+            return None
+
+    return now
+
+
 def built_for(folder: Path) -> list[str]:
     """Return the providers, other than the CPU, that a built model's own settings name."""
     decoder = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
     return [name for options in decoder.get("session_options", {}).get("provider_options", []) for name in options]
 
 
-def load(folder: Path, provider: str, threads: int | None) -> Any:
-    """Return the model on its provider. Raises StageError (`unsupported`) where it does not load."""
+def load(folder: Path, provider: str, session: Session) -> Any:
+    """Return the model on its provider, served as the session says. Raises StageError (`unsupported`) where it does not load."""
     import onnxruntime_genai as og
 
     try:
@@ -57,9 +94,10 @@ def load(folder: Path, provider: str, threads: int | None) -> Any:
             config.clear_providers()
             for name in wanted:
                 config.append_provider(name)
-        if threads:
-            options = {"session_options": {"intra_op_num_threads": threads}}
-            config.overlay(json.dumps({"model": {"decoder": options}}))
+        for name, value in session.options.items():
+            config.set_provider_option(PROVIDERS[provider].genai_name, name, value)
+        if session.config:
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": session.config}}}))
         return og.Model(config)
     except Exception as error:
         raise refused(error, f"the build does not load on {provider}") from error
@@ -90,30 +128,57 @@ def _sequence(model: Any, prompt: Any, total: int, batch: int) -> tuple[float, l
 def time_process(job: TimeJob, out: Path) -> Result:
     """Load, warm up and time one model.
 
-    Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process. `out` stays empty.
+    Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process; `threads` that
+    ONNX Runtime shares an operator among, counted (None off the CPU); `gpu_memory_mb`, the most after any sequence
+    (None off NVIDIA's GPUs); `conditions`: what else the machine did. `out` stays empty.
     """
     del out
     if "torch" in sys.modules:
         raise AssertionError("a timing process must not hold torch")
+    import onnxruntime_genai  # noqa: F401 - it starts threads of its own, which are not the model's
+
+    on_gpu = gpu_memory() if job.provider in NVIDIA else lambda: None
+    process = psutil.Process()
+    others = process.num_threads()
     started = time.perf_counter()
-    model = load(job.model_dir, job.provider, job.threads)
+    model = load(job.model_dir, job.provider, job.session)
     load_s = time.perf_counter() - started
+    threads = process.num_threads() - others + 1 if job.provider == "cpu" else None
     # Any tokens do: the work does not depend on which. The lowest are left out: they are often special.
     vocabulary = json.loads((job.model_dir / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
     rng = np.random.default_rng(0)
-    prompt = rng.integers(vocabulary // 10, vocabulary, size=(job.batch, job.prompt_tokens)).astype(np.int32)
-    feed = prompt[0] if job.batch == 1 else prompt
-    total = job.prompt_tokens + job.new_tokens
+    lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
+    longest = max(prompt for prompt, _ in lengths)
+    prompts = rng.integers(vocabulary // 10, vocabulary, size=(job.batch, longest)).astype(np.int32)
+    first: list[float] = []
+    between: list[float] = []
+    held: list[float] = []
+
+    def round_of_lengths() -> None:
+        for prompt, new in lengths:
+            feed = np.ascontiguousarray(prompts[0, :prompt] if job.batch == 1 else prompts[:, :prompt])
+            ttft, gaps = _sequence(model, feed, prompt + new, job.batch)
+            first.append(round(ttft, 4))
+            between.extend(round(gap, 4) for gap in gaps)
+            held.extend(filter(None, [on_gpu()]))
+
     try:
-        for _ in range(2):
-            _sequence(model, feed, total, job.batch)
-        first: list[float] = []
-        between: list[float] = []
+        while len(first) < 2:
+            round_of_lengths()
+        first.clear()
+        between.clear()
+        conditions = Conditions()
         began = time.perf_counter()
         while len(first) < 2 or (len(between) < ENOUGH and time.perf_counter() - began < MOST_S):
-            ttft, gaps = _sequence(model, feed, total, job.batch)
-            first.append(round(ttft, 4))
-            between += [round(gap, 4) for gap in gaps]
+            round_of_lengths()
     except Exception as error:
         raise refused(error, f"the build does not run on {job.provider}") from error
-    return {"load_s": load_s, "ttft_ms": first, "itl_ms": between, "peak_memory_mb": peak_memory_bytes() / 1e6}
+    return {
+        "load_s": load_s,
+        "ttft_ms": first,
+        "itl_ms": between,
+        "peak_memory_mb": peak_memory_bytes() / 1e6,
+        "threads": threads,
+        "gpu_memory_mb": max(held, default=None),
+        "conditions": conditions.so_far(),
+    }

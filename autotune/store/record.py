@@ -17,11 +17,26 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from autotune.candidate import Session
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.paths import exists, is_folder
 from autotune.secrets import redacted
-from autotune.store.results import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, Table, read_table, write_table
+from autotune.store.results import (
+    COLUMNS,
+    CURVES,
+    FINALISTS,
+    Cell,
+    Column,
+    Row,
+    Table,
+    read_table,
+    with_workloads,
+    workload_names,
+    write_table,
+)
 from autotune.sweep import SYNTAX_ERRORS, Sweep, read_resolved, to_yaml
+
+TURNS = "turns.json"
 
 RUNS: tuple[Column, ...] = (
     Column("started", str, "ISO 8601, UTC"),
@@ -68,7 +83,8 @@ class Record:
             self._check_same(sweep)
             killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(redacted(sweep.resolved())))
-            self.results = Table(folder / "results.csv", COLUMNS)
+            workloads = (name for suffix in sweep.target.timed for name in workload_names(suffix))
+            self.results = Table(folder / "results.csv", with_workloads(COLUMNS, workloads))
             check_names(self.results.rows, self.results.file)
             self.curves = Table(folder / "curves.csv", CURVES)
             self.runs = Table(folder / "runs.csv", RUNS)
@@ -131,8 +147,7 @@ class Record:
         before = read_sweep(self.folder)
         if before is None or not _has_rows(self.folder / "results.csv"):
             return
-        fixed = ("model", "data", "target", "objectives", "seed")
-        then, now_ = (_flat({key: whole.get(key) for key in fixed}) for whole in (before, redacted(sweep.resolved())))
+        then, now_ = (_fixed(whole) for whole in (before, redacted(sweep.resolved())))
         problems = []
         for key in dict.fromkeys([*then, *now_]):
             if then.get(key) != now_.get(key):
@@ -178,6 +193,10 @@ class Record:
         name = candidate if split == "validation" else f"{candidate}.{split}"
         write_aside(folder / f"{name}.json", json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
 
+    def keep_turns(self, turns: Mapping[str, Any]) -> None:
+        """Keep the finalists' timings in turns, so that they can be compared later."""
+        write_aside(self.folder / "outcomes" / TURNS, json.dumps(turns, separators=(",", ":")))
+
     def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
         """Keep an adapter's training curve, (step, loss, learning rate), once."""
         if adapter in self._curved:
@@ -193,14 +212,27 @@ class Record:
         """Write the finalists' table anew. Raises OSError."""
         write_table(self.folder / "finalists.csv", FINALISTS, rows)
 
-    def keep_best(self, parts: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        """Copy the winner into `best/`: each part (onnx, adapter) a folder. Raises OSError; the old one then stays."""
+    def keep_best(
+        self,
+        parts: Mapping[str, Path],
+        about: Mapping[str, Any],
+        session: Session | None = None,
+        provider: str | None = None,
+    ) -> None:
+        """Copy the winner into `best/`: each part (onnx, adapter) a folder. Raises OSError; the old one then stays.
+
+        The built model's own settings then say to serve it in `session` on `provider` (ONNX Runtime GenAI's name;
+        None: the CPU), as it was measured.
+        """
         best, aside, old = self.folder / "best", self.folder / ".best.new", self.folder / ".best.old"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         for name, source in parts.items():
             hidden = ("manifest.json", "optimizer.safetensors", "state.json")
             shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
+        if session is not None and session != Session() and "onnx" in parts:
+            _serve(aside / "onnx" / "genai_config.json", session, provider)
+            about = {**about, "session": session.model_dump(exclude_none=True)}
         (aside / "candidate.json").write_text(
             json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8"
         )
@@ -211,11 +243,35 @@ class Record:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _serve(file: Path, session: Session, provider: str | None) -> None:
+    """Write a session into a built model's settings, beside what is there. Raises OSError."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    options = settings["model"]["decoder"].setdefault("session_options", {})
+    options |= session.config
+    if provider is not None and session.options:
+        there = options.setdefault("provider_options", [])
+        mine = next((entry[provider] for entry in there if provider in entry), None)
+        if mine is None:
+            there.append({provider: session.options})
+        else:
+            mine |= session.options
+    write_aside(file, json.dumps(settings, indent=4))
+
+
 def _has_rows(table: Path) -> bool:
     try:
         return table.read_bytes().count(b"\n") > 1
     except OSError:
         return False
+
+
+def _fixed(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a resolved sweep cannot change once there are rows, flat."""
+    flat = _flat({key: sweep.get(key) for key in ("model", "data", "target", "objectives", "seed")})
+    target = sweep.get("target")
+    workloads = target.get("workloads") if isinstance(target, Mapping) else None
+    # The first of them fills the columns without a name, so their order counts.
+    return flat | ({"target.workloads": list(workloads)} if isinstance(workloads, Mapping) else {})
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

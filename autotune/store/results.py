@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotune.candidate import Lora, Recipe
+from autotune.candidate import Lora, Recipe, Session
 from autotune.errors import Problem, UsageError
-from autotune.metrics import METRICS
+from autotune.metrics import METRICS, PER_WORKLOAD
 from autotune.paths import exists, is_file
-from autotune.space import LORA, RECIPE
+from autotune.space import LORA, RECIPE, SESSION
 
 Cell = str | int | float | bool | None
 Row = dict[str, Cell]
@@ -89,6 +89,20 @@ LATENCY = (
     Column("load_s", float, METRICS["load_s"].meaning),
 )
 
+CONDITIONS = (
+    Column("load_avg", float, "load average of the last minute when it was timed, mean over processes", 0.0),
+    Column("foreign_cpu", float, "cores that other programs kept busy meanwhile, mean over processes", 0.0),
+    Column("cpu_mhz", float, "clock of the processor when it was timed, as far as the system tells, MHz", 0.0),
+    Column("gpu_processes", float, "other processes on the GPU when it was timed, mean over processes", 0.0),
+)
+
+SERVED = (
+    Column("gpu_memory_mb", float, METRICS["gpu_memory_mb"].meaning + "; empty where no NVIDIA GPU serves it"),
+    Column(
+        "threads", int, "threads that one operator was shared among, as counted in the process that was timed (CPU)", 1
+    ),
+)
+
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
     Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first", 0),
@@ -119,15 +133,45 @@ COLUMNS: tuple[Column, ...] = (
     *_scores(first=False),
     Column("score_name", str, "what custom or lm_eval stands for: module:function, or lm-eval:task"),
     Column("score_direction", str, "maximize or minimize: which way custom or lm_eval is better in this sweep"),
+    Column(
+        "kl_nats", float, "mean KL divergence of the build's next-token distributions from PyTorch's, nats a token", 0
+    ),
+    Column("greedy_agreement", float, "share of positions with the same most likely token as in PyTorch", 0, 1),
+    Column("check_items", int, "held-out texts on which the build was compared with PyTorch", 1),
+    Column("cost_check_s", float, "seconds that this row spent on checking; empty where it came from the cache"),
+    Column("pace", str, "machine, and its pace, at which the row was timed: only timings of one pace are compared"),
+    *CONDITIONS,
+    *SERVED,
+    *(
+        Column(f"session_{name}", SESSION[name].type, f"{SESSION[name].meaning}; empty: as the target says")
+        for name in Session.model_fields
+    ),
 )
+"""Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 
 FINALISTS: tuple[Column, ...] = (
-    Column("role", str, "winner: the model in best/; base: the untouched model at fp32"),
+    Column(
+        "role",
+        str,
+        "winner: the model in best/; base: the untouched model at fp32; rival: near the winner in latency, and timed only",
+    ),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),
     *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=True)),
     *LATENCY,
     *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
+    *SERVED,
+    *CONDITIONS,
+    Column("itl_ratio", float, "time between tokens over the untouched model's at fp32, timed in turns", 0.0),
+    Column("itl_ratio_low", float, "lower end of its 95 % interval over rounds", 0.0),
+    Column("itl_ratio_high", float, "upper end of its 95 % interval over rounds", 0.0),
+    Column("rounds", int, "rounds of the timing in turns: one fresh process of each finalist a round", 2),
+    Column(
+        "noise_floor",
+        float,
+        "share by which the winner's time between tokens may seem to differ from itself (A/A, timed in turns)",
+        0.0,
+    ),
 )
 
 CURVES: tuple[Column, ...] = (
@@ -141,11 +185,34 @@ CURVES: tuple[Column, ...] = (
 )
 
 
+def _of_workload(name: str) -> Column | None:
+    """Return the column of one metric in a workload (`itl_ms_p50@long`), or of an end of its interval; None for others."""
+    plain, at, workload = name.partition("@")
+    metric = plain.removesuffix("_low").removesuffix("_high")
+    column = next((column for column in (*LATENCY, *SERVED) if column.name == plain), None)
+    if column is None or metric not in PER_WORKLOAD or f"{metric}{at}{workload}" not in METRICS:
+        return None
+    return replace(column, name=name, meaning=f"{column.meaning}, in the workload {workload}") if at else None
+
+
+def with_workloads(columns: Sequence[Column], names: Iterable[str]) -> tuple[Column, ...]:
+    """Return the columns, and behind them those among `names` that hold a metric in one of several workloads."""
+    known = {column.name for column in columns}
+    more = (_of_workload(name) for name in dict.fromkeys(names) if name not in known)
+    return (*columns, *filter(None, more))
+
+
+def workload_names(suffix: str) -> list[str]:
+    """Return the names of a workload's columns; `suffix` is `@long`."""
+    names = [column.name for column in (*LATENCY, *SERVED)]
+    return [name + suffix for name in names if suffix and _of_workload(name + suffix)]
+
+
 def rounded(row: Mapping[str, Cell]) -> Row:
     """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
 
     A number that is not finite was not measured. Settings (`lora_*`, `build_*`) stay as they are: they name the
-    candidate.
+    candidate. (Those of sessions have no fractions.)
     """
     return {
         name: _six_digits(value) if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value
@@ -207,9 +274,8 @@ def _bounds(column: Column) -> str:
 def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
     """Return the rows of a table; a last line without its end is left out.
 
-    Columns that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
+    Columns of workloads are known by their names; those that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
     """
-    ours = {column.name: column for column in columns}
     try:
         if exists(file) and not is_file(file):  # a device, or a pipe, may have no end
             raise OSError("it is no file")
@@ -223,6 +289,7 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
     rows: list[Row] = []
     try:
         header = next(reader, [])
+        ours = {column.name: column for column in with_workloads(columns, header)}
         if header and columns[0].name not in header:
             rule = f"is not a results table: it has no column '{columns[0].name}'"
             raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))

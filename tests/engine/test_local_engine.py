@@ -20,7 +20,7 @@ from autotune.engine.local import LocalEngine, _died
 from autotune.engine.stages import Stages
 from autotune.engine.worker import OFFLINE, QUIET, from_plain, to_plain
 from autotune.errors import MachineError, StageError
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, TinyJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, TimeJob, TinyJob, TurnsJob
 from autotune.store.cache import Cache
 
 HERE = Path(__file__).parent
@@ -161,6 +161,39 @@ def test_a_timing_goes_on_until_its_interval_is_narrow(medians: list[float], run
     )
     processes, seconds = Timed().time(job, tmp_path / "log")
     assert (len(processes), seconds) == (runs, float(runs))
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.0, 3), (0.3, 7)])
+def test_models_are_timed_in_turns_until_their_ratios_are_narrow(noise: float, rounds: int, tmp_path: Path) -> None:
+    """The machine slows down all the while, which no ratio minds; every other round goes the other way."""
+
+    class Timed(LocalEngine):
+        def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+            assert isinstance(job, TimeJob)
+            order.append(job.graph)
+            number = (len(order) - 1) // 3
+            wobble = noise * (number % 2) if job.graph == "b" else 0.0
+            return {"itl_ms": [{"a": 10.0, "b": 20.0}[job.graph] * 1.3**number * (1 + wobble)] * 3}, 1.0
+
+    order: list[str] = []
+    a, b = (
+        QuickTimeJob(graph=graph, provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", model_dir=tmp_path)
+        for graph in "ab"
+    )
+    found, seconds = Timed().time(TurnsJob(graphs=(a, b, a), processes=3, most=7), tmp_path / "log")
+    assert (len(found), seconds) == (rounds, 3.0 * rounds)
+    assert "".join(order[:9]) == "abaabaaba"
+    for number, (first, second, again) in enumerate(found):
+        assert first["itl_ms"] == again["itl_ms"] == [10.0 * 1.3**number] * 3
+        assert second["itl_ms"][0] >= 20.0 * 1.3**number
+
+
+def test_turns_are_kept_by_what_was_timed(tmp_path: Path) -> None:
+    one = TimeJob(graph="a", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", model_dir=tmp_path / "x")
+    moved = one.model_copy(update={"model_dir": tmp_path / "y"})
+    other = one.model_copy(update={"since": "2026-01-01T00:00:00Z"})
+    assert TurnsJob(graphs=(one, one)).key == TurnsJob(graphs=(one, moved)).key
+    assert len({TurnsJob(graphs=graphs).key for graphs in ((one, one), (one, other), (one, one, one))}) == 3
 
 
 def test_what_a_stage_writes_is_in_its_folder(engine: LocalEngine, tmp_path: Path) -> None:

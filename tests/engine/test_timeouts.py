@@ -8,7 +8,7 @@ import pytest
 
 from autotune.candidate import Lora, Recipe
 from autotune.engine.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob, TinyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TimeJob, TinyJob
 
 HERE = Path()
 LORA = Lora(
@@ -39,6 +39,14 @@ def test_a_build_is_compared_with_the_slowest_build() -> None:
     assert learned(BUILD, {}, 1).of(BUILD) == LEAST_S
 
 
+def test_a_check_is_compared_with_the_slowest_check() -> None:
+    check = CheckJob(
+        source="s", recipe=Recipe(precision="int8"), provider="cpu", data="d", max_length=64,
+        model_dir=HERE, source_dir=HERE, data_file=HERE,
+    )  # fmt: skip
+    assert learned(check, {"texts": 8}, 30, 20).of(check) == TIMES * 30
+
+
 def test_a_score_is_measured_by_its_items() -> None:
     assert learned(SCORE, {"items": 200}, 20.0).of(SCORE) == pytest.approx(TIMES * 0.1 * 1000)
 
@@ -48,6 +56,16 @@ def test_a_training_is_measured_by_its_sequences() -> None:
     assert timeouts.of(TRAIN) == pytest.approx(TIMES * 0.2 * 100 * 16)
     assert timeouts.of(TRAIN.model_copy(update={"stop_at": 10})) == pytest.approx(TIMES * 0.2 * 10 * 16)
     assert timeouts.of(EPOCHS) == FIRST_S  # only the stage knows its steps
+
+
+def test_a_timing_is_measured_by_its_tokens() -> None:
+    short = TimeJob(graph="g", provider="cpu", prompt_tokens=24, new_tokens=16, machine="m", model_dir=HERE)
+    timeouts = learned(short, {}, 10.0)  # 0.25 s a token
+    assert timeouts.of(short) == LEAST_S
+    assert timeouts.of(short.model_copy(update={"prompt_tokens": 984, "batch": 2})) == TIMES * 0.25 * 2000
+    drawn = short.model_copy(update={"lengths": ((24, 16), (84, 16))})
+    assert timeouts.of(drawn) == TIMES * 0.25 * 140
+    assert learned(drawn, {}, 35.0).of(drawn) == TIMES * 35
 
 
 def test_the_sweep_has_the_last_word() -> None:

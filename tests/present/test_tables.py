@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.candidate import Recipe
+from autotune.candidate import Recipe, Session
 from autotune.present.tables import candidates, number, recipe_name, score_text, settings, table
 from autotune.space import RECIPE, Choice, Space
 
@@ -111,3 +111,14 @@ def test_no_cell_commands_a_terminal() -> None:
     assert "\x1b" not in text
     assert len(text.splitlines()) == 3
     assert settings({"lora_r": 8}) == "r8 a lr"
+
+
+def test_a_session_stands_behind_the_recipe() -> None:
+    served = SPACE.candidate({}, Recipe(precision="fp32"), Session(threads=1, arena=False))
+    assert settings(served.columns()).endswith(" | fp32 | 1 thread, arena off")
+    assert settings(SPACE.candidate({}, Recipe(precision="fp32")).columns()).endswith(" | fp32")
+
+
+def test_a_metric_of_a_workload_has_its_unit_and_interval() -> None:
+    row = {"itl_ms_p50@long": 4.2, "itl_ms_p50_low@long": 4.0, "itl_ms_p50_high@long": 4.4}
+    assert score_text(row, "itl_ms_p50@long") == "itl_ms_p50@long 4.2 ms/token [4, 4.4]"

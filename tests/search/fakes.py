@@ -12,9 +12,10 @@ from typing import Any
 
 from autotune.candidate import Candidate, Lora, Recipe
 from autotune.search.loop import Loop, Summary
+from autotune.search.pace import Pace
 from autotune.search.pipeline import Inputs, Pipeline
 from autotune.search.strategy import Strategy, make_strategy
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.store.cache import Stored
 from autotune.store.record import Record
 from autotune.store.results import Row
@@ -30,9 +31,10 @@ BUILD: list[dict[str, Any]] = [{"precision": "fp32"}, {"precision": "int8"}, {"p
 FINITE: dict[str, Any] = {"r": {"choice": [4, 8, 16]}, "dora": {"choice": [False, True]}, "steps": 10}
 
 
-def make_sweep(lora: Any = LORA, build: Any = BUILD, **keys: Any) -> Sweep:
-    """Return a sweep of the given space; `lora` or `build` None leaves that part out."""
-    space = {name: part for name, part in (("lora", lora), ("build", build)) if part is not None}
+def make_sweep(lora: Any = LORA, build: Any = BUILD, session: Any = None, **keys: Any) -> Sweep:
+    """Return a sweep of the given space; a part that is None is left out."""
+    parts = (("lora", lora), ("build", build), ("session", session))
+    space = {name: part for name, part in parts if part is not None}
     document = {
         "name": "fake",
         "model": "smollm2-135m-instruct",
@@ -57,11 +59,17 @@ class FakeStages:
 
     def __init__(self, root: Path, trouble: Callable[[Job], None] = lambda job: None) -> None:
         self.root, self.trouble = root, trouble
+        self.found: Callable[[CheckJob], str | None] = lambda job: None
+        """What a check finds wrong with a build."""
         self.ran: Counter[str] = Counter()
         """How often each stage was done."""
         self.keys: Counter[tuple[str, str]] = Counter()
         """How often each result was made, by stage and key."""
         self.spent_s = 0.0
+        self.slower = 1.0
+        """How many times slower than usual the machine is."""
+        self.repeated = 0
+        """How often something was timed again."""
         self.jobs: list[Job] = []
         self.needed: list[str] = []
         self.pinned: dict[Path, list[str]] = {}
@@ -79,7 +87,7 @@ class FakeStages:
         return None if found is None else Stored(found.path, found.result, found.seconds, cached=True)
 
     def discard(self, job: Job) -> None:
-        assert job.stage == "merge"
+        assert job.stage in ("merge", "build", "check")
         self.done.pop(job.key, None)
 
     def let_go(self, *needed: Job) -> None:
@@ -107,6 +115,17 @@ class FakeStages:
         self.done[job.key] = Stored(out, result, 2.0, cached=False)
         return self.done[job.key]
 
+    def again(self, job: TimeJob, timings: int = 1) -> dict[str, Any]:
+        self.repeated += timings
+        return {"processes": self._processes(job, 5)}
+
+    def _processes(self, job: TimeJob, count: int) -> list[dict[str, Any]]:
+        """Return what processes measure that time a graph at the machine's pace; each a little slower than the last."""
+        built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
+        ms = TOKEN_MS[built.precision] * self.slower * (1.5 if job.arena is False else 1.0) * job.prompt_tokens / 32
+        shared = {"load_s": 0.5, "peak_memory_mb": 700.0, "conditions": {"load_avg": 0.5}}
+        return [shared | {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms + n / 100] * 64} for n in range(count)]
+
     def _do(self, job: Job, out: Path) -> dict[str, Any]:
         match job:
             case FinetuneJob():
@@ -126,13 +145,19 @@ class FakeStages:
                     assert (job.source_dir / "merged.txt").read_text(encoding="utf-8") == job.source
                 self._builds[job.key] = (self._loras.get(job.source), job.recipe)
                 (out / "model.onnx").write_text(job.key, encoding="utf-8")
+                (out / "genai_config.json").write_text('{"model": {"decoder": {}}}', encoding="utf-8")
                 (out / "manifest.json").write_text("{}", encoding="utf-8")
                 return {"size_mb": SIZES[job.recipe.precision] + 1 / 3, "signature": f"graph of {job.recipe}"}
+            case CheckJob():
+                lora, _ = self._builds[job.source]
+                assert (job.model_dir / "model.onnx").read_text(encoding="utf-8") == job.source
+                assert (job.source_dir / "merged.txt").exists() == (lora is not None)
+                return {"kl_nats": 0.01, "greedy_agreement": 0.9, "texts": 16, "trouble": self.found(job)}
             case TimeJob():
-                built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
-                ms = TOKEN_MS[built.precision]
-                process = {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms] * 64, "load_s": 0.5, "peak_memory_mb": 700.0}
-                return {"processes": [process | {"itl_ms": [ms + n / 100] * 64} for n in range(5)]}
+                return self.again(job, timings=0)
+            case TurnsJob():
+                places = [self._processes(graph, 5) for graph in job.graphs]
+                return {"rounds": [list(processes) for processes in zip(*places, strict=True)]}
             case ScoreJob():
                 lora, recipe = self._builds.get(job.source, (self._loras.get(job.source), None))
                 right = round(score_of(lora, recipe) * ITEMS)
@@ -193,6 +218,8 @@ class Sweeping:
         self.watched = Watched()
         self.clock = Clock()
         self.loop: Loop | None = None
+        self.machine = ""
+        """The machine whose pace is looked after; empty: none is."""
 
     @property
     def out(self) -> Path:
@@ -201,7 +228,8 @@ class Sweeping:
     def run(self, sweep: Sweep | None = None, strategy: Strategy | None = None) -> Summary:
         sweep = sweep or self.sweep
         with Record(self.out, sweep, self.clock) as record:
-            pipeline = Pipeline(sweep, self.inputs, self.stages)
+            pace = Pace(self.folder / "cache", self.machine) if self.machine else None
+            pipeline = Pipeline(sweep, self.inputs, self.stages, pace)
             strategy = strategy or make_strategy(
                 sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed
             )

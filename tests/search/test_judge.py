@@ -133,3 +133,35 @@ def test_damaged_outcomes_are_not_used(kept: str, tmp_path: Path) -> None:
     (tmp_path / "outcomes").mkdir()
     (tmp_path / "outcomes" / "a.json").write_text(kept, encoding="utf-8")
     assert entry_of(row("a", 0.5, 90.0, perplexity=2.0, perplexity_n=2, accuracy_n=2), tmp_path).outcomes == {}
+
+
+def test_two_sessions_of_one_graph_are_not_one_timing() -> None:
+    def timed(name: str, ms: float, **cells: Any) -> Row:
+        return row(name, 0.8, 90.0, itl_ms_p50=ms, graph="g", **cells)
+
+    aims = Aims({"itl_ms_p50": "minimize", "accuracy": "maximize"})
+    rows = [timed("slow", 9.0), timed("fast", 5.0, session_threads=2), timed("same", 9.5)]
+    choice = judge(rows, aims, "base")
+    assert (choice.winner.id if choice.winner else None, choice.steps[0].tied) == ("fast", ())
+    choice = judge([rows[0], rows[2]], aims, "base")
+    assert choice.steps[0].tied == ("same",), "one graph in one session has one timing, whatever its noise"
+    assert entry_of(rows[0]).graph == "g"
+    assert entry_of(row("a", 0.8, 90.0)).graph is None
+
+
+def test_metrics_of_workloads_are_judged_with_their_intervals() -> None:
+    def timed(name: str, ms: float) -> Row:
+        ends: dict[str, Any] = {"itl_ms_p50_low@long": ms - 1, "itl_ms_p50_high@long": ms + 1}
+        return row(name, 0.8, 90.0, **{"itl_ms_p50@long": ms}, **ends)
+
+    rows = [timed("a", 9.0), timed("b", 5.0), timed("c", 5.5)]
+    assert values_of(rows[0]) == {"accuracy": 0.8, "size_mb": 90.0, "itl_ms_p50@long": 9.0}
+    aims = Aims(
+        {"itl_ms_p50@long": "minimize", "size_mb": "minimize"}, (parse_limit("itl_ms_p50@long <= 5.2", METRICS),)
+    )
+    choice = judge(rows, aims, "base")
+    assert choice.winner is not None
+    assert (choice.winner.id, choice.feasible, choice.uncertain) == ("b", ("b",), aims.limits)
+    choice = judge(rows, Aims(aims.objectives), "base")
+    assert (choice.steps[0].tied, list(choice.steps[0].beaten)) == (("c",), ["a"])
+    assert [row["candidate"] for row in front_of(rows, aims.objectives)] == ["b"]

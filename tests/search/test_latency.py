@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from autotune.metrics import METRICS
-from autotune.search.latency import ENOUGH_FOR_P90, latency_cells
-from autotune.search.statistics import t_interval
-from autotune.store.results import LATENCY
+from autotune.search.latency import ENOUGH_FOR_P90, latency_cells, turns_from, turns_of
+from autotune.search.statistics import paired_ratio, t_interval
+from autotune.store.results import CONDITIONS, LATENCY
 
 
 def process(itl: list[float], ttft: list[float] | None = None, **others: float) -> dict[str, Any]:
@@ -57,3 +58,56 @@ def test_every_cell_has_its_column() -> None:
     cells = latency_cells([process([1.0] * 64, [2.0] * 64)] * 2, 1)
     assert set(cells) < {column.name for column in LATENCY}
     assert {n for n, m in METRICS.items() if m.kind == "latency"} <= set(cells)
+
+
+def test_what_the_machine_did_meanwhile_is_a_mean_over_processes() -> None:
+    loads = [process([10.0]) | {"conditions": {"load_avg": load, "cpu_mhz": None}} for load in (1.0, 2.0)]
+    cells = latency_cells([*loads, process([10.0])], 1)
+    assert cells["load_avg"] == 1.5
+    assert "cpu_mhz" not in cells
+    assert "load_avg" in {column.name for column in CONDITIONS}
+
+
+# --- In turns --------------------------------------------------------------------------------------------------------
+
+
+def rounds(*places: list[float]) -> list[list[dict[str, Any]]]:
+    """Return raw samples [round][place] with these medians [place][round]."""
+    return [[process([ms] * 3, [3 * ms]) for ms in each] for each in zip(*places, strict=True)]
+
+
+def test_turns_relate_what_drifts_alike() -> None:
+    drift = [10.0, 11.0, 14.0, 9.0, 20.0]
+    turns = turns_of(["a", "b", "a"], rounds(drift, [1.1 * ms for ms in drift], [1.001 * ms for ms in drift]), 2)
+    ratio = turns.ratio("itl_ms_p50", "b", "a")
+    assert ratio is not None
+    assert ratio[:3] == pytest.approx((1.1, 1.1, 1.1))
+    assert ratio.p < 1e-6
+    assert turns.rounds == 5
+    assert turns.noise_floor("itl_ms_p50") == pytest.approx(0.001, rel=1e-3)
+    speeds = turns.ratio("decode_tps", "b", "a")
+    assert speeds is not None
+    assert speeds.value == pytest.approx(1 / 1.1)
+    assert turns.ratio("itl_ms_p50", "b", "c") is None
+    assert turns.ratio("size_mb", "b", "a") is None
+    assert turns.noise_floor("size_mb") == 0.0
+
+
+def test_the_noise_floor_is_the_far_end_of_the_interval() -> None:
+    first, again = [10.0, 10.2, 9.8, 10.1, 9.9], [10.1, 9.7, 10.0, 10.4, 9.8]
+    turns = turns_of(["a", "a"], rounds(first, again), 1)
+    ratio = paired_ratio(again, first)
+    assert ratio.low < 1 < ratio.high
+    assert turns.noise_floor("itl_ms_p50") == max(ratio.high, 1 / ratio.low) - 1 > 0.01
+
+
+def test_turns_come_back_from_plain_data_and_from_nothing_else() -> None:
+    turns = turns_of(["a", "b", "a"], rounds([10.0, 11.0], [12.0, 13.0], [10.1, 11.2]), 1)
+    plain = json.loads(json.dumps(turns.plain()))
+    assert turns_from(plain) == turns
+    odd = {"itl_ms_p50": [0.0, 1.0]}
+    for spoilt in (
+        None, [], {}, {"anchor": "a"}, plain | {"anchor": "c"}, plain | {"again": {}}, plain | {"again": odd}, plain | {"samples": {"a": odd}},
+        plain | {"samples": {"a": {"itl_ms_p50": [1.0]}}}, plain | {"again": {"itl_ms_p50": ["x", "y"]}}, plain | {"samples": [1]},
+    ):  # fmt: skip
+        assert turns_from(spoilt) is None, spoilt

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from typing import Any
 import pytest
 from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Session
 from autotune.errors import Exit, MachineError, StageError, UsageError
 from autotune.present.select import select
-from autotune.search.judge import judge
+from autotune.search.judge import judge, kept_turns
+from autotune.search.loop import Summary
 from autotune.search.strategy import Proposal, Told, make_strategy
 from autotune.search.winner import Choice
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob, TimeJob, TurnsJob
 from autotune.store import results as results_module
 from autotune.store.record import read_results, read_running
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, Row, Table, read_table
@@ -109,23 +112,33 @@ def test_costs_are_booked_once_and_what_came_from_the_cache_is_named(tmp_path: P
     summary = sweeping.run()
     base, fp32, int8, int4 = rows_of(sweeping)
     assert base["cost_train_s"] is base["cost_merge_s"] is None
-    assert [base[f"cost_{stage}_s"] for stage in ("build", "time", "score")] == [2.0, 2.0, 2.0]
+    assert [base[f"cost_{stage}_s"] for stage in ("build", "check", "time", "score")] == [2.0] * 4
     assert fp32["cached"] == "time"  # the graph is the base's
     assert (fp32["cost_train_s"], fp32["cost_merge_s"], fp32["cost_time_s"]) == (2.0, 2.0, None)
     assert int8["cached"] == "train+merge"
     assert (int8["cost_train_s"], int8["cost_merge_s"], int8["cost_time_s"]) == (None, None, 2.0)
     assert int4["cached"] == "train+merge"
     booked = sum(
-        row[f"cost_{s}_s"] or 0 for row in rows_of(sweeping) for s in ("train", "merge", "build", "score", "time")
+        row[f"cost_{s}_s"] or 0
+        for row in rows_of(sweeping)
+        for s in ("train", "merge", "build", "check", "score", "time")
     )
-    assert summary.stages_s == booked == 2.0 * sweeping.stages.ran.total()
+    assert summary.stages_s == booked + 2.0 == 2.0 * sweeping.stages.ran.total()  # and the finalists in turns
 
 
 def test_an_adapter_is_trained_once_and_a_graph_timed_once(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid", budget={"trials": 100}))
     assert sweeping.run().ended == "space"
     ran = sweeping.stages.ran
-    assert ran == {"finetune": 6, "merge": 6, "build": 6 * 3 + 1, "time": 3, "score": 6 * 3 + 1}
+    assert ran == {
+        "finetune": 6,
+        "merge": 6,
+        "build": 6 * 3 + 1,
+        "check": 6 * 3 + 1,
+        "time": 3,
+        "score": 6 * 3 + 1,
+        "turns": 1,
+    }
     assert max(sweeping.stages.keys.values()) == 1
     assert not sweeping.stages.merged
 
@@ -167,7 +180,7 @@ def test_the_watcher_hears_stages_and_rows(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 1}, build=[{"precision": "int8"}]))
     sweeping.run()
     begun = [stage for trial, stage in sweeping.watched.stages if trial == 1]
-    assert begun == ["finetune", "merge", "build", "time", "score"]
+    assert begun == ["finetune", "merge", "build", "check", "time", "score"]
     (base, none), (row, best) = sweeping.watched.rows
     assert (base["trial"], none) == (0, None)
     assert best is row
@@ -243,7 +256,7 @@ def test_lesson_1_a_finite_space_ends_the_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["unsupported", "diverged", "out_of_memory", "timeout", "failed"])
-@pytest.mark.parametrize("stage", ["finetune", "merge", "build", "time", "score"])
+@pytest.mark.parametrize("stage", ["finetune", "merge", "build", "check", "time", "score"])
 def test_a_candidates_trouble_costs_one_row_and_is_told_as_no_values(tmp_path: Path, status: str, stage: str) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 3}, build=[{"precision": "int8"}]))
     sweeping.run(make_sweep(budget={"trials": 1}, build=[{"precision": "int8"}]))
@@ -452,7 +465,7 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     assert finalists[0]["candidate"] == winner.id
     best = sweeping.out / "best"
     assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*") if p.is_file()) == [
-        "adapter/adapter_model.safetensors", "candidate.json", "onnx/model.onnx",
+        "adapter/adapter_model.safetensors", "candidate.json", "onnx/genai_config.json", "onnx/model.onnx",
     ]  # fmt: skip
     about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
     assert about["candidate"] == winner.id
@@ -481,7 +494,9 @@ def test_a_winner_that_cannot_be_scored_on_test_is_kept_all_the_same(tmp_path: P
     summary = sweeping.run()
     assert summary.kept
     assert (sweeping.out / "best" / "onnx" / "model.onnx").exists()
-    assert [row["role"] for row in summary.finalists] == ["base"]
+    assert [(row["role"], row.get("split"), row.get("accuracy_n")) for row in summary.finalists] == [
+        ("winner", None, None), ("base", "test", 100),
+    ]  # fmt: skip
     assert any("could not be scored on test" in note for note in sweeping.watched.notes)
 
 
@@ -510,7 +525,7 @@ def test_recipes_only_the_base_competes_where_it_is_in_the_space(tmp_path: Path)
     assert [(r["trial"], r["attempt"], r["kind"], r["build_precision"]) for r in rows] == [
         (0, 1, "base", "fp32"), (1, 2, "base", "fp32"), (2, 1, "base", "int8"), (3, 1, "base", "int4"),
     ]  # fmt: skip
-    assert rows[1]["cached"] == "build+time+score"
+    assert rows[1]["cached"] == "build+check+time+score"
     assert (summary.exit_code, summary.ended) == (Exit.OK, "space")
     assert summary.choice.winner is not None
     assert summary.choice.winner.id == rows[1]["candidate"]
@@ -537,6 +552,151 @@ def test_adapters_only(tmp_path: Path) -> None:
     assert all(row["size_mb"] is None and row["graph"] is None for row in rows)
     assert summary.exit_code == Exit.OK
     assert sorted(p.name for p in (sweeping.out / "best").iterdir()) == ["adapter", "candidate.json"]
+
+
+# --- timings that hold, or do not ------------------------------------------------------------------------------------
+
+
+def timed_at(row: Row) -> tuple[Any, ...]:
+    return row["trial"], row["attempt"], row["pace"], row["itl_ms_p50"]
+
+
+def test_finalists_are_timed_in_turns(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path, make_sweep(**AIMS), test=True)
+    summary = sweeping.run()
+    assert summary.turns is not None
+    (turns,) = (job for job in sweeping.stages.jobs if isinstance(job, TurnsJob))
+    graphs = [job.graph for job in turns.graphs]
+    winner = next(row for row in summary.finalists if row["role"] == "winner")
+    assert graphs[0] == graphs[-1] == winner["graph"]  # the winner twice: how noisy is it?
+    assert len(set(graphs)) == len(graphs) - 1
+    base = next(row for row in summary.finalists if row["role"] == "base")
+    assert base["graph"] in graphs
+    assert "itl_ratio" not in base
+    assert winner["itl_ratio"] == pytest.approx(14.02 / 35.02, rel=1e-3)
+    assert winner["itl_ratio_low"] < winner["itl_ratio"] < winner["itl_ratio_high"]
+    assert (winner["rounds"], winner["noise_floor"]) == (5, 0.0)
+    assert read_table(sweeping.out / "finalists.csv", FINALISTS)[0]["itl_ratio"] == winner["itl_ratio"]
+    assert kept_turns(sweeping.out) == summary.turns
+    sweeping.run()
+    assert sweeping.stages.ran["turns"] == 1
+
+
+def test_finalists_that_cannot_be_timed_in_turns_are_chosen_by_their_rows(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path, make_sweep(**AIMS), test=True)
+    sweeping.stages.trouble = raising("timeout", lambda job: isinstance(job, TurnsJob))
+    summary = sweeping.run()
+    assert summary.exit_code == Exit.OK
+    assert summary.turns is None
+    assert any("could not be timed in turns" in note for note in sweeping.watched.notes)
+    assert [row["role"] for row in summary.finalists] == ["winner", "base"]
+    assert summary.finalists[0]["itl_ms_p50"] == sweeping_row(sweeping, summary)["itl_ms_p50"]
+
+
+def sweeping_row(sweeping: Sweeping, summary: Summary) -> Row:
+    assert summary.choice.winner is not None
+    return next(row for row in rows_of(sweeping) if row["candidate"] == summary.choice.winner.id)
+
+
+def paced(tmp_path: Path, trials: int = 4) -> Sweeping:
+    sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid", budget={"trials": trials}))
+    sweeping.machine = "machine1"
+    return sweeping
+
+
+def long_ago(sweeping: Sweeping) -> None:
+    """Let the last agreement be from yesterday."""
+    (file,) = (sweeping.folder / "cache" / "pace").glob("*.json")
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(kept | {"agreed": time.time() - 86_400}), encoding="utf-8")
+
+
+def test_timings_of_minutes_ago_are_trusted(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    assert {row["pace"] for row in rows_of(sweeping)} == {"machine1"}
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 6}))
+    assert sweeping.stages.repeated == 0
+    assert len(rows_of(sweeping)) == 7
+
+
+def test_timings_of_yesterday_are_trusted_where_one_taken_again_agrees(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    before = rows_of(sweeping)
+    long_ago(sweeping)
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 6}))
+    assert sweeping.stages.repeated == 1
+    assert rows_of(sweeping)[:5] == before
+    assert {row["pace"] for row in rows_of(sweeping)} == {"machine1"}
+
+
+def test_where_it_does_not_agree_all_are_timed_anew(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    before = {row["trial"]: row for row in rows_of(sweeping)}
+    long_ago(sweeping)
+    sweeping.stages.slower = 1.2
+    trained = sweeping.stages.ran["finetune"]
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 4}))
+    assert any("3 graphs are timed anew" in note for note in sweeping.watched.notes)
+    rows = rows_of(sweeping)
+    assert len(rows) == 10  # those of before stay where they are
+    (pace,) = {row["pace"] for row in rows[5:]}
+    assert str(pace).startswith("machine1 since ")
+    for row in rows[5:]:
+        old = before[row["trial"]]
+        assert (row["candidate"], row["status"], row["accuracy"]) == (old["candidate"], "ok", old["accuracy"])
+        assert row["attempt"] == old["attempt"] + 1
+        assert row["itl_ms_p50"] == pytest.approx(1.2 * old["itl_ms_p50"], rel=0.01)
+        assert row["size_mb"] == old["size_mb"]
+    assert sweeping.stages.ran["finetune"] == trained
+    assert sum(row["cost_time_s"] or 0 for row in rows[5:]) == 6.0  # one timing a graph
+    again = len(rows)
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 4}))
+    assert len(rows_of(sweeping)) == again
+
+
+def test_on_another_machine_all_are_timed_anew(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    sweeping.machine = "machine2"
+    sweeping.inputs = replace(sweeping.inputs, machine="machine2")
+    sweeping.run()
+    assert [row["pace"] for row in rows_of(sweeping)] == ["machine1"] * 5 + ["machine2"] * 5
+
+
+def test_a_pace_that_changes_while_the_sweep_runs(tmp_path: Path) -> None:
+    """A timing from the cache is tried again after a while; where it no longer holds, the rows before are timed anew."""
+    sweeping = paced(tmp_path, trials=8)
+
+    def trouble(job: Job) -> None:
+        if isinstance(job, ScoreJob) and sum(isinstance(j, ScoreJob) for j in sweeping.stages.jobs) == 5:
+            sweeping.stages.slower = 1.5
+            assert sweeping.loop is not None
+            assert sweeping.loop.pipeline.pace is not None
+            sweeping.loop.pipeline.pace._agreed = 0.0
+
+    sweeping.stages.trouble = trouble
+    sweeping.run()
+    last = {row["trial"]: row for row in rows_of(sweeping)}
+    assert len({row["pace"] for row in last.values()}) == 1
+    by_recipe: dict[Any, set[Any]] = {}
+    for row in last.values():
+        by_recipe.setdefault(row["build_precision"], set()).add(row["itl_ms_p50"])
+    assert all(len(times) == 1 for times in by_recipe.values())
+
+
+def test_a_graph_that_cannot_be_timed_anew_keeps_its_row(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    before = rows_of(sweeping)
+    long_ago(sweeping)
+    sweeping.stages.slower = 1.2
+    sweeping.stages.trouble = raising("timeout", lambda job: isinstance(job, TimeJob))
+    sweeping.run()
+    assert rows_of(sweeping) == before
+    assert any("could not be timed anew: " in note for note in sweeping.watched.notes)
 
 
 # --- interrupted, resumed --------------------------------------------------------------------------------------------
@@ -645,3 +805,84 @@ def test_rows_that_change_nothing_are_not_judged(tmp_path: Path, monkeypatch: py
     assert [row["status"] for row in rows_of(sweeping)] == ["ok"] + ["over_limit"] * 30
     assert sweeping.stages.ran["finetune"] == 2  # int8 and int4; fp32 is known from the base
     assert calls == [1, 1, 31]
+
+
+SERVED = {"threads": 2}
+SESSIONS = [{}, {"threads": 1}, {"arena": False}]
+
+
+def test_sessions_are_rows_of_their_own_and_share_what_is_dear(tmp_path: Path) -> None:
+    lora = {"r": {"choice": [4, 8]}, "steps": 10}
+    sweep = make_sweep(lora, [{"precision": "int8"}], SESSIONS, target=SERVED, strategy="grid", budget={"trials": 9})
+    sweeping = Sweeping(tmp_path, sweep)
+    summary = sweeping.run()
+    rows = rows_of(sweeping)
+    assert (summary.ended, len(rows)) == ("space", 1 + 2 * 3)
+    assert [row["session_threads"] for row in rows] == [None, None, 1, None, None, 1, None]
+    assert [row["session_arena"] for row in rows] == [None, None, None, False, None, None, False]
+    ran = sweeping.stages.ran
+    assert (ran["finetune"], ran["build"], ran["score"], ran["time"]) == (2, 3, 3, 1 + 3)
+    assert rows[3]["itl_ms_p50"] == pytest.approx(1.5 * 14 + 0.02)
+    sweeping.run()
+    assert len(rows_of(sweeping)) == len(rows), "an earlier run's sessions are known"
+
+
+def test_what_one_session_is_known_to_break_another_may_keep(tmp_path: Path) -> None:
+    lora = {"r": {"choice": [4, 8]}, "steps": 10}
+    keys: dict[str, Any] = {"strategy": "grid", "budget": {"trials": 9}, "limits": ["itl_ms_p50 <= 15"]}
+    sweeping = Sweeping(tmp_path, make_sweep(lora, [{"precision": "int8"}], [{"arena": False}, {}], **keys))
+    sweeping.run()
+    found = [(row["session_arena"], row["status"]) for row in rows_of(sweeping) if row["trial"]]
+    assert found == [(False, "over_limit"), (None, "ok")] * 2
+    assert sum(isinstance(job, TimeJob) for job in sweeping.stages.jobs) == 3
+
+
+def test_a_size_is_known_of_all_sessions_of_a_recipe(tmp_path: Path) -> None:
+    lora = {"r": {"choice": [4, 8]}, "steps": 10}
+    keys: dict[str, Any] = {"strategy": "grid", "budget": {"trials": 9}, "limits": ["size_mb <= 100"]}
+    sweeping = Sweeping(tmp_path, make_sweep(lora, [{"precision": "int8"}], SESSIONS, **keys))
+    sweeping.run()
+    assert {row["status"] for row in rows_of(sweeping) if row["trial"]} == {"over_limit"}
+    assert sweeping.stages.ran["finetune"] == 1, "the first shows it, and no other is trained for it"
+
+
+def test_the_winner_is_kept_as_it_was_served(tmp_path: Path) -> None:
+    sweep = make_sweep(
+        None, [{"precision": "int4"}], [{"arena": [False, True]}], target=SERVED, objectives={"itl_ms_p50": "minimize"}
+    )
+    sweeping = Sweeping(tmp_path, sweep)
+    summary = sweeping.run()
+    assert summary.choice.winner is not None
+    won = next(row for row in rows_of(sweeping) if row["candidate"] == summary.choice.winner.id)
+    assert won["session_arena"] is True
+    best = sweeping.out / "best"
+    config = json.loads((best / "onnx" / "genai_config.json").read_text(encoding="utf-8"))
+    assert config["model"]["decoder"]["session_options"] == {"intra_op_num_threads": 2, "enable_cpu_mem_arena": True}
+    about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
+    assert about["settings"]["session"] == {"arena": True}
+    assert Session.model_validate(about["session"]) == Session(threads=2, arena=True)
+
+
+def test_a_sweep_of_several_workloads_is_limited_and_judged_by_any(tmp_path: Path) -> None:
+    target = {"workloads": {"chat": {}, "long": {"prompt_tokens": 64}}}
+    keys: dict[str, Any] = {
+        "target": target, "strategy": "grid", "limits": ["itl_ms_p50@long <= 30"],
+        "objectives": {"itl_ms_p50@long": "minimize", "accuracy": "maximize"},
+    }  # fmt: skip
+    sweeping = Sweeping(tmp_path, make_sweep(None, **keys))
+    summary = sweeping.run()
+    rows = rows_of(sweeping)
+    assert {row["build_precision"]: row["status"] for row in rows if row["trial"]} == {
+        "fp32": "over_limit", "int8": "ok", "int4": "ok",
+    }  # fmt: skip
+    assert summary.choice.winner is not None
+    won = summary.choice.winner
+    assert won.values["itl_ms_p50@long"] == pytest.approx(2 * 8 + 0.02)
+    assert set(won.intervals) >= {"itl_ms_p50", "itl_ms_p50@long"}
+    alone = tmp_path / "alone.csv"
+    alone.write_bytes((sweeping.out / "results.csv").read_bytes())
+    assert select(alone, ["itl_ms_p50@long <= 20"]).choice.winner is not None
+    assert select(alone, ["itl_ms_p50@long <= 10"]).choice.winner is None
+    assert select(alone, prefer="decode_tps@long").wanted.objectives["decode_tps@long"] == "maximize"
+    with pytest.raises(UsageError, match="itl_ms_p50@longer was not measured in these results"):
+        select(alone, ["itl_ms_p50@longer <= 10"])

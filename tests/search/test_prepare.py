@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from safetensors.numpy import save_file
 
 from autotune.errors import MachineError, StageError, UsageError
 from autotune.search import prepare as prepare_module
-from autotune.search.prepare import needs_network, prepare
-from autotune.stages.jobs import BaseJob, DataJob, Job, MetricJob, ProbeJob, TaskJob
+from autotune.search.prepare import _ORDER, check_packages, needs_network, prepare
+from autotune.stages.jobs import BaseJob, DataJob, Job, LengthsJob, MetricJob, ProbeJob, TaskJob
 from autotune.store.cache import Stored
 from autotune.sweep import Sweep, parse_sweep
 
@@ -248,3 +249,45 @@ def test_a_task_brings_its_own_items(tmp_path: Path) -> None:
         prepare(sweep, WithTask(tmp_path, PROBE | {"higher": False}), tmp_path)
     assert not needs_network(sweep)
     assert needs_network(sweep_in(tmp_path, data=data | {"metric": "lm-eval:arc_easy"}))
+
+
+class Counted(Fetched):
+    """Counts the lengths of the items without a tokenizer."""
+
+    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
+        stored = super().__call__(job, timeout)
+        found = {"prompt_tokens": [1, 2, 3, 4, 5, 6, 7, 8], "new_tokens": [2, 2, 2, 3, 3, 3, 4, 60], "context": 62}
+        return replace(stored, result=found) if isinstance(job, LengthsJob) else stored
+
+
+def test_lengths_are_drawn_once_for_the_workloads_that_ask(tmp_path: Path) -> None:
+    workloads = {
+        "chat": {"prompt_tokens": "data", "new_tokens": "data"},
+        "long": {"prompt_tokens": 50},
+        "b": {"new_tokens": "data"},
+    }
+    sweep, do = sweep_in(tmp_path, target={"workloads": workloads}), Counted(tmp_path)
+    (tmp_path / "cache").mkdir()
+    inputs = prepare(sweep, do, tmp_path / "cache")[2]
+    jobs = [job for job in do.jobs if isinstance(job, LengthsJob)]
+    assert len(jobs) == 1
+    assert (jobs[0].data, jobs[0].base, jobs[0].labels) == (inputs.items["validation"][0], inputs.base, inputs.labels)
+    assert set(inputs.lengths) == {"", "@b"}
+    drawn = inputs.lengths[""]
+    assert sorted(prompt for prompt, _ in drawn) == [1, 2, 2, 4, 5, 6, 7, 8], "where 60 follow, 2 is all that fits"
+    assert sorted(new for _, new in drawn) == [2, 2, 2, 3, 3, 3, 4, 60]
+    assert [prompt for prompt, new in drawn if new == 60] == [2]
+    assert {prompt for prompt, _ in inputs.lengths["@b"]} == {32, 2}
+
+
+def test_the_order_of_drawn_lengths_has_no_correlation() -> None:
+    assert sorted(_ORDER) == list(range(8))
+    assert np.corrcoef(range(8), _ORDER)[0, 1] == pytest.approx(0)
+
+
+def test_what_measures_gpu_memory_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"build": [{"precision": "fp16"}]}
+    sweep = sweep_in(tmp_path, target={"provider": "cuda"}, space=space, limits=["gpu_memory_mb <= 8000"])
+    monkeypatch.setattr("autotune.search.prepare.installed", lambda name: "" if name == "nvidia-ml-py" else "1")
+    with pytest.raises(MachineError, match="this machine lacks nvidia-ml-py"):
+        check_packages(sweep)

@@ -96,6 +96,24 @@ def test_t_interval_is_scipys(n: int, confidence: float) -> None:
     assert ours.t_interval(samples, confidence) == pytest.approx(theirs, rel=1e-9)
 
 
+@pytest.mark.parametrize("rounds", [2, 5, 12])
+def test_paired_ratio_is_scipys_paired_test_of_logarithms(rounds: int) -> None:
+    rng = np.random.default_rng(rounds)
+    a, b = rng.lognormal(2.3, 0.1, rounds), rng.lognormal(2.3, 0.1, rounds)
+    ratio = ours.paired_ratio(a, b)
+    theirs = stats.ttest_rel(np.log(a), np.log(b))
+    assert ratio.p == pytest.approx(theirs.pvalue, rel=1e-6)
+    interval = theirs.confidence_interval(0.95)
+    assert np.log(ratio[:3]) == pytest.approx([np.log(a / b).mean(), interval.low, interval.high], rel=1e-6)
+
+
+def test_paired_ratio_of_what_never_varies() -> None:
+    assert ours.paired_ratio([10.0] * 3, [10.0] * 3) == (1.0, 1.0, 1.0, 1.0)
+    same = ours.paired_ratio([11.0] * 3, [10.0] * 3)
+    assert same[:3] == pytest.approx((1.1, 1.1, 1.1))
+    assert same.p < 1e-6
+
+
 def test_t_interval_of_one_sample_is_refused() -> None:
     with pytest.raises(ValueError, match=r"len\(samples\) >= 2"):
         ours.t_interval([20.0])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from autotune.candidate import Candidate, Recipe
+from autotune.candidate import Candidate, Recipe, Session
 from autotune.metrics import Direction
 from autotune.search.strategy import (
     POPULATION,
@@ -380,3 +380,37 @@ def test_what_is_left_of_a_space() -> None:
 def test_a_proposal_is_data() -> None:
     candidate = next(space_of(CONDITIONAL).grid())
     assert Proposal(candidate) == Proposal(candidate, None)
+
+
+SESSIONS = (None, Session(threads=1), Session(threads=2, arena=False))
+
+
+@every
+def test_sessions_are_searched_and_an_earlier_run_is_known(name: str) -> None:
+    whole = Space({"r": Choice((4, 8))}, RECIPES[:2], (), DEFAULTS, "cpu", SESSIONS)
+    strategy, seen = make(name, whole), []
+    for _ in range(7):
+        proposal = strategy.ask()
+        assert proposal is not None
+        seen.append(proposal.candidate)
+        strategy.tell(proposal, told_of(proposal.candidate))
+    again = make(name, whole)
+    for candidate in seen:
+        again.replay(candidate, told_of(candidate))
+    while (proposal := again.ask()) is not None:
+        seen.append(proposal.candidate)
+        again.tell(proposal, told_of(proposal.candidate))
+    assert len(seen) == len({candidate.id for candidate in seen}) == 2 * 2 * 3
+    assert {candidate.session for candidate in seen} == set(SESSIONS)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_session_that_is_searched_no_more_teaches_nothing(name: str) -> None:
+    old = Candidate(recipe=RECIPES[0], session=Session(threads=64))
+    for sessions in ((), SESSIONS):
+        strategy = make(name, Space(None, RECIPES, (), DEFAULTS, "cpu", sessions))
+        strategy.replay(old, Told((0.5, 540.0), {}))
+        assert isinstance(strategy, Sampled)
+        assert strategy._number() == 0
+        strategy.replay(Candidate(recipe=RECIPES[0]), Told((0.5, 540.0), {}))
+        assert strategy._number() == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.metrics import METRICS, Direction
+from autotune.search.latency import Turns
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.statistics import Interval, mcnemar_exact, paired_p, wilson
 from autotune.search.winner import Choice, Entry, choose
@@ -143,13 +145,54 @@ def test_latencies_tie_by_graph_noise_floor_or_intervals() -> None:
 
     fast, slow = timed("fast", 10.0, 2.0, "g1"), timed("slow", 10.5, 1.0, "g2")
     assert chosen(choose([fast, slow], objectives, [], None)) == "fast"
-    assert chosen(choose([fast, slow], objectives, [], None, noise_floor=0.049)) == "fast"
-    assert chosen(choose([fast, slow], objectives, [], None, noise_floor=0.05)) == "slow"
+    for noise, winner in ((0.049, "fast"), (0.051, "slow")):
+        others = Turns("x", {"x": {"itl_ms_p50": [10.0] * 3}}, {"itl_ms_p50": [10.0 * (1 + noise)] * 3})
+        assert chosen(choose([fast, slow], objectives, [], None, turns=others)) == winner
     assert chosen(choose([fast, timed("slow", 10.5, 1.0, "g1")], objectives, [], None)) == "slow"
     unsigned = [timed("fast", 10.0, 2.0, None), timed("slow", 10.5, 1.0, None)]
     assert chosen(choose(unsigned, objectives, [], None)) == "fast"
     noisy = [timed("fast", 10.0, 2.0, "g1", 0.3), timed("slow", 10.5, 1.0, "g2", 0.3)]
     assert chosen(choose(noisy, objectives, [], None)) == "slow"
+
+
+def in_turns(again: float = 1.0, **graphs: Sequence[float]) -> Turns:
+    samples = {name: {"itl_ms_p50": list(each)} for name, each in graphs.items()}
+    anchor = next(iter(samples))
+    return Turns(anchor, samples, {"itl_ms_p50": [again * ms for ms in samples[anchor]["itl_ms_p50"]]})
+
+
+def test_latencies_taken_in_turns_decide() -> None:
+    objectives: dict[str, Direction] = {"itl_ms_p50": "minimize", "size_mb": "minimize"}
+
+    def timed(name: str, latency: float, size: float, graph: str) -> Entry:
+        return Entry(name, {"itl_ms_p50": latency, "size_mb": size}, {"itl_ms_p50": Interval(5, 20)}, graph=graph)
+
+    entries = [timed("fast", 10.0, 2.0, "g1"), timed("slow", 10.5, 1.0, "g2"), timed("twin", 10.5, 3.0, "g2")]
+    assert chosen(choose(entries, objectives, [], None)) == "slow"  # their intervals meet
+    drift = [10.0, 14.0, 9.0, 12.0]
+    apart = choose(entries, objectives, [], None, turns=in_turns(g1=drift, g2=[1.08 * ms for ms in drift]))
+    assert chosen(apart) == "fast"
+    assert apart.steps[0].method == "in turns"
+    assert set(apart.steps[0].beaten) == {"slow", "twin"}
+    assert len(set(apart.steps[0].beaten.values())) == 1  # one graph is one comparison
+    noisy = choose(entries, objectives, [], None, turns=in_turns(1.1, g1=drift, g2=[1.08 * ms for ms in drift]))
+    assert chosen(noisy) == "slow"
+    assert set(noisy.steps[0].tied) == {"slow", "twin"}
+    turned = choose(entries, objectives, [], None, turns=in_turns(g1=drift, g2=[0.9 * ms for ms in drift]))
+    assert (turned.steps[0].leader, chosen(turned)) == ("slow", "slow")  # the rows had it the other way round
+    assert set(turned.steps[0].beaten) == {"fast"}
+    random = choose(entries, objectives, [], None, turns=in_turns(g1=drift, g2=[10.1, 13.6, 9.4, 11.8]))
+    assert chosen(random) == "slow"
+    assert random.steps[0].method == "in turns"
+
+
+def test_limits_refer_to_what_each_was_measured_at_not_to_turns() -> None:
+    objectives: dict[str, Direction] = {"itl_ms_p50": "minimize"}
+    entries = [bare("a", itl_ms_p50=10.0), bare("b", itl_ms_p50=12.0)]
+    entries = [replace(entry, graph=entry.id) for entry in entries]
+    turns = in_turns(a=[10.0, 11.0], b=[8.0, 8.8])
+    assert chosen(choose(entries, objectives, [], None, turns=turns)) == "b"
+    assert chosen(choose(entries, objectives, limits("itl_ms_p50 <= 11"), None, turns=turns)) == "a"
 
 
 def test_what_stays_tied_goes_to_the_best_point_estimates_and_then_the_id() -> None:
@@ -281,7 +324,8 @@ def test_the_winner_is_feasible_and_every_step_accounts_for_everyone(
     entries: Sequence[Entry], texts: list[str], floor: float
 ) -> None:
     rules = limits(*texts)
-    choice = choose(entries, OBJECTIVES, rules, BASE, noise_floor=floor)
+    noise = Turns("x", {"x": {"itl_ms_p50": [1.0, 1.0]}}, {"itl_ms_p50": [1 + floor] * 2})
+    choice = choose(entries, OBJECTIVES, rules, BASE, turns=noise)
     feasible = {
         e.id
         for e in entries

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Do
 
-from autotune.candidate import Recipe
+from autotune.candidate import Recipe, Session
 from autotune.engine.local import LocalEngine
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
@@ -125,7 +125,7 @@ def test_it_builds_what_was_asked_and_it_loads(
     assert {"model.onnx", "model.onnx.data", "genai_config.json", "tokenizer.json"} <= {
         p.name for p in folder.iterdir()
     }
-    load(folder, "cpu", None)
+    load(folder, "cpu", Session())
 
 
 @pytest.mark.parametrize(("recipe", "status", "said"), REFUSED, ids=str)
@@ -142,14 +142,14 @@ def test_what_cannot_be_built_is_said_in_one_line(
 def test_what_builds_and_does_not_load_is_unsupported(built: Do, tiny_llama: Path, recipe: Recipe) -> None:
     folder, _ = built(recipe, tiny_llama)
     with pytest.raises(StageError, match="the build does not load on cpu") as caught:
-        load(folder, "cpu", None)
+        load(folder, "cpu", Session())
     assert caught.value.status == "unsupported"
 
 
 def test_a_model_with_a_head_of_its_own_takes_what_a_tied_one_does_not(built: Do, tiny_qwen2: Path) -> None:
     for recipe in (*BROKEN, int4(use_qdq=True)):
         folder, _ = built(recipe, tiny_qwen2)
-        load(folder, "cpu", None)
+        load(folder, "cpu", Session())
     with pytest.raises(StageError, match="shared_embeddings=true requires a model that ties") as caught:
         built(int4(shared_embeddings=True), tiny_qwen2)
     assert caught.value.status == "unsupported"

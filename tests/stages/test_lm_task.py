@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.search.scores import per_item, summarise
-from autotune.stages.jobs import TaskJob, TaskScoreJob
+from autotune.stages.jobs import TaskCheckJob, TaskJob, TaskScoreJob
 from autotune.tasks import find_task
 
 HEAD = """\
@@ -202,3 +202,21 @@ def test_what_cannot_be_scored_is_told_in_one_line(
     assert says in str(caught.value)
     assert caught.value.status == status
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [CHOICE, WRITE, ROLLING])
+def test_a_build_is_checked_on_the_prompts_of_a_task(
+    do: Do, built: Do, folder: Path, tiny_llama: Path, text: str
+) -> None:
+    (folder / "tones.yaml").write_text(text, encoding="utf-8")
+    found = find_task("lm-eval:tones.yaml", folder)
+    read, _ = do(TaskJob(metric="lm-eval:tones.yaml", code=found.digest, file=found.file))
+    recipe = Recipe(precision="fp32")
+    job = TaskCheckJob(
+        source="s", provider="cpu", recipe=recipe, data="d", max_length=16, metric="lm-eval:tones.yaml", threads=1,
+        model_dir=built(recipe, tiny_llama)[0], source_dir=tiny_llama, data_file=read / "validation.json",
+        code_file=found.file,
+    )  # fmt: skip
+    _, result = do(job)
+    assert (result["trouble"], result["texts"], result["greedy_agreement"]) == (None, 8, 1.0)
+    assert 8 < result["positions"] <= 8 * 16

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from conftest import Do
 
-from autotune.candidate import Recipe
+from autotune.candidate import Recipe, Session
 from autotune.engine.local import LocalEngine
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.stages import timing
+from autotune.stages.conditions import Conditions
 from autotune.stages.jobs import BuildJob, Result, TimeJob
 
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
 FP32, INT8, INT4 = Recipe(precision="fp32"), Recipe(precision="int8", **BLOCKS), Recipe(precision="int4", **BLOCKS)
 
 
-def job(folder: Path, new_tokens: int = 9, **changes: int) -> TimeJob:
+def job(folder: Path, new_tokens: int = 9, **changes: Any) -> TimeJob:
     return TimeJob(
         graph="g", provider="cpu", prompt_tokens=8, new_tokens=new_tokens, machine="m", model_dir=folder, **changes
     )
@@ -64,18 +69,61 @@ def test_a_process_that_holds_torch_is_refused(built: Do, tiny_llama: Path, tmp_
         timing.time_process(job(built(INT4, tiny_llama)[0]), tmp_path)
 
 
-def test_threads_are_as_many_as_asked(built: Do, tiny_llama: Path) -> None:
-    script = (
-        "import sys, psutil\nfrom pathlib import Path\nfrom autotune.stages.timing import load\n"
-        "model = load(Path(sys.argv[1]), 'cpu', int(sys.argv[2]))\n"
-        "assert 'torch' not in sys.modules\nprint(psutil.Process().num_threads())"
-    )
+def test_threads_are_as_many_as_asked_and_are_counted(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
     folder, _ = built(INT4, tiny_llama)
-    counts = [
-        int(subprocess.run([sys.executable, "-c", script, str(folder), str(n)], capture_output=True, check=True).stdout)
-        for n in (1, 4)
-    ]
-    assert counts[1] - counts[0] == 3
+    assert [fresh(job(folder, threads=n), tmp_path / "log")["threads"] for n in (1, 4)] == [1, 4]
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from autotune.candidate import Session
+from autotune.stages.timing import load
+model = load(Path(sys.argv[1]), "cpu", Session.model_validate_json(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("session", "said"),
+    [
+        (Session(threads=1), ("thread_pool_size: 1 ", "enable_cpu_mem_arena:1", "enable_mem_pattern:1")),
+        (Session(threads=3, arena=False), ("thread_pool_size: 3 ", "enable_cpu_mem_arena:0", "enable_mem_pattern:1")),
+        (Session(arena=True, mem_pattern=False), ("enable_cpu_mem_arena:1", "enable_mem_pattern:0")),
+    ],
+    ids=str,
+)
+def test_a_session_is_what_onnx_runtime_says_it_was_given(
+    built: Do, tiny_llama: Path, tmp_path: Path, session: Session, said: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(built(INT4, tiny_llama)[0], folder)
+    file = folder / "genai_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["model"]["decoder"]["session_options"]["log_severity_level"] = 1  # it writes its options into its log
+    file.write_text(json.dumps(config), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, str(folder), session.model_dump_json()],
+        capture_output=True, text=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    line = next(line for line in done.stderr.splitlines() if "Session Options {" in line)
+    assert [part for part in said if part not in line] == []
+
+
+def test_sequences_of_several_lengths_take_turns_in_whole_rounds(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    lengths = ((8, 3), (30, 2), (5, 6))
+    found = fresh(job(built(INT4, tiny_llama)[0], lengths=lengths, batch=2), tmp_path / "log")
+    rounds, left = divmod(len(found["ttft_ms"]), len(lengths))
+    assert (rounds, left) == (8, 0)  # 8 gaps in a round, and 64 are enough
+    assert len(found["itl_ms"]) == rounds * (2 + 1 + 5)
+
+
+def test_a_cpu_has_no_gpu_memory(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    assert fresh(job(built(INT4, tiny_llama)[0]), tmp_path / "log")["gpu_memory_mb"] is None
+
+
+def test_gpu_memory_is_unknown_or_a_number_and_never_an_error() -> None:
+    now = timing.gpu_memory()
+    assert now() is None or now() >= 0
 
 
 def test_options_of_the_provider_that_a_model_was_built_for_are_known(do: Do, tiny_llama: Path) -> None:
@@ -85,7 +133,8 @@ def test_options_of_the_provider_that_a_model_was_built_for_are_known(do: Do, ti
         folder, _ = do(BuildJob(source="s", recipe=recipe, provider=provider, source_dir=tiny_llama))
         name = PROVIDERS[provider].genai_name
         assert timing.built_for(folder) == ([name] if name else [])
-    timing.load(do(BuildJob(source="s", recipe=INT4, provider="cuda", source_dir=tiny_llama))[0], "cpu", None)
+    folder, _ = do(BuildJob(source="s", recipe=INT4, provider="cuda", source_dir=tiny_llama))
+    timing.load(folder, "cpu", Session())
 
 
 def test_what_does_not_load_or_run_is_unsupported(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
@@ -102,3 +151,25 @@ def test_what_does_not_load_or_run_is_unsupported(built: Do, tiny_llama: Path, t
         fresh(too_long, tmp_path / "log")
     assert caught.value.status == "unsupported"
     assert "max_length" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_what_else_the_machine_did_is_noted(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(psutil.cpu_count() or 1)]
+    try:
+        conditions = fresh(job(built(FP32, tiny_llama)[0], new_tokens=200), tmp_path / "log")["conditions"]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert set(conditions) <= {"load_avg", "foreign_cpu", "cpu_mhz"}
+    assert conditions["load_avg"] >= 0
+    assert 0.2 < conditions["foreign_cpu"] <= (psutil.cpu_count() or 1) + 0.5
+
+
+def test_a_busy_core_of_ones_own_is_not_foreign() -> None:
+    conditions = Conditions()
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+    others = psutil.cpu_count() or 1
+    assert 0 <= conditions.so_far()["foreign_cpu"] <= others

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from autotune.candidate import Session
 from autotune.errors import UsageError
 from autotune.store.record import Record, read_results, read_running, read_sweep, write_aside
 from autotune.store.results import CURVES, FINALISTS, Row, Table, read_table
@@ -367,3 +368,43 @@ def test_a_candidate_cannot_name_a_file_elsewhere(tmp_path: Path, name: str) -> 
     (tmp_path / "results.csv").write_text(f"candidate,trial\n{name},1\n", encoding="utf-8")
     with pytest.raises(UsageError, match="candidate: must be the name of a candidate"):
         read_results(tmp_path)
+
+
+def test_best_is_served_as_it_was_measured(tmp_path: Path) -> None:
+    source = model_in(tmp_path / "1", "one")
+    there = {"log_id": "x", "provider_options": [{"cuda": {"enable_cuda_graph": "1", "a": "0"}}]}
+    config = {"model": {"decoder": {"session_options": there, "filename": "model.onnx"}}, "search": {"top_k": 50}}
+    (source / "genai_config.json").write_text(json.dumps(config), encoding="utf-8")
+    session = Session(threads=2, arena=False, provider_options="a=1 b=2")
+    with Record(tmp_path / "out", sweep_of()) as record:
+        best = record.folder / "best"
+
+        def shipped() -> dict[str, Any]:
+            settings = json.loads((best / "onnx" / "genai_config.json").read_text(encoding="utf-8"))
+            assert settings["search"] == {"top_k": 50}
+            found: dict[str, Any] = settings["model"]["decoder"]["session_options"]
+            return found
+
+        record.keep_best({"onnx": source}, {"n": 1}, session, "cuda")
+        assert shipped() == {
+            "log_id": "x", "intra_op_num_threads": 2, "enable_cpu_mem_arena": False,
+            "provider_options": [{"cuda": {"enable_cuda_graph": "1", "a": "1", "b": "2"}}],
+        }  # fmt: skip
+        about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
+        assert about == {"n": 1, "session": {"threads": 2, "arena": False, "provider_options": "a=1 b=2"}}
+        record.keep_best({"onnx": source}, {"n": 1}, Session(threads=1))
+        assert shipped() == there | {"intra_op_num_threads": 1}
+        record.keep_best({"onnx": source}, {"n": 1}, Session())
+        assert shipped() == there
+    assert json.loads((source / "genai_config.json").read_text(encoding="utf-8")) == config, "the cache's stays"
+
+
+def test_workloads_in_another_order_are_another_sweep(tmp_path: Path) -> None:
+    workloads = {"chat": {}, "long": {"prompt_tokens": 512}}
+    begun(tmp_path, sweep_of(target={"workloads": workloads}))
+    Record(tmp_path, sweep_of(target={"workloads": workloads}, limits=["itl_ms_p50@long <= 9"]))._lock.release()
+    turned = dict(reversed(workloads.items()))
+    with pytest.raises(
+        UsageError, match=r"target\.workloads: differs .* set target\.workloads back to \['chat', 'long'\]"
+    ):
+        Record(tmp_path, sweep_of(target={"workloads": turned}))

@@ -26,6 +26,8 @@ from autotune.store.results import (
     read_table,
     rounded,
     text_of,
+    with_workloads,
+    workload_names,
     write_table,
 )
 
@@ -384,3 +386,20 @@ def test_what_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
 def test_a_device_without_an_end_is_no_table() -> None:
     with pytest.raises(UsageError, match="it is no file"):
         read_table(Path("/dev/zero"), COLUMNS)
+
+
+def test_columns_of_workloads_stand_at_the_end_and_are_read_as_numbers(tmp_path: Path) -> None:
+    columns = with_workloads(COLUMNS, [*workload_names("@long"), "note@home", "accuracy@long", "candidate"])
+    assert columns[: len(COLUMNS)] == COLUMNS
+    assert [column.name for column in columns[len(COLUMNS) :]] == [
+        "ttft_ms_p50@long", "ttft_ms_p90@long", "itl_ms_p50@long", "itl_ms_p50_low@long", "itl_ms_p50_high@long",
+        "itl_ms_p90@long", "decode_tps@long", "peak_memory_mb@long", "gpu_memory_mb@long",
+    ]  # fmt: skip
+    assert workload_names("") == []
+    file = tmp_path / "results.csv"
+    Table(file, columns).append({"candidate": "a", "itl_ms_p50@long": 4.25, "itl_ms_p50_low@long": 4.0})
+    row = read_table(file, COLUMNS)[0]
+    assert (row["itl_ms_p50@long"], row["itl_ms_p50_low@long"], row["decode_tps@long"]) == (4.25, 4.0, None)
+    file.write_text(file.read_text(encoding="utf-8").replace("4.25", "fast"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"itl_ms_p50@long: must be number, got 'fast'"):
+        read_table(file, COLUMNS)

@@ -1,0 +1,34 @@
+"""What else the machine did while this process timed a model."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+
+def _busy_s() -> float:
+    """Return the seconds that all cores together have worked since the machine started."""
+    times = psutil.cpu_times()
+    return float(
+        sum(times[:]) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
+    )
+
+
+class Conditions:
+    """Make it before a timing, and ask it `so_far` at the end."""
+
+    def __init__(self) -> None:
+        self._began, self._own, self._busy = time.perf_counter(), time.process_time(), _busy_s()
+
+    def so_far(self) -> dict[str, float]:
+        """Return `load_avg` (over the last minute), `foreign_cpu` (cores that others kept busy, on average since the
+        start) and `cpu_mhz` (now), as far as the system tells.
+        """
+        passed = max(time.perf_counter() - self._began, 1e-3)
+        foreign = (_busy_s() - self._busy) - (time.process_time() - self._own)
+        found = {"load_avg": float(psutil.getloadavg()[0]), "foreign_cpu": max(0.0, foreign / passed)}
+        frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+        if frequency is not None and frequency.current:
+            found["cpu_mhz"] = float(frequency.current)
+        return found

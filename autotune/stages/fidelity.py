@@ -1,0 +1,226 @@
+"""Check that a build is the model that it was made from: its logits against PyTorch's, and its weights read back.
+
+Two looks, because each is blind where the other sees. Logits show what a user would get, whatever went wrong: a bad
+kernel, a wrong position, gibberish. But honest four-bit rounding moves them as much as the ruin of one matrix of one
+layer does; the weights show that at once, because an honest one lies within half a step of its quantiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autotune.candidate import Recipe
+from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend, padded
+from autotune.stages.jobs import CheckJob, Result
+from autotune.stages.score import groups
+from autotune.stages.text import encode, load_tokenizer, read_items
+from autotune.stages.weights import compare_weights, damaged
+
+ITEMS = 8
+"""Texts that are compared, spread evenly over the items."""
+TOKENS = 1024
+"""Tokens of all texts together, about: with longer ones there are fewer."""
+POSITIONS = 32
+"""Of each text that many last positions are compared."""
+REPEATS = 0.9
+"""The share of positions with one and the same greedy token at which a model repeats itself, whatever the prompt."""
+
+LOGIT_ERROR = {"fp32": 0.02, "fp16": 0.1, "bf16": 0.2, "int8": 0.3, "int4": 0.9}
+"""The relative error of logits from which on a build of a precision is not its source.
+
+From benchmarks/measured/fidelity.md: honest builds of the built-in model had at most 2e-6 (fp32), 0.08 (int8) and 0.61
+(int4); one scrambled matrix of one layer 0.23 and more. fp32 leaves room for the TF32 of GPUs, which keeps 10 bits of
+24, as fp16 does; bf16 keeps 8. At 1 nothing is left of the source.
+"""
+
+
+def limit_of(recipe: Recipe) -> float:
+    """Return the relative error of logits that an honest build of a recipe stays below: that of its coarsest part."""
+    parts: list[str] = [recipe.precision]
+    if recipe.kv_cache_quant_scheme:
+        parts.append(recipe.kv_cache_quant_scheme.split("_")[0])
+    if recipe.moe_quant_type:
+        parts.append("int4")
+    return max(LOGIT_ERROR.get(part, 0.0) for part in parts)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near next-token distributions are to those of PyTorch, over all compared positions.
+
+    `kl`: mean of KL(PyTorch || built), nats a token; `greedy`: share of positions with the same most likely token;
+    `error`: root of the share of the logits' variance that is not the source's, each position's mean left out: 0 where
+    they are the same, 1 where all of them are equal, 1.4 where they have nothing to do with one another;
+    `built_repeats`, `source_repeats`: share of positions that the commonest of the greedy tokens has.
+    """
+
+    kl: float
+    greedy: float
+    error: float
+    built_repeats: float
+    source_repeats: float
+    positions: int
+
+
+def texts_of(items: list[tuple[Tokens, Tokens]]) -> list[Tokens]:
+    """Return the texts to compare from (prompt, completion): evenly spread, ITEMS at most, about TOKENS tokens in all."""
+    count = min(ITEMS, len(items))
+    spread = [items[k * len(items) // count] for k in range(count)]
+    texts: list[Tokens] = []
+    for prompt, completion in spread:
+        text = prompt + completion
+        if texts and sum(map(len, texts)) + len(text) > TOKENS:
+            break
+        texts.append(text)
+    return texts
+
+
+def agreement(source: list[NDArray[np.float32]], built: list[NDArray[np.float32]]) -> Agreement:
+    """Compare logits of texts, each (positions, vocabulary). Those of `built` must be finite."""
+    kl = error = variance = 0.0
+    same = positions = 0
+    tokens: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+    for a, b in zip(source, built, strict=True):
+        first, second = torch.from_numpy(a), torch.from_numpy(np.ascontiguousarray(b[:, : a.shape[1]]))
+        log_p, log_q = first.log_softmax(-1), second.log_softmax(-1)
+        kl += float((log_p.exp() * (log_p - log_q)).sum(-1).double().sum())
+        first, second = first - first.mean(-1, keepdim=True), second - second.mean(-1, keepdim=True)
+        error += float((first - second).square().sum(-1).double().sum())
+        variance += float(first.square().sum(-1).double().sum())
+        chosen = log_p.argmax(-1), log_q.argmax(-1)
+        same += int((chosen[0] == chosen[1]).sum())
+        positions += len(a)
+        for counter, greedy in zip(tokens, chosen, strict=True):
+            counter.update(greedy.tolist())
+    repeats = [counter.most_common(1)[0][1] / positions for counter in tokens]
+    relative = math.sqrt(error / variance) if variance else float(error > 0)
+    return Agreement(max(0.0, kl / positions), same / positions, relative, repeats[1], repeats[0], positions)
+
+
+def logits_of(
+    backend: OnnxBackend | TorchBackend, texts: list[Tokens], last: bool = False
+) -> list[NDArray[np.float32]]:
+    """Return the logits (positions, vocabulary) of each text's last positions, or of the last alone."""
+    found: dict[int, NDArray[np.float32]] = {}
+    together = not last and (isinstance(backend, TorchBackend) or backend.ragged)
+    for members in groups([len(text) for text in texts], together, ragged=True):
+        some = [texts[i] for i in members]
+        starts = [max(0, len(text) - POSITIONS) for text in some]
+        if last:
+            read = [backend.run(np.array(some, dtype=np.int64), last=True)[0][0]]
+        elif isinstance(backend, TorchBackend):
+            ids, lengths = padded(some)  # at their ends, which no position before attends to
+            logits, _ = backend.run(ids)
+            spans = zip(logits, starts, lengths, strict=True)
+            read = [row[start:length].copy() for row, start, length in spans]
+        else:
+            read = backend.read(some, starts)
+        found |= dict(zip(members, read, strict=True))
+    return [found[i] for i in range(len(texts))]
+
+
+def trouble(recipe: Recipe, found: Agreement) -> str | None:
+    """Return in words why logits are not those of an honest build; None where they may be."""
+    if found.built_repeats >= REPEATS and found.source_repeats < REPEATS and found.greedy < REPEATS:
+        return (
+            f"the build repeats one token at {found.built_repeats:.0%} of {found.positions} positions, "
+            f"and PyTorch at {found.source_repeats:.0%}"
+        )
+    limit = limit_of(recipe)
+    if not found.error <= limit:
+        return (
+            f"the build's logits are not PyTorch's: they differ by {found.error:.0%} ({recipe.precision}: at most {limit:.0%}), "
+            f"KL divergence {found.kl:.3g} nats a token, the same greedy token at {found.greedy:.0%} of "
+            f"{found.positions} positions"
+        )
+    return None
+
+
+class Reference:
+    """The source in PyTorch, and its logits of some texts. `known`: those that were computed before, filled here."""
+
+    def __init__(
+        self, backend: TorchBackend, texts: list[Tokens], known: dict[bool, list[NDArray[np.float32]]] | None = None
+    ) -> None:
+        self.backend, self.texts = backend, texts
+        self.known = {} if known is None else known
+
+    def logits(self, last: bool) -> list[NDArray[np.float32]]:
+        """Return them as `logits_of` does."""
+        if last not in self.known:
+            self.known[last] = logits_of(self.backend, self.texts, last)
+        return self.known[last]
+
+
+_known: dict[tuple[Path, tuple[Tokens, ...]], dict[bool, list[NDArray[np.float32]]]] = {}
+"""In a warm worker the logits of the last source: recipes of one adapter often follow one another."""
+
+
+def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Recipe) -> Result:
+    """Compare the build in `folder`, loaded in `backend`, with its source: the result of `check`."""
+    weights = compare_weights(folder, reference.backend.model.state_dict())
+    wrong, judged = damaged(weights)
+    result: Result = {
+        "texts": len(reference.texts),
+        "weights": judged,
+        "weight_error": _finite(max((one.error for one in weights), default=None)),
+        "weight_steps": _finite(max((one.steps for one in weights if one.steps is not None), default=None)),
+    }
+    reasons = []
+    built = logits_of(backend, reference.texts, backend.last_only)
+    if all(np.isfinite(logits).all() for logits in built):
+        found = agreement(reference.logits(backend.last_only), built)
+        result |= {
+            "kl_nats": _finite(found.kl),
+            "greedy_agreement": found.greedy,
+            "logit_error": _finite(found.error),
+            "positions": found.positions,
+        }
+        reasons.append(trouble(recipe, found))
+    else:
+        reasons.append("the build's logits are infinite or not a number")
+    if wrong:
+        error = (
+            f"differs by {wrong[0].error:.0%}" if math.isfinite(wrong[0].error) else "holds numbers that are not finite"
+        )
+        reasons.append(
+            f"{len(wrong)} of {judged} weights that were read back are not the model's: {wrong[0].name} {error}"
+        )
+    return result | {"trouble": "; ".join(filter(None, reasons)) or None}
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number, or None where it is none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def check(job: CheckJob, out: Path) -> Result:
+    """Compare the build in `job.model_dir` with its source in `job.source_dir` on held-out items.
+
+    Result: `kl_nats`, `greedy_agreement`, `logit_error`, `texts`, `positions`; `weights` (how many were read back and
+    could be judged), the largest `weight_error` and `weight_steps`; `trouble`: None, or in words why the build is not
+    its source. A number that is not finite is None.
+    """
+    del out
+    tokenizer = load_tokenizer(job.source_dir)
+    items, _ = encode(tokenizer, read_items(job.data_file), job.max_length)
+    return compare(job, texts_of([(item.prompt, item.completion) for item in items]))
+
+
+def compare(job: CheckJob, texts: list[Tokens]) -> Result:
+    """Do what `check` does on these texts. Raises StageError (`unsupported`) where the build does not run."""
+    # In single precision on the CPU: the source must not add an error, nor take the device's memory.
+    source = TorchBackend(job.source_dir, None, "cpu", job.threads)
+    key = (job.source_dir, tuple(texts))
+    if key not in _known:
+        _known.clear()
+    reference = Reference(source, texts, _known.setdefault(key, {}))
+    backend = OnnxBackend(job.model_dir, job.provider, job.threads)
+    return judge(reference, backend, job.model_dir, job.recipe)

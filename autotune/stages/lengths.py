@@ -1,0 +1,38 @@
+"""How long the data's prompts and completions are: what a timing is to generate, where a sweep says `data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autotune.stages.jobs import LengthsJob, Result
+from autotune.stages.score import label_tokens
+from autotune.stages.text import context_length, encode, load_tokenizer, read_items
+
+DRAWN = 8
+"""Lengths that are drawn: at the middles of eight parts of equal weight."""
+LEAST_NEW = 2
+"""New tokens of a sequence at least: fewer have no time between them."""
+
+
+def quantiles(lengths: list[int]) -> list[int]:
+    """Return DRAWN of the lengths, the shortest first, each one that is there."""
+    places = (np.arange(DRAWN) + 0.5) / DRAWN
+    return [int(length) for length in np.quantile(lengths, places, method="inverted_cdf")]
+
+
+def lengths(job: LengthsJob, out: Path) -> Result:
+    """Result: `prompt_tokens` and `new_tokens`, DRAWN of each, ascending; `context` of the model, or None.
+
+    Prompts are as they are scored: in the chat template, and cut to `max_length`. Raises StageError (`failed`).
+    """
+    del out
+    tokenizer = load_tokenizer(job.base_dir)
+    longest = max(map(len, label_tokens(tokenizer, job.labels)), default=0)
+    items, _ = encode(tokenizer, read_items(job.data_file), job.max_length, longest)
+    return {
+        "prompt_tokens": quantiles([len(item.prompt) for item in items]),
+        "new_tokens": [max(LEAST_NEW, n) for n in quantiles([len(item.completion) for item in items])],
+        "context": context_length(job.base_dir),
+    }

@@ -1,0 +1,242 @@
+"""Does a timing call one thing two, or two things one? A noisy machine, our protocol and the usual one side by side.
+
+`python -m benchmarks.timing MODEL_FOLDER --out ROWS.csv [--aa 100] [--apart 30]` times pairs of int4 builds of a model
+of the Hugging Face kind (the built-in one lies in the cache under `base/` once a sweep has run) on the CPU:
+
+- A/A: both are the same build. Who calls them different is wrong.
+- apart: the second is the same model without its last 4 layers. Who calls them alike is blind.
+
+While every other pair is timed, another job keeps the cores busy in bursts. Ours: in turns, the first of the pair twice
+in each round, and the verdict is that of the winner's rule (`search.winner.choose`). The usual: one process for each,
+10 warm-up sequences, 20 timed ones, the mean taken at face value. Rows are written as they come, and the command goes
+on where it stopped; `--report` prints the table of the rows that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autotune.candidate import Recipe
+from autotune.engine.local import LocalEngine
+from autotune.machine import hardware, machine_digest
+from autotune.search.latency import latency_cells, turns_of
+from autotune.search.winner import Entry, choose
+from autotune.stages.jobs import BuildJob, TimeJob, TurnsJob
+
+LAYERS_LESS = 4
+PROMPT, NEW = 32, 16
+WARM, RUNS = 10, 20
+FIELDS = ("kind", "pair", "disturbed", "rounds", "ratio", "low", "high", "different", "floor", "seconds",
+          "usual_ratio", "usual_seconds", "usual_a", "usual_b", "load_avg", "foreign_cpu")  # fmt: skip
+
+DISTURB = """
+import random, sys, time
+rng = random.Random(int(sys.argv[1]))
+while True:
+    end = time.monotonic() + rng.expovariate(1 / 2)
+    while time.monotonic() < end:
+        sum(i * i for i in range(10_000))
+    time.sleep(rng.expovariate(1 / 2))
+"""
+USUAL = """
+import json, sys, time
+import numpy as np
+from autotune.stages.timing import _sequence, load
+from pathlib import Path
+folder, prompt, new, warm, runs = Path(sys.argv[1]), *map(int, sys.argv[2:])
+model = load(folder, "cpu", None)
+vocabulary = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
+tokens = np.random.default_rng(0).integers(vocabulary // 10, vocabulary, prompt).astype(np.int32)
+gaps = []
+for run in range(warm + runs):
+    _, between = _sequence(model, tokens, prompt + new, 1)
+    if run >= warm:
+        gaps += between
+print(sum(gaps) / len(gaps))
+"""
+
+
+@contextmanager
+def disturbing(seed: int) -> Iterator[None]:
+    """Keep both cores busy in bursts of two seconds on average, half of the time."""
+    jobs = [subprocess.Popen([sys.executable, "-c", DISTURB, str(seed + n)]) for n in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+
+
+def shorter(model: Path, out: Path) -> None:
+    """Write the model without its last layers."""
+    from safetensors.numpy import load_file, save_file
+
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["num_hidden_layers"] -= LAYERS_LESS
+    if "layer_types" in config:
+        config["layer_types"] = config["layer_types"][: config["num_hidden_layers"]]
+    gone = tuple(f"model.layers.{config['num_hidden_layers'] + n}." for n in range(LAYERS_LESS))
+    out.mkdir()
+    for file in model.iterdir():
+        if file.suffix == ".safetensors":
+            tensors = {name: tensor for name, tensor in load_file(file).items() if not name.startswith(gone)}
+            save_file(tensors, out / file.name, metadata={"format": "pt"})
+        elif file.name != "config.json":
+            (out / file.name).write_bytes(file.read_bytes())
+    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def timed(folder: Path) -> TimeJob:
+    """Return the job that times a build."""
+    return TimeJob(graph=folder.name, provider="cpu", prompt_tokens=PROMPT, new_tokens=NEW, machine=machine_digest(),
+                   model_dir=folder)  # fmt: skip
+
+
+def ours(engine: LocalEngine, a: Path, b: Path, log: Path) -> dict[str, Any]:
+    """Time two builds in turns and let the winner's rule judge."""
+    rounds, seconds = engine.time(TurnsJob(graphs=(timed(a), timed(b), timed(a))), log)
+    turns = turns_of(["a", "b", "a"], rounds, 1)
+    ratio = turns.ratio("itl_ms_p50", "b", "a")
+    assert ratio is not None
+    cells = [latency_cells([results[place] for results in rounds], 1) for place in (0, 1)]
+    entries = [
+        Entry(name, {"itl_ms_p50": float(cell["itl_ms_p50"] or 0)}, graph=name)
+        for name, cell in zip("ab", cells, strict=True)
+    ]
+    step = choose(entries, {"itl_ms_p50": "minimize"}, [], None, turns=turns).steps[0]
+    return {"rounds": len(rounds), "ratio": ratio.value, "low": ratio.low, "high": ratio.high,
+            "different": int(bool(step.beaten)), "floor": turns.noise_floor("itl_ms_p50"), "seconds": seconds,
+            "load_avg": cells[0].get("load_avg"), "foreign_cpu": cells[0].get("foreign_cpu")}  # fmt: skip
+
+
+def usual(a: Path, b: Path) -> dict[str, Any]:
+    """Time each build in one process, as is usual."""
+    began = time.perf_counter()
+    means = []
+    for folder in (a, b):
+        command = [sys.executable, "-c", USUAL, str(folder), *map(str, (PROMPT, NEW, WARM, RUNS))]
+        means.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return {"usual_ratio": means[1] / means[0], "usual_seconds": time.perf_counter() - began,
+            "usual_a": means[0], "usual_b": means[1]}  # fmt: skip
+
+
+def measure(model: Path, out: Path, counts: dict[str, int]) -> None:
+    """Time the pairs that are not in the rows yet."""
+    done = {(row["kind"], int(row["pair"])) for row in rows_of(out)}
+    # Kinds and disturbance are mixed in time, so that no hour of the day favours one.
+    todo = [(kind, pair) for kind, count in counts.items() for pair in range(count) if (kind, pair) not in done]
+    random.Random(len(done)).shuffle(todo)
+    with tempfile.TemporaryDirectory() as scratch, LocalEngine() as engine:
+        place = Path(scratch)
+        shorter(model, place / "short")
+        folders = {}
+        for name, source in (("whole", model), ("short", place / "short")):
+            recipe = Recipe(precision="int4", algorithm="default", block_size=32, accuracy_level=4, symmetric=True)
+            folders[name] = place / f"{name}-int4"
+            engine.run(
+                BuildJob(source=name, recipe=recipe, provider="cpu", source_dir=source), folders[name], place / "log"
+            )
+        engine._end()  # its worker would only be in the way
+        for number, (kind, pair) in enumerate(todo):
+            a, b = folders["whole"], folders["whole" if kind == "aa" else "short"]
+            disturbed = pair % 2 == 1
+            if disturbed:
+                with disturbing(1000 * pair):
+                    row = ours(engine, a, b, place / "log") | usual(a, b)
+            else:
+                row = ours(engine, a, b, place / "log") | usual(a, b)
+            add(out, {"kind": kind, "pair": pair, "disturbed": int(disturbed), **row})
+            print(
+                f"{number + 1}/{len(todo)} {kind} {row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", flush=True
+            )
+
+
+def add(out: Path, row: dict[str, Any]) -> None:
+    """Append a row, and see that it is on the disk."""
+    new = not out.exists()
+    with out.open("a", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    """Return the rows that are there."""
+    if not out.exists():
+        return []
+    with out.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def report(rows: Sequence[dict[str, str]]) -> str:
+    """Return the table of what each protocol said."""
+    lines = ["| pairs | another job | pairs | ours: called different | rounds, median | interval, median half width | "
+             "usual: over 1 % apart | over 3 % | over 5 % | worst | our s a pair | usual s |",
+             "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    names = {"aa": "A/A", "apart": f"{LAYERS_LESS} layers less"}
+    for kind in ("aa", "apart"):
+        for disturbed in ("0", "1"):
+            part = [row for row in rows if (row["kind"], row["disturbed"]) == (kind, disturbed)]
+            if not part:
+                continue
+
+            def column(name: str, part: Sequence[dict[str, str]] = part) -> Any:
+                return np.array([float(row[name]) for row in part])
+
+            apart = np.abs(column("usual_ratio") - 1)
+            half = np.median((column("high") - column("low")) / 2 / column("ratio"))
+            shares = " | ".join(f"{np.sum(apart > limit)}" for limit in (0.01, 0.03, 0.05))
+            lines.append(
+                f"| {names[kind]} | {'in bursts' if disturbed == '1' else 'none'} | {len(part)} | "
+                f"{int(column('different').sum())} ({column('different').mean():.0%}) | {np.median(column('rounds')):.0f} | "
+                f"{half:.1%} | {shares} | {apart.max():.0%} | {np.mean(column('seconds')):.0f} | "
+                f"{np.mean(column('usual_seconds')):.0f} |"
+            )
+    apart_rows = [row for row in rows if row["kind"] == "apart"]
+    if apart_rows:
+        ratios = np.array([float(row["ratio"]) for row in apart_rows])
+        wrong = sum(float(row["usual_ratio"]) >= 1 for row in apart_rows)
+        low, middle, high = np.percentile(ratios, [5, 50, 95])
+        lines += ["", f"True difference by ours: {middle:.3f} (5th to 95th percentile {low:.3f} to {high:.3f}); "
+                  f"the usual protocol called the shorter model the slower one in {wrong} of {len(apart_rows)} pairs."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, or report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--out", type=Path, default=Path("timing.csv"))
+    parser.add_argument("--aa", type=int, default=100)
+    parser.add_argument("--apart", type=int, default=30)
+    parser.add_argument("--report", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.report:
+        if arguments.model is None:
+            parser.error("name the folder of a model")
+        measure(arguments.model.resolve(), arguments.out, {"aa": arguments.aa, "apart": arguments.apart})
+    machine = hardware()
+    print(f"\n{machine['processor']}, {machine['cores']} cores; int4, {PROMPT} tokens of prompt, {NEW} new\n")
+    print(report(rows_of(arguments.out)))
+
+
+if __name__ == "__main__":
+    main()
