@@ -261,9 +261,13 @@ def parameters_of(config: dict[str, Any]) -> int:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder that decide what the model does."""
+    """Return the files of a model folder that decide what the model does.
+
+    Not the cache's note beside them: when it was fetched, and when it was last used, are no part of a model.
+    """
     kinds = (".safetensors", ".json", ".model", ".jinja", ".txt")
-    return sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
+    files = (path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
+    return sorted(path for path in files if path.name != "manifest.json")
 
 
 def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:

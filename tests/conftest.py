@@ -18,7 +18,14 @@ os.environ.update(QUIET | OFFLINE)
 # Threads that wait for one another cost more than the tiny model's work, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LONG = ("test_faults.py", "test_end_to_end.py", "test_own_metrics.py", "test_real_model.py", "test_troubles.py")
+LONG = (
+    "test_search_benchmark.py",
+    "test_faults.py",
+    "test_end_to_end.py",
+    "test_own_metrics.py",
+    "test_real_model.py",
+    "test_troubles.py",
+)
 """Files that take long: they come first, so that processes side by side end together."""
 
 

@@ -300,6 +300,7 @@ def test_a_digest_is_of_what_the_model_does(root: Path) -> None:
     folder = root / "model"
     before = digest_folder(folder)
     (folder / "README.md").write_text("about it", encoding="utf-8")
+    (folder / "manifest.json").write_text('{"made": 1}', encoding="utf-8")  # the cache's: when it was fetched
     (folder / "onnx").mkdir()
     os.utime(folder / "config.json", (1, 1))
     assert digest_folder(folder) == before

@@ -10,10 +10,12 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState, create_trial
@@ -35,16 +37,34 @@ _COUNTABLE = 10_000
 """Combinations up to which a finite space is enumerated, to know what is left of it."""
 
 
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What was seen of each item that was scored, in the fixed order: (items,) each."""
+
+    right: NDArray[np.float64]
+    """1 where the prediction was right, else 0; of a metric that is no such share, its value for the item."""
+    loss: NDArray[np.float64] | None = None
+    """Cross-entropy over the labels, nats, where it is known."""
+    margin: NDArray[np.float64] | None = None
+    """The chosen label's lead over the second, nats, where it is known."""
+
+
 @dataclass(frozen=True)
 class Told:
     """What became of a candidate, for a strategy.
 
-    `values` in the order of the objectives, or None where it could not be measured; `gaps`: by how much each limit is
-    broken (positive: broken), by its text.
+    `values` in the order of the objectives, or None where it could not be measured, or not in full (at a lower rung, on
+    some of the items); `gaps`: by how much each limit is broken (positive: broken), by its text.
     """
 
     values: tuple[float, ...] | None
     gaps: Mapping[str, float]
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What was measured by its metric's name, also where `values` is None: the score of the items that were scored, or
+    the latency and size of a build that was not scored."""
+    outcomes: Outcomes | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What the proposal cost, by stage; what came from the cache is absent."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,11 @@ class Proposal:
 
     candidate: Candidate
     trial: Any = None
+    rung: float = 1.0
+    """The share of its steps to train an adapter to; a recipe can be built at 1 only. Without a recipe, the adapter is
+    scored at full precision at that rung."""
+    items: int | None = None
+    """Score on the first so many validation items of a fixed order; 0: build and time only; None: on all."""
 
 
 class Strategy(Protocol):

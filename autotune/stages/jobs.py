@@ -208,7 +208,7 @@ class ScoreJob(Job):
 
     stage: ClassVar[str] = "score"
     function: ClassVar[str] = "autotune.stages.score:score"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "tokenizers")
 
     source: str

@@ -7,6 +7,7 @@ cache is shared by the labels, and the labels by a tree of their tokens, of whic
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,15 @@ class Race:
 
 def choose_labels(
     backend: Backend, items: list[Encoded], labels: list[Tokens], batched: bool = True
-) -> tuple[list[int], list[float]]:
-    """Return for each item the index of its most likely label, and its lead over the second (nats).
+) -> tuple[list[int], list[float], NDArray[np.float64]]:
+    """Return for each item the index of its most likely label, its lead over the second (nats), and the labels'
+    log-likelihoods (items, labels).
 
-    Where the second was not run to its end, the lead is at least the number given.
+    Of a label that was not run to its end the log-likelihood is an upper bound: if that is the second, the lead is at
+    least the number given.
     """
     chosen, margins = [0] * len(items), [0.0] * len(items)
+    scores = np.zeros((len(items), len(labels)))
     tree = LabelTree(labels)
     for members in groups([len(item.prompt) for item in items], batched, backend.ragged):
         branches = backend.branch([items[i].prompt for i in members])
@@ -140,7 +144,15 @@ def choose_labels(
             order = np.argsort(-race.scores, kind="stable")
             chosen[index] = int(order[0])
             margins[index] = float(race.scores[order[0]] - race.scores[order[1]])
-    return chosen, margins
+            scores[index] = race.scores
+    return chosen, margins, scores
+
+
+def label_loss(scores: NDArray[np.float64], gold: list[int]) -> NDArray[np.float64]:
+    """Return each item's cross-entropy over the labels (nats): scores (items, labels), gold (items,)."""
+    highest = scores.max(axis=1)
+    total = highest + np.log(np.exp(scores - highest[:, None]).sum(axis=1))
+    return np.asarray(total - scores[np.arange(len(gold)), gold])
 
 
 def cut_at(text: str, stops: Collection[str]) -> str:
@@ -218,10 +230,14 @@ def open_backend(job: ScoreJob) -> Backend:
 def score(job: ScoreJob, out: Path) -> Result:
     """Score `job.model_dir` and write `outcomes.json` into `out`: the outcome of every item, in the items' order.
 
-    choice, f1: `predicted` and `gold` (indices into the labels), `margin` (nats); exact_match: `predicted` and `gold`
-    texts; rouge_l, a user's own function: `predicted` texts and `values`; perplexity: `nll` and `tokens`. Raises StageError: `failed`, `unsupported`.
+    choice, f1: `predicted` and `gold` (indices into the labels), `margin` (nats), `loss` (cross-entropy over the labels,
+    nats; a label that was given up early counts with what it had); exact_match: `predicted` and `gold` texts; rouge_l, a
+    user's own function: `predicted` texts and `values`; perplexity: `nll` and `tokens`.
+    Result: `items`, `cut` (items whose prompt lost its beginning), `load_s`. Raises StageError: `failed`, `unsupported`.
     """
+    began = time.perf_counter()
     backend = open_backend(job)
+    load_s = time.perf_counter() - began
     tokenizer = load_tokenizer(job.model_dir)
     labels = label_tokens(tokenizer, job.labels)
     longest = max(map(len, labels), default=0)
@@ -229,11 +245,13 @@ def score(job: ScoreJob, out: Path) -> Result:
     items, cut = encode(tokenizer, given, job.max_length, longest)
     outcomes: dict[str, Any] = {"ids": [item.id for item in items]}
     if job.metric in LABELLED:
-        predicted, margins = choose_labels(backend, items, labels, job.batched)
+        predicted, margins, scores = choose_labels(backend, items, labels, job.batched)
+        gold = [job.labels.index(item.text) for item in items]
         outcomes |= {
             "predicted": predicted,
-            "gold": [job.labels.index(item.text) for item in items],
+            "gold": gold,
             "margin": [round(margin, 6) for margin in margins],
+            "loss": [round(float(loss), 6) for loss in label_loss(scores, gold)],
         }
     elif job.metric != "perplexity":
         limit = job.max_new_tokens or max(len(item.completion) for item in items) + 1
@@ -255,4 +273,4 @@ def score(job: ScoreJob, out: Path) -> Result:
             "tokens": [len(item.completion) for item in items],
         }
     (out / "outcomes.json").write_text(json.dumps(outcomes, ensure_ascii=False), encoding="utf-8")
-    return {"items": len(items), "cut": cut}
+    return {"items": len(items), "cut": cut, "load_s": load_s}

@@ -24,7 +24,16 @@ from autotune.search.scores import macro_f1, summarise
 from autotune.space import resolve_lora
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.jobs import FinetuneJob, MergeJob, ScoreJob
-from autotune.stages.score import TOKENS, choose_labels, completion_nll, generate, groups, label_tokens, log_likelihood
+from autotune.stages.score import (
+    TOKENS,
+    choose_labels,
+    completion_nll,
+    generate,
+    groups,
+    label_loss,
+    label_tokens,
+    log_likelihood,
+)
 from autotune.stages.text import Encoded, encode, end_tokens, load_tokenizer, prompt_ids
 
 Write = Callable[[list[dict[str, Any]]], Path]
@@ -160,12 +169,19 @@ def test_the_shortcut_finds_what_the_long_way_finds(
     fp32: OnnxBackend, labels: list[tuple[int, ...]], prompt: list[int], batched: bool
 ) -> None:
     items = [Encoded("", tuple(prompt), (), ""), Encoded("", (7, *prompt[1:]), (), "")]
-    chosen, margins = choose_labels(fp32, items, labels, batched)
-    for item, choice, margin in zip(items, chosen, margins, strict=True):
+    chosen, margins, scores = choose_labels(fp32, items, labels, batched)
+    for item, choice, margin, bounds in zip(items, chosen, margins, scores, strict=True):
         likely = exhaustive(fp32, item, labels)
+        assert bounds[choice] == pytest.approx(likely[choice], abs=1e-5)
+        assert (bounds >= np.array(likely) - 1e-5).all()
         best, second = sorted(likely, reverse=True)[:2]
         assert likely[choice] == pytest.approx(best, abs=1e-5)
         assert 0 <= margin <= best - second + 1e-5
+
+
+def test_the_loss_is_the_cross_entropy_over_the_labels() -> None:
+    scores = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.1]]))  # their sum need not be 1
+    assert label_loss(scores, [0, 2]) == pytest.approx([np.log(2), np.log(4)])
 
 
 def test_labels_that_begin_one_another_are_compared_with_their_end(tiny_llama: Path) -> None:
@@ -250,6 +266,7 @@ def test_a_long_prompt_is_cut_alike_whatever_its_label(
         data_file=write_items(items),
     )  # fmt: skip
     out, result = do(job)
+    assert result.pop("load_s") > 0
     assert result == {"items": 2, "cut": 2}
     found = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     assert found["predicted"][0] == found["predicted"][1]

@@ -1,0 +1,1 @@
+"""The benchmark of the search: oracle tables, a replay on simulated time, peers, and their comparison."""

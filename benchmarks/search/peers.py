@@ -1,0 +1,270 @@
+"""The strategies that are compared, by name: what a user would write today, and what others have published.
+
+| name | what | shares stages |
+|---|---|---|
+| optuna-tpe | Optuna's TPE as its documentation has it, repeats included: one full candidate at a time | no |
+| optuna-tpe-cache | the same, in front of our cache: a repeated proposal is free, an adapter trained once | yes |
+| tpe, nsga2, gp, random | the tool's own strategies over Optuna, which never propose a candidate twice | yes |
+| mo-asha | Syne Tune's MOASHA over the joint space, at the table's rungs | yes |
+| primo | NePS's PriMO over the joint space, at the table's rungs, without priors | yes |
+| any other | `autotune.search.strategy.make_strategy` | yes |
+
+At a lower rung the joint-space schedulers see the adapter's accuracy at full precision with the latency and size of the
+recipe, which are measured once, on the untouched model; at the last rung the pair as built.
+
+mo-asha and primo need packages of their own: see `requirements.txt`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from autotune.candidate import Candidate
+from autotune.search.strategy import Proposal, Strategy, Told, make_strategy
+from autotune.space import Choice, Value
+from benchmarks.search.replay import DIRECTIONS
+from benchmarks.search.table import Table
+
+MOST_PROPOSALS = 200
+"""Proposals after which a strategy without an end of its own stops: as many as the largest table has pairs."""
+MOST_EVALUATIONS = 1500
+"""The same for schedulers with three rungs."""
+_WORST = (0.0, 1e6, 1e6)
+"""What a candidate that diverged is told as: nothing is worse in any objective."""
+
+
+def axes(table: Table) -> dict[str, tuple[Value, ...]]:
+    """Return the searched parameters and their values; numbers ascend, so that their place is an ordered number."""
+    found: dict[str, tuple[Value, ...]] = {}
+    for name, domain in table.space.searched.items():
+        assert isinstance(domain, Choice)
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in domain.values)
+        found[name] = tuple(sorted(domain.values, key=float)) if numbers else domain.values  # type: ignore[arg-type]
+    return found
+
+
+def ordered(values: tuple[Value, ...]) -> bool:
+    """Whether the values of a parameter are numbers."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+class Joint:
+    """The joint space of a table: places of the searched parameters, and the recipe, as one configuration."""
+
+    def __init__(self, table: Table) -> None:
+        self.table, self.axes = table, axes(table)
+
+    def candidate(self, places: dict[str, int]) -> Candidate:
+        """Return the candidate at these places."""
+        values = {name: self.axes[name][places[name]] for name in self.axes}
+        return self.table.space.candidate(values, self.table.recipes[places["recipe"]])
+
+    def sizes(self) -> dict[str, tuple[int, bool]]:
+        """Return of every parameter how many places it has, and whether they are ordered."""
+        found = {name: (len(values), ordered(values)) for name, values in self.axes.items()}
+        return found | {"recipe": (len(self.table.recipes), False)}
+
+
+class PlainOptuna:
+    """An Optuna study with its defaults, as a user writes it: ask, evaluate to the end, tell; repeats as they come."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        self._joint = Joint(table)
+        self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna.samplers.TPESampler(seed=seed))
+        self._distributions: dict[str, BaseDistribution] = {
+            name: IntDistribution(0, count - 1) if in_order else CategoricalDistribution(tuple(range(count)))
+            for name, (count, in_order) in self._joint.sizes().items()
+        }
+        self._asked = 0
+
+    def ask(self) -> Proposal | None:
+        """Return the sampler's next candidate, known or not."""
+        if self._asked >= MOST_PROPOSALS:
+            return None
+        self._asked += 1
+        trial = self._study.ask(self._distributions)
+        return Proposal(self._joint.candidate(trial.params), trial)
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Tell the study; a candidate that could not run is pruned, which keeps TPE away from there."""
+        if told.values is None:
+            self._study.tell(proposal.trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self._study.tell(proposal.trial, list(told.values))
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Not needed here."""
+
+
+class Rungs:
+    """A multi-fidelity scheduler over the joint space: what is common to those of Syne Tune and NePS.
+
+    `next_config` gives a handle, places and the number of a rung; `report` takes (accuracy, latency, size).
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._joint, self._table = Joint(table), table
+        self._footprints: dict[int, tuple[float, float]] = {}
+        self._pending: tuple[Any, dict[str, int], int] | None = None
+        self._asked = 0
+
+    def next_config(self) -> tuple[Any, dict[str, int], int]:
+        """Return what to evaluate next."""
+        raise NotImplementedError
+
+    def report(self, handle: Any, rung: int, values: tuple[float, float, float]) -> None:
+        """Take in the objectives of an evaluation."""
+        raise NotImplementedError
+
+    def ask(self) -> Proposal | None:
+        """Return the next evaluation, or first the recipe's footprint, where a lower rung needs it."""
+        if self._pending is None:
+            if self._asked >= MOST_EVALUATIONS:
+                return None
+            self._asked += 1
+            self._pending = self.next_config()
+        _, places, rung = self._pending
+        last = len(self._table.rungs) - 1
+        if rung < last and places["recipe"] not in self._footprints:
+            return Proposal(Candidate(recipe=self._table.recipes[places["recipe"]]), "footprint", items=0)
+        candidate = self._joint.candidate(places)
+        if rung < last:
+            candidate = Candidate(lora=candidate.lora)
+        return Proposal(candidate, rung=self._table.rungs[rung])
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Pass the objectives on."""
+        assert self._pending is not None
+        handle, places, rung = self._pending
+        if "itl_ms_p50" in told.measured:
+            self._footprints[places["recipe"]] = (told.measured["itl_ms_p50"], told.measured["size_mb"])
+        if proposal.trial == "footprint":
+            return
+        values = _WORST
+        if "accuracy" in told.measured:
+            values = (told.measured["accuracy"], *self._footprints[places["recipe"]])
+        self._pending = None
+        self.report(handle, rung, values)
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Not needed here."""
+
+
+class MoAsha(Rungs):
+    """Syne Tune's MOASHA with one worker: a trial goes on to the next rung as long as the scheduler says so."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        super().__init__(table)
+        from syne_tune.config_space import choice, randint
+        from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
+
+        np.random.seed(seed)  # its configuration spaces draw from the global generator
+        space = {
+            name: randint(0, count - 1) if in_order else choice(list(range(count)))
+            for name, (count, in_order) in self._joint.sizes().items()
+        }
+        self._units = [round(rung / table.rungs[0]) for rung in table.rungs]
+        self._scheduler = MOASHA(
+            space, metrics=["error", "latency", "size"], time_attr="units", max_t=self._units[-1],
+            grace_period=1, reduction_factor=3, random_seed=seed,
+        )  # fmt: skip
+        self._numbers = itertools.count()
+        self._going_on: tuple[Any, dict[str, int], int] | None = None
+
+    def next_config(self) -> tuple[Any, dict[str, int], int]:
+        """Go on with the trial that survived its rung, or begin another."""
+        if self._going_on is not None:
+            config, self._going_on = self._going_on, None
+            return config
+        import datetime
+
+        from syne_tune.backend.trial_status import Trial
+
+        suggestion = self._scheduler.suggest()
+        assert suggestion is not None
+        places = {name: int(place) for name, place in suggestion.config.items()}
+        trial = Trial(trial_id=next(self._numbers), config=places, creation_time=datetime.datetime.now(datetime.UTC))
+        self._scheduler.on_trial_add(trial)
+        return (trial, places), places, 0
+
+    def report(self, handle: Any, rung: int, values: tuple[float, float, float]) -> None:
+        """Tell the scheduler, and go on with the trial if it says so."""
+        trial, places = handle
+        result = {"error": -values[0], "latency": values[1], "size": values[2], "units": self._units[rung]}
+        if rung == len(self._units) - 1:
+            self._scheduler.on_trial_complete(trial, result)
+        elif self._scheduler.on_trial_result(trial, result) == "CONTINUE":
+            self._going_on = (handle, places, rung + 1)
+        else:
+            self._scheduler.on_trial_remove(trial)
+
+
+class PriMo(Rungs):
+    """NePS's PriMO through its ask and tell: MOASHA for the initial design, then Bayesian optimisation of a random
+    scalarisation."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        super().__init__(table)
+        import neps
+        import torch
+        from neps.optimizers.ask_and_tell import AskAndTell
+        from neps.space.parsing import convert_to_space
+
+        np.random.seed(seed)  # NePS draws from the global generators
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        self._units = [round(rung / table.rungs[0]) for rung in table.rungs]
+        space: dict[str, Any] = {
+            name: neps.HPOInteger(0, count - 1) if in_order else neps.HPOCategorical(list(range(count)))
+            for name, (count, in_order) in self._joint.sizes().items()
+        }
+        space["units"] = neps.HPOInteger(1, self._units[-1], is_fidelity=True)
+        self._loop = AskAndTell(neps.algorithms.primo(convert_to_space(space), prior_centers={}))
+
+    def next_config(self) -> tuple[Any, dict[str, int], int]:
+        """Ask NePS."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial = self._loop.ask()
+        places = {name: int(trial.config[name]) for name in self._joint.sizes()}
+        rung = min(range(len(self._units)), key=lambda n: abs(self._units[n] - trial.config["units"]))
+        return trial, places, rung
+
+    def report(self, handle: Any, rung: int, values: tuple[float, float, float]) -> None:  # noqa: ARG002
+        """Tell NePS; the three objectives in units of their own order of size, because it adds them up."""
+        sizes = (1.0, float(self._table.latency_ms.max()), float(self._table.size_mb.max()))
+        losses = [sign * value / size for sign, value, size in zip((-1, 1, 1), values, sizes, strict=True)]
+        self._loop.tell(handle, losses)
+
+
+Make = Callable[[Table, int], Strategy]
+
+
+def _own(name: str) -> Make:
+    def make(table: Table, seed: int) -> Strategy:
+        return make_strategy(name, table.space, DIRECTIONS, seed)
+
+    return make
+
+
+PEERS: dict[str, Make] = {
+    "optuna-tpe": PlainOptuna,
+    "optuna-tpe-cache": PlainOptuna,
+    "mo-asha": MoAsha,
+    "primo": PriMo,
+}
+WITHOUT_CACHE = ("optuna-tpe",)
+COST_BLIND = (*PEERS, "tpe", "nsga2", "gp", "random", "grid")
+"""Strategies that never look at what things cost: one replay serves all proportions of costs."""
+
+
+def strategy(name: str) -> Make:
+    """Return what makes a strategy, from a table and a seed."""
+    return PEERS.get(name) or _own(name)

@@ -1,0 +1,436 @@
+"""Any strategy against an oracle table, on simulated time.
+
+`World` answers proposals as the stages would: it charges what a stage takes, remembers what the cache would hold, and
+shows what a sweep would see. Every seed is another sweep: another draw of the validation items (with replacement, so
+that they are a sample of a population whose truth is known), another of the training seeds that the table has, another
+timing drawn from the raw samples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.candidate import Candidate
+from autotune.search.limits import Limit, parse_limit
+from autotune.search.pareto import front, hypervolume
+from autotune.search.statistics import Interval, wilson
+from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
+from autotune.search.winner import Choice, Entry, choose
+from benchmarks.search.table import OBJECTIVES, Seen, Table
+
+PROCESSES = 5
+"""Processes of one timing, as the tool makes at least."""
+DIRECTIONS = list(OBJECTIVES.values())
+
+Pair = tuple[int | None, int]
+"""Adapter (None: the untouched model) and recipe, by their numbers."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What differs between two replays of one strategy."""
+
+    seed: int = 0
+    cache: bool = True
+    """False: no proposal shares anything with another, nor with itself when it is repeated."""
+    training: float = 1.0
+    """How many times as long training takes."""
+    items: int | None = None
+    """Validation items that a sweep has; None: as many as the table."""
+
+
+@dataclass
+class Done:
+    """A candidate that was fully measured."""
+
+    values: tuple[float, ...]
+    right: NDArray[np.float64]
+    at_s: float
+    training_s: float = 0.0
+    """What was spent on training until then."""
+
+
+class World:
+    """The stages, the cache and the clock of one simulated sweep."""
+
+    def __init__(self, table: Table, conditions: Conditions) -> None:
+        self.table, self.conditions = table, conditions
+        self.clock = 0.0
+        self.spent: Counter[str] = Counter()
+        """Seconds by stage."""
+        self.done: dict[Pair, Done] = {}
+        """What was fully measured, in its order."""
+        self._rng = np.random.default_rng([conditions.seed, 1])
+        self.items = conditions.items or table.items
+        self._order = self._rng.integers(0, table.items, self.items)
+        """The validation items of this sweep, in its order."""
+        self._seed = [
+            int(self._rng.choice(seeds)) if seeds else table.ended[adapter].seed
+            for adapter, seeds in enumerate(table.seeds)
+        ]
+        self._started = False
+        self._reached: dict[int, int] = {}
+        self._merged: int | None = None
+        self._built: set[Pair] = set()
+        self._exact: set[tuple[int | None, int]] = set()
+        """The rungs of adapters that were built at full precision to be scored."""
+        self._timed: dict[str, float] = {}
+        self._scored: dict[tuple[Any, ...], int] = {}
+
+    def measure(self, proposal: Proposal) -> Told:
+        """Do what a proposal asks for. Raises ValueError where the table, or the tool, could not."""
+        adapter, recipe = self._place(proposal.candidate)
+        rung = self._rung(proposal.rung)
+        last = len(self.table.rungs) - 1
+        if recipe is not None and adapter is not None and rung < last:
+            raise ValueError("a recipe is built at rung 1 only")
+        items = self.items if proposal.items is None else proposal.items
+        if not 0 <= items <= self.items:
+            raise ValueError(f"items must be 0 to {self.items}, but got {items}")
+        if not self.conditions.cache:
+            self._forget()
+        seconds: dict[str, float] = {}
+        if not self._started:
+            self._started = True
+            seconds["start"] = self.table.costs.start_s
+        measured: dict[str, float] = {}
+        outcomes = None
+        if adapter is None or self._train(adapter, rung, seconds):
+            if recipe is not None:
+                self._build(adapter, recipe, seconds)
+                measured["itl_ms_p50"] = self._time(recipe, seconds)
+                measured["size_mb"] = float(self.table.size_mb[recipe])
+            if items:
+                outcomes = self._score(adapter, rung, recipe, items, seconds)
+                measured["accuracy"] = float(outcomes.right.mean())
+        self.spent.update(seconds)
+        self.clock += sum(seconds.values())
+        values = None
+        if recipe is not None and outcomes is not None and items == self.items:
+            values = tuple(measured[name] for name in OBJECTIVES)
+            self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
+        return Told(values, {}, measured, outcomes, seconds)
+
+    def _place(self, candidate: Candidate) -> tuple[int | None, int | None]:
+        try:
+            return self.table.place(candidate)
+        except KeyError:
+            raise ValueError(f"the table has no such candidate: {candidate}") from None
+
+    def _rung(self, share: float) -> int:
+        near = [number for number, rung in enumerate(self.table.rungs) if abs(rung - share) < 1e-3]
+        if not near:
+            raise ValueError(f"the table has the rungs {self.table.rungs}, but got {share}")
+        return near[0]
+
+    def _forget(self) -> None:
+        self._reached.clear()
+        self._built.clear()
+        self._exact.clear()
+        self._timed.clear()
+        self._scored.clear()
+        self._merged = None
+
+    def _train(self, adapter: int, rung: int, seconds: dict[str, float]) -> bool:
+        """Train to a rung, going on from the highest that was reached. Returns whether it got there."""
+        costs, steps = self.table.costs, self.table.steps
+        ended = self.table.ended.get(adapter)
+        before = self._reached.get(adapter, -1)
+        if ended is not None and ended.rung <= rung:
+            begun = ended.rung - 1  # the highest rung that it reached
+            more = (steps[begun] if begun >= 0 else 0) - (steps[before] if before >= 0 else 0)
+            self._reached[adapter] = max(before, begun)
+            # What it took was measured with waiting for others, perhaps; it is no more than the whole rung.
+            rest = steps[ended.rung] - (steps[begun] if begun >= 0 else 0)
+            last_s = min(ended.seconds, costs.call_s + rest * costs.step_s[adapter])
+            seconds["train"] = (more * costs.step_s[adapter] + last_s) * self.conditions.training
+            return False
+        if rung > before:
+            more = steps[rung] - (steps[before] if before >= 0 else 0)
+            seconds["train"] = (costs.call_s + more * costs.step_s[adapter]) * self.conditions.training
+            self._reached[adapter] = rung
+        return True
+
+    def _build(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> None:
+        if (adapter, recipe) in self._built:
+            return
+        if adapter is not None and self._merged != adapter:
+            seconds["merge"] = self.table.costs.merge_s
+            self._merged = adapter
+        seconds["build"] = self.table.costs.build_s[recipe]
+        self._built.add((adapter, recipe))
+
+    def _time(self, recipe: int, seconds: dict[str, float]) -> float:
+        graph = self.table.graphs[recipe]
+        if graph not in self._timed:
+            seconds["time"] = self.table.costs.time_s[recipe]
+            self._timed[graph] = float(self._rng.choice(self.table.processes_ms[recipe], PROCESSES).mean())
+        return self._timed[graph]
+
+    def _score(
+        self, adapter: int | None, rung: int, recipe: int | None, items: int, seconds: dict[str, float]
+    ) -> Outcomes:
+        costs, what = self.table.costs, (adapter, rung if recipe is None else None, recipe)
+        more = items - self._scored.get(what, 0)
+        if more > 0:
+            self._scored[what] = items
+            if recipe is not None:
+                seconds["score"] = costs.load_s[recipe] + more * costs.item_s[recipe]
+            else:
+                self._score_exactly(adapter, rung, more, seconds)
+        seen, first = self._seen(adapter, rung, recipe), self._order[:items]
+        return Outcomes(seen.right[first], seen.loss[first], seen.margin[first])
+
+    def _score_exactly(self, adapter: int | None, rung: int, items: int, seconds: dict[str, float]) -> None:
+        """Charge for items of an adapter alone: in PyTorch, or on a build at full precision, whichever is cheaper."""
+        costs = self.table.costs
+        last = rung == len(self.table.rungs) - 1
+        built = (adapter, rung) in self._exact or (last and (adapter, 0) in self._built)
+        build = {} if built else {"merge": costs.merge_s, "build": costs.build_s[0]}
+        torch_s = costs.torch_load_s + items * costs.torch_item_s
+        onnx_s = costs.load_s[0] + items * costs.item_s[0]
+        if torch_s <= onnx_s + sum(build.values()):
+            seconds["score"] = torch_s
+            return
+        seconds |= build | {"score": onnx_s}
+        self._exact.add((adapter, rung))
+        if last and not built:
+            self._built.add((adapter, 0))
+            self._merged = adapter
+
+    def _seen(self, adapter: int | None, rung: int, recipe: int | None) -> Seen:
+        if adapter is None:
+            return self.table.base_seen[recipe or 0]
+        if recipe is None:
+            return self.table.rung_seen[adapter, self._seed[adapter], rung]
+        return self.table.pair_seen[adapter, self._seed[adapter], recipe]
+
+    def everything(self) -> dict[Pair, Done]:
+        """Return what a sweep over the whole table would have measured, with the noise of this one."""
+        found: dict[Pair, Done] = {}
+        for adapter, seeds in enumerate(self.table.seeds):
+            for recipe, graph in enumerate(self.table.graphs) if seeds else ():
+                right = self._seen(adapter, len(self.table.rungs) - 1, recipe).right[self._order]
+                latency = self._timed.get(graph, float(self.table.latency_ms[recipe]))
+                found[adapter, recipe] = Done(
+                    (float(right.mean()), latency, float(self.table.size_mb[recipe])), right, self.clock
+                )
+        return found
+
+    def recommended(self) -> list[Pair]:
+        """Return what is not dominated by the values seen so far, among what was fully measured."""
+        pairs = list(self.done)
+        return [pairs[n] for n in front([self.done[pair].values for pair in pairs], DIRECTIONS)]
+
+
+class Truth:
+    """What a recommendation is worth."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._volumes: dict[tuple[float, ...], float] = {}
+        everything: list[Pair] = [
+            (a, r) for a in range(len(table.adapters)) for r in range(len(table.recipes)) if table.seeds[a]
+        ]
+        self.best = self.volume(everything + [(None, r) for r in range(len(table.recipes))])
+        """The oracle's hypervolume."""
+
+    def accuracy(self, pair: Pair) -> float:
+        """Return the true accuracy of a pair; nan where its adapter diverged."""
+        adapter, recipe = pair
+        return float(self.table.base_truth[recipe] if adapter is None else self.table.truth[adapter, recipe])
+
+    def volume(self, pairs: Sequence[Pair]) -> float:
+        """Return the true hypervolume of a set. Of each recipe only the most accurate counts."""
+        most = [-1.0] * len(self.table.recipes)
+        for pair in pairs:
+            most[pair[1]] = max(most[pair[1]], self.accuracy(pair))
+        key = tuple(most)
+        if key not in self._volumes:
+            points = [
+                (accuracy, float(self.table.latency_ms[r]), float(self.table.size_mb[r]))
+                for r, accuracy in enumerate(most)
+                if accuracy >= 0
+            ]
+            self._volumes[key] = hypervolume(points, self.table.reference, DIRECTIONS)
+        return self._volumes[key]
+
+    def limits(self) -> list[tuple[Limit, ...]]:
+        """Return three kinds of limits: none, at most the middle size, at most the middle latency."""
+        size, latency = float(np.median(self.table.size_mb)), float(np.median(self.table.latency_ms))
+        texts: tuple[list[str], ...] = (
+            [],
+            [f"size_mb <= {size * 1.001:.6g}"],
+            [f"itl_ms_p50 <= {latency * 1.001:.6g}"],
+        )
+        return [tuple(parse_limit(text, OBJECTIVES) for text in group) for group in texts]
+
+    def regret(self, chosen: Pair | None, limits: Sequence[Limit]) -> float:
+        """Return by how much the most accurate model within limits is truly better than the chosen one (a share).
+
+        Nothing chosen, or a model that truly breaks a limit, counts as the untouched model at its worst.
+        """
+        table = self.table
+        footprints = [
+            {"itl_ms_p50": float(table.latency_ms[r]), "size_mb": float(table.size_mb[r])}
+            for r in range(len(table.recipes))
+        ]
+        kept = [all((limit.gap(one[limit.metric], None) or 0) <= 0 for limit in limits) for one in footprints]
+        best = float(np.nanmax(table.truth[:, kept]))
+        if chosen is None or not kept[chosen[1]]:
+            return best - float(table.base_truth.min())
+        return best - self.accuracy(chosen)
+
+    def clairvoyant(self, share: float, training: float = 1.0) -> float:
+        """Return the least seconds to `share` of the oracle's hypervolume for one who knows the table.
+
+        It trains one or two adapters to the end, and builds, times and scores only pairs of them that count.
+        """
+        table, costs = self.table, self.table.costs
+        alive = [a for a in range(len(table.adapters)) if table.seeds[a]]
+        pair_s = [
+            costs.build_s[r] + costs.time_s[r] + costs.load_s[r] + table.items * costs.item_s[r]
+            for r in range(len(table.recipes))
+        ]
+        train_s = {a: (costs.call_s + table.steps[-1] * costs.step_s[a]) * training + costs.merge_s for a in alive}
+        groups = [(a,) for a in alive] + [(a, b) for a in alive for b in alive if a < b]
+        least = float("inf")
+        for chosen in range(1, 2 ** len(table.recipes)):
+            recipes = [r for r in range(len(table.recipes)) if chosen >> r & 1]
+            built_s = costs.start_s + sum(pair_s[r] for r in recipes)
+            for group in groups:
+                cost = built_s + sum(train_s[a] for a in group)
+                if cost < least:
+                    pairs: list[Pair] = [(max(group, key=lambda a: table.truth[a, r]), r) for r in recipes]
+                    if self.volume(pairs) >= share * self.best:
+                        least = cost
+        return least
+
+    def everything_s(self, cache: bool = True, training: float = 1.0) -> float:
+        """Return the seconds of the whole grid, one candidate after another."""
+        world = World(self.table, Conditions(cache=cache, training=training))
+        for adapter in range(len(self.table.adapters)):
+            for recipe in range(len(self.table.recipes)):
+                world.measure(Proposal(self.table.candidate(adapter, recipe)))
+        return world.clock
+
+
+@dataclass
+class Run:
+    """What one replay did: `hv` is the share of the oracle's hypervolume from `at_s` on."""
+
+    at_s: NDArray[np.float64]
+    hv: NDArray[np.float64]
+    training_s: NDArray[np.float64]
+    """Of each `at_s` what was spent on training until then."""
+    asked: int
+    finished_s: NDArray[np.float64]
+    """When each candidate was fully measured."""
+    spent: Mapping[str, float]
+    regrets: tuple[tuple[float, bool], ...]
+    """Of the model chosen at the end, under each kind of limits."""
+    decision_ms: NDArray[np.float64]
+    """Real time of each ask and tell."""
+    finished_training_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def with_training(self, factor: float) -> Run:
+        """Return the run as it would have gone if training took so many times as long: right where the strategy does
+        not look at what things cost."""
+        more = factor - 1
+        return replace(
+            self,
+            at_s=self.at_s + more * self.training_s,
+            training_s=factor * self.training_s,
+            finished_s=self.finished_s + more * self.finished_training_s,
+            finished_training_s=factor * self.finished_training_s,
+            spent={name: s * (factor if name == "train" else 1) for name, s in self.spent.items()},
+        )
+
+    def reached_s(self, share: float) -> float:
+        """Return from when on the hypervolume is at least `share` and stays so; inf where that never is."""
+        below = np.flatnonzero(self.hv < share)
+        if not len(below):
+            return float(self.at_s[0])
+        return float(self.at_s[below[-1] + 1]) if below[-1] + 1 < len(self.hv) else float("inf")
+
+    def at(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the hypervolume at these moments."""
+        places = np.searchsorted(self.at_s, seconds, side="right") - 1
+        return np.where(places < 0, 0.0, self.hv[np.maximum(places, 0)])
+
+
+def chosen_of(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limit]) -> tuple[Choice, dict[str, Pair]]:
+    """Apply the tool's rule of the winner to what was fully measured. Returns its choice, and the pairs by name."""
+    entries, pairs = [], {}
+    for pair, done in measured.items():
+        name = f"{pair[0]}-{pair[1]}"
+        pairs[name] = pair
+        values = dict(zip(OBJECTIVES, done.values, strict=True))
+        intervals: dict[str, Interval] = {"accuracy": wilson(float(done.right.sum()), len(done.right))}
+        counts, outcomes = {"accuracy": len(done.right)}, {"accuracy": done.right}
+        entries.append(Entry(name, values, intervals, counts, outcomes, table.graphs[pair[1]]))
+    return choose(entries, OBJECTIVES, limits, None), pairs
+
+
+def judged(world: World, truth: Truth, limits: Sequence[Limit]) -> tuple[float, bool]:
+    """Return the true regret of the model that the rule of the winner chooses (see `Truth.regret`), and whether it is
+    within noise of the best: a sweep over the whole table, on the same items, would have called the two a tie.
+    """
+    choice, pairs = chosen_of(world.table, world.done, limits)
+    chosen = pairs[choice.winner.id] if choice.winner else None
+    whole, names = chosen_of(world.table, world.everything() | world.done, limits)
+    ties = {names[name] for name in whole.feasible if not whole.steps or name not in whole.steps[0].beaten}
+    return truth.regret(chosen, limits), chosen in ties
+
+
+def replay(
+    table: Table, truth: Truth, make: Callable[[Table, int], Strategy], conditions: Conditions, budget_s: float
+) -> Run:
+    """Run a strategy on simulated time until it has no more to ask, or `budget_s` are over.
+
+    A strategy may say itself what it recommends: `recommend() -> list[Candidate]`; else it is the non-dominated part of
+    what was fully measured.
+    """
+    world, strategy = World(table, conditions), make(table, conditions.seed)
+    own: Callable[[], list[Candidate]] | None = getattr(strategy, "recommend", None)
+    at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
+    before: list[Pair] = []
+    while world.clock < budget_s:
+        began = time.perf_counter()
+        proposal = strategy.ask()
+        decided = time.perf_counter() - began
+        if proposal is None:
+            break
+        asked += 1
+        told = world.measure(proposal)
+        began = time.perf_counter()
+        strategy.tell(proposal, told)
+        recommended = [_pair(table, candidate) for candidate in own()] if own is not None else None
+        decisions.append((decided + time.perf_counter() - began) * 1000)
+        if recommended is None:
+            recommended = world.recommended() if told.values is not None else before
+        if recommended != before:
+            at.append(world.clock)
+            volumes.append(truth.volume(recommended) / truth.best)
+            training.append(world.spent["train"])
+            before = recommended
+    regrets = tuple(judged(world, truth, limits) for limits in truth.limits())
+    return Run(
+        np.array(at), np.array(volumes), np.array(training), asked,
+        np.array([done.at_s for done in world.done.values()]), dict(world.spent), regrets, np.array(decisions),
+        np.array([done.training_s for done in world.done.values()]),
+    )  # fmt: skip
+
+
+def _pair(table: Table, candidate: Candidate) -> Pair:
+    adapter, recipe = table.place(candidate)
+    if recipe is None:
+        raise ValueError("what is recommended must have a recipe")
+    return adapter, recipe

@@ -1,0 +1,319 @@
+"""An oracle table as arrays: what every candidate does, item by item, and what every stage costs.
+
+Truth is the mean over all items and training seeds that the table has. Cost is the median of the quiet half of its
+samples: those during which other processes used the machine least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.candidate import Candidate, Lora, Recipe
+from autotune.metrics import Direction
+from autotune.space import Choice, Space, Value
+from benchmarks.search.rows import Row, RowFile, unpack_labels, unpack_nats
+
+OBJECTIVES: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
+_QUIET_AT_LEAST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The outcomes of one split: right (0/1), loss and margin (nats), each (items,)."""
+
+    right: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    margin: NDArray[np.float64]
+
+
+class Ended(NamedTuple):
+    """Where an adapter diverged."""
+
+    rung: int
+    """The number of the rung that it did not reach."""
+    seconds: float
+    """From the rung before until it diverged."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of each stage; by recipe in the table's order, the exact one first; `torch` in PyTorch."""
+
+    start_s: float
+    call_s: float
+    """What a training takes besides its steps: loading, saving."""
+    step_s: Mapping[int, float]
+    """Seconds of a training step, by adapter."""
+    torch_load_s: float
+    torch_item_s: float
+    merge_s: float
+    build_s: tuple[float, ...]
+    time_s: tuple[float, ...]
+    load_s: tuple[float, ...]
+    item_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One table. Adapters and recipes are known by their numbers here."""
+
+    name: str
+    adapters: tuple[Lora, ...]
+    recipes: tuple[Recipe, ...]
+    space: Space
+    rungs: tuple[float, ...]
+    steps: tuple[int, ...]
+    """Training steps of each rung."""
+    items: int
+    """Validation items."""
+    rung_seen: Mapping[tuple[int, int, int], Seen]
+    """(adapter, seed, rung number): at full precision, on validation."""
+    pair_seen: Mapping[tuple[int, int, int], Seen]
+    """(adapter, seed, recipe): as built, on validation."""
+    base_seen: Mapping[int, Seen]
+    """The untouched model in each recipe."""
+    seeds: tuple[tuple[int, ...], ...]
+    """Of each adapter the training seeds that are whole; empty: it diverged."""
+    ended: Mapping[int, Ended]
+    """The adapters that diverged."""
+    truth: NDArray[np.float64]
+    """True accuracy (adapters, recipes); nan where it diverged."""
+    base_truth: NDArray[np.float64]
+    """Of the untouched model (recipes,)."""
+    latency_ms: NDArray[np.float64]
+    size_mb: NDArray[np.float64]
+    processes_ms: tuple[NDArray[np.float64], ...]
+    """Of each recipe's graph: the median time between tokens of each process that timed it."""
+    graphs: tuple[str, ...]
+    costs: Costs
+    number: Mapping[str, int] = field(default_factory=dict)
+    """Adapter number by the id of its candidate without a recipe."""
+    recipe_number: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> tuple[float, float, float]:
+        """The hypervolume's: accuracy of the untouched model at full precision, 1.1 times the slowest, the largest."""
+        return float(self.base_truth[0]), 1.1 * float(self.latency_ms.max()), float(self.size_mb.max())
+
+    def place(self, candidate: Candidate) -> tuple[int | None, int | None]:
+        """Return the numbers of a candidate's adapter and recipe. Raises KeyError where the table has no such one."""
+        adapter = None if candidate.lora is None else self.number[Candidate(lora=candidate.lora).id]
+        recipe = None if candidate.recipe is None else self.recipe_number[str(candidate.recipe)]
+        return adapter, recipe
+
+    def candidate(self, adapter: int | None, recipe: int | None) -> Candidate:
+        """The inverse of `place`."""
+        return Candidate(
+            lora=None if adapter is None else self.adapters[adapter],
+            recipe=None if recipe is None else self.recipes[recipe],
+        )
+
+
+def load(file: Path) -> Table:
+    """Read a table that was made by the oracle."""
+    return from_rows(RowFile(file).rows)
+
+
+def from_rows(rows: Sequence[Row]) -> Table:
+    """Return the table that rows describe. Raises ValueError where they do not make one yet.
+
+    Adapters that are not whole are left out, and with them levels of their parameters until a full grid remains, which
+    is what samplers take: an unfinished table is a smaller one.
+    """
+    if not rows or rows[0]["kind"] != "header":
+        raise ValueError("a table begins with its header; make it with python -m benchmarks.search.oracle")
+    header = rows[0]
+    recipes = tuple(Recipe.model_validate(settings) for settings in header["recipes"].values())
+    names = list(header["recipes"])
+    gold = {split: unpack_labels(text) for split, text in header["gold"].items()}
+    rungs = tuple(header["rungs"])
+    scores: dict[tuple[Any, ...], Seen] = {}
+    trained: dict[tuple[str, int, float], Row] = {}
+    for row in rows:
+        if row["kind"] == "train":
+            trained[row["adapter"], row["seed"], row["rung"]] = row
+        if row["kind"] == "score" and row["status"] == "ok":
+            right = (unpack_labels(row["predicted"]) == gold[row["split"]]).astype(np.float64)
+            key = (row.get("adapter"), row.get("seed"), row.get("rung"), row.get("recipe"), row["split"])
+            scores[key] = Seen(right, unpack_nats(row["loss"]), unpack_nats(row["margin"]))
+
+    def whole(adapter: str, seed: int) -> bool:
+        low = all((adapter, seed, rung, None, "validation") in scores for rung in rungs[:-1])
+        return low and all((adapter, seed, 1.0, name, "validation") in scores for name in names)
+
+    loras = {name: Lora.model_validate(settings) for name, settings in header["adapters"].items()}
+    all_seeds = sorted({seed for _, seed, _ in trained})
+    seeds = {name: tuple(seed for seed in all_seeds if whole(name, seed)) for name in loras}
+    failed = {
+        name: next((row for (a, _, _), row in trained.items() if a == name and row["status"] != "ok"), None)
+        for name in loras
+    }
+    for name, failure in failed.items():  # half made
+        if failure is not None and any(
+            (name, failure["seed"], rung, None, "validation") not in scores for rung in rungs if rung < failure["rung"]
+        ):
+            failed[name] = None
+    known = {name: lora for name, lora in loras.items() if seeds[name] or failed[name]}
+    space, kept = _full_grid(header["sweep"]["space"]["lora"], loras, known, recipes)
+    missing = [name for name in names if (None, None, None, name, "validation") not in scores]
+    timed = {row["recipe"]: row for row in rows if row["kind"] == "time" and row["status"] == "ok"}
+    if not kept or missing or set(timed) != set(names):
+        raise ValueError(f"the table of {header['task']} is not far enough: {len(known)} whole adapters, recipes not "
+                         f"scored untouched: {missing}, not timed: {sorted(set(names) - set(timed))}")  # fmt: skip
+
+    places = {name: number for number, name in enumerate(kept)}
+    rung_seen, pair_seen = {}, {}
+    for name, a in places.items():
+        for seed in seeds[name]:
+            for r, recipe in enumerate(names):
+                pair_seen[a, seed, r] = scores[name, seed, 1.0, recipe, "validation"]
+            for g, rung in enumerate(rungs[:-1]):
+                rung_seen[a, seed, g] = scores[name, seed, rung, None, "validation"]
+            rung_seen[a, seed, len(rungs) - 1] = pair_seen[a, seed, 0]
+    truth, base_truth = _truth(scores, kept, names, seeds)
+    built = {row["recipe"]: row for row in rows if row["kind"] == "build" and "adapter" not in row}
+    processes = tuple(np.array([median(process["itl_ms"]) for process in timed[name]["processes"]]) for name in names)
+    steps = _steps(rows, rungs, next(iter(kept.values())))
+    ended = {}
+    for name, a in places.items():
+        failure = failed[name]
+        if failure is not None and not seeds[name]:
+            ended[a] = Ended(rungs.index(failure["rung"]), float(failure["seconds"]), int(failure["seed"]))
+            for g, rung in enumerate(rungs[: ended[a].rung]):
+                rung_seen[a, ended[a].seed, g] = scores[name, ended[a].seed, rung, None, "validation"]
+    return Table(
+        name=header["task"], adapters=tuple(kept.values()), recipes=recipes, space=space, rungs=rungs, steps=steps,
+        items=len(gold["validation"]), rung_seen=rung_seen, pair_seen=pair_seen,
+        base_seen={r: scores[None, None, None, name, "validation"] for r, name in enumerate(names)},
+        seeds=tuple(seeds[name] for name in kept), ended=ended, truth=truth, base_truth=base_truth,
+        latency_ms=np.array([p.mean() for p in processes]),
+        size_mb=np.array([float(built[name]["size_mb"]) for name in names]), processes_ms=processes,
+        graphs=tuple(str(built[name]["graph"]) for name in names),
+        costs=_costs(rows, kept, names, len(gold["validation"]), steps),
+        number=places, recipe_number={name: r for r, name in enumerate(names)},
+    )  # fmt: skip
+
+
+def _axis(lora: Lora, name: str) -> Value:
+    value: Value = lora.alpha / lora.r if name == "alpha_over_r" else getattr(lora, name)
+    return value
+
+
+def _full_grid(
+    written: Mapping[str, Any], loras: Mapping[str, Lora], known: Mapping[str, Lora], recipes: tuple[Recipe, ...]
+) -> tuple[Space, dict[str, Lora]]:
+    """Return the space of the adapters that are known, and these, without the levels that have holes."""
+    searched = [name for name, value in written.items() if isinstance(value, Mapping)]
+    axes = {name: list(dict.fromkeys(_axis(lora, name) for lora in loras.values())) for name in searched}
+    while True:
+        inside = [lora for lora in loras.values() if all(_axis(lora, name) in axes[name] for name in searched)]
+        holes = [lora for lora in inside if lora not in known.values()]
+        if not holes or not inside:
+            break
+        # The level that is emptiest, by its share of holes, goes.
+        levels = [(name, level) for name in searched for level in axes[name]]
+
+        def empty(level: tuple[str, Value], inside: list[Lora] = inside, holes: list[Lora] = holes) -> float:
+            name, value = level
+            return sum(_axis(h, name) == value for h in holes) / sum(_axis(i, name) == value for i in inside)
+
+        name, value = max(levels, key=empty)
+        axes[name].remove(value)
+    kept = {name: lora for name, lora in known.items() if lora in inside}
+    domains = {name: Choice(tuple(axes[name]) if name in axes else (value,)) for name, value in written.items()}
+    return Space(domains, recipes), kept
+
+
+def _truth(
+    scores: Mapping[tuple[Any, ...], Seen], kept: Mapping[str, Lora], names: Sequence[str],
+    seeds: Mapping[str, Sequence[int]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """Return true accuracies (adapters, recipes) and those of the untouched model (recipes,).
+
+    Test items may be easier or harder. So that adapters with and without them compare, what they add is taken as a
+    correction of the validation score: the mean correction over all that have them, where there are none.
+    """
+    truth = np.full((len(kept), len(names)), np.nan)
+    added = np.full_like(truth, np.nan)
+    for a, name in enumerate(kept):
+        for r, recipe in enumerate(names):
+            shares, corrections = [], []
+            for seed in seeds[name]:
+                right = scores[name, seed, 1.0, recipe, "validation"].right
+                shares.append(right.mean())
+                test = scores.get((name, seed, 1.0, recipe, "test"))
+                if test is not None:
+                    corrections.append(np.concatenate([right, test.right]).mean() - right.mean())
+            if shares:
+                truth[a, r] = np.mean(shares)
+            if corrections:
+                added[a, r] = np.mean(corrections)
+    usual = float(np.nanmean(added)) if np.isfinite(added).any() else 0.0
+    truth += np.where(np.isfinite(added), added, usual)
+    base = []
+    for recipe in names:
+        parts = [scores.get((None, None, None, recipe, split)) for split in ("validation", "test")]
+        base.append(np.concatenate([part.right for part in parts if part is not None]).mean())
+    return truth, np.array(base)
+
+
+def quiet(samples: Sequence[tuple[float, float | None]]) -> float:
+    """Return the median of the quiet half of (value, cores that others used), of at least three where there are."""
+    ordered = sorted(samples, key=lambda sample: (sample[1] is None, sample[1] or 0.0))
+    return median(value for value, _ in ordered[: max(_QUIET_AT_LEAST, (len(ordered) + 1) // 2)])
+
+
+def _steps(rows: Sequence[Row], rungs: Sequence[float], lora: Lora) -> tuple[int, ...]:
+    found = {row["rung"]: int(row["step"]) for row in rows if row["kind"] == "train" and row["status"] == "ok"}
+    return tuple(found.get(rung, max(1, round(rung * (lora.steps or 1)))) for rung in rungs)
+
+
+def _costs(
+    rows: Sequence[Row], kept: Mapping[str, Lora], names: Sequence[str], items: int, steps: Sequence[int]
+) -> Costs:
+    def samples(kind: str, value: str = "seconds", **wanted: Any) -> list[tuple[float, float | None]]:
+        return [
+            (float(row[value]), row.get("others"))
+            for row in rows
+            if row["kind"] == kind and row.get("status") == "ok" and row.get(value) is not None
+            and all(row.get(n) == v for n, v in wanted.items())
+        ]  # fmt: skip
+
+    def scoring(recipe: str | None) -> tuple[float, float]:
+        """Return seconds to load and for an item."""
+        own: dict[str, Any] = {"recipe": recipe, "split": "validation"}
+        own |= {} if recipe else {"adapter": None}  # PyTorch scores the untouched model alone
+        load_s = quiet(samples("score", "load_s", **own))
+        return load_s, max(0.0, quiet(samples("score", **own)) - load_s) / items
+
+    # A step's time goes by how much is trained: rank and modules.
+    groups: dict[tuple[Any, ...], list[tuple[float, float | None]]] = {}
+    calls: list[tuple[float, float | None]] = []
+    first = dict.fromkeys(row["adapter"] for row in rows if row["kind"] == "train")
+    for row in rows:
+        if row["kind"] == "train" and row["status"] == "ok" and row["adapter"] in kept and row["step_s"] is not None:
+            lora = kept[row["adapter"]]
+            groups.setdefault((lora.r, lora.target_modules), []).append((row["step_s"], row["others"]))
+            before = [step for step in (0, *steps) if step < row["step"]][-1]
+            calls.append((max(0.0, row["seconds"] - row["step_s"] * (row["step"] - before)), row["others"]))
+    anyone = [sample for group in groups.values() for sample in group]
+    step_s = {
+        a: quiet(groups.get((lora.r, lora.target_modules), anyone)) for a, lora in enumerate(kept.values()) if first
+    }
+    torch_load_s, torch_item_s = scoring(None)
+    by_recipe = [scoring(name) for name in names]
+    return Costs(
+        start_s=quiet(samples("start")), call_s=quiet(calls), step_s=step_s,
+        torch_load_s=torch_load_s, torch_item_s=torch_item_s, merge_s=quiet(samples("merge")),
+        build_s=tuple(quiet(samples("build", recipe=name)) for name in names),
+        time_s=tuple(quiet(samples("time", recipe=name)) for name in names),
+        load_s=tuple(load for load, _ in by_recipe), item_s=tuple(item for _, item in by_recipe),
+    )  # fmt: skip
