@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
@@ -25,7 +25,7 @@ from yaml.scanner import ScannerError
 from autotune.candidate import Session
 from autotune.data import Dataset, DataSpec, HubDataset, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import METRICS, PER_WORKLOAD, WORKLOAD, Direction, is_function, is_task, score_column
+from autotune.metrics import METRICS, PER_WORKLOAD, PRECISION, WORKLOAD, Direction, is_function, is_task, score_column
 from autotune.models import config_of, context_of, shape_of
 from autotune.paths import is_folder
 from autotune.providers import NVIDIA, PROVIDERS, Provider
@@ -80,6 +80,22 @@ class Workload(_Part):
         return "data" in (self.prompt_tokens, self.new_tokens)
 
 
+class Timing(_Part):
+    """How long a timing goes on: fresh processes at least and at most, and the half-width of its interval, as a share, at
+    which it is narrow enough.
+    """
+
+    processes: int = Field(5, ge=2, le=1000)
+    most: int = Field(12, ge=2, le=1000)
+    precision: float = Field(PRECISION, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Timing:
+        if self.most < self.processes:
+            raise ValueError(f"most must be at least processes, {self.processes}, got {self.most}")
+        return self
+
+
 class Target(_Part):
     """Where the model is deployed, how it is served there, and what it is asked for."""
 
@@ -90,6 +106,7 @@ class Target(_Part):
     provider_options: dict[str, Any] | None = None
     workload: Workload = Workload()
     workloads: dict[str, Workload] | None = None
+    timing: Timing = Timing()
 
     @property
     def session(self) -> Session:

@@ -51,7 +51,7 @@ def write(place: Path, tiny_llama: Path) -> Callable[..., Path]:
         }  # fmt: skip
         sweep = {
             "name": name, "model": str(tiny_llama), "data": spec | (data or {}), "train": {"max_length": 64},
-            "target": {"threads": 1, "workload": {"prompt_tokens": 4, "new_tokens": 5}},
+            "target": {"threads": 1, "workload": {"prompt_tokens": 4, "new_tokens": 5}, "timing": {"processes": 2, "most": 2}},
             "space": {
                 "lora": {"r": {"choice": [2, 4]}, "learning_rate": 1e-2, "steps": 3, "batch_size": 4},
                 "build": [{"precision": "int4"}],

@@ -18,7 +18,7 @@ def test_short_sweep_of_the_built_in_model(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "autotune", "run", "search_spaces/phrase-tone-cpu.yaml", "--out", str(out)]
     changes = ["budget.trials=3", "space.lora.steps=24", "data.max_items={validation: 80, test: 120}",
-               "space.build=[{precision: [int8, int4]}]", "limits=[]"]  # fmt: skip
+               "space.build=[{precision: [int8, int4]}]", "limits=[]", "target.timing={processes: 3, most: 4}"]  # fmt: skip
     for change in changes:
         command += ["--set", change]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)

@@ -223,7 +223,9 @@ class Pipeline:
             assert made.build is not None
             jobs.append(self.time_job(candidate, made.build, suffix))
             done.seconds += made.seconds
-        rounds = self._run("time", TurnsJob(graphs=(*jobs, jobs[0])), done).result["rounds"]
+        rounds = self._run(
+            "time", TurnsJob(graphs=(*jobs, jobs[0]), **self.sweep.target.timing.model_dump()), done
+        ).result["rounds"]
         names, batch = list(entrants), jobs[0].batch
         cells: dict[str, Row] = {
             name: dict(latency_cells([results[place] for results in rounds], batch)) for place, name in enumerate(names)
@@ -244,7 +246,7 @@ class Pipeline:
     def _holds(self, job: TimeJob, before: Mapping[str, Any]) -> bool:
         assert self.pace is not None
         self._on_stage("time")
-        result = self.do.again(job.model_copy(update={"processes": AGAIN}))
+        result = self.do.again(job.model_copy(update={"processes": min(AGAIN, job.processes)}))
         if agree(before, latency_cells(result["processes"], job.batch)):
             self.pace.confirm()
             return True
@@ -398,7 +400,7 @@ class Pipeline:
             graph=build.result["signature"], provider=target.provider, **self.session(candidate).model_dump(),
             prompt_tokens=prompt or workload.prompt_tokens, new_tokens=new or workload.new_tokens, lengths=drawn,
             batch=workload.batch, machine=self.inputs.machine, since=self.pace.since if self.pace else None,
-            model_dir=build.path,
+            **target.timing.model_dump(), model_dir=build.path,
         )  # fmt: skip
 
     def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement) -> None:

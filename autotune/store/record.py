@@ -150,7 +150,7 @@ class Record:
         then, now_ = (_fixed(whole) for whole in (before, redacted(sweep.resolved())))
         problems = []
         for key in dict.fromkeys([*then, *now_]):
-            if then.get(key) != now_.get(key):
+            if then.get(key) != now_.get(key) and not key.startswith("target.timing."):
                 rule = f"differs from the sweep whose results are in {self.folder}"
                 remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
                 problems.append(Problem(rule, key, sweep.file, value=now_.get(key), remedy=remedy))
