@@ -899,7 +899,8 @@ def two_sweeps_at_once(place: Place) -> list[Tried]:
     for candidate in both:
         left, right = ({key: found[candidate][key] for key in same} for found in results.values())
         assert left == right
-    logs = [log for name in rates for log in files_below(place.folder / name / "logs").values()]
+    found_logs = [files_below(place.folder / name / "logs") for name in rates]
+    logs = [log for found in found_logs for file, log in found.items() if file.name != "turns.log"]
     begun = sum(log.count(b"--- finetune ") for log in logs)
     adapters = {str(row["adapter"]) for found in results.values() for row in found.values() if row["adapter"]}
     assert len(adapters) == 4
@@ -907,7 +908,7 @@ def two_sweeps_at_once(place: Place) -> list[Tried]:
     assert len(list(place.cache.glob(f"finetune/*/{MANIFEST}"))) == len(adapters)
     builds = sum(log.count(b"--- build ") for log in logs)
     timings = sum(log.count(b"--- time ") for log in logs)
-    assert timings == 5 * len(list(place.cache.glob(f"time/*/{MANIFEST}")))
+    assert timings == 2 * len(list(place.cache.glob(f"time/*/{MANIFEST}")))
     return [
         Tried("two sweeps race for one cache",
               f"two `autotune run` at once on an empty cache, 6 candidates each, {len(both) - 1} of them and the untouched "

@@ -80,7 +80,12 @@ def write(place: Path, tiny_llama: Path) -> Callable[..., Path]:
             "model": str(tiny_llama),
             "data": DATA,
             "train": {"max_length": 64},
-            "target": {"provider": "cpu", "threads": 1, "workload": {"prompt_tokens": 4, "new_tokens": 5}, "timing": {"processes": 2, "most": 2}},
+            "target": {
+                "provider": "cpu",
+                "threads": 1,
+                "workload": {"prompt_tokens": 4, "new_tokens": 5},
+                "timing": {"processes": 2, "most": 2},
+            },
             "space": {"lora": LORA, "build": [{"precision": "fp32"}, INT4]},
             "budget": {"trials": 3},
         }

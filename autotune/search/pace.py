@@ -41,6 +41,9 @@ class Pace:
         self._file, self._machine = root / "pace" / f"{machine[:16]}.json", machine
         self.since: str | None = None
         self._agreed: float | None = None
+        self._read()
+
+    def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             kept = json.loads(self._file.read_text(encoding="utf-8"))
             self.since = None if kept["since"] is None else str(kept["since"])
@@ -53,7 +56,13 @@ class Pace:
 
     @property
     def trusted(self) -> bool:
-        """Whether it was found to hold within the last minutes."""
+        """Whether it was found to hold within the last minutes, by this sweep or another."""
+        if not self._fresh:
+            self._read()
+        return self._fresh
+
+    @property
+    def _fresh(self) -> bool:
         return self._agreed is not None and 0 <= time.time() - self._agreed < TRUST_S
 
     def begin(self) -> None:

@@ -405,9 +405,10 @@ class Pipeline:
 
     def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement) -> None:
         """Time a build; a timing from before is trusted only where its graph, timed again, agrees."""
+        trusted = self.pace is None or self.pace.trusted  # another sweep may have found a new pace meanwhile
         job = self.time_job(candidate, build, suffix)
         found = self.do.find(job)
-        if self.pace is not None and found is not None and not self.pace.trusted:
+        if found is not None and not trusted:
             began = time.perf_counter()
             if not self._holds(job, latency_cells(found.result["processes"], job.batch)):
                 job, found = self.time_job(candidate, build, suffix), None
