@@ -181,6 +181,7 @@ def test_a_sweep_leaves_what_the_contract_names(swept: tuple[Path, Path, int, se
 def test_its_winner_is_scored_on_test_and_can_be_loaded(swept: tuple[Path, Path, int, set[str]]) -> None:
     _, out, _, _ = swept
     finalists = table(out, "finalists.csv")
+    finalists = finalists[finalists["role"] != "rival"]  # timed only; whether there is one is up to the timings
     assert finalists["role"].tolist() == ["winner", "base"]
     assert set(finalists["split"]) == {"test"}
     assert set(finalists["accuracy_n"]) == {12}
@@ -405,6 +406,7 @@ def test_candidates_that_all_fail(write: Callable[..., Path], place: Path, autot
     assert json.loads(autotune("status", out, "--json").out)["status_counts"] == {"unsupported": 2}
 
 
+@pytest.mark.slow
 def test_a_build_that_was_tampered_with_is_a_failed_row(
     write: Callable[..., Path],
     place: Path,

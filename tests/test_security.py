@@ -22,7 +22,7 @@ def place(tmp_path: Path, tiny_llama: Path) -> Place:
     return Place(tmp_path, tmp_path / "model")
 
 
-FAST = ("secrets_on_command_lines", "names_stay_inside", "tables_run_nothing")
+FAST = ("secrets_on_command_lines", "tables_run_nothing")
 """Those that the fast tests try; the others run whole sweeps, and take minutes together."""
 
 
