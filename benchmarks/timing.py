@@ -55,10 +55,11 @@ while os.getppid() == parent:
 USUAL = """
 import json, sys, time
 import numpy as np
+from autotune.candidate import Session
 from autotune.stages.timing import _sequence, load
 from pathlib import Path
 folder, prompt, new, warm, runs = Path(sys.argv[1]), *map(int, sys.argv[2:])
-model = load(folder, "cpu", None)
+model = load(folder, "cpu", Session())
 vocabulary = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
 tokens = np.random.default_rng(0).integers(vocabulary // 10, vocabulary, prompt).astype(np.int32)
 gaps = []
