@@ -275,6 +275,32 @@ def test_every_peer_runs_through_the_replay(table: Table, truth: Truth, name: st
     assert np.all(np.diff(run.at_s) > 0)
 
 
+def test_frontier_crosses_one_adapter_with_every_recipe_before_it_looks_at_others(table: Table, truth: Truth) -> None:
+    asked: list[Proposal] = []
+
+    class Heard:
+        def __init__(self, table: Table, seed: int) -> None:
+            self.inner = peers.strategy("frontier")(table, seed)
+            self.replay = self.inner.replay
+
+        def ask(self) -> Proposal | None:
+            proposal = self.inner.ask()
+            asked.extend([proposal] if proposal is not None else [])
+            return proposal
+
+        def tell(self, proposal: Proposal, told: Told) -> None:
+            self.inner.tell(proposal, told)
+
+    run = replay(table, truth, Heard, Conditions(1), 0.2 * truth.everything_s())
+    first = asked[: len(table.recipes)]
+    assert len({proposal.candidate.lora for proposal in first}) == 1
+    assert {proposal.candidate.recipe for proposal in first} == set(table.recipes)
+    assert any(proposal.rung < 1 and proposal.candidate.recipe is None for proposal in asked)
+    done = [(p.candidate.id, p.rung, p.items) for p in asked]
+    assert len(done) == len(set(done))
+    assert run.hv[-1] > 0.5
+
+
 def test_the_whole_table_measured_picks_within_noise_and_has_nearly_the_whole_front(table: Table, truth: Truth) -> None:
     run = replay(table, truth, peers.strategy("grid"), Conditions(5), float("inf"))
     assert run.asked == 120

@@ -27,6 +27,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from autotune.candidate import Candidate
+from autotune.search.frontier import Frontier
 from autotune.search.strategy import Proposal, Strategy, Told, make_strategy
 from autotune.space import Choice, Value
 from benchmarks.search.replay import DIRECTIONS
@@ -267,4 +268,6 @@ COST_BLIND = (*PEERS, "tpe", "nsga2", "gp", "random", "grid")
 
 def strategy(name: str) -> Make:
     """Return what makes a strategy, from a table and a seed."""
+    if name == "frontier":
+        return lambda table, seed: Frontier(table.space, DIRECTIONS, seed)
     return PEERS.get(name) or _own(name)

@@ -1,0 +1,344 @@
+"""The strategy that spends the budget where it moves the front most. Sweeps cannot name it yet: the loop knows no rungs.
+
+Latency and size belong to the recipe alone, and only the score belongs to the adapter as well. So the search is one over
+adapters, crossed with a small table of recipes. Every proposal is what promises most hypervolume a second:
+
+- going on with an adapter, or beginning one, to its next rung; or
+- crossing a trained adapter with a recipe: building it and scoring it, first on some of the items, then on the rest.
+
+What an adapter will be worth is guessed by a Gaussian process over its settings, from the scores of all adapters at all
+rungs; its prior mean is what is commonly found about learning rate and rank, and a few scores overrule it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.candidate import Candidate, Lora
+from autotune.metrics import Direction
+from autotune.search.pareto import hypervolume
+from autotune.search.strategy import Left, Proposal, Told, drawn
+from autotune.space import Choice, Space
+
+Array = NDArray[np.float64]
+
+RUNGS = (1 / 9, 1 / 3, 1.0)
+POOL = 256
+"""Adapters of an endless space that are thought of at a time."""
+LOOK = 0.25
+"""The share of the items on which a pair is scored first."""
+LEAST_ITEMS = 100
+
+# The prior, in units of the score (a share): it is soft, because the process's own spread is as large.
+_RATE, _RATE_WIDTH, _RATE_WORTH = 1.5e-3, 1.0, 0.06
+"""Effective learning rate (rate times the root of alpha over rank) that is best, decades at which it has lost `worth`."""
+_RANK_WORTH = 0.004
+"""What doubling the rank is worth."""
+_SHARED, _OWN, _ADAPTER, _LEVEL = 0.06, 0.04, 0.012, 0.5
+"""Standard deviations: of what settings do alike at all rungs, at one rung, of an adapter's own luck, of a rung's level."""
+_LENGTH, _OTHER = 0.35, 0.75
+"""Length scale over a parameter's range, and the correlation between two choices that have no order."""
+_UNKNOWN = 1e9
+_PAIRED = 0.5
+"""The share of an item's chance that two adapters do not have in common."""
+
+
+def features(lora: Lora, space: Space) -> tuple[list[float], list[str]]:
+    """Return an adapter's place in the space: numbers as shares of their (logarithmic) range, and choices as texts."""
+    numbers, choices = [], []
+    settings = lora.model_dump()
+    settings["alpha_over_r"] = lora.alpha / lora.r
+    for name, domain in space.searched.items():
+        value = settings.get(name)
+        ends = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+        ordered = [float(end) for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+        if len(ordered) < len(ends) or value is None:
+            choices.append(str(value))
+            continue
+        low, high, here = min(ordered), max(ordered), float(value)
+        if low > 0 and high / low > 3:
+            low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
+        numbers.append((here - low) / (high - low) if high > low else 0.0)
+    return numbers, choices
+
+
+def experience(lora: Lora) -> float:
+    """Return what an adapter's settings are worth by common experience, in units of the score."""
+    rate = lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2)
+    away = math.log10(rate / _RATE) / _RATE_WIDTH
+    modules = 0.005 if lora.target_modules == "all-linear" else 0.0
+    return -_RATE_WORTH * min(away * away, 4.0) + _RANK_WORTH * math.log2(lora.r) + modules
+
+
+@dataclass
+class Adapter:
+    """What is known of one adapter."""
+
+    lora: Lora
+    place: tuple[list[float], list[str]]
+    prior: float
+    reached: int = -1
+    """The highest rung that it was trained to; -1: none."""
+    ended: bool = False
+    """Whether it diverged, or could not be trained."""
+    seen: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """By rung: score and items."""
+    pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """By recipe: score and items as built."""
+
+
+class Process:
+    """A Gaussian process over adapters and rungs."""
+
+    def __init__(self, adapters: Sequence[Adapter], last: int) -> None:
+        self._numbers = np.array([a.place[0] for a in adapters], dtype=float).reshape(len(adapters), -1)
+        self._choices = np.array([a.place[1] for a in adapters], dtype=object).reshape(len(adapters), -1)
+        self._prior = np.array([a.prior for a in adapters])
+        self._last = last
+
+    def _like(self, a: NDArray[np.intp], b: NDArray[np.intp]) -> Array:
+        """Return how alike adapters' settings are: (a, b)."""
+        distance = ((self._numbers[a, None, :] - self._numbers[None, b, :]) / _LENGTH) ** 2
+        differing = (self._choices[a, None, :] != self._choices[None, b, :]).sum(axis=2)
+        return np.asarray(np.exp(-0.5 * distance.sum(axis=2)) * _OTHER**differing, dtype=float)
+
+    def _covariance(self, a: NDArray[np.intp], rungs_a: Array, b: NDArray[np.intp], rungs_b: Array) -> Array:
+        like, same_rung = self._like(a, b), rungs_a[:, None] == rungs_b[None, :]
+        same = a[:, None] == b[None, :]
+        covariance: Array = (
+            _SHARED**2 * like + _OWN**2 * like * same_rung + _ADAPTER**2 * same * (0.5 + 0.5 * same_rung)
+            + _LEVEL**2 * same_rung
+        )  # fmt: skip
+        return covariance
+
+    def posterior(self, observed: Sequence[tuple[int, int, float, float]]) -> tuple[Array, Array]:
+        """Return mean and covariance of all adapters' scores at the last rung.
+
+        `observed`: adapter, rung, score, and the variance of its noise.
+        """
+        everyone = np.arange(len(self._prior))
+        ends = np.full(len(everyone), float(self._last))
+        prior = self._covariance(everyone, ends, everyone, ends)
+        if not observed:
+            return 0.5 + self._prior, prior
+        who, rungs, scores, noise = zip(*observed, strict=True)
+        seen, at = np.array(who, dtype=np.intp), np.array(rungs, dtype=float)
+        gram = self._covariance(seen, at, seen, at) + np.diag(np.array(noise))
+        cross = self._covariance(everyone, ends, seen, at)
+        solved = np.linalg.solve(gram, np.column_stack([np.array(scores) - 0.5 - self._prior[seen], cross.T]))
+        return 0.5 + self._prior + cross @ solved[:, 0], prior - cross @ solved[:, 1:]
+
+
+class Frontier:
+    """The strategy. Scores are shares to be maximised (accuracy); `directions` of score, latency and size."""
+
+    def __init__(self, space: Space, directions: Sequence[Direction], seed: int, items: int = 1000) -> None:
+        self._space, self._directions, self._items = space, list(directions), items
+        self._rng = random.Random(f"frontier-{seed}")  # noqa: S311 - no secret
+        self._recipes = {str(recipe): recipe for recipe in space.recipes}
+        self._footprints: dict[str, list[float]] = {}
+        self._adapters: dict[str, Adapter] = {}
+        self._left = Left(space)
+        if self._left._all is not None:
+            for candidate in self._left._all.values():
+                self._know(candidate)
+        else:
+            for _ in range(POOL):
+                self._know(drawn(space, self._rng))
+        self._costs: dict[str, list[float]] = {}
+
+    def _know(self, candidate: Candidate) -> Adapter | None:
+        if candidate.lora is None:
+            return None
+        name = Candidate(lora=candidate.lora).id
+        if name not in self._adapters:
+            self._adapters[name] = Adapter(
+                candidate.lora, features(candidate.lora, self._space), experience(candidate.lora)
+            )
+        return self._adapters[name]
+
+    # --- what things cost ------------------------------------------------------------------------------------------
+
+    def _cost(self, what: str, otherwise: float) -> float:
+        known = self._costs.get(what)
+        return sum(known) / len(known) if known else otherwise
+
+    def _training_s(self, begun: int, to: int) -> float:
+        """Return the seconds of training from one rung to another."""
+        share = RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0)
+        return share * self._cost("train", 100.0)
+
+    def _pair_s(self, recipe: str, items: int, built: bool = False) -> float:
+        build = 0.0 if built else self._cost(f"build {recipe}", self._cost("build", 12.0)) + self._cost("merge", 2.0)
+        time = 0.0 if recipe in self._footprints else self._cost("time", 15.0)
+        return build + time + items * self._cost(f"score {recipe}", self._cost("score", 0.04))
+
+    # --- what is believed -------------------------------------------------------------------------------------------
+
+    def _drops(self) -> dict[str, float]:
+        """Return what each recipe costs in score, in relation to the best: the mean over adapters that are in both."""
+        drops = dict.fromkeys(self._recipes, 0.0)
+        crossed = [a for a in self._adapters.values() if len(a.pairs) > 1]
+        for recipe in self._recipes:
+            gaps = [
+                max(score for score, _ in a.pairs.values()) - a.pairs[recipe][0] for a in crossed if recipe in a.pairs
+            ]
+            # Shrunk: the best of several is best by luck, too.
+            drops[recipe] = 0.7 * float(np.mean(gaps)) if gaps else 0.01
+        return drops
+
+    def _believe(self) -> tuple[list[Adapter], Array, Array]:
+        """Return the adapters, and mean and standard deviation of what each scores at the last rung, in the best recipe."""
+        adapters = list(self._adapters.values())
+        seen: list[tuple[int, int, float, float]] = []
+        drops, last = self._drops(), len(RUNGS) - 1
+        for number, adapter in enumerate(adapters):
+            for rung, (score, items) in adapter.seen.items():
+                seen.append((number, rung, score, _variance(score, items)))
+            if adapter.pairs:
+                # The same items in every recipe: one observation, not several.
+                weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
+                each = np.array([score + drops[recipe] for recipe, (score, _) in adapter.pairs.items()])
+                score, items = float((weights * each).sum() / weights.sum()), int(weights.max())
+                seen.append((number, last, score, _variance(score, items)))
+        mean, covariance = Process(adapters, last).posterior(seen)
+        return adapters, mean, np.sqrt(np.maximum(np.diag(covariance), 1e-8))
+
+    # --- the next proposal ------------------------------------------------------------------------------------------
+
+    def ask(self) -> Proposal | None:
+        """Return what promises most hypervolume a second."""
+        adapters, mean, deviation = self._believe()
+        drops = self._drops()
+        points, reference = self._points()
+        volume = hypervolume(points, reference, self._directions) if points else 0.0
+        best: tuple[float, Proposal] | None = None
+
+        def consider(worth: float, proposal: Proposal) -> None:
+            nonlocal best
+            if best is None or worth > best[0]:
+                best = worth, proposal
+
+        for number, adapter in enumerate(adapters):
+            if adapter.ended:
+                continue
+            gain = [
+                self._gain(recipe, mean[number] - drops[recipe], deviation[number], points, reference, volume)
+                for recipe in self._recipes
+            ]
+            if adapter.reached == len(RUNGS) - 1:
+                for recipe, gained in zip(self._recipes, gain, strict=True):
+                    items = adapter.pairs.get(recipe, (0.0, 0))[1]
+                    if items < self._items:
+                        worth = gained / self._pair_s(recipe, self._items - items, items > 0)
+                        first = items == 0 and bool(points) and self._items * LOOK >= LEAST_ITEMS
+                        upto = int(self._items * LOOK) if first else None
+                        consider(
+                            worth, Proposal(Candidate(lora=adapter.lora, recipe=self._recipes[recipe]), items=upto)
+                        )
+            else:
+                crossing = sum(self._pair_s(r, self._items) for r, g in zip(self._recipes, gain, strict=True) if g > 0)
+                cost = self._training_s(adapter.reached, len(RUNGS) - 1) + crossing
+                consider(self._together(gain) / max(cost, 1e-9), self._further(adapter, bool(points)))
+        return best[1] if best is not None and best[0] > 0 else None
+
+    def _further(self, adapter: Adapter, scouting: bool) -> Proposal:
+        """Return the proposal that takes an adapter to its next rung; the first of all goes all the way."""
+        rung = adapter.reached + 1 if scouting else len(RUNGS) - 1
+        if rung == len(RUNGS) - 1:
+            cheapest = min(self._recipes, key=lambda r: self._pair_s(r, self._items))
+            return Proposal(Candidate(lora=adapter.lora, recipe=self._recipes[cheapest]))
+        item_s = self._cost("score adapter", 0.06)
+        items = int(self._training_s(adapter.reached, rung) / item_s)
+        return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
+
+    def _points(self) -> tuple[list[list[float]], list[float]]:
+        """Return what was fully measured, and the reference point of the hypervolume."""
+        points = [
+            [score, *self._footprints[recipe]]
+            for adapter in self._adapters.values()
+            for recipe, (score, items) in adapter.pairs.items()
+            if items >= self._items
+        ]
+        footprints = list(self._footprints.values()) or [[1.0, 1.0]]
+        worst = [1.1 * max(column) for column in zip(*footprints, strict=True)]
+        lowest = min((point[0] for point in points), default=0.5)
+        return points, [lowest - 0.25, *worst]
+
+    def _gain(
+        self,
+        recipe: str,
+        mean: float,
+        deviation: float,
+        points: list[list[float]],
+        reference: list[float],
+        volume: float,
+    ) -> float:
+        """Return the hypervolume that a pair is expected to add: five quantiles of its score."""
+        if recipe not in self._footprints:
+            return _UNKNOWN  # whatever it is, it is looked at first
+        gained = 0.0
+        for z, weight in zip((-1.4, -0.53, 0.0, 0.53, 1.4), (0.2,) * 5, strict=True):
+            point = [mean + z * deviation, *self._footprints[recipe]]
+            gained += weight * (hypervolume([*points, point], reference, self._directions) - volume)
+        return gained
+
+    def _together(self, gains: Sequence[float]) -> float:
+        return sum(gains)
+
+    # --- what came of it --------------------------------------------------------------------------------------------
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Take in what was measured."""
+        candidate = proposal.candidate
+        adapter = self._know(candidate)
+        recipe = str(candidate.recipe) if candidate.recipe is not None else None
+        begun = adapter.reached if adapter is not None else -1
+        rung = next(n for n, r in enumerate(RUNGS) if abs(r - proposal.rung) < 1e-2)
+        self._learn_costs(recipe, rung, begun, told)
+        if recipe is not None and "itl_ms_p50" in told.measured:
+            self._footprints[recipe] = [told.measured["itl_ms_p50"], told.measured["size_mb"]]
+        if adapter is None:
+            return
+        score, outcomes = told.measured.get("accuracy"), told.outcomes
+        if score is None or outcomes is None:
+            adapter.ended = True
+            return
+        adapter.reached = max(adapter.reached, rung)
+        if recipe is None:
+            adapter.seen[rung] = score, len(outcomes.right)
+        else:
+            adapter.pairs[recipe] = score, len(outcomes.right)
+            if told.values is not None:
+                self._items = len(outcomes.right)
+
+    def _learn_costs(self, recipe: str | None, rung: int, begun: int, told: Told) -> None:
+        seconds = told.seconds
+        if "train" in seconds and rung > begun:
+            share = RUNGS[rung] - (RUNGS[begun] if begun >= 0 else 0.0)
+            self._costs.setdefault("train", []).append(seconds["train"] / share)
+        for stage in ("merge", "time", "build"):
+            if stage in seconds:
+                self._costs.setdefault(stage, []).append(seconds[stage])
+        if "build" in seconds and recipe is not None:
+            self._costs.setdefault(f"build {recipe}", []).append(seconds["build"])
+        if "score" in seconds and told.outcomes is not None and len(told.outcomes.right):
+            pace = seconds["score"] / len(told.outcomes.right)
+            names = ["score adapter"] if recipe is None else [f"score {recipe}", "score"]
+            for name in names:
+                self._costs.setdefault(name, []).append(pace)
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Take in what an earlier run measured."""
+        self.tell(Proposal(candidate), told)
+
+
+def _variance(score: float, items: int) -> float:
+    share = min(max(score, 0.02), 0.98)
+    return _PAIRED * share * (1 - share) / items
