@@ -494,6 +494,22 @@ def parse_lora(raw: Any, problems: list[Problem], key: str = "space.lora") -> di
     return domains
 
 
+def _mappings(
+    raw: Any, known: Mapping[str, Parameter], key: str, what: str, remedy: str, problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the mappings of a list, or the one that stands for it, each with its key. Mistakes go to `problems`."""
+    items = raw if isinstance(raw, list) else [raw]
+    if not items:
+        problems.append(Problem(f"needs at least one {what}", key, value=raw, remedy=remedy))
+    for index, item in enumerate(items):
+        here = f"{key}[{index}]"
+        if isinstance(item, dict):
+            problems.extend(_unknown(item, known, here))
+            yield here, item
+        else:
+            problems.append(Problem(f"a {what} is a mapping", here, value=item, remedy=remedy))
+
+
 def parse_recipes(
     raw: Any,
     provider: Provider,
@@ -506,18 +522,9 @@ def parse_recipes(
     Returns the different recipes that can run on `provider` with a model of `shape` (None: not known yet), and
     those that cannot, each with its reason. A value that can never run is a problem instead.
     """
-    items = raw if isinstance(raw, list) else [raw]
-    if not items:
-        problems.append(Problem("needs at least one recipe", key, value=raw, remedy="write - { precision: int4 }"))
     recipes: dict[Recipe, None] = {}
     left_out: dict[LeftOut, None] = {}
-    for index, item in enumerate(items):
-        here = f"{key}[{index}]"
-        if not isinstance(item, dict):
-            remedy = "write - { precision: int4 }"
-            problems.append(Problem("a recipe is a mapping", here, value=item, remedy=remedy))
-            continue
-        problems.extend(_unknown(item, RECIPE, here))
+    for here, item in _mappings(raw, RECIPE, key, "recipe", "write - { precision: int4 }", problems):
         before = len(problems)
         if "precision" not in item:
             problems.append(
@@ -615,17 +622,8 @@ def parse_sessions(
 
     Two that come to the same on this `target` are one, the first. Mistakes go to `problems`.
     """
-    items = raw if isinstance(raw, list) else [raw]
-    if not items:
-        problems.append(Problem("needs at least one session", key, value=raw, remedy="write - { threads: [1, 2] }"))
     sessions: dict[Session, Session | None] = {}
-    for index, item in enumerate(items):
-        here = f"{key}[{index}]"
-        if not isinstance(item, dict):
-            remedy = "write - { threads: [1, 2] }"
-            problems.append(Problem("a session is a mapping", here, value=item, remedy=remedy))
-            continue
-        problems.extend(_unknown(item, SESSION, here))
+    for here, item in _mappings(raw, SESSION, key, "session", "write - { threads: [1, 2] }", problems):
         before = len(problems)
         axes: dict[str, tuple[Value, ...]] = {}
         for name, value in item.items():

@@ -131,7 +131,9 @@ def usual(a: Path, b: Path) -> dict[str, Any]:
     means = []
     for folder in (a, b):
         command = [sys.executable, "-c", USUAL, str(folder), *map(str, (PROMPT, NEW, WARM, RUNS))]
-        means.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        means.append(
+            float(subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
+        )
     return {"usual_ratio": means[1] / means[0], "usual_seconds": time.perf_counter() - began,
             "usual_a": means[0], "usual_b": means[1]}  # fmt: skip
 
@@ -142,17 +144,20 @@ def measure(model: Path, out: Path, counts: dict[str, int]) -> None:
     # Kinds and disturbance are mixed in time, so that no hour of the day favours one.
     todo = [(kind, pair) for kind, count in counts.items() for pair in range(count) if (kind, pair) not in done]
     random.Random(len(done)).shuffle(todo)
-    with tempfile.TemporaryDirectory() as scratch, LocalEngine() as engine:
+    with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         shorter(model, place / "short")
         folders = {}
-        for name, source in (("whole", model), ("short", place / "short")):
-            recipe = Recipe(precision="int4", algorithm="default", block_size=32, accuracy_level=4, symmetric=True)
-            folders[name] = place / f"{name}-int4"
-            engine.run(
-                BuildJob(source=name, recipe=recipe, provider="cpu", source_dir=source), folders[name], place / "log"
-            )
-        engine._end()  # its worker would only be in the way
+        with LocalEngine() as engine:
+            for name, source in (("whole", model), ("short", place / "short")):
+                recipe = Recipe(precision="int4", algorithm="default", block_size=32, accuracy_level=4, symmetric=True)
+                folders[name] = place / f"{name}-int4"
+                engine.run(
+                    BuildJob(source=name, recipe=recipe, provider="cpu", source_dir=source),
+                    folders[name],
+                    place / "log",
+                )
+        engine = LocalEngine()  # without the worker that built them
         for number, (kind, pair) in enumerate(todo):
             a, b = folders["whole"], folders["whole" if kind == "aa" else "short"]
             disturbed = pair % 2 == 1

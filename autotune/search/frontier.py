@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from autotune.candidate import Candidate, Lora
 from autotune.metrics import Direction
 from autotune.search.pareto import hypervolume
-from autotune.search.strategy import Left, Proposal, Told, drawn
+from autotune.search.strategy import Proposal, Told, drawn
 from autotune.space import Choice, Space
 
 Array = NDArray[np.float64]
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
-"""Adapters of an endless space that are thought of at a time."""
+"""Adapters that are thought of at most: of a larger space a random draw."""
 LOOK = 0.25
 """The share of the items on which a pair is scored first."""
 LEAST_ITEMS = 100
@@ -45,6 +45,7 @@ _SHARED, _OWN, _ADAPTER, _LEVEL = 0.06, 0.04, 0.012, 0.5
 _LENGTH, _OTHER = 0.35, 0.75
 """Length scale over a parameter's range, and the correlation between two choices that have no order."""
 _UNKNOWN = 1e9
+"""What a recipe is worth whose latency and size are not known: more than any other."""
 _PAIRED = 0.5
 """The share of an item's chance that two adapters do not have in common."""
 
@@ -140,18 +141,14 @@ class Frontier:
 
     def __init__(self, space: Space, directions: Sequence[Direction], seed: int, items: int = 1000) -> None:
         self._space, self._directions, self._items = space, list(directions), items
-        self._rng = random.Random(f"frontier-{seed}")  # noqa: S311 - no secret
         self._recipes = {str(recipe): recipe for recipe in space.recipes}
         self._footprints: dict[str, list[float]] = {}
         self._adapters: dict[str, Adapter] = {}
-        self._left = Left(space)
-        if self._left._all is not None:
-            for candidate in self._left._all.values():
-                self._know(candidate)
-        else:
-            for _ in range(POOL):
-                self._know(drawn(space, self._rng))
         self._costs: dict[str, list[float]] = {}
+        rng, size = random.Random(f"frontier-{seed}"), space.size()  # noqa: S311 - no secret
+        small = size is not None and size <= POOL * max(1, len(space.recipes))
+        for candidate in space.grid() if small else (drawn(space, rng) for _ in range(POOL)):
+            self._know(candidate)
 
     def _know(self, candidate: Candidate) -> Adapter | None:
         if candidate.lora is None:
@@ -193,11 +190,11 @@ class Frontier:
             drops[recipe] = 0.7 * float(np.mean(gaps)) if gaps else 0.01
         return drops
 
-    def _believe(self) -> tuple[list[Adapter], Array, Array]:
+    def _believe(self, drops: dict[str, float]) -> tuple[list[Adapter], Array, Array]:
         """Return the adapters, and mean and standard deviation of what each scores at the last rung, in the best recipe."""
         adapters = list(self._adapters.values())
         seen: list[tuple[int, int, float, float]] = []
-        drops, last = self._drops(), len(RUNGS) - 1
+        last = len(RUNGS) - 1
         for number, adapter in enumerate(adapters):
             for rung, (score, items) in adapter.seen.items():
                 seen.append((number, rung, score, _variance(score, items)))
@@ -214,8 +211,8 @@ class Frontier:
 
     def ask(self) -> Proposal | None:
         """Return what promises most hypervolume a second."""
-        adapters, mean, deviation = self._believe()
         drops = self._drops()
+        adapters, mean, deviation = self._believe(drops)
         points, reference = self._points()
         volume = hypervolume(points, reference, self._directions) if points else 0.0
         best: tuple[float, Proposal] | None = None
@@ -245,7 +242,7 @@ class Frontier:
             else:
                 crossing = sum(self._pair_s(r, self._items) for r, g in zip(self._recipes, gain, strict=True) if g > 0)
                 cost = self._training_s(adapter.reached, len(RUNGS) - 1) + crossing
-                consider(self._together(gain) / max(cost, 1e-9), self._further(adapter, bool(points)))
+                consider(sum(gain) / max(cost, 1e-9), self._further(adapter, bool(points)))
         return best[1] if best is not None and best[0] > 0 else None
 
     def _further(self, adapter: Adapter, scouting: bool) -> Proposal:
@@ -288,9 +285,6 @@ class Frontier:
             point = [mean + z * deviation, *self._footprints[recipe]]
             gained += weight * (hypervolume([*points, point], reference, self._directions) - volume)
         return gained
-
-    def _together(self, gains: Sequence[float]) -> float:
-        return sum(gains)
 
     # --- what came of it --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotune.search.statistics import Ratio, paired_ratio, t_interval
+from autotune.store.results import CONDITIONS
 
 ENOUGH_FOR_P90 = 64
 Processes = Sequence[Mapping[str, Any]]
@@ -42,15 +43,11 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | N
     if len(itl) > 1:
         interval = t_interval(itl)
         cells |= {"itl_ms_p50_low": max(0.0, interval.low), "itl_ms_p50_high": interval.high}
-    for name in CONDITIONS:
+    for name in (column.name for column in CONDITIONS):
         known = [p["conditions"][name] for p in processes if p.get("conditions", {}).get(name) is not None]
         if known:
             cells[name] = float(np.mean(known))
     return cells
-
-
-CONDITIONS = ("load_avg", "foreign_cpu", "cpu_mhz", "gpu_processes")
-"""What the machine did while it was timed, beside the timing."""
 
 
 def medians(process: Mapping[str, Any], batch: int) -> dict[str, float]:

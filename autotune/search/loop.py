@@ -17,18 +17,18 @@ from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, Problem, StageError, UsageError
 from autotune.metrics import METRICS
 from autotune.search.judge import front_of, judge, served_as, values_of
-from autotune.search.latency import CONDITIONS, Turns
+from autotune.search.latency import Turns
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Strategy, Told
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import FINALISTS, LATENCY, SERVED, Cell, Row, rounded
+from autotune.store.results import CONDITIONS, FINALISTS, LATENCY, SERVED, Cell, Row, rounded
 from autotune.sweep import Sweep
 
 RIVALS, NEAR = 3, 0.25
 """Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
 most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
-RETIMED = {column.name for column in (*LATENCY, *SERVED)} - {"graph", "size_mb"} | {"pace", *CONDITIONS}
+RETIMED = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)} - {"graph", "size_mb"} | {"pace"}
 """The cells of a timing."""
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""
@@ -193,10 +193,12 @@ class Loop:
             return
         same = [row for row in self._timed() if row.get("pace") == pace.name]
         if same and not pace.trusted:
+            began = self.clock()
             try:
                 self.pipeline.still_holds(same[0], self._candidate_of(same[0]))
             except StageError as error:
                 self.watcher.note(f"whether earlier timings still hold could not be seen: {error}")
+            self.stages_s += self.clock() - began
         self._retime()
 
     def _timed(self) -> list[Row]:

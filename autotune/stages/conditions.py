@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import psutil
@@ -15,6 +16,19 @@ def _busy_s() -> float:
     )
 
 
+def _gpu_processes() -> float | None:
+    """Return how many other processes compute on NVIDIA GPUs; None where that is unknown."""
+    try:
+        import pynvml as nvml
+
+        nvml.nvmlInit()
+        devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        found = {process.pid for device in devices for process in nvml.nvmlDeviceGetComputeRunningProcesses(device)}
+    except Exception:  # noqa: BLE001 - no package, no driver, no GPU: each has errors of its own
+        return None
+    return float(len(found - {os.getpid()}))
+
+
 class Conditions:
     """Make it before a timing, and ask it `so_far` at the end."""
 
@@ -23,7 +37,7 @@ class Conditions:
 
     def so_far(self) -> dict[str, float]:
         """Return `load_avg` (over the last minute), `foreign_cpu` (cores that others kept busy, on average since the
-        start) and `cpu_mhz` (now), as far as the system tells.
+        start), `cpu_mhz` and `gpu_processes` (now), as far as the system tells.
         """
         passed = max(time.perf_counter() - self._began, 1e-3)
         foreign = (_busy_s() - self._busy) - (time.process_time() - self._own)
@@ -31,4 +45,5 @@ class Conditions:
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         if frequency is not None and frequency.current:
             found["cpu_mhz"] = float(frequency.current)
-        return found
+        others = _gpu_processes()
+        return found if others is None else found | {"gpu_processes": others}

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,7 @@ class PlainOptuna:
         """Not needed here."""
 
 
-class Rungs:
+class Rungs(ABC):
     """A multi-fidelity scheduler over the joint space: what is common to those of Syne Tune and NePS.
 
     `next_config` gives a handle, places and the number of a rung; `report` takes (accuracy, latency, size).
@@ -116,13 +117,13 @@ class Rungs:
         self._pending: tuple[Any, dict[str, int], int] | None = None
         self._asked = 0
 
+    @abstractmethod
     def next_config(self) -> tuple[Any, dict[str, int], int]:
         """Return what to evaluate next."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self, handle: Any, rung: int, values: tuple[float, float, float]) -> None:
         """Take in the objectives of an evaluation."""
-        raise NotImplementedError
 
     def ask(self) -> Proposal | None:
         """Return the next evaluation, or first the recipe's footprint, where a lower rung needs it."""
@@ -156,6 +157,7 @@ class Rungs:
 
     def replay(self, candidate: Candidate, told: Told) -> None:
         """Not needed here."""
+        del candidate, told
 
 
 class MoAsha(Rungs):
