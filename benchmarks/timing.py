@@ -110,7 +110,7 @@ def timed(folder: Path) -> TimeJob:
 
 def ours(engine: LocalEngine, a: Path, b: Path, log: Path) -> dict[str, Any]:
     """Time two builds in turns and let the winner's rule judge."""
-    rounds, seconds = engine.time(TurnsJob(graphs=(timed(a), timed(b), timed(a))), log)
+    rounds, seconds = engine.time_in_turns(TurnsJob(graphs=(timed(a), timed(b), timed(a))), log)
     turns = turns_of(["a", "b", "a"], rounds, 1)
     ratio = turns.ratio("itl_ms_p50", "b", "a")
     assert ratio is not None

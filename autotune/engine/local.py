@@ -7,14 +7,10 @@ when it dies; both cost the task alone.
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import multiprocessing
 import os
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as TaskTimeout
@@ -23,41 +19,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 from pebble import ProcessExpired, ProcessPool
 
+from autotune.engine.fresh import Fresh, died
 from autotune.engine.quiet import HostLock
-from autotune.engine.worker import OFFLINE, QUIET, TOO_LARGE, perform, start_warm, to_plain
-from autotune.errors import MachineError, StageError
+from autotune.engine.worker import OFFLINE, QUIET, perform, start_warm
+from autotune.errors import StageError
 from autotune.machine import oom_kills, total_memory_mb
 from autotune.metrics import RESOLUTION_MS
-from autotune.search.statistics import paired_ratio, t_interval
+from autotune.search.statistics import column_levels, paired_ratio, t_interval
 from autotune.secrets import redact_file
-from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, laps_of
 
-_ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
-"""Signals by which somebody ends a process; it is not the candidate's doing."""
 MEMORY_SHARE = 0.95
 """The share of this machine's memory beyond which a worker would only make it swap."""
-_NT_ERROR = 0xC0000000
-"""From here on an exit code of Windows is the status that a process crashed with."""
-
-
-def _died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> StageError:
-    """Say what an exit code of a dead worker means; `oom_kills`: of the system since the stage began."""
-    if code == TOO_LARGE:
-        return StageError("out_of_memory", f"{stage} needed more memory than workers.memory_mb = {memory_mb:.0f}")
-    if sys.platform != "win32" and code == -signal.SIGKILL:
-        if oom_kills:
-            return StageError("out_of_memory", f"{stage}: the system ran out of memory and killed the process")
-        return StageError("lost", f"{stage}: the process was ended from outside (SIGKILL)")
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        if name in _ENDED:
-            return StageError("lost", f"{stage}: the process was ended from outside ({name})")
-        return StageError("failed", f"{stage}: the process crashed ({name})")
-    if code >= _NT_ERROR:
-        return StageError("failed", f"{stage}: the process crashed (status {code:#x})")
-    return StageError("lost", f"{stage}: the process ended with exit code {code}")
+LAPS, ENOUGH = 8, 64
+"""Turns that a process takes at least of those that are timed side by side, and the times between tokens that make enough."""
+MOST_S = 20.0
+"""Seconds of turns, for each model, after which a round ends (it has two laps at least)."""
+_ROOM = 1.5
+"""Memory that a loaded model takes, at most, of the size of its files."""
 
 
 def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
@@ -66,7 +48,7 @@ def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
     """
     if len(rounds) < 2:
         return False
-    first, *others = ([statistics.median(result["itl_ms"]) for result in model] for model in zip(*rounds, strict=True))
+    first, *others = zip(*(_levels(results) for results in rounds), strict=True)
     enough = max(precision, RESOLUTION_MS / statistics.fmean(first))
     if not others:
         low, high = t_interval(first)
@@ -75,8 +57,18 @@ def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
     return all(ratio.high - ratio.low <= 2 * enough * ratio.value for ratio in ratios)
 
 
-_FRESH = "import sys; sys.path[:] = {path!r}; from autotune.engine.worker import main; sys.exit(main(sys.argv[1:]))"
-"""A fresh process finds modules where the tuner does, and not (as `python -m` would) in the folder where it was started."""
+def _levels(results: Sequence[Result]) -> list[float]:
+    """Return what the models of a round took between tokens, milliseconds."""
+    laps = [[statistics.median(lap["itl_ms"]) for lap in laps_of(result)] for result in results]
+    return [float(level) for level in column_levels(list(zip(*laps, strict=True)))]
+
+
+def _laps(job: TimeJob) -> int:
+    """Return how many turns a process takes."""
+    lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
+    return max(LAPS, math.ceil(ENOUGH / max(1, sum(new - 1 for _, new in lengths))))
+
+
 LEAVE_S = 20
 """Seconds that a worker has to end by itself."""
 _POLL_S = 0.5
@@ -153,7 +145,7 @@ class LocalEngine:
         except TaskTimeout:
             raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
         except ProcessExpired as error:
-            raise _died(error.exitcode or 0, job.stage, oom_kills() - kills, self.memory_mb) from None
+            raise died(error.exitcode or 0, job.stage, oom_kills() - kills, self.memory_mb) from None
         except RuntimeError as error:  # pebble's pool is broken
             self._end()
             raise StageError("lost", f"{job.stage}: the worker process was lost ({error})") from None
@@ -163,52 +155,81 @@ class LocalEngine:
 
     def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
         """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises as `run`."""
-        with tempfile.TemporaryDirectory(prefix="autotune-") as scratch:
-            file = Path(scratch) / "job.json"
-            file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
-            arguments = [sys.executable, "-P", "-c", _FRESH.format(path=sys.path), str(file), scratch, str(log)]
-            arguments += [str(os.getpid()), str(self.memory_mb)]
-            kills = oom_kills()
-            log.parent.mkdir(parents=True, exist_ok=True)
-            began = time.perf_counter()
-            with log.open("ab") as stream:
-                process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-                try:
-                    code = process.wait(timeout)
-                except subprocess.TimeoutExpired:
-                    raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
-                finally:
-                    process.kill()
-                    process.wait()
-                    self._cleaned(log)
-            answer = Path(scratch) / "result.json"
-            if code != 0 or not answer.exists():
-                raise _died(code, job.stage, oom_kills() - kills, self.memory_mb)
-            outcome = json.loads(answer.read_text(encoding="utf-8"))
-        if "machine" in outcome:
-            raise MachineError(outcome["machine"])
-        if "status" in outcome:
-            raise StageError(outcome["status"], outcome["message"])
-        return outcome["result"], time.perf_counter() - began
+        try:
+            with Fresh(job, log, self.memory_mb, timeout) as fresh:
+                return fresh.result()
+        finally:
+            self._cleaned(log)
 
-    def time(
-        self, job: TimeJob | TurnsJob, log: Path, timeout: float | None = None
-    ) -> tuple[list[list[Result]], float]:
-        """Time a model, or several in turns, in fresh processes, one after another and alone on this host.
+    def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
+        """Time a model in fresh processes, one after another and alone on this host.
 
-        A round is one process of each model, every other round in the opposite order. At least `job.processes` rounds,
-        and more until their medians are known to `job.precision`, or `job.most` have run. Returns what was measured
-        [round][model], and the seconds in all. Raises as `run`.
+        At least `job.processes`, and more until their mean is known to `job.precision`, or `job.most` have run. Returns
+        what each measured, and the seconds in all. Raises as `run`.
         """
-        jobs = job.graphs if isinstance(job, TurnsJob) else (job,)
-        rounds: list[list[Result]] = []
+        processes: list[Result] = []
         total = 0.0
         with self.host.alone():
+            while len(processes) < job.processes or (
+                len(processes) < job.most and not narrow([[result] for result in processes], job.precision)
+            ):
+                result, seconds = self.run_fresh(job, log, timeout)
+                processes.append(result)
+                total += seconds
+        return processes, total
+
+    def time_in_turns(self, job: TurnsJob, log: Path, timeout: float | None = None) -> tuple[list[list[Result]], float]:
+        """Time models in turns, alone on this host: what drifts or disturbs hits all alike.
+
+        A round is a fresh process of each model. They live side by side and take turns, a lap being one turn of each;
+        where memory is too small for that, a process takes all its turns before the next is started. At least
+        `job.processes` rounds, and more until the ratios to the first model are known to `job.precision`, or `job.most`
+        have run. `timeout`: of one process that has the machine to itself. Returns what was measured [round][model],
+        and the seconds in all. Raises as `run`.
+        """
+        began = time.perf_counter()
+        rounds: list[list[Result]] = []
+        together = _room_for(job.graphs)
+        with self.host.alone():
             while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
-                places = range(len(jobs))
-                results: dict[int, Result] = {}
-                for place in places if len(rounds) % 2 == 0 else reversed(places):
-                    results[place], seconds = self.run_fresh(jobs[place], log, timeout)
-                    total += seconds
-                rounds.append([results[place] for place in places])
-        return rounds, total
+                order = list(range(len(job.graphs)))
+                if len(rounds) % 2 == 1:
+                    order.reverse()
+                if together:
+                    try:
+                        rounds.append(self._side_by_side(job, order, log, timeout))
+                        continue
+                    except StageError as error:
+                        if error.status != "out_of_memory":
+                            raise
+                        together = False
+                        rounds.clear()
+                alone = {place: self.run_fresh(job.graphs[place], log, timeout)[0] for place in order}
+                rounds.append([alone[place] for place in range(len(order))])
+        return rounds, time.perf_counter() - began
+
+    def _side_by_side(self, job: TurnsJob, order: Sequence[int], log: Path, timeout: float | None) -> list[Result]:
+        """Do one round of turns. Returns what was measured of each model."""
+        limit = timeout * len(order) if timeout is not None else None
+        try:
+            with contextlib.ExitStack() as stack:
+                living: dict[int, Fresh] = {}
+                for place in order:
+                    fresh = Fresh(job.graphs[place], log, self.memory_mb, limit, turns=True)
+                    living[place] = stack.enter_context(fresh)
+                    fresh.ready()
+                began = time.perf_counter()
+                for lap in range(max(map(_laps, job.graphs))):
+                    if lap >= 2 and time.perf_counter() - began > MOST_S * len(order):
+                        break
+                    for place in order if lap % 2 == 0 else reversed(order):
+                        living[place].turn()
+                return [living[place].result()[0] for place in range(len(order))]
+        finally:
+            self._cleaned(log)
+
+
+def _room_for(jobs: Sequence[TimeJob]) -> bool:
+    """Whether this machine's memory holds the models all at once."""
+    sizes = [sum(file.stat().st_size for file in job.model_dir.rglob("*") if file.is_file()) for job in jobs]
+    return _ROOM * sum(sizes) < psutil.virtual_memory().available

@@ -96,10 +96,11 @@ class Stages:
         return result
 
     def _timed(self, job: TimeJob | TurnsJob, limit: float) -> tuple[Result, float]:
-        rounds, seconds = self.engine.time(job, self.log(), limit)
         if isinstance(job, TurnsJob):
+            rounds, seconds = self.engine.time_in_turns(job, self.log(), limit)
             return {"rounds": rounds}, seconds
-        return {"processes": [result for (result,) in rounds]}, seconds
+        processes, seconds = self.engine.time(job, self.log(), limit)
+        return {"processes": processes}, seconds
 
     def _resumable(self, job: Job) -> Job:
         """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""

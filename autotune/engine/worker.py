@@ -1,7 +1,7 @@
 """Inside a worker process: do one stage, with everything that it prints going to a log file.
 
-Called as `main([JOB, OUT, LOG, PARENT, MEMORY_MB])` this is a fresh process for one stage (a timing); called by the warm
-worker's pool it is one task among many.
+Called as `main([JOB, OUT, LOG, PARENT, MEMORY_MB])` this is a fresh process for one stage (a timing), with `turns` at the
+end one that works only when the tuner asks; called by the warm worker's pool it is one task among many.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _understood(stage: str, error: BaseException) -> StageError | MachineError:
     return StageError("failed", f"{stage}: {kind}: {said}"[:500] if said != kind else f"{stage}: {kind}")
 
 
-def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
-    """Do `job` into the folder `out`. Returns its result and its seconds. Raises StageError; MachineError: disk full; Interrupted.
+def perform(job: Job, out: str, log: str, *more: Any) -> tuple[Result, float]:
+    """Do `job` into the folder `out`; `more`: arguments of its function. Returns its result and its seconds. Raises StageError; MachineError: disk full; Interrupted.
 
     Running out of memory and every unforeseen exception become a StageError with one line; the log has the whole.
     """
@@ -121,7 +121,7 @@ def perform(job: Job, out: str, log: str) -> tuple[Result, float]:
     with printed_to(Path(log)):
         print(f"--- {job.stage} {json.dumps(job.described(), ensure_ascii=False)}", flush=True)  # noqa: T201
         try:
-            result = function_of(job)(job, Path(out))
+            result = function_of(job)(job, Path(out), *more)
         except StageError as error:
             traceback.print_exc()
             raise StageError(error.status, redact(str(error))) from None
@@ -161,14 +161,26 @@ def from_plain(data: dict[str, Any]) -> Job:
     return kind.model_validate(data["fields"])
 
 
+def _turns(answers: int) -> Iterator[None]:
+    """Yield each time that the tuner asks for a turn, and answer when it has been taken; end when the tuner asks no more.
+
+    It asks by a byte on standard input, and is answered by one on `answers`: the first says that we are ready.
+    """
+    os.write(answers, b".")
+    while os.read(0, 1):
+        yield
+        os.write(answers, b".")
+
+
 def main(arguments: list[str]) -> int:
     """Do one job in this fresh process; the outcome goes to `result.json` in the output folder."""
-    file, out, log, parent, memory_mb = arguments
+    file, out, log, parent, memory_mb, *turns = arguments
+    asked = [_turns(os.dup(1))] if turns else []  # standard output will be the log's
     start(int(parent), float(memory_mb))
     job = from_plain(json.loads(Path(file).read_text(encoding="utf-8")))
     outcome: dict[str, Any]
     try:
-        result, seconds = perform(job, out, log)
+        result, seconds = perform(job, out, log, *asked)
         outcome = {"result": result, "seconds": seconds}
     except StageError as error:
         outcome = {"status": error.status, "message": str(error)}

@@ -78,7 +78,7 @@ def bench(
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
         try:
-            samples = [result for (result,) in engine.time(job, log)[0]]
+            samples = engine.time(job, log)[0]
         except StageError as error:
             raise MachineError(f"{error}; the log is {log}") from None
     size = size_mb(folder)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.search.statistics import Ratio, paired_ratio, t_interval
+from autotune.search.statistics import Ratio, column_levels, paired_ratio, t_interval
+from autotune.stages.jobs import Result, laps_of
 from autotune.store.results import CONDITIONS
 
 ENOUGH_FOR_P90 = 64
@@ -51,7 +52,7 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | N
 
 
 def medians(process: Mapping[str, Any], batch: int) -> dict[str, float]:
-    """Return what one process says of each latency metric."""
+    """Return what one process, or one lap of it, says of each latency metric."""
     return {
         "ttft_ms_p50": float(np.median(process["ttft_ms"])),
         "ttft_ms_p90": float(np.percentile(process["ttft_ms"], 90)),
@@ -107,13 +108,18 @@ class Turns:
         return {"anchor": self.anchor, "samples": self.samples, "again": self.again}
 
 
-def turns_of(graphs: Sequence[str], rounds: Sequence[Processes], batch: int, suffix: str = "") -> Turns:
+def turns_of(graphs: Sequence[str], rounds: Sequence[Sequence[Result]], batch: int, suffix: str = "") -> Turns:
     """Return turns from their raw samples [round][graph], where the last graph is the first once more.
 
     `suffix`: of the workload in which they were timed, `@long`; empty for the sweep's first.
     """
-    places = [[medians(process, batch) for process in place] for place in zip(*rounds, strict=True)]
-    columns = [{metric + suffix: [process[metric] for process in place] for metric in place[0]} for place in places]
+    columns: list[dict[str, list[float]]] = [{} for _ in graphs]
+    for processes in rounds:
+        laps = [[medians(lap, batch) for lap in laps_of(process)] for process in processes]
+        for metric in laps[0][0]:
+            levels = column_levels([[place[metric] for place in lap] for lap in zip(*laps, strict=True)])
+            for column, level in zip(columns, levels, strict=True):
+                column.setdefault(metric + suffix, []).append(float(level))
     return Turns(graphs[0], dict(zip(graphs[:-1], columns[:-1], strict=True)), columns[-1])
 
 

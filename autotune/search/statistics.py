@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
 
+_POLISHES, _POLISHED = 20, 1e-9  # most rounds of a median polish, and the change that counts as none
 _CHUNK = 1 << 20  # numbers drawn at a time: bounds memory at some 10 MB whatever the data
 
 
@@ -118,6 +119,27 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Ratio:
     mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(logs.size)
     theta = math.atan2(abs(mean), error * math.sqrt(logs.size - 1)) if mean else 0.0
     return Ratio(math.exp(mean), math.exp(low), math.exp(high), max(0.0, 1 - _t_two_sided(theta, logs.size - 1)))
+
+
+def column_levels(table: ArrayLike) -> FloatArray:
+    """Return one number for each column of positive numbers [laps, columns], where a lap's conditions hit its whole row.
+
+    Rows and columns are taken to be factors, found by medians of logarithms in turn until nothing changes (median
+    polish), so that a lap that was disturbed does not count. The level of all is that of the median lap. Source: Tukey,
+    Exploratory Data Analysis (1977), chapter 11.
+    """
+    left = np.log(np.atleast_2d(np.asarray(table, dtype=float)))
+    rows, columns = np.zeros(left.shape[0]), np.zeros(left.shape[1])
+    for _ in range(_POLISHES):
+        by_row = np.median(left, axis=1)
+        left -= by_row[:, None]
+        by_column = np.median(left, axis=0)
+        left -= by_column
+        rows, columns = rows + by_row, columns + by_column
+        if np.abs(by_column).max() < _POLISHED:
+            break
+    levels: FloatArray = np.exp(np.median(rows) + columns)
+    return levels
 
 
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:

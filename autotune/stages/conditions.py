@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -30,18 +32,27 @@ def _gpu_processes() -> float | None:
 
 
 class Conditions:
-    """Make it before a timing, and ask it `so_far` at the end."""
+    """What the machine does beside this process. Use it as a context around each part of the work; then ask `so_far`."""
 
     def __init__(self) -> None:
+        self._passed = self._foreign = 0.0
+
+    def __enter__(self) -> Self:
         self._began, self._own, self._busy = time.perf_counter(), time.process_time(), _busy_s()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._passed += time.perf_counter() - self._began
+        self._foreign += (_busy_s() - self._busy) - (time.process_time() - self._own)
 
     def so_far(self) -> dict[str, float]:
-        """Return `load_avg` (over the last minute), `foreign_cpu` (cores that others kept busy, on average since the
-        start), `cpu_mhz` and `gpu_processes` (now), as far as the system tells.
+        """Return `load_avg` (over the last minute), `foreign_cpu` (cores that others kept busy meanwhile, on average),
+        `cpu_mhz` and `gpu_processes` (now), as far as the system tells.
         """
-        passed = max(time.perf_counter() - self._began, 1e-3)
-        foreign = (_busy_s() - self._busy) - (time.process_time() - self._own)
-        found = {"load_avg": float(psutil.getloadavg()[0]), "foreign_cpu": max(0.0, foreign / passed)}
+        foreign = self._foreign / max(self._passed, 1e-3)
+        found = {"load_avg": float(psutil.getloadavg()[0]), "foreign_cpu": max(0.0, foreign)}
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         if frequency is not None and frequency.current:
             found["cpu_mhz"] = float(frequency.current)

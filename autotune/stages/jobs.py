@@ -334,6 +334,7 @@ class TurnsJob(Job):
     """Time graphs in turns, one process of each a round, so that what drifts hits all alike and ratios hold."""
 
     stage: ClassVar[str] = "turns"
+    version: ClassVar[int] = 2
     function: ClassVar[str] = TimeJob.function
     packages: ClassVar[tuple[str, ...]] = TimeJob.packages
 
@@ -347,6 +348,12 @@ class TurnsJob(Job):
     """Half the width of a ratio's interval at which it is narrow enough, as a share."""
 
 
+def laps_of(result: Result) -> list[Result]:
+    """Return what a process measured in each of its turns; all of it where it took none."""
+    laps: list[Result] = result.get("laps") or [result]
+    return laps
+
+
 class TinyJob(Job):
     """Write a tiny random model with a tokenizer, to probe a provider or to test with."""
 
@@ -358,8 +365,8 @@ class TinyJob(Job):
     seed: int = 0
 
 
-def function_of(job: Job) -> Callable[[Any, Path], Result]:
+def function_of(job: Job) -> Callable[..., Result]:
     """Import and return the function that does a job; call it in a worker process only."""
     module, _, name = job.function.partition(":")
-    function: Callable[[Any, Path], Result] = getattr(importlib.import_module(module), name)
+    function: Callable[..., Result] = getattr(importlib.import_module(module), name)
     return function

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,20 @@ def _sequence(model: Any, prompt: Any, total: int, batch: int) -> tuple[float, l
     return first, gaps
 
 
-def time_process(job: TimeJob, out: Path) -> Result:
-    """Load, warm up and time one model.
+def _enough(first: Sized, between: Sized) -> Iterator[None]:
+    """Yield until there are enough samples, or the time is over."""
+    began = time.perf_counter()
+    while len(first) < 2 or (len(between) < ENOUGH and time.perf_counter() - began < MOST_S):
+        yield
+
+
+def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -> Result:
+    """Load, warm up and time one model: until there are enough samples, or as often as `turns` yields.
 
     Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process; `threads` that
     ONNX Runtime shares an operator among, counted (None off the CPU); `gpu_memory_mb`, the most after any sequence
-    (None off NVIDIA's GPUs); `conditions`: what else the machine did. `out` stays empty.
+    (None off NVIDIA's GPUs); `conditions`: what else the machine did; `laps`, with `turns`: `ttft_ms` and `itl_ms` of each.
+    `out` stays empty.
     """
     del out
     if "torch" in sys.modules:
@@ -168,9 +176,12 @@ def time_process(job: TimeJob, out: Path) -> Result:
         first.clear()
         between.clear()
         conditions = Conditions()
-        began = time.perf_counter()
-        while len(first) < 2 or (len(between) < ENOUGH and time.perf_counter() - began < MOST_S):
-            round_of_lengths()
+        laps: list[Result] = []
+        for _ in turns if turns is not None else _enough(first, between):
+            sequences, tokens = len(first), len(between)
+            with conditions:
+                round_of_lengths()
+            laps.append({"ttft_ms": first[sequences:], "itl_ms": between[tokens:]})
     except Exception as error:
         raise refused(error, f"the build does not run on {job.provider}") from error
     return {
@@ -181,4 +192,4 @@ def time_process(job: TimeJob, out: Path) -> Result:
         "threads": threads,
         "gpu_memory_mb": max(held, default=None),
         "conditions": conditions.so_far(),
-    }
+    } | ({} if turns is None else {"laps": laps})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,9 +33,32 @@ class QuickTimeJob(TimeJob):
     function: ClassVar[str] = "stages_for_tests:quick"
 
 
-def quick(job: QuickTimeJob, out: Path) -> Result:
-    """Return which process this is."""
-    return {"pid": os.getpid(), "torch": "torch" in sys.modules, "itl_ms": [10.0]}
+def quick(job: QuickTimeJob, out: Path, turns: Iterable[None] | None = None) -> Result:
+    """Return which process this is. With turns: of a graph "b 0.3" that it is about twice as slow as others, and not steady.
+
+    `since` names a trouble.
+    """
+    found: Result = {"pid": os.getpid(), "torch": "torch" in sys.modules, "itl_ms": [10.0], "began": time.time()}
+    if job.since == "refused":
+        raise StageError("unsupported", "the build does not load")
+    if turns is None:
+        return found
+    if job.since == "out of memory in turns":
+        raise MemoryError
+    slow, _, wobble = job.graph.partition(" ")
+    pace = 20.0 * (1 + float(wobble) * random.Random(os.getpid()).random()) if slow == "b" else 10.0
+    when, laps = [], []
+    for lap, _ in enumerate(turns):
+        match job.since:
+            case "refused at a turn":
+                raise StageError("unsupported", "the build does not run")
+            case "exit at a turn":
+                os._exit(3)
+            case "hang at a turn":
+                time.sleep(60)
+        when.append(time.time())
+        laps.append({"ttft_ms": [50.0], "itl_ms": [pace * 1.1**lap] * 3})
+    return found | {"when": when, "laps": laps, "itl_ms": [ms for lap in laps for ms in lap["itl_ms"]]}
 
 
 def trouble(job: TroubleJob, out: Path) -> Result:

@@ -16,7 +16,8 @@ import pytest
 from stages_for_tests import QuickTimeJob, TroubleJob
 
 from autotune.candidate import Lora, Recipe
-from autotune.engine.local import LocalEngine, _died
+from autotune.engine.fresh import died
+from autotune.engine.local import LocalEngine
 from autotune.engine.stages import Stages
 from autotune.engine.worker import OFFLINE, QUIET, from_plain, to_plain
 from autotune.errors import MachineError, StageError
@@ -163,29 +164,86 @@ def test_a_timing_goes_on_until_its_interval_is_narrow(medians: list[float], run
     assert (len(processes), seconds) == (runs, float(runs))
 
 
-@pytest.mark.parametrize(("noise", "rounds"), [(0.0, 3), (0.3, 7)])
-def test_models_are_timed_in_turns_until_their_ratios_are_narrow(noise: float, rounds: int, tmp_path: Path) -> None:
-    """The machine slows down all the while, which no ratio minds; every other round goes the other way."""
-
-    class Timed(LocalEngine):
-        def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
-            assert isinstance(job, TimeJob)
-            order.append(job.graph)
-            number = (len(order) - 1) // 3
-            wobble = noise * (number % 2) if job.graph == "b" else 0.0
-            return {"itl_ms": [{"a": 10.0, "b": 20.0}[job.graph] * 1.3**number * (1 + wobble)] * 3}, 1.0
-
-    order: list[str] = []
+def turned(folder: Path, wobble: float = 0.0, trouble: str = "", processes: int = 3) -> TurnsJob:
+    """Turns of a and b, which is twice as slow, and a once more; the machine slows down all the while."""
     a, b = (
-        QuickTimeJob(graph=graph, provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", model_dir=tmp_path)
-        for graph in "ab"
+        QuickTimeJob(
+            graph=graph, provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", model_dir=folder, since=trouble
+        )
+        for graph in ("a", f"b {wobble}")
     )
-    found, seconds = Timed().time(TurnsJob(graphs=(a, b, a), processes=3, most=7), tmp_path / "log")
-    assert (len(found), seconds) == (rounds, 3.0 * rounds)
-    assert "".join(order[:9]) == "abaabaaba"
-    for number, (first, second, again) in enumerate(found):
-        assert first["itl_ms"] == again["itl_ms"] == [10.0 * 1.3**number] * 3
-        assert second["itl_ms"][0] >= 20.0 * 1.3**number
+    return TurnsJob(graphs=(a, b, a), processes=processes, most=7)
+
+
+@pytest.mark.parametrize(("wobble", "rounds"), [(0.0, 3), (0.3, 7)])
+def test_models_live_side_by_side_until_their_ratios_are_narrow(
+    wobble: float, rounds: int, engine: LocalEngine, tmp_path: Path
+) -> None:
+    found, seconds = engine.time_in_turns(turned(tmp_path, wobble), tmp_path / "a.log")
+    assert len(found) == rounds
+    assert seconds > 0
+    assert len({place["pid"] for results in found for place in results}) == 3 * rounds
+    for number, results in enumerate(found):
+        turns = sorted((when, place) for place, result in enumerate(results) for when in result["when"])
+        order = [place for _, place in turns]
+        there, back = ([0, 1, 2], [2, 1, 0]) if number % 2 == 0 else ([2, 1, 0], [0, 1, 2])
+        assert order == (there + back) * 11  # 22 laps of 3 gaps are 64 at least
+        # All three were there before the first turn.
+        assert max(result["began"] for result in results) < turns[0][0]
+        assert results[0]["itl_ms"] == results[2]["itl_ms"]
+    assert not children_of(found)
+
+
+def children_of(found: list[list[Result]]) -> list[int]:
+    return [result["pid"] for results in found for result in results if alive(result["pid"])]
+
+
+def test_where_memory_is_small_a_process_takes_all_its_turns_at_once(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Little:
+        available = 0
+
+    (tmp_path / "model.onnx").write_bytes(b"x" * 1000)
+    monkeypatch.setattr(psutil, "virtual_memory", Little)
+    found, _ = engine.time_in_turns(turned(tmp_path), tmp_path / "a.log")
+    monkeypatch.undo()
+    assert not any("laps" in result for results in found for result in results)
+    for number, results in enumerate(found):
+        began = [result["began"] for result in results]
+        assert began == sorted(began, reverse=number % 2 == 1)
+
+
+def test_where_memory_ends_side_by_side_they_go_on_one_by_one(engine: LocalEngine, tmp_path: Path) -> None:
+    found, _ = engine.time_in_turns(turned(tmp_path, trouble="out of memory in turns"), tmp_path / "a.log")
+    assert len(found) == 3
+    assert not any("laps" in result for results in found for result in results)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "said"),
+    [
+        ("refused", "unsupported", "the build does not load"),
+        ("refused at a turn", "unsupported", "the build does not run"),
+        ("exit at a turn", "lost", "time: the process ended with exit code 3"),
+    ],
+)
+def test_trouble_of_one_that_takes_turns_ends_all(
+    trouble: str, status: str, said: str, engine: LocalEngine, tmp_path: Path
+) -> None:
+    before = set(children())
+    with pytest.raises(StageError, match=said) as caught:
+        engine.time_in_turns(turned(tmp_path, trouble=trouble), tmp_path / "a.log")
+    assert caught.value.status == status
+    assert set(children()) == before
+
+
+def test_one_that_hangs_at_its_turn_is_stopped(engine: LocalEngine, tmp_path: Path) -> None:
+    before = set(children())
+    with pytest.raises(StageError, match="time ran past 6 s and was stopped") as caught:
+        engine.time_in_turns(turned(tmp_path, trouble="hang at a turn"), tmp_path / "a.log", 2)
+    assert caught.value.status == "timeout"
+    assert set(children()) == before
 
 
 def test_turns_are_kept_by_what_was_timed(tmp_path: Path) -> None:
@@ -343,12 +401,12 @@ def test_a_worker_that_dies_between_two_jobs_is_replaced(engine: LocalEngine, tm
 
 def test_exit_codes_have_a_meaning() -> None:
     segv = int(signal.SIGSEGV)
-    assert (_died(-segv, "x").status, str(_died(-segv, "x"))) == ("failed", "x: the process crashed (SIGSEGV)")
-    assert str(_died(-60, "x")) == "x: the process crashed (signal 60)"
-    assert _died(1, "x").status == "lost"
-    assert (_died(-9, "x").status, _died(-9, "x", oom_kills=1).status) == ("lost", "out_of_memory")
-    assert str(_died(0xC0000005, "x")) == "x: the process crashed (status 0xc0000005)"  # access violation on Windows
-    assert _died(0xC0000005, "x").status == "failed"
+    assert (died(-segv, "x").status, str(died(-segv, "x"))) == ("failed", "x: the process crashed (SIGSEGV)")
+    assert str(died(-60, "x")) == "x: the process crashed (signal 60)"
+    assert died(1, "x").status == "lost"
+    assert (died(-9, "x").status, died(-9, "x", oom_kills=1).status) == ("lost", "out_of_memory")
+    assert str(died(0xC0000005, "x")) == "x: the process crashed (status 0xc0000005)"  # access violation on Windows
+    assert died(0xC0000005, "x").status == "failed"
 
 
 # --- no process is left ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from autotune.metrics import METRICS
 from autotune.search.latency import ENOUGH_FOR_P90, latency_cells, turns_from, turns_of
 from autotune.search.statistics import paired_ratio, t_interval
+from autotune.stages.jobs import Result
 from autotune.store.results import CONDITIONS, LATENCY
 
 
@@ -91,6 +92,24 @@ def test_turns_relate_what_drifts_alike() -> None:
     assert turns.ratio("itl_ms_p50", "b", "c") is None
     assert turns.ratio("size_mb", "b", "a") is None
     assert turns.noise_floor("size_mb") == 0.0
+
+
+def lapped(laps: list[list[float]]) -> Result:
+    """What a process that took turns measured between tokens."""
+    return {"laps": [{"ttft_ms": [5 * lap[0]], "itl_ms": lap} for lap in laps]}
+
+
+def test_laps_that_were_disturbed_do_not_change_a_ratio() -> None:
+    """Another job slows half of the laps down threefold; within two of them it begins or ends between two turns."""
+    slow = [1, 3, 3, 1, 1, 3, 3, 1]
+    a = lapped([[10.0 * pace] * 3 for pace in slow])
+    b = lapped([[11.0 * pace] * 3 for pace in (3, 3, 3, 1, 1, 3, 1, 1)])
+    turns = turns_of(["a", "b", "a"], [[a, b, a], [a, b, a]], 1)
+    ratio = turns.ratio("itl_ms_p50", "b", "a")
+    assert ratio is not None
+    assert ratio.value == pytest.approx(1.1)
+    assert turns.noise_floor("itl_ms_p50") == pytest.approx(0.0, abs=1e-9)
+    assert 10.0 <= turns.samples["a"]["itl_ms_p50"][0] <= 30.0
 
 
 def test_the_noise_floor_is_the_far_end_of_the_interval() -> None:

@@ -107,6 +107,23 @@ def test_paired_ratio_is_scipys_paired_test_of_logarithms(rounds: int) -> None:
     assert np.log(ratio[:3]) == pytest.approx([np.log(a / b).mean(), interval.low, interval.high], rel=1e-6)
 
 
+@given(
+    rows=st.lists(st.floats(0.1, 10.0), min_size=1, max_size=9),
+    columns=st.lists(st.floats(0.1, 10.0), min_size=2, max_size=5),
+)
+def test_levels_of_columns_are_exact_where_nothing_but_factors_is(rows: list[float], columns: list[float]) -> None:
+    levels = ours.column_levels(np.outer(rows, columns))
+    assert levels / levels[0] == pytest.approx(np.array(columns) / columns[0])
+    if len(rows) == 1:
+        assert levels == pytest.approx(rows[0] * np.array(columns))
+
+
+def test_levels_of_columns_do_not_mind_a_few_wild_laps() -> None:
+    table = np.outer(np.ones(9), [1.0, 2.0, 1.0])
+    table[2, 1], table[5, 0], table[7] = 40.0, 0.01, [9.0, 18.0, 9.0]
+    assert ours.column_levels(table) == pytest.approx([1.0, 2.0, 1.0])
+
+
 def test_paired_ratio_of_what_never_varies() -> None:
     assert ours.paired_ratio([10.0] * 3, [10.0] * 3) == (1.0, 1.0, 1.0, 1.0)
     same = ours.paired_ratio([11.0] * 3, [10.0] * 3)

@@ -20,7 +20,7 @@ from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.stages import timing
 from autotune.stages.conditions import Conditions
-from autotune.stages.jobs import BuildJob, Result, TimeJob
+from autotune.stages.jobs import BuildJob, Result, TimeJob, TurnsJob
 
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
 FP32, INT8, INT4 = Recipe(precision="fp32"), Recipe(precision="int8", **BLOCKS), Recipe(precision="int4", **BLOCKS)
@@ -168,8 +168,21 @@ def test_what_else_the_machine_did_is_noted(built: Do, tiny_llama: Path, tmp_pat
 
 def test_a_busy_core_of_ones_own_is_not_foreign() -> None:
     conditions = Conditions()
-    end = time.perf_counter() + 0.3
-    while time.perf_counter() < end:
-        pass
+    with conditions:
+        end = time.perf_counter() + 0.3
+        while time.perf_counter() < end:
+            pass
     others = psutil.cpu_count() or 1
     assert 0 <= conditions.so_far()["foreign_cpu"] <= others
+
+
+def test_models_that_take_turns_measure_laps_and_nobody_elses_work(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    jobs = [job(built(recipe, tiny_llama)[0], new_tokens=33) for recipe in (INT4, FP32, INT4)]
+    with LocalEngine() as engine:
+        rounds, _ = engine.time_in_turns(TurnsJob(graphs=tuple(jobs), processes=2, most=2), tmp_path / "log")
+    assert [len(results) for results in rounds] == [3, 3]
+    for result in (result for results in rounds for result in results):
+        assert [(len(lap["ttft_ms"]), len(lap["itl_ms"])) for lap in result["laps"]] == [(1, 32)] * 8
+        assert [ms for lap in result["laps"] for ms in lap["itl_ms"]] == result["itl_ms"]
+        assert result["ttft_ms"] == [ms for lap in result["laps"] for ms in lap["ttft_ms"]]
+        assert result["conditions"]["load_avg"] >= 0
