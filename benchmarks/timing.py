@@ -6,10 +6,11 @@ of the Hugging Face kind (the built-in one lies in the cache under `base/` once 
 - A/A: both are the same build. Who calls them different is wrong.
 - apart: the second is the same model without its last 4 layers. Who calls them alike is blind.
 
-While every other pair is timed, another job keeps the cores busy in bursts. Ours: in turns, the first of the pair twice
-in each round, and the verdict is that of the winner's rule (`search.winner.choose`). The usual: one process for each,
-10 warm-up sequences, 20 timed ones, the mean taken at face value. Rows are written as they come, and the command goes
-on where it stopped; `--report` prints the table of the rows that are there.
+A set is an A/A pair, and as long as pairs apart are wanted one of those, too, with the same first. While every other
+set is timed, another job keeps the cores busy in bursts. Ours: the models of the set in turns, as finalists are timed,
+the first of them twice in each round, and the verdict is that of the winner's rule (`search.winner.choose`). The usual:
+one process for each, 10 warm-up sequences, 20 timed ones, the mean taken at face value. Rows are written as they come,
+and the command goes on where it stopped; `--report` prints the table of the rows that are there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from autotune.search.winner import Entry, choose
 from autotune.stages.jobs import BuildJob, TimeJob, TurnsJob
 
 LAYERS_LESS = 4
-PROMPT, NEW = 32, 16
+PROMPT, NEW = 8, 12
 WARM, RUNS = 10, 20
 FIELDS = ("kind", "pair", "disturbed", "rounds", "ratio", "low", "high", "different", "floor", "seconds",
           "usual_ratio", "usual_seconds", "usual_a", "usual_b", "load_avg", "foreign_cpu")  # fmt: skip
@@ -56,7 +57,7 @@ USUAL = """
 import json, sys, time
 import numpy as np
 from autotune.candidate import Session
-from autotune.stages.timing import _sequence, load
+from autotune.stages.timing import load, sequence
 from pathlib import Path
 folder, prompt, new, warm, runs = Path(sys.argv[1]), *map(int, sys.argv[2:])
 model = load(folder, "cpu", Session())
@@ -64,9 +65,9 @@ vocabulary = json.loads((folder / "genai_config.json").read_text(encoding="utf-8
 tokens = np.random.default_rng(0).integers(vocabulary // 10, vocabulary, prompt).astype(np.int32)
 gaps = []
 for run in range(warm + runs):
-    _, between = _sequence(model, tokens, prompt + new, 1)
-    if run >= warm:
-        gaps += between
+    for name, values in sequence(model, tokens, prompt + new, 1):
+        if run >= warm and name == "itl_ms":
+            gaps += values
 print(sum(gaps) / len(gaps))
 """
 
@@ -108,41 +109,47 @@ def timed(folder: Path) -> TimeJob:
                    model_dir=folder)  # fmt: skip
 
 
-def ours(engine: LocalEngine, a: Path, b: Path, log: Path) -> dict[str, Any]:
-    """Time two builds in turns and let the winner's rule judge."""
-    rounds, seconds = engine.time_in_turns(TurnsJob(graphs=(timed(a), timed(b), timed(a))), log)
-    turns = turns_of(["a", "b", "a"], rounds, 1)
-    ratio = turns.ratio("itl_ms_p50", "b", "a")
-    assert ratio is not None
-    cells = [latency_cells([results[place] for results in rounds], 1) for place in (0, 1)]
+def ours(engine: LocalEngine, folders: Sequence[Path], most: int, log: Path) -> tuple[list[dict[str, Any]], float]:
+    """Time builds in turns and let the winner's rule judge each against the first. Returns what it says, and seconds."""
+    jobs = [timed(folder) for folder in folders]
+    rounds, seconds = engine.time_in_turns(TurnsJob(graphs=(*jobs, jobs[0]), most=most), log)
+    names = [str(place) for place in range(len(folders))]
+    turns = turns_of([*names, names[0]], rounds, 1)
+    cells = [latency_cells([results[place] for results in rounds], 1) for place in range(len(folders))]
     entries = [
         Entry(name, {"itl_ms_p50": float(cell["itl_ms_p50"] or 0)}, graph=name)
-        for name, cell in zip("ab", cells, strict=True)
+        for name, cell in zip(names, cells, strict=True)
     ]
-    step = choose(entries, {"itl_ms_p50": "minimize"}, [], None, turns=turns).steps[0]
-    return {"rounds": len(rounds), "ratio": ratio.value, "low": ratio.low, "high": ratio.high,
-            "different": int(bool(step.beaten)), "floor": turns.noise_floor("itl_ms_p50"), "seconds": seconds,
-            "load_avg": cells[0].get("load_avg"), "foreign_cpu": cells[0].get("foreign_cpu")}  # fmt: skip
+    found = []
+    for entry in entries[1:]:
+        ratio = turns.ratio("itl_ms_p50", entry.id, names[0])
+        assert ratio is not None
+        step = choose([entries[0], entry], {"itl_ms_p50": "minimize"}, [], None, turns=turns).steps[0]
+        found.append({
+            "rounds": len(rounds), "ratio": ratio.value, "low": ratio.low, "high": ratio.high,
+            "different": int(bool(step.beaten)), "floor": turns.noise_floor("itl_ms_p50"),
+            "load_avg": cells[0].get("load_avg"), "foreign_cpu": cells[0].get("foreign_cpu"),
+        })  # fmt: skip
+    return found, seconds
 
 
-def usual(a: Path, b: Path) -> dict[str, Any]:
-    """Time each build in one process, as is usual."""
+def usual(folder: Path) -> tuple[float, float]:
+    """Time a build in one process, as is usual. Returns the mean between tokens, milliseconds, and the seconds it took."""
     began = time.perf_counter()
-    means = []
-    for folder in (a, b):
-        command = [sys.executable, "-c", USUAL, str(folder), *map(str, (PROMPT, NEW, WARM, RUNS))]
-        means.append(
-            float(subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
-        )
-    return {"usual_ratio": means[1] / means[0], "usual_seconds": time.perf_counter() - began,
-            "usual_a": means[0], "usual_b": means[1]}  # fmt: skip
+    command = [sys.executable, "-c", USUAL, str(folder), *map(str, (PROMPT, NEW, WARM, RUNS))]
+    mean = float(subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
+    return mean, time.perf_counter() - began
 
 
-def measure(model: Path, out: Path, counts: dict[str, int]) -> None:
+def measure(model: Path, out: Path, counts: dict[str, int], most: int) -> None:
     """Time the pairs that are not in the rows yet."""
     done = {(row["kind"], int(row["pair"])) for row in rows_of(out)}
-    # Kinds and disturbance are mixed in time, so that no hour of the day favours one.
-    todo = [(kind, pair) for kind, count in counts.items() for pair in range(count) if (kind, pair) not in done]
+    sets = [
+        (pair, [kind for kind in ("aa", "apart") if pair < counts[kind] and (kind, pair) not in done])
+        for pair in range(max(counts.values()))
+    ]
+    # Disturbed or not, with a third or without, are mixed in time, so that no hour of the day favours one.
+    todo = [(pair, kinds) for pair, kinds in sets if kinds]
     random.Random(len(done)).shuffle(todo)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -158,18 +165,22 @@ def measure(model: Path, out: Path, counts: dict[str, int]) -> None:
                     place / "log",
                 )
         engine = LocalEngine()  # without the worker that built them
-        for number, (kind, pair) in enumerate(todo):
-            a, b = folders["whole"], folders["whole" if kind == "aa" else "short"]
-            disturbed = pair % 2 == 1
-            if disturbed:
-                with disturbing(1000 * pair):
-                    row = ours(engine, a, b, place / "log") | usual(a, b)
-            else:
-                row = ours(engine, a, b, place / "log") | usual(a, b)
-            add(out, {"kind": kind, "pair": pair, "disturbed": int(disturbed), **row})
-            print(
-                f"{number + 1}/{len(todo)} {kind} {row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", flush=True
-            )
+        for number, (pair, kinds) in enumerate(todo):
+            models = [folders["whole"], *(folders["whole" if kind == "aa" else "short"] for kind in kinds)]
+            with disturbing(1000 * pair) if pair % 2 == 1 else nullcontext():
+                found, seconds = ours(engine, models, most, place / "log")
+                (first, first_s), *others = map(usual, models)
+            for kind, row, (mean, mean_s) in zip(kinds, found, others, strict=True):
+                row |= {"kind": kind, "pair": pair, "disturbed": pair % 2, "seconds": seconds * 3 / (len(models) + 1)}
+                row |= {
+                    "usual_ratio": mean / first,
+                    "usual_seconds": first_s + mean_s,
+                    "usual_a": first,
+                    "usual_b": mean,
+                }
+                add(out, row)
+                said = f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}], usual {row['usual_ratio']:.3f}"
+                print(f"{number + 1}/{len(todo)} {kind} {said}, {row['rounds']} rounds, {seconds:.0f} s", flush=True)
 
 
 def add(out: Path, row: dict[str, Any]) -> None:
@@ -233,12 +244,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("timing.csv"))
     parser.add_argument("--aa", type=int, default=100)
     parser.add_argument("--apart", type=int, default=30)
+    parser.add_argument(
+        "--most", type=int, default=TurnsJob.model_fields["most"].default, help="rounds of a set at most"
+    )
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     if not arguments.report:
         if arguments.model is None:
             parser.error("name the folder of a model")
-        measure(arguments.model.resolve(), arguments.out, {"aa": arguments.aa, "apart": arguments.apart})
+        counts = {"aa": arguments.aa, "apart": arguments.apart}
+        measure(arguments.model.resolve(), arguments.out, counts, arguments.most)
     machine = hardware()
     print(f"\n{machine['processor']}, {machine['cores']} cores; int4, {PROMPT} tokens of prompt, {NEW} new\n")
     print(report(rows_of(arguments.out)))

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
@@ -30,14 +31,14 @@ from autotune.machine import oom_kills, total_memory_mb
 from autotune.metrics import RESOLUTION_MS
 from autotune.search.statistics import column_levels, paired_ratio, t_interval
 from autotune.secrets import redact_file
-from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, laps_of
+from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob, laps_of
 
 MEMORY_SHARE = 0.95
 """The share of this machine's memory beyond which a worker would only make it swap."""
-LAPS, ENOUGH = 8, 64
-"""Turns that a process takes at least of those that are timed side by side, and the times between tokens that make enough."""
+SEQUENCES, ENOUGH = 8, 64
+"""Sequences of each length that models generate at least in turns, and the times between tokens that make enough."""
 MOST_S = 20.0
-"""Seconds of turns, for each model, after which a round ends (it has two laps at least)."""
+"""Seconds of turns, for each model, after which a round ends (with two sequences of each length at least)."""
 _ROOM = 1.5
 """Memory that a loaded model takes, at most, of the size of its files."""
 
@@ -59,14 +60,15 @@ def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
 
 def _levels(results: Sequence[Result]) -> list[float]:
     """Return what the models of a round took between tokens, milliseconds."""
-    laps = [[statistics.median(lap["itl_ms"]) for lap in laps_of(result)] for result in results]
+    laps = [[statistics.median(gaps) for gaps in laps_of(result, "itl_ms")] for result in results]
     return [float(level) for level in column_levels(list(zip(*laps, strict=True)))]
 
 
-def _laps(job: TimeJob) -> int:
-    """Return how many turns a process takes."""
-    lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
-    return max(LAPS, math.ceil(ENOUGH / max(1, sum(new - 1 for _, new in lengths))))
+def _laps(job: TimeJob) -> tuple[int, int]:
+    """Return how many turns a process takes, at least and at most."""
+    gaps = [new - 1 for _, new in job.lengths or ((job.prompt_tokens, job.new_tokens),)]
+    each = sum(1 + math.ceil(gap / SLICE) for gap in gaps)
+    return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH / max(1, sum(gaps))))
 
 
 LEAVE_S = 20
@@ -181,8 +183,8 @@ class LocalEngine:
     def time_in_turns(self, job: TurnsJob, log: Path, timeout: float | None = None) -> tuple[list[list[Result]], float]:
         """Time models in turns, alone on this host: what drifts or disturbs hits all alike.
 
-        A round is a fresh process of each model. They live side by side and take turns, a lap being one turn of each;
-        where memory is too small for that, a process takes all its turns before the next is started. At least
+        A round is a fresh process of each model. They live side by side and take turns of a few tokens, in an order that
+        is drawn anew for each lap; where memory is too small for that, one process does all its work after another. At least
         `job.processes` rounds, and more until the ratios to the first model are known to `job.precision`, or `job.most`
         have run. `timeout`: of one process that has the machine to itself. Returns what was measured [round][model],
         and the seconds in all. Raises as `run`.
@@ -192,12 +194,10 @@ class LocalEngine:
         together = _room_for(job.graphs)
         with self.host.alone():
             while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
-                order = list(range(len(job.graphs)))
-                if len(rounds) % 2 == 1:
-                    order.reverse()
+                order = range(len(job.graphs))[:: 1 if len(rounds) % 2 == 0 else -1]
                 if together:
                     try:
-                        rounds.append(self._side_by_side(job, order, log, timeout))
+                        rounds.append(self._side_by_side(job, order, len(rounds), log, timeout))
                         continue
                     except StageError as error:
                         if error.status != "out_of_memory":
@@ -208,8 +208,10 @@ class LocalEngine:
                 rounds.append([alone[place] for place in range(len(order))])
         return rounds, time.perf_counter() - began
 
-    def _side_by_side(self, job: TurnsJob, order: Sequence[int], log: Path, timeout: float | None) -> list[Result]:
-        """Do one round of turns. Returns what was measured of each model."""
+    def _side_by_side(
+        self, job: TurnsJob, order: Sequence[int], seed: int, log: Path, timeout: float | None
+    ) -> list[Result]:
+        """Do one round of turns, the processes started in this order. Returns what was measured of each model."""
         limit = timeout * len(order) if timeout is not None else None
         try:
             with contextlib.ExitStack() as stack:
@@ -219,11 +221,17 @@ class LocalEngine:
                     living[place] = stack.enter_context(fresh)
                     fresh.ready()
                 began = time.perf_counter()
-                for lap in range(max(map(_laps, job.graphs))):
-                    if lap >= 2 and time.perf_counter() - began > MOST_S * len(order):
+                least, most = map(max, zip(*map(_laps, job.graphs), strict=True))
+                draw, last = np.random.default_rng(seed), -1
+                for lap in range(most):
+                    if lap >= least and time.perf_counter() - began > MOST_S * len(order):
                         break
-                    for place in order if lap % 2 == 0 else reversed(order):
+                    turns = draw.permutation(order).tolist()
+                    if turns[0] == last:  # nobody goes twice in a row, with a cache that is still warm
+                        turns.reverse()
+                    for place in turns:
                         living[place].turn()
+                    last = turns[-1]
                 return [living[place].result()[0] for place in range(len(order))]
         finally:
             self._cleaned(log)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotune.search.statistics import Ratio, column_levels, paired_ratio, t_interval
-from autotune.stages.jobs import Result, laps_of
+from autotune.stages.jobs import laps_of
 from autotune.store.results import CONDITIONS
 
 ENOUGH_FOR_P90 = 64
@@ -52,7 +52,7 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | N
 
 
 def medians(process: Mapping[str, Any], batch: int) -> dict[str, float]:
-    """Return what one process, or one lap of it, says of each latency metric."""
+    """Return what one process says of each latency metric."""
     return {
         "ttft_ms_p50": float(np.median(process["ttft_ms"])),
         "ttft_ms_p90": float(np.percentile(process["ttft_ms"], 90)),
@@ -60,6 +60,24 @@ def medians(process: Mapping[str, Any], batch: int) -> dict[str, float]:
         "itl_ms_p90": float(np.percentile(process["itl_ms"], 90)),
         "decode_tps": batch * 1000 / float(np.mean(process["itl_ms"])),
     }
+
+
+def in_turns(processes: Processes, batch: int) -> list[dict[str, float]]:
+    """Return what processes that took turns say of each latency metric: of medians and means, lap by lap.
+
+    A 90th percentile is that of each process, because a lap is too short to have one.
+    """
+    found = [medians(process, batch) for process in processes]
+    for metric, samples, middle in (
+        ("ttft_ms_p50", "ttft_ms", np.median),
+        ("itl_ms_p50", "itl_ms", np.median),
+        ("decode_tps", "itl_ms", lambda gaps: batch * 1000 / np.mean(gaps)),
+    ):
+        laps = [[float(middle(lap)) for lap in laps_of(process, samples)] for process in processes]
+        levels = column_levels(list(zip(*laps, strict=True)))
+        for columns, level in zip(found, levels, strict=True):
+            columns[metric] = float(level)
+    return found
 
 
 def _p90(samples: list[float]) -> float | None:
@@ -108,18 +126,13 @@ class Turns:
         return {"anchor": self.anchor, "samples": self.samples, "again": self.again}
 
 
-def turns_of(graphs: Sequence[str], rounds: Sequence[Sequence[Result]], batch: int, suffix: str = "") -> Turns:
+def turns_of(graphs: Sequence[str], rounds: Sequence[Processes], batch: int, suffix: str = "") -> Turns:
     """Return turns from their raw samples [round][graph], where the last graph is the first once more.
 
     `suffix`: of the workload in which they were timed, `@long`; empty for the sweep's first.
     """
-    columns: list[dict[str, list[float]]] = [{} for _ in graphs]
-    for processes in rounds:
-        laps = [[medians(lap, batch) for lap in laps_of(process)] for process in processes]
-        for metric in laps[0][0]:
-            levels = column_levels([[place[metric] for place in lap] for lap in zip(*laps, strict=True)])
-            for column, level in zip(columns, levels, strict=True):
-                column.setdefault(metric + suffix, []).append(float(level))
+    places = list(zip(*(in_turns(processes, batch) for processes in rounds), strict=True))
+    columns = [{metric + suffix: [found[metric] for found in place] for metric in place[0]} for place in places]
     return Turns(graphs[0], dict(zip(graphs[:-1], columns[:-1], strict=True)), columns[-1])
 
 

@@ -7,7 +7,7 @@ found again by what went into it, wherever that was.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -330,6 +330,10 @@ class TimeJob(Job):
         )  # fmt: skip
 
 
+SLICE = 3
+"""Tokens that a model generates at most before it is another's turn."""
+
+
 class TurnsJob(Job):
     """Time graphs in turns, one process of each a round, so that what drifts hits all alike and ratios hold."""
 
@@ -348,10 +352,10 @@ class TurnsJob(Job):
     """Half the width of a ratio's interval at which it is narrow enough, as a share."""
 
 
-def laps_of(result: Result) -> list[Result]:
-    """Return what a process measured in each of its turns; all of it where it took none."""
-    laps: list[Result] = result.get("laps") or [result]
-    return laps
+def laps_of(result: Mapping[str, Any], samples: str) -> list[list[float]]:
+    """Return the samples (`ttft_ms`, `itl_ms`) of each turn of a process that has some; all of them where it took none."""
+    laps: list[Mapping[str, Any]] = result.get("laps") or [result]
+    return [lap[samples] for lap in laps if samples in lap]
 
 
 class TinyJob(Job):

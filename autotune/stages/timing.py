@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import psutil
 from autotune.candidate import Session
 from autotune.providers import NVIDIA, PROVIDERS
 from autotune.stages.conditions import Conditions
-from autotune.stages.jobs import Result, TimeJob, refused
+from autotune.stages.jobs import SLICE, Result, TimeJob, refused
 
 ENOUGH = 64
 """Tokens that one process times at least: enough for a 90th percentile."""
@@ -103,8 +103,12 @@ def load(folder: Path, provider: str, session: Session) -> Any:
         raise refused(error, f"the build does not load on {provider}") from error
 
 
-def _sequence(model: Any, prompt: Any, total: int, batch: int) -> tuple[float, list[float]]:
-    """Generate one batch of sequences. Return the time to the first token and those between tokens, milliseconds."""
+def sequence(model: Any, prompt: Any, total: int, batch: int) -> Iterator[tuple[str, list[float]]]:
+    """Generate one batch of sequences, in slices.
+
+    Yields, milliseconds: first `ttft_ms` and the time to the first token, then `itl_ms` and those between tokens, for
+    each further slice.
+    """
     import onnxruntime_genai as og
 
     parameters = og.GeneratorParams(model)
@@ -114,30 +118,24 @@ def _sequence(model: Any, prompt: Any, total: int, batch: int) -> tuple[float, l
     started = clock()
     generator.append_tokens(prompt)
     generator.generate_next_token()
-    last = clock()
-    first = (last - started) * 1e3
-    gaps = []
+    yield "ttft_ms", [round((clock() - started) * 1e3, 4)]
     while not generator.is_done():
-        generator.generate_next_token()
-        now = clock()
-        gaps.append((now - last) * 1e3)
-        last = now
-    return first, gaps
-
-
-def _enough(first: Sized, between: Sized) -> Iterator[None]:
-    """Yield until there are enough samples, or the time is over."""
-    began = time.perf_counter()
-    while len(first) < 2 or (len(between) < ENOUGH and time.perf_counter() - began < MOST_S):
-        yield
+        gaps: list[float] = []
+        last = clock()
+        while len(gaps) < SLICE and not generator.is_done():
+            generator.generate_next_token()
+            now = clock()
+            gaps.append(round((now - last) * 1e3, 4))
+            last = now
+        yield "itl_ms", gaps
 
 
 def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -> Result:
-    """Load, warm up and time one model: until there are enough samples, or as often as `turns` yields.
+    """Load, warm up and time one model: until there are enough samples, or slice by slice, whenever `turns` yields.
 
     Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process; `threads` that
     ONNX Runtime shares an operator among, counted (None off the CPU); `gpu_memory_mb`, the most after any sequence
-    (None off NVIDIA's GPUs); `conditions`: what else the machine did; `laps`, with `turns`: `ttft_ms` and `itl_ms` of each.
+    (None off NVIDIA's GPUs); `conditions`: what else the machine did; `laps`, with `turns`: the `ttft_ms` or `itl_ms` of each.
     `out` stays empty.
     """
     del out
@@ -158,36 +156,48 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
     lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
     longest = max(prompt for prompt, _ in lengths)
     prompts = rng.integers(vocabulary // 10, vocabulary, size=(job.batch, longest)).astype(np.int32)
-    first: list[float] = []
-    between: list[float] = []
+    samples: dict[str, list[float]] = {"ttft_ms": [], "itl_ms": []}
     held: list[float] = []
+    laps: list[dict[str, list[float]]] = []
 
-    def round_of_lengths() -> None:
+    def slices() -> Iterator[dict[str, list[float]]]:
+        """Generate a sequence of each length."""
         for prompt, new in lengths:
             feed = np.ascontiguousarray(prompts[0, :prompt] if job.batch == 1 else prompts[:, :prompt])
-            ttft, gaps = _sequence(model, feed, prompt + new, job.batch)
-            first.append(round(ttft, 4))
-            between.extend(round(gap, 4) for gap in gaps)
+            for name, values in sequence(model, feed, prompt + new, job.batch):
+                samples[name] += values
+                yield {name: values}
             held.extend(filter(None, [on_gpu()]))
 
+    def enough() -> Iterator[None]:
+        began = time.perf_counter()
+        while len(samples["ttft_ms"]) < 2 or (len(samples["itl_ms"]) < ENOUGH and time.perf_counter() - began < MOST_S):
+            yield
+
     try:
-        while len(first) < 2:
-            round_of_lengths()
-        first.clear()
-        between.clear()
+        while len(samples["ttft_ms"]) < 2:
+            list(slices())
+        for values in samples.values():
+            values.clear()
         conditions = Conditions()
-        laps: list[Result] = []
-        for _ in turns if turns is not None else _enough(first, between):
-            sequences, tokens = len(first), len(between)
+        if turns is None:
             with conditions:
-                round_of_lengths()
-            laps.append({"ttft_ms": first[sequences:], "itl_ms": between[tokens:]})
+                for _ in enough():
+                    list(slices())
+        else:
+            going = slices()
+            for _ in turns:
+                with conditions:
+                    lap = next(going, None)
+                    if lap is None:
+                        going = slices()
+                        lap = next(going)
+                laps.append(lap)
     except Exception as error:
         raise refused(error, f"the build does not run on {job.provider}") from error
     return {
         "load_s": load_s,
-        "ttft_ms": first,
-        "itl_ms": between,
+        **samples,
         "peak_memory_mb": peak_memory_bytes() / 1e6,
         "threads": threads,
         "gpu_memory_mb": max(held, default=None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -186,8 +187,13 @@ def test_models_live_side_by_side_until_their_ratios_are_narrow(
     for number, results in enumerate(found):
         turns = sorted((when, place) for place, result in enumerate(results) for when in result["when"])
         order = [place for _, place in turns]
-        there, back = ([0, 1, 2], [2, 1, 0]) if number % 2 == 0 else ([2, 1, 0], [0, 1, 2])
-        assert order == (there + back) * 11  # 22 laps of 3 gaps are 64 at least
+        laps = [tuple(order[first : first + 3]) for first in range(0, len(order), 3)]
+        assert len(laps) == 2 * 22  # a first token and 3 gaps make two turns, and 22 times 3 gaps are enough
+        assert all(sorted(lap) == [0, 1, 2] for lap in laps)
+        assert len(set(laps)) > 2
+        assert all(one != other for one, other in itertools.pairwise(order))
+        began = [result["began"] for result in results]
+        assert began == sorted(began, reverse=number % 2 == 1)
         # All three were there before the first turn.
         assert max(result["began"] for result in results) < turns[0][0]
         assert results[0]["itl_ms"] == results[2]["itl_ms"]
