@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +43,12 @@ class Lora(BaseModel):
     rslora: bool = False
     quantized_base: str = "none"
     double_quant: bool | None = None
+
+    def horizon(self, items: int) -> int:
+        """Return the optimiser steps of a full run on this many items."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil((self.epochs or 1.0) * items / (self.batch_size * self.accumulation)))
 
 
 class Recipe(BaseModel):

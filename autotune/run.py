@@ -22,7 +22,7 @@ from autotune.search.loop import Loop, Summary
 from autotune.search.pace import Pace
 from autotune.search.pipeline import Pipeline
 from autotune.search.prepare import needs_network, prepare
-from autotune.search.strategy import make_strategy
+from autotune.search.strategies import make_strategy
 from autotune.secrets import redact, redacted
 from autotune.store.cache import Cache, default_root
 from autotune.store.record import Record, write_aside
@@ -81,7 +81,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             for line in data_report(dataset):
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
-            strategy = make_strategy(sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
+            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
             loop = Loop(
                 sweep, record, Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine)), strategy, progress
             )

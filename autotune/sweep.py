@@ -50,7 +50,7 @@ from autotune.usercode import find_function
 
 T = TypeVar("T")
 
-STRATEGIES = ("tpe", "nsga2", "gp", "random", "grid")
+STRATEGIES = ("frontier", "tpe", "nsga2", "gp", "random", "grid")
 DEFAULT_STEPS = 30
 
 

@@ -57,8 +57,9 @@ def main(folder: Path) -> int:
         sweep, _, inputs = prepare(sweep, stages, cache.root)
         pipeline = Pipeline(sweep, inputs, stages)
         adapter = stages(pipeline.finetune_job(chosen))
-        torch_job = pipeline.score_job(Candidate(lora=chosen.lora), "test", adapter, None)
-        reference = outcomes(stages(torch_job))
+        torch_job = pipeline.score_job(Candidate(lora=chosen.lora), "test")
+        where: dict[str, Path] = {"model_dir": inputs.base_dir, "adapter_dir": adapter.path}
+        reference = outcomes(stages(torch_job.model_copy(update=where)))
         recipes = dict.fromkeys([base_candidate(sweep).recipe, *sweep.space.recipes])
         for recipe in recipes:
             candidate = Candidate(lora=chosen.lora, recipe=recipe)
@@ -70,8 +71,10 @@ def main(folder: Path) -> int:
             if recipe is not None and recipe.precision == "fp32":
                 rows.append(compare("PyTorch with the adapter / fp32 ONNX", reference, measured.outcomes))
                 bad |= reference["predicted"] != measured.outcomes["predicted"]
-            single_job = pipeline.score_job(candidate, "test", adapter, measured.build)
-            single = outcomes(stages(single_job.model_copy(update={"batched": False})))
+            assert measured.build is not None
+            one_by_one: dict[str, Any] = {"batched": False, "model_dir": measured.build.path}
+            single_job = pipeline.score_job(candidate, "test").model_copy(update=one_by_one)
+            single = outcomes(stages(single_job))
             rows.append(compare(f"{recipe}: batched / one by one", measured.outcomes, single))
             bad |= single["predicted"] != measured.outcomes["predicted"]
     print("\n".join(rows))

@@ -27,7 +27,7 @@ from autotune.engine.local import LocalEngine
 from autotune.engine.stages import Stages
 from autotune.search.loop import Loop
 from autotune.search.pipeline import Inputs, Pipeline
-from autotune.search.strategy import make_strategy
+from autotune.search.strategies import make_strategy
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob
 from autotune.store.cache import Cache
 from autotune.store.record import Record
@@ -114,7 +114,7 @@ def one(folder: Path, strategy: str, candidates: int) -> dict[str, Any]:
     watch = Stopwatch()
     with Record(folder / "out", sweep) as record, Idle() as engine:
         stages = Stages(Cache(folder / "cache"), engine, lambda: record.log("x"), sweep.model)
-        searching = make_strategy(strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
+        searching = make_strategy(strategy, sweep.space, sweep.objectives, sweep.seed)
         loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), searching, watch)
         loop.run()
         rows = len(record.results.rows)

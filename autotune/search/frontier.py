@@ -1,4 +1,4 @@
-"""The strategy that spends the budget where it moves the front most. Sweeps cannot name it yet: the loop knows no rungs.
+"""The strategy that spends the budget where it moves the front most.
 
 Latency and size belong to the recipe alone, and only the score belongs to the adapter as well. So the search is one over
 adapters, crossed with a small table of recipes. Every proposal is what promises most hypervolume a second:
@@ -12,16 +12,17 @@ rungs; its prior mean is what is commonly found about learning rate and rank, an
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.candidate import Candidate, Lora
-from autotune.metrics import Direction
+from autotune.candidate import Candidate, Lora, Recipe, Session
+from autotune.metrics import METRICS, Direction
 from autotune.search.pareto import hypervolume
 from autotune.search.strategy import Proposal, Told, drawn
 from autotune.space import Choice, Space
@@ -92,6 +93,8 @@ class Adapter:
     """By rung: score and items."""
     pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
     """By recipe: score and items as built."""
+    failed: set[str] = field(default_factory=set)
+    """The recipes in which it cannot be built or run."""
 
 
 class Process:
@@ -136,12 +139,33 @@ class Process:
         return 0.5 + self._prior + cross @ solved[:, 0], prior - cross @ solved[:, 1:]
 
 
-class Frontier:
-    """The strategy. Scores are shares to be maximised (accuracy); `directions` of score, latency and size."""
+@dataclass(frozen=True)
+class Served:
+    """What an adapter is crossed with: a recipe, and how its build is served; no recipe where nothing is built."""
 
-    def __init__(self, space: Space, directions: Sequence[Direction], seed: int, items: int = 1000) -> None:
-        self._space, self._directions, self._items = space, list(directions), items
-        self._recipes = {str(recipe): recipe for recipe in space.recipes}
+    recipe: Recipe | None = None
+    session: Session | None = None
+
+    def __str__(self) -> str:
+        return f"{self.recipe or ''} {self.session or ''}".strip()
+
+
+class Frontier:
+    """The strategy. One objective is the score; the others belong to recipe and session."""
+
+    rungs = RUNGS
+
+    def __init__(self, space: Space, objectives: Mapping[str, Direction], seed: int, items: int = 1000) -> None:
+        """`items`: how many validation items there are, until a candidate says so that was fully measured."""
+        self._space, self._items = space, items
+        self._score = next(name for name in objectives if METRICS[name].kind == "score")
+        self._sign = 1.0 if objectives[self._score] == "maximize" else -1.0
+        self._others = [name for name in objectives if name != self._score]
+        self._directions: list[Direction] = ["maximize", *(objectives[name] for name in self._others)]
+        served = itertools.product(space.recipes or (None,), space.sessions or (None,))
+        self._recipes = {str(one): one for one in (Served(recipe, session) for recipe, session in served)}
+        self._over: set[str] = set()
+        """The recipes that break a limit, whatever the adapter."""
         self._footprints: dict[str, list[float]] = {}
         self._adapters: dict[str, Adapter] = {}
         self._costs: dict[str, list[float]] = {}
@@ -153,7 +177,7 @@ class Frontier:
     def _know(self, candidate: Candidate) -> Adapter | None:
         if candidate.lora is None:
             return None
-        name = Candidate(lora=candidate.lora).id
+        name = _adapter_id(candidate)
         if name not in self._adapters:
             self._adapters[name] = Adapter(
                 candidate.lora, features(candidate.lora, self._space), experience(candidate.lora)
@@ -225,32 +249,36 @@ class Frontier:
         for number, adapter in enumerate(adapters):
             if adapter.ended:
                 continue
+            open_ = [recipe for recipe in self._recipes if recipe not in self._over | adapter.failed]
             gain = [
                 self._gain(recipe, mean[number] - drops[recipe], deviation[number], points, reference, volume)
-                for recipe in self._recipes
+                for recipe in open_
             ]
             if adapter.reached == len(RUNGS) - 1:
-                for recipe, gained in zip(self._recipes, gain, strict=True):
+                for recipe, gained in zip(open_, gain, strict=True):
                     items = adapter.pairs.get(recipe, (0.0, 0))[1]
                     if items < self._items:
                         worth = gained / self._pair_s(recipe, self._items - items, items > 0)
                         first = items == 0 and bool(points) and self._items * LOOK >= LEAST_ITEMS
-                        upto = int(self._items * LOOK) if first else None
-                        consider(
-                            worth, Proposal(Candidate(lora=adapter.lora, recipe=self._recipes[recipe]), items=upto)
-                        )
+                        upto = math.ceil(self._items * LOOK) if first else None
+                        consider(worth, Proposal(self._candidate(adapter, recipe), items=upto))
             else:
-                crossing = sum(self._pair_s(r, self._items) for r, g in zip(self._recipes, gain, strict=True) if g > 0)
+                crossing = sum(self._pair_s(r, self._items) for r, g in zip(open_, gain, strict=True) if g > 0)
                 cost = self._training_s(adapter.reached, len(RUNGS) - 1) + crossing
                 consider(sum(gain) / max(cost, 1e-9), self._further(adapter, bool(points)))
         return best[1] if best is not None and best[0] > 0 else None
+
+    def _candidate(self, adapter: Adapter, recipe: str) -> Candidate:
+        served = self._recipes[recipe]
+        return Candidate(lora=adapter.lora, recipe=served.recipe, session=served.session)
 
     def _further(self, adapter: Adapter, scouting: bool) -> Proposal:
         """Return the proposal that takes an adapter to its next rung; the first of all goes all the way."""
         rung = adapter.reached + 1 if scouting else len(RUNGS) - 1
         if rung == len(RUNGS) - 1:
-            cheapest = min(self._recipes, key=lambda r: self._pair_s(r, self._items))
-            return Proposal(Candidate(lora=adapter.lora, recipe=self._recipes[cheapest]))
+            likely = [recipe for recipe in self._recipes if recipe not in self._over | adapter.failed]
+            cheapest = min(likely or self._recipes, key=lambda r: self._pair_s(r, self._items))
+            return Proposal(self._candidate(adapter, cheapest))
         item_s = self._cost("score adapter", 0.06)
         items = int(self._training_s(adapter.reached, rung) / item_s)
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
@@ -263,8 +291,10 @@ class Frontier:
             for recipe, (score, items) in adapter.pairs.items()
             if items >= self._items
         ]
-        footprints = list(self._footprints.values()) or [[1.0, 1.0]]
-        worst = [1.1 * max(column) for column in zip(*footprints, strict=True)]
+        worst = []
+        for place, direction in enumerate(self._directions[1:]):
+            column = [footprint[place] for footprint in self._footprints.values()] or [1.0]
+            worst.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
         lowest = min((point[0] for point in points), default=0.5)
         return points, [lowest - 0.25, *worst]
 
@@ -290,27 +320,36 @@ class Frontier:
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Take in what was measured."""
-        candidate = proposal.candidate
+        self.replay(proposal.candidate, told)
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Take in what was measured, now or in an earlier run."""
         adapter = self._know(candidate)
-        recipe = str(candidate.recipe) if candidate.recipe is not None else None
-        begun = adapter.reached if adapter is not None else -1
-        rung = next(n for n, r in enumerate(RUNGS) if abs(r - proposal.rung) < 1e-2)
-        self._learn_costs(recipe, rung, begun, told)
-        if recipe is not None and "itl_ms_p50" in told.measured:
-            self._footprints[recipe] = [told.measured["itl_ms_p50"], told.measured["size_mb"]]
+        served = str(Served(candidate.recipe, candidate.session))
+        alone = candidate.recipe is None and bool(self._space.recipes)
+        rung = min(range(len(RUNGS)), key=lambda n: abs(RUNGS[n] - told.rung))
+        self._learn_costs(None if alone else served, rung, adapter.reached if adapter is not None else -1, told)
+        if not alone and all(name in told.measured for name in self._others):
+            self._footprints[served] = [told.measured[name] for name in self._others]
+        if any(gap > 0 and METRICS[text.split()[0]].kind != "score" for text, gap in told.gaps.items()):
+            self._over.add(served)
         if adapter is None:
             return
-        score, outcomes = told.measured.get("accuracy"), told.outcomes
-        if score is None or outcomes is None:
-            adapter.ended = True
+        score = told.measured.get(self._score)
+        if score is None:
+            if alone or (candidate.recipe is not None and not {"merge", "build", "check"} & set(told.seconds)):
+                adapter.ended = served not in self._over
+            else:
+                adapter.failed.add(served)
             return
         adapter.reached = max(adapter.reached, rung)
-        if recipe is None:
-            adapter.seen[rung] = score, len(outcomes.right)
+        worth = self._sign * score
+        if alone or rung < len(RUNGS) - 1:
+            adapter.seen[rung] = worth, told.items
         else:
-            adapter.pairs[recipe] = score, len(outcomes.right)
+            adapter.pairs[served] = worth, told.items
             if told.values is not None:
-                self._items = len(outcomes.right)
+                self._items = told.items
 
     def _learn_costs(self, recipe: str | None, rung: int, begun: int, told: Told) -> None:
         seconds = told.seconds
@@ -322,15 +361,15 @@ class Frontier:
                 self._costs.setdefault(stage, []).append(seconds[stage])
         if "build" in seconds and recipe is not None:
             self._costs.setdefault(f"build {recipe}", []).append(seconds["build"])
-        if "score" in seconds and told.outcomes is not None and len(told.outcomes.right):
-            pace = seconds["score"] / len(told.outcomes.right)
+        if "score" in seconds and told.items:
+            pace = seconds["score"] / told.items
             names = ["score adapter"] if recipe is None else [f"score {recipe}", "score"]
             for name in names:
                 self._costs.setdefault(name, []).append(pace)
 
-    def replay(self, candidate: Candidate, told: Told) -> None:
-        """Take in what an earlier run measured."""
-        self.tell(Proposal(candidate), told)
+
+def _adapter_id(candidate: Candidate) -> str:
+    return Candidate(lora=candidate.lora).id
 
 
 def _variance(score: float, items: int) -> float:

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, Problem, StageError, UsageError
-from autotune.metrics import METRICS
+from autotune.metrics import METRICS, is_task
 from autotune.search.judge import front_of, judge, served_as, values_of
 from autotune.search.latency import Turns
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
-from autotune.search.strategy import Strategy, Told
+from autotune.search.strategy import Proposal, Strategy, Told
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import CONDITIONS, FINALISTS, LATENCY, SERVED, Cell, Row, rounded
+from autotune.store.results import CONDITIONS, FINALISTS, LATENCY, SERVED, STAGES, Cell, Row, rounded
 from autotune.sweep import Sweep
 
 RIVALS, NEAR = 3, 0.25
@@ -88,6 +88,7 @@ class Loop:
     ) -> None:
         self.sweep, self.record, self.pipeline = sweep, record, pipeline
         self.strategy, self.watcher, self.clock = strategy, watcher, clock
+        pipeline.rungs = strategy.rungs
         self.rows: dict[str, Row] = {}
         """Of each candidate that the strategy proposed the last attempt."""
         self.base_row: Row | None = None
@@ -148,13 +149,14 @@ class Loop:
         began = self._began = self.clock()
         base = base_candidate(self.sweep)
         if self.base_row is None or self.base_row["status"] != "ok":
-            self._try(base, 0)
+            self._try(Proposal(base), 0)
         for row in [row for row in self.rows.values() if row["status"] == "lost"]:
             if not self._late():
-                self._try(self._candidate_of(row), int(row["trial"] or 0))
+                self._try(self._proposal_of(row), int(row["trial"] or 0))
         self._check_pace()
-        for row in self.rows.values():
-            self._replay(row)
+        for row in self.record.results.rows:
+            if row["trial"] and (row["status"] == "stopped" or row is self.rows[str(row["candidate"])]):
+                self._replay(row)
         self._judge()
         if not self.base and any(limit.needs_base for limit in self.sweep.limits):
             self.watcher.note(
@@ -172,8 +174,10 @@ class Loop:
             proposal = self.strategy.ask()
             if proposal is None:
                 break
-            trials += 1
-            row = self._try(proposal.candidate, self._last + 1)
+            before = self.rows.get(proposal.candidate.id, {})
+            goes_on = before.get("status") == "stopped"
+            trials += not goes_on
+            row = self._try(proposal, int(before["trial"] or 0) if goes_on else self._last + 1)
             self.strategy.tell(proposal, self._told(row))
             self._retime()
         self._pin()
@@ -259,9 +263,10 @@ class Loop:
         recipe, session = _settings_of(cells, "build_"), _settings_of(cells, "session_")
         return self._footprints.get(recipe, {}) | self._footprints.get((recipe, session), {})
 
-    def _try(self, candidate: Candidate, trial: int) -> Row:
-        """Measure one candidate and write its row; a lost worker is forgiven once."""
+    def _try(self, proposal: Proposal, trial: int) -> Row:
+        """Measure one candidate, as far as is asked for, and write its row; a lost worker is forgiven once."""
         row: Row = {}
+        candidate = proposal.candidate
         for _ in range(ATTEMPTS):
             began = self.clock()
             row = {
@@ -278,9 +283,15 @@ class Loop:
                 base=self.base,
                 known=self._known(candidate) if trial and candidate.recipe else None,
                 on_stage=self._shown(trial, candidate),
+                rung=proposal.rung,
+                items=proposal.items,
             )
             self.stages_s += measured.seconds
-            row |= {"status": measured.status, "error": measured.error or None, "ended": now()}
+            status, error = measured.status, measured.error
+            if status == "ok" and (left := self._left_at(proposal, measured)):
+                status, error = "stopped", left
+            asked: Row = {"rung": proposal.rung if proposal.rung < 1 else None, "items": proposal.items}
+            row |= {"status": status, "error": error or None, "ended": now()} | asked
             row["wall_s"] = self.clock() - began
             row = rounded(row | dict(candidate.columns()) | measured.cells)
             self._keep(candidate, measured)
@@ -309,11 +320,13 @@ class Loop:
 
     def _keep(self, candidate: Candidate, measured: Measurement) -> None:
         """Keep outcomes and training curve beside the rows."""
+        cells, score = measured.cells, self.sweep.score
         if measured.outcomes is not None:
             self.record.keep_outcomes(candidate.id, "validation", self.sweep.data.metric, measured.outcomes)
-        adapter = measured.cells.get("adapter")
-        if adapter and measured.curve:
-            self.record.keep_curve(str(adapter), measured.curve)
+        if cells.get("adapter") and measured.curve:
+            self.record.keep_curve(str(cells["adapter"]), measured.curve)
+        if cells.get("adapter") and candidate.recipe is None and cells.get(score) is not None:
+            self.record.keep_rung(str(cells["adapter"]), cells["train_steps"], score, cells[score], cells[f"{score}_n"])
 
     def _told(self, row: Row) -> Told:
         """Return a row as the strategy sees it; what is not fully measured has no values."""
@@ -325,16 +338,45 @@ class Loop:
                 gaps[str(limit)] = gap
         objectives = [values.get(name) for name in self.sweep.objectives]
         complete = row["status"] == "ok" and all(value is not None for value in objectives)
-        return Told(tuple(v for v in objectives if v is not None) if complete else None, gaps)
+        return Told(
+            tuple(v for v in objectives if v is not None) if complete else None,
+            gaps,
+            measured=values,
+            seconds={
+                stage: float(row[f"cost_{stage}_s"] or 0.0)
+                for stage in STAGES
+                if row.get(f"cost_{stage}_s") is not None
+            },
+            rung=float(row.get("rung") or 1.0),
+            items=int(row.get(f"{self.sweep.score}_n") or 0),
+        )
 
     def _replay(self, row: Row) -> None:
         """Tell the strategy a row of an earlier run, but for those that may be tried again."""
         told = self._told(row)
         broken = any(gap > 0 for gap in told.gaps.values())
-        # A lost worker says nothing about the candidate, nor does a limit that has been relaxed since.
-        if row["status"] == "lost" or (row["status"] == "over_limit" and not broken):
+        # A lost worker says nothing about the candidate, nor does a limit that has been relaxed since; and what was left
+        # on the way tells only those who go on from there.
+        left = row["status"] == "stopped" and not self.strategy.rungs
+        if left or row["status"] == "lost" or (row["status"] == "over_limit" and not broken):
             return
         self.strategy.replay(self._candidate_of(row), told)
+
+    def _proposal_of(self, row: Mapping[str, Any]) -> Proposal:
+        """Return what was asked for where a row was written."""
+        return Proposal(self._candidate_of(row), rung=float(row.get("rung") or 1.0), items=row.get("items"))
+
+    def _left_at(self, proposal: Proposal, measured: Measurement) -> str:
+        """Return in words how far a candidate came that is not fully measured; empty where it is."""
+        lora, words = proposal.candidate.lora, []
+        if lora is not None and proposal.rung < 1:
+            words.append(f"trained for {measured.cells['train_steps']} of {self.pipeline.horizon(lora)} steps")
+        items, scored = self.pipeline.inputs.counts["validation"], int(measured.cells.get(f"{self.sweep.score}_n") or 0)
+        if scored < items and not is_task(self.sweep.data.metric):
+            words.append(f"scored on {scored} of {items} items")
+        if not words and proposal.candidate.recipe is None and self.sweep.space.recipes:
+            words.append("not built in any recipe")
+        return ", ".join(words)
 
     def _candidate_of(self, row: Mapping[str, Any]) -> Candidate:
         """Return the candidate whose settings a row holds. Raises UsageError."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from autotune.candidate import Candidate, Recipe, Session
+from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import Turns, latency_cells, turns_of
@@ -42,6 +42,8 @@ from autotune.usercode import Code
 
 AGAIN = 3
 """Processes, at least, by which it is seen whether a timing still holds."""
+LOOKS = (1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Shares of the items at which a score may be looked at: between two looks, items are scored together."""
 
 
 class Do(Protocol):
@@ -119,7 +121,10 @@ class Pipeline:
     def __init__(self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None) -> None:
         """`pace`: whether earlier timings still hold here; None: they do."""
         self.sweep, self.inputs, self.do, self.pace = sweep, inputs, do, pace
+        self.rungs: tuple[float, ...] = ()
+        """Shares of its steps to which an adapter may have been trained before."""
         self._merged: MergeJob | None = None
+        self._ids: dict[str, list[str]] = {}
         self._on_stage: Callable[[str], None] = lambda _: None
 
     def rest(self) -> None:
@@ -149,8 +154,12 @@ class Pipeline:
         base: Mapping[str, float] | None = None,
         known: Mapping[str, float] | None = None,
         on_stage: Callable[[str], None] = lambda _: None,
+        rung: float = 1.0,
+        items: int | None = None,
     ) -> Measurement:
         """Take a candidate through all stages. Never raises StageError: trouble is the measurement's status.
+
+        `rung` and `items` are those of a `Proposal`: how far its adapter is trained, and on how many items it is scored.
 
         Raises MachineError where no candidate could go on (the disk is full).
 
@@ -178,7 +187,7 @@ class Pipeline:
             if known and broken(known):
                 done.cells |= {name: value for name, value in known.items() if METRICS[name].kind != "score"}
                 return done
-            self._make(candidate, done)
+            self._make(candidate, done, rung)
             if done.build is not None:
                 done.cells |= {"size_mb": done.build.result["size_mb"], "graph": done.build.result["signature"]}
                 if broken({"size_mb": done.build.result["size_mb"]}):
@@ -190,15 +199,16 @@ class Pipeline:
                         {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
                     ):
                         return done
-            self._score(candidate, split, done)
+            if items != 0:
+                self._score(candidate, split, done, rung, items)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done
 
-    def _make(self, candidate: Candidate, done: Measurement) -> None:
+    def _make(self, candidate: Candidate, done: Measurement, rung: float = 1.0) -> None:
         """Fine-tune, merge and build, as far as the candidate asks for it. Raises StageError."""
         if candidate.lora is not None:
-            done.adapter = self._finetune(candidate, done)
+            done.adapter = self._finetune(candidate, done, rung)
         if candidate.recipe is not None:
             build = self._build_job(candidate)
             found = self.do.find(build)
@@ -302,7 +312,7 @@ class Pipeline:
         done.cells[f"cost_{stage}_s"] = seconds + float(done.cells.get(f"cost_{stage}_s") or 0.0)
         done.seconds += seconds
 
-    def _source_dir(self, candidate: Candidate, done: Measurement) -> Path:
+    def _source_dir(self, candidate: Candidate, done: Measurement, rung: float = 1.0) -> Path:
         """Return what a candidate is built from and compared with: the base model, or its adapter merged into it.
 
         No merged model is kept but the last: recipes of one adapter often follow one another.
@@ -310,40 +320,53 @@ class Pipeline:
         if done.adapter is None:
             return self.inputs.base_dir
         if done.merged is None:
-            job = self._merge_job(candidate, done.adapter.path)
+            job = self._merge_job(candidate, done.adapter.path, rung)
             if self._merged is not None and self._merged.key != job.key:
                 self.do.discard(self._merged)
             self._merged = job
             done.merged = self._run("merge", job, done)
         return done.merged.path
 
-    def finetune_job(self, candidate: Candidate) -> FinetuneJob:
-        """Return the job that trains a candidate's adapter."""
-        assert candidate.lora is not None
+    def horizon(self, lora: Lora) -> int:
+        """Return the steps of an adapter's whole training."""
+        return lora.horizon(self.inputs.counts["train"])
+
+    def finetune_job(self, candidate: Candidate, rung: float = 1.0) -> FinetuneJob:
+        """Return the job that trains a candidate's adapter, as far as to a rung."""
+        lora = candidate.lora
+        assert lora is not None
         data, file = self.inputs.items["train"]
-        limit = self.sweep.train.time_limit_s
+        horizon = self.horizon(lora) if rung < 1 else None
+        stop_at = max(1, round(rung * horizon)) if horizon is not None else None
         return FinetuneJob(
-            base=self.inputs.base, data=data, lora=candidate.lora, seed=self.sweep.seed, device=self.inputs.device,
-            base_dir=self.inputs.base_dir, data_file=file, time_limit_s=limit,
+            base=self.inputs.base, data=data, lora=lora, seed=self.sweep.seed, device=self.inputs.device,
+            horizon=horizon, stop_at=stop_at, base_dir=self.inputs.base_dir, data_file=file,
+            time_limit_s=self.sweep.train.time_limit_s,
         )  # fmt: skip
 
-    def _finetune(self, candidate: Candidate, done: Measurement) -> Stored:
-        job = self.finetune_job(candidate)
-        done.cells["adapter"] = job.key
-        stored = self._run("train", job, done, self.sweep.train.time_limit_s + 300)
+    def _finetune(self, candidate: Candidate, done: Measurement, rung: float) -> Stored:
+        """Train to a rung, going on from the highest below it that is there."""
+        job = self.finetune_job(candidate, rung)
+        done.cells["adapter"] = self.finetune_job(candidate).key
+        found = self.do.find(job)
+        if found is None:
+            lower = (self.finetune_job(candidate, low) for low in sorted(self.rungs, reverse=True) if low < rung)
+            before = next(filter(None, map(self.do.find, lower)), None)
+            job = job.model_copy(update={"checkpoint_dir": before.path if before is not None else None})
+        stored = self._run("train", job, done, self.sweep.train.time_limit_s + 300, found=found)
         done.cells |= {"train_steps": stored.result["step"], "train_loss": stored.result["loss"]}
         state = json.loads((stored.path / "state.json").read_text(encoding="utf-8"))
         done.curve = state["curve"]
         return stored
 
-    def _merge_job(self, candidate: Candidate, adapter_dir: Path = Path()) -> MergeJob:
-        key = self.finetune_job(candidate).key
+    def _merge_job(self, candidate: Candidate, adapter_dir: Path = Path(), rung: float = 1.0) -> MergeJob:
+        key = self.finetune_job(candidate, rung).key
         return MergeJob(adapter=key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=adapter_dir)
 
-    def _build_job(self, candidate: Candidate) -> BuildJob:
+    def _build_job(self, candidate: Candidate, rung: float = 1.0) -> BuildJob:
         """Return the job that builds a candidate; with an adapter, its source is still to be merged."""
         assert candidate.recipe is not None
-        source = self.inputs.base if candidate.lora is None else self._merge_job(candidate).key
+        source = self.inputs.base if candidate.lora is None else self._merge_job(candidate, rung=rung).key
         return BuildJob(
             source=source,
             recipe=candidate.recipe,
@@ -422,14 +445,17 @@ class Pipeline:
         columns = workload_names(suffix) if suffix else [*cells]
         done.cells |= {name: value for name in columns if (value := cells.get(name.removesuffix(suffix))) is not None}
 
-    def score_job(self, candidate: Candidate, split: str, adapter: Stored | None, build: Stored | None) -> ScoreJob:
-        """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
+    def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
+        """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built.
+
+        Where its files lie is still to be said.
+        """
         data, file = self.inputs.items[split]
         metric = self.sweep.data.metric
         shared: dict[str, Any] = {
             "data": data, "data_file": file, "metric": metric, "max_length": self.sweep.train.max_length,
             "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.sweep.target.threads,
-            "items": self.inputs.counts[split],
+            "items": self.inputs.counts[split], "model_dir": Path(),
         }  # fmt: skip
         kind = TaskScoreJob if is_task(metric) else ScoreJob
         if generates(metric):
@@ -438,21 +464,38 @@ class Pipeline:
             shared["code"] = f"rouge-score {installed('rouge-score')}"
         if (code := self.inputs.code) is not None:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
-        if build is not None:
-            source = self._build_job(candidate).key
-            return kind(
-                source=source, provider=self.sweep.target.provider, model_dir=build.path,
-                provider_options=self.session(candidate).provider_options, **shared,
-            )  # fmt: skip
-        source = self.inputs.base if adapter is None else self.finetune_job(candidate).key
-        return kind(
-            source=source, device=self.inputs.device, model_dir=self.inputs.base_dir,
-            adapter_dir=adapter.path if adapter else None, **shared,
-        )  # fmt: skip
+        if candidate.recipe is not None:
+            source = self._build_job(candidate, rung).key
+            options = self.session(candidate).provider_options
+            return kind(source=source, provider=self.sweep.target.provider, provider_options=options, **shared)
+        source = self.inputs.base if candidate.lora is None else self.finetune_job(candidate, rung).key
+        return kind(source=source, device=self.inputs.device, **shared)
 
-    def _score(self, candidate: Candidate, split: str, done: Measurement) -> None:
-        stored = self._run("score", self.score_job(candidate, split, done.adapter, done.build), done)
-        done.outcomes = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
+    def _as_scored(self, candidate: Candidate) -> Candidate:
+        """Return the candidate that is scored for one. An adapter that will be built for the CPU is scored as built at
+        full precision, which predicts what PyTorch predicts, and several times as fast.
+        """
+        exact = base_candidate(self.sweep).recipe
+        cpu = self.sweep.target.provider == self.inputs.device == "cpu"
+        if candidate.lora is None or candidate.recipe is not None or not cpu:
+            return candidate
+        return candidate.model_copy(update={"recipe": exact})
+
+    def _score(
+        self, candidate: Candidate, split: str, done: Measurement, rung: float = 1.0, items: int | None = None
+    ) -> None:
+        """Score a candidate on a split, or on the first `items` of it and those up to the next of `LOOKS`."""
+        scored = self._as_scored(candidate)
+        found: list[dict[str, Any]] = []
+        jobs = self._parts(self.score_job(scored, split, rung), items)
+        for job in jobs:
+            there = self.do.find(job)
+            where = self._where(candidate, scored, done, rung) if there is None else {}
+            stored = self._run("score", job.model_copy(update=where), done, found=there)
+            found.append(json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8")))
+        if rung < 1 and scored.recipe is not None:
+            self.do.discard(self._build_job(scored, rung))  # large, and of no use but this
+        done.outcomes = found[0] if jobs[0].block is None else self._together(found, split)
         value, interval, n = summarise(self.sweep.data.metric, done.outcomes)
         name = self.sweep.score
         if not math.isfinite(value):
@@ -462,6 +505,53 @@ class Pipeline:
         if METRICS[name].turns:
             direction = self.sweep.objectives.get(name, METRICS[name].direction)
             done.cells |= {"score_name": self.sweep.data.metric, "score_direction": direction}
+
+    def _where(self, candidate: Candidate, scored: Candidate, done: Measurement, rung: float) -> dict[str, Path | None]:
+        """Return where the files lie of what is scored. Raises StageError."""
+        if scored.recipe is None:
+            return {"model_dir": self.inputs.base_dir, "adapter_dir": done.adapter.path if done.adapter else None}
+        if scored == candidate:
+            assert done.build is not None
+            return {"model_dir": done.build.path}
+        job = self._build_job(scored, rung)
+        found = self.do.find(job)
+        if found is None:
+            job = job.model_copy(update={"source_dir": self._source_dir(candidate, done, rung)})
+        return {"model_dir": self._run("build", job, done, found=found).path}
+
+    def _parts(self, whole: ScoreJob, items: int | None) -> list[ScoreJob]:
+        """Return the jobs that score all items, or the first so many, what is there already taken in."""
+        total = whole.items or 0
+        if not self.rungs or is_task(whole.metric) or self.do.find(whole) is not None:
+            return [whole]
+        ends = [math.ceil(share * total) for share in LOOKS]
+        upto = next((end for end in ends if items is not None and end >= items), total)
+
+        def block(first: int, end: int) -> ScoreJob:
+            return whole.model_copy(update={"block": (first, end), "items": end - first})
+
+        parts: list[ScoreJob] = []
+        reached = 0
+        while reached < upto:
+            further = (end for end in reversed(ends) if reached < end <= upto)
+            end = next((end for end in further if self.do.find(block(reached, end)) is not None), None)
+            if end is None and reached == 0 and upto == total:
+                return [whole]
+            parts.append(block(reached, end or upto))
+            reached = end or upto
+        return parts
+
+    def _together(self, parts: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
+        """Return the outcomes of blocks as one, in the items' own order; `items`: which, where not all."""
+        lists = {name: [x for part in parts for x in part[name]] for name, v in parts[0].items() if isinstance(v, list)}
+        if split not in self._ids:
+            items = json.loads(self.inputs.items[split][1].read_text(encoding="utf-8"))
+            self._ids[split] = [item["id"] for item in items]
+        place = {name: index for index, name in enumerate(lists["ids"])}
+        order = [place[name] for name in self._ids[split] if name in place]
+        some = [n for n, name in enumerate(self._ids[split]) if name in place]
+        sorted_ = {name: [values[index] for index in order] for name, values in lists.items()}
+        return parts[0] | sorted_ | ({"items": some} if len(some) < len(self._ids[split]) else {})
 
 
 def base_candidate(sweep: Sweep) -> Candidate:

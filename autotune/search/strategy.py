@@ -65,6 +65,10 @@ class Told:
     outcomes: Outcomes | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     """What the proposal cost, by stage; what came from the cache is absent."""
+    rung: float = 1.0
+    """The share of its steps that the adapter was trained to."""
+    items: int = 0
+    """Validation items that it was scored on."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class Proposal:
 class Strategy(Protocol):
     """The seam: anything with these three functions can steer a sweep."""
 
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Shares of its steps to which it may train an adapter; empty: it asks for whole candidates only."""
+        ...
+
     def ask(self) -> Proposal | None:
         """Return the next candidate, never one that is known; None where the space is used up."""
         ...
@@ -96,7 +105,13 @@ class Strategy(Protocol):
         ...
 
 
-class Grid:
+class Whole:
+    """A strategy that asks for whole candidates only."""
+
+    rungs: tuple[float, ...] = ()
+
+
+class Grid(Whole):
     """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next."""
 
     def __init__(self, space: Space) -> None:
@@ -179,7 +194,7 @@ def _random_value(domain: Domain, rng: random.Random) -> Value:
     return _value(domain, min(max(round(value), domain.low), domain.high) if domain.integer else value)
 
 
-class Random:
+class Random(Whole):
     """Uniform draws. The n-th draw depends on seed and n alone, so a sweep goes on as if it had never stopped."""
 
     def __init__(self, space: Space, seed: int) -> None:
@@ -227,7 +242,7 @@ SAMPLERS: Samplers = {"tpe": _tpe, "nsga2": _nsga2, "gp": _gp}
 _GENERATION = "NSGAIISampler:generation"
 
 
-class Sampled:
+class Sampled(Whole):
     """One of Optuna's samplers over the space of adapters times recipes times sessions.
 
     Numbers are ordered for the sampler, choices of numbers by their place; recipe and session are one categorical
@@ -412,12 +427,3 @@ def _place(domain: Domain, value: Any) -> Any:
     if not math.isclose(inside, value, rel_tol=1e-9):
         return None
     return int(inside) if domain.integer else float(inside)
-
-
-def make_strategy(name: str, space: Space, directions: Sequence[Direction], seed: int) -> Strategy:
-    """Return the strategy that a sweep names: tpe, nsga2, gp, random or grid."""
-    if name == "grid":
-        return Grid(space)
-    if name == "random":
-        return Random(space, seed)
-    return Sampled(name, space, directions, seed)

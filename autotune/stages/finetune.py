@@ -33,13 +33,6 @@ WINDOW = 8
 _IGNORED = -100
 
 
-def horizon_of(lora: Lora, items: int) -> int:
-    """Return the optimiser steps of a full run on this many items."""
-    if lora.steps is not None:
-        return lora.steps
-    return max(1, math.ceil((lora.epochs or 1.0) * items / (lora.batch_size * lora.accumulation)))
-
-
 def learning_rate(lora: Lora, step: int, horizon: int) -> float:
     """Return the learning rate of `step` (from 0): linear warm-up, then linear, cosine or constant."""
     warmup = lora.warmup * horizon if lora.warmup < 1 else lora.warmup
@@ -248,7 +241,7 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
     tokenizer = load_tokenizer(job.base_dir)
     end = end_token(tokenizer)
     items, cut = encode(tokenizer, read_items(job.data_file), lora.max_length)
-    horizon = job.horizon or horizon_of(lora, len(items))
+    horizon = job.horizon or lora.horizon(len(items))
     stop_at = min(job.stop_at or horizon, horizon)
 
     dtype = resolve_dtype(lora.dtype, device)

@@ -219,6 +219,9 @@ class ScoreJob(Job):
     """As in `Session`: they may change numbers, as threads and memory do not."""
     data: str
     metric: str
+    block: tuple[int, int] | None = None
+    """Of the items in the order of their ids, which no choice of ours orders, those from the first to before the second
+    place; None: all, in their own order."""
     labels: tuple[str, ...] = ()
     max_length: int
     threads: int | None = None
@@ -235,7 +238,7 @@ class ScoreJob(Job):
     adapter_dir: Path | None = where(None)
     data_file: Path = where()
     items: int | None = where(None)
-    """How many items `data_file` holds."""
+    """How many items are to be scored."""
     code_file: Path | None = where(None)
     code_root: Path | None = where(None)
     """Where the module of a user's own metric lies, and the folder that it is imported from."""

@@ -243,6 +243,10 @@ def score(job: ScoreJob, out: Path) -> Result:
     longest = max(map(len, labels), default=0)
     given = read_items(job.data_file)
     items, cut = encode(tokenizer, given, job.max_length, longest)
+    answer = max(len(item.completion) for item in items)
+    if job.block is not None:
+        places = sorted(range(len(given)), key=lambda place: given[place]["id"])[slice(*job.block)]
+        given, items = [given[place] for place in places], [items[place] for place in places]
     outcomes: dict[str, Any] = {"ids": [item.id for item in items]}
     if job.metric in LABELLED:
         predicted, margins, scores = choose_labels(backend, items, labels, job.batched)
@@ -254,7 +258,7 @@ def score(job: ScoreJob, out: Path) -> Result:
             "loss": [round(float(loss), 6) for loss in label_loss(scores, gold)],
         }
     elif job.metric != "perplexity":
-        limit = job.max_new_tokens or max(len(item.completion) for item in items) + 1
+        limit = job.max_new_tokens or answer + 1
         _room(job.model_dir, items, limit)
         ends = end_tokens(job.model_dir, tokenizer)
         texts = generate(backend, items, tokenizer, ends, limit, job.batched, job.stop or ())

@@ -104,7 +104,12 @@ class Record:
         except BaseException:
             self._lock.release()
             raise
-        self._curved = {row["adapter"] for row in self.curves.rows}
+        self._curved: dict[str, int] = {}
+        """Of each adapter the last step that its curve has."""
+        for row in self.curves.rows:
+            if row["train_loss"] is not None:
+                name = str(row["adapter"])
+                self._curved[name] = max(self._curved.get(name, 0), int(row["step"] or 0))
         self.curves.rows.clear()
 
     def __enter__(self) -> Self:
@@ -184,10 +189,13 @@ class Record:
         return self.folder / "logs" / f"{name}.log"
 
     def keep_outcomes(self, candidate: str, split: str, metric: str, outcomes: Mapping[str, Any]) -> None:
-        """Keep the outcome of every item; the items' ids stand once, in a file of their own."""
+        """Keep the outcome of every item; the items' ids stand once, in a file of their own.
+
+        Where only some were scored, `items` says which: their places in that file.
+        """
         folder = self.folder / "outcomes"
         items = folder / f"items.{split}.json"
-        if not items.exists():
+        if not items.exists() and "items" not in outcomes:
             write_aside(items, json.dumps(outcomes["ids"]))
         kept = {"metric": metric, "split": split, **{k: v for k, v in outcomes.items() if k != "ids"}}
         name = candidate if split == "validation" else f"{candidate}.{split}"
@@ -198,13 +206,21 @@ class Record:
         write_aside(self.folder / "outcomes" / TURNS, json.dumps(turns, separators=(",", ":")))
 
     def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
-        """Keep an adapter's training curve, (step, loss, learning rate), once."""
-        if adapter in self._curved:
-            return
-        self._curved.add(adapter)
+        """Keep an adapter's training curve, (step, loss, learning rate), each step once."""
+        known = self._curved.get(adapter, 0)
         for step, loss, rate in curve:
-            cells: dict[str, Cell] = {"step": int(step), "train_loss": float(loss), "learning_rate": float(rate)}
-            self.curves.add({"adapter": adapter, **cells})
+            if step > known:
+                cells: dict[str, Cell] = {"step": int(step), "train_loss": float(loss), "learning_rate": float(rate)}
+                self.curves.add({"adapter": adapter, **cells})
+                self._curved[adapter] = int(step)
+        self._write_curves()
+
+    def keep_rung(self, adapter: str, step: Cell, metric: str, score: Cell, items: Cell) -> None:
+        """Keep what an adapter scored on validation after a step, without a recipe."""
+        self.curves.add({"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items})
+        self._write_curves()
+
+    def _write_curves(self) -> None:
         self.curves.flush()
         self.curves.rows.clear()  # thousands of adapters have millions of steps, and nobody reads them here
 

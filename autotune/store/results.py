@@ -26,7 +26,7 @@ Row = dict[str, Cell]
 STATUSES = {
     "ok": "fully measured; whether it keeps the limits is judged on reading",
     "over_limit": "given up unmeasured, because a limit was certain to break",
-    "stopped": "stopped by the strategy",
+    "stopped": "left by the strategy at a rung or on some of the items, and perhaps taken up again later",
     "diverged": "the training loss or the weights became infinite or not a number",
     "out_of_memory": "the machine's memory or the GPU's did not suffice",
     "timeout": "a stage ran past its time",
@@ -103,6 +103,16 @@ SERVED = (
     ),
 )
 
+STAGES = {
+    "train": "training",
+    "merge": "merging",
+    "build": "building",
+    "score": "scoring",
+    "time": "timing",
+    "check": "checking",
+}
+"""The stages whose cost a row has, and what they do."""
+
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
     Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first", 0),
@@ -120,13 +130,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("train_loss", float, "training loss over the last tenth of the steps, nats a token"),
     *(
         Column(f"cost_{stage}_s", float, f"seconds that this row spent on {what}; empty where it came from the cache")
-        for stage, what in (
-            ("train", "training"),
-            ("merge", "merging"),
-            ("build", "building"),
-            ("score", "scoring"),
-            ("time", "timing"),
-        )
+        for stage, what in STAGES.items()
+        if stage != "check"
     ),
     Column("cached", str, "stages whose result was there already, joined by +"),
     Column("wall_s", float, "wall-clock of this attempt, seconds, whatever the clock of the machine said"),
@@ -138,7 +143,9 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("greedy_agreement", float, "share of positions with the same most likely token as in PyTorch", 0, 1),
     Column("check_items", int, "held-out texts on which the build was compared with PyTorch", 1),
-    Column("cost_check_s", float, "seconds that this row spent on checking; empty where it came from the cache"),
+    Column(
+        "cost_check_s", float, f"seconds that this row spent on {STAGES['check']}; empty where it came from the cache"
+    ),
     Column("pace", str, "machine, and its pace, at which the row was timed: only timings of one pace are compared"),
     *CONDITIONS,
     *SERVED,
@@ -146,6 +153,8 @@ COLUMNS: tuple[Column, ...] = (
         Column(f"session_{name}", SESSION[name].type, f"{SESSION[name].meaning}; empty: as the target says")
         for name in Session.model_fields
     ),
+    Column("rung", float, "share of its steps that the adapter was trained to; empty: all", 0, 1),
+    Column("items", int, "validation items that the strategy asked for; empty: all", 0),
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 

@@ -28,11 +28,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from autotune.candidate import Candidate
-from autotune.search.frontier import Frontier
-from autotune.search.strategy import Proposal, Strategy, Told, make_strategy
+from autotune.search.strategies import make_strategy
+from autotune.search.strategy import Proposal, Strategy, Told
 from autotune.space import Choice, Value
 from benchmarks.search.replay import DIRECTIONS
-from benchmarks.search.table import Table
+from benchmarks.search.table import OBJECTIVES, Table
 
 MOST_PROPOSALS = 200
 """Proposals after which a strategy without an end of its own stops: as many as the largest table has pairs."""
@@ -252,7 +252,7 @@ Make = Callable[[Table, int], Strategy]
 
 def _own(name: str) -> Make:
     def make(table: Table, seed: int) -> Strategy:
-        return make_strategy(name, table.space, DIRECTIONS, seed)
+        return make_strategy(name, table.space, OBJECTIVES, seed)
 
     return make
 
@@ -270,6 +270,4 @@ COST_BLIND = (*PEERS, "tpe", "nsga2", "gp", "random", "grid")
 
 def strategy(name: str) -> Make:
     """Return what makes a strategy, from a table and a seed."""
-    if name == "frontier":
-        return lambda table, seed: Frontier(table.space, DIRECTIONS, seed)
     return PEERS.get(name) or _own(name)

@@ -116,7 +116,8 @@ class World:
         if recipe is not None and outcomes is not None and items == self.items:
             values = tuple(measured[name] for name in OBJECTIVES)
             self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
-        return Told(values, {}, measured, outcomes, seconds)
+        seen = len(outcomes.right) if outcomes is not None else 0
+        return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen)
 
     def _place(self, candidate: Candidate) -> tuple[int | None, int | None]:
         try:

@@ -14,7 +14,8 @@ from autotune.candidate import Candidate, Lora, Recipe
 from autotune.search.loop import Loop, Summary
 from autotune.search.pace import Pace
 from autotune.search.pipeline import Inputs, Pipeline
-from autotune.search.strategy import Strategy, make_strategy
+from autotune.search.strategies import make_strategy
+from autotune.search.strategy import Strategy
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.store.cache import Stored
 from autotune.store.record import Record
@@ -54,6 +55,11 @@ def score_of(lora: Lora | None, recipe: Recipe | None) -> float:
     return value - LOST[recipe.precision if recipe else "fp32"]
 
 
+def ids_of(data: str) -> list[str]:
+    """Return the ids of a split's items, in their own order."""
+    return [hashlib.sha256(f"{data}-{n}".encode()).hexdigest()[:16] for n in range(ITEMS)]
+
+
 class FakeStages:
     """What `engine.stages.Stages` is to the search. `trouble(job)` runs before a stage and may raise."""
 
@@ -74,6 +80,12 @@ class FakeStages:
         self.needed: list[str] = []
         self.pinned: dict[Path, list[str]] = {}
         self.done: dict[str, Stored] = {}
+        self.steps = 0
+        """Training steps in all."""
+        self.trained: dict[str, float] = {}
+        """The share of its steps that what has this key was trained for."""
+        self.scored = 0
+        """Items in all."""
         self._loras: dict[str, Lora] = {}
         self._builds: dict[str, tuple[Lora | None, Recipe]] = {}
 
@@ -130,13 +142,21 @@ class FakeStages:
         match job:
             case FinetuneJob():
                 self._loras[job.key] = job.lora
-                state = {"step": 10, "horizon": 10, "curve": [[1, 1.5, 1e-3], [2, 1.25, 5e-4]]}
+                step = job.stop_at or 10
+                first = 0
+                if job.checkpoint_dir is not None:
+                    first = json.loads((job.checkpoint_dir / "state.json").read_text(encoding="utf-8"))["step"]
+                self.steps += step - first
+                self.trained[job.key] = step / 10
+                curve = [[1, 1.5, 1e-3], [2, 1.25, 5e-4]]
+                state = {"step": step, "horizon": 10, "curve": [point for point in curve if point[0] <= step]}
                 (out / "state.json").write_text(json.dumps(state), encoding="utf-8")
                 for name in ("adapter_model.safetensors", "optimizer.safetensors"):
                     (out / name).write_text(job.key, encoding="utf-8")
-                return {"step": 10, "loss": 1.0 / 3.0}
+                return {"step": step, "loss": 1.0 / 3.0}
             case MergeJob():
                 assert job.adapter in self._loras
+                self.trained[job.key] = self.trained[job.adapter]
                 self._loras[job.key] = self._loras[job.adapter]
                 (out / "merged.txt").write_text(job.key, encoding="utf-8")
                 return {}
@@ -144,6 +164,7 @@ class FakeStages:
                 if job.source in self._loras:  # the merged model, not the base
                     assert (job.source_dir / "merged.txt").read_text(encoding="utf-8") == job.source
                 self._builds[job.key] = (self._loras.get(job.source), job.recipe)
+                self.trained[job.key] = self.trained.get(job.source, 1.0)
                 (out / "model.onnx").write_text(job.key, encoding="utf-8")
                 (out / "genai_config.json").write_text('{"model": {"decoder": {}}}', encoding="utf-8")
                 (out / "manifest.json").write_text("{}", encoding="utf-8")
@@ -160,13 +181,19 @@ class FakeStages:
                 return {"rounds": [list(processes) for processes in zip(*places, strict=True)]}
             case ScoreJob():
                 lora, recipe = self._builds.get(job.source, (self._loras.get(job.source), None))
-                right = round(score_of(lora, recipe) * ITEMS)
+                right = round(score_of(lora, recipe) * self.trained.get(job.source, 1.0) ** 0.1 * ITEMS)
                 order = sorted(range(ITEMS), key=lambda n: hashlib.sha256(f"{n}".encode()).digest())
-                predicted = [0 if item in order[:right] else 1 for item in range(ITEMS)]
-                ids = [f"{job.data}-{n}" for n in range(ITEMS)]
-                outcomes = {"ids": ids, "predicted": predicted, "gold": [0] * ITEMS}
+                ids = ids_of(job.data)
+                places = range(ITEMS) if job.block is None else sorted(range(ITEMS), key=ids.__getitem__)
+                places = places[slice(*(job.block or (0, ITEMS)))]
+                self.scored += len(places)
+                outcomes = {
+                    "ids": [ids[place] for place in places],
+                    "predicted": [int(place not in order[:right]) for place in places],
+                    "gold": [0] * len(places),
+                }
                 (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
-                return {"items": ITEMS, "cut": 0}
+                return {"items": len(places), "cut": 0}
             case _:
                 raise AssertionError(job)
 
@@ -205,6 +232,9 @@ def inputs_in(root: Path, test: bool = False) -> Inputs:
     if test:
         items["test"] = ("test digest", root / "test.json")
     counts = dict.fromkeys(items, ITEMS)
+    for data, file in items.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([{"id": name} for name in ids_of(data)]), encoding="utf-8")
     return Inputs(root / "base", "base digest", items, counts, (" fear", " joy"), "cpu", "machine digest")
 
 
@@ -230,8 +260,6 @@ class Sweeping:
         with Record(self.out, sweep, self.clock) as record:
             pace = Pace(self.folder / "cache", self.machine) if self.machine else None
             pipeline = Pipeline(sweep, self.inputs, self.stages, pace)
-            strategy = strategy or make_strategy(
-                sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed
-            )
+            strategy = strategy or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
             self.loop = Loop(sweep, record, pipeline, strategy, self.watched, self.clock)
             return self.loop.run()

@@ -19,7 +19,8 @@ from autotune.errors import Exit, MachineError, StageError, UsageError
 from autotune.present.select import select
 from autotune.search.judge import judge, kept_turns
 from autotune.search.loop import Summary
-from autotune.search.strategy import Proposal, Told, make_strategy
+from autotune.search.strategies import make_strategy
+from autotune.search.strategy import Proposal, Told
 from autotune.search.winner import Choice
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob, TimeJob, TurnsJob
 from autotune.store import results as results_module
@@ -42,7 +43,8 @@ class Listening:
 
     def __init__(self, sweeping: Sweeping) -> None:
         sweep = sweeping.sweep
-        self.inner = make_strategy(sweep.strategy, sweep.space, list(sweep.objectives.values()), sweep.seed)
+        self.inner = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
+        self.rungs = self.inner.rungs
         self.told: list[tuple[Candidate, Told]] = []
         self.replayed: list[tuple[Candidate, Told]] = []
 

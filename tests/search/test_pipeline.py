@@ -89,7 +89,7 @@ def test_the_untouched_model_is_neither_trained_nor_merged(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("lora", [True, False])
 def test_without_a_recipe_pytorch_scores(tmp_path: Path, lora: bool) -> None:
-    pipeline, stages = make(tmp_path)
+    pipeline, stages = make(tmp_path, build=None)
     done = pipeline.measure(candidate(recipe=None) if lora else Candidate())
     assert [job.stage for job in stages.jobs] == ["finetune", "score"] if lora else ["score"]
     score = stages.jobs[-1]
@@ -256,7 +256,7 @@ def test_labels_are_part_of_a_score_only_where_they_mean_something(tmp_path: Pat
     for metric, labels in (("choice", 2), ("f1", 2), ("exact_match", 0), ("perplexity", 0)):
         data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}", "metric": metric}
         pipeline, _ = make(tmp_path, data=data)
-        assert len(pipeline.score_job(candidate(), "validation", None, None).labels) == labels
+        assert len(pipeline.score_job(candidate(), "validation").labels) == labels
 
 
 def test_the_base_is_the_most_exact_build_of_its_provider() -> None:
@@ -274,7 +274,7 @@ def test_what_scores_is_part_of_a_score(tmp_path: Path) -> None:
     def job(metric: str, code: Code | None = None, **more: Any) -> ScoreJob:
         pipeline, stages = make(tmp_path, data=data | {"metric": metric} | more)
         pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
-        return pipeline.score_job(candidate(), "validation", None, None)
+        return pipeline.score_job(candidate(), "validation")
 
     plain = job("exact_match")
     assert (plain.max_new_tokens, plain.stop, plain.code) == (None, None, None)

@@ -27,7 +27,6 @@ from autotune.stages.finetune import (
     collate,
     completion_loss,
     finetune,
-    horizon_of,
     learning_rate,
     target_modules,
 )
@@ -293,9 +292,9 @@ def test_a_warmup_is_a_share_below_one_and_steps_from_one_on() -> None:
 
 
 def test_epochs_are_turned_into_steps(do: Do, job: Callable[..., FinetuneJob]) -> None:
-    assert horizon_of(lora(steps=None, epochs=1.5), 24) == 9
-    assert horizon_of(lora(steps=None, epochs=1, accumulation=2), 24) == 3
-    assert horizon_of(lora(steps=None, epochs=0.001), 24) == 1
+    assert lora(steps=None, epochs=1.5).horizon(24) == 9
+    assert lora(steps=None, epochs=1, accumulation=2).horizon(24) == 3
+    assert lora(steps=None, epochs=0.001).horizon(24) == 1
     _, result = do(job(steps=None, epochs=1.5))
     assert (result["step"], result["horizon"]) == (9, 9)
 

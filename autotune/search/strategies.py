@@ -1,0 +1,28 @@
+"""The strategies by the names that sweeps use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autotune.metrics import METRICS, Direction
+from autotune.search.frontier import Frontier
+from autotune.search.strategy import Grid, Random, Sampled, Strategy
+from autotune.space import Space
+
+
+def make_strategy(name: str, space: Space, objectives: Mapping[str, Direction], seed: int) -> Strategy:
+    """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
+
+    Where there is no adapter to search for, or no score to gain, `frontier` has nothing to save: it is grid or tpe then.
+    """
+    if name == "frontier" and space.lora is None:
+        name = "grid"
+    if name == "frontier" and not any(METRICS[metric].kind == "score" for metric in objectives):
+        name = "tpe"
+    if name == "frontier":
+        return Frontier(space, objectives, seed)
+    if name == "grid":
+        return Grid(space)
+    if name == "random":
+        return Random(space, seed)
+    return Sampled(name, space, list(objectives.values()), seed)

@@ -1,0 +1,215 @@
+"""The strategy `frontier` in the loop: what it asks for, what is in the rows, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep
+
+from autotune.errors import StageError
+from autotune.search.frontier import RUNGS, Frontier
+from autotune.search.pipeline import Pipeline
+from autotune.search.strategies import make_strategy
+from autotune.search.strategy import Grid, Proposal, Sampled, Told
+from autotune.stages.jobs import FinetuneJob, ScoreJob
+from autotune.store.results import COLUMNS, CURVES, Row, read_table
+
+LORA: dict[str, Any] = {
+    "r": {"choice": [4, 8, 16]},
+    "learning_rate": {"choice": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]},
+    "steps": 10,
+}
+AIMS = {"objectives": {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}}
+
+
+def sweeping_of(folder: Path, **keys: Any) -> Sweeping:
+    return Sweeping(folder, make_sweep(LORA, **{"strategy": "frontier", "budget": {"trials": 12}, **AIMS, **keys}))
+
+
+def rows_of(sweeping: Sweeping) -> list[Row]:
+    return read_table(sweeping.out / "results.csv", COLUMNS)
+
+
+def test_a_sweep_climbs_and_crosses(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path)
+    summary = sweeping.run()
+    rows = rows_of(sweeping)
+    assert len({row["trial"] for row in rows} - {0}) == 12
+    assert summary.choice.winner is not None
+    stopped = [row for row in rows if row["status"] == "stopped"]
+    assert {row["kind"] for row in stopped} >= {"adapter"}
+    for row in stopped:
+        if row["rung"] is not None:
+            assert row["kind"] == "adapter"
+            assert any(row["rung"] == pytest.approx(rung, abs=1e-6) for rung in RUNGS)
+            assert row["train_steps"] == max(1, round(float(row["rung"]) * 10))
+            assert f"trained for {row['train_steps']} of 10 steps" in str(row["error"])
+        assert row["itl_ms_p50"] is None or row["kind"] == "pair"
+    best = next(row for row in rows if row["candidate"] == summary.choice.winner.id and row["status"] == "ok")
+    assert (best["accuracy_n"], best["rung"], best["items"], best["error"]) == (ITEMS, None, None, None)
+
+
+def test_no_step_is_trained_and_no_item_scored_twice(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path, budget={"trials": 30})
+    sweeping.run()
+    stages = sweeping.stages
+    # An adapter that is taken up again is merged again: no merged model is kept but the last.
+    assert max(count for (stage, _), count in stages.keys.items() if stage != "merge") == 1
+    reached: dict[str, int] = {}
+    for job in stages.jobs:
+        if isinstance(job, FinetuneJob):
+            name = job.lora.model_dump_json()
+            assert (job.checkpoint_dir is None) == (name not in reached)
+            reached[name] = job.stop_at or 10
+    assert stages.steps == sum(reached.values())
+    blocks: dict[str, list[tuple[int, int]]] = {}
+    for job in stages.jobs:
+        if isinstance(job, ScoreJob) and job.data == "validation digest":
+            blocks.setdefault(job.source, []).append(job.block or (0, ITEMS))
+    for parts in blocks.values():
+        assert [first for first, _ in parts] == [0, *(end for _, end in parts[:-1])]
+
+
+def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    whole = sweeping_of(tmp_path / "whole", budget={"trials": 14})
+    whole.run()
+    parts = sweeping_of(tmp_path / "parts")
+    for trials in (1, 2, 5, 9, 14):
+        parts.run(parts.sweep.model_copy(update={"budget": parts.sweep.budget.model_copy(update={"trials": trials})}))
+
+    def told(sweeping: Sweeping) -> list[tuple[Any, ...]]:
+        names = ("candidate", "trial", "status", "rung", "items", "accuracy", "accuracy_n")
+        return [tuple(row[name] for name in names) for row in rows_of(sweeping)]
+
+    assert told(parts) == told(whole)
+    # Merged models are as large as the base and made again in seconds: none is kept when a run ends.
+    assert max(count for (stage, _), count in parts.stages.keys.items() if stage != "merge") == 1
+
+
+def test_curves_have_the_score_of_each_adapter_at_each_rung(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path)
+    sweeping.run()
+    curves = read_table(sweeping.out / "curves.csv", CURVES)
+    scores = [(row["adapter"], row["step"], row["score"]) for row in curves if row["score"] is not None]
+    rows = [row for row in rows_of(sweeping) if row["kind"] == "adapter"]
+    assert scores == [(row["adapter"], row["train_steps"], row["accuracy"]) for row in rows]
+    steps = [(row["adapter"], row["step"]) for row in curves if row["train_loss"] is not None]
+    assert len(steps) == len(set(steps))
+
+
+def test_a_recipe_over_a_limit_is_built_once(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path, limits=["size_mb <= 300"], budget={"trials": 20})
+    sweeping.run()
+    over = [row for row in rows_of(sweeping) if row["status"] == "over_limit"]
+    assert len(over) <= 1
+    assert all(row["build_precision"] == "fp32" for row in over)
+
+
+def test_outcomes_of_some_items_say_which(tmp_path: Path) -> None:
+    stages = FakeStages(tmp_path / "cache")
+    pipeline = Pipeline(make_sweep(LORA, **AIMS), inputs_in(tmp_path), stages)
+    pipeline.rungs = RUNGS
+    candidate = next(make_sweep(LORA, **AIMS).space.grid())
+    some = pipeline.measure(candidate, items=20)
+    assert some.outcomes is not None
+    assert (some.cells["accuracy_n"], len(some.outcomes["items"])) == (25, 25)  # the next look is at a quarter
+    ids = ids_of("validation digest")
+    assert some.outcomes["ids"] == [ids[place] for place in some.outcomes["items"]]
+    assert set(some.outcomes["ids"]) == set(sorted(ids)[:25])
+    more = pipeline.measure(candidate, items=50)
+    whole = pipeline.measure(candidate)
+    assert more.outcomes is not None
+    assert whole.outcomes is not None
+    assert len(more.outcomes["items"]) == 50
+    assert whole.outcomes["ids"] == ids
+    assert "items" not in whole.outcomes
+    assert stages.scored == ITEMS
+    again = FakeStages(tmp_path / "again")
+    at_once = Pipeline(make_sweep(LORA, **AIMS), inputs_in(tmp_path), again).measure(candidate)
+    assert at_once.outcomes == whole.outcomes
+
+
+def test_timed_only_is_without_a_score(tmp_path: Path) -> None:
+    pipeline = Pipeline(make_sweep(LORA, **AIMS), inputs_in(tmp_path), FakeStages(tmp_path / "cache"))
+    done = pipeline.measure(next(make_sweep(LORA, **AIMS).space.grid()), items=0)
+    assert done.status == "ok"
+    assert done.cells["itl_ms_p50"]
+    assert "accuracy" not in done.cells
+
+
+@pytest.mark.parametrize("stage", ["finetune", "build"])
+def test_what_cannot_be_trained_or_built_is_not_tried_again(tmp_path: Path, stage: str) -> None:
+    sweeping = sweeping_of(tmp_path, budget={"trials": 25})
+
+    def trouble(job: Any) -> None:
+        if job.stage == stage and (stage == "finetune" or job.recipe.precision == "int8"):
+            lora = getattr(job, "lora", None)
+            if lora is None or lora.learning_rate > 5e-3:
+                raise StageError("diverged" if stage == "finetune" else "unsupported", "on purpose")
+
+    sweeping.stages.trouble = trouble
+    assert sweeping.run().choice.winner is not None
+    rows = rows_of(sweeping)
+    failed = [row["candidate"] for row in rows if row["status"] in ("diverged", "unsupported")]
+    assert len(failed) == len(set(failed)) > 0
+    if stage == "finetune":
+        loras = [row["lora_learning_rate"] for row in rows if row["status"] == "diverged"]
+        assert set(loras) == {1e-2}
+
+
+def test_adapters_alone_are_climbed_too(tmp_path: Path) -> None:
+    sweep = make_sweep(LORA, build=None, objectives={"accuracy": "maximize"}, strategy="frontier", budget={"trials": 9})
+    sweeping = Sweeping(tmp_path, sweep)
+    summary = sweeping.run()
+    assert summary.choice.winner is not None
+    rows = rows_of(sweeping)
+    assert {row["kind"] for row in rows if row["trial"]} == {"adapter"}
+    assert {"ok", "stopped"} <= {row["status"] for row in rows}
+
+
+def test_other_strategies_do_not_hear_of_what_was_left(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path)
+    sweeping.run()
+    other = sweeping.sweep.model_copy(
+        update={"strategy": "random", "budget": sweeping.sweep.budget.model_copy(update={"trials": 16})}
+    )
+    assert sweeping.run(other).choice.winner is not None
+    last = {row["candidate"]: row for row in rows_of(sweeping)}
+    assert all(row["status"] in ("ok", "stopped") for row in last.values())
+
+
+def test_where_nothing_can_be_saved_it_is_another_strategy() -> None:
+    only_builds = make_sweep(lora=None)
+    assert isinstance(make_strategy("frontier", only_builds.space, only_builds.objectives, 0), Grid)
+    no_score = make_sweep(LORA).space
+    assert isinstance(make_strategy("frontier", no_score, {"size_mb": "minimize"}, 0), Sampled)
+    assert isinstance(make_strategy("frontier", no_score, {"accuracy": "maximize"}, 0), Frontier)
+
+
+def test_a_score_that_is_minimised_is_worth_more_the_smaller_it_is() -> None:
+    space = make_sweep({"r": {"choice": [4, 8]}, "steps": 9}, build=None).space
+    strategy = Frontier(space, {"perplexity": "minimize"}, 0)
+    four, eight = list(space.grid())
+    for candidate, value in ((four, 9.0), (eight, 3.0)):
+        measured = {"perplexity": value}
+        strategy.tell(Proposal(candidate), Told((value,), {}, measured, rung=1.0, items=100))
+    worth = {a.lora.r: a.pairs[""][0] for a in strategy._adapters.values() if a.lora}
+    assert worth[8] > worth[4]
+
+
+def test_outcomes_are_kept_with_the_places_of_their_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
+    sweeping = sweeping_of(tmp_path)
+    sweeping.run()
+    partly = [row for row in rows_of(sweeping) if row["accuracy_n"] not in (None, ITEMS)]
+    assert partly
+    ids = json.loads((sweeping.out / "outcomes" / "items.validation.json").read_text(encoding="utf-8"))
+    assert ids == ids_of("validation digest")
+    last = {row["candidate"]: row for row in rows_of(sweeping)}
+    for row in partly:
+        kept = json.loads((sweeping.out / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
+        if last[row["candidate"]] == row:
+            assert len(kept["items"]) == len(kept["predicted"]) == row["accuracy_n"]
