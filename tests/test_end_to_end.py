@@ -538,3 +538,31 @@ def test_the_winner_is_shipped_as_it_was_served(served: tuple[Path, Path, int], 
     assert json.loads(card.out)["threads"] == asked["threads"], "its own settings say so"
     card = autotune("bench", out / "best" / "onnx", "--threads", 3, "--arena", "on", *small)
     assert (json.loads(card.out)["threads"], json.loads(card.out)["arena"]) == (3, True)
+
+
+def test_frontier_climbs_rungs_from_checkpoints_and_crosses(write: Callable[..., Path], tmp_path: Path) -> None:
+    lora = {"r": {"choice": [2, 4]}, "learning_rate": {"choice": [1e-4, 1e-3, 1e-2]}, "steps": 9, "batch_size": 4}
+    file = write(
+        "climbing",
+        strategy="frontier",
+        space={"lora": lora, "build": [{"precision": "fp32"}, INT4]},
+        objectives={"accuracy": "maximize", "size_mb": "minimize"},
+        budget={"trials": 5},
+    )
+    assert command("run", file, "--out", tmp_path / "r") == 0
+    assert command("run", file, "--out", tmp_path / "r", "--trials", "7") == 0
+    table = pd.read_csv(tmp_path / "r" / "results.csv")
+    assert table[table.trial > 0].trial.nunique() == 7
+    stopped = table[table.status == "stopped"]
+    assert {1, 3} & set(stopped.train_steps)
+    assert stopped.error.str.contains("trained for|not built").all()
+    for _, attempts in table[table.kind == "adapter"].groupby("candidate"):
+        assert attempts.train_steps.is_monotonic_increasing
+        assert attempts.train_steps.is_unique
+    whole = table[(table.status == "ok") & (table.kind == "pair")]
+    assert len(whole)
+    assert whole.accuracy_n.eq(24).all()
+    curves = pd.read_csv(tmp_path / "r" / "curves.csv")
+    assert curves[curves.train_loss.notna()].groupby("adapter").step.apply(lambda steps: steps.is_unique).all()
+    assert len(curves[curves.score.notna()]) == len(table[table.kind == "adapter"])
+    assert (tmp_path / "r" / "best" / "onnx" / "model.onnx").exists()

@@ -15,19 +15,17 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
-from autotune.search.pareto import hypervolume
+from autotune.search.improvement import Growth
 from autotune.search.strategy import Proposal, Told, drawn
+from autotune.search.surrogate import Array, Place, Surrogate
 from autotune.space import Choice, Space
-
-Array = NDArray[np.float64]
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
@@ -41,17 +39,13 @@ _RATE, _RATE_WIDTH, _RATE_WORTH = 1.5e-3, 1.0, 0.06
 """Effective learning rate (rate times the root of alpha over rank) that is best, decades at which it has lost `worth`."""
 _RANK_WORTH = 0.004
 """What doubling the rank is worth."""
-_SHARED, _OWN, _ADAPTER, _LEVEL = 0.06, 0.04, 0.012, 0.5
-"""Standard deviations: of what settings do alike at all rungs, at one rung, of an adapter's own luck, of a rung's level."""
-_LENGTH, _OTHER = 0.35, 0.75
-"""Length scale over a parameter's range, and the correlation between two choices that have no order."""
 _UNKNOWN = 1e9
 """What a recipe is worth whose latency and size are not known: more than any other."""
 _PAIRED = 0.5
 """The share of an item's chance that two adapters do not have in common."""
 
 
-def features(lora: Lora, space: Space) -> tuple[list[float], list[str]]:
+def features(lora: Lora, space: Space) -> Place:
     """Return an adapter's place in the space: numbers as shares of their (logarithmic) range, and choices as texts."""
     numbers, choices = [], []
     settings = lora.model_dump()
@@ -83,7 +77,7 @@ class Adapter:
     """What is known of one adapter."""
 
     lora: Lora
-    place: tuple[list[float], list[str]]
+    place: Place
     prior: float
     reached: int = -1
     """The highest rung that it was trained to; -1: none."""
@@ -95,48 +89,6 @@ class Adapter:
     """By recipe: score and items as built."""
     failed: set[str] = field(default_factory=set)
     """The recipes in which it cannot be built or run."""
-
-
-class Process:
-    """A Gaussian process over adapters and rungs."""
-
-    def __init__(self, adapters: Sequence[Adapter], last: int) -> None:
-        self._numbers = np.array([a.place[0] for a in adapters], dtype=float).reshape(len(adapters), -1)
-        self._choices = np.array([a.place[1] for a in adapters], dtype=object).reshape(len(adapters), -1)
-        self._prior = np.array([a.prior for a in adapters])
-        self._last = last
-
-    def _like(self, a: NDArray[np.intp], b: NDArray[np.intp]) -> Array:
-        """Return how alike adapters' settings are: (a, b)."""
-        distance = ((self._numbers[a, None, :] - self._numbers[None, b, :]) / _LENGTH) ** 2
-        differing = (self._choices[a, None, :] != self._choices[None, b, :]).sum(axis=2)
-        return np.asarray(np.exp(-0.5 * distance.sum(axis=2)) * _OTHER**differing, dtype=float)
-
-    def _covariance(self, a: NDArray[np.intp], rungs_a: Array, b: NDArray[np.intp], rungs_b: Array) -> Array:
-        like, same_rung = self._like(a, b), rungs_a[:, None] == rungs_b[None, :]
-        same = a[:, None] == b[None, :]
-        covariance: Array = (
-            _SHARED**2 * like + _OWN**2 * like * same_rung + _ADAPTER**2 * same * (0.5 + 0.5 * same_rung)
-            + _LEVEL**2 * same_rung
-        )  # fmt: skip
-        return covariance
-
-    def posterior(self, observed: Sequence[tuple[int, int, float, float]]) -> tuple[Array, Array]:
-        """Return mean and covariance of all adapters' scores at the last rung.
-
-        `observed`: adapter, rung, score, and the variance of its noise.
-        """
-        everyone = np.arange(len(self._prior))
-        ends = np.full(len(everyone), float(self._last))
-        prior = self._covariance(everyone, ends, everyone, ends)
-        if not observed:
-            return 0.5 + self._prior, prior
-        who, rungs, scores, noise = zip(*observed, strict=True)
-        seen, at = np.array(who, dtype=np.intp), np.array(rungs, dtype=float)
-        gram = self._covariance(seen, at, seen, at) + np.diag(np.array(noise))
-        cross = self._covariance(everyone, ends, seen, at)
-        solved = np.linalg.solve(gram, np.column_stack([np.array(scores) - 0.5 - self._prior[seen], cross.T]))
-        return 0.5 + self._prior + cross @ solved[:, 0], prior - cross @ solved[:, 1:]
 
 
 @dataclass(frozen=True)
@@ -161,7 +113,7 @@ class Frontier:
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
         self._sign = 1.0 if objectives[self._score] == "maximize" else -1.0
         self._others = [name for name in objectives if name != self._score]
-        self._directions: list[Direction] = ["maximize", *(objectives[name] for name in self._others)]
+        self._directions = [objectives[name] for name in self._others]
         served = itertools.product(space.recipes or (None,), space.sessions or (None,))
         self._recipes = {str(one): one for one in (Served(recipe, session) for recipe, session in served)}
         self._over: set[str] = set()
@@ -228,8 +180,8 @@ class Frontier:
                 each = np.array([score + drops[recipe] for recipe, (score, _) in adapter.pairs.items()])
                 score, items = float((weights * each).sum() / weights.sum()), int(weights.max())
                 seen.append((number, last, score, _variance(score, items)))
-        mean, covariance = Process(adapters, last).posterior(seen)
-        return adapters, mean, np.sqrt(np.maximum(np.diag(covariance), 1e-8))
+        surrogate = Surrogate([a.place for a in adapters], [a.prior for a in adapters], last)
+        return adapters, *surrogate.posterior(seen)
 
     # --- the next proposal ------------------------------------------------------------------------------------------
 
@@ -237,8 +189,8 @@ class Frontier:
         """Return what promises most hypervolume a second."""
         drops = self._drops()
         adapters, mean, deviation = self._believe(drops)
-        points, reference = self._points()
-        volume = hypervolume(points, reference, self._directions) if points else 0.0
+        gains = self._gains(drops, mean, deviation)
+        begun = any(items >= self._items for adapter in adapters for _, items in adapter.pairs.values())
         best: tuple[float, Proposal] | None = None
 
         def consider(worth: float, proposal: Proposal) -> None:
@@ -250,22 +202,19 @@ class Frontier:
             if adapter.ended:
                 continue
             open_ = [recipe for recipe in self._recipes if recipe not in self._over | adapter.failed]
-            gain = [
-                self._gain(recipe, mean[number] - drops[recipe], deviation[number], points, reference, volume)
-                for recipe in open_
-            ]
+            gain = [float(gains[recipe][number]) for recipe in open_]
             if adapter.reached == len(RUNGS) - 1:
                 for recipe, gained in zip(open_, gain, strict=True):
                     items = adapter.pairs.get(recipe, (0.0, 0))[1]
                     if items < self._items:
                         worth = gained / self._pair_s(recipe, self._items - items, items > 0)
-                        first = items == 0 and bool(points) and self._items * LOOK >= LEAST_ITEMS
+                        first = items == 0 and begun and self._items * LOOK >= LEAST_ITEMS
                         upto = math.ceil(self._items * LOOK) if first else None
                         consider(worth, Proposal(self._candidate(adapter, recipe), items=upto))
             else:
                 crossing = sum(self._pair_s(r, self._items) for r, g in zip(open_, gain, strict=True) if g > 0)
                 cost = self._training_s(adapter.reached, len(RUNGS) - 1) + crossing
-                consider(sum(gain) / max(cost, 1e-9), self._further(adapter, bool(points)))
+                consider(sum(gain) / max(cost, 1e-9), self._further(adapter, begun))
         return best[1] if best is not None and best[0] > 0 else None
 
     def _candidate(self, adapter: Adapter, recipe: str) -> Candidate:
@@ -283,38 +232,27 @@ class Frontier:
         items = int(self._training_s(adapter.reached, rung) / item_s)
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
 
-    def _points(self) -> tuple[list[list[float]], list[float]]:
-        """Return what was fully measured, and the reference point of the hypervolume."""
+    def _gains(self, drops: dict[str, float], mean: Array, deviation: Array) -> dict[str, Array]:
+        """Return of each recipe by how much the hypervolume is expected to grow if an adapter is crossed with it."""
         points = [
-            [score, *self._footprints[recipe]]
+            (score, self._footprints[recipe])
             for adapter in self._adapters.values()
             for recipe, (score, items) in adapter.pairs.items()
             if items >= self._items
         ]
-        worst = []
-        for place, direction in enumerate(self._directions[1:]):
+        bound = []
+        for place, direction in enumerate(self._directions):
             column = [footprint[place] for footprint in self._footprints.values()] or [1.0]
-            worst.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
-        lowest = min((point[0] for point in points), default=0.5)
-        return points, [lowest - 0.25, *worst]
-
-    def _gain(
-        self,
-        recipe: str,
-        mean: float,
-        deviation: float,
-        points: list[list[float]],
-        reference: list[float],
-        volume: float,
-    ) -> float:
-        """Return the hypervolume that a pair is expected to add: five quantiles of its score."""
-        if recipe not in self._footprints:
-            return _UNKNOWN  # whatever it is, it is looked at first
-        gained = 0.0
-        for z, weight in zip((-1.4, -0.53, 0.0, 0.53, 1.4), (0.2,) * 5, strict=True):
-            point = [mean + z * deviation, *self._footprints[recipe]]
-            gained += weight * (hypervolume([*points, point], reference, self._directions) - volume)
-        return gained
+            bound.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
+        floor = min((score for score, _ in points), default=0.5) - 0.25
+        growth = Growth(points, floor, bound, self._directions)
+        # A recipe whose latency and size are not known is looked at first, whatever it is.
+        return {
+            recipe: growth.expected(self._footprints[recipe], mean - drops[recipe], deviation)
+            if recipe in self._footprints
+            else np.full(len(mean), _UNKNOWN)
+            for recipe in self._recipes
+        }
 
     # --- what came of it --------------------------------------------------------------------------------------------
 

@@ -62,6 +62,26 @@ def outcomes(do: Do, items_file: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.mark.parametrize("metric", ["choice", "exact_match", "perplexity"])
+def test_items_scored_in_blocks_come_out_as_all_at_once(
+    built: Do, tiny_llama: Path, outcomes: Callable[..., dict[str, Any]], items_file: Path, tmp_path: Path, metric: str
+) -> None:
+    folder, _ = built(INT8, tiny_llama)
+    file = tmp_path / "mixed.json"
+    file.write_text(json.dumps(json.loads(items_file.read_text(encoding="utf-8"))[::-1]), encoding="utf-8")
+    whole = outcomes(folder, metric, data_file=file)
+    count = len(whole["ids"])
+    blocks = [outcomes(folder, metric, block=block, data_file=file) for block in ((0, 3), (3, 5), (5, count))]
+    ids = [name for block in blocks for name in block["ids"]]
+    assert ids == sorted(whole["ids"])
+    assert ids != whole["ids"]  # a fair draw, and not the file's beginning
+    for name in set(whole) - {"ids"}:
+        parts = dict(zip(ids, (x for block in blocks for x in block[name]), strict=True))
+        assert [parts[name] for name in whole["ids"]] == (
+            whole[name] if name in ("predicted", "gold", "tokens") else pytest.approx(whole[name], abs=1e-4)
+        )
+
+
 # --- PyTorch and ONNX ---------------------------------------------------------------------------------------------
 
 
