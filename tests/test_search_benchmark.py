@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from autotune.candidate import Candidate
 from autotune.search.pareto import hypervolume
 from autotune.search.strategy import Outcomes, Proposal, Told
-from benchmarks.search import compare, oracle, peers, synthetic
+from benchmarks.search import compare, oracle, peers, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
 from benchmarks.search.table import Table, from_rows, load, quiet
@@ -523,3 +523,24 @@ def test_a_table_of_other_inputs_is_not_gone_on_with(
     file.write_text(yaml.safe_dump(other), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"was made of other inputs \(adapters\)"):
         oracle.main([str(file), "--out", str(out), "--estimate"])
+
+
+def test_signals_rank_better_the_further_and_the_more(table: Table) -> None:
+    rows = signals.study(table, draws=20)
+    found = {(row["rung"], row["items"], row["signal"]): row for row in rows}
+    most = max(float(row["items"]) for row in rows)
+    first, last = found[table.rungs[0], 100, "accuracy"], found[1.0, most, "accuracy"]
+    assert float(first["correlation"]) < float(last["correlation"]) > 0.8
+    assert float(last["lost"]) < 1.0
+    assert float(first["train_s"]) < float(last["train_s"])
+    assert float(first["score_s"]) < float(last["score_s"])
+    assert "accuracy" in signals.report("made up", table, rows, 20)
+
+
+def test_ranks_and_their_correlation_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = rng.integers(0, 6, 12).astype(float), rng.integers(0, 6, 12).astype(float)
+        assert signals.correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert signals.correlation(np.ones(4), np.arange(4.0)) == 0.0

@@ -234,12 +234,12 @@ class Frontier:
 
     def _gains(self, drops: dict[str, float], mean: Array, deviation: Array) -> dict[str, Array]:
         """Return of each recipe by how much the hypervolume is expected to grow if an adapter is crossed with it."""
-        points = [
-            (score, self._footprints[recipe])
-            for adapter in self._adapters.values()
-            for recipe, (score, items) in adapter.pairs.items()
-            if items >= self._items
-        ]
+        best: dict[str, float] = {}
+        for adapter in self._adapters.values():
+            for recipe, (score, items) in adapter.pairs.items():
+                if items >= self._items:
+                    best[recipe] = max(score, best.get(recipe, score))
+        points = [(score, self._footprints[recipe]) for recipe, score in best.items()]
         bound = []
         for place, direction in enumerate(self._directions):
             column = [footprint[place] for footprint in self._footprints.values()] or [1.0]
