@@ -64,6 +64,25 @@ def table_of(name: str) -> tuple[Table, Truth]:
     return table, Truth(table)
 
 
+def tables_of(named: Sequence[str] | None) -> list[str]:
+    """Return the tables to look at: those that are named, else all but those that are no grid yet. Raises ValueError."""
+    names = named or sorted(file.stem for file in TABLES.glob("*.jsonl"))
+    found = []
+    for name in names:
+        try:
+            table_of(name)
+            found.append(name)
+        except (OSError, ValueError) as error:
+            if named:
+                raise ValueError(f"table {name}: {error}") from None
+            sys.stderr.write(f"table {name} is left out: {error}\n")
+    if not found:
+        raise ValueError(
+            "there is no table yet: python -m benchmarks.search.oracle makes one; or take --table synthetic"
+        )
+    return found
+
+
 def run(task: Task) -> Run:
     """Do one replay."""
     table, truth = table_of(task.table)
@@ -287,15 +306,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, help="a folder for search.md, search.csv and search.png")
     given = parser.parse_args(arguments)
-    tables = given.table or sorted(file.stem for file in TABLES.glob("*.jsonl"))
-    if not tables:
-        parser.error("there is no table yet: python -m benchmarks.search.oracle makes one; or take --table synthetic")
+    try:
+        tables = tables_of(given.table)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     strategies = given.strategy or [name for name in DEFAULT if installed(name)]
-    for name in tables:
-        try:
-            table_of(name)
-        except (OSError, ValueError) as error:
-            parser.error(f"table {name}: {error}")
     found = runs_of(tables, strategies, given.seeds, given.jobs, given.items, bool(given.strategy))
     lines = [
         "# How soon each strategy has the front",

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search.compare import table_of
-from benchmarks.search.rows import TABLES
+from benchmarks.search.compare import table_of, tables_of
 from benchmarks.search.table import Seen, Table
 
 ITEMS = (100, 250, 500, 1000)
@@ -126,7 +125,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="a file for the markdown")
     given = parser.parse_args(arguments)
     parts = ["# Which signal ranks adapters", "", "Made by `python -m benchmarks.search.signals`.", ""]
-    for name in given.table or sorted(file.stem for file in TABLES.glob("*.jsonl")):
+    try:
+        names = tables_of(given.table)
+    except ValueError as error:
+        parser.error(str(error))
+    for name in names:
         table, _ = table_of(name)
         parts += [report(name, table, study(table, given.draws), given.draws), ""]
     text = "\n".join(parts).rstrip() + "\n"
