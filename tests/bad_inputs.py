@@ -334,7 +334,7 @@ MISTAKES: tuple[Mistake, ...] = (
     changed("limits as a text", '["size_mb <= 100"]', '"size_mb <= 100"',
             "sweep.yaml:20: limits: must be a list, got 'size_mb <= 100'"),
     changed("unknown strategy", "strategy: tpe", "strategy: bayes",
-            "sweep.yaml:21: strategy: no such strategy, got 'bayes'", "use one of: tpe, nsga2, gp, random, grid"),
+            "sweep.yaml:21: strategy: no such strategy, got 'bayes'", "use one of: frontier, tpe, nsga2, gp, random, grid"),
     given("three mistakes at once", PLAN,
             "autotune: 3 problems:", "sweep.yaml:13: space.lora.alpa:", "sweep.yaml:14: space.lora.learning_rate:",
             "sweep.yaml:20: trai: unknown key", around=_three),

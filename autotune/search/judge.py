@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from autotune.candidate import Candidate
+from autotune.errors import Problem, UsageError
 from autotune.metrics import METRICS, Direction, beside, score_column
 from autotune.search.latency import Turns, turns_from
 from autotune.search.limits import Limit
@@ -36,6 +38,15 @@ class Aims(Protocol):
 def metrics_of(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the metrics, those of workloads last, that a row has cells for or may have."""
     return [*METRICS, *(name for name in row if "@" in name and name in METRICS)]
+
+
+def candidate_of(row: Mapping[str, Any], file: Path) -> Candidate:
+    """Return the candidate whose settings a row of `file` holds. Raises UsageError."""
+    try:
+        return Candidate.from_columns({name: str(value) for name, value in row.items() if value is not None})
+    except ValueError:
+        rule = f"the settings of candidate {row['candidate']} cannot be read"
+        raise UsageError(Problem(rule, file=str(file), remedy="restore the file, or remove that line")) from None
 
 
 def values_of(row: Mapping[str, Any]) -> dict[str, float]:

@@ -6,50 +6,32 @@ goes on.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from autotune.candidate import Candidate
-from autotune.errors import Exit, MachineError, Problem, StageError, UsageError
+from autotune.errors import Exit, MachineError, StageError
 from autotune.metrics import METRICS, is_task
-from autotune.search.judge import front_of, judge, served_as, values_of
+from autotune.search.finalists import Finalists
+from autotune.search.judge import candidate_of, front_of, judge, served_as, values_of
 from autotune.search.latency import Turns
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Proposal, Strategy, Told
+from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import CONDITIONS, FINALISTS, LATENCY, SERVED, STAGES, Cell, Row, rounded
+from autotune.store.results import CONDITIONS, LATENCY, SERVED, STAGES, Row, rounded
 from autotune.sweep import Sweep
 
-RIVALS, NEAR = 3, 0.25
-"""Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
-most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
 RETIMED = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)} - {"graph", "size_mb"} | {"pace"}
 """The cells of a timing."""
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""
 _SHOWING_S, _SHOWING_SHARE = 1.0, 0.01
 """What looking for the best so far may cost, seconds and share of the wall-clock: it is only shown."""
-
-
-class Watcher(Protocol):
-    """Who is told what happens: the progress display, or a test."""
-
-    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
-        """A stage begins."""
-        ...
-
-    def row(self, row: Row, best: Row | None) -> None:
-        """A candidate has ended; `best` is the winner so far."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-        ...
 
 
 @dataclass
@@ -379,129 +361,23 @@ class Loop:
         return ", ".join(words)
 
     def _candidate_of(self, row: Mapping[str, Any]) -> Candidate:
-        """Return the candidate whose settings a row holds. Raises UsageError."""
-        cells: dict[str, Cell] = {n: v for n, v in row.items() if v is not None}
-        try:
-            return Candidate.from_columns({n: str(v) for n, v in cells.items()})
-        except ValueError:
-            rule = f"the settings of candidate {row['candidate']} cannot be read"
-            file = str(self.record.results.file)
-            raise UsageError(Problem(rule, file=file, remedy="restore the file, or remove that line")) from None
+        return candidate_of(row, self.record.results.file)
 
     def _finish(self, trials: int, ended: str) -> Summary:
-        """Choose the winner, score it and the untouched model once on test, and keep it in `best/`."""
-        choice = judge(self.ended(), self.sweep, self.base_id, self.record.folder)
-        turns, timed = self._in_turns(choice) if choice.winner is not None else (None, {})
-        if turns is not None:
-            choice = judge(self.ended(), self.sweep, self.base_id, self.record.folder, turns)
-        summary = Summary(choice, trials, 0.0, 0.0, ended, turns=turns)
+        """Choose the winner among the rows, and do what is done with it at the end."""
+
+        def at_work(log: str, candidate: Candidate) -> Callable[[str], None]:
+            self.current = log
+            return self._shown(0, candidate)
+
+        finalists = Finalists(
+            self.sweep, self.record, self.pipeline, self.watcher, self.rows, self.base_row, at_work
+        )  # fmt: skip
+        final = finalists.run()
+        self.stages_s += final.seconds
+        summary = Summary(final.choice, trials, 0.0, 0.0, ended, Exit.OK, final.rows, final.turns, final.kept)
         if not any(row["status"] in ("ok", "over_limit") for row in self.rows.values()):
             summary.exit_code = Exit.NO_RESULT
-        elif choice.winner is None:
+        elif final.choice.winner is None:
             summary.exit_code = Exit.NO_FEASIBLE
-        if choice.winner is not None:
-            self._finalists(choice.winner.id, summary, timed)
-        elif (self.record.folder / "best").exists():
-            self.watcher.note("best/ still holds an earlier winner, which does not keep these limits")
         return summary
-
-    def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
-        """Time the winner so far, those that come nearest to it in latency, and the untouched model, in turns.
-
-        Returns how they relate, and of each candidate that was timed the latency cells: those of its graph.
-        """
-        assert choice.winner is not None
-        winner = self.rows[choice.winner.id]
-        if winner.get("graph") is None:
-            return None, {}
-        step = next((s for s in choice.steps if METRICS[s.metric].kind == "latency"), None)
-        suffix = "".join(step.metric.partition("@")[1:]) if step is not None else ""
-        entrants = {str(served_as(winner)): winner}
-        if step is not None:
-            others = [self.rows[name] for name in (step.leader, *step.tied, *step.beaten)]
-            away = {
-                id(row): abs(math.log(float(row[step.metric] or 0) / float(winner[step.metric] or 0))) for row in others
-            }
-            for row in sorted(others, key=lambda row: away[id(row)]):
-                if away[id(row)] <= NEAR and len(entrants) <= RIVALS:
-                    entrants.setdefault(str(served_as(row)), row)
-        if self.base_row is not None and self.base_row["status"] == "ok":
-            entrants.setdefault(str(served_as(self.base_row)), self.base_row)
-        self.current = "turns"
-        candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
-        try:
-            shown = self._shown(0, next(iter(candidates.values())))
-            turns, cells, seconds = self.pipeline.time_in_turns(candidates, suffix, shown)
-        except StageError as error:
-            self.watcher.note(f"the finalists could not be timed in turns: {error}")
-            return None, {}
-        finally:
-            self.pipeline.rest()
-        self.stages_s += seconds
-        self.record.keep_turns(turns.plain())
-        named = {str(row["candidate"]): {} if suffix else cells[name] for name, row in entrants.items()}
-        if self.base_row is not None and str(served_as(self.base_row)) in cells and not suffix:
-            named[self.base_id] = cells[str(served_as(self.base_row))]
-        return turns, named
-
-    def _finalists(self, winner: str, summary: Summary, timed: Mapping[str, Row]) -> None:
-        """Score winner and untouched model on test, and keep the winner. `timed`: latency cells taken in turns."""
-        split = "test" if "test" in self.pipeline.inputs.items else "validation"
-        columns = {column.name for column in FINALISTS}
-        for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base_row)):
-            if row is None or row["status"] != "ok":
-                continue
-            candidate = self._candidate_of(row)
-            self.current = f"{name}.{split}"
-
-            def on_stage(stage: str, candidate: Candidate = candidate, role: str = role) -> None:
-                if stage == "score":
-                    self.watcher.stage(0, candidate, f"score on {split}, {role}")
-
-            measured = self.pipeline.measure(candidate, split, on_stage=on_stage)
-            self.stages_s += measured.seconds
-            if role == "winner":
-                summary.kept = self._keep_best(candidate, measured)
-            if measured.status != "ok":
-                self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
-            elif split == "test" and measured.outcomes is not None:
-                self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
-            cells = {n: v for n, v in measured.cells.items() if n in columns}
-            summary.finalists.append(
-                {"role": role, "candidate": name, "split": split if measured.status == "ok" else None, **cells}
-            )
-        done = {row["candidate"] for row in summary.finalists}
-        for name in [name for name in timed if name not in done]:
-            row = self.rows.get(name) or self.base_row or {}
-            footprint = {n: row.get(n) for n in ("graph", "size_mb")}
-            summary.finalists.append({"role": "rival", "candidate": name, **footprint})
-        for row in summary.finalists:
-            row |= timed.get(str(row["candidate"]), {}) | self._relation(str(row["candidate"]), summary.turns)
-        summary.finalists = [rounded({n: v for n, v in row.items() if n in columns}) for row in summary.finalists]
-        self.record.write_finalists(summary.finalists)
-
-    def _relation(self, name: str, turns: Turns | None) -> Row:
-        """Return what the turns say of a finalist: its time between tokens over the untouched model's, and the noise."""
-        if turns is None:
-            return {}
-        metric = next(metric for metric in turns.again if metric.startswith("itl_ms_p50"))
-        base, own = (str(served_as(row or {})) for row in (self.base_row, self.rows.get(name) or self.base_row))
-        ratio = turns.ratio(metric, own, base)
-        if ratio is None:
-            return {}
-        found: Row = {"rounds": turns.rounds, "noise_floor": turns.noise_floor(metric)}
-        if own != base:
-            found |= {"itl_ratio": ratio.value, "itl_ratio_low": ratio.low, "itl_ratio_high": ratio.high}
-        return found
-
-    def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
-        """Copy what was made of the winner into `best/`. Returns whether all of it was there."""
-        parts = {"onnx": measured.build, "adapter": measured.adapter}
-        made = {name: stored.path for name, stored in parts.items() if stored is not None}
-        if len(made) < (candidate.recipe is not None) + (candidate.lora is not None):
-            self.watcher.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
-            return False
-        settings = candidate.model_dump(exclude_none=True)
-        about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
-        self.record.keep_best(made, about, self.pipeline.session(candidate), self.sweep.provider.genai_name)
-        return True

@@ -801,7 +801,8 @@ def test_rows_that_change_nothing_are_not_judged(tmp_path: Path, monkeypatch: py
         calls.append(len(list(rows)))
         return judge(rows, *rest)
 
-    monkeypatch.setattr("autotune.search.loop.judge", counted)
+    for module in ("loop", "finalists"):
+        monkeypatch.setattr(f"autotune.search.{module}.judge", counted)
     sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 30}, limits=["size_mb <= 10"]))
     sweeping.run()
     assert [row["status"] for row in rows_of(sweeping)] == ["ok"] + ["over_limit"] * 30
