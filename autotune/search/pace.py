@@ -34,6 +34,11 @@ def agree(before: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
     return low <= new_high and new_low <= high
 
 
+def recent(then: float) -> bool:
+    """Whether a moment, seconds since 1970, is so near that the machine is taken to have had its present pace."""
+    return 0 <= time.time() - then < TRUST_S
+
+
 class Pace:
     """The pace that this machine is known to have; kept in the cache, for all its sweeps."""
 
@@ -63,7 +68,7 @@ class Pace:
 
     @property
     def _fresh(self) -> bool:
-        return self._agreed is not None and 0 <= time.time() - self._agreed < TRUST_S
+        return self._agreed is not None and recent(self._agreed)
 
     def begin(self) -> None:
         """Say that something was timed: where nothing is known yet, that is the pace."""

@@ -19,7 +19,7 @@ from autotune.errors import StageError, printable
 from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import Turns, latency_cells, turns_of
 from autotune.search.limits import Limit
-from autotune.search.pace import Pace, agree
+from autotune.search.pace import Pace, agree, recent
 from autotune.search.scores import summarise
 from autotune.secrets import redact
 from autotune.stages.jobs import (
@@ -431,7 +431,8 @@ class Pipeline:
         trusted = self.pace is None or self.pace.trusted  # another sweep may have found a new pace meanwhile
         job = self.time_job(candidate, build, suffix)
         found = self.do.find(job)
-        if found is not None and not trusted:
+        # What another sweep has timed just now holds, too.
+        if found is not None and not trusted and not recent(found.made):
             began = time.perf_counter()
             if not self._holds(job, latency_cells(found.result["processes"], job.batch)):
                 job, found = self.time_job(candidate, build, suffix), None

@@ -48,6 +48,8 @@ class Stored:
     seconds: float
     cached: bool
     """Whether it was there already."""
+    made: float = 0.0
+    """When, seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ class Cache:
                     return None
                 self._checked[folder] = manifest["made"]
             os.utime(folder / MANIFEST)
-            return Stored(folder, dict(manifest["result"]), float(manifest["seconds"]), cached=True)
+            return Stored(
+                folder, dict(manifest["result"]), float(manifest["seconds"]), cached=True, made=float(manifest["made"])
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
             return None
 
@@ -138,7 +142,7 @@ class Cache:
                 raise
             shutil.rmtree(self.checkpoint(job), ignore_errors=True)
             self._checked[folder] = made
-        return Stored(folder, result, seconds, cached=False)
+        return Stored(folder, result, seconds, cached=False, made=made)
 
     # --- what is needed stays ----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class FakeStages:
 
     def find(self, job: Job) -> Stored | None:
         found = self.done.get(job.key)
-        return None if found is None else Stored(found.path, found.result, found.seconds, cached=True)
+        return None if found is None else replace(found, cached=True)
 
     def discard(self, job: Job) -> None:
         assert job.stage in ("merge", "build", "check")

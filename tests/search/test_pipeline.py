@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError
 from autotune.metrics import METRICS
 from autotune.search.limits import Limit, parse_limit
+from autotune.search.pace import Pace
 from autotune.search.pipeline import Pipeline, base_candidate
 from autotune.space import Choice, Space
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskCheckJob, TimeJob
@@ -354,3 +356,15 @@ def test_lengths_of_the_data_are_numbers_in_the_key(tmp_path: Path) -> None:
     timing = next(job for job in stages.jobs if isinstance(job, TimeJob))
     assert (timing.lengths, timing.prompt_tokens, timing.new_tokens) == (drawn, 32, 4)
     assert timing.described()["inputs"]["lengths"] == [[16, 4], [32, 4]]
+
+
+@pytest.mark.parametrize(("ago_s", "again"), [(5.0, 0), (86_400.0, 1), (-3600.0, 1)])
+def test_a_timing_that_another_sweep_has_just_made_holds(tmp_path: Path, ago_s: float, again: int) -> None:
+    """Two sweeps that run side by side: the second finds the timing before the first has said that the pace is known."""
+    pipeline, stages = make(tmp_path)
+    pipeline.measure(candidate())
+    for key, stored in stages.done.items():
+        stages.done[key] = replace(stored, made=time.time() - ago_s)
+    other = Pipeline(pipeline.sweep, pipeline.inputs, stages, Pace(tmp_path / "empty", "machine"))
+    assert other.measure(candidate()).status == "ok"
+    assert stages.repeated == again
