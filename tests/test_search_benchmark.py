@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from autotune.candidate import Candidate
 from autotune.search.pareto import hypervolume
-from autotune.search.strategy import Outcomes, Proposal, Told
+from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
 from benchmarks.search import compare, oracle, peers, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
@@ -273,6 +274,46 @@ def test_every_peer_runs_through_the_replay(table: Table, truth: Truth, name: st
     assert run.hv[-1] > 0.5
     assert run.at_s[-1] <= 2000 + 400  # the last candidate may end later
     assert np.all(np.diff(run.at_s) > 0)
+
+
+@pytest.mark.parametrize("name", ["frontier", *peers.LEVERS])
+def test_frontier_finds_the_front_without_any_of_its_levers(table: Table, truth: Truth, name: str) -> None:
+    run = replay(table, truth, peers.strategy(name), Conditions(3), 0.4 * truth.everything_s())
+    assert run.hv[-1] > 0.8
+    assert np.all(np.diff(run.at_s) > 0)
+
+
+def test_levers_do_what_they_say(table: Table, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
+    asked: dict[str, list[Proposal]] = {}
+
+    def heard(name: str) -> Callable[[Table, int], Strategy]:
+        def make(table: Table, seed: int) -> Strategy:
+            strategy = peers.strategy(name)(table, seed)
+            ask = strategy.ask
+
+            def remembered() -> Proposal | None:
+                proposal = ask()
+                asked.setdefault(name, []).extend([proposal] if proposal is not None else [])
+                return proposal
+
+            strategy.ask = remembered  # type: ignore[method-assign]
+            return strategy
+
+        return make
+
+    for name in ("frontier", "frontier-without-rungs", "frontier-without-gate", "frontier-without-race"):
+        replay(table, truth, heard(name), Conditions(0), 0.3 * truth.everything_s())
+    assert any(proposal.rung < 1 for proposal in asked["frontier"])
+    assert any(proposal.items is not None and proposal.candidate.recipe for proposal in asked["frontier"])
+    assert all(proposal.rung == 1 for proposal in asked["frontier-without-rungs"])
+    assert not any(p.items is not None and p.candidate.recipe for p in asked["frontier-without-race"])
+    crossed: dict[str, set[str]] = {}
+    for proposal in asked["frontier-without-gate"][:-1]:
+        if proposal.candidate.recipe is not None:
+            lora = str(proposal.candidate.lora)
+            crossed.setdefault(lora, set()).add(str(proposal.candidate.recipe))
+    assert [len(recipes) for recipes in crossed.values()][:-1] == [len(table.recipes)] * (len(crossed) - 1)
 
 
 def test_frontier_crosses_one_adapter_with_every_recipe_before_it_looks_at_others(table: Table, truth: Truth) -> None:

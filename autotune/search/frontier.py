@@ -23,6 +23,7 @@ import numpy as np
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
 from autotune.search.improvement import Growth
+from autotune.search.pareto import front
 from autotune.search.strategy import Proposal, Told, drawn
 from autotune.search.surrogate import Array, Place, Surrogate
 from autotune.space import Choice, Space
@@ -91,6 +92,18 @@ class Adapter:
     """The recipes in which it cannot be built or run."""
 
 
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """Of each adapter mean and standard deviation of its score at the last rung in the best recipe: (adapters,); and by
+    how much each recipe is worse.
+    """
+
+    adapters: list[Adapter]
+    mean: Array
+    deviation: Array
+    drops: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Served:
     """What an adapter is crossed with: a recipe, and how its build is served; no recipe where nothing is built."""
@@ -102,14 +115,37 @@ class Served:
         return f"{self.recipe or ''} {self.session or ''}".strip()
 
 
+@dataclass(frozen=True)
+class Levers:
+    """What makes it fast; each may be taken away, to see what it is worth."""
+
+    rungs: bool = True
+    """Adapters are scored on the way, and only promising ones trained further."""
+    gate: bool = True
+    """A pair is built only where that is expected to move the front."""
+    race: bool = True
+    """A pair is scored on some of the items first."""
+    prior: bool = True
+    """Common experience with learning rates and ranks."""
+
+
 class Frontier:
     """The strategy. One objective is the score; the others belong to recipe and session."""
 
     rungs = RUNGS
 
-    def __init__(self, space: Space, objectives: Mapping[str, Direction], seed: int, items: int = 1000) -> None:
+    def __init__(
+        self,
+        space: Space,
+        objectives: Mapping[str, Direction],
+        seed: int,
+        items: int = 1000,
+        levers: Levers = Levers(),
+    ) -> None:
         """`items`: how many validation items there are, until a candidate says so that was fully measured."""
-        self._space, self._items = space, items
+        self._space, self._items, self._levers = space, items, levers
+        self._belief: Belief | None = None
+        """What is believed since the last that was told."""
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
         self._sign = 1.0 if objectives[self._score] == "maximize" else -1.0
         self._others = [name for name in objectives if name != self._score]
@@ -131,9 +167,8 @@ class Frontier:
             return None
         name = _adapter_id(candidate)
         if name not in self._adapters:
-            self._adapters[name] = Adapter(
-                candidate.lora, features(candidate.lora, self._space), experience(candidate.lora)
-            )
+            prior = experience(candidate.lora) if self._levers.prior else 0.0
+            self._adapters[name] = Adapter(candidate.lora, features(candidate.lora, self._space), prior)
         return self._adapters[name]
 
     # --- what things cost ------------------------------------------------------------------------------------------
@@ -166,8 +201,11 @@ class Frontier:
             drops[recipe] = 0.7 * float(np.mean(gaps)) if gaps else 0.01
         return drops
 
-    def _believe(self, drops: dict[str, float]) -> tuple[list[Adapter], Array, Array]:
-        """Return the adapters, and mean and standard deviation of what each scores at the last rung, in the best recipe."""
+    def _believe(self) -> Belief:
+        """Return what is believed of all adapters, in the best recipe."""
+        if self._belief is not None:
+            return self._belief
+        drops = self._drops()
         adapters = list(self._adapters.values())
         seen: list[tuple[int, int, float, float]] = []
         last = len(RUNGS) - 1
@@ -181,15 +219,15 @@ class Frontier:
                 score, items = float((weights * each).sum() / weights.sum()), int(weights.max())
                 seen.append((number, last, score, _variance(score, items)))
         surrogate = Surrogate([a.place for a in adapters], [a.prior for a in adapters], last)
-        return adapters, *surrogate.posterior(seen)
+        self._belief = Belief(adapters, *surrogate.posterior(seen), drops)
+        return self._belief
 
     # --- the next proposal ------------------------------------------------------------------------------------------
 
     def ask(self) -> Proposal | None:
         """Return what promises most hypervolume a second."""
-        drops = self._drops()
-        adapters, mean, deviation = self._believe(drops)
-        gains = self._gains(drops, mean, deviation)
+        belief = self._believe()
+        adapters, gains = belief.adapters, self._gains(belief)
         begun = any(items >= self._items for adapter in adapters for _, items in adapter.pairs.values())
         best: tuple[float, Proposal] | None = None
 
@@ -208,7 +246,8 @@ class Frontier:
                     items = adapter.pairs.get(recipe, (0.0, 0))[1]
                     if items < self._items:
                         worth = gained / self._pair_s(recipe, self._items - items, items > 0)
-                        first = items == 0 and begun and self._items * LOOK >= LEAST_ITEMS
+                        worth = worth if self._levers.gate else math.inf
+                        first = self._levers.race and items == 0 and begun and self._items * LOOK >= LEAST_ITEMS
                         upto = math.ceil(self._items * LOOK) if first else None
                         consider(worth, Proposal(self._candidate(adapter, recipe), items=upto))
             else:
@@ -223,7 +262,7 @@ class Frontier:
 
     def _further(self, adapter: Adapter, scouting: bool) -> Proposal:
         """Return the proposal that takes an adapter to its next rung; the first of all goes all the way."""
-        rung = adapter.reached + 1 if scouting else len(RUNGS) - 1
+        rung = adapter.reached + 1 if scouting and self._levers.rungs else len(RUNGS) - 1
         if rung == len(RUNGS) - 1:
             likely = [recipe for recipe in self._recipes if recipe not in self._over | adapter.failed]
             cheapest = min(likely or self._recipes, key=lambda r: self._pair_s(r, self._items))
@@ -232,7 +271,7 @@ class Frontier:
         items = int(self._training_s(adapter.reached, rung) / item_s)
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
 
-    def _gains(self, drops: dict[str, float], mean: Array, deviation: Array) -> dict[str, Array]:
+    def _gains(self, belief: Belief) -> dict[str, Array]:
         """Return of each recipe by how much the hypervolume is expected to grow if an adapter is crossed with it."""
         best: dict[str, float] = {}
         for adapter in self._adapters.values():
@@ -248,11 +287,27 @@ class Frontier:
         growth = Growth(points, floor, bound, self._directions)
         # A recipe whose latency and size are not known is looked at first, whatever it is.
         return {
-            recipe: growth.expected(self._footprints[recipe], mean - drops[recipe], deviation)
+            recipe: growth.expected(self._footprints[recipe], belief.mean - belief.drops[recipe], belief.deviation)
             if recipe in self._footprints
-            else np.full(len(mean), _UNKNOWN)
+            else np.full(len(belief.mean), _UNKNOWN)
             for recipe in self._recipes
         }
+
+    def recommend(self) -> list[Candidate]:
+        """Return the front as it is believed to be: of each recipe the pair that is likely the best of those built."""
+        belief = self._believe()
+        best: dict[str, int] = {}
+        for number, adapter in enumerate(belief.adapters):
+            for recipe in adapter.pairs:
+                if recipe not in best or belief.mean[number] > belief.mean[best[recipe]]:
+                    best[recipe] = number
+        points = [
+            [float(belief.mean[number]) - belief.drops[recipe], *self._footprints[recipe]]
+            for recipe, number in best.items()
+        ]
+        kept = set(front(points, ["maximize", *self._directions]))
+        pairs = [pair for place, pair in enumerate(best.items()) if place in kept]
+        return [self._candidate(belief.adapters[number], recipe) for recipe, number in pairs]
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
@@ -262,6 +317,7 @@ class Frontier:
 
     def replay(self, candidate: Candidate, told: Told) -> None:
         """Take in what was measured, now or in an earlier run."""
+        self._belief = None
         adapter = self._know(candidate)
         served = str(Served(candidate.recipe, candidate.session))
         alone = candidate.recipe is None and bool(self._space.recipes)

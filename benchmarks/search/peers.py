@@ -21,6 +21,7 @@ import itertools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from autotune.candidate import Candidate
+from autotune.search.frontier import Frontier, Levers
 from autotune.search.strategies import make_strategy
 from autotune.search.strategy import Proposal, Strategy, Told
 from autotune.space import Choice, Value
@@ -266,6 +268,15 @@ PEERS: dict[str, Make] = {
 WITHOUT_CACHE = ("optuna-tpe",)
 COST_BLIND = (*PEERS, "tpe", "nsga2", "gp", "random", "grid")
 """Strategies that never look at what things cost: one replay serves all proportions of costs."""
+
+
+def _without(lever: str) -> Make:
+    """Return what makes `frontier` without one of its levers."""
+    return lambda table, seed: Frontier(table.space, OBJECTIVES, seed, levers=Levers(**{lever: False}))
+
+
+LEVERS = {f"frontier-without-{field.name}": _without(field.name) for field in fields(Levers)}
+PEERS |= LEVERS
 
 
 def strategy(name: str) -> Make:
