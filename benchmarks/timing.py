@@ -187,7 +187,7 @@ def add(out: Path, row: dict[str, Any]) -> None:
     """Append a row, and see that it is on the disk."""
     new = not out.exists()
     with out.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS)
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()})

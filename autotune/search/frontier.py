@@ -293,8 +293,21 @@ class Frontier:
             for recipe in self._recipes
         }
 
+    def close(self) -> Proposal | None:
+        """Return a pair that was scored on some of the items and is believed to be on the front, to be scored on all."""
+        belief = self._believe()
+        for number, recipe in self._recommended():
+            if belief.adapters[number].pairs[recipe][1] < self._items:
+                return Proposal(self._candidate(belief.adapters[number], recipe))
+        return None
+
     def recommend(self) -> list[Candidate]:
         """Return the front as it is believed to be: of each recipe the pair that is likely the best of those built."""
+        adapters = self._believe().adapters
+        return [self._candidate(adapters[number], recipe) for number, recipe in self._recommended()]
+
+    def _recommended(self) -> list[tuple[int, str]]:
+        """Return the numbers of its adapters, and the recipes."""
         belief = self._believe()
         best: dict[str, int] = {}
         for number, adapter in enumerate(belief.adapters):
@@ -306,8 +319,7 @@ class Frontier:
             for recipe, number in best.items()
         ]
         kept = set(front(points, ["maximize", *self._directions]))
-        pairs = [pair for place, pair in enumerate(best.items()) if place in kept]
-        return [self._candidate(belief.adapters[number], recipe) for recipe, number in pairs]
+        return [(number, recipe) for place, (recipe, number) in enumerate(best.items()) if place in kept]
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
@@ -331,6 +343,7 @@ class Frontier:
             return
         score = told.measured.get(self._score)
         if score is None:
+            adapter.pairs.pop(served, None)
             if alone or (candidate.recipe is not None and not {"merge", "build", "check"} & set(told.seconds)):
                 adapter.ended = served not in self._over
             else:

@@ -146,15 +146,14 @@ class Loop:
             )
         trials, ended = 0, "space"
         while True:
-            budget = self.sweep.budget
-            if budget.trials is not None and len(self._trials) >= budget.trials:
-                ended = "trials"
-                break
-            if self._late():
+            most = self.sweep.budget.trials
+            full = most is not None and len(self._trials) >= most
+            if not full and self._late():
                 ended = "hours"
                 break
-            proposal = self.strategy.ask()
-            if proposal is None:
+            proposal = self.strategy.close() if full else self.strategy.ask()
+            if proposal is None or self._late():
+                ended = "trials" if full else "space"
                 break
             before = self.rows.get(proposal.candidate.id, {})
             goes_on = before.get("status") == "stopped"

@@ -92,6 +92,10 @@ class Strategy(Protocol):
         """Shares of its steps to which it may train an adapter; empty: it asks for whole candidates only."""
         ...
 
+    def close(self) -> Proposal | None:
+        """Return what of the begun candidates is still to be done when no further one may begin; None: nothing."""
+        ...
+
     def ask(self) -> Proposal | None:
         """Return the next candidate, never one that is known; None where the space is used up."""
         ...
@@ -109,6 +113,10 @@ class Whole:
     """A strategy that asks for whole candidates only."""
 
     rungs: tuple[float, ...] = ()
+
+    def close(self) -> Proposal | None:
+        """Return None: whatever was begun is done."""
+        return None
 
 
 class Grid(Whole):

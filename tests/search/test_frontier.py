@@ -200,6 +200,37 @@ def test_a_score_that_is_minimised_is_worth_more_the_smaller_it_is() -> None:
     assert worth[8] > worth[4]
 
 
+def test_what_is_on_the_front_is_scored_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
+    for trials in range(6, 13):
+        sweeping = sweeping_of(tmp_path / str(trials), budget={"trials": trials})
+        sweeping.run()
+        assert sweeping.loop is not None
+        strategy = sweeping.loop.strategy
+        assert isinstance(strategy, Frontier)
+        last = {row["candidate"]: row for row in rows_of(sweeping)}
+        assert strategy.recommend()
+        assert all(last[candidate.id]["status"] == "ok" for candidate in strategy.recommend())
+        assert strategy.close() is None
+        assert len({row["trial"] for row in last.values()} - {0}) == trials
+
+
+def test_a_pair_that_fails_on_the_rest_of_the_items_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
+    sweeping = sweeping_of(tmp_path, budget={"trials": 15})
+
+    def trouble(job: Any) -> None:
+        if isinstance(job, ScoreJob) and job.block is not None and job.block[0] > 0:
+            raise StageError("failed", "on purpose")
+
+    sweeping.stages.trouble = trouble
+    sweeping.run()
+    failed = [row["candidate"] for row in rows_of(sweeping) if row["status"] == "failed"]
+    assert len(failed) == len(set(failed)) > 0
+
+
 def test_outcomes_are_kept_with_the_places_of_their_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
     sweeping = sweeping_of(tmp_path)

@@ -44,7 +44,7 @@ class Listening:
     def __init__(self, sweeping: Sweeping) -> None:
         sweep = sweeping.sweep
         self.inner = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-        self.rungs = self.inner.rungs
+        self.rungs, self.close = self.inner.rungs, self.inner.close
         self.told: list[tuple[Candidate, Told]] = []
         self.replayed: list[tuple[Candidate, Told]] = []
 
