@@ -189,10 +189,10 @@ class LocalEngine:
         have run. `timeout`: of one process that has the machine to itself. Returns what was measured [round][model],
         and the seconds in all. Raises as `run`.
         """
-        began = time.perf_counter()
         rounds: list[list[Result]] = []
         together = _room_for(job.graphs)
         with self.host.alone():
+            began = time.perf_counter()
             while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
                 order = range(len(job.graphs))[:: 1 if len(rounds) % 2 == 0 else -1]
                 if together:
@@ -206,7 +206,8 @@ class LocalEngine:
                         rounds.clear()
                 alone = {place: self.run_fresh(job.graphs[place], log, timeout)[0] for place in order}
                 rounds.append([alone[place] for place in range(len(order))])
-        return rounds, time.perf_counter() - began
+            seconds = time.perf_counter() - began
+        return rounds, seconds
 
     def _side_by_side(
         self, job: TurnsJob, order: Sequence[int], seed: int, log: Path, timeout: float | None
