@@ -540,6 +540,7 @@ def test_the_winner_is_shipped_as_it_was_served(served: tuple[Path, Path, int], 
     assert (json.loads(card.out)["threads"], json.loads(card.out)["arena"]) == (3, True)
 
 
+@pytest.mark.slow
 def test_frontier_climbs_rungs_from_checkpoints_and_crosses(write: Callable[..., Path], tmp_path: Path) -> None:
     lora = {"r": {"choice": [2, 4]}, "learning_rate": {"choice": [1e-4, 1e-3, 1e-2]}, "steps": 9, "batch_size": 4}
     file = write(
