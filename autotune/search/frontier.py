@@ -344,10 +344,11 @@ class Frontier:
         score = told.measured.get(self._score)
         if score is None:
             adapter.pairs.pop(served, None)
-            if alone or (candidate.recipe is not None and not {"merge", "build", "check"} & set(told.seconds)):
-                adapter.ended = served not in self._over
-            else:
+            trained = adapter.reached == len(RUNGS) - 1 or {"merge", "build", "check"} & set(told.seconds)
+            if trained and not alone:
                 adapter.failed.add(served)
+            elif served not in self._over:
+                adapter.ended = True
             return
         adapter.reached = max(adapter.reached, rung)
         worth = self._sign * score

@@ -7,7 +7,7 @@
 | tpe, nsga2, gp, random | the tool's own strategies over Optuna, which never propose a candidate twice | yes |
 | mo-asha | Syne Tune's MOASHA over the joint space, at the table's rungs | yes |
 | primo | NePS's PriMO over the joint space, at the table's rungs, without priors | yes |
-| any other | `autotune.search.strategy.make_strategy` | yes |
+| any other | `autotune.search.strategies.make_strategy` | yes |
 
 At a lower rung the joint-space schedulers see the adapter's accuracy at full precision with the latency and size of the
 recipe, which are measured once, on the untouched model; at the last rung the pair as built.

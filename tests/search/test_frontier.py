@@ -244,3 +244,16 @@ def test_outcomes_are_kept_with_the_places_of_their_items(tmp_path: Path, monkey
         kept = json.loads((sweeping.out / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
         if last[row["candidate"]] == row:
             assert len(kept["items"]) == len(kept["predicted"]) == row["accuracy_n"]
+
+
+def test_a_build_that_is_refused_does_not_end_an_adapter_that_is_trained() -> None:
+    """Also where training and merging came from the cache, so that the row has no seconds of theirs."""
+    space = make_sweep({"r": {"choice": [4, 8]}, "steps": 9}).space
+    strategy = Frontier(space, {"accuracy": "maximize", "size_mb": "minimize"}, 0)
+    first, second, third = list(space.grid())[:3]
+    assert first.lora == second.lora == third.lora
+    strategy.tell(Proposal(first), Told((0.6, 9.0), {}, {"accuracy": 0.6, "size_mb": 9.0}, items=100))
+    strategy.tell(Proposal(second), Told(None, {}))
+    proposal = strategy.ask()
+    assert proposal is not None
+    assert proposal.candidate == third

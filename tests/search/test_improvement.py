@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -25,8 +27,6 @@ def test_the_expectation_is_that_of_many_draws(footprint: list[float], mean: flo
         return hypervolume(flat, [floor, *bound], ["maximize", *DIRECTIONS])
 
     # The inverse of the normal distribution at even steps: no chance, so that no tolerance is a gamble.
-    from statistics import NormalDist
-
     draws = [NormalDist(mean, deviation).inv_cdf((n + 0.5) / 400) for n in range(400)]
     true = np.mean([volume([*POINTS, (draw, footprint)]) for draw in draws]) - volume(POINTS)
     assert found == pytest.approx(true, rel=0.02, abs=0.02)
