@@ -156,7 +156,8 @@ class Frontier:
         """The recipes that break a limit, whatever the adapter."""
         self._footprints: dict[str, list[float]] = {}
         self._adapters: dict[str, Adapter] = {}
-        self._costs: dict[str, list[float]] = {}
+        self._costs: dict[str, tuple[float, int]] = {}
+        """Of what was done: the mean of its seconds, and how often."""
         rng, size = random.Random(f"frontier-{seed}"), space.size()  # noqa: S311 - no secret
         small = size is not None and size <= POOL * max(1, len(space.recipes))
         for candidate in space.grid() if small else (drawn(space, rng) for _ in range(POOL)):
@@ -175,7 +176,11 @@ class Frontier:
 
     def _cost(self, what: str, otherwise: float) -> float:
         known = self._costs.get(what)
-        return sum(known) / len(known) if known else otherwise
+        return otherwise if known is None else known[0]
+
+    def _took(self, what: str, seconds: float) -> None:
+        mean, count = self._costs.get(what, (0.0, 0))
+        self._costs[what] = mean + (seconds - mean) / (count + 1), count + 1
 
     def _training_s(self, begun: int, to: int) -> float:
         """Return the seconds of training from one rung to another."""
@@ -363,17 +368,17 @@ class Frontier:
         seconds = told.seconds
         if "train" in seconds and rung > begun:
             share = RUNGS[rung] - (RUNGS[begun] if begun >= 0 else 0.0)
-            self._costs.setdefault("train", []).append(seconds["train"] / share)
+            self._took("train", seconds["train"] / share)
         for stage in ("merge", "time", "build"):
             if stage in seconds:
-                self._costs.setdefault(stage, []).append(seconds[stage])
+                self._took(stage, seconds[stage])
         if "build" in seconds and recipe is not None:
-            self._costs.setdefault(f"build {recipe}", []).append(seconds["build"])
+            self._took(f"build {recipe}", seconds["build"])
         if "score" in seconds and told.items:
             pace = seconds["score"] / told.items
             names = ["score adapter"] if recipe is None else [f"score {recipe}", "score"]
             for name in names:
-                self._costs.setdefault(name, []).append(pace)
+                self._took(name, pace)
 
 
 def _adapter_id(candidate: Candidate) -> str:
