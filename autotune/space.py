@@ -140,6 +140,10 @@ class Range:
     log: bool = False
     integer: bool = False
 
+    def value(self, number: float) -> int | float:
+        """Return the parameter's value at a number inside: four digits tell learning rates apart, and people read them."""
+        return int(number) if self.integer else min(max(float(f"{number:.4g}"), self.low), self.high)
+
 
 Domain = Choice | Range
 

@@ -24,7 +24,8 @@ from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
 from autotune.search.improvement import Growth
 from autotune.search.pareto import front
-from autotune.search.strategy import Proposal, Told, drawn
+from autotune.search.plain import drawn
+from autotune.search.strategy import Proposal, Told
 from autotune.search.surrogate import Array, Place, Surrogate
 from autotune.space import Choice, Space
 

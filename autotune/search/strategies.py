@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from autotune.metrics import METRICS, Direction
 from autotune.search.frontier import Frontier
-from autotune.search.strategy import Grid, Random, Sampled, Strategy
+from autotune.search.plain import Grid, Random
+from autotune.search.samplers import Sampled
+from autotune.search.strategy import Strategy
 from autotune.space import Space
 
 

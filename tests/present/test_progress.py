@@ -9,7 +9,7 @@ import pytest
 
 from autotune.candidate import Candidate, Recipe
 from autotune.present.progress import Progress, duration
-from autotune.search.strategy import drawn
+from autotune.search.plain import drawn
 from autotune.space import Choice, Space
 from autotune.store.results import Row
 from autotune.sweep import Sweep, parse_sweep

@@ -12,8 +12,10 @@ from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep
 from autotune.errors import StageError
 from autotune.search.frontier import RUNGS, Frontier
 from autotune.search.pipeline import Pipeline
+from autotune.search.plain import Grid
+from autotune.search.samplers import Sampled
 from autotune.search.strategies import make_strategy
-from autotune.search.strategy import Grid, Proposal, Sampled, Told
+from autotune.search.strategy import Proposal, Told
 from autotune.stages.jobs import FinetuneJob, ScoreJob
 from autotune.store.results import COLUMNS, CURVES, Row, read_table
 

@@ -15,17 +15,10 @@ from optuna.trial import TrialState
 
 from autotune.candidate import Candidate, Recipe, Session
 from autotune.metrics import Direction
+from autotune.search.plain import Left, Random, drawn
+from autotune.search.samplers import POPULATION, Sampled
 from autotune.search.strategies import make_strategy
-from autotune.search.strategy import (
-    POPULATION,
-    Left,
-    Proposal,
-    Random,
-    Sampled,
-    Strategy,
-    Told,
-    drawn,
-)
+from autotune.search.strategy import Proposal, Strategy, Told
 from autotune.space import Choice, Domain, Range, Space, lora_impossible
 from autotune.sweep import STRATEGIES
 
@@ -186,7 +179,7 @@ def test_what_cannot_run_here_is_never_proposed(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPEN)
 def test_a_range_of_whole_numbers_ends_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.search.strategy._DRAWS", 300)
+    monkeypatch.setattr("autotune.search.plain._DRAWS", 300)
     taken = take(make(name, space_of({"r": Range(4, 6, integer=True)}, RECIPES[:1])), 30)
     assert sorted(c.lora.r for c in taken if c.lora) == [4, 5, 6]
 
