@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.data import Dataset, hub_source
@@ -15,8 +15,11 @@ from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.present.progress import duration
+from autotune.search.frontier import RUNGS
 from autotune.search.pipeline import base_candidate
 from autotune.search.prepare import needed_disk_mb, read_data
+from autotune.search.rehearsal import Spent, rehearse
+from autotune.search.strategies import make_strategy
 from autotune.space import Choice
 from autotune.store.cache import Cache, default_root
 from autotune.sweep import Budget, Sweep, load_sweep
@@ -52,7 +55,11 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         )
         if fitting < trials:
             trials, ends_by = max(1, fitting), "hours"
+    expected = _rehearsed(sweep, dataset, costs) if costs else None
+    if expected is not None:
+        trials, ends_by = expected.candidates, expected.ended
     counts = _counts(sweep, dataset, trials)
+    lower = (len(RUNGS) - 1) * counts["train"]  # builds by which adapters are scored on their way
     plan: dict[str, Any] = {
         "sweep": sweep.name,
         "model": sweep.model,
@@ -67,8 +74,16 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "ends_by": ends_by,
         "hours_budget": sweep.budget.hours,
         "trainings_at_most": counts["train"],
-        "builds_at_most": counts["build"],
+        "builds_at_most": counts["build"] + (lower if expected is not None else 0),
         "timings_at_most": counts["time"],
+        "expected": None
+        if expected is None
+        else {
+            "adapters": expected.adapters,
+            "whole_trainings": round(expected.trained, 1),
+            "builds": expected.builds,
+            "items_scored": expected.items,
+        },
         "metric": sweep.data.metric,
         "data": _data(dataset),
         "notes": [],
@@ -85,6 +100,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     else:
         parameters = parameters_of(config)
         seconds, total = _seconds(sweep, dataset, trials, costs)
+        if expected is not None:
+            seconds, total = dict(expected.seconds), expected.total_s
         plan["estimate"] = {
             "seconds": {name: round(value) for name, value in seconds.items()},
             "total_s": round(min(total, _budget_s(sweep))),
@@ -178,6 +195,20 @@ def _seconds(
     return seconds, sum(seconds.values())
 
 
+def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float]) -> Spent | None:
+    """Return what a sweep is expected to spend whose strategy takes candidates up in parts; None of any other."""
+    strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
+    if not strategy.rungs:
+        return None
+    once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test
+    paid = {stage: once[stage] * costs[stage] for stage in ("build", "check", "score")}
+    items = len(dataset.validation) if dataset else sweep.data.max_items.validation or _ITEMS
+    each = dict(costs) | {"time": costs["time"] * len(sweep.target.timed)}
+    # An adapter alone counts as a candidate, too.
+    most = min(sweep.budget.trials or _MOST, 2 * (sweep.space.size() or _MOST))
+    return rehearse(strategy, sweep.objectives, each, items, most, _budget_s(sweep), paid)
+
+
 def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict[str, float], list[str]]:
     """Return the seconds that a stage takes once (`score`: an item), and the stages whose seconds were measured.
 
@@ -239,6 +270,12 @@ def as_text(plan: dict[str, Any]) -> str:
         f"candidates: {size if size is not None else 'without end (a parameter is a range)'}; trials: {_trials(plan)}",
         f"at most {plan['trainings_at_most']} trainings, {plan['builds_at_most']} builds, {plan['timings_at_most']} timings",
     ]
+    expected = plan["expected"]
+    if expected is not None:
+        lines.append(
+            f"expected: {expected['adapters']} adapters begun, {expected['whole_trainings']} whole trainings' worth of "
+            f"steps, {expected['builds']} builds, {expected['items_scored']} items scored (rehearsed on guessed scores)"
+        )
     if plan["recipes"]:
         lines.append(f"recipes ({len(plan['recipes'])}):")
         lines += [f"  {recipe}" for recipe in plan["recipes"]]
@@ -265,7 +302,8 @@ def as_text(plan: dict[str, Any]) -> str:
             if estimate["measured_here"]
             else "nothing measured here yet"
         )
-        lines.append(f"time: about {duration(estimate['total_s'])} at most ({parts}; {basis})")
+        most = "" if expected is not None else " at most"
+        lines.append(f"time: about {duration(estimate['total_s'])}{most} ({parts}; {basis})")
         lines += [
             f"{what}: about {plan[what]['needed_mb']} MB at most, {plan[what]['free_mb']} MB free"
             for what in ("disk", "memory")

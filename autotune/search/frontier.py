@@ -301,11 +301,21 @@ class Frontier:
 
     def close(self) -> Proposal | None:
         """Return a pair that was scored on some of the items and is believed to be on the front, to be scored on all."""
-        belief = self._believe()
-        for number, recipe in self._recommended():
-            if belief.adapters[number].pairs[recipe][1] < self._items:
-                return Proposal(self._candidate(belief.adapters[number], recipe))
+        for adapter, recipe, _ in self._unfinished():
+            return Proposal(self._candidate(adapter, recipe))
         return None
+
+    @property
+    def closing_s(self) -> float:
+        """About how many seconds it would take to score all of those."""
+        return sum(self._pair_s(recipe, items, built=True) for _, recipe, items in self._unfinished())
+
+    def _unfinished(self) -> list[tuple[Adapter, str, int]]:
+        """Return the pairs on the front as it is believed to be that were not scored on all items, and how many are left."""
+        adapters = self._believe().adapters
+        found = [(adapters[number], recipe) for number, recipe in self._recommended()]
+        left = [(adapter, recipe, self._items - adapter.pairs[recipe][1]) for adapter, recipe in found]
+        return [(adapter, recipe, items) for adapter, recipe, items in left if items > 0]
 
     def recommend(self) -> list[Candidate]:
         """Return the front as it is believed to be: of each recipe the pair that is likely the best of those built."""

@@ -6,6 +6,8 @@ goes on.
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,6 +32,8 @@ RETIMED = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)} - {"graph
 """The cells of a timing."""
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""
+_RECENT = 10
+"""Rows by which it is guessed how long the next takes."""
 _SHOWING_S, _SHOWING_SHARE = 1.0, 0.01
 """What looking for the best so far may cost, seconds and share of the wall-clock: it is only shown."""
 
@@ -148,12 +152,10 @@ class Loop:
         while True:
             most = self.sweep.budget.trials
             full = most is not None and len(self._trials) >= most
-            if not full and self._late():
-                ended = "hours"
-                break
-            proposal = self.strategy.close() if full else self.strategy.ask()
+            short = not full and self._left_s() <= self._kept_s()
+            proposal = self.strategy.close() if full or short else self.strategy.ask()
             if proposal is None or self._late():
-                ended = "trials" if full else "space"
+                ended = "trials" if full else "hours" if short or self._late() else "space"
                 break
             before = self.rows.get(proposal.candidate.id, {})
             goes_on = before.get("status") == "stopped"
@@ -234,9 +236,21 @@ class Loop:
 
         return on_stage
 
-    def _late(self) -> bool:
+    def _left_s(self) -> float:
+        """Return how many seconds of the budget are left."""
         hours = self.sweep.budget.hours
-        return hours is not None and self.record.spent_s() >= hours * 3600
+        return math.inf if hours is None else hours * 3600 - self.record.spent_s()
+
+    def _kept_s(self) -> float:
+        """Return how much of the time is kept for what is of no use unless it is done to the end: that, and as much as a
+        row takes, which may begin just before.
+        """
+        closing_s = self.strategy.closing_s
+        rows = list(self.rows.values())[-_RECENT:]
+        return closing_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if closing_s else 0.0
+
+    def _late(self) -> bool:
+        return self._left_s() <= 0
 
     def _known(self, candidate: Candidate) -> dict[str, float]:
         """Return what other candidates of the same recipe, and session, were measured at."""

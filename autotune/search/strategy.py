@@ -63,7 +63,7 @@ class Proposal:
 
 
 class Strategy(Protocol):
-    """The seam: anything with these three functions can steer a sweep."""
+    """The seam: anything with these functions can steer a sweep."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
@@ -72,6 +72,11 @@ class Strategy(Protocol):
 
     def close(self) -> Proposal | None:
         """Return what of the begun candidates is still to be done when no further one may begin; None: nothing."""
+        ...
+
+    @property
+    def closing_s(self) -> float:
+        """About how many seconds that would take now."""
         ...
 
     def ask(self) -> Proposal | None:
@@ -91,6 +96,7 @@ class Whole:
     """A strategy that asks for whole candidates only."""
 
     rungs: tuple[float, ...] = ()
+    closing_s = 0.0
 
     def close(self) -> Proposal | None:
         """Return None: whatever was begun is done."""

@@ -16,7 +16,7 @@ from autotune.search.plain import Grid
 from autotune.search.samplers import Sampled
 from autotune.search.strategies import make_strategy
 from autotune.search.strategy import Proposal, Told
-from autotune.stages.jobs import FinetuneJob, ScoreJob
+from autotune.stages.jobs import FinetuneJob, Job, ScoreJob
 from autotune.store.results import COLUMNS, CURVES, Row, read_table
 
 LORA: dict[str, Any] = {
@@ -259,3 +259,51 @@ def test_a_build_that_is_refused_does_not_end_an_adapter_that_is_trained() -> No
     proposal = strategy.ask()
     assert proposal is not None
     assert proposal.candidate == third
+
+
+def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
+    """Each candidate takes ten minutes, and a quarter of it is not done until the end: it is left for then."""
+
+    class Part(Grid):
+        """A grid that scores every candidate in part, and its last to the end."""
+
+        rungs = RUNGS
+        begun: Proposal | None = None
+
+        @property
+        def closing_s(self) -> float:
+            return 900.0 if self.begun is not None else 0.0
+
+        def ask(self) -> Proposal | None:
+            proposal = super().ask()
+            self.begun = None if proposal is None else Proposal(proposal.candidate, items=ITEMS // 2)
+            return self.begun
+
+        def close(self) -> Proposal | None:
+            begun, self.begun = self.begun, None
+            return None if begun is None else Proposal(begun.candidate)
+
+    sweeping = sweeping_of(tmp_path, budget={"hours": 1})
+
+    def pass_time(job: Job) -> None:
+        sweeping.clock.now += 600.0 if isinstance(job, ScoreJob) else 0.0
+
+    sweeping.stages.trouble = pass_time
+    assert sweeping.run(strategy=Part(sweeping.sweep.space)).ended == "hours"
+    # Ten minutes for the untouched model; with ten minutes for a row, 25 of the 60 are kept: the fourth row is the last.
+    assert [(row["trial"], row["status"]) for row in rows_of(sweeping)] == [
+        (0, "ok"), (1, "stopped"), (2, "stopped"), (3, "stopped"), (3, "ok"), (4, "stopped")
+    ]  # fmt: skip
+
+
+def test_what_closing_takes_is_what_is_left_of_the_front() -> None:
+    sweep = make_sweep(LORA, strategy="frontier", **AIMS)
+    strategy = Frontier(sweep.space, sweep.objectives, 0, items=400)
+    first, second, *_ = [candidate for candidate in sweep.space.grid() if candidate.recipe == sweep.space.recipes[0]]
+    values = {"accuracy": 0.6, "itl_ms_p50": 10.0, "size_mb": 100.0}
+    strategy.replay(first, Told(tuple(values.values()), {}, values, seconds={"train": 90.0, "score": 40.0}, items=400))
+    assert (strategy.closing_s, strategy.close()) == (0, None)
+    values |= {"accuracy": 0.9}
+    strategy.replay(second, Told(None, {}, values, seconds={"train": 90.0, "score": 10.0}, items=100))
+    assert strategy.closing_s == pytest.approx(300 * 0.1)
+    assert strategy.close() == Proposal(second)

@@ -1,0 +1,168 @@
+"""A sweep played on guesses, to say beforehand what a strategy would spend.
+
+Guessed are the scores (common experience with the settings, and luck) and how small and fast a recipe is (its bits);
+what a stage takes is given. A strategy that takes candidates up in parts shows so how many it begins, and how far it
+takes them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from autotune.candidate import Candidate, Recipe, Session
+from autotune.metrics import METRICS, Direction
+from autotune.search.frontier import experience
+from autotune.search.strategy import Proposal, Strategy, Told
+
+MOST = 150
+"""Proposals that are played at most: each takes milliseconds, and a plan should be there at once."""
+_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "int4": 4}
+_LUCK, _LOSS, _EARLY = 0.03, 0.08, 0.1
+"""In units of the score: an adapter's luck, what a recipe of one bit would lose, what the lowest rung lacks."""
+
+
+@dataclass
+class Spent:
+    """What a rehearsal came to."""
+
+    candidates: int = 0
+    trained: float = 0.0
+    """Trainings, each by the share of its steps."""
+    adapters: int = 0
+    """Adapters of which any was trained."""
+    builds: int = 0
+    items: int = 0
+    """Items scored."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
+    ended: str = "space"
+    """Why it ended: trials, hours, space."""
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def pay(self, seconds: Mapping[str, float]) -> None:
+        """Add seconds by stage."""
+        for stage, value in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+
+    def times(self, factor: float) -> Spent:
+        """Return so many times as much."""
+        return Spent(
+            round(self.candidates * factor), self.trained * factor, round(self.adapters * factor),
+            round(self.builds * factor), round(self.items * factor),
+            {stage: seconds * factor for stage, seconds in self.seconds.items()}, self.ended,
+        )  # fmt: skip
+
+
+class Stage:
+    """Where a strategy is rehearsed: what was done is not paid again."""
+
+    def __init__(self, objectives: Mapping[str, Direction], costs: Mapping[str, float], items: int) -> None:
+        """`costs`: seconds of `train` (to the end), `build`, `check`, `time`, and of `score` for an item."""
+        self._objectives, self._costs, self._items = objectives, costs, items
+        self._reached: dict[str, float] = {}
+        self._built: set[tuple[str, float, str]] = set()
+        self._timed: set[tuple[Recipe | None, Session | None]] = set()
+        self._scored: dict[tuple[str, float, str], int] = {}
+        self.spent = Spent()
+
+    def measure(self, proposal: Proposal) -> Told:
+        """Return what a proposal would bring, and count what it costs."""
+        candidate, seconds = proposal.candidate, dict[str, float]()
+        adapter = Candidate(lora=candidate.lora).id if candidate.lora is not None else ""
+        what = (adapter, proposal.rung, str(candidate.recipe or ""))
+        if adapter and proposal.rung > (before := self._reached.get(adapter, 0.0)):
+            self.spent.trained += proposal.rung - before
+            self.spent.adapters += before == 0
+            self._reached[adapter] = proposal.rung
+            seconds["train"] = (proposal.rung - before) * self._costs["train"]
+        if what not in self._built:
+            # An adapter alone is scored on a build at full precision.
+            self._built.add(what)
+            self.spent.builds += 1
+            seconds["build"] = self._costs["build"]
+            seconds["check"] = self._costs["check"] if candidate.recipe is not None else 0.0
+        if candidate.recipe is not None and (candidate.recipe, candidate.session) not in self._timed:
+            self._timed.add((candidate.recipe, candidate.session))
+            seconds["time"] = self._costs["time"]
+        items = self._items if proposal.items is None else min(proposal.items, self._items)
+        more = max(0, items - self._scored.get(what, 0))
+        self._scored[what] = max(items, self._scored.get(what, 0))
+        seconds["score"] = more * self._costs["score"]
+        self.spent.items += more
+        self.spent.pay(seconds)
+        values = {name: self._guess(name, proposal) for name in self._objectives}
+        whole = (
+            proposal.rung == 1 and items == self._items and (candidate.recipe is not None or not self._alone(values))
+        )
+        return Told(
+            tuple(values.values()) if whole else None, {}, values if candidate.recipe is not None else self._scores(values),
+            seconds=seconds, rung=proposal.rung, items=items,
+        )  # fmt: skip
+
+    def _alone(self, values: Mapping[str, float]) -> bool:
+        return len(self._scores(values)) < len(values)
+
+    @staticmethod
+    def _scores(values: Mapping[str, float]) -> dict[str, float]:
+        return {name: value for name, value in values.items() if METRICS[name].kind == "score"}
+
+    def _guess(self, name: str, proposal: Proposal) -> float:
+        candidate, metric = proposal.candidate, METRICS[name]
+        bits = _BITS.get(candidate.recipe.precision, 32) if candidate.recipe is not None else 32
+        # Two recipes of the same bits differ a little, and always in the same way.
+        own = random.Random(f"{name} {candidate.recipe} {candidate.session}").uniform(0.9, 1.1)  # noqa: S311 - no secret
+        if metric.kind != "score":
+            large = bits * own
+            return large if metric.direction == "minimize" else 100 / large
+        worth = 0.5 - _LOSS * own / bits - _EARLY * (1 - proposal.rung)
+        if candidate.lora is not None:
+            luck = random.Random(Candidate(lora=candidate.lora).id).gauss(0, _LUCK)  # noqa: S311 - no secret
+            worth += 0.2 + experience(candidate.lora) + luck
+        worth = min(max(worth, 0.01), 0.99)
+        return worth if self._objectives[name] == "maximize" else 1 / worth
+
+
+def rehearse(
+    strategy: Strategy,
+    objectives: Mapping[str, Direction],
+    costs: Mapping[str, float],
+    items: int,
+    trials: int | None,
+    seconds: float = math.inf,
+    paid: Mapping[str, float] = MappingProxyType({}),
+) -> Spent:
+    """Play a sweep until so many candidates were begun, the seconds are over, or the strategy has no more to ask for.
+
+    `paid`: seconds by stage before the strategy is asked. After `MOST` proposals what is left is taken to be as it was
+    on average until then.
+    """
+    stage, known = Stage(objectives, costs, items), set[str]()
+    spent = stage.spent
+    spent.pay(paid)
+    for _ in range(MOST):
+        if spent.total_s >= seconds:
+            spent.ended = "hours"
+            break
+        full = trials is not None and len(known) >= trials
+        short = not full and seconds - spent.total_s <= strategy.closing_s
+        proposal = strategy.close() if full or short else strategy.ask()
+        if proposal is None:
+            spent.ended = "trials" if full else "hours" if short else "space"
+            break
+        known.add(proposal.candidate.id)
+        strategy.tell(proposal, stage.measure(proposal))
+    else:
+        spent.candidates = len(known)
+        more = {"trials": (trials or math.inf) / len(known), "hours": seconds / spent.total_s}
+        spent.ended = min(more, key=lambda name: more[name])
+        return spent.times(more[spent.ended])
+    spent.candidates = len(known)
+    return spent
