@@ -31,6 +31,7 @@ from autotune.errors import Exit
 from autotune.store.cache import Cache
 from autotune.store.results import COLUMNS, CURVES, FINALISTS
 from benchmarks.fidelity import edit, scrambled
+from benchmarks.search import live
 
 FILES = ("sweep.yaml", "machine.json", "results.csv", "curves.csv", "finalists.csv", "front.csv")
 
@@ -567,3 +568,36 @@ def test_frontier_climbs_rungs_from_checkpoints_and_crosses(write: Callable[...,
     assert curves[curves.train_loss.notna()].groupby("adapter").step.apply(lambda steps: steps.is_unique).all()
     assert len(curves[curves.score.notna()]) == len(table[table.kind == "adapter"])
     assert (tmp_path / "r" / "best" / "onnx" / "model.onnx").exists()
+
+
+@pytest.mark.slow
+def test_two_real_sweeps_against_the_clock(
+    tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write("live", budget={"hours": 1})
+    arguments = [
+        str(tmp_path),
+        "--sweep",
+        str(file),
+        "--hours",
+        "0.006",
+        "--pairs",
+        "1",
+        "--strategy",
+        "frontier",
+        "random",
+    ]
+    assert live.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "| 0 | frontier |" in text
+    assert "| 0 | random |" in text
+    curves = (tmp_path / "live.csv").read_text(encoding="utf-8").splitlines()
+    assert curves[0] == "strategy,pair,seconds,hypervolume"
+    assert max(float(line.split(",")[3]) for line in curves[1:]) <= 1.0
+    for name in ("frontier-0", "random-0"):
+        scores = json.loads((tmp_path / name / "test.json").read_text(encoding="utf-8"))
+        assert all(0 <= score <= 1 for score in scores.values())
+    before = (tmp_path / "frontier-0" / "results.csv").read_bytes()
+    assert live.main(arguments) == 0  # nothing is run or scored again
+    assert (tmp_path / "frontier-0" / "results.csv").read_bytes() == before
+    assert capsys.readouterr().out == text[text.index("# Live") :]

@@ -1,0 +1,65 @@
+"""Live sweeps compared: fronts over time from the rows, and the hypervolume of what they truly are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.metrics import Direction
+from autotune.store.results import Row
+from benchmarks.search.live import Moment, moments, reached, report, turns, volumes
+
+AIMS: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
+
+
+def row(candidate: str, ended: str, accuracy: float | None, ms: float = 10.0, **more: Any) -> Row:
+    cells: Row = {
+        "candidate": candidate, "trial": 1, "kind": "pair", "status": "ok" if accuracy is not None else "stopped",
+        "ended": f"2026-01-01T00:{ended}Z", "accuracy": accuracy, "itl_ms_p50": ms, "size_mb": 100.0, "graph": f"g{ms:g}",
+    }  # fmt: skip
+    return cells | more
+
+
+ROWS = [
+    row("base", "01:00", 0.3, trial=0, kind="base", graph="untouched", size_mb=200.0),
+    row("a", "02:00", 0.5),
+    row("half", "03:00", None),
+    row("fast", "04:00", 0.4, ms=5.0),
+    row("lucky", "05:00", 0.9),
+]
+
+
+def test_pairs_take_turns_in_being_first(tmp_path: Path) -> None:
+    order = [(turn.strategy, turn.pair) for turn in turns(tmp_path, ["x", "y"], 3)]
+    assert order == [("x", 0), ("y", 0), ("y", 1), ("x", 1), ("x", 2), ("y", 2)]
+
+
+def test_a_front_is_followed_from_row_to_row() -> None:
+    followed = list(moments(ROWS, "2026-01-01T00:00:30Z", AIMS))
+    assert [moment.seconds for moment in followed] == [30.0, 90.0, 150.0, 210.0, 270.0]
+    names = [[str(one["candidate"]) for one in moment.rows] for moment in followed]
+    assert names == [["base"], ["a"], ["a"], ["a", "fast"], ["fast", "lucky"]]
+
+
+def test_volumes_are_of_what_the_candidates_truly_are(tmp_path: Path) -> None:
+    """Who was lucky on validation is worse on test than whom it replaced, and the curve falls."""
+    turn, other = turns(tmp_path, ["x", "y"], 1)
+    followed = {turn: list(moments(ROWS, "2026-01-01T00:00:00Z", AIMS)), other: [Moment(60.0, [ROWS[0]])]}
+    scores = {turn: {"base": 0.3, "a": 0.5, "fast": 0.4, "lucky": 0.45}, other: {"base": 0.3}}
+    curves = volumes(followed, scores, "accuracy", AIMS)
+    # The reference is 0.3, 11 ms and 200 MB; the 100 MB that they are below it are in all of them.
+    whole = (0.5 - 0.3) * 1 + (0.4 - 0.3) * 5
+    ends = (0.45 - 0.3) * 1 + (0.4 - 0.3) * 5
+    assert [volume for _, volume in curves[turn]] == pytest.approx([0, 0.2 / whole, 0.2 / whole, 1.0, ends / whole])
+    assert curves[other] == [(60.0, 0.0)]
+    assert reached(curves[turn], 0.9) == 240.0
+    assert reached(curves[turn], 0.95) is None  # it was reached, and lost again
+    assert "| 0 | x | 0.929 | 4.0 | 4.0 | 4.0 | - |" in report(curves)
+
+
+def test_where_nothing_is_better_than_the_untouched_model_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    (turn,) = turns(tmp_path, ["x"], 1)
+    with pytest.raises(SystemExit, match="nothing to compare"):
+        volumes({turn: [Moment(1.0, [ROWS[0]])]}, {turn: {"base": 0.3}}, "accuracy", AIMS)
