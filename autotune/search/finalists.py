@@ -15,7 +15,7 @@ from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record
-from autotune.store.results import FINALISTS, Row, rounded
+from autotune.store.results import Row, rounded
 from autotune.sweep import Sweep
 
 RIVALS, NEAR = 3, 0.25
@@ -115,15 +115,15 @@ class Finalists:
             self.pipeline.rest()
         self.seconds += seconds
         self.record.keep_turns(turns.plain())
-        named = {str(row["candidate"]): {} if suffix else cells[name] for name, row in entrants.items()}
-        if self.base is not None and str(served_as(self.base)) in cells and not suffix:
+        named = {str(row["candidate"]): cells[name] for name, row in entrants.items()}
+        if self.base is not None and str(served_as(self.base)) in cells:
             named[self.base_id] = cells[str(served_as(self.base))]
         return turns, named
 
     def _score(self, winner: str, final: Final, timed: Mapping[str, Row]) -> None:
         """Score winner and untouched model on test, and keep the winner. `timed`: latency cells taken in turns."""
         split = "test" if "test" in self.pipeline.inputs.items else "validation"
-        columns = {column.name for column in FINALISTS}
+        columns = {column.name for column in self.record.finalists}
         for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base)):
             if row is None or row["status"] != "ok":
                 continue

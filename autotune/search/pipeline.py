@@ -36,7 +36,7 @@ from autotune.stages.jobs import (
     installed,
 )
 from autotune.store.cache import Stored
-from autotune.store.results import Row, workload_names
+from autotune.store.results import Row, in_workload
 from autotune.sweep import Sweep
 from autotune.usercode import Code
 
@@ -237,8 +237,9 @@ class Pipeline:
             "time", TurnsJob(graphs=(*jobs, jobs[0]), **self.sweep.target.timing.model_dump()), done
         ).result["rounds"]
         names, batch = list(entrants), jobs[0].batch
-        cells: dict[str, Row] = {
-            name: dict(latency_cells([results[place] for results in rounds], batch)) for place, name in enumerate(names)
+        cells = {
+            name: in_workload(latency_cells([results[place] for results in rounds], batch), suffix)
+            for place, name in enumerate(names)
         }
         return turns_of([*names, names[0]], rounds, batch, suffix), cells, done.seconds
 
@@ -442,9 +443,8 @@ class Pipeline:
             if not stored.cached:
                 self.pace.begin()
             done.cells["pace"] = self.pace.name
-        cells = latency_cells(stored.result["processes"], job.batch)
-        columns = workload_names(suffix) if suffix else [*cells]
-        done.cells |= {name: value for name in columns if (value := cells.get(name.removesuffix(suffix))) is not None}
+        cells = in_workload(latency_cells(stored.result["processes"], job.batch), suffix)
+        done.cells |= {name: value for name, value in cells.items() if value is not None}
 
     def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
         """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built.

@@ -83,8 +83,10 @@ class Record:
             self._check_same(sweep)
             killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(redacted(sweep.resolved())))
-            workloads = (name for suffix in sweep.target.timed for name in workload_names(suffix))
+            workloads = [name for suffix in sweep.target.timed for name in workload_names(suffix)]
             self.results = Table(folder / "results.csv", with_workloads(COLUMNS, workloads))
+            self.finalists = with_workloads(FINALISTS, workloads)
+            """The columns of finalists.csv."""
             check_names(self.results.rows, self.results.file)
             self.curves = Table(folder / "curves.csv", CURVES)
             self.runs = Table(folder / "runs.csv", RUNS)
@@ -226,7 +228,7 @@ class Record:
 
     def write_finalists(self, rows: list[Row]) -> None:
         """Write the finalists' table anew. Raises OSError."""
-        write_table(self.folder / "finalists.csv", FINALISTS, rows)
+        write_table(self.folder / "finalists.csv", self.finalists, rows)
 
     def keep_best(
         self,

@@ -217,6 +217,13 @@ def workload_names(suffix: str) -> list[str]:
     return [name + suffix for name in names if suffix and _of_workload(name + suffix)]
 
 
+def in_workload(cells: Mapping[str, Cell], suffix: str) -> Row:
+    """Return the cells of a timing under a workload's names; `suffix` is `@long`, or empty for a sweep's first."""
+    if not suffix:
+        return dict(cells)
+    return {name: cells[plain] for name in workload_names(suffix) if (plain := name.removesuffix(suffix)) in cells}
+
+
 def rounded(row: Mapping[str, Cell]) -> Row:
     """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
 

@@ -882,6 +882,11 @@ def test_a_sweep_of_several_workloads_is_limited_and_judged_by_any(tmp_path: Pat
     won = summary.choice.winner
     assert won.values["itl_ms_p50@long"] == pytest.approx(2 * 8 + 0.02)
     assert set(won.intervals) >= {"itl_ms_p50", "itl_ms_p50@long"}
+    finalists = {row["role"]: row for row in read_table(sweeping.out / "finalists.csv", FINALISTS)}
+    assert finalists["winner"]["itl_ms_p50@long"] == pytest.approx(2 * 8 + 0.02)
+    assert finalists["winner"]["itl_ms_p50"] == pytest.approx(8 + 0.02)
+    assert finalists["base"]["itl_ms_p50@long"] == pytest.approx(2 * 35 + 0.02)
+    assert float(finalists["winner"]["itl_ratio"] or 0) == pytest.approx(8 / 35, rel=0.01)
     alone = tmp_path / "alone.csv"
     alone.write_bytes((sweeping.out / "results.csv").read_bytes())
     assert select(alone, ["itl_ms_p50@long <= 20"]).choice.winner is not None
