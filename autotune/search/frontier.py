@@ -367,13 +367,17 @@ class Frontier:
                 adapter.ended = True
             return
         adapter.reached = max(adapter.reached, rung)
-        worth = self._sign * score
+        worth = self._worth(score)
         if alone or rung < len(RUNGS) - 1:
             adapter.seen[rung] = worth, told.items
         else:
             adapter.pairs[served] = worth, told.items
             if told.values is not None:
                 self._items = told.items
+
+    def _worth(self, score: float) -> float:
+        """Return a score as a share, or near one, the larger the better: of a perplexity, the probability of a token."""
+        return 1 / score if self._score == "perplexity" and score > 0 else self._sign * score
 
     def _learn_costs(self, recipe: str | None, rung: int, begun: int, told: Told) -> None:
         seconds = told.seconds
@@ -397,5 +401,5 @@ def _adapter_id(candidate: Candidate) -> str:
 
 
 def _variance(score: float, items: int) -> float:
-    share = min(max(score, 0.02), 0.98)
+    share = min(max(abs(score), 0.02), 0.98)
     return _PAIRED * share * (1 - share) / items

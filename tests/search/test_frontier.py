@@ -199,7 +199,12 @@ def test_a_score_that_is_minimised_is_worth_more_the_smaller_it_is() -> None:
         measured = {"perplexity": value}
         strategy.tell(Proposal(candidate), Told((value,), {}, measured, rung=1.0, items=100))
     worth = {a.lora.r: a.pairs[""][0] for a in strategy._adapters.values() if a.lora}
-    assert worth[8] > worth[4]
+    assert (worth[4], worth[8]) == (1 / 9, 1 / 3)
+    strategy = Frontier(space, {"custom": "minimize"}, 0)
+    for candidate, value in ((four, 0.9), (eight, 0.3)):
+        strategy.replay(candidate, Told((value,), {}, {"custom": value}, rung=1.0, items=100))
+    worth = {a.lora.r: a.pairs[""][0] for a in strategy._adapters.values() if a.lora}
+    assert (worth[4], worth[8]) == (-0.9, -0.3)
 
 
 def test_what_is_on_the_front_is_scored_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
