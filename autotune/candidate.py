@@ -89,6 +89,10 @@ class Recipe(BaseModel):
         return " ".join(parts)
 
 
+BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "int4": 4}
+"""Of most weights, by precision."""
+
+
 class Session(BaseModel):
     """How the runtime serves a built model; what is None is as the target says, or as the runtime chooses.
 

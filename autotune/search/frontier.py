@@ -15,36 +15,43 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from autotune.candidate import Candidate, Lora, Recipe, Session
+from autotune.candidate import BITS, Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
 from autotune.search.improvement import Growth
 from autotune.search.pareto import front
 from autotune.search.plain import drawn
 from autotune.search.strategy import Proposal, Told
-from autotune.search.surrogate import Array, Place, Surrogate
+from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Seen, Surrogate, variance
 from autotune.space import Choice, Space
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
 """Adapters that are thought of at most: of a larger space a random draw."""
-LOOK = 0.25
+LOOK = 0.5
 """The share of the items on which a pair is scored first."""
 LEAST_ITEMS = 100
 
 # The prior, in units of the score (a share): it is soft, because the process's own spread is as large.
-_RATE, _RATE_WIDTH, _RATE_WORTH = 1.5e-3, 1.0, 0.06
-"""Effective learning rate (rate times the root of alpha over rank) that is best, decades at which it has lost `worth`."""
-_RANK_WORTH = 0.004
-"""What doubling the rank is worth."""
-_UNKNOWN = 1e9
-"""What a recipe is worth whose latency and size are not known: more than any other."""
-_PAIRED = 0.5
-"""The share of an item's chance that two adapters do not have in common."""
+_RATE, _RATE_WORTH, _RATE_MOST = 1.5e-3, 0.06, 0.24
+"""Effective learning rate (rate times the root of half of alpha over rank) that is best; what is lost at its width, and at
+most."""
+_SLOWER, _FASTER = 1.0, 0.5
+"""The widths, in decades: too low a rate learns less, too high a one destroys."""
+_RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
+"""What doubling the rank is worth, and training all linear layers."""
+_DROP = {32: 0.0, 16: 0.0, 8: 0.003, 4: 0.02}
+"""What a recipe is thought to cost in score, by its bits."""
+_DROP_SPREAD, _DROP_WEIGHT = 0.015, 0.4
+"""Standard deviation of that; how many measured gaps it weighs as much as."""
+_BY_BITS, _HOPE = 0.7, 0.85
+"""Latency and size that are not known go by this power of the bits; and are taken to be so much smaller."""
+_FINISHING = 0.1
+"""The share of all seconds that may be spent on scoring to the end what is on the front."""
 
 
 def features(lora: Lora, space: Space) -> Place:
@@ -68,10 +75,15 @@ def features(lora: Lora, space: Space) -> Place:
 
 def experience(lora: Lora) -> float:
     """Return what an adapter's settings are worth by common experience, in units of the score."""
-    rate = lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2)
-    away = math.log10(rate / _RATE) / _RATE_WIDTH
-    modules = 0.005 if lora.target_modules == "all-linear" else 0.0
-    return -_RATE_WORTH * min(away * away, 4.0) + _RANK_WORTH * math.log2(lora.r) + modules
+    decades = decades_of(lora)
+    away = decades / (_FASTER if decades > 0 else _SLOWER)
+    modules = _MODULES_WORTH if lora.target_modules == "all-linear" else 0.0
+    return -min(_RATE_WORTH * away * away, _RATE_MOST) + _RANK_WORTH * math.log2(lora.r) + modules
+
+
+def decades_of(lora: Lora) -> float:
+    """Return by how many decades an adapter's effective learning rate is above the usual best."""
+    return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2) / _RATE)
 
 
 @dataclass
@@ -103,6 +115,8 @@ class Belief:
     mean: Array
     deviation: Array
     drops: dict[str, float]
+    spreads: dict[str, float]
+    """How sure it is by how much: standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,8 @@ class Frontier:
         self._adapters: dict[str, Adapter] = {}
         self._costs: dict[str, tuple[float, int]] = {}
         """Of what was done: the mean of its seconds, and how often."""
+        self._spent_s = self._finishing_s = 0.0
+        """Seconds of all that was done; and of scoring to the end what had been scored in part."""
         rng, size = random.Random(f"frontier-{seed}"), space.size()  # noqa: S311 - no secret
         small = size is not None and size <= POOL * max(1, len(space.recipes))
         for candidate in space.grid() if small else (drawn(space, rng) for _ in range(POOL)):
@@ -195,37 +211,60 @@ class Frontier:
 
     # --- what is believed -------------------------------------------------------------------------------------------
 
-    def _drops(self) -> dict[str, float]:
-        """Return what each recipe costs in score, in relation to the best: the mean over adapters that are in both."""
-        drops = dict.fromkeys(self._recipes, 0.0)
+    def _drops(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what each recipe costs in score, in relation to the best, and the standard deviation of that.
+
+        It is the mean over adapters that are in several, and what is commonly found as far as they are few.
+        """
+        drops, spreads = {}, {}
         crossed = [a for a in self._adapters.values() if len(a.pairs) > 1]
         for recipe in self._recipes:
             gaps = [
                 max(score for score, _ in a.pairs.values()) - a.pairs[recipe][0] for a in crossed if recipe in a.pairs
             ]
-            # Shrunk: the best of several is best by luck, too.
-            drops[recipe] = 0.7 * float(np.mean(gaps)) if gaps else 0.01
-        return drops
+            # The best of several is best by luck, too.
+            drops[recipe] = (sum(gaps) + _DROP_WEIGHT * _DROP[self._bits(recipe)]) / (len(gaps) + _DROP_WEIGHT)
+            spreads[recipe] = _DROP_SPREAD * math.sqrt(_DROP_WEIGHT / (len(gaps) + _DROP_WEIGHT))
+        return drops, spreads
+
+    def _bits(self, recipe: str) -> int:
+        served = self._recipes[recipe].recipe
+        return BITS.get(served.precision, 32) if served is not None else 32
+
+    def _footprint(self, recipe: str) -> list[float]:
+        """Return latency, size and so on of a recipe: as measured, or as its bits and what is known of others suggest."""
+        if recipe in self._footprints:
+            return self._footprints[recipe]
+        bits = self._bits(recipe)
+        near = min(self._footprints, key=lambda known: abs(math.log(bits / self._bits(known))), default=None)
+        larger = _HOPE * (bits / (self._bits(near) if near is not None else 32)) ** _BY_BITS
+        known = self._footprints[near] if near is not None else [1.0] * len(self._directions)
+        return [
+            value * larger if direction == "minimize" else value / larger
+            for value, direction in zip(known, self._directions, strict=True)
+        ]
 
     def _believe(self) -> Belief:
         """Return what is believed of all adapters, in the best recipe."""
         if self._belief is not None:
             return self._belief
-        drops = self._drops()
+        drops, spreads = self._drops()
         adapters = list(self._adapters.values())
-        seen: list[tuple[int, int, float, float]] = []
+        seen: list[Seen] = []
         last = len(RUNGS) - 1
         for number, adapter in enumerate(adapters):
             for rung, (score, items) in adapter.seen.items():
-                seen.append((number, rung, score, _variance(score, items)))
+                seen.append(Seen(number, rung, score, items))
             if adapter.pairs:
                 # The same items in every recipe: one observation, not several.
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
                 each = np.array([score + drops[recipe] for recipe, (score, _) in adapter.pairs.items()])
                 score, items = float((weights * each).sum() / weights.sum()), int(weights.max())
-                seen.append((number, last, score, _variance(score, items)))
-        surrogate = Surrogate([a.place for a in adapters], [a.prior for a in adapters], last)
-        self._belief = Belief(adapters, *surrogate.posterior(seen), drops)
+                seen.append(Seen(number, last, score, items))
+        surrogate = Surrogate(
+            [a.place for a in adapters], [decades_of(a.lora) for a in adapters], [a.prior for a in adapters], last
+        )
+        self._belief = Belief(adapters, *surrogate.posterior(seen), drops, spreads)
         return self._belief
 
     # --- the next proposal ------------------------------------------------------------------------------------------
@@ -233,71 +272,119 @@ class Frontier:
     def ask(self) -> Proposal | None:
         """Return what promises most hypervolume a second."""
         belief = self._believe()
-        adapters, gains = belief.adapters, self._gains(belief)
-        begun = any(items >= self._items for adapter in adapters for _, items in adapter.pairs.values())
-        best: tuple[float, Proposal] | None = None
+        recipes = [recipe for recipe in self._recipes if recipe not in self._over]
+        begun = any(items >= self._items for adapter in belief.adapters for _, items in adapter.pairs.values())
+        finishing = self._finish()
+        if finishing is not None or not recipes:
+            return finishing
+        racing = self._levers.race and begun and self._items * LOOK >= LEAST_ITEMS
+        look = math.ceil(self._items * LOOK) if racing else self._items
+        pair_s = np.array([self._pair_s(recipe, look) for recipe in recipes])
+        gains = self._gains(belief, recipes)
+        trained = np.array([adapter.reached == len(RUNGS) - 1 and not adapter.ended for adapter in belief.adapters])
+        crossing = np.where(trained, gains / pair_s[:, None], 0.0)
+        if not self._levers.gate:
+            crossing = np.where(trained & (gains > 0), math.inf, 0.0)
+        going_on = self._going_on(belief.adapters, gains, pair_s)
+        part = max(self._parts(belief, recipes), key=lambda found: found[0], default=(0.0, None))
+        best = max(crossing.max(initial=0.0), going_on.max(initial=0.0), part[0])
+        if best <= 0:
+            return None
+        if part[0] == best:
+            return part[1]
+        if crossing.max(initial=0.0) == best:
+            number, place = divmod(int(crossing.T.argmax()), len(recipes))
+            candidate = self._candidate(belief.adapters[number], recipes[place])
+            return Proposal(candidate, items=look if racing else None)
+        number = int(going_on.argmax())
+        recipe = recipes[int((gains[:, number] / pair_s).argmax())]
+        return self._further(belief.adapters[number], recipe, look if racing else None, begun)
 
-        def consider(worth: float, proposal: Proposal) -> None:
-            nonlocal best
-            if best is None or worth > best[0]:
-                best = worth, proposal
+    def _going_on(self, adapters: Sequence[Adapter], gains: Array, pair_s: Array) -> Array:
+        """Return what a second is worth that takes an adapter to the end and into the recipes that pay best: (adapters,)."""
+        order = np.argsort(-gains / pair_s[:, None], axis=0)
+        gained = np.take_along_axis(gains, order, axis=0).cumsum(axis=0)
+        crossed_s = pair_s[order].cumsum(axis=0)
+        last = len(RUNGS) - 1
+        train_s = np.array([self._training_s(adapter.reached, last) for adapter in adapters])
+        left = np.array([adapter.reached < last and not adapter.ended for adapter in adapters])
+        return np.where(left, (gained / (train_s + crossed_s)).max(axis=0), 0.0)
 
-        for number, adapter in enumerate(adapters):
-            if adapter.ended:
-                continue
-            open_ = [recipe for recipe in self._recipes if recipe not in self._over | adapter.failed]
-            gain = [float(gains[recipe][number]) for recipe in open_]
-            if adapter.reached == len(RUNGS) - 1:
-                for recipe, gained in zip(open_, gain, strict=True):
-                    items = adapter.pairs.get(recipe, (0.0, 0))[1]
-                    if items < self._items:
-                        worth = gained / self._pair_s(recipe, self._items - items, items > 0)
-                        worth = worth if self._levers.gate else math.inf
-                        first = self._levers.race and items == 0 and begun and self._items * LOOK >= LEAST_ITEMS
-                        upto = math.ceil(self._items * LOOK) if first else None
-                        consider(worth, Proposal(self._candidate(adapter, recipe), items=upto))
-            else:
-                crossing = sum(self._pair_s(r, self._items) for r, g in zip(open_, gain, strict=True) if g > 0)
-                cost = self._training_s(adapter.reached, len(RUNGS) - 1) + crossing
-                consider(sum(gain) / max(cost, 1e-9), self._further(adapter, begun))
-        return best[1] if best is not None and best[0] > 0 else None
+    def _finish(self) -> Proposal | None:
+        """Return a pair on the front to be scored to the end, where that takes a small share of the time."""
+        for adapter, recipe, items in self._unfinished():
+            if self._finishing_s + self._pair_s(recipe, items, built=True) <= _FINISHING * self._spent_s:
+                return Proposal(self._candidate(adapter, recipe))
+        return None
+
+    def _parts(self, belief: Belief, recipes: Sequence[str]) -> Iterator[tuple[float, Proposal]]:
+        """Yield what a second is worth that scores a pair to the end that was scored in part: what is learned may change
+        the front.
+        """
+        for number, adapter in enumerate(belief.adapters):
+            for recipe, (score, items) in adapter.pairs.items():
+                left = self._items - items
+                if left <= 0 or recipe not in recipes or adapter.ended:
+                    continue
+                worth = math.inf
+                if self._levers.gate:
+                    unsure = float(belief.deviation[number]) ** 2
+                    learned = unsure / math.sqrt(unsure + (1 - SHARED_CHANCE) * variance(score) / left)
+                    mean = np.full(2, belief.mean[number] - belief.drops[recipe])
+                    growth = self._growth(belief, recipes, without=(number, recipe))
+                    informed, as_is = growth.expected(self._footprint(recipe), mean, np.array([learned, 1e-9]))
+                    worth = float(informed - as_is) / self._pair_s(recipe, left, built=True)
+                yield worth, Proposal(self._candidate(adapter, recipe))
 
     def _candidate(self, adapter: Adapter, recipe: str) -> Candidate:
         served = self._recipes[recipe]
         return Candidate(lora=adapter.lora, recipe=served.recipe, session=served.session)
 
-    def _further(self, adapter: Adapter, scouting: bool) -> Proposal:
-        """Return the proposal that takes an adapter to its next rung; the first of all goes all the way."""
+    def _further(self, adapter: Adapter, recipe: str, look: int | None, scouting: bool) -> Proposal:
+        """Return the proposal that takes an adapter to its next rung, at the last one into a recipe; the first of all goes
+        all the way.
+        """
         rung = adapter.reached + 1 if scouting and self._levers.rungs else len(RUNGS) - 1
         if rung == len(RUNGS) - 1:
-            likely = [recipe for recipe in self._recipes if recipe not in self._over | adapter.failed]
-            cheapest = min(likely or self._recipes, key=lambda r: self._pair_s(r, self._items))
-            return Proposal(self._candidate(adapter, cheapest))
+            return Proposal(self._candidate(adapter, recipe), items=look)
         item_s = self._cost("score adapter", 0.06)
         items = int(self._training_s(adapter.reached, rung) / item_s)
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
 
-    def _gains(self, belief: Belief) -> dict[str, Array]:
-        """Return of each recipe by how much the hypervolume is expected to grow if an adapter is crossed with it."""
+    def _gains(self, belief: Belief, recipes: Sequence[str]) -> Array:
+        """Return by how much the hypervolume is expected to grow if an adapter is crossed with a recipe: (recipes,
+        adapters), 0 where it was, or cannot be.
+        """
+        growth = self._growth(belief, recipes)
+        gains = np.array([
+            growth.expected(
+                self._footprint(recipe), belief.mean - belief.drops[recipe],
+                np.sqrt(belief.deviation**2 + belief.spreads[recipe] ** 2),
+            )
+            for recipe in recipes
+        ])  # fmt: skip
+        for number, adapter in enumerate(belief.adapters):
+            for place, recipe in enumerate(recipes):
+                if recipe in adapter.pairs or recipe in adapter.failed:
+                    gains[place, number] = 0.0
+        return gains
+
+    def _growth(self, belief: Belief, recipes: Sequence[str], without: tuple[int, str] | None = None) -> Growth:
+        """Return the front as it is believed to be, but for one pair."""
         best: dict[str, float] = {}
-        for adapter in self._adapters.values():
-            for recipe, (score, items) in adapter.pairs.items():
-                if items >= self._items:
+        for number, adapter in enumerate(belief.adapters):
+            for recipe in adapter.pairs:
+                if (number, recipe) != without:
+                    score = float(belief.mean[number]) - belief.drops[recipe]
                     best[recipe] = max(score, best.get(recipe, score))
-        points = [(score, self._footprints[recipe]) for recipe, score in best.items()]
+        points = [(score, self._footprint(recipe)) for recipe, score in best.items()]
+        footprints = [self._footprint(recipe) for recipe in recipes]
         bound = []
         for place, direction in enumerate(self._directions):
-            column = [footprint[place] for footprint in self._footprints.values()] or [1.0]
+            column = [footprint[place] for footprint in footprints]
             bound.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
         floor = min((score for score, _ in points), default=0.5) - 0.25
-        growth = Growth(points, floor, bound, self._directions)
-        # A recipe whose latency and size are not known is looked at first, whatever it is.
-        return {
-            recipe: growth.expected(self._footprints[recipe], belief.mean - belief.drops[recipe], belief.deviation)
-            if recipe in self._footprints
-            else np.full(len(belief.mean), _UNKNOWN)
-            for recipe in self._recipes
-        }
+        return Growth(points, floor, bound, self._directions)
 
     def close(self) -> Proposal | None:
         """Return a pair that was scored on some of the items and is believed to be on the front, to be scored on all."""
@@ -346,6 +433,7 @@ class Frontier:
     def replay(self, candidate: Candidate, told: Told) -> None:
         """Take in what was measured, now or in an earlier run."""
         self._belief = None
+        self._spent_s += sum(told.seconds.values())
         adapter = self._know(candidate)
         served = str(Served(candidate.recipe, candidate.session))
         alone = candidate.recipe is None and bool(self._space.recipes)
@@ -371,6 +459,8 @@ class Frontier:
         if alone or rung < len(RUNGS) - 1:
             adapter.seen[rung] = worth, told.items
         else:
+            if served in adapter.pairs:
+                self._finishing_s += sum(told.seconds.values())
             adapter.pairs[served] = worth, told.items
             if told.values is not None:
                 self._items = told.items
@@ -398,8 +488,3 @@ class Frontier:
 
 def _adapter_id(candidate: Candidate) -> str:
     return Candidate(lora=candidate.lora).id
-
-
-def _variance(score: float, items: int) -> float:
-    share = min(max(abs(score), 0.02), 0.98)
-    return _PAIRED * share * (1 - share) / items

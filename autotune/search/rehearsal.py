@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from autotune.candidate import Candidate, Recipe, Session
+from autotune.candidate import BITS, Candidate, Recipe, Session
 from autotune.metrics import METRICS, Direction
 from autotune.search.frontier import experience
 from autotune.search.strategy import Proposal, Strategy, Told
 
 MOST = 150
 """Proposals that are played at most: each takes milliseconds, and a plan should be there at once."""
-_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "int4": 4}
 _LUCK, _LOSS, _EARLY = 0.03, 0.08, 0.1
 """In units of the score: an adapter's luck, what a recipe of one bit would lose, what the lowest rung lacks."""
 
@@ -116,7 +115,7 @@ class Stage:
 
     def _guess(self, name: str, proposal: Proposal) -> float:
         candidate, metric = proposal.candidate, METRICS[name]
-        bits = _BITS.get(candidate.recipe.precision, 32) if candidate.recipe is not None else 32
+        bits = BITS.get(candidate.recipe.precision, 32) if candidate.recipe is not None else 32
         # Two recipes of the same bits differ a little, and always in the same way.
         own = random.Random(f"{name} {candidate.recipe} {candidate.session}").uniform(0.9, 1.1)  # noqa: S311 - no secret
         if metric.kind != "score":

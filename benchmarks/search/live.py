@@ -41,7 +41,7 @@ from autotune.store.record import RUNS
 from autotune.store.results import COLUMNS, Row, read_table
 from autotune.sweep import Sweep, load_sweep
 
-SWEEP = Path(__file__).parent / "tasks" / "live.yaml"
+SWEEP = Path(__file__).parent / "live.yaml"
 SHARES = (0.5, 0.8, 0.9, 0.95)
 SCORES = "test.json"
 """Beside a sweep's results: by candidate its score on test."""

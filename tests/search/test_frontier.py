@@ -149,7 +149,7 @@ def test_what_cannot_be_trained_or_built_is_not_tried_again(tmp_path: Path, stag
     def trouble(job: Any) -> None:
         if job.stage == stage and (stage == "finetune" or job.recipe.precision == "int8"):
             lora = getattr(job, "lora", None)
-            if lora is None or lora.learning_rate > 5e-3:
+            if lora is None or lora.learning_rate > 2e-3:
                 raise StageError("diverged" if stage == "finetune" else "unsupported", "on purpose")
 
     sweeping.stages.trouble = trouble
@@ -226,6 +226,7 @@ def test_a_pair_that_fails_on_the_rest_of_the_items_is_not_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
+    monkeypatch.setattr("autotune.search.frontier._FINISHING", 1.0)
     sweeping = sweeping_of(tmp_path, budget={"trials": 15})
 
     def trouble(job: Any) -> None:
@@ -267,7 +268,7 @@ def test_a_build_that_is_refused_does_not_end_an_adapter_that_is_trained() -> No
 
 
 def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
-    """Each candidate takes ten minutes, and a quarter of it is not done until the end: it is left for then."""
+    """Each candidate takes ten minutes, and half of it is left for the end."""
 
     class Part(Grid):
         """A grid that scores every candidate in part, and its last to the end."""
