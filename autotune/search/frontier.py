@@ -50,6 +50,10 @@ _DROP_SPREAD, _DROP_WEIGHT = 0.015, 0.4
 """Standard deviation of that; how many measured gaps it weighs as much as."""
 _BY_BITS, _HOPE = 0.7, 0.85
 """Latency and size that are not known go by this power of the bits; and are taken to be so much smaller."""
+_CLIMBS = 32
+"""Adapters of which all rungs count."""
+_CERTAIN = 1e-9
+"""The standard deviation of what is known."""
 _FINISHING = 0.1
 """The share of all seconds that may be spent on scoring to the end what is on the front."""
 
@@ -161,6 +165,7 @@ class Frontier:
         self._space, self._items, self._levers = space, items, levers
         self._belief: Belief | None = None
         """What is believed since the last that was told."""
+        self._surrogate: Surrogate | None = None
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
         self._sign = 1.0 if objectives[self._score] == "maximize" else -1.0
         self._others = [name for name in objectives if name != self._score]
@@ -251,20 +256,21 @@ class Frontier:
         drops, spreads = self._drops()
         adapters = list(self._adapters.values())
         seen: list[Seen] = []
-        last = len(RUNGS) - 1
+        last, climbed = len(RUNGS) - 1, 0
         for number, adapter in enumerate(adapters):
-            for rung, (score, items) in adapter.seen.items():
-                seen.append(Seen(number, rung, score, items))
+            own = [Seen(number, rung, *seen_at) for rung, seen_at in sorted(adapter.seen.items())]
             if adapter.pairs:
                 # The same items in every recipe: one observation, not several.
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
                 each = np.array([score + drops[recipe] for recipe, (score, _) in adapter.pairs.items()])
-                score, items = float((weights * each).sum() / weights.sum()), int(weights.max())
-                seen.append(Seen(number, last, score, items))
-        surrogate = Surrogate(
-            [a.place for a in adapters], [decades_of(a.lora) for a in adapters], [a.prior for a in adapters], last
-        )
-        self._belief = Belief(adapters, *surrogate.posterior(seen), drops, spreads)
+                own.append(Seen(number, last, float((weights * each).sum() / weights.sum()), int(weights.max())))
+            # Where an adapter was seen further up, its lower rungs say only how rungs hang together: some tens tell that.
+            climbed += len(own) > 1
+            seen += own if climbed <= _CLIMBS else own[-1:]
+        if self._surrogate is None or len(self._surrogate) != len(adapters):
+            rates, priors = [decades_of(a.lora) for a in adapters], [a.prior for a in adapters]
+            self._surrogate = Surrogate([a.place for a in adapters], rates, priors, last)
+        self._belief = Belief(adapters, *self._surrogate.posterior(seen), drops, spreads)
         return self._belief
 
     # --- the next proposal ------------------------------------------------------------------------------------------
@@ -280,13 +286,14 @@ class Frontier:
         racing = self._levers.race and begun and self._items * LOOK >= LEAST_ITEMS
         look = math.ceil(self._items * LOOK) if racing else self._items
         pair_s = np.array([self._pair_s(recipe, look) for recipe in recipes])
-        gains = self._gains(belief, recipes)
+        growth = self._growth(belief, recipes)
+        gains = self._gains(belief, recipes, growth)
         trained = np.array([adapter.reached == len(RUNGS) - 1 and not adapter.ended for adapter in belief.adapters])
         crossing = np.where(trained, gains / pair_s[:, None], 0.0)
         if not self._levers.gate:
             crossing = np.where(trained & (gains > 0), math.inf, 0.0)
         going_on = self._going_on(belief.adapters, gains, pair_s)
-        part = max(self._parts(belief, recipes), key=lambda found: found[0], default=(0.0, None))
+        part = max(self._parts(belief, recipes, growth), key=lambda found: found[0], default=(0.0, None))
         best = max(crossing.max(initial=0.0), going_on.max(initial=0.0), part[0])
         if best <= 0:
             return None
@@ -317,24 +324,33 @@ class Frontier:
                 return Proposal(self._candidate(adapter, recipe))
         return None
 
-    def _parts(self, belief: Belief, recipes: Sequence[str]) -> Iterator[tuple[float, Proposal]]:
-        """Yield what a second is worth that scores a pair to the end that was scored in part: what is learned may change
-        the front.
+    def _parts(self, belief: Belief, recipes: Sequence[str], growth: Growth) -> Iterator[tuple[float, Proposal]]:
+        """Yield what a second is worth that scores a pair to the end that was scored in part, the most of each recipe: what
+        is learned may change the front. `growth` of the front as it is believed to be.
         """
-        for number, adapter in enumerate(belief.adapters):
-            for recipe, (score, items) in adapter.pairs.items():
-                left = self._items - items
-                if left <= 0 or recipe not in recipes or adapter.ended:
-                    continue
-                worth = math.inf
-                if self._levers.gate:
-                    unsure = float(belief.deviation[number]) ** 2
-                    learned = unsure / math.sqrt(unsure + (1 - SHARED_CHANCE) * variance(score) / left)
-                    mean = np.full(2, belief.mean[number] - belief.drops[recipe])
-                    growth = self._growth(belief, recipes, without=(number, recipe))
-                    informed, as_is = growth.expected(self._footprint(recipe), mean, np.array([learned, 1e-9]))
-                    worth = float(informed - as_is) / self._pair_s(recipe, left, built=True)
-                yield worth, Proposal(self._candidate(adapter, recipe))
+        for recipe in recipes:
+            numbers = [n for n, a in enumerate(belief.adapters) if 0 < a.pairs.get(recipe, (0, 0))[1] < self._items]
+            if not numbers:
+                continue
+            scores, items = np.array([belief.adapters[n].pairs[recipe] for n in numbers]).T
+            unsure = belief.deviation[numbers] ** 2
+            noise = (1 - SHARED_CHANCE) * np.array([variance(score) for score in scores]) / (self._items - items)
+            learned = unsure / np.sqrt(unsure + noise)
+            mean, footprint = belief.mean[numbers] - belief.drops[recipe], self._footprint(recipe)
+
+            def told(
+                growth: Growth, mean: Array = mean, learned: Array = learned, at: list[float] = footprint
+            ) -> Array:
+                return growth.expected(at, mean, learned) - growth.expected(at, mean, np.full(len(mean), _CERTAIN))
+
+            gained = told(growth)
+            # The best of the recipe is on that front itself: it is worth something by what might take its place.
+            first = int(mean.argmax())
+            gained[first] = told(self._growth(belief, recipes, without=(numbers[first], recipe)))[first]
+            seconds = np.array([self._pair_s(recipe, self._items - int(count), built=True) for count in items])
+            best = int((gained / seconds).argmax())
+            worth = float(gained[best] / seconds[best]) if self._levers.gate else math.inf
+            yield worth, Proposal(self._candidate(belief.adapters[numbers[best]], recipe))
 
     def _candidate(self, adapter: Adapter, recipe: str) -> Candidate:
         served = self._recipes[recipe]
@@ -351,11 +367,10 @@ class Frontier:
         items = int(self._training_s(adapter.reached, rung) / item_s)
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
 
-    def _gains(self, belief: Belief, recipes: Sequence[str]) -> Array:
+    def _gains(self, belief: Belief, recipes: Sequence[str], growth: Growth) -> Array:
         """Return by how much the hypervolume is expected to grow if an adapter is crossed with a recipe: (recipes,
         adapters), 0 where it was, or cannot be.
         """
-        growth = self._growth(belief, recipes)
         gains = np.array([
             growth.expected(
                 self._footprint(recipe), belief.mean - belief.drops[recipe],

@@ -42,6 +42,9 @@ class Growth:
         self._points = [(score, footprint) for score, footprint in points if score > floor]
         self._levels = np.array(sorted({floor, *(score for score, _ in self._points)}))
         self._bound, self._directions = list(bound), list(directions)
+        self._above = [[other for score, other in self._points if score > level] for level in self._levels]
+        """Of each level the footprints of the points above it, and the area that they cover."""
+        self._covered = [self._area(higher) for higher in self._above]
 
     def _area(self, footprints: Sequence[Sequence[float]]) -> float:
         if not self._directions:
@@ -50,11 +53,8 @@ class Growth:
 
     def _slopes(self, footprint: Sequence[float]) -> Array:
         """Return what a unit of score adds above each level: the area of the footprint that no point covers there."""
-        slopes = []
-        for level in self._levels:
-            higher = [other for score, other in self._points if score > level]
-            slopes.append(self._area([*higher, footprint]) - self._area(higher))
-        return np.array(slopes)
+        both = zip(self._above, self._covered, strict=True)
+        return np.array([self._area([*higher, footprint]) - covered for higher, covered in both])
 
     def expected(self, footprint: Sequence[float], mean: Array, deviation: Array) -> Array:
         """Return by how much the hypervolume is expected to grow for models of one footprint whose scores are normal.

@@ -52,21 +52,23 @@ class Surrogate:
         units of the score), and the number of the last rung.
         """
         self._rates = np.array(rates)
-        self._numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(len(places), -1)
-        choices = np.array([words for _, words in places], dtype=str).reshape(len(places), -1)
-        codes = [np.unique(column, return_inverse=True)[1] for column in choices.T]
-        self._choices = np.array(codes, dtype=np.intp).T.reshape(len(places), -1)
+        numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(len(places), -1)
+        words = np.array([words for _, words in places], dtype=str).reshape(len(places), -1)
+        codes = [np.unique(column, return_inverse=True)[1] for column in words.T]
+        names = np.array(codes, dtype=np.intp).T.reshape(len(places), -1)
         self._prior = np.array(prior)
         self._last = last
+        distance = ((numbers[:, None, :] - numbers[None, :, :]) / _LENGTH) ** 2
+        differing = (names[:, None, :] != names[None, :, :]).sum(axis=2)
+        self._like: Array = np.exp(-0.5 * distance.sum(axis=2)) * _OTHER**differing
+        """How alike adapters' settings are: (adapters, adapters)."""
 
-    def _like(self, a: NDArray[np.intp], b: NDArray[np.intp]) -> Array:
-        """Return how alike adapters' settings are: (a, b)."""
-        distance = ((self._numbers[a, None, :] - self._numbers[None, b, :]) / _LENGTH) ** 2
-        differing = (self._choices[a, None, :] != self._choices[None, b, :]).sum(axis=2)
-        return np.asarray(np.exp(-0.5 * distance.sum(axis=2)) * _OTHER**differing, dtype=float)
+    def __len__(self) -> int:
+        """How many adapters there are."""
+        return len(self._prior)
 
     def _covariance(self, a: NDArray[np.intp], rungs_a: Array, b: NDArray[np.intp], rungs_b: Array) -> Array:
-        like, same_rung = self._like(a, b), rungs_a[:, None] == rungs_b[None, :]
+        like, same_rung = self._like[np.ix_(a, b)], rungs_a[:, None] == rungs_b[None, :]
         same = a[:, None] == b[None, :]
         tilt = self._rates[a, None] * self._rates[None, b]
         # Levels rise by chance, as well, from rung to rung: those below the same rung have all rises above it in common.

@@ -159,7 +159,7 @@ def test_what_cannot_be_trained_or_built_is_not_tried_again(tmp_path: Path, stag
     assert len(failed) == len(set(failed)) > 0
     if stage == "finetune":
         loras = [row["lora_learning_rate"] for row in rows if row["status"] == "diverged"]
-        assert set(loras) == {1e-2}
+        assert set(loras) <= {3e-3, 1e-2}
 
 
 def test_adapters_alone_are_climbed_too(tmp_path: Path) -> None:
