@@ -127,6 +127,7 @@ def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
         "trials": "budget.trials is reached",
         "hours": "budget.hours is reached",
         "space": "every candidate is done",
+        "front": "no candidate that is left promises to move the front",
     }
     sys.stderr.write(
         f"{summary.trials} trials in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "

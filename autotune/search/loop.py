@@ -47,7 +47,7 @@ class Summary:
     wall_s: float
     stages_s: float
     ended: str
-    """Why it ended: trials, hours, space."""
+    """Why it ended: trials, hours, space (all done), front (no candidate that is left promises to move it)."""
     exit_code: Exit = Exit.OK
     finalists: list[Row] = field(default_factory=list)
     turns: Turns | None = None
@@ -148,14 +148,16 @@ class Loop:
             self.watcher.note(
                 "the untouched model could not be measured: no candidate can keep a limit that refers to it"
             )
-        trials, ended = 0, "space"
+        # Who takes candidates up in parts leaves those that promise nothing.
+        trials, ended = 0, ""
+        used_up = "front" if self.strategy.rungs else "space"
         while True:
             most = self.sweep.budget.trials
             full = most is not None and len(self._trials) >= most
             short = not full and self._left_s() <= self._kept_s()
             proposal = self.strategy.close() if full or short else self.strategy.ask()
             if proposal is None or self._late():
-                ended = "trials" if full else "hours" if short or self._late() else "space"
+                ended = "trials" if full else "hours" if short or self._late() else used_up
                 break
             before = self.rows.get(proposal.candidate.id, {})
             goes_on = before.get("status") == "stopped"

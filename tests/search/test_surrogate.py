@@ -1,0 +1,88 @@
+"""What the surrogate believes: before anything is seen, along a rung, across rates, and of chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.search.surrogate import SHARED_CHANCE, Array, Seen, Surrogate, variance
+
+RATES = [-1.0, -0.5, 0.0, 0.5]
+"""Decades from the usual rate, of four adapters."""
+LAST = 2
+
+
+def surrogate(prior: list[float] | None = None) -> Surrogate:
+    places: list[tuple[list[float], list[str]]] = [([(rate + 1) / 1.5], ["all-linear"]) for rate in RATES]
+    return Surrogate(places, RATES, prior or [0.0] * len(RATES), LAST)
+
+
+def believed(*seen: Seen) -> tuple[Array, Array]:
+    return surrogate().posterior(seen)
+
+
+def test_before_anything_is_seen_it_is_the_prior() -> None:
+    mean, deviation = surrogate([0.0, 0.1, -0.2, 0.05]).posterior([])
+    assert mean.tolist() == pytest.approx([0.5, 0.6, 0.3, 0.55])
+    assert deviation.min() > 0.4
+    assert deviation[0] > deviation[2]  # further from the usual rate it is less sure
+
+
+def test_what_was_seen_on_many_items_is_believed() -> None:
+    mean, deviation = believed(Seen(2, LAST, 0.7, 100_000))
+    assert mean[2] == pytest.approx(0.7, abs=1e-3)
+    assert deviation[2] < 0.01
+    assert abs(mean[1] - 0.7) < 0.05  # others are on that level, too
+    assert 0.03 < deviation[1] < 0.15
+
+
+def test_few_items_say_less() -> None:
+    few, many = (believed(Seen(2, LAST, 0.7, items))[1][2] for items in (100, 1000))
+    assert few > 2 * many
+    # No item has less chance than its own part of it.
+    assert many >= 0.9 * np.sqrt((1 - SHARED_CHANCE) * variance(0.7) / 1000)
+
+
+def test_scores_rise_from_rung_to_rung() -> None:
+    mean, deviation = believed(Seen(2, 0, 0.5, 1000))
+    assert mean[2] == pytest.approx(0.5 + 2 * 0.09, abs=0.03)
+    assert deviation[2] > believed(Seen(2, 1, 0.5, 1000))[1][2] > believed(Seen(2, LAST, 0.5, 1000))[1][2]
+
+
+def test_one_that_climbed_shows_what_another_will_be() -> None:
+    climbed = (Seen(2, 0, 0.4, 1000), Seen(2, LAST, 0.75, 1000))
+    mean, deviation = believed(*climbed, Seen(1, 0, 0.3, 1000))
+    assert mean[1] < mean[2] - 0.03
+    assert deviation[1] < believed(Seen(1, 0, 0.3, 1000))[1][1] / 1.5
+
+
+def test_a_trend_goes_on_beyond_what_was_seen() -> None:
+    """Better and better towards higher rates: the next one is thought to be better still."""
+    mean, _ = believed(Seen(0, LAST, 0.5, 10_000), Seen(1, LAST, 0.6, 10_000), Seen(2, LAST, 0.7, 10_000))
+    assert mean[3] > mean[2]
+    assert mean[3] == mean.max()
+
+
+def test_adapters_are_compared_on_the_items_that_both_have_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chance that they have in common is in both scores: their difference is believed the more, the more that is."""
+    gaps = []
+    for share in (0.0, 0.5, 0.9):
+        monkeypatch.setattr("autotune.search.surrogate.SHARED_CHANCE", share)
+        mean, _ = believed(Seen(1, LAST, 0.62, 100), Seen(2, LAST, 0.7, 100))
+        gaps.append(mean[2] - mean[1])
+    assert 0 < gaps[0] < gaps[1] < gaps[2] < 0.08
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, LAST), st.floats(-1, 1), st.integers(0, 2000)),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_it_can_always_be_computed(observed: list[tuple[int, int, float, int]]) -> None:
+    mean, deviation = surrogate().posterior([Seen(*one) for one in observed])
+    assert np.isfinite(mean).all()
+    assert (deviation > 0).all()
