@@ -22,12 +22,13 @@ import numpy as np
 
 from autotune.candidate import BITS, Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
+from autotune.search.experience import DROP_SPREAD, DROP_WEIGHT, decades_of, drop_of, larger_by, worth_of
 from autotune.search.improvement import Growth
 from autotune.search.pareto import front
 from autotune.search.plain import drawn
 from autotune.search.strategy import Proposal, Told
-from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Seen, Surrogate, variance
-from autotune.space import Choice, Space
+from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Seen, Surrogate, place_of, variance
+from autotune.space import Space
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
@@ -36,58 +37,14 @@ LOOK = 0.5
 """The share of the items on which a pair is scored first."""
 LEAST_ITEMS = 100
 
-# The prior, in units of the score (a share): it is soft, because the process's own spread is as large.
-_RATE, _RATE_WORTH, _RATE_MOST = 1.5e-3, 0.06, 0.24
-"""Effective learning rate (rate times the root of half of alpha over rank) that is best; what is lost at its width, and at
-most."""
-_SLOWER, _FASTER = 1.0, 0.5
-"""The widths, in decades: too low a rate learns less, too high a one destroys."""
-_RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
-"""What doubling the rank is worth, and training all linear layers."""
-_DROP = {32: 0.0, 16: 0.0, 8: 0.003, 4: 0.02}
-"""What a recipe is thought to cost in score, by its bits."""
-_DROP_SPREAD, _DROP_WEIGHT = 0.015, 0.4
-"""Standard deviation of that; how many measured gaps it weighs as much as."""
-_BY_BITS, _HOPE = 0.7, 0.85
-"""Latency and size that are not known go by this power of the bits; and are taken to be so much smaller."""
 _CLIMBS = 32
 """Adapters of which all rungs count."""
+HOPE = 0.85
+"""Latency and size that are only guessed are taken to be so much smaller: what may be good is looked at."""
 _CERTAIN = 1e-9
 """The standard deviation of what is known."""
 _FINISHING = 0.1
 """The share of all seconds that may be spent on scoring to the end what is on the front."""
-
-
-def features(lora: Lora, space: Space) -> Place:
-    """Return an adapter's place in the space: numbers as shares of their (logarithmic) range, and choices as texts."""
-    numbers, choices = [], []
-    settings = lora.model_dump()
-    settings["alpha_over_r"] = lora.alpha / lora.r
-    for name, domain in space.searched.items():
-        value = settings.get(name)
-        ends = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
-        ordered = [float(end) for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
-        if len(ordered) < len(ends) or value is None:
-            choices.append(str(value))
-            continue
-        low, high, here = min(ordered), max(ordered), float(value)
-        if low > 0 and high / low > 3:
-            low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
-        numbers.append((here - low) / (high - low) if high > low else 0.0)
-    return numbers, choices
-
-
-def experience(lora: Lora) -> float:
-    """Return what an adapter's settings are worth by common experience, in units of the score."""
-    decades = decades_of(lora)
-    away = decades / (_FASTER if decades > 0 else _SLOWER)
-    modules = _MODULES_WORTH if lora.target_modules == "all-linear" else 0.0
-    return -min(_RATE_WORTH * away * away, _RATE_MOST) + _RANK_WORTH * math.log2(lora.r) + modules
-
-
-def decades_of(lora: Lora) -> float:
-    """Return by how many decades an adapter's effective learning rate is above the usual best."""
-    return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2) / _RATE)
 
 
 @dataclass
@@ -190,8 +147,8 @@ class Frontier:
             return None
         name = _adapter_id(candidate)
         if name not in self._adapters:
-            prior = experience(candidate.lora) if self._levers.prior else 0.0
-            self._adapters[name] = Adapter(candidate.lora, features(candidate.lora, self._space), prior)
+            prior = worth_of(candidate.lora) if self._levers.prior else 0.0
+            self._adapters[name] = Adapter(candidate.lora, place_of(candidate.lora, self._space), prior)
         return self._adapters[name]
 
     # --- what things cost ------------------------------------------------------------------------------------------
@@ -228,8 +185,8 @@ class Frontier:
                 max(score for score, _ in a.pairs.values()) - a.pairs[recipe][0] for a in crossed if recipe in a.pairs
             ]
             # The best of several is best by luck, too.
-            drops[recipe] = (sum(gaps) + _DROP_WEIGHT * _DROP[self._bits(recipe)]) / (len(gaps) + _DROP_WEIGHT)
-            spreads[recipe] = _DROP_SPREAD * math.sqrt(_DROP_WEIGHT / (len(gaps) + _DROP_WEIGHT))
+            drops[recipe] = (sum(gaps) + DROP_WEIGHT * drop_of(self._bits(recipe))) / (len(gaps) + DROP_WEIGHT)
+            spreads[recipe] = DROP_SPREAD * math.sqrt(DROP_WEIGHT / (len(gaps) + DROP_WEIGHT))
         return drops, spreads
 
     def _bits(self, recipe: str) -> int:
@@ -242,7 +199,7 @@ class Frontier:
             return self._footprints[recipe]
         bits = self._bits(recipe)
         near = min(self._footprints, key=lambda known: abs(math.log(bits / self._bits(known))), default=None)
-        larger = _HOPE * (bits / (self._bits(near) if near is not None else 32)) ** _BY_BITS
+        larger = HOPE * larger_by(bits, self._bits(near) if near is not None else 32)
         known = self._footprints[near] if near is not None else [1.0] * len(self._directions)
         return [
             value * larger if direction == "minimize" else value / larger

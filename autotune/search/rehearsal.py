@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from autotune.candidate import BITS, Candidate, Recipe, Session
 from autotune.metrics import METRICS, Direction
-from autotune.search.frontier import experience
+from autotune.search.experience import worth_of
 from autotune.search.strategy import Proposal, Strategy, Told
 
 MOST = 150
@@ -124,7 +124,7 @@ class Stage:
         worth = 0.5 - _LOSS * own / bits - _EARLY * (1 - proposal.rung)
         if candidate.lora is not None:
             luck = random.Random(Candidate(lora=candidate.lora).id).gauss(0, _LUCK)  # noqa: S311 - no secret
-            worth += 0.2 + experience(candidate.lora) + luck
+            worth += 0.2 + worth_of(candidate.lora) + luck
         worth = min(max(worth, 0.01), 0.99)
         return worth if self._objectives[name] == "maximize" else 1 / worth
 

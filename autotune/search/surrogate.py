@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from autotune.candidate import Lora
+from autotune.space import Choice, Space
 
 Array = NDArray[np.float64]
 Place = tuple[list[float], list[str]]
@@ -26,6 +30,25 @@ SHARED_CHANCE = 0.5
 """The share of an item's chance that all adapters have in common: some items are hard for all."""
 _MIDDLE, _LEAST = 0.5, 1e-8
 """A score that is as likely too high as too low before anything is known, and the least variance."""
+
+
+def place_of(lora: Lora, space: Space) -> Place:
+    """Return an adapter's place in the space: numbers as shares of their (logarithmic) range, and choices as texts."""
+    numbers, choices = [], []
+    settings = lora.model_dump()
+    settings["alpha_over_r"] = lora.alpha / lora.r
+    for name, domain in space.searched.items():
+        value = settings.get(name)
+        ends = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+        ordered = [float(end) for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+        if len(ordered) < len(ends) or value is None:
+            choices.append(str(value))
+            continue
+        low, high, here = min(ordered), max(ordered), float(value)
+        if low > 0 and high / low > 3:
+            low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
+        numbers.append((here - low) / (high - low) if high > low else 0.0)
+    return numbers, choices
 
 
 class Seen(NamedTuple):

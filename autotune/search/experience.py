@@ -1,0 +1,48 @@
+"""What is commonly found about LoRA settings and recipes: where a search begins, and what a few scores overrule.
+
+In units of the score (a share). Sources: Biderman et al., "LoRA Learns Less and Forgets Less" (2024), and Schulman et al.,
+"LoRA Without Regret" (2025), for rates about ten times those of full training, and all linear layers before attention
+alone; for the sizes of the effects, and the part of alpha over rank, our own small sweeps.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autotune.candidate import Lora
+
+_RATE, _RATE_WORTH, _RATE_MOST = 1.5e-3, 0.06, 0.24
+"""Effective learning rate (rate times the root of half of alpha over rank) that is best; what is lost at its width, and at
+most."""
+_SLOWER, _FASTER = 1.0, 0.5
+"""The widths, in decades: too low a rate learns less, too high a one destroys."""
+_RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
+"""What doubling the rank is worth, and training all linear layers."""
+_DROP = {32: 0.0, 16: 0.0, 8: 0.003, 4: 0.02}
+DROP_SPREAD, DROP_WEIGHT = 0.015, 0.4
+"""Standard deviation of what a recipe costs in score; how many measured gaps the guess weighs as much as."""
+_BY_BITS = 0.7
+"""Latency and size go by this power of the bits."""
+
+
+def worth_of(lora: Lora) -> float:
+    """Return what an adapter's settings are worth."""
+    decades = decades_of(lora)
+    away = decades / (_FASTER if decades > 0 else _SLOWER)
+    modules = _MODULES_WORTH if lora.target_modules == "all-linear" else 0.0
+    return -min(_RATE_WORTH * away * away, _RATE_MOST) + _RANK_WORTH * math.log2(lora.r) + modules
+
+
+def decades_of(lora: Lora) -> float:
+    """Return by how many decades an adapter's effective learning rate is above the usual best."""
+    return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2) / _RATE)
+
+
+def drop_of(bits: int) -> float:
+    """Return what a recipe of so many bits a weight costs in score."""
+    return _DROP[bits]
+
+
+def larger_by(bits: int, than: int) -> float:
+    """Return how many times as large, and slow, a recipe of so many bits is as another."""
+    return math.pow(bits / than, _BY_BITS)
