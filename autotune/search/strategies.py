@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from autotune.metrics import METRICS, Direction
 from autotune.search.frontier import Frontier
 from autotune.search.plain import Grid, Random
-from autotune.search.samplers import Sampled
 from autotune.search.strategy import Strategy
 from autotune.space import Space
 
@@ -27,4 +26,6 @@ def make_strategy(name: str, space: Space, objectives: Mapping[str, Direction], 
         return Grid(space)
     if name == "random":
         return Random(space, seed)
+    from autotune.search.samplers import Sampled  # Optuna is slow to import, and a plan needs none of it
+
     return Sampled(name, space, list(objectives.values()), seed)
