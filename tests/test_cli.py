@@ -283,6 +283,26 @@ def test_a_plan_counts_sessions_and_workloads(capsys: pytest.CaptureFixture[str]
     assert "timed: long: prompt of 512 tokens, answer of 16 tokens, batch 2" in lines
 
 
+def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFixture[str]) -> None:
+    aims = "objectives={accuracy: maximize, itl_ms_p50: minimize, size_mb: minimize}"
+    changes = ("strategy=frontier", "budget={trials: 30}", aims)
+    plan = planned(capsys, *changes)
+    expected = plan["expected"]
+    assert (plan["trials"], plan["ends_by"]) == (30, "trials")
+    assert 0 < expected["whole_trainings"] <= expected["adapters"] <= plan["trainings_at_most"] == 30
+    assert expected["builds"] <= plan["builds_at_most"]
+    assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
+    assert planned(capsys, "strategy=tpe", "budget={trials: 30}", aims)["expected"] is None
+    hours = planned(capsys, "strategy=frontier", "budget={hours: 0.2}", aims)
+    assert hours["ends_by"] == "hours"
+    assert hours["estimate"]["total_s"] <= 720
+    assert main(["plan", "sweep.yaml", *(word for change in changes for word in ("--set", change))]) == 0
+    text = capsys.readouterr().out
+    assert (
+        f"expected: {expected['adapters']} adapters begun, {expected['whole_trainings']} whole trainings' worth" in text
+    )
+
+
 def test_a_plan_never_takes_longer_than_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     short = planned(capsys, "budget={hours: 0.001}")
     assert (short["estimate"]["total_s"], short["trials"], short["ends_by"]) == (4, 1, "hours")

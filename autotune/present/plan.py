@@ -197,8 +197,10 @@ def _seconds(
 
 def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float]) -> Spent | None:
     """Return what a sweep is expected to spend whose strategy takes candidates up in parts; None of any other."""
+    if sweep.strategy != "frontier":
+        return None
     strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-    if not strategy.rungs:
+    if not strategy.rungs:  # there is nothing to save, and it is another one
         return None
     once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test
     paid = {stage: once[stage] * costs[stage] for stage in ("build", "check", "score")}
