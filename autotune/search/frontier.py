@@ -132,6 +132,8 @@ class Frontier:
         self._over: set[str] = set()
         """The recipes that break a limit, whatever the adapter."""
         self._footprints: dict[str, list[float]] = {}
+        self._untouched: float | None = None
+        """What the untouched model scores: the front counts above it."""
         self._adapters: dict[str, Adapter] = {}
         self._costs: dict[str, tuple[float, int]] = {}
         """Of what was done: the mean of its seconds, and how often."""
@@ -355,7 +357,9 @@ class Frontier:
         for place, direction in enumerate(self._directions):
             column = [footprint[place] for footprint in footprints]
             bound.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
-        floor = min((score for score, _ in points), default=0.5) - 0.25
+        floor = self._untouched
+        if floor is None:
+            floor = min((score for score, _ in points), default=0.5) - 0.25
         return Growth(points, floor, bound, self._directions)
 
     def close(self) -> Proposal | None:
@@ -415,9 +419,10 @@ class Frontier:
             self._footprints[served] = [told.measured[name] for name in self._others]
         if any(gap > 0 and METRICS[text.split()[0]].kind != "score" for text, gap in told.gaps.items()):
             self._over.add(served)
-        if adapter is None:
-            return
         score = told.measured.get(self._score)
+        if adapter is None:
+            self._untouched = self._worth(score) if score is not None else self._untouched
+            return
         if score is None:
             adapter.pairs.pop(served, None)
             trained = adapter.reached == len(RUNGS) - 1 or {"merge", "build", "check"} & set(told.seconds)

@@ -140,6 +140,8 @@ class Loop:
             if not self._late():
                 self._try(self._proposal_of(row), int(row["trial"] or 0))
         self._check_pace()
+        if self.strategy.rungs and self.base_row is not None and self.base_row["status"] == "ok":
+            self.strategy.replay(base, self._told(self.base_row))
         for row in self.record.results.rows:
             if row["trial"] and (row["status"] == "stopped" or row is self.rows[str(row["candidate"])]):
                 self._replay(row)

@@ -54,6 +54,16 @@ def test_a_sweep_climbs_and_crosses(tmp_path: Path) -> None:
     assert (best["accuracy_n"], best["rung"], best["items"], best["error"]) == (ITEMS, None, None, None)
 
 
+def test_what_is_known_of_the_untouched_model_is_used(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path, budget={"trials": 1})
+    for _ in range(2):  # and when it goes on
+        strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
+        sweeping.run(strategy=strategy)
+        assert strategy._untouched == 0.4
+        fp32 = next(name for name in strategy._recipes if name.startswith("fp32"))
+        assert strategy._footprints[fp32] == pytest.approx([35.02, 540.333], rel=1e-3)
+
+
 def test_no_step_is_trained_and_no_item_scored_twice(tmp_path: Path) -> None:
     sweeping = sweeping_of(tmp_path, budget={"trials": 30})
     sweeping.run()
