@@ -17,7 +17,7 @@ from autotune.errors import Exit, MachineError, printable_lines
 from autotune.machine import describe
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
-from autotune.present.tables import ratio_text, score_text
+from autotune.present.tables import finalist_lines
 from autotune.search.loop import Loop, Summary
 from autotune.search.pace import Pace
 from autotune.search.pipeline import Pipeline
@@ -108,16 +108,7 @@ def data_report(dataset: Dataset) -> list[str]:
 
 def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
     """Print the choice and the finalists to stdout, and what the run cost to stderr."""
-    lines = [explain(select(folder))]
-    for row in (row for row in summary.finalists if row.get(sweep.score) is not None):
-        n = row.get(sweep.score + "_n")
-        lines.append(f"{row['role']} on {row['split']}: {score_text(row, sweep.score)} of {n} items")
-    winner = summary.finalists[0] if summary.finalists else {}
-    if winner.get("itl_ratio") is not None:
-        lines.append(
-            f"timed in turns, {winner['rounds']} rounds: the winner takes {ratio_text(winner)} of the untouched model's time "
-            f"between tokens; noise floor {float(winner['noise_floor'] or 0):.1%}"
-        )
+    lines = [explain(select(folder)), *finalist_lines(summary.finalists, sweep.score)]
     if summary.kept:
         lines.append(f"The winner is in {folder / 'best'}")
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201

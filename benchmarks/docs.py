@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.present.select import explain, select
-from autotune.present.tables import number
+from autotune.present.tables import finalist_lines, number, recipe_name
 from autotune.space import LORA, RECIPE, SESSION, Parameter
 from autotune.store.record import RUNS, read_results
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, markdown, read_table
@@ -53,12 +53,7 @@ def sweep_output() -> str:
         return "(no example yet)\n"
     finalists = read_table(EXAMPLE / "finalists.csv", FINALISTS)
     runs = read_table(EXAMPLE / "runs.csv", RUNS)
-    lines = ["```text", explain(select(EXAMPLE))]
-    for row in finalists:
-        low, high = number(row["accuracy_low"]), number(row["accuracy_high"])
-        lines.append(
-            f"{row['role']} on test: accuracy {number(row['accuracy'])} [{low}, {high}] of {row['accuracy_n']} items"
-        )
+    lines = ["```text", explain(select(EXAMPLE)), *finalist_lines(finalists, "accuracy")]
     wall = sum(float(str(run["wall_s"])) for run in runs)
     stages = sum(float(str(run["stages_s"])) for run in runs)
     rows = read_results(EXAMPLE)
@@ -90,8 +85,6 @@ def results_table() -> str:
         "seconds",
     )
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    from autotune.present.tables import recipe_name
-
     for row in read_results(EXAMPLE):
         interval = f"{number(row['accuracy'])} [{number(row['accuracy_low'])}, {number(row['accuracy_high'])}]"
         cells = [

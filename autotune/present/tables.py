@@ -120,3 +120,19 @@ def score_text(row: Mapping[str, Any], name: str) -> str:
     if low is not None and high is not None:
         text += f" [{number(low)}, {number(high)}]"
     return text
+
+
+def finalist_lines(rows: Sequence[Mapping[str, Any]], score: str) -> list[str]:
+    """Return what the finalists scored, and how fast the winner is beside the untouched model."""
+    lines = [
+        f"{row['role']} on {row['split']}: {score_text(row, score)} of {row.get(score + '_n')} items"
+        for row in rows
+        if row.get(score) is not None
+    ]
+    winner = rows[0] if rows else {}
+    if winner.get("itl_ratio") is not None:
+        lines.append(
+            f"timed in turns, {winner['rounds']} rounds: the winner takes {ratio_text(winner)} of the untouched model's time "
+            f"between tokens; noise floor {float(winner['noise_floor'] or 0):.1%}"
+        )
+    return lines
