@@ -15,12 +15,15 @@ from autotune.search.pipeline import Measurement, Pipeline, base_candidate
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record
-from autotune.store.results import Row, rounded
+from autotune.store.results import CONDITIONS, LATENCY, SERVED, Row, rounded
 from autotune.sweep import Sweep
 
 RIVALS, NEAR = 3, 0.25
 """Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
 most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
+
+TIMING = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)}
+"""The cells that come with a timing."""
 
 
 @dataclass
@@ -134,7 +137,7 @@ class Finalists:
                 if stage == "score":
                     self.watcher.stage(0, candidate, f"score on {split}, {role}")
 
-            measured = self.pipeline.measure(candidate, split, on_stage=on_stage)
+            measured = self.pipeline.measure(candidate, split, on_stage=on_stage, timed=False)
             self.seconds += measured.seconds
             if role == "winner":
                 final.kept = self._keep_best(candidate, measured)
@@ -142,7 +145,9 @@ class Finalists:
                 self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
             elif split == "test" and measured.outcomes is not None:
                 self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
-            cells = {n: v for n, v in measured.cells.items() if n in columns}
+            # It was timed in the sweep, and in turns.
+            cells = {n: v for n, v in row.items() if n in columns and n.partition("@")[0] in TIMING}
+            cells |= {n: v for n, v in measured.cells.items() if n in columns}
             final.rows.append(
                 {"role": role, "candidate": name, "split": split if measured.status == "ok" else None, **cells}
             )

@@ -17,7 +17,7 @@ from typing import Any
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, StageError
 from autotune.metrics import METRICS, is_task
-from autotune.search.finalists import Finalists
+from autotune.search.finalists import TIMING, Finalists
 from autotune.search.judge import candidate_of, front_of, judge, served_as, values_of
 from autotune.search.latency import Turns
 from autotune.search.pipeline import Measurement, Pipeline, base_candidate
@@ -25,10 +25,10 @@ from autotune.search.strategy import Proposal, Strategy, Told
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import CONDITIONS, LATENCY, SERVED, STAGES, Row, rounded
+from autotune.store.results import STAGES, Row, rounded
 from autotune.sweep import Sweep
 
-RETIMED = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)} - {"graph", "size_mb"} | {"pace"}
+RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
 """The cells of a timing."""
 ATTEMPTS = 2
 """Times that a candidate is tried whose worker was lost."""

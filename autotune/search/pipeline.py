@@ -156,10 +156,12 @@ class Pipeline:
         on_stage: Callable[[str], None] = lambda _: None,
         rung: float = 1.0,
         items: int | None = None,
+        timed: bool = True,
     ) -> Measurement:
         """Take a candidate through all stages. Never raises StageError: trouble is the measurement's status.
 
-        `rung` and `items` are those of a `Proposal`: how far its adapter is trained, and on how many items it is scored.
+        `rung` and `items` are those of a `Proposal`: how far its adapter is trained, and on how many items it is scored;
+        `timed`: whether its build is timed.
 
         Raises MachineError where no candidate could go on (the disk is full).
 
@@ -193,7 +195,7 @@ class Pipeline:
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
                 self._check(candidate, done)
-                for suffix in self.sweep.target.timed:
+                for suffix in self.sweep.target.timed if timed else ():
                     self._time(candidate, done.build, suffix, done)
                     if broken(
                         {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}

@@ -48,6 +48,10 @@ class Listening:
         self.told: list[tuple[Candidate, Told]] = []
         self.replayed: list[tuple[Candidate, Told]] = []
 
+    @property
+    def closing_s(self) -> float:
+        return self.inner.closing_s
+
     def ask(self) -> Proposal | None:
         return self.inner.ask()
 
