@@ -574,13 +574,13 @@ def test_frontier_climbs_rungs_from_checkpoints_and_crosses(write: Callable[...,
 def test_two_real_sweeps_against_the_clock(
     tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write("live", budget={"hours": 1})
+    file = write(
+        "live", budget={"hours": 1}, space={"lora": LORA | {"steps": 30}, "build": [{"precision": "fp32"}, INT4]}
+    )
     arguments = [
         str(tmp_path),
         "--sweep",
         str(file),
-        "--hours",
-        "0.006",
         "--pairs",
         "1",
         "--strategy",
