@@ -249,7 +249,7 @@ class Loop:
         """Return how much of the time is kept for what is of no use unless it is done to the end: that, and as much as a
         row takes, which may begin just before.
         """
-        closing_s = self.strategy.closing_s
+        closing_s = self.strategy.closing_s if self.sweep.budget.hours is not None else 0.0
         rows = list(self.rows.values())[-_RECENT:]
         return closing_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if closing_s else 0.0
 

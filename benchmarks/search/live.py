@@ -117,7 +117,7 @@ def score(turn: Turn, wanted: Sweep, rows: Sequence[Mapping[str, Any]]) -> dict[
             stages.settle(inputs.files, inputs.model_mb)
             pipeline = Pipeline(resolved, inputs, stages)
             for name, row in missing.items():
-                measured = pipeline.measure(candidate_of(row, turn.folder / "results.csv"), "test")
+                measured = pipeline.measure(candidate_of(row, turn.folder / "results.csv"), "test", timed=False)
                 if measured.status != "ok":
                     raise SystemExit(f"{turn.folder}: {name} could not be scored on test: {measured.error}")
                 known[name] = float(measured.cells[resolved.score] or 0)

@@ -44,7 +44,7 @@ def test_frontier_begins_more_adapters_than_it_trains_to_the_end() -> None:
     assert again == spent
 
 
-def test_it_ends_with_the_hours_and_no_pair_is_left_in_part() -> None:
+def test_it_ends_with_the_hours() -> None:
     sweep = make_sweep(LORA | {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, strategy="frontier", **AIMS)
     spent = played(sweep, seconds=3600.0)
     assert spent.ended == "hours"
