@@ -2,17 +2,21 @@
 
 python -m benchmarks.search.oracle xed --hours 3      # xed, snips, phrase_tone, or a sweep file with strategy: grid
 python -m benchmarks.search.oracle xed --estimate     # what is missing, and how long it would take
+python -m benchmarks.search.oracle xed --threads 1    # as one of several processes at work on the table
 
 Rows go to `benchmarks/search/tables/TASK.jsonl` (see `rows.py`), the most useful first, each as soon as it is measured.
 The run may be killed at any moment; the same command goes on from the rows that are there, on another machine and with
 an empty cache too: a row is never made again, and an adapter is trained again only if one of its rows is missing.
 
-1. The untouched model in every recipe: built, timed, scored.
+1. The untouched model in every recipe: built, timed, scored; the first steps of an adapter of each size.
 2. Every adapter with the sweep's seed: trained to 1/9, 1/3 and all of its steps, each time going on from the rung
    before, and scored at the lower rungs; merged, built in every recipe and scored on validation. What fp32 predicts is
    what PyTorch predicts (benchmarks/measured/parity.md), so a rung is scored on an fp32 build, which takes a third of
    PyTorch's time; what PyTorch takes is measured on the untouched model.
 3. Of the adapters within 3 points of the best (in their best recipe): the test items, then all of it for two more seeds.
+
+Two processes with one thread each make 1.4 times as many rows an hour as one with two, each taking the next adapter that
+no other is at. Their seconds are not taken as costs: those come from what the whole machine made, 1. at least.
 
 Before a long run: `git commit` the table now and then; nothing else is needed to go on elsewhere.
 """
@@ -32,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from autotune.candidate import Candidate, Lora, Recipe
 from autotune.engine.local import LocalEngine
@@ -132,8 +137,12 @@ class Others:
 class Maker:
     """Makes the rows of one table that are missing."""
 
-    def __init__(self, sweep: Sweep, stages: Stages, rows: RowFile, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, sweep: Sweep, stages: Stages, rows: RowFile, say: Callable[[str], None], threads: int | None = None
+    ) -> None:
         self.sweep, dataset, self.inputs = prepare(sweep, stages, stages.cache.root)
+        self.one_of_several = threads is not None
+        self.threads = threads or self.sweep.target.threads
         self.stages, self.rows, self.say = stages, rows, say
         self.pipeline = Pipeline(self.sweep, self.inputs, stages)
         self.adapters = adapters_of(self.sweep)
@@ -174,6 +183,8 @@ class Maker:
             yield Step("score", recipe=recipe, split="validation")
         yield Step("score", split="validation")
         first = self.sweep.seed
+        for lora in {(lora.r, lora.target_modules): lora for lora in reversed(self.adapters)}.values():
+            yield Step("train", lora, first, rung_name(RUNGS[0]))
         for lora in self.adapters:
             yield from self._trained(lora, first)
             yield from self._pairs(lora, first, "validation")
@@ -205,6 +216,8 @@ class Maker:
     def missing(self) -> Iterator[Step]:
         """Yield the rows that are not there, nor impossible because an adapter diverged."""
         for step in self.steps():
+            if self.one_of_several and step.lora is None:
+                continue  # costs, and what all need
             if self.rows.find(**step.key()) is None and not self._ended(step):
                 yield step
 
@@ -251,6 +264,8 @@ class Maker:
             row |= {"status": error.status, "error": str(error)[:200], "seconds": round(time.monotonic() - began, 3)}
             cached = False
         row |= {"load": None, "others": None} if cached else {"load": _load(), "others": others.cores()}
+        if self.one_of_several:
+            row["threads"] = self.threads
         return self.rows.append(row)
 
     def _measured(self, step: Step) -> tuple[Stored, Row]:
@@ -291,7 +306,8 @@ class Maker:
             raise SystemExit("a table needs space.lora.steps: rungs are shares of them")
         shares = {rung_name(share): max(1, round(share * horizon)) for share in RUNGS}
         job = self.pipeline.finetune_job(Candidate(lora=lora))
-        return job.model_copy(update={"seed": seed, "horizon": horizon, "stop_at": shares[rung]})
+        update = {"seed": seed, "horizon": horizon, "stop_at": shares[rung], "threads": self.threads}
+        return job.model_copy(update=update)
 
     def _train(self, lora: Lora, seed: int, rung: float) -> Stored:
         """Train to a rung, going on from the one before."""
@@ -352,7 +368,7 @@ class Maker:
         data, file = self.inputs.items[step.split]
         shared: dict[str, Any] = {
             "data": data, "data_file": file, "metric": self.sweep.data.metric, "labels": self.inputs.labels,
-            "max_length": self.sweep.train.max_length, "threads": self.sweep.target.threads,
+            "max_length": self.sweep.train.max_length, "threads": self.threads,
             "items": self.inputs.counts[step.split],
         }  # fmt: skip
         if step.lora is None and step.recipe is None:
@@ -374,24 +390,47 @@ class Maker:
 
     def run(self, hours: float, stop: Stop | None = None) -> bool:
         """Make what is missing until it is all there, or `hours` have passed. Returns whether it is all there."""
-        holding: tuple[Lora | None, int | None] = (None, None)
+        holding: tuple[Lora | None, int | None] | None = None
+        mine, others = None, False
         for step in self.missing():
             if stop is not None:
                 stop.check()
             if time.monotonic() - self.began > hours * 3600:
                 return False
             if (step.lora, step.seed) != holding:
-                self._clear(*holding)
+                if mine is not None and holding is not None:
+                    self._clear(*holding)
+                    mine.release()
                 holding = (step.lora, step.seed)
-            began = time.monotonic()
-            row = self.make(step)
-            took = time.monotonic() - began
-            left = self.estimate()
-            what = " ".join(str(part) for name, part in step.key().items() if name != "kind")
-            shown = f"{row['status']}, {took:.1f} s" + (f", others {row['others']}" if row["others"] else "")
-            self.say(f"{step.kind} {what}: {shown}; about {left / 3600:.1f} h left")
-        self._clear(*holding)
-        return True
+                mine = self._claim(step)
+            self.rows.refresh()
+            others = others or mine is None
+            if others and (step.split == "test" or (step.seed or self.sweep.seed) != self.sweep.seed):
+                return False  # which adapters are near the best is not known yet
+            if mine is not None and self.rows.find(**step.key()) is None:
+                self._make_and_say(step)
+        if mine is not None and holding is not None:
+            self._clear(*holding)
+        return not others
+
+    def _claim(self, step: Step) -> FileLock | None:
+        """Return a lock on what a step needs; None: another process is at it."""
+        name = "base" if step.lora is None else adapter_id(step.lora)
+        lock = FileLock(self.stages.cache.root / f"oracle-{self.sweep.name}-{name}-{step.seed}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return None
+        return lock
+
+    def _make_and_say(self, step: Step) -> None:
+        began = time.monotonic()
+        row = self.make(step)
+        took = time.monotonic() - began
+        left = self.estimate()
+        what = " ".join(str(part) for name, part in step.key().items() if name != "kind")
+        shown = f"{row['status']}, {took:.1f} s" + (f", others {row['others']}" if row["others"] else "")
+        self.say(f"{step.kind} {what}: {shown}; about {left / 3600:.1f} h left")
 
     def _clear(self, lora: Lora | None, seed: int | None) -> None:
         """Remove of an adapter what is large and made again in seconds: builds, merged model, lower rungs."""
@@ -447,6 +486,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=12.0, help="begin no new row after so many hours")
     parser.add_argument("--out", type=Path, help="the table; default: benchmarks/search/tables/TASK.jsonl")
     parser.add_argument("--estimate", action="store_true", help="only say what is missing and how long it would take")
+    parser.add_argument("--threads", type=int, help="train and score with so many: one of several processes at work")
     given = parser.parse_args(arguments)
     try:
         sweep = load_sweep(str(task_file(given.task)))
@@ -456,7 +496,7 @@ def main(arguments: list[str] | None = None) -> int:
             with LocalEngine(offline=True, memory_mb=sweep.workers.memory_mb) as engine:
                 stages = Stages(Cache(default_root()), engine, lambda: logs, sweep.model, stop)
                 with closing(stages):
-                    maker = Maker(sweep, stages, rows, _say)
+                    maker = Maker(sweep, stages, rows, _say, given.threads)
                     missing = len(list(maker.missing()))
                     _say(f"{rows.file}: {len(rows.rows)} rows, {missing} known to be missing, "
                          f"about {maker.estimate() / 3600:.1f} h")  # fmt: skip

@@ -1,7 +1,7 @@
 """The rows of an oracle table: JSON lines, compact, each written once.
 
-A table is `tables/TASK.jsonl`, appended and flushed row by row; a half-written last line is dropped when it is opened
-again. The first row, `header`, says what was measured; of the others `kind` and the fields of `KEY` say which
+A table is `tables/TASK.jsonl`, appended and flushed row by row, by several processes at once where there are; a
+half-written last line is dropped when it is opened again. The first row, `header`, says what was measured; of the others `kind` and the fields of `KEY` say which
 measurement a row is:
 
 | kind | what | fields besides its key |
@@ -17,7 +17,8 @@ measurement a row is:
 `predicted` has one hexadecimal digit an item (the label's number; the right answers are in the header, in the same
 order); `loss` and `margin` (nats) have one byte an item, in base64: see `pack_nats`. `load` is the load average of the
 last minute when the stage ended, `others` the mean number of cores that other processes used meanwhile; both are null
-for a result that came from the cache.
+for a result that came from the cache. `threads` is in rows that were made with less than the whole machine: their
+seconds are no costs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 Row = dict[str, Any]
@@ -76,14 +78,31 @@ class RowFile:
         """Open a table; what a killed process left of its last line is cut off."""
         self.file = file
         self.rows: list[Row] = []
+        self._known: dict[tuple[Any, ...], Row] = {}
+        self._read = 0
+        self._lock = FileLock(file.with_name(f".{file.name}.lock"))
         if file.exists():
-            whole = file.read_bytes()
-            complete = whole[: whole.rfind(b"\n") + 1]
-            if complete != whole:
-                with file.open("r+b") as stream:
-                    stream.truncate(len(complete))
-            self.rows = [json.loads(line) for line in complete.decode("utf-8").splitlines()]
-        self._known = {key_of(row): row for row in self.rows}
+            with self._lock:
+                whole = file.read_bytes()
+                complete = whole.rfind(b"\n") + 1
+                if complete != len(whole):
+                    with file.open("r+b") as stream:
+                        stream.truncate(complete)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes wrote meanwhile."""
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as stream:
+            stream.seek(self._read)
+            for line in stream:
+                if not line.endswith(b"\n"):  # being written
+                    break
+                self._read += len(line)
+                row = json.loads(line)
+                self.rows.append(row)
+                self._known[key_of(row)] = row
 
     @property
     def header(self) -> Row | None:
@@ -96,13 +115,15 @@ class RowFile:
 
     def append(self, row: Row) -> Row:
         """Write a row, down to the disk. Raises ValueError where it is there already."""
-        if key_of(row) in self._known:
-            raise ValueError(f"this row is there already: {key_of(row)}")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self.rows.append(row)
-        self._known[key_of(row)] = row
-        return row
+        line = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+        with self._lock:
+            self.refresh()
+            if key_of(row) in self._known:
+                raise ValueError(f"this row is there already: {key_of(row)}")
+            with self.file.open("ab") as stream:
+                stream.write(line.encode("utf-8"))
+                stream.flush()
+                os.fsync(stream.fileno())
+            self.refresh()
+        return self.rows[-1]

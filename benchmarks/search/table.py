@@ -283,7 +283,7 @@ def _costs(
         return [
             (float(row[value]), row.get("others"))
             for row in rows
-            if row["kind"] == kind and row.get("status") == "ok" and row.get(value) is not None
+            if row["kind"] == kind and row.get("status") == "ok" and row.get(value) is not None and "threads" not in row
             and all(row.get(n) == v for n, v in wanted.items())
         ]  # fmt: skip
 
@@ -299,7 +299,9 @@ def _costs(
     calls: list[tuple[float, float | None]] = []
     first = dict.fromkeys(row["adapter"] for row in rows if row["kind"] == "train")
     for row in rows:
-        if row["kind"] == "train" and row["status"] == "ok" and row["adapter"] in kept and row["step_s"] is not None:
+        if row["kind"] != "train" or row["status"] != "ok" or "threads" in row:
+            continue
+        if row["adapter"] in kept and row["step_s"] is not None:
             lora = kept[row["adapter"]]
             groups.setdefault((lora.r, lora.target_modules), []).append((row["step_s"], row["others"]))
             before = [step for step in (0, *steps) if step < row["step"]][-1]
