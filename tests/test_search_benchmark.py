@@ -455,7 +455,7 @@ def test_medians_count_misses_as_never() -> None:
 # --- The oracle ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "adapters"), [("xed", 40), ("snips", 40), ("phrase_tone", 12)])
+@pytest.mark.parametrize(("name", "adapters"), [("xed", 24), ("snips", 24), ("phrase_tone", 12)])
 def test_the_tasks_are_grids_with_enough_adapters_and_recipes(name: str, adapters: int) -> None:
     if name != "phrase_tone" and not (ROOT / "../shared/data").exists():
         pytest.skip("the public data is not there")
@@ -464,10 +464,10 @@ def test_the_tasks_are_grids_with_enough_adapters_and_recipes(name: str, adapter
     assert len(found) == adapters
     assert len(sweep.space.recipes) >= 5
     assert sweep.space.recipes[0].precision == "fp32"
-    first = found[: 24 if adapters == 40 else 12]
-    rates = [lora.learning_rate for lora in first]
+    rates = [lora.learning_rate for lora in found]
     assert max(rates) / min(rates) >= 100
-    assert rates == sorted(rates, key=rates.index)  # one rate after the other, so that a part is a grid
+    half = found[:12]  # a table that is half made is a grid of all learning rates
+    assert len({(lora.learning_rate, lora.r, lora.target_modules) for lora in half}) == 12
 
 
 def test_a_task_that_is_none_is_refused_by_name() -> None:

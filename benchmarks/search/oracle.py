@@ -47,7 +47,7 @@ from autotune.errors import AutotuneError, Interrupted, StageError
 from autotune.machine import describe, machine_digest
 from autotune.search.pipeline import Pipeline
 from autotune.search.prepare import prepare
-from autotune.space import Choice
+from autotune.space import Choice, Value
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ProbeJob, ScoreJob, TimeJob
 from autotune.store.cache import Cache, Stored, default_root
 from autotune.sweep import Sweep, load_sweep
@@ -71,11 +71,21 @@ def rung_name(share: float) -> float:
 
 
 def adapters_of(sweep: Sweep) -> list[Lora]:
-    """Return the adapters of a grid, the values of `learning_rate` outermost, in the order written."""
+    """Return the adapters of a grid in the order in which they are made, in which the first half of it is a grid too.
+
+    `alpha_over_r` outermost, then `learning_rate`, each in the order of its values as written.
+    """
     found = dict.fromkeys(candidate.lora for candidate in sweep.space.grid() if candidate.lora is not None)
-    domain = (sweep.space.lora or {}).get("learning_rate")
-    order = list(domain.values) if isinstance(domain, Choice) else []
-    return sorted(found, key=lambda lora: order.index(lora.learning_rate) if order else 0)
+    domains = sweep.space.lora or {}
+
+    def place(name: str, value: Value) -> int:
+        domain = domains.get(name)
+        return domain.values.index(value) if isinstance(domain, Choice) else 0
+
+    return sorted(
+        found,
+        key=lambda lora: (place("alpha_over_r", lora.alpha / lora.r), place("learning_rate", lora.learning_rate)),
+    )
 
 
 def adapter_id(lora: Lora) -> str:
