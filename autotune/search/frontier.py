@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -163,10 +164,10 @@ class Frontier:
         mean, count = self._costs.get(what, (0.0, 0))
         self._costs[what] = mean + (seconds - mean) / (count + 1), count + 1
 
-    def _training_s(self, begun: int, to: int) -> float:
-        """Return the seconds of training from one rung to another."""
-        share = RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0)
-        return share * self._cost("train", 100.0)
+    def _training_s(self, adapter: Adapter, to: int) -> float:
+        """Return the seconds of training an adapter from where it is to a rung: they go by what it is trained on."""
+        each = self._cost("train", 100.0 / statistics.fmean(_work(a.lora) for a in self._adapters.values()))
+        return _share(adapter.reached, to) * _work(adapter.lora) * each
 
     def _pair_s(self, recipe: str, items: int, built: bool = False) -> float:
         build = 0.0 if built else self._cost(f"build {recipe}", self._cost("build", 12.0)) + self._cost("merge", 2.0)
@@ -272,7 +273,7 @@ class Frontier:
         gained = np.take_along_axis(gains, order, axis=0).cumsum(axis=0)
         crossed_s = pair_s[order].cumsum(axis=0)
         last = len(RUNGS) - 1
-        train_s = np.array([self._training_s(adapter.reached, last) for adapter in adapters])
+        train_s = np.array([self._training_s(adapter, last) for adapter in adapters])
         left = np.array([adapter.reached < last and not adapter.ended for adapter in adapters])
         return np.where(left, (gained / (train_s + crossed_s)).max(axis=0), 0.0)
 
@@ -323,7 +324,7 @@ class Frontier:
         if rung == len(RUNGS) - 1:
             return Proposal(self._candidate(adapter, recipe), items=look)
         item_s = self._cost("score adapter", 0.06)
-        items = int(self._training_s(adapter.reached, rung) / item_s)
+        items = int(self._training_s(adapter, rung) / item_s)
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
 
     def _gains(self, belief: Belief, recipes: Sequence[str], growth: Growth) -> Array:
@@ -414,7 +415,7 @@ class Frontier:
         served = str(Served(candidate.recipe, candidate.session))
         alone = candidate.recipe is None and bool(self._space.recipes)
         rung = min(range(len(RUNGS)), key=lambda n: abs(RUNGS[n] - told.rung))
-        self._learn_costs(None if alone else served, rung, adapter.reached if adapter is not None else -1, told)
+        self._learn_costs(None if alone else served, rung, adapter, told)
         if not alone and all(name in told.measured for name in self._others):
             self._footprints[served] = [told.measured[name] for name in self._others]
         if any(gap > 0 and METRICS[text.split()[0]].kind != "score" for text, gap in told.gaps.items()):
@@ -446,11 +447,10 @@ class Frontier:
         """Return a score as a share, or near one, the larger the better: of a perplexity, the probability of a token."""
         return 1 / score if self._score == "perplexity" and score > 0 else self._sign * score
 
-    def _learn_costs(self, recipe: str | None, rung: int, begun: int, told: Told) -> None:
+    def _learn_costs(self, recipe: str | None, rung: int, adapter: Adapter | None, told: Told) -> None:
         seconds = told.seconds
-        if "train" in seconds and rung > begun:
-            share = RUNGS[rung] - (RUNGS[begun] if begun >= 0 else 0.0)
-            self._took("train", seconds["train"] / share)
+        if "train" in seconds and adapter is not None and rung > adapter.reached:
+            self._took("train", seconds["train"] / (_share(adapter.reached, rung) * _work(adapter.lora)))
         for stage in ("merge", "time", "build"):
             if stage in seconds:
                 self._took(stage, seconds[stage])
@@ -461,6 +461,16 @@ class Frontier:
             names = ["score adapter"] if recipe is None else [f"score {recipe}", "score"]
             for name in names:
                 self._took(name, pace)
+
+
+def _share(begun: int, to: int) -> float:
+    """Return the share of a training that lies between two rungs; -1: none yet."""
+    return RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0)
+
+
+def _work(lora: Lora) -> float:
+    """Return what an adapter is trained on: items where `steps` says so, passes where `epochs` does."""
+    return lora.epochs or 1.0 if lora.steps is None else float(lora.steps * lora.batch_size * lora.accumulation)
 
 
 def _adapter_id(candidate: Candidate) -> str:
