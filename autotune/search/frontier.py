@@ -27,6 +27,7 @@ from autotune.search.experience import DROP_SPREAD, DROP_WEIGHT, decades_of, dro
 from autotune.search.improvement import Growth
 from autotune.search.pareto import front
 from autotune.search.plain import drawn
+from autotune.search.prices import Prices, work_of
 from autotune.search.strategy import Proposal, Told
 from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Seen, Surrogate, place_of, variance
 from autotune.space import Space
@@ -136,14 +137,14 @@ class Frontier:
         self._untouched: float | None = None
         """What the untouched model scores: the front counts above it."""
         self._adapters: dict[str, Adapter] = {}
-        self._costs: dict[str, tuple[float, int]] = {}
-        """Of what was done: the mean of its seconds, and how often."""
         self._spent_s = self._finishing_s = 0.0
         """Seconds of all that was done; and of scoring to the end what had been scored in part."""
         rng, size = random.Random(f"frontier-{seed}"), space.size()  # noqa: S311 - no secret
         small = size is not None and size <= POOL * max(1, len(space.recipes))
         for candidate in space.grid() if small else (drawn(space, rng) for _ in range(POOL)):
             self._know(candidate)
+        works = [work_of(adapter.lora) for adapter in self._adapters.values()]
+        self._prices = Prices(statistics.fmean(works) if works else 1.0)
 
     def _know(self, candidate: Candidate) -> Adapter | None:
         if candidate.lora is None:
@@ -154,25 +155,11 @@ class Frontier:
             self._adapters[name] = Adapter(candidate.lora, place_of(candidate.lora, self._space), prior)
         return self._adapters[name]
 
-    # --- what things cost ------------------------------------------------------------------------------------------
-
-    def _cost(self, what: str, otherwise: float) -> float:
-        known = self._costs.get(what)
-        return otherwise if known is None else known[0]
-
-    def _took(self, what: str, seconds: float) -> None:
-        mean, count = self._costs.get(what, (0.0, 0))
-        self._costs[what] = mean + (seconds - mean) / (count + 1), count + 1
-
     def _training_s(self, adapter: Adapter, to: int) -> float:
-        """Return the seconds of training an adapter from where it is to a rung: they go by what it is trained on."""
-        each = self._cost("train", 100.0 / statistics.fmean(_work(a.lora) for a in self._adapters.values()))
-        return _share(adapter.reached, to) * _work(adapter.lora) * each
+        return self._prices.training(_share(adapter.reached, to) * work_of(adapter.lora))
 
     def _pair_s(self, recipe: str, items: int, built: bool = False) -> float:
-        build = 0.0 if built else self._cost(f"build {recipe}", self._cost("build", 12.0)) + self._cost("merge", 2.0)
-        time = 0.0 if recipe in self._footprints else self._cost("time", 15.0)
-        return build + time + items * self._cost(f"score {recipe}", self._cost("score", 0.04))
+        return self._prices.pair(recipe, items, built, timed=recipe in self._footprints)
 
     # --- what is believed -------------------------------------------------------------------------------------------
 
@@ -323,8 +310,7 @@ class Frontier:
         rung = adapter.reached + 1 if scouting and self._levers.rungs else len(RUNGS) - 1
         if rung == len(RUNGS) - 1:
             return Proposal(self._candidate(adapter, recipe), items=look)
-        item_s = self._cost("score adapter", 0.06)
-        items = int(self._training_s(adapter, rung) / item_s)
+        items = int(self._training_s(adapter, rung) / self._prices.item_alone())
         return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
 
     def _gains(self, belief: Belief, recipes: Sequence[str], growth: Growth) -> Array:
@@ -415,7 +401,8 @@ class Frontier:
         served = str(Served(candidate.recipe, candidate.session))
         alone = candidate.recipe is None and bool(self._space.recipes)
         rung = min(range(len(RUNGS)), key=lambda n: abs(RUNGS[n] - told.rung))
-        self._learn_costs(None if alone else served, rung, adapter, told)
+        work = 0.0 if adapter is None else _share(adapter.reached, rung) * work_of(adapter.lora)
+        self._prices.learn(told.seconds, None if alone else served, work, told.items)
         if not alone and all(name in told.measured for name in self._others):
             self._footprints[served] = [told.measured[name] for name in self._others]
         if any(gap > 0 and METRICS[text.split()[0]].kind != "score" for text, gap in told.gaps.items()):
@@ -447,30 +434,10 @@ class Frontier:
         """Return a score as a share, or near one, the larger the better: of a perplexity, the probability of a token."""
         return 1 / score if self._score == "perplexity" and score > 0 else self._sign * score
 
-    def _learn_costs(self, recipe: str | None, rung: int, adapter: Adapter | None, told: Told) -> None:
-        seconds = told.seconds
-        if "train" in seconds and adapter is not None and rung > adapter.reached:
-            self._took("train", seconds["train"] / (_share(adapter.reached, rung) * _work(adapter.lora)))
-        for stage in ("merge", "time", "build"):
-            if stage in seconds:
-                self._took(stage, seconds[stage])
-        if "build" in seconds and recipe is not None:
-            self._took(f"build {recipe}", seconds["build"])
-        if "score" in seconds and told.items:
-            pace = seconds["score"] / told.items
-            names = ["score adapter"] if recipe is None else [f"score {recipe}", "score"]
-            for name in names:
-                self._took(name, pace)
-
 
 def _share(begun: int, to: int) -> float:
-    """Return the share of a training that lies between two rungs; -1: none yet."""
-    return RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0)
-
-
-def _work(lora: Lora) -> float:
-    """Return what an adapter is trained on: items where `steps` says so, passes where `epochs` does."""
-    return lora.epochs or 1.0 if lora.steps is None else float(lora.steps * lora.batch_size * lora.accumulation)
+    """Return the share of a training that lies between two rungs (-1: none yet), 0 where it is there already."""
+    return max(0.0, RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0))
 
 
 def _adapter_id(candidate: Candidate) -> str:

@@ -1,0 +1,38 @@
+"""What steps of a search take, learned from what was done."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotune.search.prices import Prices, work_of
+from autotune.space import resolve_lora
+
+
+def test_work_goes_by_steps_and_batches_or_by_passes() -> None:
+    assert work_of(resolve_lora({"steps": 90, "batch_size": 8, "accumulation": 2})) == 1440
+    assert work_of(resolve_lora({"epochs": 3})) == 3
+
+
+def test_a_training_costs_by_its_work() -> None:
+    prices = Prices(usual_work=100)
+    assert prices.training(50) == pytest.approx(prices.training(100) / 2)
+    prices.learn({"train": 8.0}, None, work=10, items=0)
+    prices.learn({"train": 4.0}, None, work=10, items=0)
+    assert prices.training(100) == pytest.approx(60)
+
+
+def test_a_recipe_costs_what_it_took_and_a_new_one_what_others_took() -> None:
+    prices = Prices(1)
+    prices.learn({"merge": 3.0, "build": 10.0, "time": 20.0, "score": 50.0}, "int4", 0, items=100)
+    prices.learn({"merge": 3.0, "build": 30.0, "score": 100.0}, "int8", 0, items=100)
+    assert prices.pair("int4", 10) == pytest.approx(10 + 3 + 20 + 5)
+    assert prices.pair("int8", 10, timed=True) == pytest.approx(30 + 3 + 10)
+    assert prices.pair("fp32", 10, timed=True) == pytest.approx(20 + 3 + 7.5)
+    assert prices.pair("int4", 10, built=True, timed=True) == pytest.approx(5)
+
+
+def test_what_is_scored_alone_has_a_price_of_its_own() -> None:
+    prices = Prices(1)
+    prices.learn({"score": 30.0}, None, 0, items=100)
+    assert prices.item_alone() == pytest.approx(0.3)
+    assert prices.pair("int4", 100) == pytest.approx(Prices(1).pair("int4", 100))
