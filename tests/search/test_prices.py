@@ -9,8 +9,8 @@ from autotune.space import resolve_lora
 
 
 def test_work_goes_by_steps_and_batches_or_by_passes() -> None:
-    assert work_of(resolve_lora({"steps": 90, "batch_size": 8, "accumulation": 2})) == 1440
-    assert work_of(resolve_lora({"epochs": 3})) == 3
+    assert work_of(resolve_lora({"steps": 90, "batch_size": 8, "accumulation": 2, "max_length": 64})) == 1440
+    assert work_of(resolve_lora({"epochs": 3, "batch_size": 8, "max_length": 64})) == 3
 
 
 def test_a_training_costs_by_its_work() -> None:
