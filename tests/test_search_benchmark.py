@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from autotune.candidate import Candidate
 from autotune.search.pareto import hypervolume
 from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
-from benchmarks.search import compare, oracle, peers, signals, synthetic
+from benchmarks.search import compare, oracle, peers, report, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
 from benchmarks.search.table import Table, from_rows, load, quiet
@@ -435,20 +435,42 @@ def test_the_comparison_writes_its_tables_and_curves(tmp_path: Path, capsys: pyt
     assert text.count("| clairvoyant |") == 2
     with (tmp_path / "search.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 * 2 * compare.POINTS
+    assert len(rows) == 2 * 2 * report.POINTS
     for name in ("random", "grid"):
         own = [float(row["hv_median"]) for row in rows if row["strategy"] == name and row["training"] == "1.0"]
         assert own[0] < 0.5 < 0.9 < own[-1]
 
 
+def test_the_headline_sets_frontier_against_its_peers_and_its_levers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["frontier", "optuna-tpe", "random", "frontier-without-shared-timing"]
+    arguments = ["--table", "synthetic", "--seeds", "2", "--strategy", *named, "--jobs", "1", "--out", str(tmp_path)]
+    assert compare.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("| table | training |"))
+    once, tenfold = ([cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| synthetic | x"))
+    best = head.split("|").index(" the best peer ")
+    assert (once[2], tenfold[2]) == ("x 1", "x 10")
+    for row in (once, tenfold):
+        times, peer = row[best].rsplit(" ", 1)
+        assert peer in ("(optuna-tpe)", "(random)")  # no lever is a peer
+        assert float(times.split()[1]) > 1
+    without = [line for line in lines if line.startswith("| frontier-without-shared-timing | ") and "[" in line]
+    ratios = [float(line.split("|")[-2].split()[0]) for line in without if "(" not in line]
+    assert len(ratios) == 2  # timing each pair costs more, the less the longer training takes
+    assert ratios[0] > 1
+    assert (tmp_path / "search.csv").read_text(encoding="utf-8").count("without") == 0
+
+
 def test_medians_count_misses_as_never() -> None:
     times = np.array([1.0, 2.0, np.inf, np.inf, np.inf])
-    assert compare.quantile(times, 0.5) == float("inf")
-    assert compare.quantile(times, 0.25) == 2.0
-    low, high = compare.median_interval(times)
+    assert report.quantile(times, 0.5) == float("inf")
+    assert report.quantile(times, 0.25) == 2.0
+    low, high = report.median_interval(times)
     assert low <= 2.0
     assert high == float("inf")
-    ratio, low, high = compare.ratio_interval(np.full(9, 30.0), np.full(9, 10.0))
+    ratio, low, high = report.ratio_interval(np.full(9, 30.0), np.full(9, 10.0))
     assert (ratio, low, high) == (3.0, 3.0, 3.0)
 
 

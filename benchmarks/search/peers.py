@@ -276,6 +276,8 @@ def _without(lever: str) -> Make:
 
 
 LEVERS = {f"frontier-without-{field.name}": _without(field.name) for field in fields(Levers)}
+TIMING_EACH = ("frontier-without-shared-timing",)
+LEVERS |= {name: lambda table, seed: Frontier(table.space, OBJECTIVES, seed) for name in TIMING_EACH}
 PEERS |= LEVERS
 
 

@@ -44,6 +44,8 @@ class Conditions:
     """How many times as long training takes."""
     items: int | None = None
     """Validation items that a sweep has; None: as many as the table."""
+    timing_shared: bool = True
+    """False: every pair is timed, though adapters do not change a graph."""
 
 
 @dataclass
@@ -82,6 +84,8 @@ class World:
         self._exact: set[tuple[int | None, int]] = set()
         """The rungs of adapters that were built at full precision to be scored."""
         self._timed: dict[str, float] = {}
+        """By graph what was measured of it."""
+        self._timed_pairs: set[Pair] = set()
         self._scored: dict[tuple[Any, ...], int] = {}
 
     def measure(self, proposal: Proposal) -> Told:
@@ -105,7 +109,7 @@ class World:
         if adapter is None or self._train(adapter, rung, seconds):
             if recipe is not None:
                 self._build(adapter, recipe, seconds)
-                measured["itl_ms_p50"] = self._time(recipe, seconds)
+                measured["itl_ms_p50"] = self._time(adapter, recipe, seconds)
                 measured["size_mb"] = float(self.table.size_mb[recipe])
             if items:
                 outcomes = self._score(adapter, rung, recipe, items, seconds)
@@ -118,6 +122,11 @@ class World:
             self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
         seen = len(outcomes.right) if outcomes is not None else 0
         return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen)
+
+    def untouched(self) -> tuple[Candidate, Told]:
+        """Return the untouched model and its score, which every sweep measures first."""
+        outcomes = self._seen(None, 0, 0).right[self._order]
+        return Candidate(recipe=self.table.recipes[0]), Told(None, {}, {"accuracy": float(outcomes.mean())})
 
     def _place(self, candidate: Candidate) -> tuple[int | None, int | None]:
         try:
@@ -136,6 +145,7 @@ class World:
         self._built.clear()
         self._exact.clear()
         self._timed.clear()
+        self._timed_pairs.clear()
         self._scored.clear()
         self._merged = None
 
@@ -168,10 +178,13 @@ class World:
         seconds["build"] = self.table.costs.build_s[recipe]
         self._built.add((adapter, recipe))
 
-    def _time(self, recipe: int, seconds: dict[str, float]) -> float:
+    def _time(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> float:
         graph = self.table.graphs[recipe]
-        if graph not in self._timed:
+        shared = self.conditions.timing_shared and graph in self._timed
+        if not shared and (adapter, recipe) not in self._timed_pairs:
             seconds["time"] = self.table.costs.time_s[recipe]
+            self._timed_pairs.add((adapter, recipe))
+        if graph not in self._timed:
             self._timed[graph] = float(self._rng.choice(self.table.processes_ms[recipe], PROCESSES).mean())
         return self._timed[graph]
 
@@ -400,6 +413,8 @@ def replay(
     what was fully measured.
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
+    if getattr(strategy, "rungs", ()):  # as the loop does
+        strategy.replay(*world.untouched())
     own: Callable[[], list[Candidate]] | None = getattr(strategy, "recommend", None)
     at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
     before: list[Pair] = []
