@@ -1,6 +1,6 @@
 """Write or check the tables in the docs that come from code and from committed results.
 
-python -m benchmarks.docs --write    # bring README.md and results/README.md up to date
+python -m benchmarks.docs --write    # bring README.md, results/README.md and benchmarks/README.md up to date
 python -m benchmarks.docs            # exit 1 where one is out of date (a test runs this)
 """
 
@@ -96,6 +96,16 @@ def results_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def search_headline() -> str:
+    """Return the headline of what `benchmarks.search.compare` printed, and its picture."""
+    measured = ROOT / "benchmarks" / "measured"
+    if not (measured / "search.md").exists():
+        return "(not yet: the tables are being made)\n"
+    first = (measured / "search.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
+    picture = "![The front over time](measured/search.png)\n" if (measured / "search.png").exists() else ""
+    return "\n".join([line for line in first.splitlines() if line.startswith("|")]) + "\n\n" + picture
+
+
 BLOCKS = {
     "README.md": {
         "sweep": sweep_output,
@@ -103,6 +113,7 @@ BLOCKS = {
         "recipe": lambda: parameters(RECIPE),
         "session": lambda: parameters(SESSION),
     },
+    "benchmarks/README.md": {"search": search_headline},
     "results/README.md": {
         "example": results_table,
         "results": lambda: markdown(COLUMNS),
