@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def search_headline() -> str:
     return "\n".join([line for line in first.splitlines() if line.startswith("|")]) + "\n\n" + picture
 
 
-BLOCKS = {
+BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "sweep": sweep_output,
         "lora": lambda: parameters(LORA),
@@ -128,11 +128,10 @@ def updated(file: str) -> str:
     """Return a document's text with its generated blocks made anew."""
     text = (ROOT / file).read_text(encoding="utf-8")
     for name, make in BLOCKS[file].items():
-        pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- /generated -->)", re.DOTALL)
-        if not pattern.search(text):
+        found = re.search(rf"<!-- generated: {name} -->\n(.*?)<!-- /generated -->", text, re.DOTALL)
+        if not found:
             raise SystemExit(f"{file}: no block '{name}'")
-        body = make()
-        text = pattern.sub(lambda found, body=body: found[1] + body + found[2], text)
+        text = text[: found.start(1)] + make() + text[found.end(1) :]
     return text
 
 

@@ -31,6 +31,7 @@ import onnx
 import onnxruntime as ort
 from lm_eval.api.instance import Instance
 from lm_eval.models.onnxruntime_genai import ONNXRuntimeGenAILM
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from autotune.stages.backends import OnnxBackend
@@ -93,13 +94,15 @@ def products(folder: Path) -> tuple[Counter[tuple[Any, ...]], tuple[Any, ...]]:
     found: Counter[tuple[Any, ...]] = Counter()
     head: tuple[Any, ...] = ()
     for node in graph.node:
+        key: tuple[Any, ...]
         if node.op_type == "MatMulNBits":
             given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             key = ("MatMulNBits", given["K"], given["N"], given["bits"], given["block_size"], given["accuracy_level"])
         elif node.op_type == "MatMul" and len(shapes.get(node.input[1], ())) == 2:
             key = ("MatMul", *shapes[node.input[1]])
         elif node.op_type == "MatMul" and "logits" in node.output:  # tied to the embedding, through a Transpose
-            key = ("MatMul", *reversed(max(shapes.values(), key=lambda shape: math.prod(shape))))
+            rows, columns = max(shapes.values(), key=math.prod)
+            key = ("MatMul", columns, rows)
         else:
             continue
         if "logits" in node.output:
@@ -114,7 +117,7 @@ def one_product(key: tuple[Any, ...], rows: int, threads: int) -> Any:
     kind, k, n = key[:3]
     rng = np.random.default_rng(0)
     if kind == "MatMul":
-        weights = {"b": rng.standard_normal((k, n), dtype=np.float32)}
+        weights: dict[str, NDArray[Any]] = {"b": rng.standard_normal((k, n), dtype=np.float32)}
         given: dict[str, Any] = {}
     else:
         bits, block, level = key[3:]

@@ -31,7 +31,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from autotune.candidate import Candidate
 from autotune.search.frontier import Frontier, Levers
 from autotune.search.strategies import make_strategy
-from autotune.search.strategy import Proposal, Strategy, Told
+from autotune.search.strategy import Proposal, Strategy, Told, Whole
 from autotune.space import Choice, Value
 from benchmarks.search.replay import DIRECTIONS
 from benchmarks.search.table import OBJECTIVES, Table
@@ -76,7 +76,7 @@ class Joint:
         return found | {"recipe": (len(self.table.recipes), False)}
 
 
-class PlainOptuna:
+class PlainOptuna(Whole):
     """An Optuna study with its defaults, as a user writes it: ask, evaluate to the end, tell; repeats as they come."""
 
     def __init__(self, table: Table, seed: int) -> None:
@@ -107,7 +107,7 @@ class PlainOptuna:
         """Not needed here."""
 
 
-class Rungs(ABC):
+class Rungs(Whole, ABC):
     """A multi-fidelity scheduler over the joint space: what is common to those of Syne Tune and NePS.
 
     `next_config` gives a handle, places and the number of a rung; `report` takes (accuracy, latency, size).

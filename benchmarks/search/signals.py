@@ -65,7 +65,8 @@ def study(table: Table, draws: int = DRAWS) -> list[dict[str, float | str]]:
     """Return a row for each rung, number of items and signal: `correlation`, `lost` (points), `seconds`."""
     alive = [adapter for adapter, seeds in enumerate(table.seeds) if seeds]
     truth = table.truth[alive].mean(axis=1)
-    costs, rows = table.costs, []
+    costs = table.costs
+    rows: list[dict[str, float | str]] = []
     rng = np.random.default_rng(0)
     for number, rung in enumerate(table.rungs):
         for count in sorted({min(items, table.items) for items in ITEMS}):
