@@ -92,6 +92,8 @@ def beside(metric: str, what: str) -> str:
     return f"{plain}_{what}{at}{workload}"
 
 
+ENOUGH_FOR_P90 = 64
+"""Samples below which there is no 90th percentile."""
 PRECISION = 0.03
 """Half the width of a latency's interval, as a share, at which it counts as resolved."""
 RESOLUTION_MS = 0.1

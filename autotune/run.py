@@ -81,7 +81,8 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             for line in data_report(dataset):
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
-            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
+            items = inputs.counts["validation"]
+            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items)
             loop = Loop(
                 sweep, record, Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine)), strategy, progress
             )

@@ -25,7 +25,17 @@ from yaml.scanner import ScannerError
 from autotune.candidate import Session
 from autotune.data import Dataset, DataSpec, HubDataset, hub_source, load_dataset
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.metrics import METRICS, PER_WORKLOAD, PRECISION, WORKLOAD, Direction, is_function, is_task, score_column
+from autotune.metrics import (
+    ENOUGH_FOR_P90,
+    METRICS,
+    PER_WORKLOAD,
+    PRECISION,
+    WORKLOAD,
+    Direction,
+    is_function,
+    is_task,
+    score_column,
+)
 from autotune.models import config_of, context_of, shape_of
 from autotune.paths import is_folder
 from autotune.providers import NVIDIA, PROVIDERS, Provider
@@ -924,8 +934,16 @@ def _usable(score: str | None, builds: bool, target: Target) -> dict[str, str]:
         else:
             usable[metric.name] = "" if builds else "add space.build"
     first = next(iter(target.workloads or {}), None)
+    for suffix, workload in target.timed.items() if builds else ():
+        # A process times tokens until there are enough for a percentile, and with them so many sequences.
+        gaps = ENOUGH_FOR_P90 if workload.drawn else int(workload.new_tokens) - 1
+        sequences = max(2, math.ceil(ENOUGH_FOR_P90 / gaps))
+        more = math.ceil(ENOUGH_FOR_P90 / sequences)
+        few = not workload.drawn and target.timing.processes < more
+        needs = f"it needs {ENOUGH_FOR_P90} sequences: set target.timing.processes, and most, to {more}"
+        usable[f"ttft_ms_p90{suffix}"] = needs if few else ""
     for plain in sorted(PER_WORKLOAD):
-        usable |= {f"{plain}{suffix}": usable[plain] for suffix in target.timed if suffix}
+        usable = {f"{plain}{suffix}": usable[plain] for suffix in target.timed if suffix} | usable
         if first is not None:
             usable[f"{plain}@{first}"] = f"write {plain}: {first} is the first of target.workloads"
     return usable

@@ -751,6 +751,13 @@ def test_a_wrong_target_is_refused_in_a_line(root: Path, target: dict[str, Any],
     assert said in problems[0]
 
 
+def test_a_percentile_may_be_asked_for_where_there_are_enough_sequences(root: Path) -> None:
+    timing = {"processes": 13, "most": 13}
+    target = {"workloads": {"chat": {}, "long": {"prompt_tokens": 512}}, "timing": timing}
+    limits = ["ttft_ms_p90 <= 9", "ttft_ms_p90@long <= 9"]
+    assert len(parse_sweep(changed(target=target, limits=limits), root=root).limits) == 2
+
+
 @pytest.mark.parametrize(
     ("part", "said"),
     [
@@ -761,6 +768,8 @@ def test_a_wrong_target_is_refused_in_a_line(root: Path, target: dict[str, Any],
         ({"objectives": {"accuracy@long": "maximize"}}, "no such metric, got 'accuracy@long'"),
         ({"limits": ["size_mb@long <= 3"]}, "unknown metric 'size_mb@long' in a limit"),
         ({"limits": ["gpu_memory_mb <= 3"]}, "gpu_memory_mb is not measured in this sweep; it is measured on cuda"),
+        ({"limits": ["ttft_ms_p90 <= 9"]}, "ttft_ms_p90 is not measured in this sweep; it needs 64 sequences: set target.timing.processes, and most, to 13"),
+        ({"objectives": {"ttft_ms_p90@long": "minimize"}}, "set target.timing.processes, and most, to 13"),
         ({"limits": ["gpu_memory_mb@long <= 3"]}, "gpu_memory_mb@long is not measured in this sweep; it is measured on"),
         ({"space": {"lora": {}, "session": [{"threads": 1}]}, "objectives": {"accuracy": "maximize"}},
          "space.session: a session is how a build is served, and without space.build nothing is built"),

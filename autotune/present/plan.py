@@ -199,12 +199,12 @@ def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float]
     """Return what a sweep is expected to spend whose strategy takes candidates up in parts; None of any other."""
     if sweep.strategy != "frontier":
         return None
-    strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
+    items = len(dataset.validation) if dataset else sweep.data.max_items.validation or _ITEMS
+    strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items)
     if not strategy.rungs:  # there is nothing to save, and it is another one
         return None
     once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test
     paid = {stage: once[stage] * costs[stage] for stage in ("build", "check", "score")}
-    items = len(dataset.validation) if dataset else sweep.data.max_items.validation or _ITEMS
     each = dict(costs) | {"time": costs["time"] * len(sweep.target.timed)}
     # An adapter alone counts as a candidate, too.
     most = min(sweep.budget.trials or _MOST, 2 * (sweep.space.size() or _MOST))

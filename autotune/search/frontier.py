@@ -28,9 +28,10 @@ from autotune.search.improvement import Growth
 from autotune.search.pareto import front
 from autotune.search.plain import drawn
 from autotune.search.prices import Prices, work_of
+from autotune.search.scale import Scale
 from autotune.search.strategy import Proposal, Told
 from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Seen, Surrogate, place_of, variance
-from autotune.space import Space
+from autotune.space import Space, lora_impossible
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
@@ -45,6 +46,8 @@ HOPE = 0.85
 """Latency and size that are only guessed are taken to be so much smaller: what may be good is looked at."""
 _CERTAIN = 1e-9
 """The standard deviation of what is known."""
+_BELIEVED = 0.3
+"""How many builds the belief weighs as much as that a recipe can be built."""
 _FINISHING = 0.1
 """The share of all seconds that may be spent on scoring to the end what is on the front."""
 
@@ -61,9 +64,9 @@ class Adapter:
     ended: bool = False
     """Whether it diverged, or could not be trained."""
     seen: dict[int, tuple[float, int]] = field(default_factory=dict)
-    """By rung: score and items."""
+    """By rung: score as measured, and items."""
     pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """By recipe: score and items as built."""
+    """By recipe: score as measured, and items, as built."""
     failed: set[str] = field(default_factory=set)
     """The recipes in which it cannot be built or run."""
 
@@ -126,11 +129,13 @@ class Frontier:
         """What is believed since the last that was told."""
         self._surrogate: Surrogate | None = None
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
-        self._sign = 1.0 if objectives[self._score] == "maximize" else -1.0
+        self._scale = Scale(self._score, objectives[self._score])
         self._others = [name for name in objectives if name != self._score]
         self._directions = [objectives[name] for name in self._others]
         served = itertools.product(space.recipes or (None,), space.sessions or (None,))
         self._recipes = {str(one): one for one in (Served(recipe, session) for recipe, session in served)}
+        self._bits = {name: _bits_of(one.recipe) for name, one in self._recipes.items()}
+        """Of the weights, by recipe: that of the untouched model too, which may be none of the space's."""
         self._over: set[str] = set()
         """The recipes that break a limit, whatever the adapter."""
         self._footprints: dict[str, list[float]] = {}
@@ -139,10 +144,11 @@ class Frontier:
         self._adapters: dict[str, Adapter] = {}
         self._spent_s = self._finishing_s = 0.0
         """Seconds of all that was done; and of scoring to the end what had been scored in part."""
-        rng, size = random.Random(f"frontier-{seed}"), space.size()  # noqa: S311 - no secret
-        small = size is not None and size <= POOL * max(1, len(space.recipes))
-        for candidate in space.grid() if small else (drawn(space, rng) for _ in range(POOL)):
-            self._know(candidate)
+        size = space.size()
+        small = size is not None and size <= POOL * len(self._recipes)
+        for candidate in space.grid() if small else _draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
+            if small or len(self._adapters) < POOL:
+                self._know(candidate)
         works = [work_of(adapter.lora) for adapter in self._adapters.values()]
         self._prices = Prices(statistics.fmean(works) if works else 1.0)
 
@@ -169,27 +175,25 @@ class Frontier:
         It is the mean over adapters that are in several, and what is commonly found as far as they are few.
         """
         drops, spreads = {}, {}
-        crossed = [a for a in self._adapters.values() if len(a.pairs) > 1]
+        crossed = [self._shares(a) for a in self._adapters.values() if len(a.pairs) > 1]
         for recipe in self._recipes:
-            gaps = [
-                max(score for score, _ in a.pairs.values()) - a.pairs[recipe][0] for a in crossed if recipe in a.pairs
-            ]
+            gaps = [max(shares.values()) - shares[recipe] for shares in crossed if recipe in shares]
             # The best of several is best by luck, too.
-            drops[recipe] = (sum(gaps) + DROP_WEIGHT * drop_of(self._bits(recipe))) / (len(gaps) + DROP_WEIGHT)
+            drops[recipe] = (sum(gaps) + DROP_WEIGHT * drop_of(self._bits[recipe])) / (len(gaps) + DROP_WEIGHT)
             spreads[recipe] = DROP_SPREAD * math.sqrt(DROP_WEIGHT / (len(gaps) + DROP_WEIGHT))
         return drops, spreads
 
-    def _bits(self, recipe: str) -> int:
-        served = self._recipes[recipe].recipe
-        return BITS.get(served.precision, 32) if served is not None else 32
+    def _shares(self, adapter: Adapter) -> dict[str, float]:
+        """Return an adapter's scores by recipe, on the scale of shares."""
+        return {recipe: self._scale.share(score) for recipe, (score, _) in adapter.pairs.items()}
 
     def _footprint(self, recipe: str) -> list[float]:
         """Return latency, size and so on of a recipe: as measured, or as its bits and what is known of others suggest."""
         if recipe in self._footprints:
             return self._footprints[recipe]
-        bits = self._bits(recipe)
-        near = min(self._footprints, key=lambda known: abs(math.log(bits / self._bits(known))), default=None)
-        larger = HOPE * larger_by(bits, self._bits(near) if near is not None else 32)
+        bits = self._bits[recipe]
+        near = min(self._footprints, key=lambda known: abs(math.log(bits / self._bits[known])), default=None)
+        larger = HOPE * larger_by(bits, self._bits[near] if near is not None else 32)
         known = self._footprints[near] if near is not None else [1.0] * len(self._directions)
         return [
             value * larger if direction == "minimize" else value / larger
@@ -205,11 +209,14 @@ class Frontier:
         seen: list[Seen] = []
         last, climbed = len(RUNGS) - 1, 0
         for number, adapter in enumerate(adapters):
-            own = [Seen(number, rung, *seen_at) for rung, seen_at in sorted(adapter.seen.items())]
+            own = [
+                Seen(number, rung, self._scale.share(score), items)
+                for rung, (score, items) in sorted(adapter.seen.items())
+            ]
             if adapter.pairs:
                 # The same items in every recipe: one observation, not several.
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
-                each = np.array([score + drops[recipe] for recipe, (score, _) in adapter.pairs.items()])
+                each = np.array([share + drops[recipe] for recipe, share in self._shares(adapter).items()])
                 own.append(Seen(number, last, float((weights * each).sum() / weights.sum()), int(weights.max())))
             # Where an adapter was seen further up, its lower rungs say only how rungs hang together: some tens tell that.
             climbed += len(own) > 1
@@ -281,7 +288,11 @@ class Frontier:
                 continue
             scores, items = np.array([belief.adapters[n].pairs[recipe] for n in numbers]).T
             unsure = belief.deviation[numbers] ** 2
-            noise = (1 - SHARED_CHANCE) * np.array([variance(score) for score in scores]) / (self._items - items)
+            noise = (
+                (1 - SHARED_CHANCE)
+                * np.array([variance(self._scale.share(score)) for score in scores])
+                / (self._items - items)
+            )
             learned = unsure / np.sqrt(unsure + noise)
             mean, footprint = belief.mean[numbers] - belief.drops[recipe], self._footprint(recipe)
 
@@ -324,11 +335,16 @@ class Frontier:
             )
             for recipe in recipes
         ])  # fmt: skip
-        for number, adapter in enumerate(belief.adapters):
-            for place, recipe in enumerate(recipes):
-                if recipe in adapter.pairs or recipe in adapter.failed:
-                    gains[place, number] = 0.0
+        for place, recipe in enumerate(recipes):
+            tried = [recipe in adapter.pairs or recipe in adapter.failed for adapter in belief.adapters]
+            gains[place] = np.where(tried, 0.0, self._odds(recipe) * gains[place])
         return gains
+
+    def _odds(self, recipe: str) -> float:
+        """Return how likely a recipe can be built and run, by those that were: what never could is left to the last."""
+        built = sum(recipe in adapter.pairs for adapter in self._adapters.values())
+        failed = sum(recipe in adapter.failed for adapter in self._adapters.values())
+        return (built + _BELIEVED) / (built + failed + _BELIEVED)
 
     def _growth(self, belief: Belief, recipes: Sequence[str], without: tuple[int, str] | None = None) -> Growth:
         """Return the front as it is believed to be, but for one pair."""
@@ -344,8 +360,9 @@ class Frontier:
         for place, direction in enumerate(self._directions):
             column = [footprint[place] for footprint in footprints]
             bound.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
-        floor = self._untouched
-        if floor is None:
+        if self._untouched is not None:
+            floor = self._scale.share(self._untouched)
+        else:
             floor = min((score for score, _ in points), default=0.5) - 0.25
         return Growth(points, floor, bound, self._directions)
 
@@ -367,17 +384,15 @@ class Frontier:
         left = [(adapter, recipe, self._items - adapter.pairs[recipe][1]) for adapter, recipe in found]
         return [(adapter, recipe, items) for adapter, recipe, items in left if items > 0]
 
-    def recommend(self) -> list[Candidate]:
-        """Return the front as it is believed to be: of each recipe the pair that is likely the best of those built."""
-        adapters = self._believe().adapters
-        return [self._candidate(adapters[number], recipe) for number, recipe in self._recommended()]
-
     def _recommended(self) -> list[tuple[int, str]]:
-        """Return the numbers of its adapters, and the recipes."""
+        """Return the front as it is believed to be: of each recipe the adapter that is likely the best of those built.
+
+        Numbers of adapters, and recipes.
+        """
         belief = self._believe()
         best: dict[str, int] = {}
         for number, adapter in enumerate(belief.adapters):
-            for recipe in adapter.pairs:
+            for recipe in (recipe for recipe in adapter.pairs if recipe in self._footprints):
                 if recipe not in best or belief.mean[number] > belief.mean[best[recipe]]:
                     best[recipe] = number
         points = [
@@ -402,37 +417,57 @@ class Frontier:
         alone = candidate.recipe is None and bool(self._space.recipes)
         rung = min(range(len(RUNGS)), key=lambda n: abs(RUNGS[n] - told.rung))
         work = 0.0 if adapter is None else _share(adapter.reached, rung) * work_of(adapter.lora)
-        self._prices.learn(told.seconds, None if alone else served, work, told.items)
+        scored = self._scored(adapter, None if alone else served, rung)
+        self._prices.learn(told.seconds, None if alone else served, work, told.items - scored)
+        self._bits.setdefault(served, _bits_of(candidate.recipe))
         if not alone and all(name in told.measured for name in self._others):
             self._footprints[served] = [told.measured[name] for name in self._others]
-        if any(gap > 0 and METRICS[text.split()[0]].kind != "score" for text, gap in told.gaps.items()):
+        if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):
             self._over.add(served)
         score = told.measured.get(self._score)
+        if score is not None:
+            self._scale.see(score, untouched=adapter is None)
         if adapter is None:
-            self._untouched = self._worth(score) if score is not None else self._untouched
+            self._untouched = score if score is not None else self._untouched
+            return
+        if not alone and served not in self._recipes:  # of another space than today's
             return
         if score is None:
             adapter.pairs.pop(served, None)
             trained = adapter.reached == len(RUNGS) - 1 or {"merge", "build", "check"} & set(told.seconds)
             if trained and not alone:
+                adapter.reached = len(RUNGS) - 1
                 adapter.failed.add(served)
             elif served not in self._over:
                 adapter.ended = True
             return
         adapter.reached = max(adapter.reached, rung)
-        worth = self._worth(score)
         if alone or rung < len(RUNGS) - 1:
-            adapter.seen[rung] = worth, told.items
+            adapter.seen[rung] = score, told.items
         else:
             if served in adapter.pairs:
                 self._finishing_s += sum(told.seconds.values())
-            adapter.pairs[served] = worth, told.items
+            adapter.pairs[served] = score, told.items
             if told.values is not None:
                 self._items = told.items
 
-    def _worth(self, score: float) -> float:
-        """Return a score as a share, or near one, the larger the better: of a perplexity, the probability of a token."""
-        return 1 / score if self._score == "perplexity" and score > 0 else self._sign * score
+    def _scored(self, adapter: Adapter | None, served: str | None, rung: int) -> int:
+        """Return on how many items an adapter was scored before in a recipe, or alone."""
+        if adapter is None:
+            return 0
+        return adapter.pairs.get(served, (0.0, 0))[1] if served is not None else adapter.seen.get(rung, (0.0, 0))[1]
+
+
+def _draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
+    """Yield candidates of a large space at random that can run: four times as many as are thought of, for repeats."""
+    for _ in range(4 * POOL):
+        candidate = drawn(space, rng)
+        if candidate.lora is not None and not lora_impossible(candidate.lora, space.device):
+            yield candidate
+
+
+def _bits_of(recipe: Recipe | None) -> int:
+    return BITS.get(recipe.precision, 32) if recipe is not None else 32
 
 
 def _share(begun: int, to: int) -> float:

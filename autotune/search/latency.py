@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from autotune.metrics import ENOUGH_FOR_P90
 from autotune.search.statistics import Ratio, column_levels, paired_ratio, t_interval
 from autotune.stages.jobs import laps_of
 from autotune.store.results import CONDITIONS
 
-ENOUGH_FOR_P90 = 64
 Processes = Sequence[Mapping[str, Any]]
 """What each process of a timing measured, in order."""
 

@@ -228,7 +228,10 @@ class Loop:
                 costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
                 if number == 0:
                     costs["cost_time_s"] = measured.cells.get("cost_time_s")
-                self._learn(self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells})))
+                again = self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells}))
+                self._learn(again)
+                if self.strategy.rungs:  # others have made up their mind, and hear of a candidate once
+                    self.strategy.replay(self._candidate_of(again), self._told(again))
         self.pipeline.rest()
 
     def _shown(self, trial: int, candidate: Candidate) -> Callable[[str], None]:
@@ -334,7 +337,7 @@ class Loop:
         for limit in self.sweep.limits:
             gap = limit.gap(values.get(limit.metric), self.base.get(limit.metric))
             if gap is not None:
-                gaps[str(limit)] = gap
+                gaps[limit] = gap
         objectives = [values.get(name) for name in self.sweep.objectives]
         complete = row["status"] == "ok" and all(value is not None for value in objectives)
         return Told(

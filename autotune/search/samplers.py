@@ -93,8 +93,8 @@ class Sampled(Whole):
         """Tell the sampler; a candidate that could not be measured is PRUNED, which keeps it away from there."""
         self._left.remove(proposal.candidate)
         trial: Trial = proposal.trial
-        for text, gap in told.gaps.items():
-            trial.set_constraint(text, gap)
+        for limit, gap in told.gaps.items():
+            trial.set_constraint(str(limit), gap)
         if told.values is None:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -113,7 +113,7 @@ class Sampled(Whole):
                 values=told.values,
                 params=params,
                 distributions={name: self._distribution(name) for name in params},
-                constraints=dict(told.gaps),
+                constraints={str(limit): gap for limit, gap in told.gaps.items()},
                 system_attrs={_GENERATION: self._complete // POPULATION} if self._nsga2 else {},
             )
         )

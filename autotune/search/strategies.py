@@ -11,8 +11,10 @@ from autotune.search.strategy import Strategy
 from autotune.space import Space
 
 
-def make_strategy(name: str, space: Space, objectives: Mapping[str, Direction], seed: int) -> Strategy:
-    """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
+def make_strategy(
+    name: str, space: Space, objectives: Mapping[str, Direction], seed: int, items: int = 1000
+) -> Strategy:
+    """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid. `items`: those of validation.
 
     Where there is no adapter to search for, or no score to gain, `frontier` has nothing to save: it is grid or tpe then.
     """
@@ -21,7 +23,7 @@ def make_strategy(name: str, space: Space, objectives: Mapping[str, Direction], 
     if name == "frontier" and not any(METRICS[metric].kind == "score" for metric in objectives):
         name = "tpe"
     if name == "frontier":
-        return Frontier(space, objectives, seed)
+        return Frontier(space, objectives, seed, items)
     if name == "grid":
         return Grid(space)
     if name == "random":

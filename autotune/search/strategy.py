@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.candidate import Candidate
+from autotune.search.limits import Limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +33,11 @@ class Told:
     """What became of a candidate, for a strategy.
 
     `values` in the order of the objectives, or None where it could not be measured, or not in full (at a lower rung, on
-    some of the items); `gaps`: by how much each limit is broken (positive: broken), by its text.
+    some of the items); `gaps`: by how much each limit is broken (positive: broken).
     """
 
     values: tuple[float, ...] | None
-    gaps: Mapping[str, float]
+    gaps: Mapping[Limit, float]
     measured: Mapping[str, float] = field(default_factory=dict)
     """What was measured by its metric's name, also where `values` is None: the score of the items that were scored, or
     the latency and size of a build that was not scored."""

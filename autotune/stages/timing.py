@@ -18,14 +18,13 @@ import numpy as np
 import psutil
 
 from autotune.candidate import Session
+from autotune.metrics import ENOUGH_FOR_P90
 from autotune.providers import NVIDIA, PROVIDERS
 from autotune.stages.conditions import Conditions
 from autotune.stages.jobs import SLICE, Result, TimeJob, refused
 
-ENOUGH = 64
-"""Tokens that one process times at least: enough for a 90th percentile."""
 MOST_S = 20.0
-"""Seconds after which a process stops repeating (it always times two sequences, and each length once)."""
+"""Seconds after which a process stops repeating, which it does until there are enough tokens for a 90th percentile (it always times two sequences, and each length once)."""
 
 
 def peak_memory_bytes() -> int:
@@ -171,7 +170,9 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
 
     def enough() -> Iterator[None]:
         began = time.perf_counter()
-        while len(samples["ttft_ms"]) < 2 or (len(samples["itl_ms"]) < ENOUGH and time.perf_counter() - began < MOST_S):
+        while len(samples["ttft_ms"]) < 2 or (
+            len(samples["itl_ms"]) < ENOUGH_FOR_P90 and time.perf_counter() - began < MOST_S
+        ):
             yield
 
     try:

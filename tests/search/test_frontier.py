@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep
+from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep, score_of
 
+from autotune.candidate import Candidate
 from autotune.errors import StageError
-from autotune.search.frontier import RUNGS, Frontier
+from autotune.metrics import Direction
+from autotune.search.frontier import POOL, RUNGS, Frontier
 from autotune.search.pipeline import Pipeline
 from autotune.search.plain import Grid
 from autotune.search.samplers import Sampled
@@ -112,8 +114,9 @@ def test_curves_have_the_score_of_each_adapter_at_each_rung(tmp_path: Path) -> N
     assert len(steps) == len(set(steps))
 
 
-def test_a_recipe_over_a_limit_is_built_once(tmp_path: Path) -> None:
-    sweeping = sweeping_of(tmp_path, limits=["size_mb <= 300"], budget={"trials": 20})
+@pytest.mark.parametrize("limit", ["size_mb <= 300", "size_mb<=300"])
+def test_a_recipe_over_a_limit_is_built_once(tmp_path: Path, limit: str) -> None:
+    sweeping = sweeping_of(tmp_path, limits=[limit], budget={"trials": 20})
     sweeping.run()
     over = [row for row in rows_of(sweeping) if row["status"] == "over_limit"]
     assert len(over) <= 1
@@ -172,6 +175,103 @@ def test_what_cannot_be_trained_or_built_is_not_tried_again(tmp_path: Path, stag
         assert set(loras) <= {3e-3, 1e-2}
 
 
+def test_the_untouched_model_may_be_built_in_no_recipe_of_the_space(tmp_path: Path) -> None:
+    quantized = [{"precision": "int4"}, {"precision": "int8"}]
+    for name, build, session in (("bits", quantized, None), ("session", None, {"threads": {"choice": [1, 2]}})):
+        build = build or [{"precision": "fp32"}, *quantized]
+        keys = {"strategy": "frontier", "budget": {"trials": 12}, **AIMS}
+        sweeping = Sweeping(tmp_path / name, make_sweep(LORA, build, session, **keys))
+        assert sweeping.run().choice.winner is not None
+        assert len({row["trial"] for row in rows_of(sweeping)} - {0}) == 12
+
+
+def test_a_recipe_that_can_never_be_built_is_left_to_the_last() -> None:
+    sweep = make_sweep(LORA, strategy="frontier", **AIMS)
+    strategy = Frontier(sweep.space, sweep.objectives, 0)
+    tried: list[str] = []
+    for _ in range(20):
+        proposal = strategy.ask()
+        assert proposal is not None
+        recipe = proposal.candidate.recipe
+        if recipe is None:
+            measured = {"accuracy": 0.6}
+            told = Told(None, {}, measured, seconds={"train": 30.0}, rung=proposal.rung, items=100)
+        elif recipe.precision == "int4":
+            tried.append(recipe.precision)
+            told = Told(None, {}, seconds={"train": 90.0, "merge": 2.0, "build": 9.0})
+        else:
+            tried.append(recipe.precision)
+            large = {"fp32": 32.0, "int8": 8.0}[recipe.precision]
+            measured = {"accuracy": 0.6, "itl_ms_p50": large, "size_mb": large}
+            told = Told(tuple(measured.values()), {}, measured, seconds={"score": 40.0}, items=1000)
+        strategy.tell(proposal, told)
+    assert tried[0] == "int4"  # the smallest is what promises most
+    assert len(tried) >= 6
+    assert tried.count("int4") <= len(tried) / 2
+    assert "int8" in tried[:3]
+
+
+def test_a_training_is_not_forgotten_where_its_build_failed() -> None:
+    sweep = make_sweep(LORA, strategy="frontier", **AIMS)
+    strategy = Frontier(sweep.space, sweep.objectives, 0)
+    first = strategy.ask()
+    assert first is not None
+    strategy.tell(first, Told(None, {}, seconds={"train": 90.0, "merge": 2.0, "build": 9.0}))
+    assert [adapter.reached for adapter in strategy._adapters.values() if adapter.failed] == [len(RUNGS) - 1]
+
+
+def test_an_objective_that_nothing_measured_leaves_a_pair_off_the_front() -> None:
+    sweep = make_sweep(LORA, strategy="frontier", **AIMS)
+    strategy = Frontier(sweep.space, sweep.objectives, 0)
+    first = strategy.ask()
+    assert first is not None
+    strategy.tell(first, Told(None, {}, {"accuracy": 0.6, "size_mb": 9.0}, seconds={"score": 40.0}, items=1000))
+    assert strategy.ask() is not None
+    assert strategy.close() is None
+
+
+def test_all_adapters_are_thought_of_however_they_may_be_served() -> None:
+    lora = {"r": {"choice": [4, 8, 16, 32]}, "learning_rate": {"choice": [n * 1e-4 for n in range(1, 51)]}, "steps": 9}
+    space = make_sweep(lora, session={"threads": {"choice": [1, 2]}}).space
+    assert len(Frontier(space, {"accuracy": "maximize"}, 0)._adapters) == 200
+
+
+def test_what_cannot_be_trained_here_is_not_thought_of() -> None:
+    lora = {
+        "r": 8, "dora": {"choice": [True, False]}, "quantized_base": {"choice": ["int8", "none"]},
+        "learning_rate": {"loguniform": [1e-4, 1e-2]}, "steps": 9,
+    }  # fmt: skip
+    space = make_sweep(lora, train={"device": "cpu"}).space
+    known = [adapter.lora for adapter in Frontier(space, {"accuracy": "maximize"}, 0)._adapters.values()]
+    assert len(known) == POOL
+    assert not [one for one in known if one.dora and one.quantized_base == "int8"]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_a_score_of_any_scale_is_searched_as_a_share_is(direction: Direction, unit: float) -> None:
+    """A user's own function: from 40 for the untouched model to 70, in any unit, the larger or the smaller the better."""
+    space = make_sweep(LORA, build=None).space
+    sign = 1 if direction == "maximize" else -1
+    strategy = Frontier(space, {"custom": direction}, 0)
+    strategy.replay(Candidate(), Told(None, {}, {"custom": sign * 40 * unit}))
+    ended: list[float] = []
+    for _ in range(25):
+        proposal = strategy.ask()
+        if proposal is None:
+            break
+        lora = proposal.candidate.lora
+        assert lora is not None
+        value = (70 * score_of(lora, None) / 0.8) * (1 - 0.2 * (1 - proposal.rung))
+        measured = {"custom": sign * value * unit}
+        whole = proposal.rung == 1
+        told = Told(tuple(measured.values()) if whole else None, {}, measured, rung=proposal.rung, items=400)
+        strategy.tell(proposal, told)
+        ended += [score_of(lora, None)] if whole else []
+    everything = sorted((score_of(c.lora, None) for c in space.grid()), reverse=True)
+    assert max(ended) >= everything[1]
+
+
 def test_adapters_alone_are_climbed_too(tmp_path: Path) -> None:
     sweep = make_sweep(LORA, build=None, objectives={"accuracy": "maximize"}, strategy="frontier", budget={"trials": 9})
     sweeping = Sweeping(tmp_path, sweep)
@@ -201,22 +301,6 @@ def test_where_nothing_can_be_saved_it_is_another_strategy() -> None:
     assert isinstance(make_strategy("frontier", no_score, {"accuracy": "maximize"}, 0), Frontier)
 
 
-def test_a_score_that_is_minimised_is_worth_more_the_smaller_it_is() -> None:
-    space = make_sweep({"r": {"choice": [4, 8]}, "steps": 9}, build=None).space
-    strategy = Frontier(space, {"perplexity": "minimize"}, 0)
-    four, eight = list(space.grid())
-    for candidate, value in ((four, 9.0), (eight, 3.0)):
-        measured = {"perplexity": value}
-        strategy.tell(Proposal(candidate), Told((value,), {}, measured, rung=1.0, items=100))
-    worth = {a.lora.r: a.pairs[""][0] for a in strategy._adapters.values() if a.lora}
-    assert (worth[4], worth[8]) == (1 / 9, 1 / 3)
-    strategy = Frontier(space, {"custom": "minimize"}, 0)
-    for candidate, value in ((four, 0.9), (eight, 0.3)):
-        strategy.replay(candidate, Told((value,), {}, {"custom": value}, rung=1.0, items=100))
-    worth = {a.lora.r: a.pairs[""][0] for a in strategy._adapters.values() if a.lora}
-    assert (worth[4], worth[8]) == (-0.9, -0.3)
-
-
 def test_what_is_on_the_front_is_scored_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
     for trials in range(6, 13):
@@ -226,8 +310,6 @@ def test_what_is_on_the_front_is_scored_to_the_end(tmp_path: Path, monkeypatch: 
         strategy = sweeping.loop.strategy
         assert isinstance(strategy, Frontier)
         last = {row["candidate"]: row for row in rows_of(sweeping)}
-        assert strategy.recommend()
-        assert all(last[candidate.id]["status"] == "ok" for candidate in strategy.recommend())
         assert strategy.close() is None
         assert len({row["trial"] for row in last.values()} - {0}) == trials
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from autotune.metrics import METRICS
-from autotune.search.latency import ENOUGH_FOR_P90, latency_cells, turns_from, turns_of
+from autotune.metrics import ENOUGH_FOR_P90, METRICS
+from autotune.search.latency import latency_cells, turns_from, turns_of
 from autotune.search.statistics import paired_ratio, t_interval
 from autotune.stages.jobs import Result
 from autotune.store.results import CONDITIONS, LATENCY

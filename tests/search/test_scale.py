@@ -1,0 +1,39 @@
+"""Any score as a share."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotune.search.scale import Scale
+
+
+def test_shares_are_themselves_and_a_perplexity_is_a_probability() -> None:
+    assert Scale("accuracy", "maximize").share(0.62) == 0.62
+    assert Scale("perplexity", "minimize").share(4.0) == 0.25
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])
+def test_other_scores_are_measured_against_the_untouched_model_and_the_best(unit: float) -> None:
+    up, down = Scale("custom", "maximize"), Scale("custom", "minimize")
+    for value, untouched in ((40, True), (60, False), (50, False)):
+        up.see(value * unit, untouched)
+        down.see(-value * unit, untouched)
+    for scale, sign in ((up, 1), (down, -1)):
+        shares = [scale.share(sign * value * unit) for value in (40, 50, 60)]
+        assert shares == pytest.approx([0.4, 0.525, 0.65])
+
+
+def test_what_failed_does_not_hide_what_is_good() -> None:
+    scale = Scale("custom", "maximize")
+    scale.see(40.0, untouched=True)
+    for value in (60.0, 20.0):
+        scale.see(value)
+    assert scale.share(60.0) - scale.share(50.0) == pytest.approx(0.125)
+    assert scale.share(-1e9) == 0.05
+
+
+def test_without_anything_seen_a_score_is_in_the_middle() -> None:
+    scale = Scale("custom", "maximize")
+    assert 0.05 < scale.share(7.0) < 0.98
+    scale.see(7.0)
+    assert scale.share(7.0) == 0.4
