@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from autotune.candidate import Candidate
 from autotune.search.pareto import hypervolume
-from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
+from autotune.search.strategy import Outcomes, Proposal, Strategy, Told, Whole
 from benchmarks.search import compare, oracle, peers, report, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
@@ -74,6 +74,20 @@ def test_a_half_written_row_is_cut_off_and_no_row_is_written_twice(tmp_path: Pat
         again.append({"kind": "train", "adapter": "a", "seed": 0, "rung": 1.0, "seconds": 2})
     assert again.find(kind="train", adapter="a", seed=0, rung=1.0) == rows.rows[1]
     assert again.find(kind="train", adapter="a", seed=1, rung=1.0) is None
+
+
+def test_several_processes_write_one_table(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    first, second = RowFile(file), RowFile(file)
+    first.append({"kind": "header"})
+    second.append({"kind": "merge", "adapter": "a", "seed": 0})
+    with file.open("a", encoding="utf-8") as stream:  # a third was killed
+        stream.write('{"kind":"merge","adap')
+    first.append({"kind": "merge", "adapter": "b", "seed": 0})
+    with pytest.raises(ValueError, match="there already"):
+        second.append({"kind": "merge", "adapter": "b", "seed": 0})
+    assert first.rows == second.rows == RowFile(file).rows
+    assert len(first.rows) == 3
 
 
 # --- The table ----------------------------------------------------------------------------------------------------
@@ -131,6 +145,7 @@ def test_test_items_shift_no_adapter_against_another() -> None:
 
 
 def test_costs_come_from_the_quiet_half() -> None:
+    assert quiet([(2.0, 0.0), (1.0, 3.0)]) == 1.0  # what disturbs only adds
     assert quiet([(10.0, 3.0), (1.0, 0.0), (2.0, 0.1), (3.0, 0.2), (50.0, None)]) == 2.0
 
 
@@ -143,15 +158,15 @@ def test_a_stage_is_paid_once(table: Table) -> None:
     score_s = costs.load_s[1] + table.items * costs.item_s[1]
     assert first == pytest.approx({
         "start": costs.start_s, "train": costs.call_s + 90 * costs.step_s[0], "merge": costs.merge_s,
-        "build": costs.build_s[1], "time": costs.time_s[1], "score": score_s,
+        "build": costs.build_s[1], "check": 4.0, "time": costs.time_s[1], "score": score_s,
     })  # fmt: skip
     again = world.measure(Proposal(table.candidate(0, 1)))
     assert again.seconds == {}
     assert again.values is not None
     other = world.measure(Proposal(table.candidate(0, 2))).seconds
-    assert set(other) == {"build", "time", "score"}  # trained and merged already
+    assert set(other) == {"build", "check", "time", "score"}  # trained and merged already
     third = world.measure(Proposal(table.candidate(1, 2))).seconds
-    assert set(third) == {"train", "merge", "build", "score"}  # the graph was timed
+    assert set(third) == {"train", "merge", "build", "check", "score"}  # the graph was timed
     assert world.clock == pytest.approx(sum(sum(s.values()) for s in (first, other, third)))
 
 
@@ -168,20 +183,40 @@ def test_training_goes_on_from_the_rung_that_was_reached(table: Table) -> None:
     assert shares == pytest.approx([10 * (costs.call_s + steps * costs.step_s[2]) for steps in (10, 20, 60)])
 
 
-def test_an_adapter_alone_is_scored_in_the_cheaper_way(table: Table) -> None:
+def test_an_adapter_alone_is_scored_on_a_build_at_full_precision(table: Table) -> None:
     costs, adapter = table.costs, Candidate(lora=table.adapters[5])
     world = World(table, Conditions())
-    few = world.measure(Proposal(adapter, rung=1 / 9, items=100)).seconds
-    assert few["score"] == pytest.approx(costs.torch_load_s + 100 * costs.torch_item_s)
-    assert "build" not in few
-    slow = replace(table, costs=replace(costs, torch_item_s=1.0))
-    world = World(slow, Conditions())
-    many = world.measure(Proposal(adapter, rung=1.0, items=100)).seconds
-    assert many["merge"] + many["build"] + many["score"] < 100
-    rest = world.measure(Proposal(adapter, rung=1.0)).seconds
-    assert rest == pytest.approx({"score": costs.load_s[0] + 100 * costs.item_s[0]})
-    pair = world.measure(Proposal(slow.candidate(5, 0))).seconds  # its build is there
+    few = world.measure(Proposal(adapter, rung=1 / 9, items=30))
+    assert few.items == 50  # up to the end of a block
+    scored = costs.load_s[0] + 50 * costs.item_s[0]
+    expected = {"merge": costs.merge_s, "build": costs.build_s[0], "score": scored}
+    assert {n: few.seconds[n] for n in expected} == pytest.approx(expected)
+    assert "check" not in few.seconds
+    more = world.measure(Proposal(adapter, rung=1 / 9, items=100)).seconds
+    assert more == pytest.approx({"build": costs.build_s[0], "score": scored})  # it was not kept
+    last = world.measure(Proposal(adapter, items=100)).seconds
+    assert set(last) == {"train", "merge", "build", "score"}
+    pair = world.measure(Proposal(table.candidate(5, 0))).seconds  # its build is there
     assert set(pair) == {"time", "score"}
+
+
+def test_a_loop_of_a_users_own_neither_checks_nor_times_in_several_processes(table: Table) -> None:
+    costs, world = table.costs, World(table, Conditions(tool=False))
+    told = world.measure(Proposal(table.candidate(0, 1), items=30))
+    assert told.items == 30
+    assert "check" not in told.seconds
+    assert told.seconds["time"] == pytest.approx(costs.time_s[1] / len(table.processes_ms[1]))
+    assert told.measured["itl_ms_p50"] in table.processes_ms[1]
+
+
+def test_the_untouched_model_is_paid_for_and_is_no_candidate(table: Table) -> None:
+    world = World(table, Conditions())
+    candidate, told = world.measure_untouched()
+    assert candidate == Candidate(recipe=table.recipes[0])
+    assert told.items == table.items
+    assert set(told.seconds) == {"start", "build", "check", "time", "score"}
+    assert world.clock == pytest.approx(sum(told.seconds.values()))
+    assert not world.done
 
 
 def test_items_are_scored_in_blocks_of_a_fixed_order(table: Table) -> None:
@@ -202,7 +237,7 @@ def test_items_are_scored_in_blocks_of_a_fixed_order(table: Table) -> None:
 
 def test_a_recipe_is_built_and_timed_without_scoring(table: Table) -> None:
     told = World(table, Conditions()).measure(Proposal(Candidate(recipe=table.recipes[3]), items=0))
-    assert set(told.seconds) == {"start", "build", "time"}
+    assert set(told.seconds) == {"start", "build", "check", "time"}
     assert set(told.measured) == {"itl_ms_p50", "size_mb"}
     assert told.outcomes is None
 
@@ -377,8 +412,8 @@ def test_one_replay_of_a_cost_blind_strategy_serves_all_proportions(table: Table
     assert told.hv.tolist() == dear.hv.tolist()
 
 
-class Climber:
-    """A strategy that uses all of the seam: rungs, some of the items, footprints, and its own recommendation."""
+class Climber(Whole):
+    """A strategy that uses all of the seam: rungs, some of the items, footprints."""
 
     def __init__(self, table: Table) -> None:
         loras = [Candidate(lora=lora) for lora in table.adapters]
@@ -399,11 +434,8 @@ class Climber:
 
     def replay(self, candidate: Candidate, told: Told) -> None: ...
 
-    def recommend(self) -> list[Candidate]:
-        return [Candidate(lora=self.best.lora, recipe=self.table.recipes[2])] if self.most > 0 else []
 
-
-def test_a_strategy_may_use_rungs_items_and_recommend_for_itself(table: Table, truth: Truth) -> None:
+def test_a_strategy_may_use_rungs_and_some_of_the_items(table: Table, truth: Truth) -> None:
     made: list[Climber] = []
 
     def make(table: Table, seed: int) -> Climber:
@@ -413,10 +445,9 @@ def test_a_strategy_may_use_rungs_items_and_recommend_for_itself(table: Table, t
     run = replay(table, truth, make, Conditions(0), float("inf"))
     assert run.asked == 5 + 24 + 5
     partial = [told for told in made[0].told if told.outcomes is not None and told.values is None]
-    assert all(isinstance(told.outcomes, Outcomes) and len(told.outcomes.right) == 60 for told in partial)
-    pair = table.place(made[0].recommend()[0])
-    assert pair[1] == 2
-    assert run.hv[-1] == pytest.approx(truth.volume([(pair[0], 2)]) / truth.best)
+    assert all(isinstance(told.outcomes, Outcomes) and len(told.outcomes.right) == 100 for told in partial)
+    best, _ = table.place(made[0].best)
+    assert run.hv[-1] == pytest.approx(truth.volume([(best, recipe) for recipe in range(5)]) / truth.best)
 
 
 @pytest.mark.parametrize(("name", "package"), [("mo-asha", "syne_tune"), ("primo", "neps")])
@@ -532,8 +563,8 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Pat
     return file
 
 
-def making(task: Path, out: Path, cache: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.search.oracle", str(task), "--out", str(out)]
+def making(task: Path, out: Path, cache: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.search.oracle", str(task), "--out", str(out), *options]
     environment = os.environ | {"AUTOTUNE_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -554,19 +585,28 @@ def test_a_table_goes_on_after_a_kill_from_its_rows_alone(
     first.kill()
     first.communicate()
     before = RowFile(out).rows
-    second = making(tiny_task, out, tmp_path / "two")  # another machine: nothing of the first cache is there
-    said = second.communicate(timeout=500)[0]
-    assert second.returncode == 0, said
+    # Another machine: nothing of the first cache is there. Two at once share the adapters that are left.
+    both = [making(tiny_task, out, tmp_path / "two", "--threads", "1") for _ in range(2)]
+    said = "".join(each.communicate(timeout=500)[0] for each in both)
+    assert all(each.returncode in (0, 1) for each in both), said
+    assert "h left" in said
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "two"))
+    assert oracle.main([str(tiny_task), "--out", str(out)]) == 0
     rows = RowFile(out).rows
     assert rows[: len(before)] == before
     assert len({key_of(row) for row in rows}) == len(rows)
-    assert "h left" in said
-    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "two"))
+    assert any("threads" in row for row in rows)
+    capsys.readouterr()
     assert oracle.main([str(tiny_task), "--out", str(out)]) == 0
     assert "0 known to be missing" in capsys.readouterr().out
     assert RowFile(out).rows == rows
 
+    assert oracle.main([str(tiny_task), "--out", str(out), "--costs"]) == 0
+    costs = [row for row in RowFile(out).rows if row["kind"] == "cost"]
+    assert [row["stage"] for row in costs] == ["build", "check", "score"] * 2 + ["train", "merge"]
     table = load(out)
+    assert min(table.costs.check_s) > 0
+    assert list(table.costs.build_s) == [row["seconds"] for row in costs if row["stage"] == "build"]
     assert len(table.adapters) == 2
     assert table.steps == (3, 9, 27)
     assert table.costs.start_s > 0

@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.search import synthetic
-from benchmarks.search.peers import COST_BLIND, LEVERS, TIMING_EACH, WITHOUT_CACHE, strategy
+from benchmarks.search.peers import COST_BLIND, LEVERS, OUTSIDE, TIMING_EACH, WITHOUT_CACHE, strategy
 from benchmarks.search.replay import Conditions, Run, Truth, replay
 from benchmarks.search.report import all_behind, curves, draw, headline, summary
 from benchmarks.search.rows import TABLES
@@ -78,8 +78,10 @@ def tables_of(named: Sequence[str] | None) -> list[str]:
 def run(task: Task) -> Run:
     """Do one replay."""
     table, truth = table_of(task.table)
-    cache, shared = task.strategy not in WITHOUT_CACHE, task.strategy not in TIMING_EACH
-    conditions = Conditions(task.seed, cache, task.training, task.items, shared)
+    name = task.strategy
+    conditions = Conditions(
+        task.seed, name not in WITHOUT_CACHE, task.training, task.items, name not in TIMING_EACH, name not in OUTSIDE
+    )  # fmt: skip
     budget = truth.everything_s(cache=False, training=task.training)
     return replay(table, truth, strategy(task.strategy), conditions, budget)
 

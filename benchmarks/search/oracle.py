@@ -3,12 +3,13 @@
 python -m benchmarks.search.oracle xed --hours 3      # xed, snips, phrase_tone, or a sweep file with strategy: grid
 python -m benchmarks.search.oracle xed --estimate     # what is missing, and how long it would take
 python -m benchmarks.search.oracle xed --threads 1    # as one of several processes at work on the table
+python -m benchmarks.search.oracle xed --costs        # what each stage takes, once more, with nothing else at work
 
 Rows go to `benchmarks/search/tables/TASK.jsonl` (see `rows.py`), the most useful first, each as soon as it is measured.
 The run may be killed at any moment; the same command goes on from the rows that are there, on another machine and with
 an empty cache too: a row is never made again, and an adapter is trained again only if one of its rows is missing.
 
-1. The untouched model in every recipe: built, timed, scored; the first steps of an adapter of each size.
+1. The untouched model in every recipe: built, timed, scored.
 2. Every adapter with the sweep's seed: trained to 1/9, 1/3 and all of its steps, each time going on from the rung
    before, and scored at the lower rungs; merged, built in every recipe and scored on validation. What fp32 predicts is
    what PyTorch predicts (benchmarks/measured/parity.md), so a rung is scored on an fp32 build, which takes a third of
@@ -16,7 +17,7 @@ an empty cache too: a row is never made again, and an adapter is trained again o
 3. Of the adapters within 3 points of the best (in their best recipe): the test items, then all of it for two more seeds.
 
 Two processes with one thread each make 1.4 times as many rows an hour as one with two, each taking the next adapter that
-no other is at. Their seconds are not taken as costs: those come from what the whole machine made, 1. at least.
+no other is at. Their seconds are not taken as costs: those are measured by themselves (--costs), in minutes.
 
 Before a long run: `git commit` the table now and then; nothing else is needed to go on elsewhere.
 """
@@ -24,6 +25,7 @@ Before a long run: `git commit` the table now and then; nothing else is needed t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -173,8 +175,9 @@ class Maker:
             "made": describe(),
         }  # fmt: skip
         if rows.header is None:
-            rows.append(header)
-        else:
+            with contextlib.suppress(ValueError):  # another process was first
+                rows.append(header)
+        if rows.header is not None:
             same = ("format", "model", "data", "labels", "rungs", "gold", "adapters", "recipes")
             other = [name for name in same if rows.header[name] != header[name]]
             if other:
@@ -193,8 +196,6 @@ class Maker:
             yield Step("score", recipe=recipe, split="validation")
         yield Step("score", split="validation")
         first = self.sweep.seed
-        for lora in {(lora.r, lora.target_modules): lora for lora in reversed(self.adapters)}.values():
-            yield Step("train", lora, first, rung_name(RUNGS[0]))
         for lora in self.adapters:
             yield from self._trained(lora, first)
             yield from self._pairs(lora, first, "validation")
@@ -373,7 +374,8 @@ class Maker:
         ]
         return stored, {"graph": job.graph, "processes": processes}
 
-    def _score(self, step: Step) -> tuple[Stored, Row]:
+    def _score_job(self, step: Step) -> ScoreJob:
+        """Return the job of a score; where its model lies is still to be said, if it is not the untouched one."""
         assert step.split is not None
         data, file = self.inputs.items[step.split]
         shared: dict[str, Any] = {
@@ -382,13 +384,17 @@ class Maker:
             "items": self.inputs.counts[step.split],
         }  # fmt: skip
         if step.lora is None and step.recipe is None:
-            job = ScoreJob(source=self.inputs.base, device=self.inputs.device, model_dir=self.inputs.base_dir, **shared)
-        else:
-            rung = 1.0 if step.rung is None else step.rung
-            source, provider = self._build_job(step, rung).key, self.sweep.target.provider
-            job = ScoreJob(source=source, provider=provider, model_dir=Path(), **shared)
-            if self.stages.find(job) is None:
-                job = job.model_copy(update={"model_dir": self._build(step, rung).path})
+            return ScoreJob(
+                source=self.inputs.base, device=self.inputs.device, model_dir=self.inputs.base_dir, **shared
+            )
+        rung = 1.0 if step.rung is None else step.rung
+        source = self._build_job(step, rung).key
+        return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=Path(), **shared)
+
+    def _score(self, step: Step) -> tuple[Stored, Row]:
+        job = self._score_job(step)
+        if job.provider is not None and self.stages.find(job) is None:
+            job = job.model_copy(update={"model_dir": self._build(step, 1.0 if step.rung is None else step.rung).path})
         stored = self.stages(job)
         found = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
         return stored, {
@@ -397,6 +403,43 @@ class Maker:
         }  # fmt: skip
 
     # --- the whole run ----------------------------------------------------------------------------------------------
+
+    def measure_costs(self, stop: Stop | None = None) -> None:
+        """Measure what each stage takes, whatever is in the cache: all in one go, so that they compare."""
+        take = 1 + max((row["take"] for row in self.rows.rows if row["kind"] == "cost"), default=0)
+
+        def afresh(stage: str, job: Job, **about: Any) -> Stored:
+            if stop is not None:
+                stop.check()
+            if self.stages.find(job) is not None:
+                self.stages.discard(job)
+            others = Others()
+            stored = self.stages(job)
+            row: Row = {"kind": "cost", "stage": stage, "take": take, **about, "seconds": round(stored.seconds, 3)}
+            row |= {n: stored.result[n] for n in ("step", "step_s", "load_s") if n in stored.result}
+            self.rows.append(row | {"load": _load(), "others": others.cores()})
+            self.say(f"{stage} {' '.join(map(str, about.values()))}: {stored.seconds:.1f} s, others {others.cores()}")
+            return stored
+
+        for recipe in self.recipes:
+            name, where = str(recipe), {"source_dir": self.inputs.base_dir}
+            build = afresh("build", self._build_job(Step("build", recipe=recipe)).model_copy(update=where), recipe=name)
+            check = self.pipeline.check_job(Candidate(recipe=recipe))
+            afresh("check", check.model_copy(update=where | {"model_dir": build.path}), recipe=name)
+            step = Step("score", recipe=recipe, split="validation")
+            afresh("score", self._score_job(step).model_copy(update={"model_dir": build.path}), recipe=name)
+        for lora in self._sizes():
+            job = self._train_job(lora, self.sweep.seed, rung_name(RUNGS[0]))
+            adapter = afresh("train", job, adapter=adapter_id(lora))
+        merge = MergeJob(
+            adapter=job.key, base=self.inputs.base, base_dir=self.inputs.base_dir, adapter_dir=adapter.path
+        )
+        afresh("merge", merge, adapter=adapter_id(lora))
+        self.stages.let_go()
+
+    def _sizes(self) -> list[Lora]:
+        """Return the first adapter of each size."""
+        return list({(lora.r, lora.target_modules): lora for lora in reversed(self.adapters)}.values())
 
     def run(self, hours: float, stop: Stop | None = None) -> bool:
         """Make what is missing until it is all there, or `hours` have passed. Returns whether it is all there."""
@@ -496,6 +539,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=12.0, help="begin no new row after so many hours")
     parser.add_argument("--out", type=Path, help="the table; default: benchmarks/search/tables/TASK.jsonl")
     parser.add_argument("--estimate", action="store_true", help="only say what is missing and how long it would take")
+    parser.add_argument("--costs", action="store_true", help="only measure what each stage takes, once more")
     parser.add_argument("--threads", type=int, help="train and score with so many: one of several processes at work")
     given = parser.parse_args(arguments)
     try:
@@ -511,6 +555,9 @@ def main(arguments: list[str] | None = None) -> int:
                     _say(f"{rows.file}: {len(rows.rows)} rows, {missing} known to be missing, "
                          f"about {maker.estimate() / 3600:.1f} h")  # fmt: skip
                     if given.estimate:
+                        return 0
+                    if given.costs:
+                        maker.measure_costs(stop)
                         return 0
                     whole = maker.run(given.hours, stop)
     except Interrupted:

@@ -265,8 +265,10 @@ PEERS: dict[str, Make] = {
     "mo-asha": MoAsha,
     "primo": PriMo,
 }
+OUTSIDE = tuple(PEERS)
+"""Loops of a user's own, around other packages; the rest are strategies of our tool."""
 WITHOUT_CACHE = ("optuna-tpe",)
-COST_BLIND = (*PEERS, "tpe", "nsga2", "gp", "random", "grid")
+COST_BLIND = (*OUTSIDE, "tpe", "nsga2", "gp", "random", "grid")
 """Strategies that never look at what things cost: one replay serves all proportions of costs."""
 
 

@@ -8,6 +8,7 @@ timing drawn from the raw samples.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +21,14 @@ from numpy.typing import NDArray
 from autotune.candidate import Candidate
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.pareto import front, hypervolume
+from autotune.search.pipeline import LOOKS
 from autotune.search.statistics import Interval, wilson
 from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
 from autotune.search.winner import Choice, Entry, choose
 from benchmarks.search.table import OBJECTIVES, Seen, Table
 
 PROCESSES = 5
-"""Processes of one timing, as the tool makes at least."""
+"""Processes of one timing, as the tool makes at least; a user's own loop makes one."""
 DIRECTIONS = list(OBJECTIVES.values())
 
 Pair = tuple[int | None, int]
@@ -46,6 +48,10 @@ class Conditions:
     """Validation items that a sweep has; None: as many as the table."""
     timing_shared: bool = True
     """False: every pair is timed, though adapters do not change a graph."""
+    tool: bool = True
+    """Whether our tool runs the strategy: it measures the untouched model first, compares every build with its source,
+    times in several processes, and scores blocks of items. False: a user's own loop, which does none of it.
+    """
 
 
 @dataclass
@@ -79,10 +85,9 @@ class World:
         ]
         self._started = False
         self._reached: dict[int, int] = {}
-        self._merged: int | None = None
+        self._merged: tuple[int, int] | None = None
+        """The adapter, and its rung, of the merged model that is there."""
         self._built: set[Pair] = set()
-        self._exact: set[tuple[int | None, int]] = set()
-        """The rungs of adapters that were built at full precision to be scored."""
         self._timed: dict[str, float] = {}
         """By graph what was measured of it."""
         self._timed_pairs: set[Pair] = set()
@@ -95,9 +100,7 @@ class World:
         last = len(self.table.rungs) - 1
         if recipe is not None and adapter is not None and rung < last:
             raise ValueError("a recipe is built at rung 1 only")
-        items = self.items if proposal.items is None else proposal.items
-        if not 0 <= items <= self.items:
-            raise ValueError(f"items must be 0 to {self.items}, but got {items}")
+        items = self._items_of(proposal)
         if not self.conditions.cache:
             self._forget()
         seconds: dict[str, float] = {}
@@ -123,10 +126,21 @@ class World:
         seen = len(outcomes.right) if outcomes is not None else 0
         return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen)
 
-    def untouched(self) -> tuple[Candidate, Told]:
-        """Return the untouched model and its score, which every sweep measures first."""
-        outcomes = self._seen(None, 0, 0).right[self._order]
-        return Candidate(recipe=self.table.recipes[0]), Told(None, {}, {"accuracy": float(outcomes.mean())})
+    def measure_untouched(self) -> tuple[Candidate, Told]:
+        """Measure the untouched model, as every sweep of the tool does first. It is no candidate."""
+        candidate = Candidate(recipe=self.table.recipes[0])
+        told = self.measure(Proposal(candidate))
+        del self.done[None, 0]
+        return candidate, told
+
+    def _items_of(self, proposal: Proposal) -> int:
+        """Return how many items are scored: the tool scores up to the next end of a block."""
+        asked = self.items if proposal.items is None else proposal.items
+        if not 0 <= asked <= self.items:
+            raise ValueError(f"items must be 0 to {self.items}, but got {asked}")
+        if not asked or not self.conditions.tool:
+            return asked
+        return next(end for end in (math.ceil(share * self.items) for share in LOOKS) if end >= asked)
 
     def _place(self, candidate: Candidate) -> tuple[int | None, int | None]:
         try:
@@ -143,7 +157,6 @@ class World:
     def _forget(self) -> None:
         self._reached.clear()
         self._built.clear()
-        self._exact.clear()
         self._timed.clear()
         self._timed_pairs.clear()
         self._scored.clear()
@@ -172,20 +185,28 @@ class World:
     def _build(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> None:
         if (adapter, recipe) in self._built:
             return
-        if adapter is not None and self._merged != adapter:
-            seconds["merge"] = self.table.costs.merge_s
-            self._merged = adapter
+        self._merge(adapter, len(self.table.rungs) - 1, seconds)
         seconds["build"] = self.table.costs.build_s[recipe]
+        if self.conditions.tool:
+            seconds["check"] = self.table.costs.check_s[recipe]
         self._built.add((adapter, recipe))
 
+    def _merge(self, adapter: int | None, rung: int, seconds: dict[str, float]) -> None:
+        """Merge an adapter, unless it was the last that was."""
+        if adapter is not None and self._merged != (adapter, rung):
+            seconds["merge"] = self.table.costs.merge_s
+            self._merged = adapter, rung
+
     def _time(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> float:
-        graph = self.table.graphs[recipe]
+        graph, processes = self.table.graphs[recipe], self.table.processes_ms[recipe]
         shared = self.conditions.timing_shared and graph in self._timed
         if not shared and (adapter, recipe) not in self._timed_pairs:
-            seconds["time"] = self.table.costs.time_s[recipe]
+            part = 1.0 if self.conditions.tool else 1 / len(processes)
+            seconds["time"] = part * self.table.costs.time_s[recipe]
             self._timed_pairs.add((adapter, recipe))
         if graph not in self._timed:
-            self._timed[graph] = float(self._rng.choice(self.table.processes_ms[recipe], PROCESSES).mean())
+            drawn = self._rng.choice(processes, PROCESSES if self.conditions.tool else 1)
+            self._timed[graph] = float(drawn.mean())
         return self._timed[graph]
 
     def _score(
@@ -203,21 +224,14 @@ class World:
         return Outcomes(seen.right[first], seen.loss[first], seen.margin[first])
 
     def _score_exactly(self, adapter: int | None, rung: int, items: int, seconds: dict[str, float]) -> None:
-        """Charge for items of an adapter alone: in PyTorch, or on a build at full precision, whichever is cheaper."""
-        costs = self.table.costs
-        last = rung == len(self.table.rungs) - 1
-        built = (adapter, rung) in self._exact or (last and (adapter, 0) in self._built)
-        build = {} if built else {"merge": costs.merge_s, "build": costs.build_s[0]}
-        torch_s = costs.torch_load_s + items * costs.torch_item_s
-        onnx_s = costs.load_s[0] + items * costs.item_s[0]
-        if torch_s <= onnx_s + sum(build.values()):
-            seconds["score"] = torch_s
-            return
-        seconds |= build | {"score": onnx_s}
-        self._exact.add((adapter, rung))
-        if last and not built:
+        """Charge for items of an adapter alone: on a build at full precision, which is not kept of a lower rung."""
+        costs, last = self.table.costs, len(self.table.rungs) - 1
+        if rung < last or (adapter, 0) not in self._built:
+            self._merge(adapter, rung, seconds)
+            seconds["build"] = costs.build_s[0]
+        if rung == last:
             self._built.add((adapter, 0))
-            self._merged = adapter
+        seconds["score"] = costs.load_s[0] + items * costs.item_s[0]
 
     def _seen(self, adapter: int | None, rung: int, recipe: int | None) -> Seen:
         if adapter is None:
@@ -409,13 +423,13 @@ def replay(
 ) -> Run:
     """Run a strategy on simulated time until it has no more to ask, or `budget_s` are over.
 
-    A strategy may say itself what it recommends: `recommend() -> list[Candidate]`; else it is the non-dominated part of
-    what was fully measured.
+    What it recommends is what the tool shows as the front: the non-dominated part of what was fully measured.
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
-    if getattr(strategy, "rungs", ()):  # as the loop does
-        strategy.replay(*world.untouched())
-    own: Callable[[], list[Candidate]] | None = getattr(strategy, "recommend", None)
+    if conditions.tool:
+        untouched, told = world.measure_untouched()
+        if getattr(strategy, "rungs", ()):  # as the loop does
+            strategy.replay(untouched, told)
     at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
     before: list[Pair] = []
     while world.clock < budget_s:
@@ -428,10 +442,8 @@ def replay(
         told = world.measure(proposal)
         began = time.perf_counter()
         strategy.tell(proposal, told)
-        recommended = [_pair(table, candidate) for candidate in own()] if own is not None else None
         decisions.append((decided + time.perf_counter() - began) * 1000)
-        if recommended is None:
-            recommended = world.recommended() if told.values is not None else before
+        recommended = world.recommended() if told.values is not None else before
         if recommended != before:
             at.append(world.clock)
             volumes.append(truth.volume(recommended) / truth.best)
@@ -443,10 +455,3 @@ def replay(
         np.array([done.at_s for done in world.done.values()]), dict(world.spent), regrets, np.array(decisions),
         np.array([done.training_s for done in world.done.values()]),
     )  # fmt: skip
-
-
-def _pair(table: Table, candidate: Candidate) -> Pair:
-    adapter, recipe = table.place(candidate)
-    if recipe is None:
-        raise ValueError("what is recommended must have a recipe")
-    return adapter, recipe

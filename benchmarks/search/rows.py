@@ -13,12 +13,13 @@ measurement a row is:
 | merge | an adapter merged | `seconds` |
 | build | a pair, or the untouched model, built | `seconds`, `size_mb`, `graph`, `status` |
 | time | a recipe's graph timed | `seconds`, `graph`, `processes` (`itl_ms`, `ttft_ms`, `load_s` of each) |
+| cost | what a `stage` takes, done for that alone, for the so-maniest time (`take`): train (to the first rung, `adapter`), merge (`adapter`), build, check, score (`recipe`) | `seconds`, `step_s`, `step`, `load_s` |
 
 `predicted` has one hexadecimal digit an item (the label's number; the right answers are in the header, in the same
 order); `loss` and `margin` (nats) have one byte an item, in base64: see `pack_nats`. `load` is the load average of the
 last minute when the stage ended, `others` the mean number of cores that other processes used meanwhile; both are null
 for a result that came from the cache. `threads` is in rows that were made with less than the whole machine: their
-seconds are no costs.
+seconds are costs only where there are no others.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 
 Row = dict[str, Any]
 FORMAT = 1
-KEY = ("kind", "adapter", "seed", "rung", "recipe", "split")
+KEY = ("kind", "adapter", "seed", "rung", "recipe", "split", "stage", "take")
 TABLES = Path(__file__).parent / "tables"
 MOST_LABELS = 16
 _STEEP, _FINE = 8.0, 24.0
@@ -119,6 +120,9 @@ class RowFile:
         line = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
         with self._lock:
             self.refresh()
+            if self.file.exists() and self.file.stat().st_size > self._read:  # what a killed process left of a line
+                with self.file.open("r+b") as stream:
+                    stream.truncate(self._read)
             if key_of(row) in self._known:
                 raise ValueError(f"this row is there already: {key_of(row)}")
             with self.file.open("ab") as stream:

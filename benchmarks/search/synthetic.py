@@ -91,6 +91,7 @@ def rows(items: int = 400, test: int = 300, seed: int = 0, seeds: int = 3) -> li
         for process in processes:  # processes differ more than the tokens of one
             process["itl_ms"] = [round(x * (1 + 0.02 * rng.normal()), 3) for x in process["itl_ms"][:1]] * 8
         made.append({"kind": "time", "recipe": name, "seconds": 20.0, "graph": name, "processes": processes, **quiet})
+        made.append({"kind": "cost", "stage": "check", "take": 1, "recipe": name, "seconds": 4.0, "others": 0.0})
         own = noise(0.2)
         made.extend(score(-0.9 - drop, split, 0.035, untouched[split] + own[split], recipe=name) for split in counts)
     made.append(score(-0.9, "validation", 0.05, untouched["validation"]))

@@ -45,17 +45,17 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of each stage; by recipe in the table's order, the exact one first; `torch` in PyTorch."""
+    """Seconds of each stage; by recipe in the table's order, the exact one first."""
 
     start_s: float
     call_s: float
     """What a training takes besides its steps: loading, saving."""
     step_s: Mapping[int, float]
     """Seconds of a training step, by adapter."""
-    torch_load_s: float
-    torch_item_s: float
     merge_s: float
     build_s: tuple[float, ...]
+    check_s: tuple[float, ...]
+    """0 where that was not measured."""
     time_s: tuple[float, ...]
     load_s: tuple[float, ...]
     item_s: tuple[float, ...]
@@ -266,7 +266,11 @@ def _truth(
 
 
 def quiet(samples: Sequence[tuple[float, float | None]]) -> float:
-    """Return the median of the quiet half of (value, cores that others used), of at least three where there are."""
+    """Return the median of the quiet half of (value, cores that others used), of at least three; the least of fewer,
+    since what disturbs only adds.
+    """
+    if len(samples) < _QUIET_AT_LEAST:
+        return min(value for value, _ in samples)
     ordered = sorted(samples, key=lambda sample: (sample[1] is None, sample[1] or 0.0))
     return median(value for value, _ in ordered[: max(_QUIET_AT_LEAST, (len(ordered) + 1) // 2)])
 
@@ -280,42 +284,50 @@ def _costs(
     rows: Sequence[Row], kept: Mapping[str, Lora], names: Sequence[str], items: int, steps: Sequence[int]
 ) -> Costs:
     def samples(kind: str, value: str = "seconds", **wanted: Any) -> list[tuple[float, float | None]]:
-        return [
-            (float(row[value]), row.get("others"))
-            for row in rows
-            if row["kind"] == kind and row.get("status") == "ok" and row.get(value) is not None and "threads" not in row
-            and all(row.get(n) == v for n, v in wanted.items())
-        ]  # fmt: skip
+        """Return what was measured for that alone; else what the whole machine took; else what a part of it took."""
+        found: list[list[tuple[float, float | None]]] = [[], [], []]
+        for row in rows:
+            alone = row["kind"] == "cost" and row["stage"] == kind
+            usual = row["kind"] == kind and row.get("status") == "ok"
+            same = all(row.get(name) == wish for name, wish in wanted.items() if not (alone and name == "split"))
+            if (alone or usual) and same and row.get(value) is not None:
+                found[0 if alone else 1 if "threads" not in row else 2].append((float(row[value]), row.get("others")))
+        return next(filter(None, found), [])
 
-    def scoring(recipe: str | None) -> tuple[float, float]:
+    def scoring(recipe: str) -> tuple[float, float]:
         """Return seconds to load and for an item."""
         own: dict[str, Any] = {"recipe": recipe, "split": "validation"}
-        own |= {} if recipe else {"adapter": None}  # PyTorch scores the untouched model alone
         load_s = quiet(samples("score", "load_s", **own))
         return load_s, max(0.0, quiet(samples("score", **own)) - load_s) / items
 
-    # A step's time goes by how much is trained: rank and modules.
-    groups: dict[tuple[Any, ...], list[tuple[float, float | None]]] = {}
-    calls: list[tuple[float, float | None]] = []
-    first = dict.fromkeys(row["adapter"] for row in rows if row["kind"] == "train")
-    for row in rows:
-        if row["kind"] != "train" or row["status"] != "ok" or "threads" in row:
-            continue
-        if row["adapter"] in kept and row["step_s"] is not None:
-            lora = kept[row["adapter"]]
-            groups.setdefault((lora.r, lora.target_modules), []).append((row["step_s"], row["others"]))
-            before = [step for step in (0, *steps) if step < row["step"]][-1]
-            calls.append((max(0.0, row["seconds"] - row["step_s"] * (row["step"] - before)), row["others"]))
-    anyone = [sample for group in groups.values() for sample in group]
-    step_s = {
-        a: quiet(groups.get((lora.r, lora.target_modules), anyone)) for a, lora in enumerate(kept.values()) if first
-    }
-    torch_load_s, torch_item_s = scoring(None)
+    step_s, call_s = _training_costs(rows, kept, steps)
     by_recipe = [scoring(name) for name in names]
+    checks = [samples("check", recipe=name) for name in names]
     return Costs(
-        start_s=quiet(samples("start")), call_s=quiet(calls), step_s=step_s,
-        torch_load_s=torch_load_s, torch_item_s=torch_item_s, merge_s=quiet(samples("merge")),
+        start_s=quiet(samples("start")), call_s=call_s, step_s=step_s, merge_s=quiet(samples("merge")),
         build_s=tuple(quiet(samples("build", recipe=name)) for name in names),
+        check_s=tuple(quiet(check) if check else 0.0 for check in checks),
         time_s=tuple(quiet(samples("time", recipe=name)) for name in names),
         load_s=tuple(load for load, _ in by_recipe), item_s=tuple(item for _, item in by_recipe),
     )  # fmt: skip
+
+
+def _training_costs(
+    rows: Sequence[Row], kept: Mapping[str, Lora], steps: Sequence[int]
+) -> tuple[dict[int, float], float]:
+    """Return the seconds of a step, by adapter, and of a call besides its steps. A step's time goes by rank and modules."""
+    groups: dict[tuple[Any, ...], list[tuple[float, float | None]]] = {}
+    calls: list[tuple[float, float | None]] = []
+    trained = [row for row in rows if "step_s" in row and row["adapter"] in kept and row["step_s"] is not None]
+    alone = [row for row in trained if row["kind"] == "cost"]
+    whole = [row for row in trained if "threads" not in row]
+    for row in alone or whole or trained:
+        lora = kept[row["adapter"]]
+        groups.setdefault((lora.r, lora.target_modules), []).append((row["step_s"], row["others"]))
+        before = [step for step in (0, *steps) if step < row["step"]][-1]
+        calls.append((max(0.0, row["seconds"] - row["step_s"] * (row["step"] - before)), row["others"]))
+    anyone = [sample for group in groups.values() for sample in group]
+    each = {
+        a: quiet(groups.get((lora.r, lora.target_modules), anyone)) for a, lora in enumerate(kept.values()) if anyone
+    }
+    return each, quiet(calls)
