@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from autotune.candidate import Lora
+from autotune.candidate import BITS, Lora, Recipe
 
 _RATE, _RATE_WORTH, _RATE_MOST = 1.5e-3, 0.06, 0.24
 """Effective learning rate (rate times the root of half of alpha over rank) that is best; what is lost at its width, and at
@@ -18,9 +18,10 @@ _SLOWER, _FASTER = 1.0, 0.5
 """The widths, in decades: too low a rate learns less, too high a one destroys."""
 _RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
 """What doubling the rank is worth, and training all linear layers."""
-_DROP = {32: 0.0, 16: 0.0, 8: 0.003, 4: 0.02}
-DROP_SPREAD, DROP_WEIGHT = 0.015, 0.4
-"""Standard deviation of what a recipe costs in score; how many measured gaps the guess weighs as much as."""
+_DROP = {32: (0.0, 0.005), 16: (0.0, 0.005), 8: (0.003, 0.005), 4: (0.025, 0.025)}
+"""What a recipe costs in score, by its bits: mean and standard deviation. On an easy task four bits cost nothing."""
+_COARSE = 0.01
+"""What each doubling of its blocks beyond 32 costs a recipe of four bits."""
 _BY_BITS = 0.7
 """Latency and size go by this power of the bits."""
 
@@ -38,9 +39,17 @@ def decades_of(lora: Lora) -> float:
     return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2) / _RATE)
 
 
-def drop_of(bits: int) -> float:
-    """Return what a recipe of so many bits a weight costs in score."""
-    return _DROP[bits]
+def drop_of(recipe: Recipe | None) -> tuple[float, float]:
+    """Return what a recipe costs in score, and the standard deviation of that guess."""
+    bits = bits_of(recipe)
+    drop, spread = _DROP[bits]
+    coarse = max(0.0, math.log2((recipe.block_size or 32) / 32)) if recipe is not None and bits == 4 else 0.0
+    return drop + _COARSE * coarse, spread + _COARSE * coarse
+
+
+def bits_of(recipe: Recipe | None) -> int:
+    """Return how many bits most weights have."""
+    return BITS.get(recipe.precision, 32) if recipe is not None else 32
 
 
 def larger_by(bits: int, than: int) -> float:

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autotune.candidate import BITS, Candidate, Lora, Recipe, Session
+from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
-from autotune.search.experience import DROP_SPREAD, DROP_WEIGHT, decades_of, drop_of, larger_by, worth_of
+from autotune.search.drops import drops_of
+from autotune.search.experience import bits_of, decades_of, drop_of, larger_by, worth_of
 from autotune.search.improvement import Growth
 from autotune.search.pareto import front
 from autotune.search.plain import drawn
@@ -82,7 +83,7 @@ class Belief:
     deviation: Array
     drops: dict[str, float]
     spreads: dict[str, float]
-    """How sure it is by how much: standard deviations."""
+    """Standard deviations of that."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ class Frontier:
         self._directions = [objectives[name] for name in self._others]
         served = itertools.product(space.recipes or (None,), space.sessions or (None,))
         self._recipes = {str(one): one for one in (Served(recipe, session) for recipe, session in served)}
-        self._bits = {name: _bits_of(one.recipe) for name, one in self._recipes.items()}
+        self._usual_drops = {name: drop_of(one.recipe) for name, one in self._recipes.items()}
+        self._bits = {name: bits_of(one.recipe) for name, one in self._recipes.items()}
         """Of the weights, by recipe: that of the untouched model too, which may be none of the space's."""
         self._over: set[str] = set()
         """The recipes that break a limit, whatever the adapter."""
@@ -169,20 +171,6 @@ class Frontier:
 
     # --- what is believed -------------------------------------------------------------------------------------------
 
-    def _drops(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return what each recipe costs in score, in relation to the best, and the standard deviation of that.
-
-        It is the mean over adapters that are in several, and what is commonly found as far as they are few.
-        """
-        drops, spreads = {}, {}
-        crossed = [self._shares(a) for a in self._adapters.values() if len(a.pairs) > 1]
-        for recipe in self._recipes:
-            gaps = [max(shares.values()) - shares[recipe] for shares in crossed if recipe in shares]
-            # The best of several is best by luck, too.
-            drops[recipe] = (sum(gaps) + DROP_WEIGHT * drop_of(self._bits[recipe])) / (len(gaps) + DROP_WEIGHT)
-            spreads[recipe] = DROP_SPREAD * math.sqrt(DROP_WEIGHT / (len(gaps) + DROP_WEIGHT))
-        return drops, spreads
-
     def _shares(self, adapter: Adapter) -> dict[str, float]:
         """Return an adapter's scores by recipe, on the scale of shares."""
         return {recipe: self._scale.share(score) for recipe, (score, _) in adapter.pairs.items()}
@@ -204,7 +192,8 @@ class Frontier:
         """Return what is believed of all adapters, in the best recipe."""
         if self._belief is not None:
             return self._belief
-        drops, spreads = self._drops()
+        crossed = (self._shares(adapter) for adapter in self._adapters.values() if len(adapter.pairs) > 1)
+        drops, spreads = drops_of(crossed, self._usual_drops)
         adapters = list(self._adapters.values())
         seen: list[Seen] = []
         last, climbed = len(RUNGS) - 1, 0
@@ -419,7 +408,7 @@ class Frontier:
         work = 0.0 if adapter is None else _share(adapter.reached, rung) * work_of(adapter.lora)
         scored = self._scored(adapter, None if alone else served, rung)
         self._prices.learn(told.seconds, None if alone else served, work, told.items - scored)
-        self._bits.setdefault(served, _bits_of(candidate.recipe))
+        self._bits.setdefault(served, bits_of(candidate.recipe))
         if not alone and all(name in told.measured for name in self._others):
             self._footprints[served] = [told.measured[name] for name in self._others]
         if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):
@@ -464,10 +453,6 @@ def _draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
         candidate = drawn(space, rng)
         if candidate.lora is not None and not lora_impossible(candidate.lora, space.device):
             yield candidate
-
-
-def _bits_of(recipe: Recipe | None) -> int:
-    return BITS.get(recipe.precision, 32) if recipe is not None else 32
 
 
 def _share(begun: int, to: int) -> float:

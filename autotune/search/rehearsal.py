@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from autotune.candidate import BITS, Candidate, Recipe, Session
+from autotune.candidate import Candidate, Recipe, Session
 from autotune.metrics import METRICS, Direction
-from autotune.search.experience import worth_of
+from autotune.search.experience import bits_of, worth_of
 from autotune.search.strategy import Proposal, Strategy, Told
 
 MOST = 150
@@ -115,7 +115,7 @@ class Stage:
 
     def _guess(self, name: str, proposal: Proposal) -> float:
         candidate, metric = proposal.candidate, METRICS[name]
-        bits = BITS.get(candidate.recipe.precision, 32) if candidate.recipe is not None else 32
+        bits = bits_of(candidate.recipe)
         # Two recipes of the same bits differ a little, and always in the same way.
         own = random.Random(f"{name} {candidate.recipe} {candidate.session}").uniform(0.9, 1.1)  # noqa: S311 - no secret
         if metric.kind != "score":
