@@ -161,7 +161,7 @@ class _Document(_Part):
     space: dict[str, Any]
     objectives: dict[str, Literal["maximize", "minimize"]] | None = None
     limits: list[str] = []
-    strategy: str = "tpe"
+    strategy: str = STRATEGIES[0]
     engine: Literal["local"] = "local"
     budget: Budget = Budget(trials=20)
     seed: int = Field(0, ge=0, lt=2**31)
@@ -707,7 +707,7 @@ def parse_sweep(
     usable = _usable(score, builds, target)
     objectives = _objectives(data.get("objectives"), score, first, builds, usable, problems)
     limits = _limits(_given(data, "limits", list, []), usable, problems)
-    strategy = _given(data, "strategy", str, "tpe")
+    strategy = _given(data, "strategy", str, STRATEGIES[0])
     if strategy not in STRATEGIES:
         remedy = did_you_mean(strategy, STRATEGIES)
         problems.append(Problem("no such strategy", "strategy", value=strategy, remedy=remedy))
