@@ -88,6 +88,7 @@ def write(place: Path, tiny_llama: Path) -> Callable[..., Path]:
                 "timing": {"processes": 2, "most": 2},
             },
             "space": {"lora": LORA, "build": [{"precision": "fp32"}, INT4]},
+            "strategy": "tpe",
             "budget": {"trials": 3},
         }
         file = place / f"{name}.yaml"

@@ -56,7 +56,7 @@ def write(place: Path, tiny_llama: Path) -> Callable[..., Path]:
                 "lora": {"r": {"choice": [2, 4]}, "learning_rate": 1e-2, "steps": 3, "batch_size": 4},
                 "build": [{"precision": "int4"}],
             },
-            "budget": {"trials": 2},
+            "strategy": "tpe", "budget": {"trials": 2},
         }  # fmt: skip
         file = place / f"{name}.yaml"
         file.write_text(yaml.safe_dump(sweep | changes), encoding="utf-8")

@@ -246,7 +246,7 @@ def test_the_least_sweep_gets_every_default(root: Path) -> None:
     sweep = parse_sweep(LEAST, root=root, shown="some where/my first_sweep!.yaml")
     assert sweep.name == "my-first_sweep"
     assert sweep.objectives == {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
-    assert (sweep.strategy, sweep.engine, sweep.seed, sweep.limits) == ("tpe", "local", 0, ())
+    assert (sweep.strategy, sweep.engine, sweep.seed, sweep.limits) == ("frontier", "local", 0, ())
     assert sweep.budget.model_dump() == {"trials": 20, "hours": None}
     assert sweep.provider is PROVIDERS["cpu"]
     assert sweep.score == "accuracy"
