@@ -28,15 +28,15 @@ from autotune.engine.quiet import HostLock
 from autotune.engine.worker import OFFLINE, QUIET, perform, start_warm
 from autotune.errors import StageError
 from autotune.machine import oom_kills, total_memory_mb
-from autotune.metrics import RESOLUTION_MS
+from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
 from autotune.search.statistics import column_levels, paired_ratio, t_interval
 from autotune.secrets import redact_file
 from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob, laps_of
 
 MEMORY_SHARE = 0.95
 """The share of this machine's memory beyond which a worker would only make it swap."""
-SEQUENCES, ENOUGH = 8, 64
-"""Sequences of each length that models generate at least in turns, and the times between tokens that make enough."""
+SEQUENCES = 8
+"""Sequences of each length that models generate at least in turns, more where their tokens are too few for a percentile."""
 MOST_S = 20.0
 """Seconds of turns, for each model, after which a round ends (with two sequences of each length at least)."""
 _ROOM = 1.5
@@ -68,7 +68,7 @@ def _laps(job: TimeJob) -> tuple[int, int]:
     """Return how many turns a process takes, at least and at most."""
     gaps = [new - 1 for _, new in job.lengths or ((job.prompt_tokens, job.new_tokens),)]
     each = sum(1 + math.ceil(gap / SLICE) for gap in gaps)
-    return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH / max(1, sum(gaps))))
+    return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH_FOR_P90 / max(1, sum(gaps))))
 
 
 LEAVE_S = 20

@@ -24,7 +24,8 @@ from autotune.stages.conditions import Conditions
 from autotune.stages.jobs import SLICE, Result, TimeJob, refused
 
 MOST_S = 20.0
-"""Seconds after which a process stops repeating, which it does until there are enough tokens for a 90th percentile (it always times two sequences, and each length once)."""
+"""Seconds after which a process stops repeating, which it does until there are enough tokens for a 90th percentile (it
+always times two sequences, and each length once)."""
 
 
 def peak_memory_bytes() -> int:

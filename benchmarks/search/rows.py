@@ -1,8 +1,8 @@
 """The rows of an oracle table: JSON lines, compact, each written once.
 
 A table is `tables/TASK.jsonl`, appended and flushed row by row, by several processes at once where there are; a
-half-written last line is dropped when it is opened again. The first row, `header`, says what was measured; of the others `kind` and the fields of `KEY` say which
-measurement a row is:
+half-written last line is dropped when it is opened again. The first row, `header`, says what was measured; of the others
+`kind` and the fields of `KEY` say which measurement a row is:
 
 | kind | what | fields besides its key |
 |---|---|---|
@@ -13,7 +13,7 @@ measurement a row is:
 | merge | an adapter merged | `seconds` |
 | build | a pair, or the untouched model, built | `seconds`, `size_mb`, `graph`, `status` |
 | time | a recipe's graph timed | `seconds`, `graph`, `processes` (`itl_ms`, `ttft_ms`, `load_s` of each) |
-| cost | what a `stage` takes, done for that alone, for the so-maniest time (`take`): train (to the first rung, `adapter`), merge (`adapter`), build, check, score (`recipe`) | `seconds`, `step_s`, `step`, `load_s` |
+| cost | what a `stage` takes, measured by itself; `take`: which time: train (to the first rung, `adapter`), merge (`adapter`), build, check, score (`recipe`) | `seconds`, `step_s`, `step`, `load_s` |
 
 `predicted` has one hexadecimal digit an item (the label's number; the right answers are in the header, in the same
 order); `loss` and `margin` (nats) have one byte an item, in base64: see `pack_nats`. `load` is the load average of the
