@@ -26,12 +26,13 @@ from autotune.metrics import METRICS, Direction
 from autotune.search.drops import drops_of
 from autotune.search.experience import bits_of, decades_of, drop_of, larger_by, worth_of
 from autotune.search.improvement import Growth
+from autotune.search.index import NODES, crossed, looked_first, straight
 from autotune.search.pareto import front
 from autotune.search.plain import drawn
 from autotune.search.prices import Prices, work_of
 from autotune.search.scale import Scale
 from autotune.search.strategy import Proposal, Told
-from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Seen, Surrogate, place_of, variance
+from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Posterior, Seen, Surrogate, place_of, variance
 from autotune.space import Space, lora_impossible
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -49,8 +50,24 @@ _CERTAIN = 1e-9
 """The standard deviation of what is known."""
 _BELIEVED = 0.3
 """How many builds the belief weighs as much as that a recipe can be built."""
+_LIKELY = 32
+"""Adapters of which it is reckoned what a look at a lower rung is worth."""
+_GLANCES = (1 / 8, 1 / 4, 1 / 2)
+"""Shares of the items that such a look may take."""
 _FINISHING = 0.1
 """The share of all seconds that may be spent on scoring to the end what is on the front."""
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What was seen of an adapter alone, at a rung."""
+
+    score: float
+    """As measured."""
+    items: int
+    probability: float | None = None
+    """The mean probability of the right label. It ranks adapters better than the score does, on fewer items, before they
+    are trained to the end (benchmarks/measured/signals.md)."""
 
 
 @dataclass
@@ -64,8 +81,8 @@ class Adapter:
     """The highest rung that it was trained to; -1: none."""
     ended: bool = False
     """Whether it diverged, or could not be trained."""
-    seen: dict[int, tuple[float, int]] = field(default_factory=dict)
-    """By rung: score as measured, and items."""
+    seen: dict[int, Glimpse] = field(default_factory=dict)
+    """By rung what was seen of it alone."""
     pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
     """By recipe: score as measured, and items, as built."""
     failed: set[str] = field(default_factory=set)
@@ -84,6 +101,7 @@ class Belief:
     drops: dict[str, float]
     spreads: dict[str, float]
     """Standard deviations of that."""
+    posterior: Posterior
 
 
 @dataclass(frozen=True)
@@ -144,6 +162,8 @@ class Frontier:
         self._untouched: float | None = None
         """What the untouched model scores: the front counts above it."""
         self._adapters: dict[str, Adapter] = {}
+        self._chance = (1 - SHARED_CHANCE) * variance(0.5)
+        """The variance of an item, in a look at a lower rung."""
         self._spent_s = self._finishing_s = 0.0
         """Seconds of all that was done; and of scoring to the end what had been scored in part."""
         size = space.size()
@@ -167,6 +187,8 @@ class Frontier:
         return self._prices.training(_share(adapter.reached, to) * work_of(adapter.lora))
 
     def _pair_s(self, recipe: str, items: int, built: bool = False) -> float:
+        if self._recipes[recipe].recipe is None:
+            return self._prices.alone(items)
         return self._prices.pair(recipe, items, built, timed=recipe in self._footprints)
 
     # --- what is believed -------------------------------------------------------------------------------------------
@@ -198,23 +220,32 @@ class Frontier:
         seen: list[Seen] = []
         last, climbed = len(RUNGS) - 1, 0
         for number, adapter in enumerate(adapters):
-            own = [
-                Seen(number, rung, self._scale.share(score), items)
-                for rung, (score, items) in sorted(adapter.seen.items())
-            ]
+            own = [self._glimpsed(number, rung, glimpse) for rung, glimpse in sorted(adapter.seen.items())]
             if adapter.pairs:
                 # The same items in every recipe: one observation, not several.
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
                 each = np.array([share + drops[recipe] for recipe, share in self._shares(adapter).items()])
-                own.append(Seen(number, last, float((weights * each).sum() / weights.sum()), int(weights.max())))
+                share = float((weights * each).sum() / weights.sum())
+                own.append(Seen(number, last, share, int(weights.max()), variance(share)))
             # Where an adapter was seen further up, its lower rungs say only how rungs hang together: some tens tell that.
             climbed += len(own) > 1
             seen += own if climbed <= _CLIMBS else own[-1:]
+        posterior = self._surrogate_of(adapters).posterior(seen)
+        self._belief = Belief(adapters, posterior.mean, posterior.deviation, drops, spreads, posterior)
+        return self._belief
+
+    def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
         if self._surrogate is None or len(self._surrogate) != len(adapters):
             rates, priors = [decades_of(a.lora) for a in adapters], [a.prior for a in adapters]
-            self._surrogate = Surrogate([a.place for a in adapters], rates, priors, last)
-        self._belief = Belief(adapters, *self._surrogate.posterior(seen), drops, spreads)
-        return self._belief
+            self._surrogate = Surrogate([a.place for a in adapters], rates, priors, RUNGS)
+        return self._surrogate
+
+    def _glimpsed(self, number: int, rung: int, glimpse: Glimpse) -> Seen:
+        if glimpse.probability is None or rung == len(RUNGS) - 1:
+            share = self._scale.share(glimpse.score)
+            return Seen(number, rung, share, glimpse.items, variance(share))
+        share = glimpse.probability
+        return Seen(number, rung, share, glimpse.items, variance(share, smooth=True))
 
     # --- the next proposal ------------------------------------------------------------------------------------------
 
@@ -235,9 +266,11 @@ class Frontier:
         crossing = np.where(trained, gains / pair_s[:, None], 0.0)
         if not self._levers.gate:
             crossing = np.where(trained & (gains > 0), math.inf, 0.0)
-        going_on = self._going_on(belief.adapters, gains, pair_s)
+        whole = self._straight(belief.adapters, gains, pair_s)
+        looks = self._looks(belief, recipes, growth, pair_s, whole) if begun and self._levers.rungs else ()
+        look_first = max(looks, key=lambda found: found[0], default=(0.0, None))
         part = max(self._parts(belief, recipes, growth), key=lambda found: found[0], default=(0.0, None))
-        best = max(crossing.max(initial=0.0), going_on.max(initial=0.0), part[0])
+        best = max(crossing.max(initial=0.0), whole.max(initial=0.0), look_first[0], part[0])
         if best <= 0:
             return None
         if part[0] == best:
@@ -246,19 +279,46 @@ class Frontier:
             number, place = divmod(int(crossing.T.argmax()), len(recipes))
             candidate = self._candidate(belief.adapters[number], recipes[place])
             return Proposal(candidate, items=look if racing else None)
-        number = int(going_on.argmax())
+        if look_first[0] == best:
+            return look_first[1]
+        number = int(whole.argmax())
         recipe = recipes[int((gains[:, number] / pair_s).argmax())]
-        return self._further(belief.adapters[number], recipe, look if racing else None, begun)
+        return Proposal(self._candidate(belief.adapters[number], recipe), items=look if racing else None)
 
-    def _going_on(self, adapters: Sequence[Adapter], gains: Array, pair_s: Array) -> Array:
+    def _straight(self, adapters: Sequence[Adapter], gains: Array, pair_s: Array) -> Array:
         """Return what a second is worth that takes an adapter to the end and into the recipes that pay best: (adapters,)."""
-        order = np.argsort(-gains / pair_s[:, None], axis=0)
-        gained = np.take_along_axis(gains, order, axis=0).cumsum(axis=0)
-        crossed_s = pair_s[order].cumsum(axis=0)
+        gained, crossed_s = crossed(gains, pair_s)
         last = len(RUNGS) - 1
         train_s = np.array([self._training_s(adapter, last) for adapter in adapters])
         left = np.array([adapter.reached < last and not adapter.ended for adapter in adapters])
-        return np.where(left, (gained / (train_s + crossed_s)).max(axis=0), 0.0)
+        return np.where(left, straight(gained, train_s + crossed_s), 0.0)
+
+    def _looks(
+        self, belief: Belief, recipes: Sequence[str], growth: Growth, pair_s: Array, whole: Array
+    ) -> Iterator[tuple[float, Proposal]]:
+        """Yield what a second is worth that looks at an adapter at a lower rung first: of each rung, and number of items,
+        the most. `whole` is what a second is worth that takes it to the end: (adapters,).
+        """
+        likely = np.argsort(-whole, kind="stable")[:_LIKELY]
+        shares = (max(LEAST_ITEMS, math.ceil(share * self._items)) for share in _GLANCES)
+        counts = sorted({min(self._items, count) for count in shares})
+        last = len(RUNGS) - 1
+        for rung, items in itertools.product(range(last), counts):
+            who = np.array([n for n in likely if whole[n] > 0 and belief.adapters[n].reached < rung], dtype=np.intp)
+            if not len(who):
+                continue
+            adapters = [belief.adapters[number] for number in who]
+            train_s = np.array([self._training_s(adapter, rung) for adapter in adapters])
+            rest_s = np.array([self._training_s(adapter, last) for adapter in adapters]) - train_s
+            learned = self._surrogate_of(belief.adapters).learned(belief.posterior, who, rung, self._chance / items)
+            means = belief.mean[who] + NODES[:, None] * learned
+            left = np.sqrt(np.maximum(belief.deviation[who] ** 2 - learned**2, _CERTAIN**2))
+            gains = self._expected(belief, recipes, growth, means, np.broadcast_to(left, means.shape))
+            failed = np.array([[recipe in adapter.failed for adapter in adapters] for recipe in recipes])
+            gained, crossed_s = crossed(np.where(failed[:, None, :], 0.0, gains), pair_s)
+            worth = looked_first(train_s + self._prices.alone(items), gained, rest_s + crossed_s, whole[who])
+            best = int(worth.argmax())
+            yield float(worth[best]), Proposal(Candidate(lora=adapters[best].lora), rung=RUNGS[rung], items=items)
 
     def _finish(self) -> Proposal | None:
         """Return a pair on the front to be scored to the end, where that takes a small share of the time."""
@@ -303,31 +363,27 @@ class Frontier:
         served = self._recipes[recipe]
         return Candidate(lora=adapter.lora, recipe=served.recipe, session=served.session)
 
-    def _further(self, adapter: Adapter, recipe: str, look: int | None, scouting: bool) -> Proposal:
-        """Return the proposal that takes an adapter to its next rung, at the last one into a recipe; the first of all goes
-        all the way.
-        """
-        rung = adapter.reached + 1 if scouting and self._levers.rungs else len(RUNGS) - 1
-        if rung == len(RUNGS) - 1:
-            return Proposal(self._candidate(adapter, recipe), items=look)
-        items = int(self._training_s(adapter, rung) / self._prices.item_alone())
-        return Proposal(Candidate(lora=adapter.lora), rung=RUNGS[rung], items=min(self._items, max(LEAST_ITEMS, items)))
-
     def _gains(self, belief: Belief, recipes: Sequence[str], growth: Growth) -> Array:
         """Return by how much the hypervolume is expected to grow if an adapter is crossed with a recipe: (recipes,
         adapters), 0 where it was, or cannot be.
         """
-        gains = np.array([
-            growth.expected(
-                self._footprint(recipe), belief.mean - belief.drops[recipe],
-                np.sqrt(belief.deviation**2 + belief.spreads[recipe] ** 2),
-            )
-            for recipe in recipes
-        ])  # fmt: skip
+        gains = self._expected(belief, recipes, growth, belief.mean, belief.deviation)
         for place, recipe in enumerate(recipes):
             tried = [recipe in adapter.pairs or recipe in adapter.failed for adapter in belief.adapters]
-            gains[place] = np.where(tried, 0.0, self._odds(recipe) * gains[place])
+            gains[place] = np.where(tried, 0.0, gains[place])
         return gains
+
+    def _expected(self, belief: Belief, recipes: Sequence[str], growth: Growth, mean: Array, deviation: Array) -> Array:
+        """Return by how much the hypervolume is expected to grow by models of which this is believed, in the best recipe, if
+        they are crossed with each: (recipes, *the shape of mean and deviation).
+        """
+        return np.array([
+            self._odds(recipe) * growth.expected(
+                self._footprint(recipe), mean.ravel() - belief.drops[recipe],
+                np.sqrt(deviation.ravel() ** 2 + belief.spreads[recipe] ** 2),
+            ).reshape(mean.shape)
+            for recipe in recipes
+        ])  # fmt: skip
 
     def _odds(self, recipe: str) -> float:
         """Return how likely a recipe can be built and run, by those that were: what never could is left to the last."""
@@ -407,13 +463,15 @@ class Frontier:
         rung = min(range(len(RUNGS)), key=lambda n: abs(RUNGS[n] - told.rung))
         work = 0.0 if adapter is None else _share(adapter.reached, rung) * work_of(adapter.lora)
         scored = self._scored(adapter, None if alone else served, rung)
-        self._prices.learn(told.seconds, None if alone else served, work, told.items - scored)
+        self._prices.learn(told.seconds, served if candidate.recipe else None, work, told.items - scored)
         self._bits.setdefault(served, bits_of(candidate.recipe))
         if not alone and all(name in told.measured for name in self._others):
             self._footprints[served] = [told.measured[name] for name in self._others]
         if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):
             self._over.add(served)
         score = told.measured.get(self._score)
+        if told.probability is not None:
+            self._chance = (1 - SHARED_CHANCE) * variance(0.5, smooth=True)
         if score is not None:
             self._scale.see(score, untouched=adapter is None)
         if adapter is None:
@@ -432,7 +490,7 @@ class Frontier:
             return
         adapter.reached = max(adapter.reached, rung)
         if alone or rung < len(RUNGS) - 1:
-            adapter.seen[rung] = score, told.items
+            adapter.seen[rung] = Glimpse(score, told.items, told.probability)
         else:
             if served in adapter.pairs:
                 self._finishing_s += sum(told.seconds.values())
@@ -444,7 +502,9 @@ class Frontier:
         """Return on how many items an adapter was scored before in a recipe, or alone."""
         if adapter is None:
             return 0
-        return adapter.pairs.get(served, (0.0, 0))[1] if served is not None else adapter.seen.get(rung, (0.0, 0))[1]
+        if served is not None:
+            return adapter.pairs.get(served, (0.0, 0))[1]
+        return adapter.seen[rung].items if rung in adapter.seen else 0
 
 
 def _draws(space: Space, rng: random.Random) -> Iterator[Candidate]:

@@ -20,7 +20,7 @@ from autotune.metrics import LABELLED, METRICS, generates, is_task
 from autotune.search.latency import Turns, latency_cells, turns_of
 from autotune.search.limits import Limit
 from autotune.search.pace import Pace, agree, recent
-from autotune.search.scores import summarise
+from autotune.search.scores import probability, summarise
 from autotune.secrets import redact
 from autotune.stages.jobs import (
     BuildJob,
@@ -505,6 +505,8 @@ class Pipeline:
             done.outcomes = None
             raise StageError("diverged" if candidate.lora else "failed", f"score: {name} is {value}")
         done.cells |= {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": n}
+        if split == "validation":
+            done.cells["probability"] = probability(done.outcomes)
         if METRICS[name].turns:
             direction = self.sweep.objectives.get(name, METRICS[name].direction)
             done.cells |= {"score_name": self.sweep.data.metric, "score_direction": direction}

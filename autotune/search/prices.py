@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from autotune.candidate import Lora
 
-_TRAIN_S, _BUILD_S, _MERGE_S, _TIME_S, _ITEM_S, _ALONE_S = 100.0, 12.0, 2.0, 15.0, 0.04, 0.06
-"""Seconds of a whole training of usual length, a build, a merge, a timing, and an item scored as built, and alone: until
-one was done (a model of 100 million parameters on two cores)."""
+_TRAIN_S, _BUILD_S, _MERGE_S, _TIME_S, _ITEM_S = 100.0, 12.0, 2.0, 15.0, 0.04
+"""Seconds of a whole training of usual length, a build, a merge, a timing, and an item scored: until one was done (a model of 100 million parameters on two cores)."""
 
 
 def work_of(lora: Lora) -> float:
@@ -33,7 +32,9 @@ class Prices:
         self._known[what] = mean + (seconds - mean) / (count + 1), count + 1
 
     def learn(self, seconds: Mapping[str, float], recipe: str | None, work: float, items: int) -> None:
-        """Take in what a candidate took, by stage. `work`: what it was trained on; `items`: so many were scored."""
+        """Take in what a candidate took, by stage. `recipe`: None where the adapter was scored alone; `work`: what it was
+        trained on; `items`: so many were scored.
+        """
         if "train" in seconds and work > 0:
             self._took("train", seconds["train"] / work)
         for stage in ("merge", "time", "build"):
@@ -44,6 +45,8 @@ class Prices:
         if "score" in seconds and items:
             for name in ["score alone"] if recipe is None else [f"score {recipe}", "score"]:
                 self._took(name, seconds["score"] / items)
+            if recipe is None:  # where it is scored as trained, there is neither
+                self._took("before it is scored alone", seconds.get("merge", 0.0) + seconds.get("build", 0.0))
 
     def training(self, work: float) -> float:
         """Return the seconds of a training on so much: they go by that."""
@@ -55,6 +58,7 @@ class Prices:
         time = 0.0 if timed else self._of("time", _TIME_S)
         return build + time + items * self._of(f"score {recipe}", self._of("score", _ITEM_S))
 
-    def item_alone(self) -> float:
-        """Return the seconds of an item that is scored on an adapter which no recipe builds."""
-        return self._of("score alone", _ALONE_S)
+    def alone(self, items: int) -> float:
+        """Return the seconds of scoring an adapter on so many items that no recipe builds."""
+        before = self._of("before it is scored alone", self._of("merge", _MERGE_S) + self._of("build", _BUILD_S))
+        return before + items * self._of("score alone", self._of("score", _ITEM_S))

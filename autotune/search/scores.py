@@ -36,6 +36,13 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
     return None
 
 
+def probability(outcomes: Outcomes) -> float | None:
+    """Return the mean probability of the right label, or None where the metric does not choose among labels."""
+    if "loss" not in outcomes or not outcomes["loss"]:
+        return None
+    return float(np.exp(-np.array(outcomes["loss"], dtype=np.float64)).mean())
+
+
 def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[float, Interval, int]:
     """Return (value, 95 % interval, items): Wilson for proportions, the percentile bootstrap otherwise.
 

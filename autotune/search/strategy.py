@@ -48,6 +48,8 @@ class Told:
     """The share of its steps that the adapter was trained to."""
     items: int = 0
     """Validation items that it was scored on."""
+    probability: float | None = None
+    """The mean probability of the right label over these items, where the metric chooses among labels."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,21 +14,26 @@ from autotune.candidate import Lora
 from autotune.space import Choice, Space
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 Place = tuple[list[float], list[str]]
 """An adapter's place in the space: numbers as shares of their range, and choices as texts."""
 
-_SHARED, _OWN, _ADAPTER = 0.06, 0.04, 0.012
+_GROWTH = 0.5
+"""What tells adapters apart grows with this power of the share of the steps."""
+_SHARED, _OWN, _ADAPTER = 0.065, 0.05, 0.012
 """Standard deviations: of what settings do alike at all rungs, at one rung, and of an adapter's own luck."""
-_LEVEL, _RISE, _RISE_SPREAD = 0.5, 0.09, 0.08
+_LEVEL, _RISE, _RISE_SPREAD = 0.5, 0.095, 0.08
 """Standard deviation of the level of all scores; by how much a rung's level is above that of the one before, and how sure
 that is."""
-_TILT, _BEND, _OWN_TILT = 0.06, 0.07, 0.03
+_TILT, _BEND, _OWN_TILT = 0.08, 0.09, 0.02
 """Standard deviations of what a decade of learning rate adds, at all rungs, its square, and at one rung: what is seen at two
 rates says something of a third beyond them."""
-_LENGTH, _OTHER = 0.35, 0.75
+_LENGTH, _OTHER = 0.35, 0.7
 """Length scale over a parameter's range, and the correlation between two choices that have no order."""
 SHARED_CHANCE = 0.5
 """The share of an item's chance that all adapters have in common: some items are hard for all."""
+_SMOOTH = 0.35
+"""How much less than outcomes that are right or wrong the probabilities of the right label vary, as variances."""
 _MIDDLE, _LEAST = 0.5, 1e-8
 """A score that is as likely too high as too low before anything is known, and the least variance."""
 
@@ -59,20 +65,40 @@ class Seen(NamedTuple):
     score: float
     items: int
     """It is the mean over the first so many items of one order."""
+    variance: float
+    """Of one item's outcome."""
 
 
-def variance(score: float) -> float:
-    """Return the variance of one item's outcome, from the share of those that are right."""
-    share = min(max(abs(score), 0.02), 0.98)
-    return share * (1 - share)
+def variance(share: float, smooth: bool = False) -> float:
+    """Return the variance of one item's outcome, from the share of those that are right, or `smooth`, from the mean
+    probability of the right label.
+    """
+    share = min(max(abs(share), 0.02), 0.98)
+    return share * (1 - share) * (_SMOOTH if smooth else 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What is believed of each adapter's score at the last rung, on as many items as one likes: (adapters,) each."""
+
+    mean: Array
+    deviation: Array
+    observed: tuple[Index, Index]
+    """Adapters and rungs of what was observed: (observations,) each."""
+    gram: Array
+    """The covariance of that: (observations, observations)."""
+    weights: Array
+    """What each observation says of each adapter: (observations, adapters)."""
 
 
 class Surrogate:
     """A Gaussian process over adapters and rungs."""
 
-    def __init__(self, places: Sequence[Place], rates: Sequence[float], prior: Sequence[float], last: int) -> None:
+    def __init__(
+        self, places: Sequence[Place], rates: Sequence[float], prior: Sequence[float], rungs: Sequence[float]
+    ) -> None:
         """`places` of the adapters, their learning rates in decades from a usual one, what each is worth beforehand (in
-        units of the score), and the number of the last rung.
+        units of the score), and the rungs: shares of the steps.
         """
         self._rates = np.array(rates)
         numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(len(places), -1)
@@ -80,7 +106,8 @@ class Surrogate:
         codes = [np.unique(column, return_inverse=True)[1] for column in words.T]
         names = np.array(codes, dtype=np.intp).T.reshape(len(places), -1)
         self._prior = np.array(prior)
-        self._last = last
+        self._last = len(rungs) - 1
+        self._grown: Array = np.power(rungs, _GROWTH)
         distance = ((numbers[:, None, :] - numbers[None, :, :]) / _LENGTH) ** 2
         differing = (names[:, None, :] != names[None, :, :]).sum(axis=2)
         self._like: Array = np.exp(-0.5 * distance.sum(axis=2)) * _OTHER**differing
@@ -90,43 +117,56 @@ class Surrogate:
         """How many adapters there are."""
         return len(self._prior)
 
-    def _covariance(self, a: NDArray[np.intp], rungs_a: Array, b: NDArray[np.intp], rungs_b: Array) -> Array:
+    def _covariance(self, a: Index, rungs_a: Index, b: Index, rungs_b: Index) -> Array:
         like, same_rung = self._like[np.ix_(a, b)], rungs_a[:, None] == rungs_b[None, :]
         same = a[:, None] == b[None, :]
         tilt = self._rates[a, None] * self._rates[None, b]
-        # Levels rise by chance, as well, from rung to rung: those below the same rung have all rises above it in common.
-        below = self._last - np.maximum(rungs_a[:, None], rungs_b[None, :])
-        covariance: Array = (
+        apart = (
             _SHARED**2 * like + _OWN**2 * like * same_rung + _ADAPTER**2 * same * (0.5 + 0.5 * same_rung)
             + _TILT**2 * tilt + _BEND**2 * tilt**2 + _OWN_TILT**2 * tilt * same_rung
-            + _LEVEL**2 + _RISE_SPREAD**2 * below
         )  # fmt: skip
-        return covariance
+        grown = self._grown[rungs_a][:, None] * self._grown[rungs_b][None, :]
+        # Levels rise by chance, as well, from rung to rung: those below the same rung have all rises above it in common.
+        below = self._last - np.maximum(rungs_a[:, None], rungs_b[None, :])
+        return np.asarray(grown * apart + _LEVEL**2 + _RISE_SPREAD**2 * below)
 
-    def _mean(self, who: NDArray[np.intp], rungs: Array) -> Array:
-        return np.asarray(_MIDDLE + self._prior[who] - _RISE * (self._last - rungs))
+    def _own_covariance(self, rung: int, other: int) -> Array:
+        """Return the covariance of each adapter's score at one rung with its own at another: (adapters,)."""
+        tilt, same = self._rates**2, rung == other
+        apart = (
+            _SHARED**2 + _OWN**2 * same + _ADAPTER**2 * (0.5 + 0.5 * same)
+            + (_TILT**2 + _OWN_TILT**2 * same) * tilt + _BEND**2 * tilt**2
+        )  # fmt: skip
+        grown = self._grown[rung] * self._grown[other]
+        return np.asarray(grown * apart + _LEVEL**2 + _RISE_SPREAD**2 * (self._last - max(rung, other)))
 
-    def posterior(self, observed: Sequence[Seen]) -> tuple[Array, Array]:
-        """Return mean and standard deviation of each adapter's score at the last rung, on as many items as one likes:
-        (adapters,).
-        """
+    def _mean(self, who: Index, rungs: Index | int) -> Array:
+        return np.asarray(_MIDDLE + self._grown[rungs] * self._prior[who] - _RISE * (self._last - rungs))
+
+    def posterior(self, observed: Sequence[Seen]) -> Posterior:
+        """Return what is believed of all adapters."""
         everyone = np.arange(len(self._prior))
-        ends = np.full(len(everyone), float(self._last))
-        tilt = self._rates**2
-        prior = _SHARED**2 + _OWN**2 + _ADAPTER**2 + _LEVEL**2 + (_TILT**2 + _OWN_TILT**2) * tilt + _BEND**2 * tilt**2
-        if not observed:
-            return self._mean(everyone, ends), np.sqrt(prior)
-        who, rungs, scores, counts = zip(*observed, strict=True)
-        seen, at, items = (
-            np.array(who, dtype=np.intp),
-            np.array(rungs, dtype=float),
-            np.maximum(counts, 1).astype(float),
-        )
-        one = np.array([variance(score) for score in scores])
+        mean, prior = self._mean(everyone, self._last), self._own_covariance(self._last, self._last)
+        seen = np.array([one.adapter for one in observed], dtype=np.intp)
+        at = np.array([one.rung for one in observed], dtype=np.intp)
+        scores, one = np.array([one.score for one in observed]), np.array([one.variance for one in observed])
+        items = np.array([max(1, one.items) for one in observed], dtype=float)
         # Two means over the first n and m items have the chance of the items that are in both in common.
         common = SHARED_CHANCE * np.sqrt(one[:, None] * one[None, :]) / np.maximum(items[:, None], items[None, :])
         gram = self._covariance(seen, at, seen, at) + common + np.diag((1 - SHARED_CHANCE) * one / items)
-        cross = self._covariance(everyone, ends, seen, at)
-        solved = np.linalg.solve(gram, np.column_stack([np.array(scores) - self._mean(seen, at), cross.T]))
-        left = prior - np.einsum("ij,ji->i", cross, solved[:, 1:])
-        return self._mean(everyone, ends) + cross @ solved[:, 0], np.sqrt(np.maximum(left, _LEAST))
+        cross = self._covariance(everyone, np.full(len(everyone), self._last), seen, at)
+        weights = np.linalg.solve(gram, cross.T)
+        left = prior - np.einsum("ij,ji->i", cross, weights)
+        mean = mean + (scores - self._mean(seen, at)) @ weights
+        return Posterior(mean, np.sqrt(np.maximum(left, _LEAST)), (seen, at), gram, weights)
+
+    def learned(self, posterior: Posterior, who: Index, rung: int, noise: float) -> Array:
+        """Return what a look at each of these adapters at a lower rung would teach of its score at the last one, as the
+        standard deviation of the mean to come: (adapters,). `noise`: the variance of such a look.
+        """
+        seen, at = posterior.observed
+        cross = self._covariance(who, np.full(len(who), rung), seen, at)
+        both = self._own_covariance(rung, self._last)[who] - np.einsum("ij,ji->i", cross, posterior.weights[:, who])
+        told = np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
+        own = np.maximum(self._own_covariance(rung, rung)[who] - told, _LEAST) + noise
+        return np.asarray(np.sqrt(np.clip(both**2 / own, 0.0, posterior.deviation[who] ** 2 - _LEAST)))

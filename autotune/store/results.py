@@ -155,6 +155,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("rung", float, "share of its steps that the adapter was trained to; empty: all", 0, 1),
     Column("items", int, "validation items that the strategy asked for; empty: all", 0),
+    Column(
+        "probability",
+        float,
+        "mean probability of the right label on validation, where the metric chooses among labels: it ranks adapters before they are trained to the end",
+        0,
+        1,
+    ),
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 

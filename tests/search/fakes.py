@@ -83,6 +83,8 @@ class FakeStages:
         self.done: dict[str, Stored] = {}
         self.steps = 0
         """Training steps in all."""
+        self.step_s = 0.2
+        """What a training step takes; any other stage takes 2 seconds."""
         self.trained: dict[str, float] = {}
         """The share of its steps that what has this key was trained for."""
         self.scored = 0
@@ -122,10 +124,12 @@ class FakeStages:
         self.trouble(job)
         out = self.root / job.stage / job.key[:12]
         out.mkdir(parents=True, exist_ok=True)
+        before = self.steps
         result = self._do(job, out)
         self.ran[job.stage] += 1
         self.keys[job.stage, job.key] += 1
-        self.done[job.key] = Stored(out, result, 2.0, cached=False)
+        trained = self.steps - before
+        self.done[job.key] = Stored(out, result, trained * self.step_s if trained else 2.0, cached=False)
         return self.done[job.key]
 
     def again(self, job: TimeJob, timings: int = 1) -> dict[str, Any]:

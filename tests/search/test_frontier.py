@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep, score_of
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
 from autotune.metrics import Direction
 from autotune.search.frontier import POOL, RUNGS, Frontier
@@ -30,7 +30,13 @@ AIMS = {"objectives": {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_m
 
 
 def sweeping_of(folder: Path, **keys: Any) -> Sweeping:
-    return Sweeping(folder, make_sweep(LORA, **{"strategy": "frontier", "budget": {"trials": 12}, **AIMS, **keys}))
+    return dear(Sweeping(folder, make_sweep(LORA, **{"strategy": "frontier", "budget": {"trials": 12}, **AIMS, **keys})))
+
+
+def dear(sweeping: Sweeping) -> Sweeping:
+    """Return a sweep whose trainings take a minute."""
+    sweeping.stages.step_s = 6.0
+    return sweeping
 
 
 def rows_of(sweeping: Sweeping) -> list[Row]:
@@ -274,12 +280,41 @@ def test_a_score_of_any_scale_is_searched_as_a_share_is(direction: Direction, un
 
 def test_adapters_alone_are_climbed_too(tmp_path: Path) -> None:
     sweep = make_sweep(LORA, build=None, objectives={"accuracy": "maximize"}, strategy="frontier", budget={"trials": 9})
-    sweeping = Sweeping(tmp_path, sweep)
+    sweeping = dear(Sweeping(tmp_path, sweep))
     summary = sweeping.run()
     assert summary.choice.winner is not None
     rows = rows_of(sweeping)
     assert {row["kind"] for row in rows if row["trial"]} == {"adapter"}
     assert {"ok", "stopped"} <= {row["status"] for row in rows}
+
+
+def test_nobody_looks_first_where_a_training_takes_no_longer_than_a_look(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path)
+    sweeping.stages.step_s = 0.01
+    sweeping.run()
+    assert {row["kind"] for row in rows_of(sweeping) if row["trial"]} == {"pair"}
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_probabilities_tell_adapters_apart_whose_scores_are_the_same(better: int) -> None:
+    lora = {"r": 8, "dropout": {"choice": [0.0, 0.1]}, "steps": 10}
+    strategy = Frontier(make_sweep(lora).space, AIMS["objectives"], 0)
+    strategy.replay(Candidate(recipe=Recipe(precision="fp32")), told_of(0.4, 0.3, {"score": 40.0}))
+    first, second = dict.fromkeys(candidate.lora for candidate in make_sweep(lora).space.grid())
+    for number, one in enumerate((first, second)):
+        probability = 0.5 if number == better else 0.4
+        seconds = {"train": 100.0, "score": 10.0}
+        told = Told(None, {}, {"accuracy": 0.5}, None, seconds, RUNGS[1], 500, probability)
+        strategy.replay(Candidate(lora=one), told)
+    proposal = strategy.ask()
+    assert proposal is not None
+    assert proposal.candidate.lora == (first, second)[better]
+
+
+def told_of(score: float, probability: float, seconds: dict[str, float]) -> Told:
+    """Return a candidate that was fully measured at fp32."""
+    measured = {"accuracy": score, "itl_ms_p50": 35.0, "size_mb": 540.0}
+    return Told(tuple(measured.values()), {}, measured, None, seconds, 1.0, 1000, probability)
 
 
 def test_other_strategies_do_not_hear_of_what_was_left(tmp_path: Path) -> None:

@@ -33,6 +33,20 @@ def test_a_recipe_costs_what_it_took_and_a_new_one_what_others_took() -> None:
 
 def test_what_is_scored_alone_has_a_price_of_its_own() -> None:
     prices = Prices(1)
-    prices.learn({"score": 30.0}, None, 0, items=100)
-    assert prices.item_alone() == pytest.approx(0.3)
-    assert prices.pair("int4", 100) == pytest.approx(Prices(1).pair("int4", 100))
+    prices.learn({"merge": 1.0, "build": 9.0, "score": 30.0}, None, 0, items=100)
+    assert prices.alone(200) == pytest.approx(1 + 9 + 60)
+    prices.learn({"build": 3.0}, "int4", 0, items=0)
+    assert prices.alone(200) == pytest.approx(1 + 9 + 60)
+    assert prices.pair("int4", 100, timed=True) == pytest.approx(1 + 3 + 100 * 0.04)
+
+
+def test_what_is_scored_as_trained_is_neither_merged_nor_built() -> None:
+    prices = Prices(1)
+    prices.learn({"train": 50.0, "score": 20.0}, None, 1, items=100)
+    assert prices.alone(100) == pytest.approx(20)
+
+
+def test_until_one_was_scored_alone_it_takes_what_others_take() -> None:
+    prices = Prices(1)
+    prices.learn({"merge": 1.0, "build": 4.0, "score": 10.0}, "int4", 0, items=1000)
+    assert prices.alone(100) == pytest.approx(1 + 4 + 1)

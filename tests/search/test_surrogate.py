@@ -7,24 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.search.surrogate import SHARED_CHANCE, Array, Seen, Surrogate, variance
+from autotune.search.surrogate import SHARED_CHANCE, Array, Surrogate, variance
+from autotune.search.surrogate import Seen as Look
 
 RATES = [-1.0, -0.5, 0.0, 0.5]
 """Decades from the usual rate, of four adapters."""
+RUNGS = (1 / 9, 1 / 3, 1.0)
 LAST = 2
+
+
+def Seen(adapter: int, rung: int, score: float, items: int) -> Look:  # noqa: N802 - reads as what it makes
+    return Look(adapter, rung, score, items, variance(score))
 
 
 def surrogate(prior: list[float] | None = None) -> Surrogate:
     places: list[tuple[list[float], list[str]]] = [([(rate + 1) / 1.5], ["all-linear"]) for rate in RATES]
-    return Surrogate(places, RATES, prior or [0.0] * len(RATES), LAST)
+    return Surrogate(places, RATES, prior or [0.0] * len(RATES), RUNGS)
 
 
 def believed(*seen: Seen) -> tuple[Array, Array]:
-    return surrogate().posterior(seen)
+    found = surrogate().posterior(seen)
+    return found.mean, found.deviation
 
 
 def test_before_anything_is_seen_it_is_the_prior() -> None:
-    mean, deviation = surrogate([0.0, 0.1, -0.2, 0.05]).posterior([])
+    found = surrogate([0.0, 0.1, -0.2, 0.05]).posterior([])
+    mean, deviation = found.mean, found.deviation
     assert mean.tolist() == pytest.approx([0.5, 0.6, 0.3, 0.55])
     assert deviation.min() > 0.4
     assert deviation[0] > deviation[2]  # further from the usual rate it is less sure
@@ -83,6 +91,32 @@ def test_adapters_are_compared_on_the_items_that_both_have_seen(monkeypatch: pyt
     )
 )
 def test_it_can_always_be_computed(observed: list[tuple[int, int, float, int]]) -> None:
-    mean, deviation = surrogate().posterior([Seen(*one) for one in observed])
+    mean, deviation = believed(*(Seen(*one) for one in observed))
     assert np.isfinite(mean).all()
     assert (deviation > 0).all()
+
+
+@pytest.mark.parametrize("rung", [0, 1])
+@pytest.mark.parametrize("known", [(), (Seen(1, LAST, 0.6, 500), Seen(3, 0, 0.3, 125))])
+def test_a_look_teaches_what_it_was_said_to(
+    rung: int, known: tuple[Look, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left unsure after it, and what was to be learned, is what was unsure before: whatever comes out."""
+    monkeypatch.setattr("autotune.search.surrogate.SHARED_CHANCE", 0.0)
+    process, who = surrogate(), np.arange(len(RATES))
+    before = process.posterior(known)
+    learned = process.learned(before, who, rung, variance(0.4) / 250)
+    for number in who:
+        after = process.posterior([*known, Seen(int(number), rung, 0.4, 250)])
+        assert after.deviation[number] ** 2 + learned[number] ** 2 == pytest.approx(before.deviation[number] ** 2)
+
+
+def test_more_is_learned_further_up_and_on_more_items() -> None:
+    process, who = surrogate(), np.array([2])
+    before = process.posterior([Seen(1, LAST, 0.6, 500)])
+    few, many = (process.learned(before, who, 0, 0.1 / items)[0] for items in (50, 500))
+    assert few < many < process.learned(before, who, 1, 0.1 / 500)[0] < before.deviation[2]
+
+
+def test_probabilities_have_less_chance_than_right_and_wrong() -> None:
+    assert 0 < variance(0.5, smooth=True) < variance(0.5) / 2
