@@ -130,6 +130,15 @@ class Choice:
 
     values: tuple[Value, ...]
 
+    @property
+    def some(self) -> Value:
+        """One of its values."""
+        return self.values[0]
+
+    def has(self, value: Value) -> bool:
+        """Whether a value is one of them."""
+        return value in self.values
+
 
 @dataclass(frozen=True)
 class Range:
@@ -139,6 +148,15 @@ class Range:
     high: float
     log: bool = False
     integer: bool = False
+
+    @property
+    def some(self) -> Value:
+        """One of its values."""
+        return self.value(self.low)
+
+    def has(self, value: Value) -> bool:
+        """Whether a value lies inside."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
     def value(self, number: float) -> int | float:
         """Return the parameter's value at a number inside: four digits tell learning rates apart, and people read them."""
@@ -195,6 +213,15 @@ class Space:
             return Candidate(recipe=recipe, session=session)
         fixed = {n: d.values[0] for n, d in self.lora.items() if isinstance(d, Choice)}
         return Candidate(lora=resolve_lora({**self.defaults, **fixed, **values}), recipe=recipe, session=session)
+
+    def has(self, lora: Lora) -> bool:
+        """Whether an adapter's settings are among those of this space."""
+        settings = lora.model_dump() | {"alpha_over_r": lora.alpha / lora.r}
+        values = {name: settings[name] for name in self.searched if settings[name] is not None}
+        # Those that do not count beside others are None.
+        idle = {name: domain.some for name, domain in self.searched.items() if name not in values}
+        inside = all(self.searched[name].has(value) for name, value in values.items())
+        return self.lora is not None and inside and self.candidate(values | idle, None).lora == lora
 
     def grid(self) -> Iterator[Candidate]:
         """Every candidate of a finite space once: adapters in the order written, each in every recipe and session.

@@ -561,3 +561,26 @@ def test_a_grid_serves_every_build_in_every_session() -> None:
     assert [candidate.session for candidate in grid[:4]] == [*sessions, None]
     plain = grid[0]
     assert plain.id == Candidate(lora=plain.lora, recipe=plain.recipe).id
+
+
+@pytest.mark.parametrize(
+    ("change", "inside"),
+    [
+        ({}, True),
+        ({"r": 16, "alpha": 32.0}, True),
+        ({"r": 16}, False),  # alpha over r is another then
+        ({"r": 256, "alpha": 512.0}, False),
+        ({"learning_rate": 9e-3}, True),
+        ({"learning_rate": 2e-2}, False),
+        ({"dora": True}, False),
+        ({"steps": None, "epochs": 2.0}, False),
+    ],
+)
+def test_a_space_knows_its_own_adapters(change: dict[str, Any], inside: bool) -> None:
+    problems: list[Problem] = []
+    raw = {"r": {"choice": [8, 16]}, "learning_rate": {"loguniform": [1e-4, 1e-2]}, "steps": {"choice": [10, 20]}}
+    space = Space(parse_lora(raw, problems), (), defaults={"batch_size": 8, "max_length": 64})
+    lora = space.candidate({"r": 8, "learning_rate": 1e-3, "steps": 20}, None).lora
+    assert lora is not None
+    assert space.has(lora.model_copy(update=change)) is inside
+    assert not Space(None, ()).has(lora)

@@ -16,7 +16,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,11 +48,13 @@ HOPE = 0.85
 """Latency and size that are only guessed are taken to be so much smaller: what may be good is looked at."""
 _CERTAIN = 1e-9
 """The standard deviation of what is known."""
+_EXACT = 16
+"""Bits of weights from which on a build does what the adapter does."""
 _BELIEVED = 0.3
 """How many builds the belief weighs as much as that a recipe can be built."""
 _LIKELY = 32
 """Adapters of which it is reckoned what a look at a lower rung is worth."""
-_GLANCES = (1 / 8, 1 / 4, 1 / 2)
+_GLANCES = (1 / 8, 1 / 4)
 """Shares of the items that such a look may take."""
 _FINISHING = 0.1
 """The share of all seconds that may be spent on scoring to the end what is on the front."""
@@ -79,6 +81,8 @@ class Adapter:
     prior: float
     reached: int = -1
     """The highest rung that it was trained to; -1: none."""
+    inside: bool = True
+    """Whether it belongs to the space; others were made when the space was another, and are learned from."""
     ended: bool = False
     """Whether it diverged, or could not be trained."""
     seen: dict[int, Glimpse] = field(default_factory=dict)
@@ -87,6 +91,8 @@ class Adapter:
     """By recipe: score as measured, and items, as built."""
     failed: set[str] = field(default_factory=set)
     """The recipes in which it cannot be built or run."""
+    diverged: int = 0
+    """In how many of them its score was no number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +147,12 @@ class Frontier:
         seed: int,
         items: int = 1000,
         levers: Levers = Levers(),
+        prior: Callable[[Lora], float] = worth_of,
     ) -> None:
-        """`items`: how many validation items there are, until a candidate says so that was fully measured."""
-        self._space, self._items, self._levers = space, items, levers
+        """`items`: how many validation items there are, until a candidate says so that was fully measured; `prior`: what an
+        adapter's settings are thought to be worth, in units of the score.
+        """
+        self._space, self._items, self._levers, self._prior = space, items, levers, prior
         self._belief: Belief | None = None
         """What is believed since the last that was told."""
         self._surrogate: Surrogate | None = None
@@ -179,8 +188,9 @@ class Frontier:
             return None
         name = _adapter_id(candidate)
         if name not in self._adapters:
-            prior = worth_of(candidate.lora) if self._levers.prior else 0.0
-            self._adapters[name] = Adapter(candidate.lora, place_of(candidate.lora, self._space), prior)
+            prior = self._prior(candidate.lora) if self._levers.prior else 0.0
+            inside = self._space.has(candidate.lora)
+            self._adapters[name] = Adapter(candidate.lora, place_of(candidate.lora, self._space), prior, inside=inside)
         return self._adapters[name]
 
     def _training_s(self, adapter: Adapter, to: int) -> float:
@@ -332,7 +342,8 @@ class Frontier:
         is learned may change the front. `growth` of the front as it is believed to be.
         """
         for recipe in recipes:
-            numbers = [n for n, a in enumerate(belief.adapters) if 0 < a.pairs.get(recipe, (0, 0))[1] < self._items]
+            begun = [(n, a.pairs[recipe][1]) for n, a in enumerate(belief.adapters) if a.inside and recipe in a.pairs]
+            numbers = [number for number, count in begun if 0 < count < self._items]
             if not numbers:
                 continue
             scores, items = np.array([belief.adapters[n].pairs[recipe] for n in numbers]).T
@@ -369,7 +380,7 @@ class Frontier:
         """
         gains = self._expected(belief, recipes, growth, belief.mean, belief.deviation)
         for place, recipe in enumerate(recipes):
-            tried = [recipe in adapter.pairs or recipe in adapter.failed for adapter in belief.adapters]
+            tried = [not a.inside or recipe in a.pairs or recipe in a.failed for a in belief.adapters]
             gains[place] = np.where(tried, 0.0, gains[place])
         return gains
 
@@ -427,7 +438,7 @@ class Frontier:
         adapters = self._believe().adapters
         found = [(adapters[number], recipe) for number, recipe in self._recommended()]
         left = [(adapter, recipe, self._items - adapter.pairs[recipe][1]) for adapter, recipe in found]
-        return [(adapter, recipe, items) for adapter, recipe, items in left if items > 0]
+        return [(adapter, recipe, items) for adapter, recipe, items in left if items > 0 and adapter.inside]
 
     def _recommended(self) -> list[tuple[int, str]]:
         """Return the front as it is believed to be: of each recipe the adapter that is likely the best of those built.
@@ -485,6 +496,9 @@ class Frontier:
             if trained and not alone:
                 adapter.reached = len(RUNGS) - 1
                 adapter.failed.add(served)
+                # What is no number at full precision, or in two recipes, will be none in others.
+                adapter.diverged += told.status == "diverged"
+                adapter.ended = adapter.diverged > (bits_of(candidate.recipe) < _EXACT)
             elif served not in self._over:
                 adapter.ended = True
             return

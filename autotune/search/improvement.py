@@ -45,16 +45,24 @@ class Growth:
         self._above = [[other for score, other in self._points if score > level] for level in self._levels]
         """Of each level the footprints of the points above it, and the area that they cover."""
         self._covered = [self._area(higher) for higher in self._above]
+        self._known: dict[tuple[float, ...], Array] = {}
+        """By footprint what `_steeper` returns."""
 
     def _area(self, footprints: Sequence[Sequence[float]]) -> float:
         if not self._directions:
             return float(bool(footprints))
         return hypervolume(footprints, self._bound, self._directions)
 
-    def _slopes(self, footprint: Sequence[float]) -> Array:
-        """Return what a unit of score adds above each level: the area of the footprint that no point covers there."""
-        both = zip(self._above, self._covered, strict=True)
-        return np.array([self._area([*higher, footprint]) - covered for higher, covered in both])
+    def _steeper(self, footprint: Sequence[float]) -> Array:
+        """Return by how much more a unit of score adds above each level than below it: what it adds is the area of the
+        footprint that no point covers there.
+        """
+        key = tuple(footprint)
+        if key not in self._known:
+            both = zip(self._above, self._covered, strict=True)
+            slopes = np.array([self._area([*higher, footprint]) - covered for higher, covered in both])
+            self._known[key] = np.diff(slopes, prepend=0.0)
+        return self._known[key]
 
     def expected(self, footprint: Sequence[float], mean: Array, deviation: Array) -> Array:
         """Return by how much the hypervolume is expected to grow for models of one footprint whose scores are normal.
@@ -62,6 +70,5 @@ class Growth:
         `mean` and `deviation` (positive): (models,). Returns (models,).
         """
         # The volume is linear in the score between two levels, and steeper from level to level.
-        steeper = np.diff(self._slopes(footprint), prepend=0.0)
         excess = expected_excess(mean[:, None], deviation[:, None], self._levels[None, :])
-        return np.asarray(excess @ steeper)
+        return np.asarray(excess @ self._steeper(footprint))

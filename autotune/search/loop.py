@@ -351,6 +351,7 @@ class Loop:
             },
             rung=float(row.get("rung") or 1.0),
             items=int(row.get(f"{self.sweep.score}_n") or 0),
+            status=str(row["status"]),
             probability=None if row.get("probability") is None else float(row["probability"] or 0.0),
         )
 

@@ -21,6 +21,7 @@ class Prices:
     def __init__(self, usual_work: float) -> None:
         """`usual_work`: what adapters of this space are trained on, as in `work_of`."""
         self._usual_work = usual_work
+        self._trained_s = self._trained = 0.0
         self._known: dict[str, tuple[float, int]] = {}
 
     def _of(self, what: str, otherwise: float) -> float:
@@ -36,7 +37,7 @@ class Prices:
         trained on; `items`: so many were scored.
         """
         if "train" in seconds and work > 0:
-            self._took("train", seconds["train"] / work)
+            self._trained_s, self._trained = self._trained_s + seconds["train"], self._trained + work
         for stage in ("merge", "time", "build"):
             if stage in seconds:
                 self._took(stage, seconds[stage])
@@ -50,7 +51,8 @@ class Prices:
 
     def training(self, work: float) -> float:
         """Return the seconds of a training on so much: they go by that."""
-        return work * self._of("train", _TRAIN_S / self._usual_work)
+        rate = self._trained_s / self._trained if self._trained else _TRAIN_S / self._usual_work
+        return work * rate
 
     def pair(self, recipe: str, items: int, built: bool = False, timed: bool = False) -> float:
         """Return the seconds of an adapter that is trained, in a recipe, scored on so many items."""

@@ -48,6 +48,8 @@ class Told:
     """The share of its steps that the adapter was trained to."""
     items: int = 0
     """Validation items that it was scored on."""
+    status: str = "ok"
+    """What became of it, as in results.csv."""
     probability: float | None = None
     """The mean probability of the right label over these items, where the metric chooses among labels."""
 

@@ -28,6 +28,8 @@ that is."""
 _TILT, _BEND, _OWN_TILT = 0.08, 0.09, 0.02
 """Standard deviations of what a decade of learning rate adds, at all rungs, its square, and at one rung: what is seen at two
 rates says something of a third beyond them."""
+_DOUBT = 0.5
+"""Standard deviation of how much of what settings are thought to be worth beforehand they are worth."""
 _LENGTH, _OTHER = 0.35, 0.7
 """Length scale over a parameter's range, and the correlation between two choices that have no order."""
 SHARED_CHANCE = 0.5
@@ -47,13 +49,15 @@ def place_of(lora: Lora, space: Space) -> Place:
         value = settings.get(name)
         ends = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
         ordered = [float(end) for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
-        if len(ordered) < len(ends) or value is None:
+        if len(ordered) < len(ends):
             choices.append(str(value))
-            continue
-        low, high, here = min(ordered), max(ordered), float(value)
-        if low > 0 and high / low > 3:
-            low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
-        numbers.append((here - low) / (high - low) if high > low else 0.0)
+        elif value is None:  # it does not count beside the others
+            numbers.append(0.5)
+        else:
+            low, high, here = min(ordered), max(ordered), float(value)
+            if low > 0 and high / low > 3:
+                low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
+            numbers.append((here - low) / (high - low) if high > low else 0.0)
     return numbers, choices
 
 
@@ -124,6 +128,7 @@ class Surrogate:
         apart = (
             _SHARED**2 * like + _OWN**2 * like * same_rung + _ADAPTER**2 * same * (0.5 + 0.5 * same_rung)
             + _TILT**2 * tilt + _BEND**2 * tilt**2 + _OWN_TILT**2 * tilt * same_rung
+            + _DOUBT**2 * self._prior[a, None] * self._prior[None, b]
         )  # fmt: skip
         grown = self._grown[rungs_a][:, None] * self._grown[rungs_b][None, :]
         # Levels rise by chance, as well, from rung to rung: those below the same rung have all rises above it in common.
@@ -135,7 +140,7 @@ class Surrogate:
         tilt, same = self._rates**2, rung == other
         apart = (
             _SHARED**2 + _OWN**2 * same + _ADAPTER**2 * (0.5 + 0.5 * same)
-            + (_TILT**2 + _OWN_TILT**2 * same) * tilt + _BEND**2 * tilt**2
+            + (_TILT**2 + _OWN_TILT**2 * same) * tilt + _BEND**2 * tilt**2 + _DOUBT**2 * self._prior**2
         )  # fmt: skip
         grown = self._grown[rung] * self._grown[other]
         return np.asarray(grown * apart + _LEVEL**2 + _RISE_SPREAD**2 * (self._last - max(rung, other)))

@@ -30,7 +30,20 @@ from benchmarks.search.rows import TABLES
 from benchmarks.search.table import Table, from_rows, load
 
 PROPORTIONS = (1.0, 10.0)
-OTHERS = ("optuna-tpe", "optuna-tpe-cache", "tpe", "nsga2", "gp", "random", "mo-asha", "primo")
+OTHERS = (
+    "optuna-tpe",
+    "optuna-tpe-cache",
+    "optuna-tpe-warm",
+    "optuna-tpe-cache-warm",
+    "in-turn",
+    "halving",
+    "tpe",
+    "nsga2",
+    "gp",
+    "random",
+    "mo-asha",
+    "primo",
+)
 DEFAULT = ("frontier", *OTHERS, *LEVERS)
 SLOW = ("gp", "primo")
 """Their decisions take seconds: fewer seeds, unless they are named."""

@@ -4,6 +4,9 @@
 |---|---|---|
 | optuna-tpe | Optuna's TPE as its documentation has it, repeats included: one full candidate at a time | no |
 | optuna-tpe-cache | the same, in front of our cache: a repeated proposal is free, an adapter trained once | yes |
+| optuna-tpe-warm, optuna-tpe-cache-warm | both of these, told to begin with what our prior thinks best, in every recipe | as those |
+| in-turn | adapters in an order drawn at random, each in every recipe before the next | yes |
+| halving | successive halving over adapters, ranked by accuracy at the table's rungs; what is left in every recipe | yes |
 | tpe, nsga2, gp, random | the tool's own strategies over Optuna, which never propose a candidate twice | yes |
 | mo-asha | Syne Tune's MOASHA over the joint space, at the table's rungs | yes |
 | primo | NePS's PriMO over the joint space, at the table's rungs, without priors | yes |
@@ -28,7 +31,8 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Lora
+from autotune.search.experience import worth_of
 from autotune.search.frontier import Frontier, Levers
 from autotune.search.strategies import make_strategy
 from autotune.search.strategy import Proposal, Strategy, Told, Whole
@@ -36,8 +40,8 @@ from autotune.space import Choice, Value
 from benchmarks.search.replay import DIRECTIONS
 from benchmarks.search.table import OBJECTIVES, Table
 
-MOST_PROPOSALS = 200
-"""Proposals after which a strategy without an end of its own stops: as many as the largest table has pairs."""
+MOST_PROPOSALS = 500
+"""Proposals after which a strategy without an end of its own stops, repeats included: four times the pairs of a table."""
 MOST_EVALUATIONS = 1500
 """The same for schedulers with three rungs."""
 _WORST = (0.0, 1e6, 1e6)
@@ -70,6 +74,19 @@ class Joint:
         values = {name: self.axes[name][places[name]] for name in self.axes}
         return self.table.space.candidate(values, self.table.recipes[places["recipe"]])
 
+    def likely(self) -> list[dict[str, int]]:
+        """Return the places of the adapter that our prior thinks best, in every recipe."""
+        adapters = itertools.product(*(range(len(values)) for values in self.axes.values()))
+        each = [dict(zip(self.axes, places, strict=True)) for places in adapters]
+
+        def worth(places: dict[str, int]) -> float:
+            lora = self.candidate(places | {"recipe": 0}).lora
+            assert lora is not None
+            return worth_of(lora)
+
+        best = max(each, key=worth)
+        return [best | {"recipe": number} for number in range(len(self.table.recipes))]
+
     def sizes(self) -> dict[str, tuple[int, bool]]:
         """Return of every parameter how many places it has, and whether they are ordered."""
         found = {name: (len(values), ordered(values)) for name, values in self.axes.items()}
@@ -79,7 +96,8 @@ class Joint:
 class PlainOptuna(Whole):
     """An Optuna study with its defaults, as a user writes it: ask, evaluate to the end, tell; repeats as they come."""
 
-    def __init__(self, table: Table, seed: int) -> None:
+    def __init__(self, table: Table, seed: int, warm: bool = False) -> None:
+        """`warm`: begin with the adapter that `autotune.search.experience` thinks best, in every recipe."""
         self._joint = Joint(table)
         self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna.samplers.TPESampler(seed=seed))
         self._distributions: dict[str, BaseDistribution] = {
@@ -87,6 +105,8 @@ class PlainOptuna(Whole):
             for name, (count, in_order) in self._joint.sizes().items()
         }
         self._asked = 0
+        for places in self._joint.likely() if warm else ():
+            self._study.enqueue_trial(places)
 
     def ask(self) -> Proposal | None:
         """Return the sampler's next candidate, known or not."""
@@ -102,6 +122,72 @@ class PlainOptuna(Whole):
             self._study.tell(proposal.trial, state=optuna.trial.TrialState.PRUNED)
         else:
             self._study.tell(proposal.trial, list(told.values))
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Not needed here."""
+
+
+class InTurn(Whole):
+    """Adapters in an order drawn at random, each in every recipe before the next."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        order = np.random.default_rng([seed, 2]).permutation(len(table.adapters))
+        pairs = itertools.product(order.tolist(), range(len(table.recipes)))
+        self._left = iter([table.candidate(adapter, recipe) for adapter, recipe in pairs])
+
+    def ask(self) -> Proposal | None:
+        """Return the next pair."""
+        candidate = next(self._left, None)
+        return None if candidate is None else Proposal(candidate)
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Nothing is learned."""
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Nothing is learned."""
+
+
+class Halving(Whole):
+    """Successive halving over adapters: all of them at the lowest rung, the better third at the next, and so on; then those
+    that are left in every recipe, the best first, and those that fell out last of all.
+
+    Jamieson and Talwalkar, AISTATS 2016 (arXiv:1502.07943).
+    """
+
+    def __init__(self, table: Table, seed: int) -> None:
+        self._table, self._rung = table, 0
+        self._scores: dict[int, float] = {}
+        self._fallen: list[int] = []
+        self._alive: list[int] = np.random.default_rng([seed, 2]).permutation(len(table.adapters)).tolist()
+        self._queue = list(self._alive)
+        self._pairs: list[Candidate] | None = None
+
+    def ask(self) -> Proposal | None:
+        """Return the next adapter of the rung, or the next pair."""
+        if self._pairs is not None:
+            return Proposal(self._pairs.pop(0)) if self._pairs else None
+        adapter = self._queue[0]
+        return Proposal(
+            Candidate(lora=self._table.adapters[adapter]), trial=adapter, rung=self._table.rungs[self._rung]
+        )
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Take in a score; at the end of a rung a third goes on."""
+        del proposal  # that at the head of the queue
+        if self._pairs is not None:
+            return
+        self._scores[self._queue.pop(0)] = told.measured.get("accuracy", -1.0)
+        if self._queue:
+            return
+        ranked = sorted(self._alive, key=lambda adapter: -self._scores[adapter])
+        last = self._rung == len(self._table.rungs) - 1
+        kept = len(ranked) if last else max(1, round(len(ranked) / 3))
+        self._alive, self._fallen = ranked[:kept], ranked[kept:] + self._fallen
+        self._rung, self._queue = self._rung + 1, list(self._alive)
+        if last:
+            order = self._alive + self._fallen
+            pairs = itertools.product(order, range(len(self._table.recipes)))
+            self._pairs = [self._table.candidate(adapter, recipe) for adapter, recipe in pairs]
 
     def replay(self, candidate: Candidate, told: Told) -> None:
         """Not needed here."""
@@ -262,12 +348,16 @@ def _own(name: str) -> Make:
 PEERS: dict[str, Make] = {
     "optuna-tpe": PlainOptuna,
     "optuna-tpe-cache": PlainOptuna,
+    "optuna-tpe-warm": lambda table, seed: PlainOptuna(table, seed, warm=True),
+    "optuna-tpe-cache-warm": lambda table, seed: PlainOptuna(table, seed, warm=True),
+    "in-turn": InTurn,
+    "halving": Halving,
     "mo-asha": MoAsha,
     "primo": PriMo,
 }
 OUTSIDE = tuple(PEERS)
 """Loops of a user's own, around other packages; the rest are strategies of our tool."""
-WITHOUT_CACHE = ("optuna-tpe",)
+WITHOUT_CACHE = ("optuna-tpe", "optuna-tpe-warm")
 COST_BLIND = (*OUTSIDE, "tpe", "nsga2", "gp", "random", "grid")
 """Strategies that never look at what things cost: one replay serves all proportions of costs."""
 
@@ -277,9 +367,22 @@ def _without(lever: str) -> Make:
     return lambda table, seed: Frontier(table.space, OBJECTIVES, seed, levers=Levers(**{lever: False}))
 
 
+def _misled(table: Table, seed: int) -> Strategy:
+    """Make `frontier` with a prior whose best learning rate is a tenth of what we think, and whose best rank the lowest."""
+
+    def prior(lora: Lora) -> float:
+        rank = lora.r
+        return worth_of(lora.model_copy(update={"learning_rate": 10 * lora.learning_rate})) - 2 * (
+            worth_of(lora) - worth_of(lora.model_copy(update={"r": 1, "alpha": lora.alpha / rank}))
+        )
+
+    return Frontier(table.space, OBJECTIVES, seed, prior=prior)
+
+
 LEVERS = {f"frontier-without-{field.name}": _without(field.name) for field in fields(Levers)}
 TIMING_EACH = ("frontier-without-shared-timing",)
 LEVERS |= {name: lambda table, seed: Frontier(table.space, OBJECTIVES, seed) for name in TIMING_EACH}
+LEVERS["frontier-misled"] = _misled
 PEERS |= LEVERS
 
 

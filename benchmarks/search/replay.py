@@ -125,7 +125,7 @@ class World:
             self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
         seen = len(outcomes.right) if outcomes is not None else 0
         probability = None if outcomes is None or outcomes.loss is None else float(np.exp(-outcomes.loss).mean())
-        return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen, probability)
+        return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen, probability=probability)
 
     def measure_untouched(self) -> tuple[Candidate, Told]:
         """Measure the untouched model, as every sweep of the tool does first. It is no candidate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ AIMS = {"objectives": {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_m
 
 
 def sweeping_of(folder: Path, **keys: Any) -> Sweeping:
-    return dear(Sweeping(folder, make_sweep(LORA, **{"strategy": "frontier", "budget": {"trials": 12}, **AIMS, **keys})))
+    return dear(
+        Sweeping(folder, make_sweep(LORA, **{"strategy": "frontier", "budget": {"trials": 12}, **AIMS, **keys}))
+    )
 
 
 def dear(sweeping: Sweeping) -> Sweeping:
@@ -304,17 +307,53 @@ def test_probabilities_tell_adapters_apart_whose_scores_are_the_same(better: int
     for number, one in enumerate((first, second)):
         probability = 0.5 if number == better else 0.4
         seconds = {"train": 100.0, "score": 10.0}
-        told = Told(None, {}, {"accuracy": 0.5}, None, seconds, RUNGS[1], 500, probability)
+        told = Told(None, {}, {"accuracy": 0.5}, None, seconds, RUNGS[1], 500, probability=probability)
         strategy.replay(Candidate(lora=one), told)
     proposal = strategy.ask()
     assert proposal is not None
     assert proposal.candidate.lora == (first, second)[better]
 
 
+def test_what_was_made_in_another_space_is_learned_from_and_never_proposed() -> None:
+    space = make_sweep({**LORA, "steps": {"choice": [10, 20]}}).space
+    strategy = Frontier(space, AIMS["objectives"], 0)
+    strategy.replay(Candidate(recipe=Recipe(precision="fp32")), told_of(0.4, 0.3, {"score": 40.0}))
+    inside = next(space.grid()).lora
+    assert inside is not None
+    for change in ({"r": 256, "alpha": 512.0}, {"steps": None, "epochs": 2.0}, {"dora": True}):
+        lora = inside.model_copy(update=change)
+        look = Told(None, {}, {"accuracy": 0.99}, None, {"train": 1.0, "score": 1.0}, RUNGS[1], 500, probability=0.99)
+        strategy.replay(Candidate(lora=lora), look)
+        built = Candidate(lora=lora, recipe=Recipe(precision="fp32"))
+        strategy.replay(built, replace(told_of(0.99, 0.9, {"score": 20.0}), values=None, items=500))
+    for _ in range(30):
+        proposal = strategy.ask()
+        assert proposal is not None
+        assert proposal.candidate.lora is not None
+        assert space.has(proposal.candidate.lora)
+        strategy.tell(proposal, replace(told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}), rung=proposal.rung))
+
+
+@pytest.mark.parametrize(("precision", "built"), [("fp32", 1), ("int4", 2)])
+def test_an_adapter_whose_score_is_no_number_is_left(precision: str, built: int) -> None:
+    """At full precision at once; of a coarser recipe it may be the fault, until a second one says the same."""
+    recipes = [{"precision": precision}, {"precision": "int8"}, {"precision": "fp16"}]
+    space = make_sweep({"r": {"choice": [8, 16]}, "steps": 10}, recipes[:2]).space
+    strategy = Frontier(space, AIMS["objectives"], 0)
+    strategy.replay(Candidate(recipe=Recipe(precision="fp32")), told_of(0.4, 0.3, {"score": 40.0}))
+    first = next(space.grid()).lora
+    for recipe in space.recipes[:built]:
+        said = Told(None, {}, {"itl_ms_p50": 10.0, "size_mb": 100.0}, seconds={"build": 1.0}, status="diverged")
+        strategy.replay(Candidate(lora=first, recipe=recipe), said)
+    while (proposal := strategy.ask()) is not None:
+        assert proposal.candidate.lora != first
+        strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
+
+
 def told_of(score: float, probability: float, seconds: dict[str, float]) -> Told:
     """Return a candidate that was fully measured at fp32."""
     measured = {"accuracy": score, "itl_ms_p50": 35.0, "size_mb": 540.0}
-    return Told(tuple(measured.values()), {}, measured, None, seconds, 1.0, 1000, probability)
+    return Told(tuple(measured.values()), {}, measured, None, seconds, 1.0, 1000, probability=probability)
 
 
 def test_other_strategies_do_not_hear_of_what_was_left(tmp_path: Path) -> None:

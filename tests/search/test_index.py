@@ -16,8 +16,8 @@ AMOUNTS = st.floats(0.01, 100)
 
 
 def test_the_nodes_are_a_standard_normal() -> None:
-    assert WEIGHTS @ NODES == pytest.approx(0)
-    assert WEIGHTS @ NODES**2 == pytest.approx(1)
+    assert pytest.approx(0) == WEIGHTS @ NODES
+    assert pytest.approx(1) == WEIGHTS @ NODES**2
 
 
 @given(

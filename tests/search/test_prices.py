@@ -50,3 +50,11 @@ def test_until_one_was_scored_alone_it_takes_what_others_take() -> None:
     prices = Prices(1)
     prices.learn({"merge": 1.0, "build": 4.0, "score": 10.0}, "int4", 0, items=1000)
     assert prices.alone(100) == pytest.approx(1 + 4 + 1)
+
+
+def test_short_trainings_do_not_make_long_ones_dear() -> None:
+    """A call takes 30 seconds besides its steps: it is shared among the steps of all, not the mean of each one's rate."""
+    prices = Prices(1)
+    for steps in (10, 20, 60, 10):
+        prices.learn({"train": 30.0 + 2.0 * steps}, None, work=steps, items=0)
+    assert prices.training(90) == pytest.approx(90 * (4 * 30 + 200) / 100)

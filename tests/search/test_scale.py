@@ -7,9 +7,16 @@ import pytest
 from autotune.search.scale import Scale
 
 
-def test_shares_are_themselves_and_a_perplexity_is_a_probability() -> None:
+def test_shares_are_themselves() -> None:
     assert Scale("accuracy", "maximize").share(0.62) == 0.62
-    assert Scale("perplexity", "minimize").share(4.0) == 0.25
+
+
+def test_a_perplexity_counts_in_nats_from_the_untouched_model_down() -> None:
+    scale = Scale("perplexity", "minimize")
+    scale.see(64.0, untouched=True)
+    scale.see(16.0)
+    shares = [scale.share(value) for value in (64.0, 32.0, 16.0)]
+    assert shares == pytest.approx([0.4, 0.525, 0.65])
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])

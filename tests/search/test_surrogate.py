@@ -16,7 +16,7 @@ RUNGS = (1 / 9, 1 / 3, 1.0)
 LAST = 2
 
 
-def Seen(adapter: int, rung: int, score: float, items: int) -> Look:  # noqa: N802 - reads as what it makes
+def Seen(adapter: int, rung: int, score: float, items: int) -> Look:
     return Look(adapter, rung, score, items, variance(score))
 
 
