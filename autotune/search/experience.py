@@ -22,6 +22,9 @@ _DROP = {32: (0.0, 0.005), 16: (0.0, 0.005), 8: (0.003, 0.005), 4: (0.025, 0.025
 """What a recipe costs in score, by its bits: mean and standard deviation. On an easy task four bits cost nothing."""
 _COARSE = 0.01
 """What each doubling of its blocks beyond 32 costs a recipe of four bits."""
+_QUANTISED, _SCALE_BITS, _KEPT = 8, 16, 0.15
+"""The most bits of quantised weights, the bits of a block's scale, and the share of the weights in each group of layers that
+is kept at int8."""
 _BY_BITS = 0.7
 """Latency and size go by this power of the bits."""
 
@@ -52,6 +55,16 @@ def bits_of(recipe: Recipe | None) -> int:
     return BITS.get(recipe.precision, 32) if recipe is not None else 32
 
 
-def larger_by(bits: int, than: int) -> float:
+def stored_bits(recipe: Recipe | None) -> float:
+    """Return how many bits a weight takes, with the scales of its block, and with what is kept more precisely."""
+    bits = bits_of(recipe)
+    if recipe is None or bits > _QUANTISED:
+        return float(bits)
+    scales = _SCALE_BITS / (recipe.block_size or 32)
+    kept = len(recipe.mixed_precision.split(",")) if recipe.mixed_precision else 0
+    return bits + scales + kept * _KEPT * (_QUANTISED - bits)
+
+
+def larger_by(bits: float, than: float) -> float:
     """Return how many times as large, and slow, a recipe of so many bits is as another."""
     return math.pow(bits / than, _BY_BITS)

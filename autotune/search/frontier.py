@@ -24,7 +24,7 @@ import numpy as np
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
 from autotune.search.drops import drops_of
-from autotune.search.experience import bits_of, decades_of, drop_of, larger_by, worth_of
+from autotune.search.experience import bits_of, decades_of, drop_of, larger_by, stored_bits, worth_of
 from autotune.search.improvement import Growth
 from autotune.search.index import NODES, crossed, looked_first, straight
 from autotune.search.pareto import front
@@ -44,7 +44,7 @@ LEAST_ITEMS = 100
 
 _CLIMBS = 32
 """Adapters of which all rungs count."""
-HOPE = 0.85
+HOPE = 0.7
 """Latency and size that are only guessed are taken to be so much smaller: what may be good is looked at."""
 _CERTAIN = 1e-9
 """The standard deviation of what is known."""
@@ -163,7 +163,7 @@ class Frontier:
         served = itertools.product(space.recipes or (None,), space.sessions or (None,))
         self._recipes = {str(one): one for one in (Served(recipe, session) for recipe, session in served)}
         self._usual_drops = {name: drop_of(one.recipe) for name, one in self._recipes.items()}
-        self._bits = {name: bits_of(one.recipe) for name, one in self._recipes.items()}
+        self._bits = {name: stored_bits(one.recipe) for name, one in self._recipes.items()}
         """Of the weights, by recipe: that of the untouched model too, which may be none of the space's."""
         self._over: set[str] = set()
         """The recipes that break a limit, whatever the adapter."""
@@ -475,7 +475,7 @@ class Frontier:
         work = 0.0 if adapter is None else _share(adapter.reached, rung) * work_of(adapter.lora)
         scored = self._scored(adapter, None if alone else served, rung)
         self._prices.learn(told.seconds, served if candidate.recipe else None, work, told.items - scored)
-        self._bits.setdefault(served, bits_of(candidate.recipe))
+        self._bits.setdefault(served, stored_bits(candidate.recipe))
         if not alone and all(name in told.measured for name in self._others):
             self._footprints[served] = [told.measured[name] for name in self._others]
         if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):

@@ -196,6 +196,7 @@ class FakeStages:
                     "ids": [ids[place] for place in places],
                     "predicted": [int(place not in order[:right]) for place in places],
                     "gold": [0] * len(places),
+                    "loss": [0.2 if place in order[:right] else 1.6 for place in places],
                 }
                 (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
                 return {"items": len(places), "cut": 0}

@@ -291,11 +291,14 @@ def test_adapters_alone_are_climbed_too(tmp_path: Path) -> None:
     assert {"ok", "stopped"} <= {row["status"] for row in rows}
 
 
-def test_nobody_looks_first_where_a_training_takes_no_longer_than_a_look(tmp_path: Path) -> None:
-    sweeping = sweeping_of(tmp_path)
-    sweeping.stages.step_s = 0.01
-    sweeping.run()
-    assert {row["kind"] for row in rows_of(sweeping) if row["trial"]} == {"pair"}
+def test_who_trains_for_long_looks_first_and_others_less(tmp_path: Path) -> None:
+    looks = []
+    for step_s in (0.01, 60.0):
+        sweeping = sweeping_of(tmp_path / str(step_s))
+        sweeping.stages.step_s = step_s
+        sweeping.run()
+        looks.append(sum(row["kind"] == "adapter" for row in rows_of(sweeping)))
+    assert looks[0] < looks[1]
 
 
 @pytest.mark.parametrize("better", [0, 1])

@@ -48,6 +48,7 @@ def test_stages_come_in_the_order_of_their_cost(tmp_path: Path) -> None:
     assert (done.status, done.error, done.seconds) == ("ok", "", 12.0)
     assert (done.cells["kl_nats"], done.cells["greedy_agreement"], done.cells["check_items"]) == (0.01, 0.9, 16)
     assert done.cells["accuracy"] == 0.74
+    assert done.cells["probability"] == pytest.approx(0.74 * math.exp(-0.2) + 0.26 * math.exp(-1.6))
     assert done.cells["size_mb"] == pytest.approx(267 + 1 / 3)
     assert done.cells["itl_ms_p50"] == pytest.approx(14.02)
     assert done.outcomes is not None
@@ -252,6 +253,11 @@ def test_a_build_is_checked_on_the_prompts_of_a_task(tmp_path: Path) -> None:
     job = pipeline.check_job(candidate())
     assert isinstance(job, TaskCheckJob)
     assert (job.metric, job.code_file, job.data) == ("lm-eval:arc_easy", code.file, "validation digest")
+
+
+def test_the_probability_of_the_right_label_is_that_of_validation(tmp_path: Path) -> None:
+    pipeline, _ = make(tmp_path)
+    assert "probability" not in pipeline.measure(candidate(), "test").cells
 
 
 def test_labels_are_part_of_a_score_only_where_they_mean_something(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.search.scores import macro_f1, per_item, summarise
+from autotune.search.scores import macro_f1, per_item, probability, summarise
 from autotune.search.statistics import wilson
 
 
@@ -100,3 +100,10 @@ def test_micro_f1_is_the_share_of_hits_where_each_item_has_one_label() -> None:
     shares = per_item("f1_micro", outcomes)
     assert shares is not None
     assert shares.tolist() == [1, 1, 0, 1, 0]
+
+
+def test_a_probability_is_the_mean_over_items_of_the_right_label_s() -> None:
+    assert probability({"loss": [0.0, math.log(2), math.log(4)]}) == pytest.approx((1 + 0.5 + 0.25) / 3)
+    assert probability({"loss": [math.inf]}) == 0
+    for without in ({"values": [0.5]}, {"nll": [1.0], "tokens": [2]}):
+        assert probability(without) is None
