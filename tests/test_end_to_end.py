@@ -28,6 +28,7 @@ from peft import PeftConfig
 
 from autotune.cli import main
 from autotune.errors import Exit
+from autotune.search.prices import Prices
 from autotune.store.cache import Cache
 from autotune.store.results import COLUMNS, CURVES, FINALISTS
 from benchmarks.fidelity import edit, scrambled
@@ -543,7 +544,11 @@ def test_the_winner_is_shipped_as_it_was_served(served: tuple[Path, Path, int], 
 
 
 @pytest.mark.slow
-def test_frontier_climbs_rungs_from_checkpoints_and_crosses(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_frontier_climbs_rungs_from_checkpoints_and_crosses(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So small a model is trained in no time, and nobody would look first.
+    monkeypatch.setattr(Prices, "training", lambda self, work: 1000.0 * work)
     lora = {"r": {"choice": [2, 4]}, "learning_rate": {"choice": [1e-4, 1e-3, 1e-2]}, "steps": 9, "batch_size": 4}
     file = write(
         "climbing",
