@@ -46,6 +46,8 @@ _CLIMBS = 32
 """Adapters of which all rungs count."""
 HOPE = 0.7
 """Latency and size that are only guessed are taken to be so much smaller: what may be good is looked at."""
+_SLOWEST, _LARGEST = 1.1, 1.01
+"""Where the front ends: at so many times the slowest recipe, and the largest. The largest itself hardly counts, but it does."""
 _CERTAIN = 1e-9
 """The standard deviation of what is known."""
 _EXACT = 16
@@ -56,8 +58,6 @@ _LIKELY = 32
 """Adapters of which it is reckoned what a look at a lower rung is worth."""
 _GLANCES = (1 / 8, 1 / 4)
 """Shares of the items that such a look may take."""
-_FINISHING = 0.1
-"""The share of all seconds that may be spent on scoring to the end what is on the front."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,6 @@ class Frontier:
         self._adapters: dict[str, Adapter] = {}
         self._chance = (1 - SHARED_CHANCE) * variance(0.5)
         """The variance of an item, in a look at a lower rung."""
-        self._spent_s = self._finishing_s = 0.0
-        """Seconds of all that was done; and of scoring to the end what had been scored in part."""
         size = space.size()
         small = size is not None and size <= POOL * len(self._recipes)
         for candidate in space.grid() if small else _draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
@@ -264,9 +262,8 @@ class Frontier:
         belief = self._believe()
         recipes = [recipe for recipe in self._recipes if recipe not in self._over]
         begun = any(items >= self._items for adapter in belief.adapters for _, items in adapter.pairs.values())
-        finishing = self._finish()
-        if finishing is not None or not recipes:
-            return finishing
+        if not recipes:
+            return None
         racing = self._levers.race and begun and self._items * LOOK >= LEAST_ITEMS
         look = math.ceil(self._items * LOOK) if racing else self._items
         pair_s = np.array([self._pair_s(recipe, look) for recipe in recipes])
@@ -279,7 +276,7 @@ class Frontier:
         whole = self._straight(belief.adapters, gains, pair_s)
         looks = self._looks(belief, recipes, growth, pair_s, whole) if begun and self._levers.rungs else ()
         look_first = max(looks, key=lambda found: found[0], default=(0.0, None))
-        part = max(self._parts(belief, recipes, growth), key=lambda found: found[0], default=(0.0, None))
+        part = max(self._parts(belief, recipes), key=lambda found: found[0], default=(0.0, None))
         best = max(crossing.max(initial=0.0), whole.max(initial=0.0), look_first[0], part[0])
         if best <= 0:
             return None
@@ -330,17 +327,11 @@ class Frontier:
             best = int(worth.argmax())
             yield float(worth[best]), Proposal(Candidate(lora=adapters[best].lora), rung=RUNGS[rung], items=items)
 
-    def _finish(self) -> Proposal | None:
-        """Return a pair on the front to be scored to the end, where that takes a small share of the time."""
-        for adapter, recipe, items in self._unfinished():
-            if self._finishing_s + self._pair_s(recipe, items, built=True) <= _FINISHING * self._spent_s:
-                return Proposal(self._candidate(adapter, recipe))
-        return None
-
-    def _parts(self, belief: Belief, recipes: Sequence[str], growth: Growth) -> Iterator[tuple[float, Proposal]]:
-        """Yield what a second is worth that scores a pair to the end that was scored in part, the most of each recipe: what
-        is learned may change the front. `growth` of the front as it is believed to be.
+    def _parts(self, belief: Belief, recipes: Sequence[str]) -> Iterator[tuple[float, Proposal]]:
+        """Yield what a second is worth that scores a pair to the end that was scored in part, the most of each recipe: by how
+        much the front of those that were scored to the end is expected to grow.
         """
+        front = self._growth(belief, recipes, least=self._items)
         for recipe in recipes:
             begun = [(n, a.pairs[recipe][1]) for n, a in enumerate(belief.adapters) if a.inside and recipe in a.pairs]
             numbers = [number for number, count in begun if 0 < count < self._items]
@@ -348,23 +339,9 @@ class Frontier:
                 continue
             scores, items = np.array([belief.adapters[n].pairs[recipe] for n in numbers]).T
             unsure = belief.deviation[numbers] ** 2
-            noise = (
-                (1 - SHARED_CHANCE)
-                * np.array([variance(self._scale.share(score)) for score in scores])
-                / (self._items - items)
-            )
-            learned = unsure / np.sqrt(unsure + noise)
-            mean, footprint = belief.mean[numbers] - belief.drops[recipe], self._footprint(recipe)
-
-            def told(
-                growth: Growth, mean: Array = mean, learned: Array = learned, at: list[float] = footprint
-            ) -> Array:
-                return growth.expected(at, mean, learned) - growth.expected(at, mean, np.full(len(mean), _CERTAIN))
-
-            gained = told(growth)
-            # The best of the recipe is on that front itself: it is worth something by what might take its place.
-            first = int(mean.argmax())
-            gained[first] = told(self._growth(belief, recipes, without=(numbers[first], recipe)))[first]
+            chance = np.array([variance(self._scale.share(score)) for score in scores])
+            learned = unsure / np.sqrt(unsure + (1 - SHARED_CHANCE) * chance / (self._items - items))
+            gained = front.expected(self._footprint(recipe), belief.mean[numbers] - belief.drops[recipe], learned)
             seconds = np.array([self._pair_s(recipe, self._items - int(count), built=True) for count in items])
             best = int((gained / seconds).argmax())
             worth = float(gained[best] / seconds[best]) if self._levers.gate else math.inf
@@ -402,20 +379,21 @@ class Frontier:
         failed = sum(recipe in adapter.failed for adapter in self._adapters.values())
         return (built + _BELIEVED) / (built + failed + _BELIEVED)
 
-    def _growth(self, belief: Belief, recipes: Sequence[str], without: tuple[int, str] | None = None) -> Growth:
-        """Return the front as it is believed to be, but for one pair."""
+    def _growth(self, belief: Belief, recipes: Sequence[str], least: int = 0) -> Growth:
+        """Return the front as it is believed to be, of the pairs that were scored on `least` items or more."""
         best: dict[str, float] = {}
         for number, adapter in enumerate(belief.adapters):
-            for recipe in adapter.pairs:
-                if (number, recipe) != without:
+            for recipe, (_, items) in adapter.pairs.items():
+                if items >= least:
                     score = float(belief.mean[number]) - belief.drops[recipe]
                     best[recipe] = max(score, best.get(recipe, score))
         points = [(score, self._footprint(recipe)) for recipe, score in best.items()]
         footprints = [self._footprint(recipe) for recipe in recipes]
         bound = []
-        for place, direction in enumerate(self._directions):
+        for place, (name, direction) in enumerate(zip(self._others, self._directions, strict=True)):
             column = [footprint[place] for footprint in footprints]
-            bound.append(1.1 * max(column) if direction == "minimize" else 0.9 * min(column))
+            beyond = _LARGEST if name == "size_mb" else _SLOWEST
+            bound.append(beyond * max(column) if direction == "minimize" else min(column) / beyond)
         if self._untouched is not None:
             floor = self._scale.share(self._untouched)
         else:
@@ -467,7 +445,6 @@ class Frontier:
     def replay(self, candidate: Candidate, told: Told) -> None:
         """Take in what was measured, now or in an earlier run."""
         self._belief = None
-        self._spent_s += sum(told.seconds.values())
         adapter = self._know(candidate)
         served = str(Served(candidate.recipe, candidate.session))
         alone = candidate.recipe is None and bool(self._space.recipes)
@@ -506,8 +483,6 @@ class Frontier:
         if alone or rung < len(RUNGS) - 1:
             adapter.seen[rung] = Glimpse(score, told.items, told.probability)
         else:
-            if served in adapter.pairs:
-                self._finishing_s += sum(told.seconds.values())
             adapter.pairs[served] = score, told.items
             if told.values is not None:
                 self._items = told.items
