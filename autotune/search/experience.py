@@ -11,7 +11,7 @@ import math
 
 from autotune.candidate import BITS, Lora, Recipe
 
-_RATE, _RATE_WORTH, _RATE_MOST = 1.3e-3, 0.06, 0.24
+_RATE, _RATE_WORTH, _RATE_MOST = 1.3e-3, 0.03, 0.12
 """Effective learning rate (rate times the root of half of alpha over rank) that is best in the long run; what is lost at its
 width, and at most."""
 _SHORT = 50

@@ -30,6 +30,8 @@ _TILT, _BEND, _OWN_TILT = 0.08, 0.09, 0.02
 rates says something of a third beyond them."""
 _DOUBT = 0.5
 """Standard deviation of how much of what settings are thought to be worth beforehand they are worth."""
+_LATE = 0.05
+"""By how much a decade of learning rate lowers a score before the end: the higher the rate, the more comes with its decay."""
 _LENGTH, _OTHER = 0.35, 0.7
 """Length scale over a parameter's range, and the correlation between two choices that have no order."""
 SHARED_CHANCE = 0.5
@@ -146,7 +148,13 @@ class Surrogate:
         return np.asarray(grown * apart + _LEVEL**2 + _RISE_SPREAD**2 * (self._last - max(rung, other)))
 
     def _mean(self, who: Index, rungs: Index | int) -> Array:
-        return np.asarray(_MIDDLE + self._grown[rungs] * self._prior[who] - _RISE * (self._last - rungs))
+        early = np.asarray(rungs) < self._last
+        return np.asarray(
+            _MIDDLE
+            + self._grown[rungs] * self._prior[who]
+            - _RISE * (self._last - rungs)
+            - _LATE * early * self._rates[who]
+        )
 
     def posterior(self, observed: Sequence[Seen]) -> Posterior:
         """Return what is believed of all adapters."""

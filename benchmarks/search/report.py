@@ -20,8 +20,9 @@ SHARES = (0.90, 0.95, 0.98, 0.99)
 AIM = 0.95
 """The share that the headline is about."""
 OURS = "frontier"
-PLAIN, CACHED = "optuna-tpe", ("optuna-tpe-cache", "tpe")
-"""What a user writes today; and the same with our cache, by hand and as our own strategy."""
+PLAIN, CACHED, WARM = "optuna-tpe", ("optuna-tpe-cache", "tpe"), ("optuna-tpe-warm", "optuna-tpe-cache-warm")
+"""What a user writes today; the same with our cache, by hand and as our own strategy; and what a user writes who begins with
+the adapter that our prior thinks best."""
 POINTS = 200
 """Points of an anytime curve."""
 RESAMPLES = 2000
@@ -108,22 +109,28 @@ def _own(found: Found, table: str, training: float) -> dict[str, list[Run]]:
 def headline(found: Found, truths: Truths) -> list[str]:
     """Return one row for each table and proportion of what the benchmark is for; nothing without `frontier`."""
     heads = ("table", "training", f"clairvoyant, min to {AIM:.0%}", f"`{OURS}`, min", "of it clairvoyant",
-             "plain TPE takes", "TPE with our cache", "the best peer", "behind TPE at most", "pick within noise")  # fmt: skip
+             "plain TPE takes", "TPE with our cache", "the best peer", "TPE that begins with our prior",
+             "without the prior", "with a wrong one", "behind TPE at most", "pick within noise")  # fmt: skip
     rows = []
     for table, training in sorted({(table, training) for table, name, training in found if name == OURS}):
         own, truth = _own(found, table, training), truths[table]
         mine = reached(own[OURS], AIM)
         ideal, middle, misses = truth.clairvoyant(AIM, training), quantile(mine, 0.5), int(np.isinf(mine).sum())
         peers = {name: reached(runs, AIM) for name, runs in own.items() if name != OURS and name not in LEVERS}
+        rivals = [name for name in peers if name not in WARM]
+
+        def own_median(name: str, own: Mapping[str, Sequence[Run]] = own) -> str:
+            return minutes(quantile(reached(own[name], AIM), 0.5)) if name in own else ""
 
         def against(names: Sequence[str], peers: dict[str, Times] = peers, mine: Times = mine) -> tuple[str, str]:
             there = [name for name in names if name in peers]
             if not there:
                 return "", ""
             best = min(there, key=lambda name: quantile(peers[name], 0.5))
-            return best, "x " + _times(ratio_interval(peers[best], mine))
+            few = f" of {len(peers[best])} seeds" if len(peers[best]) < len(mine) else ""
+            return best + few, "x " + _times(ratio_interval(peers[best], mine))
 
-        best, times = against(list(peers))
+        best, times = against(rivals)
         plain = [own[name] for name in (PLAIN, *CACHED) if name in own]
         until = truth.everything_s(cache=False, training=training)
         gaps = [behind(theirs, own[OURS], until)[0] for theirs in plain]
@@ -131,7 +138,8 @@ def headline(found: Found, truths: Truths) -> list[str]:
         rows.append((table, f"x {training:g}", minutes(ideal),
                      minutes(middle) + (f", {misses} of {len(mine)} missed" if misses else ""),
                      f"{middle / ideal:.1f}", against([PLAIN])[1], against(CACHED)[1],
-                     f"{times} ({best})" if best else "", f"{max(gaps):.3f}" if gaps else "", f"{picks:.0%}"))  # fmt: skip
+                     f"{times} ({best})" if best else "", against(WARM)[1], own_median(f"{OURS}-without-prior"),
+                     own_median(f"{OURS}-misled"), f"{max(gaps):.3f}" if gaps else "", f"{picks:.0%}"))  # fmt: skip
     return _table(heads, rows) if rows else []
 
 

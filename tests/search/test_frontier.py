@@ -395,7 +395,6 @@ def test_a_pair_that_fails_on_the_rest_of_the_items_is_not_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
-    monkeypatch.setattr("autotune.search.frontier._FINISHING", 1.0)
     sweeping = sweeping_of(tmp_path, budget={"trials": 15})
 
     def trouble(job: Any) -> None:
