@@ -18,6 +18,7 @@ from autotune.machine import describe
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
+from autotune.search.earlier import Taught, earlier_sweeps
 from autotune.search.loop import Loop, Summary
 from autotune.search.pace import Pace
 from autotune.search.pipeline import Pipeline
@@ -82,7 +83,12 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
-            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items)
+            earlier = earlier_sweeps(folder, inputs.base) if sweep.strategy == "frontier" else []
+            if earlier:
+                names = ", ".join(one.name for one in earlier)
+                progress.note(f"earlier sweeps of this model say where to begin: {names}")
+            prior = Taught(sweep.space, earlier)
+            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior)
             loop = Loop(
                 sweep, record, Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine)), strategy, progress
             )

@@ -601,9 +601,9 @@ def test_two_real_sweeps_against_the_clock(
     assert curves[0] == "strategy,pair,seconds,hypervolume"
     assert max(float(line.split(",")[3]) for line in curves[1:]) <= 1.0
     for name in ("frontier-0", "random-0"):
-        scores = json.loads((tmp_path / name / "test.json").read_text(encoding="utf-8"))
+        scores = json.loads((tmp_path / name / "results" / "test.json").read_text(encoding="utf-8"))
         assert all(0 <= score <= 1 for score in scores.values())
-    before = (tmp_path / "frontier-0" / "results.csv").read_bytes()
+    before = (tmp_path / "frontier-0" / "results" / "results.csv").read_bytes()
     assert live.main(arguments) == 0  # nothing is run or scored again
-    assert (tmp_path / "frontier-0" / "results.csv").read_bytes() == before
+    assert (tmp_path / "frontier-0" / "results" / "results.csv").read_bytes() == before
     assert capsys.readouterr().out == text[text.index("# Live") :]

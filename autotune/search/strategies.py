@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from autotune.candidate import Lora
 from autotune.metrics import METRICS, Direction
+from autotune.search.experience import worth_of
 from autotune.search.frontier import Frontier
 from autotune.search.plain import Grid, Random
 from autotune.search.strategy import Strategy
@@ -12,9 +14,16 @@ from autotune.space import Space
 
 
 def make_strategy(
-    name: str, space: Space, objectives: Mapping[str, Direction], seed: int, items: int = 1000
+    name: str,
+    space: Space,
+    objectives: Mapping[str, Direction],
+    seed: int,
+    items: int = 1000,
+    prior: Callable[[Lora], float] = worth_of,
 ) -> Strategy:
-    """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid. `items`: those of validation.
+    """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
+
+    `items`: those of validation; `prior`: what an adapter's settings are thought to be worth, for `frontier`.
 
     Where there is no adapter to search for, or no score to gain, `frontier` has nothing to save: it is grid or tpe then.
     """
@@ -23,7 +32,7 @@ def make_strategy(
     if name == "frontier" and not any(METRICS[metric].kind == "score" for metric in objectives):
         name = "tpe"
     if name == "frontier":
-        return Frontier(space, objectives, seed, items)
+        return Frontier(space, objectives, seed, items, prior=prior)
     if name == "grid":
         return Grid(space)
     if name == "random":

@@ -58,7 +58,7 @@ class Turn:
     @property
     def cache(self) -> Path:
         """Its cache."""
-        return self.folder.with_name(self.folder.name + "-cache")
+        return self.folder.with_name("cache")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def turns(folder: Path, strategies: Sequence[str], pairs: int) -> list[Turn]:
     found = []
     for pair in range(pairs):
         ordered = strategies if pair % 2 == 0 else strategies[::-1]
-        found += [Turn(name, pair, folder / f"{name}-{pair}") for name in ordered]
+        # Each by itself: a sweep learns from those in the folders beside its own.
+        found += [Turn(name, pair, folder / f"{name}-{pair}" / "results") for name in ordered]
     return found
 
 
@@ -122,7 +123,7 @@ def score(turn: Turn, wanted: Sweep, rows: Sequence[Mapping[str, Any]]) -> dict[
                     raise SystemExit(f"{turn.folder}: {name} could not be scored on test: {measured.error}")
                 known[name] = float(measured.cells[resolved.score] or 0)
                 file.write_text(json.dumps(known, indent=1), encoding="utf-8")
-                print(f"{turn.folder.name}: {name} on test: {known[name]:.4f}", flush=True)
+                print(f"{turn.folder.parent.name}: {name} on test: {known[name]:.4f}", flush=True)
             pipeline.tidy()
     return known
 

@@ -1,0 +1,121 @@
+"""What the user's earlier sweeps of the same model say of LoRA settings: a prior, beside what is commonly found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autotune.candidate import Lora
+from autotune.errors import UsageError
+from autotune.metrics import METRICS
+from autotune.search.experience import decades_of, worth_of
+from autotune.search.judge import candidate_of
+from autotune.search.scale import Scale
+from autotune.search.surrogate import Seen, Surrogate, place_of, variance
+from autotune.space import Space
+from autotune.store.record import read_results
+from autotune.store.results import Row
+
+TRUST = 0.5
+"""How much of what other tasks say is taken over: tasks differ."""
+LEAST = 4
+"""Adapters from which on a sweep says something."""
+_SWEEPS, _ADAPTERS = 4, 48
+"""Sweeps at most, the latest, and adapters of each."""
+_LARGEST_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A sweep of another task on the same model: its adapters, trained to the end, by score (a share), and items."""
+
+    name: str
+    adapters: Sequence[tuple[Lora, float, int]]
+
+
+def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
+    """Return the sweeps in the folders beside `folder` that tuned the same model (its key), the latest first.
+
+    What cannot be read, or tuned another model, or too few adapters, is left out.
+    """
+    try:
+        beside = [one for one in folder.resolve().parent.iterdir() if one.resolve() != folder.resolve()]
+        tables = [one / "results.csv" for one in beside if (one / "results.csv").is_file()]
+        tables.sort(key=lambda table: (-table.stat().st_mtime, table))
+    except OSError:
+        return []
+    found: list[Earlier] = []
+    for table in tables:
+        if len(found) == _SWEEPS:
+            break
+        try:
+            if table.stat().st_size <= _LARGEST_BYTES and _model_of(table.parent) == model:
+                adapters = _adapters_of(read_results(table), table)
+                if len(adapters) >= LEAST:
+                    found.append(Earlier(table.parent.name, adapters[:_ADAPTERS]))
+        except (OSError, UsageError, ValueError):
+            continue
+    return found
+
+
+def _model_of(folder: Path) -> str | None:
+    inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
+    return inputs.get("model") if isinstance(inputs, dict) else None
+
+
+def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, int]]:
+    """Return each adapter that was trained to the end with the best of its scores, the best first."""
+    score = next(
+        (
+            name
+            for name, metric in METRICS.items()
+            if metric.kind == "score" and not metric.turns and any(row.get(name) is not None for row in rows)
+        ),
+        None,
+    )
+    if score is None:
+        return []
+    scale = Scale(score, METRICS[score].direction)
+    for row in rows:
+        if row.get(score) is not None:
+            scale.see(float(row[score] or 0.0), untouched=not row["trial"])
+    best: dict[Lora, tuple[float, int]] = {}
+    for row in rows:
+        lora = candidate_of(row, table).lora
+        if lora is not None and row.get(score) is not None and row.get("rung") is None:
+            share = scale.share(float(row[score] or 0.0))
+            best[lora] = max(best.get(lora, (share, 0)), (share, int(row.get(f"{score}_n") or 1)))
+    ranked = sorted(best.items(), key=lambda one: -one[1][0])
+    return [(lora, share, items) for lora, (share, items) in ranked]
+
+
+class Taught:
+    """What settings are worth: what is commonly found, moved by what earlier sweeps found instead."""
+
+    def __init__(self, space: Space, sweeps: Sequence[Earlier]) -> None:
+        self._space, self._sweeps = space, sweeps
+        self._levels = [self._learned(sweep, None)[1] for sweep in sweeps]
+        """Of each sweep by how much its scores are above what was thought of them, in the mean: that is its task."""
+
+    def __call__(self, lora: Lora) -> float:
+        """Return what an adapter's settings are worth, in units of the score."""
+        worth = worth_of(lora)
+        if not self._sweeps:
+            return worth
+        moved = [self._learned(sweep, lora)[0] - level for sweep, level in zip(self._sweeps, self._levels, strict=True)]
+        return worth + TRUST * float(np.mean(moved))
+
+    def _learned(self, sweep: Earlier, lora: Lora | None) -> tuple[float, float]:
+        """Return by how much what was thought is moved by a sweep: of these settings, and the mean of its own adapters."""
+        loras = [one for one, _, _ in sweep.adapters] + ([lora] if lora is not None else [])
+        priors = [worth_of(one) for one in loras]
+        surrogate = Surrogate(
+            [place_of(one, self._space) for one in loras], [decades_of(one) for one in loras], priors, (1.0,)
+        )
+        seen = [Seen(n, 0, share, items, variance(share)) for n, (_, share, items) in enumerate(sweep.adapters)]
+        moved = surrogate.posterior(seen).mean - surrogate.posterior([]).mean
+        return float(moved[-1]), float(moved[: len(sweep.adapters)].mean())
