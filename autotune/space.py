@@ -124,6 +124,11 @@ SESSION = _table(
 )  # fmt: skip
 
 
+def _same(value: Value, other: Value) -> bool:
+    """Whether two values are the same number but for the last digits."""
+    return isinstance(value, int | float) and isinstance(other, int | float) and math.isclose(value, other)
+
+
 @dataclass(frozen=True)
 class Choice:
     """A finite set of values, in the order written; one value: fixed."""
@@ -136,8 +141,8 @@ class Choice:
         return self.values[0]
 
     def has(self, value: Value) -> bool:
-        """Whether a value is one of them."""
-        return value in self.values
+        """Whether a value is one of them; numbers but for their last digits."""
+        return value in self.values or any(_same(value, one) for one in self.values)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,8 @@ class Range:
 
     def has(self, value: Value) -> bool:
         """Whether a value lies inside."""
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return inside or _same(value, self.low) or _same(value, self.high)
 
     def value(self, number: float) -> int | float:
         """Return the parameter's value at a number inside: four digits tell learning rates apart, and people read them."""
@@ -220,8 +226,15 @@ class Space:
         values = {name: settings[name] for name in self.searched if settings[name] is not None}
         # Those that do not count beside others are None.
         idle = {name: domain.some for name, domain in self.searched.items() if name not in values}
-        inside = all(self.searched[name].has(value) for name, value in values.items())
-        return self.lora is not None and inside and self.candidate(values | idle, None).lora == lora
+        if self.lora is None or not all(self.searched[name].has(value) for name, value in values.items()):
+            return False
+        own = self.candidate(values | idle, None).lora
+        # A ratio times the rank need not give the same alpha to the last digit.
+        return (
+            own is not None
+            and math.isclose(own.alpha, lora.alpha)
+            and own == lora.model_copy(update={"alpha": own.alpha})
+        )
 
     def grid(self) -> Iterator[Candidate]:
         """Every candidate of a finite space once: adapters in the order written, each in every recipe and session.

@@ -584,3 +584,11 @@ def test_a_space_knows_its_own_adapters(change: dict[str, Any], inside: bool) ->
     assert lora is not None
     assert space.has(lora.model_copy(update=change)) is inside
     assert not Space(None, ()).has(lora)
+
+
+@given(st.sampled_from([3, 6, 8, 12, 24, 48, 96, 100]), st.sampled_from([0.1, 0.7, 1 / 3, 2.0, 3.3]))
+def test_it_knows_them_whatever_rank_and_ratio_come_to(r: int, ratio: float) -> None:
+    problems: list[Problem] = []
+    raw = {"r": {"choice": [r, 512]}, "alpha_over_r": {"choice": [ratio, 7.7]}, "steps": 20}
+    space = Space(parse_lora(raw, problems), (), defaults={"batch_size": 8, "max_length": 64})
+    assert all(space.has(candidate.lora) for candidate in space.grid() if candidate.lora is not None)

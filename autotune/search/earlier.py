@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,23 +44,28 @@ def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
 
     What cannot be read, or tuned another model, or too few adapters, is left out.
     """
-    try:
-        beside = [one for one in folder.resolve().parent.iterdir() if one.resolve() != folder.resolve()]
-        tables = [one / "results.csv" for one in beside if (one / "results.csv").is_file()]
-        tables.sort(key=lambda table: (-table.stat().st_mtime, table))
-    except OSError:
-        return []
     found: list[Earlier] = []
-    for table in tables:
+    for table in sorted(_tables(folder), key=lambda table: (-table.stat().st_mtime, table)):
         if len(found) == _SWEEPS:
             break
-        try:
-            if table.stat().st_size <= _LARGEST_BYTES and _model_of(table.parent) == model:
+        with contextlib.suppress(OSError, UsageError, ValueError, RecursionError):
+            if _model_of(table.parent) == model:
                 adapters = _adapters_of(read_results(table), table)
                 if len(adapters) >= LEAST:
-                    found.append(Earlier(table.parent.name, adapters[:_ADAPTERS]))
-        except (OSError, UsageError, ValueError):
-            continue
+                    found.append(Earlier(table.parent.name, adapters))
+    return found
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Return the results tables, of a size that can be read, in the folders beside a folder."""
+    found = []
+    with contextlib.suppress(OSError):
+        for beside in folder.resolve().parent.iterdir():
+            with contextlib.suppress(OSError):
+                table, inputs = beside / "results.csv", beside / "inputs.json"
+                small = max(table.stat().st_size, inputs.stat().st_size) <= _LARGEST_BYTES
+                if beside.resolve() != folder.resolve() and table.is_file() and inputs.is_file() and small:
+                    found.append(table)
     return found
 
 
@@ -68,7 +75,9 @@ def _model_of(folder: Path) -> str | None:
 
 
 def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, int]]:
-    """Return each adapter that was trained to the end with the best of its scores, the best first."""
+    """Return adapters that were trained to the end, each with the best of its scores on most items, the best first: all of
+    them, or some from everywhere between the best and the worst.
+    """
     score = next(
         (
             name
@@ -83,14 +92,22 @@ def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, in
     for row in rows:
         if row.get(score) is not None:
             scale.see(float(row[score] or 0.0), untouched=not row["trial"])
-    best: dict[Lora, tuple[float, int]] = {}
+    best: dict[Lora, tuple[int, float]] = {}
     for row in rows:
         lora = candidate_of(row, table).lora
-        if lora is not None and row.get(score) is not None and row.get("rung") is None:
-            share = scale.share(float(row[score] or 0.0))
-            best[lora] = max(best.get(lora, (share, 0)), (share, int(row.get(f"{score}_n") or 1)))
-    ranked = sorted(best.items(), key=lambda one: -one[1][0])
-    return [(lora, share, items) for lora, (share, items) in ranked]
+        if lora is not None and row.get(score) is not None and row.get("rung") is None and _sound(lora):
+            own = int(row.get(f"{score}_n") or 1), scale.share(float(row[score] or 0.0))
+            best[lora] = max(best.get(lora, own), own)
+    ranked = sorted(((lora, share, items) for lora, (items, share) in best.items()), key=lambda one: -one[1])
+    some = np.linspace(0, len(ranked) - 1, min(len(ranked), _ADAPTERS)).round().astype(int)
+    return [ranked[place] for place in some]
+
+
+def _sound(lora: Lora) -> bool:
+    """Whether settings are such as can be trained: a table may be damaged."""
+    return (
+        lora.r > 0 and lora.alpha > 0 and 0 < lora.learning_rate < math.inf and (lora.steps is None or lora.steps > 0)
+    )
 
 
 class Taught:

@@ -3,11 +3,12 @@
 Latency and size belong to the recipe alone, and only the score belongs to the adapter as well. So the search is one over
 adapters, crossed with a small table of recipes. Every proposal is what promises most hypervolume a second:
 
-- going on with an adapter, or beginning one, to its next rung; or
+- taking an adapter to the end of its training and into a recipe, or looking at it at a lower rung before;
 - crossing a trained adapter with a recipe: building it and scoring it, first on some of the items, then on the rest.
 
 What an adapter will be worth is guessed by a Gaussian process over its settings, from the scores of all adapters at all
-rungs; its prior mean is what is commonly found about learning rate and rank, and a few scores overrule it.
+rungs; its prior mean is what is commonly found about learning rate and rank, and what earlier sweeps found, and a few scores
+overrule it.
 """
 
 from __future__ import annotations
@@ -177,17 +178,17 @@ class Frontier:
         small = size is not None and size <= POOL * len(self._recipes)
         for candidate in space.grid() if small else _draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
             if small or len(self._adapters) < POOL:
-                self._know(candidate)
+                self._know(candidate, inside=True)
         works = [work_of(adapter.lora) for adapter in self._adapters.values()]
         self._prices = Prices(statistics.fmean(works) if works else 1.0)
 
-    def _know(self, candidate: Candidate) -> Adapter | None:
+    def _know(self, candidate: Candidate, inside: bool = False) -> Adapter | None:
         if candidate.lora is None:
             return None
         name = _adapter_id(candidate)
         if name not in self._adapters:
             prior = self._prior(candidate.lora) if self._levers.prior else 0.0
-            inside = self._space.has(candidate.lora)
+            inside = inside or self._space.has(candidate.lora)
             self._adapters[name] = Adapter(candidate.lora, place_of(candidate.lora, self._space), prior, inside=inside)
         return self._adapters[name]
 
@@ -245,7 +246,8 @@ class Frontier:
     def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
         if self._surrogate is None or len(self._surrogate) != len(adapters):
             rates, priors = [decades_of(a.lora) for a in adapters], [a.prior for a in adapters]
-            self._surrogate = Surrogate([a.place for a in adapters], rates, priors, RUNGS)
+            usual = 0.0 if self._levers.prior or not rates else statistics.fmean(rates)
+            self._surrogate = Surrogate([a.place for a in adapters], [r - usual for r in rates], priors, RUNGS)
         return self._surrogate
 
     def _glimpsed(self, number: int, rung: int, glimpse: Glimpse) -> Seen:
@@ -469,13 +471,18 @@ class Frontier:
             return
         if score is None:
             adapter.pairs.pop(served, None)
-            trained = adapter.reached == len(RUNGS) - 1 or {"merge", "build", "check"} & set(told.seconds)
-            if trained and not alone:
+            # What came from the cache took no time: a build that was measured was built.
+            begun = {"merge", "build", "check", "time", "score"} & set(told.seconds) or told.measured.keys() & set(
+                self._others
+            )
+            if not alone and (adapter.reached == len(RUNGS) - 1 or begun):
                 adapter.reached = len(RUNGS) - 1
                 adapter.failed.add(served)
-                # What is no number at full precision, or in two recipes, will be none in others.
-                adapter.diverged += told.status == "diverged"
-                adapter.ended = adapter.diverged > (bits_of(candidate.recipe) < _EXACT)
+                if told.status == "diverged":  # at full precision, or in two recipes: it will be in others
+                    adapter.diverged += 1
+                    adapter.ended |= adapter.diverged > (bits_of(candidate.recipe) < _EXACT)
+            elif told.status == "lost" and not alone:  # which says nothing of the adapter
+                adapter.failed.add(served)
             elif served not in self._over:
                 adapter.ended = True
             return

@@ -38,7 +38,7 @@ class Prices:
         """
         if "train" in seconds and work > 0:
             self._trained_s, self._trained = self._trained_s + seconds["train"], self._trained + work
-        for stage in ("merge", "time", "build"):
+        for stage in ("merge", "time", "build", "check"):
             if stage in seconds:
                 self._took(stage, seconds[stage])
         if "build" in seconds and recipe is not None:
@@ -57,6 +57,7 @@ class Prices:
     def pair(self, recipe: str, items: int, built: bool = False, timed: bool = False) -> float:
         """Return the seconds of an adapter that is trained, in a recipe, scored on so many items."""
         build = 0.0 if built else self._of(f"build {recipe}", self._of("build", _BUILD_S)) + self._of("merge", _MERGE_S)
+        build += 0.0 if built else self._of("check", 0.0)
         time = 0.0 if timed else self._of("time", _TIME_S)
         return build + time + items * self._of(f"score {recipe}", self._of("score", _ITEM_S))
 

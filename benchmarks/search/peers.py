@@ -180,11 +180,10 @@ class Halving(Whole):
         if self._queue:
             return
         ranked = sorted(self._alive, key=lambda adapter: -self._scores[adapter])
-        last = self._rung == len(self._table.rungs) - 1
-        kept = len(ranked) if last else max(1, round(len(ranked) / 3))
+        kept = max(1, round(len(ranked) / 3))
         self._alive, self._fallen = ranked[:kept], ranked[kept:] + self._fallen
         self._rung, self._queue = self._rung + 1, list(self._alive)
-        if last:
+        if self._rung == len(self._table.rungs) - 1:  # these are trained to the end as pairs
             order = self._alive + self._fallen
             pairs = itertools.product(order, range(len(self._table.recipes)))
             self._pairs = [self._table.candidate(adapter, recipe) for adapter, recipe in pairs]

@@ -104,3 +104,15 @@ def test_how_easy_that_task_was_does_not_matter() -> None:
     gaps = [taught(at(1e-2)) - taught(at(1e-4)) for taught in (easy, hard)]
     assert gaps[0] == pytest.approx(gaps[1], rel=0.25)
     assert all(abs(taught(at(1e-3))) < 0.2 for taught in (easy, hard))
+
+
+def test_a_table_that_holds_settings_which_nobody_could_train_does_no_harm(beside: Path) -> None:
+    file = beside / "one" / "results.csv"
+    head, *lines = file.read_text(encoding="utf-8").splitlines()
+    place = head.split(",").index("lora_learning_rate")
+    cells = [line.split(",") for line in lines]
+    for row in cells[1:4]:
+        row[place] = "0.0"
+    file.write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n", encoding="utf-8")
+    taught = Taught(SPACE, earlier_sweeps(beside / "mine", "m"))
+    assert all(-1 < taught(lora) < 1 for lora in LORAS)

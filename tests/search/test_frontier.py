@@ -19,6 +19,7 @@ from autotune.search.plain import Grid
 from autotune.search.samplers import Sampled
 from autotune.search.strategies import make_strategy
 from autotune.search.strategy import Proposal, Told
+from autotune.space import Space
 from autotune.stages.jobs import FinetuneJob, Job, ScoreJob
 from autotune.store.results import COLUMNS, CURVES, Row, read_table
 
@@ -351,6 +352,40 @@ def test_an_adapter_whose_score_is_no_number_is_left(precision: str, built: int)
     while (proposal := strategy.ask()) is not None:
         assert proposal.candidate.lora != first
         strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
+
+
+def failing(status: str, precision: str, **more: Any) -> tuple[Candidate, Told]:
+    """Return a candidate of `two_adapters` in a recipe in which it got no score."""
+    lora = next(two_adapters().grid()).lora
+    told = Told(None, {}, more.pop("measured", {}), seconds=more.pop("seconds", {"build": 1.0}), status=status)
+    return Candidate(lora=lora, recipe=Recipe(precision=precision)), told
+
+
+def two_adapters() -> Space:
+    recipes = [{"precision": name} for name in ("fp32", "int8", "int4")]
+    return make_sweep({"r": {"choice": [8, 16]}, "steps": 10}, recipes).space
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [failing("diverged", "int4"), failing("failed", "fp32")],
+        [failing("diverged", "int4", seconds={"score": 1.0})],
+        [failing("diverged", "int4", seconds={}, measured={"itl_ms_p50": 9.0, "size_mb": 90.0})],
+        [failing("lost", "fp32", seconds={})],
+    ],
+    ids=["two troubles", "build from the cache", "all but the score from the cache", "a lost worker"],
+)
+def test_a_trouble_that_may_be_the_recipe_s_leaves_the_adapter_to_others(said: list[tuple[Candidate, Told]]) -> None:
+    strategy = Frontier(two_adapters(), AIMS["objectives"], 0)
+    strategy.replay(Candidate(recipe=Recipe(precision="fp32")), told_of(0.4, 0.3, {"score": 40.0}))
+    for candidate, told in said:
+        strategy.replay(candidate, told)
+    tried = []
+    while (proposal := strategy.ask()) is not None:
+        tried.append(proposal.candidate.lora)
+        strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
+    assert said[0][0].lora in tried
 
 
 def told_of(score: float, probability: float, seconds: dict[str, float]) -> Told:
