@@ -45,7 +45,7 @@ def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
     What cannot be read, or tuned another model, or too few adapters, is left out.
     """
     found: list[Earlier] = []
-    for table in sorted(_tables(folder), key=lambda table: (-table.stat().st_mtime, table)):
+    for table in _tables(folder):
         if len(found) == _SWEEPS:
             break
         with contextlib.suppress(OSError, UsageError, ValueError, RecursionError):
@@ -57,16 +57,16 @@ def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """Return the results tables, of a size that can be read, in the folders beside a folder."""
-    found = []
+    """Return the results tables, of a size that can be read, in the folders beside a folder, the latest first."""
+    found: list[tuple[float, Path]] = []
     with contextlib.suppress(OSError):
         for beside in folder.resolve().parent.iterdir():
             with contextlib.suppress(OSError):
                 table, inputs = beside / "results.csv", beside / "inputs.json"
                 small = max(table.stat().st_size, inputs.stat().st_size) <= _LARGEST_BYTES
                 if beside.resolve() != folder.resolve() and table.is_file() and inputs.is_file() and small:
-                    found.append(table)
-    return found
+                    found.append((-table.stat().st_mtime, table))
+    return [table for _, table in sorted(found)]
 
 
 def _model_of(folder: Path) -> str | None:

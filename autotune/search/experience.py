@@ -1,7 +1,7 @@
 """What is commonly found about LoRA settings and recipes: where a search begins, and what a few scores overrule.
 
 In units of the score (a share). Sources: Biderman et al., "LoRA Learns Less and Forgets Less" (2024), and Schulman et al.,
-"LoRA Without Regret" (2025), for rates about ten times those of full training, and all linear layers before attention
+"LoRA Without Regret" (2025), for rates about ten times those of full training, more in short runs, and all linear layers before attention
 alone; for the sizes of the effects, and the part of alpha over rank, our own small sweeps.
 """
 

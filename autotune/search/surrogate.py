@@ -107,12 +107,9 @@ class Surrogate:
         units of the score), and the rungs: shares of the steps.
         """
         self._rates = np.array(rates)
-        numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(
-            len(places), len(places[0][0]) if places else 0
-        )
-        words = np.array([words for _, words in places], dtype=str).reshape(
-            len(places), len(places[0][1]) if places else 0
-        )
+        width, named = map(len, places[0]) if places else (0, 0)
+        numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(len(places), width)
+        words = np.array([words for _, words in places], dtype=str).reshape(len(places), named)
         codes = [np.unique(column, return_inverse=True)[1] for column in words.T]
         names = np.array(codes, dtype=np.intp).T.reshape(words.shape)
         self._prior = np.array(prior)

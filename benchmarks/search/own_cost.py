@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def main() -> int:
     """Print the cost of decisions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument("--out", type=Path, help="a file for what is printed")
     given = parser.parse_args()
     sweep = parse_sweep(SWEEP)
     rng = np.random.default_rng(0)
@@ -72,7 +74,10 @@ def main() -> int:
         strategy.tell(proposal, told)
         took.append(1000 * (asked + time.perf_counter() - began))
     first, last, most = np.mean(took[:50]), np.mean(took[-50:]), max(took)
-    print(f"{len(took)} decisions: first fifty {first:.0f} ms each, last fifty {last:.0f} ms, slowest {most:.0f} ms")
+    text = f"{len(took)} decisions: first fifty {first:.0f} ms each, last fifty {last:.0f} ms, slowest {most:.0f} ms"
+    print(text)
+    if given.out is not None:
+        given.out.write_text(f"Made by `python -m benchmarks.search.own_cost`.\n\n{text}\n", encoding="utf-8")
     return 0
 
 

@@ -167,9 +167,7 @@ class Halving(Whole):
         if self._pairs is not None:
             return Proposal(self._pairs.pop(0)) if self._pairs else None
         adapter = self._queue[0]
-        return Proposal(
-            Candidate(lora=self._table.adapters[adapter]), trial=adapter, rung=self._table.rungs[self._rung]
-        )
+        return Proposal(Candidate(lora=self._table.adapters[adapter]), rung=self._table.rungs[self._rung])
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Take in a score; at the end of a rung a third goes on."""
@@ -370,10 +368,9 @@ def _misled(table: Table, seed: int) -> Strategy:
     """Make `frontier` with a prior whose best learning rate is a tenth of what we think, and whose best rank the lowest."""
 
     def prior(lora: Lora) -> float:
-        rank = lora.r
-        return worth_of(lora.model_copy(update={"learning_rate": 10 * lora.learning_rate})) - 2 * (
-            worth_of(lora) - worth_of(lora.model_copy(update={"r": 1, "alpha": lora.alpha / rank}))
-        )
+        slower = worth_of(lora.model_copy(update={"learning_rate": 10 * lora.learning_rate}))
+        of_rank = worth_of(lora) - worth_of(lora.model_copy(update={"r": 1, "alpha": lora.alpha / lora.r}))
+        return slower - 2 * of_rank
 
     return Frontier(table.space, OBJECTIVES, seed, prior=prior)
 
