@@ -103,12 +103,20 @@ class Belief:
     """
 
     adapters: list[Adapter]
-    mean: Array
-    deviation: Array
+    posterior: Posterior
     drops: dict[str, float]
     spreads: dict[str, float]
     """Standard deviations of that."""
-    posterior: Posterior
+
+    @property
+    def mean(self) -> Array:
+        """What each adapter's score is thought to be: (adapters,)."""
+        return self.posterior.mean
+
+    @property
+    def deviation(self) -> Array:
+        """Its standard deviation: (adapters,)."""
+        return self.posterior.deviation
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,7 @@ class Frontier:
             climbed += len(own) > 1
             seen += own if climbed <= _CLIMBS else own[-1:]
         posterior = self._surrogate_of(adapters).posterior(seen)
-        self._belief = Belief(adapters, posterior.mean, posterior.deviation, drops, spreads, posterior)
+        self._belief = Belief(adapters, posterior, drops, spreads)
         return self._belief
 
     def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
@@ -472,10 +480,10 @@ class Frontier:
         if score is None:
             adapter.pairs.pop(served, None)
             # What came from the cache took no time: a build that was measured was built.
-            begun = {"merge", "build", "check", "time", "score"} & set(told.seconds) or told.measured.keys() & set(
-                self._others
+            built = {"merge", "build", "check", "time", "score"} & set(told.seconds) or (
+                told.status != "over_limit" and told.measured.keys() & set(self._others)
             )
-            if not alone and (adapter.reached == len(RUNGS) - 1 or begun):
+            if not alone and (adapter.reached == len(RUNGS) - 1 or built):
                 adapter.reached = len(RUNGS) - 1
                 adapter.failed.add(served)
                 if told.status == "diverged":  # at full precision, or in two recipes: it will be in others

@@ -107,7 +107,7 @@ class Surrogate:
         units of the score), and the rungs: shares of the steps.
         """
         self._rates = np.array(rates)
-        width, named = map(len, places[0]) if places else (0, 0)
+        width, named = (len(places[0][0]), len(places[0][1])) if places else (0, 0)
         numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(len(places), width)
         words = np.array([words for _, words in places], dtype=str).reshape(len(places), named)
         codes = [np.unique(column, return_inverse=True)[1] for column in words.T]

@@ -14,6 +14,7 @@ from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
 from autotune.metrics import Direction
 from autotune.search.frontier import POOL, RUNGS, Frontier
+from autotune.search.limits import parse_limit
 from autotune.search.pipeline import Pipeline
 from autotune.search.plain import Grid
 from autotune.search.samplers import Sampled
@@ -386,6 +387,16 @@ def test_a_trouble_that_may_be_the_recipe_s_leaves_the_adapter_to_others(said: l
         tried.append(proposal.candidate.lora)
         strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
     assert said[0][0].lora in tried
+
+
+def test_what_known_numbers_gave_up_was_not_trained() -> None:
+    """A row that was given up before anything ran holds what is known of its recipe all the same."""
+    strategy = Frontier(two_adapters(), AIMS["objectives"], 0)
+    limit = parse_limit("size_mb <= 100", AIMS["objectives"])
+    candidate, said = failing("over_limit", "int8", seconds={}, measured={"itl_ms_p50": 9.0, "size_mb": 270.0})
+    strategy.replay(candidate, replace(said, gaps={limit: 170.0}))
+    (adapter,) = (one for one in strategy._adapters.values() if one.lora == candidate.lora)
+    assert (adapter.reached, adapter.ended, adapter.failed) == (-1, False, set())
 
 
 def told_of(score: float, probability: float, seconds: dict[str, float]) -> Told:
