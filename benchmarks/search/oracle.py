@@ -19,6 +19,9 @@ an empty cache too: a row is never made again, and an adapter is trained again o
 Two processes with one thread each make 1.4 times as many rows an hour as one with two, each taking the next adapter that
 no other is at. Their seconds are not taken as costs: those are measured by themselves (--costs), in minutes.
 
+Where PyTorch sees a GPU, adapters are trained on it, in the CPU's arithmetic (fp32), and what fp32 predicts is taken from
+PyTorch; every other recipe is scored on the target's provider as ever (`benchmarks/gpu/oracle.sh`).
+
 Before a long run: `git commit` the table now and then; nothing else is needed to go on elsewhere.
 """
 
@@ -53,7 +56,7 @@ from autotune.space import Choice, Value
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ProbeJob, ScoreJob, TimeJob
 from autotune.store.cache import Cache, Stored, default_root
 from autotune.sweep import Sweep, load_sweep
-from benchmarks.search.rows import FORMAT, TABLES, Row, RowFile, pack_labels, pack_nats
+from benchmarks.search.rows import FORMAT, KEY, TABLES, Row, RowFile, pack_labels, pack_nats
 
 TASKS = Path(__file__).parent / "tasks"
 RUNGS = (1 / 9, 1 / 3, 1.0)
@@ -63,6 +66,8 @@ NEAR = 0.03
 GUESS_S = {"start": 10.0, "train": 40.0, "score": 45.0, "merge": 3.0, "build": 12.0, "time": 25.0}
 """Seconds of a kind of row of which none is there yet (built-in model, 1,000 items, two cores)."""
 _DECIMALS = 4
+_SAME = ("format", "model", "data", "labels", "rungs", "gold", "adapters", "recipes")
+"""What two headers share if their rows are of one table."""
 _ENDS = ("diverged", "unsupported", "failed", "out_of_memory")
 """Troubles that are the candidate's own: they are its row. After any other the maker stops."""
 
@@ -154,6 +159,7 @@ class Maker:
     ) -> None:
         self.sweep, dataset, self.inputs = prepare(sweep, stages, stages.cache.root)
         self.one_of_several = threads is not None
+        self.on_gpu = self.inputs.device == "cuda"
         self.threads = threads or self.sweep.target.threads
         self.stages, self.rows, self.say = stages, rows, say
         self.pipeline = Pipeline(self.sweep, self.inputs, stages)
@@ -178,8 +184,7 @@ class Maker:
             with contextlib.suppress(ValueError):  # another process was first
                 rows.append(header)
         if rows.header is not None:
-            same = ("format", "model", "data", "labels", "rungs", "gold", "adapters", "recipes")
-            other = [name for name in same if rows.header[name] != header[name]]
+            other = [name for name in _SAME if rows.header[name] != header[name]]
             if other:
                 raise SystemExit(
                     f"{rows.file} was made of other inputs ({', '.join(other)}): move it away, or restore them"
@@ -277,6 +282,8 @@ class Maker:
         row |= {"load": None, "others": None} if cached else {"load": _load(), "others": others.cores()}
         if self.one_of_several:
             row["threads"] = self.threads
+        if self.on_gpu and (step.kind == "train" or (step.kind == "score" and self._by_torch(step))):
+            row["device"] = "cuda"
         return self.rows.append(row)
 
     def _measured(self, step: Step) -> tuple[Stored, Row]:
@@ -317,7 +324,11 @@ class Maker:
             raise SystemExit("a table needs space.lora.steps: rungs are shares of them")
         shares = {rung_name(share): max(1, round(share * horizon)) for share in RUNGS}
         job = self.pipeline.finetune_job(Candidate(lora=lora))
-        update = {"seed": seed, "horizon": horizon, "stop_at": shares[rung], "threads": self.threads}
+        update: dict[str, Any] = {
+            "seed": seed, "horizon": horizon, "stop_at": shares[rung], "threads": self.threads,
+        }  # fmt: skip
+        if self.on_gpu:
+            update["lora"] = job.lora.model_copy(update={"dtype": "fp32"})
         return job.model_copy(update=update)
 
     def _train(self, lora: Lora, seed: int, rung: float) -> Stored:
@@ -388,13 +399,22 @@ class Maker:
                 source=self.inputs.base, device=self.inputs.device, model_dir=self.inputs.base_dir, **shared
             )
         rung = 1.0 if step.rung is None else step.rung
+        if self._by_torch(step):
+            assert step.lora is not None
+            source = self._merge_job(step.lora, step.seed or 0, rung).key
+            return ScoreJob(source=source, device=self.inputs.device, model_dir=Path(), **shared)
         source = self._build_job(step, rung).key
         return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=Path(), **shared)
 
+    def _by_torch(self, step: Step) -> bool:
+        """Whether an adapter is scored in PyTorch: on a GPU that takes a tenth of the time."""
+        return self.on_gpu and step.lora is not None and step.recipe in (None, self.exact)
+
     def _score(self, step: Step) -> tuple[Stored, Row]:
-        job = self._score_job(step)
-        if job.provider is not None and self.stages.find(job) is None:
-            job = job.model_copy(update={"model_dir": self._build(step, 1.0 if step.rung is None else step.rung).path})
+        job, rung = self._score_job(step), 1.0 if step.rung is None else step.rung
+        if job.model_dir == Path() and self.stages.find(job) is None:
+            of = self._merge(step, rung) if self._by_torch(step) else self._build(step, rung)
+            job = job.model_copy(update={"model_dir": of.path})
         stored = self.stages(job)
         found = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
         return stored, {
@@ -458,13 +478,19 @@ class Maker:
                 mine = self._claim(step)
             self.rows.refresh()
             others = others or mine is None
-            if others and (step.split == "test" or (step.seed or self.sweep.seed) != self.sweep.seed):
+            later = step.split == "test" or (step.seed or self.sweep.seed) != self.sweep.seed
+            if others and later and not self._ranked():
                 return False  # which adapters are near the best is not known yet
             if mine is not None and self.rows.find(**step.key()) is None:
                 self._make_and_say(step)
         if mine is not None and holding is not None:
             self._clear(*holding)
         return not others
+
+    def _ranked(self) -> bool:
+        """Whether every adapter is scored with the first seed."""
+        first = (step for lora in self.adapters for step in self._pairs(lora, self.sweep.seed, "validation"))
+        return all(self.rows.find(**step.key()) or self._ended(step) for step in first if step.kind == "score")
 
     def _claim(self, step: Step) -> FileLock | None:
         """Return a lock on what a step needs; None: another process is at it."""
@@ -514,6 +540,16 @@ class Maker:
         return total
 
 
+def merge(rows: RowFile, others: RowFile) -> int:
+    """Append what a table lacks of another's rows. Returns how many. Raises SystemExit where they are of other inputs."""
+    if rows.header is None or others.header is None or any(rows.header[n] != others.header[n] for n in _SAME):
+        raise SystemExit(f"{others.file} is no table of the same inputs as {rows.file}")
+    missing = [row for row in others.rows if rows.find(**{name: row.get(name) for name in KEY}) is None]
+    for row in missing:
+        rows.append(row)
+    return len(missing)
+
+
 def _like(row: Row) -> tuple[Any, ...]:
     """Return by what the time of a row goes."""
     return row["kind"], row.get("rung"), row.get("recipe"), row.get("split")
@@ -540,11 +576,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the table; default: benchmarks/search/tables/TASK.jsonl")
     parser.add_argument("--estimate", action="store_true", help="only say what is missing and how long it would take")
     parser.add_argument("--costs", action="store_true", help="only measure what each stage takes, once more")
+    parser.add_argument("--merge", type=Path, help="only take the rows over that another machine made of this table")
     parser.add_argument("--threads", type=int, help="train and score with so many: one of several processes at work")
     given = parser.parse_args(arguments)
     try:
         sweep = load_sweep(str(task_file(given.task)))
         rows = RowFile(given.out or TABLES / f"{sweep.name}.jsonl")
+        if given.merge is not None:
+            _say(f"{rows.file}: {merge(rows, RowFile(given.merge))} rows of {given.merge}")
+            return 0
         with tempfile.TemporaryDirectory(prefix="oracle-") as scratch, stop_on_signals(_stopping) as stop:
             logs = rows.file.with_suffix(".log") if given.out else Path(scratch) / "log"
             with LocalEngine(offline=True, memory_mb=sweep.workers.memory_mb) as engine:
