@@ -48,8 +48,11 @@ def logical_processors() -> int:
 
 
 def packages() -> dict[str, str]:
-    """Return the versions of the packages that matter, as installed."""
-    found = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in distributions() if d.metadata["Name"]}
+    """Return the versions of the packages that matter, as they would be imported."""
+    found: dict[str, str] = {}
+    for one in distributions():  # in the order of the path
+        if one.metadata["Name"]:
+            found.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
     return {name: found[name] for name in _PACKAGES if name in found}
 
 

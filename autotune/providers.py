@@ -25,7 +25,7 @@ class Provider:
     genai_name: str | None
     """Its name for `onnxruntime_genai.Config.append_provider`; None for the CPU, which is always there."""
     precisions: tuple[Precision, ...]
-    """What loads and runs on it, most exact first."""
+    """What loads and runs on it, most exact first: in the first of them the untouched model is the `base` of limits."""
     extra: str
     """The extra of this package that installs it."""
     wheel: str
@@ -37,7 +37,8 @@ _ALL = (
     Provider("cpu", "cpu", "CPUExecutionProvider", None,
              ("fp32", "int8", "int4"), "cpu", "onnxruntime-genai", 4),
     Provider("cuda", "cuda", "CUDAExecutionProvider", "cuda",
-             ("fp32", "bf16", "fp16", "int8", "int4"), "cuda", "onnxruntime-genai-cuda", 0),
+             # fp32 builds there (genai 0.18), and does not load: its attention lacks the outputs of the key-value cache.
+             ("bf16", "fp16", "int8", "int4"), "cuda", "onnxruntime-genai-cuda", 0),
     Provider("dml", "dml", "DmlExecutionProvider", "dml",
              ("fp16", "int4"), "directml", "onnxruntime-genai-winml", 0),
     Provider("webgpu", "webgpu", "WebGpuExecutionProvider", "webgpu",

@@ -41,11 +41,11 @@ def sweep(provider: str, device: str, trials: int, model: str) -> Sweep:
             "target": {"provider": provider},
             "space": {
                 "lora": {
-                    "r": {"choice": [8, 16]}, "learning_rate": {"choice": [1e-3, 2e-3]}, "steps": 40,
-                    "quantized_base": {"choice": ["none", "nf4"]},
+                    "r": 16, "learning_rate": 2e-3, "steps": 40, "quantized_base": {"choice": ["none", "nf4"]},
                 },
                 "build": [{"precision": precision} for precision in precisions],
             },
+            "strategy": "grid",
             "budget": {"trials": trials},
         },
         shown=f"gpu-{provider}.json",
@@ -73,24 +73,24 @@ def step_times(device: str, model: str) -> dict[str, float | str]:
 
 
 def main() -> int:
-    """Run all parts and write `step_times.json` beside the sweep's folder."""
+    """Run all parts; `step_times.json` stands beside the sweep's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--provider", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     autotune(["doctor"])
     device = "cuda" if arguments.provider == "cuda" else "cpu"
+    times = {name: step_times(name, arguments.model) for name in dict.fromkeys((device, "cpu"))}
+    (arguments.out / "step_times.json").write_text(json.dumps(times, indent=1), encoding="utf-8")
+    print(json.dumps(times, indent=1), flush=True)
     wanted = sweep(arguments.provider, device, arguments.trials, arguments.model)
     file = arguments.out / "sweep.json"
     file.write_text(json.dumps(wanted.resolved()), encoding="utf-8")
-    code = autotune(["run", str(file), "--out", str(arguments.out / "sweep")])
-    times = {name: step_times(name, arguments.model) for name in dict.fromkeys((device, "cpu"))}
-    (arguments.out / "step_times.json").write_text(json.dumps(times, indent=1), encoding="utf-8")
-    print(json.dumps(times, indent=1))
-    return code
+    return autotune(["run", str(file), "--out", str(arguments.out / "sweep"), "--hours", str(arguments.hours)])
 
 
 if __name__ == "__main__":
