@@ -2,8 +2,8 @@
 
 `World` answers proposals as the stages would: it charges what a stage takes, remembers what the cache would hold, and
 shows what a sweep would see. Every seed is another sweep: another draw of the validation items (with replacement, so
-that they are a sample of a population whose truth is known), another of the training seeds that the table has, another
-timing drawn from the raw samples.
+that they are a sample of a population whose truth is known), another timing drawn from the raw samples, and (`table.drawn`)
+other training seeds.
 """
 
 from __future__ import annotations
@@ -265,6 +265,7 @@ class Truth:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._volumes: dict[tuple[float, ...], float] = {}
+        self._known_ways: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
         everything: list[Pair] = [
             (a, r) for a in range(len(table.adapters)) for r in range(len(table.recipes)) if table.seeds[a]
         ]
@@ -322,25 +323,31 @@ class Truth:
 
         It trains one or two adapters to the end, and builds, times and scores only pairs of them that count.
         """
-        table, costs = self.table, self.table.costs
-        alive = [a for a in range(len(table.adapters)) if table.seeds[a]]
-        pair_s = [
-            costs.build_s[r] + costs.time_s[r] + costs.load_s[r] + table.items * costs.item_s[r]
-            for r in range(len(table.recipes))
-        ]
-        train_s = {a: (costs.call_s + table.steps[-1] * costs.step_s[a]) * training + costs.merge_s for a in alive}
-        groups = [(a,) for a in alive] + [(a, b) for a in alive for b in alive if a < b]
-        least = float("inf")
-        for chosen in range(1, 2 ** len(table.recipes)):
-            recipes = [r for r in range(len(table.recipes)) if chosen >> r & 1]
-            built_s = costs.start_s + sum(pair_s[r] for r in recipes)
-            for group in groups:
-                cost = built_s + sum(train_s[a] for a in group)
-                if cost < least:
+        rest_s, train_s, volumes = self._ways()
+        return float((rest_s + training * train_s)[volumes >= share * self.best].min(initial=math.inf))
+
+    def _ways(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return of each choice of adapters and recipes the seconds besides training, those of training, and the volume."""
+        if self._known_ways is None:
+            table, costs = self.table, self.table.costs
+            alive = [a for a in range(len(table.adapters)) if table.seeds[a]]
+            pair_s = [
+                costs.build_s[r] + costs.time_s[r] + costs.load_s[r] + table.items * costs.item_s[r]
+                for r in range(len(table.recipes))
+            ]
+            train_s = {a: costs.call_s + table.steps[-1] * costs.step_s[a] for a in alive}
+            groups = [(a,) for a in alive] + [(a, b) for a in alive for b in alive if a < b]
+            ways = []
+            for chosen in range(1, 2 ** len(table.recipes)):
+                recipes = [r for r in range(len(table.recipes)) if chosen >> r & 1]
+                built_s = costs.start_s + sum(pair_s[r] for r in recipes)
+                for group in groups:
                     pairs: list[Pair] = [(max(group, key=lambda a: table.truth[a, r]), r) for r in recipes]
-                    if self.volume(pairs) >= share * self.best:
-                        least = cost
-        return least
+                    trained_s = sum(train_s[a] for a in group)
+                    ways.append((built_s + len(group) * costs.merge_s, trained_s, self.volume(pairs)))
+            rest, trained, volumes = np.array(ways).T
+            self._known_ways = rest, trained, volumes
+        return self._known_ways
 
     def everything_s(self, cache: bool = True, training: float = 1.0) -> float:
         """Return the seconds of the whole grid, one candidate after another."""
@@ -351,12 +358,33 @@ class Truth:
         return world.clock
 
 
+class Truths:
+    """What the recommendations of several sweeps over one table are worth: medians over them."""
+
+    def __init__(self, each: Sequence[Truth]) -> None:
+        self.each = each
+
+    def clairvoyant(self, share: float, training: float = 1.0) -> float:
+        """Return the least seconds to `share` of the oracle's hypervolume for one who knows the sweep's table."""
+        return float(np.median([truth.clairvoyant(share, training) for truth in self.each]))
+
+    def everything_s(self, cache: bool = True, training: float = 1.0) -> float:
+        """Return the seconds of the whole grid, one candidate after another."""
+        return float(np.median([truth.everything_s(cache, training) for truth in self.each]))
+
+    def limits(self) -> list[tuple[Limit, ...]]:
+        """Return three kinds of limits."""
+        return self.each[0].limits()
+
+
 @dataclass
 class Run:
-    """What one replay did: `hv` is the share of the oracle's hypervolume from `at_s` on."""
+    """What one replay did: `hv` is the share of the oracle's hypervolume from `at_s` on; `hv_settings` the same by the truth
+    of settings, which is the mean over training seeds."""
 
     at_s: NDArray[np.float64]
     hv: NDArray[np.float64]
+    hv_settings: NDArray[np.float64]
     training_s: NDArray[np.float64]
     """Of each `at_s` what was spent on training until then."""
     asked: int
@@ -368,6 +396,10 @@ class Run:
     decision_ms: NDArray[np.float64]
     """Real time of each ask and tell."""
     finished_training_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def of_settings(self) -> Run:
+        """Return the run as judged by the truth of settings."""
+        return replace(self, hv=self.hv_settings)
 
     def with_training(self, factor: float) -> Run:
         """Return the run as it would have gone if training took so many times as long: right where the strategy does
@@ -420,11 +452,12 @@ def judged(world: World, truth: Truth, limits: Sequence[Limit]) -> tuple[float, 
 
 
 def replay(
-    table: Table, truth: Truth, make: Callable[[Table, int], Strategy], conditions: Conditions, budget_s: float
-) -> Run:
+    table: Table, truth: Truth, make: Callable[[Table, int], Strategy], conditions: Conditions, budget_s: float,
+    of_settings: Truth | None = None,
+) -> Run:  # fmt: skip
     """Run a strategy on simulated time until it has no more to ask, or `budget_s` are over.
 
-    What it recommends is what the tool shows as the front: the non-dominated part of what was fully measured.
+    `of_settings`: the truth by which it is judged as well. What it recommends is what the tool shows as the front: the non-dominated part of what was fully measured.
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
     if conditions.tool:
@@ -432,6 +465,7 @@ def replay(
         if getattr(strategy, "rungs", ()):  # as the loop does
             strategy.replay(untouched, told)
     at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
+    settings = [0.0]
     before: list[Pair] = []
     while world.clock < budget_s:
         began = time.perf_counter()
@@ -448,11 +482,13 @@ def replay(
         if recommended != before:
             at.append(world.clock)
             volumes.append(truth.volume(recommended) / truth.best)
+            if of_settings is not None:
+                settings.append(of_settings.volume(recommended) / of_settings.best)
             training.append(world.spent["train"])
             before = recommended
     regrets = tuple(judged(world, truth, limits) for limits in truth.limits())
     return Run(
-        np.array(at), np.array(volumes), np.array(training), asked,
+        np.array(at), np.array(volumes), np.array(volumes if of_settings is None else settings), np.array(training), asked,
         np.array([done.at_s for done in world.done.values()]), dict(world.spent), regrets, np.array(decisions),
         np.array([done.training_s for done in world.done.values()]),
     )  # fmt: skip

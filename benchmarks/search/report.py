@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.search.peers import LEVERS
-from benchmarks.search.replay import Run, Truth
+from benchmarks.search.replay import Run, Truths
 
 SHARES = (0.90, 0.95, 0.98, 0.99)
 AIM = 0.95
@@ -29,7 +29,7 @@ RESAMPLES = 2000
 
 Times = NDArray[np.float64]
 Found = Mapping[tuple[str, str, float], list[Run]]
-Truths = Mapping[str, Truth]
+OfTables = Mapping[str, Truths]
 
 
 # --- statistics ---------------------------------------------------------------------------------------------------------
@@ -106,12 +106,15 @@ def _own(found: Found, table: str, training: float) -> dict[str, list[Run]]:
     return {name: runs for (t, name, p), runs in found.items() if t == table and p == training}
 
 
-def headline(found: Found, truths: Truths) -> list[str]:
-    """Return one row for each table and proportion of what the benchmark is for; nothing without `frontier`."""
+def headline(found: Found, truths: OfTables, exhaustive: str | None = None) -> list[str]:
+    """Return one row for each table and proportion of what the benchmark is for; nothing without `frontier`. With
+    `exhaustive`, a strategy that measures everything in the end: how often that misses the aim.
+    """
     heads = ("table", "training", f"clairvoyant, min to {AIM:.0%}", f"`{OURS}`, min", "of it clairvoyant",
              "plain TPE takes", "TPE with our cache", "the best peer", "TPE that begins with our prior",
-             "without the prior", "with a wrong one", "behind TPE at most", "pick within noise")  # fmt: skip
-    rows = []
+             "without the prior", "with a wrong one", "behind TPE at most", "pick within noise",
+             *(["everything measured"] if exhaustive else []))  # fmt: skip
+    rows: list[tuple[str, ...]] = []
     for table, training in sorted({(table, training) for table, name, training in found if name == OURS}):
         own, truth = _own(found, table, training), truths[table]
         mine = reached(own[OURS], AIM)
@@ -140,10 +143,13 @@ def headline(found: Found, truths: Truths) -> list[str]:
                      f"{middle / ideal:.1f}", against([PLAIN])[1], against(CACHED)[1],
                      f"{times} ({best})" if best else "", against(WARM)[1], own_median(f"{OURS}-without-prior"),
                      own_median(f"{OURS}-misled"), f"{max(gaps):.3f}" if gaps else "", f"{picks:.0%}"))  # fmt: skip
+        if exhaustive:
+            whole = reached(own.get(exhaustive, []), AIM)
+            rows[-1] = (*rows[-1], f"{int(np.isinf(whole).sum())} of {len(whole)} missed" if len(whole) else "")
     return _table(heads, rows) if rows else []
 
 
-def summary(found: Found, truth: Truth, table: str, training: float) -> list[str]:
+def summary(found: Found, truth: Truths, table: str, training: float) -> list[str]:
     """Return the markdown tables of one table in one proportion."""
     own = _own(found, table, training)
     clairvoyant = [truth.clairvoyant(share, training) for share in SHARES]
@@ -190,7 +196,7 @@ def _ratios(own: Mapping[str, Sequence[Run]], clairvoyant: Sequence[float]) -> l
     ]
 
 
-def _picks(own: Mapping[str, Sequence[Run]], truth: Truth) -> list[str]:
+def _picks(own: Mapping[str, Sequence[Run]], truth: Truths) -> list[str]:
     texts = [", ".join(map(str, limits)) or "no limit" for limits in truth.limits()]
     rows = []
     for name, runs in own.items():
@@ -211,7 +217,7 @@ def _picks(own: Mapping[str, Sequence[Run]], truth: Truth) -> list[str]:
     ]
 
 
-def all_behind(found: Found, truths: Truths) -> list[str]:
+def all_behind(found: Found, truths: OfTables) -> list[str]:
     """Say of every table and proportion by how much, at most, our median is behind that of each TPE."""
     lines = []
     for (table, name, training), theirs in found.items():
@@ -228,7 +234,7 @@ def all_behind(found: Found, truths: Truths) -> list[str]:
 # --- curves -------------------------------------------------------------------------------------------------------------
 
 
-def curves(found: Found, truths: Truths) -> list[dict[str, str | float]]:
+def curves(found: Found, truths: OfTables) -> list[dict[str, str | float]]:
     """Return the rows of the anytime curves, at moments that are evenly spaced in the logarithm."""
     rows: list[dict[str, str | float]] = []
     for (table, name, training), runs in found.items():

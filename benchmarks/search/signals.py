@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     for name in names:
-        table, _ = table_of(name)
+        table = table_of(name)
         parts += [report(name, table, study(table, given.draws), given.draws), ""]
     text = "\n".join(parts).rstrip() + "\n"
     print(text, end="")

@@ -1,13 +1,14 @@
 """An oracle table as arrays: what every candidate does, item by item, and what every stage costs.
 
-Truth is the mean over all items and training seeds that the table has. Cost is the median of the quiet half of its
+Truth is the mean over all items and training seeds that the table has; of a sweep (`drawn`) it is that of its own models,
+each trained with one seed: what a user ships. Cost is the median of the quiet half of its
 samples: those during which other processes used the machine least.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -86,6 +87,8 @@ class Table:
     """The adapters that diverged."""
     truth: NDArray[np.float64]
     """True accuracy (adapters, recipes); nan where it diverged."""
+    truth_of: Mapping[tuple[int, int], NDArray[np.float64]]
+    """(adapter, seed): the true accuracy of the one model, (recipes,)."""
     base_truth: NDArray[np.float64]
     """Of the untouched model (recipes,)."""
     latency_ms: NDArray[np.float64]
@@ -178,7 +181,7 @@ def from_rows(rows: Sequence[Row]) -> Table:
             for g, rung in enumerate(rungs[:-1]):
                 rung_seen[a, seed, g] = scores[name, seed, rung, None, "validation"]
             rung_seen[a, seed, len(rungs) - 1] = pair_seen[a, seed, 0]
-    truth, base_truth = _truth(scores, kept, names, seeds)
+    truth, truth_of, base_truth = _truth(scores, kept, names, seeds)
     built = {row["recipe"]: row for row in rows if row["kind"] == "build" and "adapter" not in row}
     processes = tuple(np.array([median(process["itl_ms"]) for process in timed[name]["processes"]]) for name in names)
     steps = _steps(rows, rungs, next(iter(kept.values())))
@@ -193,7 +196,8 @@ def from_rows(rows: Sequence[Row]) -> Table:
         name=header["task"], adapters=tuple(kept.values()), recipes=recipes, space=space, rungs=rungs, steps=steps,
         items=len(gold["validation"]), rung_seen=rung_seen, pair_seen=pair_seen,
         base_seen={r: scores[None, None, None, name, "validation"] for r, name in enumerate(names)},
-        seeds=tuple(seeds[name] for name in kept), ended=ended, truth=truth, base_truth=base_truth,
+        seeds=tuple(seeds[name] for name in kept), ended=ended, truth=truth,
+        truth_of=truth_of, base_truth=base_truth,
         latency_ms=np.array([p.mean() for p in processes]),
         size_mb=np.array([float(built[name]["size_mb"]) for name in names]), processes_ms=processes,
         graphs=tuple(str(built[name]["graph"]) for name in names),
@@ -235,34 +239,88 @@ def _full_grid(
 def _truth(
     scores: Mapping[tuple[Any, ...], Seen], kept: Mapping[str, Lora], names: Sequence[str],
     seeds: Mapping[str, Sequence[int]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """Return true accuracies (adapters, recipes) and those of the untouched model (recipes,).
+) -> tuple[NDArray[np.float64], dict[tuple[int, int], NDArray[np.float64]], NDArray[np.float64]]:  # fmt: skip
+    """Return true accuracies: mean over seeds (adapters, recipes), of each (adapter, seed) (recipes,), and of the untouched
+    model (recipes,).
 
-    Test items may be easier or harder. So that adapters with and without them compare, what they add is taken as a
-    correction of the validation score: the mean correction over all that have them, where there are none.
+    Test items may be easier or harder. So that models with and without them compare, what they add is taken as a
+    correction of the validation score: where there are none, the mean over the adapter's other seeds, or over all models
+    that have them.
     """
-    truth = np.full((len(kept), len(names)), np.nan)
-    added = np.full_like(truth, np.nan)
+    shares: dict[tuple[int, int], NDArray[np.float64]] = {}
+    added: dict[tuple[int, int], NDArray[np.float64]] = {}
     for a, name in enumerate(kept):
-        for r, recipe in enumerate(names):
-            shares, corrections = [], []
-            for seed in seeds[name]:
+        for seed in seeds[name]:
+            shares[a, seed], added[a, seed] = np.empty(len(names)), np.full(len(names), np.nan)
+            for r, recipe in enumerate(names):
                 right = scores[name, seed, 1.0, recipe, "validation"].right
-                shares.append(right.mean())
+                shares[a, seed][r] = right.mean()
                 test = scores.get((name, seed, 1.0, recipe, "test"))
                 if test is not None:
-                    corrections.append(np.concatenate([right, test.right]).mean() - right.mean())
-            if shares:
-                truth[a, r] = np.mean(shares)
-            if corrections:
-                added[a, r] = np.mean(corrections)
-    usual = float(np.nanmean(added)) if np.isfinite(added).any() else 0.0
-    truth += np.where(np.isfinite(added), added, usual)
+                    added[a, seed][r] = np.concatenate([right, test.right]).mean() - right.mean()
+    known = np.array(list(added.values()))
+    usual = float(np.nanmean(known)) if np.isfinite(known).any() else 0.0
+    truth, truth_of = np.full((len(kept), len(names)), np.nan), {}
+    for a, name in enumerate(kept):
+        if not seeds[name]:
+            continue
+        own = np.array([added[a, seed] for seed in seeds[name]])
+        there = np.isfinite(own)
+        mean = np.where(
+            there.any(axis=0), np.where(there, own, 0).sum(axis=0) / np.maximum(1, there.sum(axis=0)), usual
+        )
+        for seed, more in zip(seeds[name], own, strict=True):
+            truth_of[a, seed] = shares[a, seed] + np.where(np.isfinite(more), more, mean)
+        truth[a] = np.mean([shares[a, seed] for seed in seeds[name]], axis=0) + mean
     base = []
     for recipe in names:
         parts = [scores.get((None, None, None, recipe, split)) for split in ("validation", "test")]
         base.append(np.concatenate([part.right for part in parts if part is not None]).mean())
-    return truth, np.array(base)
+    return truth, truth_of, np.array(base)
+
+
+def drawn(table: Table, seed: int, part: bool = False) -> Table:
+    """Return the table of one sweep: each adapter as it was trained with one of the seeds, whose truth is that of that model.
+
+    With `part`, a part of the grid, too, another from seed to seed: without one level of one parameter. So it is not always
+    the same adapter that is best, nor the same that a strategy thinks of first.
+    """
+    rng = np.random.default_rng([seed, 7])
+    chosen = [int(rng.choice(seeds)) if seeds else None for seeds in table.seeds]
+    space, kept = table.space, list(range(len(table.adapters)))
+    if part:
+        searched = {name: domain.values for name, domain in space.searched.items() if isinstance(domain, Choice)}
+        levels = [(name, value) for name, values in searched.items() for value in values]
+        name, value = levels[seed % len(levels)]
+        kept = [a for a in kept if _axis(table.adapters[a], name) != value]
+        left = Choice(tuple(one for one in searched[name] if one != value))
+        space = replace(space, lora={**(space.lora or {}), name: left})
+    place = {a: number for number, a in enumerate(kept)}
+    truth = np.array([
+        np.full(len(table.recipes), np.nan) if (own := chosen[a]) is None else table.truth_of[a, own] for a in kept
+    ])  # fmt: skip
+
+    def moved(seen: Mapping[tuple[int, int, int], Seen]) -> dict[tuple[int, int, int], Seen]:
+        return {(place[a], s, last): one for (a, s, last), one in seen.items() if a in place and s == _of(chosen[a], s)}
+
+    return replace(
+        table, adapters=tuple(table.adapters[a] for a in kept), space=space,
+        rung_seen=moved(table.rung_seen), pair_seen=moved(table.pair_seen),
+        seeds=tuple(() if (own := chosen[a]) is None else (own,) for a in kept),
+        ended={place[a]: one for a, one in table.ended.items() if a in place}, truth=truth,
+        truth_of={(place[a], s): one for (a, s), one in table.truth_of.items() if a in place},
+        costs=replace(table.costs, step_s={place[a]: s for a, s in table.costs.step_s.items() if a in place}),
+        number={name: place[a] for name, a in table.number.items() if a in place},
+    )  # fmt: skip
+
+
+def _of(chosen: int | None, otherwise: int) -> int:
+    return otherwise if chosen is None else chosen
+
+
+def over_seeds(table: Table, whole: Table) -> Table:
+    """Return a sweep's table with the truth of settings, not of its own models: the mean over all seeds of the whole table."""
+    return replace(table, truth=whole.truth[[whole.number[name] for name in table.number]])
 
 
 def quiet(samples: Sequence[tuple[float, float | None]]) -> float:
