@@ -296,7 +296,9 @@ def test_who_knows_the_table_pays_least(table: Table, truth: Truth) -> None:
 
 def test_what_is_reached_must_be_kept() -> None:
     none = np.zeros(0)
-    run = Run(np.array([0, 10, 20, 30.0]), np.array([0, 0.96, 0.9, 0.97]), np.zeros(4), 3, none, {}, (), none)
+    volumes = np.array([0, 0.96, 0.9, 0.97])
+    run = Run(np.array([0, 10, 20, 30.0]), volumes, np.array([0, 0.9, 0.96, 0.96]), np.zeros(4), 3, none, {}, (), none)
+    assert run.of_settings().reached_s(0.95) == 20
     assert run.reached_s(0.95) == 30
     assert run.reached_s(0.9) == 10
     assert run.reached_s(0.98) == float("inf")
@@ -488,7 +490,9 @@ def test_the_headline_sets_frontier_against_its_peers_and_its_levers(
     assert compare.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("| table | training |"))
-    once, tenfold = ([cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| synthetic | x"))
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| synthetic | x")]
+    once, tenfold, *by_settings = rows
+    assert [row[-2] for row in by_settings] == ["0 of 1 missed"] * 2
     best = head.split("|").index(" the best peer ")
     assert (once[2], tenfold[2]) == ("x 1", "x 10")
     for row in (once, tenfold):

@@ -166,10 +166,12 @@ class LocalEngine:
     def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
         """Time a model in fresh processes, one after another and alone on this host.
 
-        At least `job.processes`, and more until their mean is known to `job.precision`, or `job.most` have run. Returns
-        what each measured, and the seconds in all. Raises as `run`.
+        At least `job.processes`, those that have `begun` among them, and more until their mean is known to
+        `job.precision`, or `job.most` have run. Returns what each measured, and the seconds that it took now. Raises as
+        `run`.
         """
-        processes: list[Result] = []
+        processes: list[Result] = list(job.begun)
+        job = job.model_copy(update={"begun": ()})
         total = 0.0
         with self.host.alone():
             while len(processes) < job.processes or (

@@ -20,7 +20,7 @@ from autotune.metrics import METRICS, is_task
 from autotune.search.finalists import TIMING, Finalists
 from autotune.search.judge import candidate_of, front_of, judge, served_as, values_of
 from autotune.search.latency import Turns
-from autotune.search.pipeline import Measurement, Pipeline, base_candidate
+from autotune.search.pipeline import LOOKS, Measurement, Pipeline, base_candidate
 from autotune.search.strategy import Proposal, Strategy, Told
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
@@ -134,14 +134,14 @@ class Loop:
     def _run(self) -> Summary:
         began = self._began = self.clock()
         base = base_candidate(self.sweep)
-        if self.base_row is None or self.base_row["status"] != "ok":
-            self._try(Proposal(base), 0)
+        if self.base_row is None or self.base_row["status"] not in ("ok", "stopped"):
+            self._try(Proposal(base, items=self._first_items()), 0)
         for row in [row for row in self.rows.values() if row["status"] == "lost"]:
             if not self._late():
                 self._try(self._proposal_of(row), int(row["trial"] or 0))
         self._check_pace()
-        if self.strategy.rungs and self.base_row is not None and self.base_row["status"] == "ok":
-            self.strategy.replay(base, self._told(self.base_row))
+        if self.strategy.rungs and (known := self._base_as_begun()) is not None:
+            self.strategy.replay(base, self._told(known))
         for row in self.record.results.rows:
             if row["trial"] and (row["status"] == "stopped" or row is self.rows[str(row["candidate"])]):
                 self._replay(row)
@@ -167,6 +167,9 @@ class Loop:
             row = self._try(proposal, int(before["trial"] or 0) if goes_on else self._last + 1)
             self.strategy.tell(proposal, self._told(row))
             self._retime()
+        if self._base_is_open:
+            self._try(Proposal(base), 0)
+        self._resolve()
         self._pin()
         summary = self._finish(trials, ended)
         if not self.record.results.flush():
@@ -176,6 +179,42 @@ class Loop:
         summary.wall_s = self.clock() - began
         summary.stages_s = self.stages_s
         return summary
+
+    def _first_items(self) -> int | None:
+        """Return on how many items the untouched model is scored at first; None: on all, and timed.
+
+        Who takes candidates up in parts needs to know only about where the front begins, unless a limit refers to it.
+        """
+        referred = any(limit.needs_base for limit in self.sweep.limits)
+        if not self.strategy.rungs or referred or is_task(self.sweep.data.metric):
+            return None
+        return math.ceil(LOOKS[0] * self.pipeline.inputs.counts["validation"])
+
+    def _base_as_begun(self) -> Row | None:
+        """Return the untouched model's row as it was when candidates were begun: who goes on decides as if never stopped."""
+        rows = [row for row in self.record.results.rows if row["candidate"] == self.base_id and not row["trial"]]
+        return next((row for row in rows if row["status"] in ("ok", "stopped")), None)
+
+    @property
+    def _base_is_open(self) -> bool:
+        """Whether the untouched model was only looked at."""
+        return self.base_row is not None and self.base_row["status"] == "stopped"
+
+    def _resolve(self) -> None:
+        """Time what is on the front until that is known as precisely as the sweep asks for; the others are left as they are.
+
+        It changes nothing where they were timed so from the start.
+        """
+        if not self.strategy.rungs:
+            return
+        front = {str(served_as(row)) for row in front_of(self.ended(), self.sweep.objectives)}
+        graphs: dict[str, list[Row]] = {}
+        for row in self._timed():
+            if str(served_as(row)) in front:
+                graphs.setdefault(str(served_as(row)), []).append(row)
+        for rows in graphs.values():
+            self._time_anew(rows, whole=True)
+        self.pipeline.rest()
 
     def _check_pace(self) -> None:
         """See whether the timings of earlier runs still hold, and make them anew if they do not."""
@@ -206,33 +245,38 @@ class Loop:
             graphs.setdefault(str(served_as(row)), []).append(row)
         self.watcher.note(f"this machine's pace is another than it was: {len(graphs)} graphs are timed anew")
         for rows in graphs.values():
-            made = [self._candidate_of(row) for row in rows]
-            # No adapter changes a graph: where none is at hand, the untouched model in that recipe does.
-            plain = made[0].model_copy(update={"lora": None})
-            candidate = next(filter(self.pipeline.is_there, made), plain)
-            began, started = self.clock(), now()
-            measured = self.pipeline.timing(candidate, on_stage=self._shown(0, candidate))
-            self.stages_s += measured.seconds
-            if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
-                why = measured.error or "its build is another one today"
-                self.watcher.note(f"{rows[0]['candidate']} could not be timed anew: {why}")
-                continue
-            cells = {n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED}
-            for number, row in enumerate(rows):
-                times: Row = {
-                    "started": started,
-                    "ended": now(),
-                    "wall_s": self.clock() - began if number == 0 else 0.0,
-                }
-                attempt: Row = {"attempt": self._attempts[str(row["candidate"])] + 1, "cached": None}
-                costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
-                if number == 0:
-                    costs["cost_time_s"] = measured.cells.get("cost_time_s")
-                again = self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells}))
-                self._learn(again)
-                if self.strategy.rungs:  # others have made up their mind, and hear of a candidate once
-                    self.strategy.replay(self._candidate_of(again), self._told(again))
+            self._time_anew(rows)
         self.pipeline.rest()
+
+    def _time_anew(self, rows: list[Row], whole: bool = False) -> None:
+        """Time the one graph of these rows and write them anew, unless they say it already; `whole` as in `Pipeline.timing`."""
+        made = [self._candidate_of(row) for row in rows]
+        # No adapter changes a graph: where none is at hand, the untouched model in that recipe does.
+        plain = made[0].model_copy(update={"lora": None})
+        candidate = next(filter(self.pipeline.is_there, made), plain)
+        began, started = self.clock(), now()
+        measured = self.pipeline.timing(candidate, on_stage=self._shown(0, candidate), whole=whole)
+        self.stages_s += measured.seconds
+        if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
+            why = measured.error or "its build is another one today"
+            self.watcher.note(f"{rows[0]['candidate']} could not be timed anew: {why}")
+            return
+        cells = rounded({n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED})
+        stale = [row for row in rows if any(row.get(name) != value for name, value in cells.items())]
+        for number, row in enumerate(stale):
+            times: Row = {
+                "started": started,
+                "ended": now(),
+                "wall_s": self.clock() - began if number == 0 else 0.0,
+            }
+            attempt: Row = {"attempt": self._attempts[str(row["candidate"])] + 1, "cached": None}
+            costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
+            if number == 0:
+                costs["cost_time_s"] = measured.cells.get("cost_time_s")
+            again = self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells}))
+            self._learn(again)
+            if self.strategy.rungs:  # others have made up their mind, and hear of a candidate once
+                self.strategy.replay(self._candidate_of(again), self._told(again))
 
     def _shown(self, trial: int, candidate: Candidate) -> Callable[[str], None]:
         """Return who is told of a candidate's stages."""
@@ -254,7 +298,9 @@ class Loop:
         """
         closing_s = self.strategy.closing_s if self.sweep.budget.hours is not None else 0.0
         rows = list(self.rows.values())[-_RECENT:]
-        return closing_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if closing_s else 0.0
+        if not rows or not (closing_s or self._base_is_open):
+            return closing_s
+        return closing_s + (1 + self._base_is_open) * statistics.median(float(row["wall_s"] or 0) for row in rows)
 
     def _late(self) -> bool:
         return self._left_s() <= 0
@@ -287,6 +333,7 @@ class Loop:
                 on_stage=self._shown(trial, candidate),
                 rung=proposal.rung,
                 items=proposal.items,
+                timed=trial > 0 or proposal.items is None,
             )
             self.stages_s += measured.seconds
             status, error = measured.status, measured.error

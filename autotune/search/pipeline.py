@@ -271,8 +271,12 @@ class Pipeline:
         adapter = candidate.lora is None or self.do.find(self.finetune_job(candidate)) is not None
         return adapter and self.do.find(self._build_job(candidate)) is not None
 
-    def timing(self, candidate: Candidate, on_stage: Callable[[str], None] = lambda _: None) -> Measurement:
-        """Make a candidate as far as it takes to time it, and time it. Never raises StageError."""
+    def timing(
+        self, candidate: Candidate, on_stage: Callable[[str], None] = lambda _: None, whole: bool = False
+    ) -> Measurement:
+        """Make a candidate as far as it takes to time it, and time it; `whole`: until it is known as precisely as the sweep
+        asks for. Never raises StageError.
+        """
         self._on_stage = on_stage
         done = Measurement()
         try:
@@ -280,7 +284,7 @@ class Pipeline:
             assert done.build is not None
             done.cells["graph"] = done.build.result["signature"]
             for suffix in self.sweep.target.timed:
-                self._time(candidate, done.build, suffix, done)
+                self._time(candidate, done.build, suffix, done, whole)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done
@@ -429,16 +433,28 @@ class Pipeline:
             **target.timing.model_dump(), model_dir=build.path,
         )  # fmt: skip
 
-    def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement) -> None:
-        """Time a build; a timing from before is trusted only where its graph, timed again, agrees."""
+    def _time(self, candidate: Candidate, build: Stored, suffix: str, done: Measurement, whole: bool = False) -> None:
+        """Time a build; a timing from before is trusted only where its graph, timed again, agrees.
+
+        Where candidates are taken up in parts, so is a timing: the least number of processes first, and more (`whole`) for
+        what is on the front in the end.
+        """
         trusted = self.pace is None or self.pace.trusted  # another sweep may have found a new pace meanwhile
         job = self.time_job(candidate, build, suffix)
         found = self.do.find(job)
+        first = job.model_copy(update={"most": job.processes})
+        if found is None and self.rungs:
+            begun = self.do.find(first)
+            if not whole:
+                job, found = first, begun
+            elif begun is not None and trusted:
+                job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
         # What another sweep has timed just now holds, too.
         if found is not None and not trusted and not recent(found.made):
             began = time.perf_counter()
             if not self._holds(job, latency_cells(found.result["processes"], job.batch)):
-                job, found = self.time_job(candidate, build, suffix), None
+                since = self.pace.since if self.pace else None
+                job, found = job.model_copy(update={"since": since}), None
             self._book("time", time.perf_counter() - began, done)
         stored = self._run("time", job, done, found=found)
         if self.pace is not None:

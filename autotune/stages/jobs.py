@@ -323,6 +323,8 @@ class TimeJob(Job):
     since: str | None = None
     """Since when this machine has its present pace; None: always, as far as is known."""
     model_dir: Path = where()
+    begun: tuple[Result, ...] = where(())
+    """What processes have measured before: they count."""
 
     @property
     def session(self) -> Session:

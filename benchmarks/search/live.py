@@ -67,6 +67,8 @@ class Moment:
 
     seconds: float
     rows: list[Mapping[str, Any]]
+    untouched: list[Mapping[str, Any]]
+    """The untouched model's row, once it is fully measured."""
 
 
 def turns(folder: Path, strategies: Sequence[str], pairs: int) -> list[Turn]:
@@ -98,9 +100,11 @@ def moments(rows: Sequence[Row], began: str, objectives: Mapping[str, Direction]
     last: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         last[str(row["candidate"])] = row
-        yield Moment(
-            (datetime.fromisoformat(str(row["ended"])) - start).total_seconds(), front_of(last.values(), objectives)
-        )
+        untouched = [
+            one for one in last.values() if one["kind"] == "base" and not one["trial"] and one["status"] == "ok"
+        ]
+        seconds = (datetime.fromisoformat(str(row["ended"])) - start).total_seconds()
+        yield Moment(seconds, front_of(last.values(), objectives), untouched)
 
 
 def score(turn: Turn, wanted: Sweep, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -152,7 +156,7 @@ def volumes(
     everything = [one for known in points.values() for rows in known for one in rows]
     base = [
         scores[turn][str(row["candidate"])]
-        for turn, known in followed.items() for row in known[0].rows if row["kind"] == "base"
+        for turn, known in followed.items() for row in known[-1].untouched
     ]  # fmt: skip
     reference = []
     for place, (name, direction) in enumerate(objectives.items()):
@@ -250,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
         followed[turn] = list(moments(rows, began, wanted.objectives))
     scores = {}
     for turn, known in followed.items():
-        ever = {str(row["candidate"]): row for moment in known for row in moment.rows}
+        ever = {str(row["candidate"]): row for moment in known for row in (*moment.rows, *moment.untouched)}
         scores[turn] = score(turn, wanted, list(ever.values()))
     curves = volumes(followed, scores, wanted.score, wanted.objectives)
     text = report(curves)

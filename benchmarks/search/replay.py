@@ -28,7 +28,7 @@ from autotune.search.winner import Choice, Entry, choose
 from benchmarks.search.table import OBJECTIVES, Seen, Table
 
 PROCESSES = 5
-"""Processes of one timing, as the tool makes at least; a user's own loop makes one."""
+"""Processes of a timing at least; on a noisy machine it takes as many as the table has. A user's own loop makes one."""
 DIRECTIONS = list(OBJECTIVES.values())
 
 Pair = tuple[int | None, int]
@@ -84,6 +84,8 @@ class World:
             for adapter, seeds in enumerate(table.seeds)
         ]
         self._started = False
+        self.times_first = False
+        """Whether a timing is of as few processes as possible, and more for the front in the end, which no replay reaches."""
         self._reached: dict[int, int] = {}
         self._merged: tuple[int, int] | None = None
         """The adapter, and its rung, of the merged model that is there."""
@@ -127,12 +129,23 @@ class World:
         probability = None if outcomes is None or outcomes.loss is None else float(np.exp(-outcomes.loss).mean())
         return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen, probability=probability)
 
-    def measure_untouched(self) -> tuple[Candidate, Told]:
-        """Measure the untouched model, as every sweep of the tool does first. It is no candidate."""
+    def measure_untouched(self, whole: bool = True) -> tuple[Candidate, Told]:
+        """Measure the untouched model, as every sweep of the tool does first; not `whole`: only look at it, as a sweep does
+        whose strategy takes candidates up in parts. It is no candidate.
+        """
         candidate = Candidate(recipe=self.table.recipes[0])
-        told = self.measure(Proposal(candidate))
-        del self.done[None, 0]
-        return candidate, told
+        if whole:
+            told = self.measure(Proposal(candidate))
+            del self.done[None, 0]
+            return candidate, told
+        seconds = {"start": self.table.costs.start_s}
+        self._started = True
+        self._build(None, 0, seconds)
+        outcomes = self._score(None, 0, 0, math.ceil(LOOKS[0] * self.items), seconds)
+        measured = {"accuracy": float(outcomes.right.mean()), "size_mb": float(self.table.size_mb[0])}
+        self.spent.update(seconds)
+        self.clock += sum(seconds.values())
+        return candidate, Told(None, {}, measured, outcomes, seconds, 1.0, len(outcomes.right), "stopped")
 
     def _items_of(self, proposal: Proposal) -> int:
         """Return how many items are scored: the tool scores up to the next end of a block."""
@@ -200,14 +213,15 @@ class World:
 
     def _time(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> float:
         graph, processes = self.table.graphs[recipe], self.table.processes_ms[recipe]
+        count = len(processes) if not self.times_first else min(PROCESSES, len(processes))
+        if not self.conditions.tool:
+            count = 1
         shared = self.conditions.timing_shared and graph in self._timed
         if not shared and (adapter, recipe) not in self._timed_pairs:
-            part = 1.0 if self.conditions.tool else 1 / len(processes)
-            seconds["time"] = part * self.table.costs.time_s[recipe]
+            seconds["time"] = count / len(processes) * self.table.costs.time_s[recipe]
             self._timed_pairs.add((adapter, recipe))
         if graph not in self._timed:
-            drawn = self._rng.choice(processes, PROCESSES if self.conditions.tool else 1)
-            self._timed[graph] = float(drawn.mean())
+            self._timed[graph] = float(self._rng.choice(processes, count).mean())
         return self._timed[graph]
 
     def _score(
@@ -331,8 +345,9 @@ class Truth:
         if self._known_ways is None:
             table, costs = self.table, self.table.costs
             alive = [a for a in range(len(table.adapters)) if table.seeds[a]]
+            timed = [min(1.0, PROCESSES / len(processes)) for processes in table.processes_ms]
             pair_s = [
-                costs.build_s[r] + costs.time_s[r] + costs.load_s[r] + table.items * costs.item_s[r]
+                costs.build_s[r] + timed[r] * costs.time_s[r] + costs.load_s[r] + table.items * costs.item_s[r]
                 for r in range(len(table.recipes))
             ]
             train_s = {a: costs.call_s + table.steps[-1] * costs.step_s[a] for a in alive}
@@ -460,9 +475,11 @@ def replay(
     `of_settings`: the truth by which it is judged as well. What it recommends is what the tool shows as the front: the non-dominated part of what was fully measured.
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
+    in_parts = bool(getattr(strategy, "rungs", ()))
+    world.times_first = in_parts
     if conditions.tool:
-        untouched, told = world.measure_untouched()
-        if getattr(strategy, "rungs", ()):  # as the loop does
+        untouched, told = world.measure_untouched(whole=not in_parts)
+        if in_parts:  # as the loop does
             strategy.replay(untouched, told)
     at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
     settings = [0.0]

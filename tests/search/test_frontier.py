@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
 from autotune.metrics import Direction
 from autotune.search.frontier import POOL, RUNGS, Frontier
+from autotune.search.judge import front_of
 from autotune.search.limits import parse_limit
 from autotune.search.pipeline import Pipeline
 from autotune.search.plain import Grid
@@ -21,7 +23,7 @@ from autotune.search.samplers import Sampled
 from autotune.search.strategies import make_strategy
 from autotune.search.strategy import Proposal, Told
 from autotune.space import Space
-from autotune.stages.jobs import FinetuneJob, Job, ScoreJob
+from autotune.stages.jobs import FinetuneJob, Job, ScoreJob, TimeJob
 from autotune.store.results import COLUMNS, CURVES, Row, read_table
 
 LORA: dict[str, Any] = {
@@ -68,13 +70,48 @@ def test_a_sweep_climbs_and_crosses(tmp_path: Path) -> None:
 
 
 def test_what_is_known_of_the_untouched_model_is_used(tmp_path: Path) -> None:
-    sweeping = sweeping_of(tmp_path, budget={"trials": 1})
+    sweeping = sweeping_of(tmp_path, budget={"trials": 1}, limits=["accuracy >= base"])
     for _ in range(2):  # and when it goes on
         strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
         sweeping.run(strategy=strategy)
         assert strategy._untouched == 0.4
         fp32 = next(name for name in strategy._recipes if name.startswith("fp32"))
         assert strategy._footprints[fp32] == pytest.approx([35.02, 540.333], rel=1e-3)
+
+
+def test_the_untouched_model_is_looked_at_first_and_measured_in_the_end(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path, budget={"trials": 3})
+    sweeping.run()
+    rows = rows_of(sweeping)
+    first, *others, last = [row for row in rows if row["kind"] == "base"]
+    assert not others
+    assert (rows[0], rows[-1]) == (first, last)
+    looked = math.ceil(ITEMS / 8)
+    assert (first["status"], first["accuracy_n"], first["itl_ms_p50"]) == ("stopped", looked, None)
+    assert first["error"] == f"scored on {looked} of {ITEMS} items"
+    assert (last["status"], last["accuracy_n"], last["attempt"]) == ("ok", ITEMS, 2)
+    assert last["itl_ms_p50"] is not None
+    assert "base," in (sweeping.out / "finalists.csv").read_text(encoding="utf-8")
+    strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
+    sweeping.run(strategy=strategy)  # it decides on what was known when it began
+    assert strategy._untouched == first["accuracy"]
+    assert len([row for row in rows_of(sweeping) if row["kind"] == "base"]) == 2
+
+
+def test_what_is_on_the_front_is_timed_precisely_in_the_end(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path, budget={"trials": 12})
+    sweeping.stages.resolved = 9
+    sweeping.run()
+    rows = rows_of(sweeping)
+    times = [job for job in sweeping.stages.jobs if isinstance(job, TimeJob)]
+    first = [job for job in times if job.most == job.processes]
+    whole = [job for job in times if job.most > job.processes]
+    ended = {str(row["candidate"]): row for row in rows if row["status"] == "ok"}
+    front = front_of(ended.values(), sweeping.sweep.objectives)
+    assert {job.graph for job in whole} == {row["graph"] for row in front} < {job.graph for job in first}
+    for job in whole:
+        assert len(job.begun) == job.processes
+    assert all(row["attempt"] > 1 for row in front)
 
 
 def test_no_step_is_trained_and_no_item_scored_twice(tmp_path: Path) -> None:
@@ -107,7 +144,7 @@ def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 
     def told(sweeping: Sweeping) -> list[tuple[Any, ...]]:
         names = ("candidate", "trial", "status", "rung", "items", "accuracy", "accuracy_n")
-        return [tuple(row[name] for name in names) for row in rows_of(sweeping)]
+        return [tuple(row[name] for name in names) for row in rows_of(sweeping) if row["trial"]]
 
     assert told(parts) == told(whole)
     # Merged models are as large as the base and made again in seconds: none is kept when a run ends.
@@ -510,9 +547,10 @@ def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
 
     sweeping.stages.trouble = pass_time
     assert sweeping.run(strategy=Part(sweeping.sweep.space)).ended == "hours"
-    # Ten minutes for the untouched model; with ten minutes for a row, 25 of the 60 are kept: the fourth row is the last.
+    # Ten minutes for a look at the untouched model, and as many in the end to measure it; with ten minutes for a row, 35
+    # of the 60 are kept: the third row is the last.
     assert [(row["trial"], row["status"]) for row in rows_of(sweeping)] == [
-        (0, "ok"), (1, "stopped"), (2, "stopped"), (3, "stopped"), (3, "ok"), (4, "stopped")
+        (0, "stopped"), (1, "stopped"), (2, "stopped"), (2, "ok"), (0, "ok")
     ]  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def test_lesson_4_the_key_is_of_everything_that_decides_and_of_no_place(job: Job
         assert (changed.key == job.key) == bool(info.exclude), name
     places = {name for name, info in kind.model_fields.items() if info.exclude}
     assert all(
-        name.endswith(("_dir", "_file", "_limit_s")) or name in ("items", "code_root", "file", "root")
+        name.endswith(("_dir", "_file", "_limit_s")) or name in ("items", "code_root", "file", "root", "begun")
         for name in places
     )
 
