@@ -8,6 +8,7 @@ alone; for the sizes of the effects, and the part of alpha over rank, our own sm
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from autotune.candidate import BITS, Lora, Recipe
 
@@ -20,8 +21,25 @@ _SLOWER, _FASTER = 1.0, 0.5
 """The widths, in decades: too low a rate learns less, too high a one destroys."""
 _RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
 """What doubling the rank is worth, and training all linear layers."""
-_DROP = {32: (0.0, 0.005), 16: (0.0, 0.005), 8: (0.003, 0.005), 4: (0.025, 0.025)}
-"""What a recipe costs in score, by its bits: mean and standard deviation. On an easy task four bits cost nothing."""
+
+
+class Drop(NamedTuple):
+    """What a recipe costs in score."""
+
+    mean: float
+    spread: float
+    """Standard deviation of that guess."""
+    own: float
+    """Standard deviation by which an adapter's cost is off the recipe's: some bear four bits better."""
+
+
+_DROP = {
+    32: Drop(0.0, 0.005, 0.004),
+    16: Drop(0.0, 0.005, 0.004),
+    8: Drop(0.003, 0.005, 0.006),
+    4: Drop(0.03, 0.03, 0.03),
+}
+"""By bits. On an easy task four bits may cost nothing."""
 _COARSE = 0.01
 """What each doubling of its blocks beyond 32 costs a recipe of four bits."""
 _QUANTISED, _SCALE_BITS, _KEPT = 8, 16, 0.15
@@ -45,12 +63,12 @@ def decades_of(lora: Lora) -> float:
     return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2) / best)
 
 
-def drop_of(recipe: Recipe | None) -> tuple[float, float]:
-    """Return what a recipe costs in score, and the standard deviation of that guess."""
+def drop_of(recipe: Recipe | None) -> Drop:
+    """Return what a recipe is thought to cost in score."""
     bits = bits_of(recipe)
-    drop, spread = _DROP[bits]
+    drop, spread, own = _DROP[bits]
     coarse = max(0.0, math.log2((recipe.block_size or 32) / 32)) if recipe is not None and bits == 4 else 0.0
-    return drop + _COARSE * coarse, spread + _COARSE * coarse
+    return Drop(drop + _COARSE * coarse, spread + _COARSE * coarse, own)
 
 
 def bits_of(recipe: Recipe | None) -> int:

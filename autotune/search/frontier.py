@@ -243,7 +243,8 @@ class Frontier:
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
                 each = np.array([share + drops[recipe] for recipe, share in self._shares(adapter).items()])
                 share = float((weights * each).sum() / weights.sum())
-                own.append(Seen(number, last, share, int(weights.max()), variance(share)))
+                apart = 1 / sum(spreads[recipe] ** -2 for recipe in adapter.pairs)
+                own.append(Seen(number, last, share, int(weights.max()), variance(share), apart))
             # Where an adapter was seen further up, its lower rungs say only how rungs hang together: some tens tell that.
             climbed += len(own) > 1
             seen += own if climbed <= _CLIMBS else own[-1:]

@@ -73,6 +73,8 @@ class Seen(NamedTuple):
     """It is the mean over the first so many items of one order."""
     variance: float
     """Of one item's outcome."""
+    apart: float = 0.0
+    """The variance by which the score is off what the adapter's is, on however many items."""
 
 
 def variance(share: float, smooth: bool = False) -> float:
@@ -167,7 +169,8 @@ class Surrogate:
         items = np.array([max(1, one.items) for one in observed], dtype=float)
         # Two means over the first n and m items have the chance of the items that are in both in common.
         common = SHARED_CHANCE * np.sqrt(one[:, None] * one[None, :]) / np.maximum(items[:, None], items[None, :])
-        gram = self._covariance(seen, at, seen, at) + common + np.diag((1 - SHARED_CHANCE) * one / items)
+        apart = np.array([one.apart for one in observed])
+        gram = self._covariance(seen, at, seen, at) + common + np.diag((1 - SHARED_CHANCE) * one / items + apart)
         cross = self._covariance(everyone, np.full(len(everyone), self._last), seen, at)
         weights = np.linalg.solve(gram, cross.T)
         left = prior - np.einsum("ij,ji->i", cross, weights)

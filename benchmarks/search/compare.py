@@ -3,6 +3,7 @@
 python -m benchmarks.search.compare                                 # all peers that are installed, all tables, 50 seeds
 python -m benchmarks.search.compare --strategy frontier tpe --table xed --seeds 10
 python -m benchmarks.search.compare --table synthetic               # the made-up table
+python -m benchmarks.search.compare --runs runs.jsonl               # keep what was replayed there, and go on with it
 
 Prints markdown, and with `--out FOLDER` writes search.md, search.csv (the anytime curves) and, with matplotlib, search.png.
 Every table is replayed twice: with the stage seconds as measured, and with training charged ten times as long. Each seed is
@@ -14,13 +15,15 @@ the mean over training seeds: by that no sweep can be sure of what it has, the e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import importlib.util
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -114,24 +117,53 @@ def run(task: Task) -> Run:
     return replay(table, truth, strategy(task.strategy), conditions, budget, of_settings)
 
 
-def runs_of(
-    tables: Sequence[str], strategies: Sequence[str], seeds: int, jobs: int, items: int | None, named: bool
-) -> dict[tuple[str, str, float], list[Run]]:
-    """Do all replays. Returns by (table, strategy, proportion) one run a seed."""
-    tasks = [
+def tasks_of(
+    tables: Sequence[str], strategies: Sequence[str], seeds: int, items: int | None, named: bool
+) -> list[Task]:
+    """Return the replays to do: parts of tables are for the peers, levers are looked at on whole ones."""
+    return [
         Task(table, name, seed, training, items)
         for table in tables
         for name in strategies
+        if named or not (table.endswith(PART) and name in LEVERS)
         for seed in range(seeds if named or name not in SLOW else min(seeds, SLOW_SEEDS))
         for training in (PROPORTIONS[:1] if name in COST_BLIND else PROPORTIONS)
     ]
-    if jobs == 1:
-        results = [run(task) for task in tasks]
-    else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            results = list(pool.map(run, tasks, chunksize=1))
+
+
+def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[Task, Run]]:
+    """Do replays, or take them from a file of earlier ones, to which new ones are appended."""
+    known = dict(kept(file)) if file is not None and file.exists() else {}
+    yield from ((task, known[task]) for task in tasks if task in known)
+    left = [task for task in tasks if task not in known]
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(file.open("a", encoding="utf-8")) if file is not None else None
+        if jobs == 1:
+            results: Iterable[Run] = map(run, left)
+        else:
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
+            results = pool.map(run, left, chunksize=1)
+        for task, one in zip(left, results, strict=True):
+            if stream is not None:
+                stream.write(json.dumps({"task": asdict(task), "run": one.plain()}) + "\n")
+                stream.flush()
+            yield task, one
+
+
+def kept(file: Path) -> Iterator[tuple[Task, Run]]:
+    """Yield the replays of a file; a half-written last line is none."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            yield Task(**row["task"]), Run.of_plain(row["run"])
+
+
+def runs_of(tasks: Sequence[Task], jobs: int, file: Path | None = None) -> dict[tuple[str, str, float], list[Run]]:
+    """Do all replays. Returns by (table, strategy, proportion) one run a seed."""
+    results = dict(done(tasks, jobs, file))
     found: dict[tuple[str, str, float], list[Run]] = {}
-    for task, one in zip(tasks, results, strict=True):
+    for task in tasks:
+        one = results[task]
         proportions = PROPORTIONS if task.strategy in COST_BLIND else (task.training,)
         for training in proportions:
             told = one.with_training(training) if training != task.training else one
@@ -153,6 +185,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--table", nargs="+", help="default: every table in benchmarks/search/tables")
     parser.add_argument("--items", type=int, help="validation items that a sweep has; default: as many as the table")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--runs", type=Path, help="a file in which replays are kept; those that are there are not done again"
+    )
     parser.add_argument("--out", type=Path, help="a folder for search.md, search.csv and search.png")
     given = parser.parse_args(arguments)
     try:
@@ -160,7 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     strategies = given.strategy or [name for name in DEFAULT if installed(name)]
-    found = runs_of(tables, strategies, given.seeds, given.jobs, given.items, bool(given.strategy))
+    tasks = tasks_of(tables, strategies, given.seeds, given.items, bool(given.strategy))
+    found = runs_of(tasks, given.jobs, given.runs)
     sweeps = {table: [sweep_of(table, seed) for seed in range(given.seeds)] for table in tables}
     truths = {table: Truths([one[1] for one in each]) for table, each in sweeps.items()}
     of_settings = {table: Truths([one[2] for one in each]) for table, each in sweeps.items()}

@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -411,6 +411,23 @@ class Run:
     decision_ms: NDArray[np.float64]
     """Real time of each ask and tell."""
     finished_training_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the run as JSON has it; of the decisions only the longest."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["decision_ms"] = (
+            self.decision_ms[self.decision_ms.argmax() :][:1] if len(self.decision_ms) else self.decision_ms
+        )
+        return {n: np.round(v, 6).tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
+
+    @staticmethod
+    def of_plain(values: Mapping[str, Any]) -> Run:
+        """The inverse of `plain`."""
+        arrays: dict[str, Any] = {
+            n: np.array(v, dtype=np.float64) if isinstance(v, list) else v for n, v in values.items()
+        }
+        regrets = tuple((float(points), bool(inside)) for points, inside in values["regrets"])
+        return Run(**arrays | {"regrets": regrets})
 
     def of_settings(self) -> Run:
         """Return the run as judged by the truth of settings."""
