@@ -26,7 +26,7 @@ from autotune.search.strategy import Outcomes, Proposal, Strategy, Told, Whole
 from benchmarks.search import compare, oracle, peers, report, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
-from benchmarks.search.table import Table, from_rows, load, quiet
+from benchmarks.search.table import Table, drawn, from_rows, load, over_seeds, quiet
 
 ROOT = Path(oracle.__file__).parents[2]
 
@@ -292,6 +292,47 @@ def test_who_knows_the_table_pays_least(table: Table, truth: Truth) -> None:
     assert costs == sorted(costs)
     cheapest = table.costs.call_s + 90 * min(table.costs.step_s.values())
     assert cheapest < costs[0] < costs[-1] < truth.everything_s() < truth.everything_s(cache=False)
+
+
+def test_a_sweep_has_models_of_its_own(table: Table) -> None:
+    chosen = [drawn(table, seed) for seed in range(8)]
+    several = [a for a, seeds in enumerate(table.seeds) if len(seeds) > 1]
+    assert several
+    for one in chosen:
+        assert all(len(seeds) == min(1, len(table.seeds[a])) for a, seeds in enumerate(one.seeds))
+        for a in several:
+            assert one.truth[a].tolist() == table.truth_of[a, one.seeds[a][0]].tolist()
+    assert len({one.seeds for one in chosen}) > 1
+    means = np.array([np.mean([table.truth_of[a, seed] for seed in table.seeds[a]], axis=0) for a in several])
+    assert table.truth[several] == pytest.approx(means)
+    assert over_seeds(chosen[0], table).truth[several] == pytest.approx(means)
+
+
+def test_parts_of_a_table_lack_a_level_each(table: Table) -> None:
+    levels = sum(len(values) for values in peers.axes(table).values())
+    parts = [drawn(table, seed, part=True) for seed in range(levels)]
+    assert len({part.adapters for part in parts}) == levels
+    for part in parts:
+        assert 0 < len(part.adapters) < len(table.adapters)
+        assert {candidate.lora for candidate in part.space.grid()} == set(part.adapters)
+        world = World(part, Conditions(0))
+        for adapter, lora in enumerate(part.adapters):
+            told = world.measure(Proposal(part.candidate(adapter, 0)))
+            whole = table.number[Candidate(lora=lora).id]
+            assert (told.values is None) == (not table.seeds[whole])
+
+
+def test_replays_are_kept_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "runs.jsonl"
+    arguments = ["--table", "synthetic", "--strategy", "random", "frontier", "--jobs", "1", "--runs", str(file)]
+    assert compare.main([*arguments, "--seeds", "1"]) == 0
+    first = capsys.readouterr().out
+    lines = file.read_text(encoding="utf-8")
+    file.write_text(lines + lines[:50], encoding="utf-8")  # it was killed meanwhile
+    assert compare.main([*arguments, "--seeds", "1"]) == 0
+    assert capsys.readouterr().out == first
+    assert compare.main([*arguments, "--seeds", "2"]) == 0
+    assert len(dict(compare.kept(file))) == 6
 
 
 def test_what_is_reached_must_be_kept() -> None:

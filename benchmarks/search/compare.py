@@ -51,9 +51,11 @@ OTHERS = (
     "primo",
 )
 DEFAULT = ("frontier", *OTHERS, *LEVERS)
-SLOW = ("gp", "primo")
-"""Their decisions take seconds: fewer seeds, unless they are named."""
+SLOW = ("gp", "mo-asha", "primo")
+"""Their replays take a minute or more: fewer seeds, and no parts, unless they are named."""
 SLOW_SEEDS = 5
+PART_SEEDS = 27
+"""Three for each part of a table; they vary more than the same seeds of the whole."""
 PART = "-part"
 EXHAUSTIVE = "random"
 """What measures everything, in the end."""
@@ -125,20 +127,26 @@ def tasks_of(
         Task(table, name, seed, training, items)
         for table in tables
         for name in strategies
-        if named or not (table.endswith(PART) and name in LEVERS)
-        for seed in range(seeds if named or name not in SLOW else min(seeds, SLOW_SEEDS))
+        if named or not (table.endswith(PART) and (name in LEVERS or name in SLOW))
+        for seed in range(seeds if named else min(seeds, _most_seeds(table, name)))
         for training in (PROPORTIONS[:1] if name in COST_BLIND else PROPORTIONS)
     ]
+
+
+def _most_seeds(table: str, name: str) -> int:
+    return SLOW_SEEDS if name in SLOW else PART_SEEDS if table.endswith(PART) else sys.maxsize
 
 
 def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[Task, Run]]:
     """Do replays, or take them from a file of earlier ones, to which new ones are appended."""
     known = dict(kept(file)) if file is not None and file.exists() else {}
     yield from ((task, known[task]) for task in tasks if task in known)
-    left = [task for task in tasks if task not in known]
+    left = [task for task in tasks if task not in known] if jobs else []
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(file.open("a", encoding="utf-8")) if file is not None else None
-        if jobs == 1:
+        stream = stack.enter_context(file.open("a", encoding="utf-8")) if file is not None and jobs else None
+        if stream is not None and known:
+            stream.write("\n")  # the last line may be half a one
+        if jobs <= 1:
             results: Iterable[Run] = map(run, left)
         else:
             pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
@@ -162,7 +170,7 @@ def runs_of(tasks: Sequence[Task], jobs: int, file: Path | None = None) -> dict[
     """Do all replays. Returns by (table, strategy, proportion) one run a seed."""
     results = dict(done(tasks, jobs, file))
     found: dict[tuple[str, str, float], list[Run]] = {}
-    for task in tasks:
+    for task in (task for task in tasks if task in results):
         one = results[task]
         proportions = PROPORTIONS if task.strategy in COST_BLIND else (task.training,)
         for training in proportions:
@@ -184,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strategy", nargs="+", help=f"default: {', '.join(DEFAULT)}, as far as installed")
     parser.add_argument("--table", nargs="+", help="default: every table in benchmarks/search/tables")
     parser.add_argument("--items", type=int, help="validation items that a sweep has; default: as many as the table")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--jobs", type=int, default=2, help="processes; 0: only report what --runs has")
     parser.add_argument(
         "--runs", type=Path, help="a file in which replays are kept; those that are there are not done again"
     )
@@ -196,6 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     strategies = given.strategy or [name for name in DEFAULT if installed(name)]
     tasks = tasks_of(tables, strategies, given.seeds, given.items, bool(given.strategy))
+    if given.jobs == 0 and given.runs is None:
+        parser.error("--jobs 0 reports what --runs has, and needs it")
     found = runs_of(tasks, given.jobs, given.runs)
     sweeps = {table: [sweep_of(table, seed) for seed in range(given.seeds)] for table in tables}
     truths = {table: Truths([one[1] for one in each]) for table, each in sweeps.items()}

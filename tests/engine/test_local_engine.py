@@ -165,6 +165,19 @@ def test_a_timing_goes_on_until_its_interval_is_narrow(medians: list[float], run
     assert (len(processes), seconds) == (runs, float(runs))
 
 
+def test_a_timing_goes_on_from_what_was_measured_before(engine: LocalEngine, tmp_path: Path) -> None:
+    first = QuickTimeJob(
+        graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", processes=2, most=2, model_dir=tmp_path
+    )
+    begun, _ = engine.time(first, tmp_path / "log")
+    more = first.model_copy(update={"processes": 3, "most": 3, "begun": tuple(begun)})
+    processes, seconds = engine.time(more, tmp_path / "log")
+    assert processes[:2] == begun
+    assert len({process["pid"] for process in processes}) == 3
+    assert seconds > 0
+    assert engine.time(more.model_copy(update={"begun": tuple(processes)}), tmp_path / "log") == (processes, 0.0)
+
+
 def turned(folder: Path, wobble: float = 0.0, trouble: str = "", processes: int = 3) -> TurnsJob:
     """Turns of a and b, which is twice as slow, and a once more; the machine slows down all the while."""
     a, b = (

@@ -53,6 +53,12 @@ def test_few_items_say_less() -> None:
     assert many >= 0.9 * np.sqrt((1 - SHARED_CHANCE) * variance(0.7) / 1000)
 
 
+def test_what_is_off_the_adapters_own_score_says_less_of_it() -> None:
+    exact = Seen(2, LAST, 0.7, 1000)
+    near, far = (believed(exact._replace(apart=apart))[1][2] for apart in (0.0, 0.03**2))
+    assert far**2 == pytest.approx(near**2 + 0.03**2, rel=0.2)
+
+
 def test_scores_rise_from_rung_to_rung() -> None:
     mean, deviation = believed(Seen(2, 0, 0.5, 1000))
     assert mean[2] == pytest.approx(0.5 + 2 * 0.09, abs=0.03)
