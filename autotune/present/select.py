@@ -141,11 +141,12 @@ def explain(selection: Selection) -> str:
         lines.append(
             "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
         )
-        unknown = [
-            limit for limit in aims.limits if limit.needs_base and limit.metric not in values_of(base_of(rows) or {})
-        ]
+        base = base_of(rows) or {}
+        known = values_of(base) if base.get("status") == "ok" else {}
+        unknown = [limit for limit in aims.limits if limit.needs_base and limit.metric not in known]
         if unknown and rows:
-            lines.append(f"  '{unknown[0]}' cannot be judged: the untouched model was not measured")
+            yet = "yet: it is, when the sweep ends" if base.get("status") == "stopped" else ""
+            lines.append(f"  '{unknown[0]}' cannot be judged: the untouched model was not measured {yet}".rstrip())
         for name, misses in choice.nearest:
             missed = "; ".join(f"misses '{limit}' by {number(gap)}" for limit, gap in misses)
             lines.append(f"  {name[:8]} {settings(selection.row(name))}: {missed}")

@@ -134,8 +134,9 @@ class Loop:
     def _run(self) -> Summary:
         began = self._began = self.clock()
         base = base_candidate(self.sweep)
-        if self.base_row is None or self.base_row["status"] not in ("ok", "stopped"):
-            self._try(Proposal(base, items=self._first_items()), 0)
+        look = self._first_items()
+        if self.base_row is None or self.base_row["status"] not in ("ok", "stopped" if look else "ok"):
+            self._try(Proposal(base, items=look), 0)
         for row in [row for row in self.rows.values() if row["status"] == "lost"]:
             if not self._late():
                 self._try(self._proposal_of(row), int(row["trial"] or 0))
@@ -205,14 +206,13 @@ class Loop:
 
         It changes nothing where they were timed so from the start.
         """
-        if not self.strategy.rungs:
-            return
-        front = {str(served_as(row)) for row in front_of(self.ended(), self.sweep.objectives)}
-        graphs: dict[str, list[Row]] = {}
-        for row in self._timed():
-            if str(served_as(row)) in front:
-                graphs.setdefault(str(served_as(row)), []).append(row)
-        for rows in graphs.values():
+        done: set[str] = set()
+        while self.strategy.rungs:
+            front = {str(served_as(row)) for row in front_of(self.ended(), self.sweep.objectives)} - done
+            rows = [row for row in self._timed() if str(served_as(row)) == min(front, default="")]
+            if not rows:
+                break
+            done.add(min(front))  # what else is on the front may have changed with it
             self._time_anew(rows, whole=True)
         self.pipeline.rest()
 
