@@ -29,7 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.search import synthetic
-from benchmarks.search.peers import COST_BLIND, LEVERS, OUTSIDE, TIMING_EACH, WITHOUT_CACHE, strategy
+from benchmarks.search.peers import AT_ONCE, COST_BLIND, LEVERS, OUTSIDE, TIMING_EACH, WITHOUT_CACHE, strategy
 from benchmarks.search.replay import Conditions, Run, Truth, Truths, replay
 from benchmarks.search.report import all_behind, curves, draw, headline, summary
 from benchmarks.search.rows import TABLES
@@ -113,7 +113,8 @@ def run(task: Task) -> Run:
     table, truth, of_settings = sweep_of(task.table, task.seed)
     name = task.strategy
     conditions = Conditions(
-        task.seed, name not in WITHOUT_CACHE, task.training, task.items, name not in TIMING_EACH, name not in OUTSIDE
+        task.seed, cache=name not in WITHOUT_CACHE, training=task.training, items=task.items,
+        timing_shared=name not in TIMING_EACH, first_looks=name not in AT_ONCE, tool=name not in OUTSIDE,
     )  # fmt: skip
     budget = truth.everything_s(cache=False, training=task.training)
     return replay(table, truth, strategy(task.strategy), conditions, budget, of_settings)
@@ -207,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.jobs == 0 and given.runs is None:
         parser.error("--jobs 0 reports what --runs has, and needs it")
     found = runs_of(tasks, given.jobs, given.runs)
+    tables = [table for table in tables if any(key[0] == table for key in found)]
     sweeps = {table: [sweep_of(table, seed) for seed in range(given.seeds)] for table in tables}
     truths = {table: Truths([one[1] for one in each]) for table, each in sweeps.items()}
     of_settings = {table: Truths([one[2] for one in each]) for table, each in sweeps.items()}

@@ -377,7 +377,9 @@ def _misled(table: Table, seed: int) -> Strategy:
 
 LEVERS = {f"frontier-without-{field.name}": _without(field.name) for field in fields(Levers)}
 TIMING_EACH = ("frontier-without-shared-timing",)
-LEVERS |= {name: lambda table, seed: Frontier(table.space, OBJECTIVES, seed) for name in TIMING_EACH}
+AT_ONCE = ("frontier-without-first-looks",)
+"""What measures the untouched model in full before anything else, and times each recipe precisely at once."""
+LEVERS |= {name: lambda table, seed: Frontier(table.space, OBJECTIVES, seed) for name in (*TIMING_EACH, *AT_ONCE)}
 LEVERS["frontier-misled"] = _misled
 PEERS |= LEVERS
 

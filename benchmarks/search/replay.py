@@ -48,6 +48,8 @@ class Conditions:
     """Validation items that a sweep has; None: as many as the table."""
     timing_shared: bool = True
     """False: every pair is timed, though adapters do not change a graph."""
+    first_looks: bool = True
+    """False: also a strategy that takes candidates up in parts measures the untouched model first, and times precisely."""
     tool: bool = True
     """Whether our tool runs the strategy: it measures the untouched model first, compares every build with its source,
     times in several processes, and scores blocks of items. False: a user's own loop, which does none of it.
@@ -493,9 +495,9 @@ def replay(
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
     in_parts = bool(getattr(strategy, "rungs", ()))
-    world.times_first = in_parts
+    world.times_first = in_parts and conditions.first_looks
     if conditions.tool:
-        untouched, told = world.measure_untouched(whole=not in_parts)
+        untouched, told = world.measure_untouched(whole=not world.times_first)
         if in_parts:  # as the loop does
             strategy.replay(untouched, told)
     at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
