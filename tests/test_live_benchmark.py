@@ -41,12 +41,13 @@ def test_a_front_is_followed_from_row_to_row() -> None:
     assert [moment.seconds for moment in followed] == [30.0, 90.0, 150.0, 210.0, 270.0]
     names = [[str(one["candidate"]) for one in moment.rows] for moment in followed]
     assert names == [["base"], ["a"], ["a"], ["a", "fast"], ["fast", "lucky"]]
+    assert all(moment.untouched == [ROWS[0]] for moment in followed)
 
 
 def test_volumes_are_of_what_the_candidates_truly_are(tmp_path: Path) -> None:
     """Who was lucky on validation is worse on test than whom it replaced, and the curve falls."""
     turn, other = turns(tmp_path, ["x", "y"], 1)
-    followed = {turn: list(moments(ROWS, "2026-01-01T00:00:00Z", AIMS)), other: [Moment(60.0, [ROWS[0]])]}
+    followed = {turn: list(moments(ROWS, "2026-01-01T00:00:00Z", AIMS)), other: [Moment(60.0, [ROWS[0]], [ROWS[0]])]}
     scores = {turn: {"base": 0.3, "a": 0.5, "fast": 0.4, "lucky": 0.45}, other: {"base": 0.3}}
     curves = volumes(followed, scores, "accuracy", AIMS)
     # The reference is 0.3, 11 ms and 200 MB; the 100 MB that they are below it are in all of them.
@@ -62,4 +63,4 @@ def test_volumes_are_of_what_the_candidates_truly_are(tmp_path: Path) -> None:
 def test_where_nothing_is_better_than_the_untouched_model_there_is_nothing_to_compare(tmp_path: Path) -> None:
     (turn,) = turns(tmp_path, ["x"], 1)
     with pytest.raises(SystemExit, match="nothing to compare"):
-        volumes({turn: [Moment(1.0, [ROWS[0]])]}, {turn: {"base": 0.3}}, "accuracy", AIMS)
+        volumes({turn: [Moment(1.0, [ROWS[0]], [ROWS[0]])]}, {turn: {"base": 0.3}}, "accuracy", AIMS)

@@ -32,7 +32,7 @@ from autotune.search.pareto import front
 from autotune.search.plain import drawn
 from autotune.search.prices import Prices, work_of
 from autotune.search.scale import Scale
-from autotune.search.strategy import Proposal, Told
+from autotune.search.strategy import LEAST_ITEMS, Proposal, Told
 from autotune.search.surrogate import SHARED_CHANCE, Array, Place, Posterior, Seen, Surrogate, place_of, variance
 from autotune.space import Space, lora_impossible
 
@@ -41,7 +41,6 @@ POOL = 256
 """Adapters that are thought of at most: of a larger space a random draw."""
 LOOK = 0.5
 """The share of the items on which a pair is scored first."""
-LEAST_ITEMS = 100
 
 _CLIMBS = 32
 """Adapters of which all rungs count."""

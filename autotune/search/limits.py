@@ -1,7 +1,7 @@
 """Limits such as "accuracy >= base + 0.2": read once, judged on every row, changed at will.
 
 One idea: a threshold is `constant + factor * base`, where `base` is the same metric of the untouched model
-built at fp32. A limit needs no row to be parsed and no sweep to be judged.
+built at fp32 (or what is most exact on the provider). A limit needs no row to be parsed and no sweep to be judged.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from autotune.search.finalists import TIMING, Finalists
 from autotune.search.judge import candidate_of, front_of, judge, served_as, values_of
 from autotune.search.latency import Turns
 from autotune.search.pipeline import LOOKS, Measurement, Pipeline, base_candidate
-from autotune.search.strategy import Proposal, Strategy, Told
+from autotune.search.strategy import LEAST_ITEMS, Proposal, Strategy, Told
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
@@ -189,7 +189,9 @@ class Loop:
         referred = any(limit.needs_base for limit in self.sweep.limits)
         if not self.strategy.rungs or referred or is_task(self.sweep.data.metric):
             return None
-        return math.ceil(LOOKS[0] * self.pipeline.inputs.counts["validation"])
+        items = self.pipeline.inputs.counts["validation"]
+        least = max(LEAST_ITEMS, math.ceil(LOOKS[0] * items))
+        return least if least < items else None
 
     def _base_as_begun(self) -> Row | None:
         """Return the untouched model's row as it was when candidates were begun: who goes on decides as if never stopped."""
@@ -208,11 +210,13 @@ class Loop:
         """
         done: set[str] = set()
         while self.strategy.rungs:
-            front = {str(served_as(row)) for row in front_of(self.ended(), self.sweep.objectives)} - done
-            rows = [row for row in self._timed() if str(served_as(row)) == min(front, default="")]
+            self._judge()  # limits may keep the winner off the front
+            wanted = [*front_of(self.ended(), self.sweep.objectives), *([self._best] if self._best else [])]
+            graphs = {str(served_as(row)) for row in wanted} - done
+            rows = [row for row in self._timed() if str(served_as(row)) == min(graphs, default="")]
             if not rows:
                 break
-            done.add(min(front))  # what else is on the front may have changed with it
+            done.add(min(graphs))  # what else is on the front may have changed with it
             self._time_anew(rows, whole=True)
         self.pipeline.rest()
 
@@ -293,14 +297,32 @@ class Loop:
         return math.inf if hours is None else hours * 3600 - self.record.spent_s()
 
     def _kept_s(self) -> float:
-        """Return how much of the time is kept for what is of no use unless it is done to the end: that, and as much as a
-        row takes, which may begin just before.
+        """Return how much of the time is kept for what is of no use unless it is done to the end, and for what is done in the
+        end: that, and as much as a row takes, which may begin just before.
         """
-        closing_s = self.strategy.closing_s if self.sweep.budget.hours is not None else 0.0
+        if self.sweep.budget.hours is None:
+            return 0.0
+        kept_s = self.strategy.closing_s + self._end_s()
         rows = list(self.rows.values())[-_RECENT:]
-        if not rows or not (closing_s or self._base_is_open):
-            return closing_s
-        return closing_s + (1 + self._base_is_open) * statistics.median(float(row["wall_s"] or 0) for row in rows)
+        return kept_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if kept_s and rows else kept_s
+
+    def _end_s(self) -> float:
+        """Return about how many seconds it takes to measure an untouched model that was only looked at, and to time what is on
+        the front precisely: at most all that was timed.
+        """
+        if not self.strategy.rungs:
+            return 0.0
+        timing, times = (
+            self.sweep.target.timing,
+            [float(row["cost_time_s"]) for row in self._timed() if row.get("cost_time_s")],
+        )
+        time_s = statistics.median(times) if times else 0.0
+        seconds = (timing.most / timing.processes - 1) * time_s * len({str(served_as(row)) for row in self._timed()})
+        if self.base_row is not None and self._base_is_open:
+            scored = float(self.base_row.get(f"{self.sweep.score}_n") or 1)
+            rest = self.pipeline.inputs.counts["validation"] / scored - 1
+            seconds += time_s + rest * float(self.base_row.get("cost_score_s") or 0.0)
+        return seconds
 
     def _late(self) -> bool:
         return self._left_s() <= 0
@@ -333,11 +355,11 @@ class Loop:
                 on_stage=self._shown(trial, candidate),
                 rung=proposal.rung,
                 items=proposal.items,
-                timed=trial > 0 or proposal.items is None,
+                timed=not (look := trial == 0 and proposal.items is not None),
             )
             self.stages_s += measured.seconds
             status, error = measured.status, measured.error
-            if status == "ok" and (left := self._left_at(proposal, measured)):
+            if status == "ok" and (left := self._left_at(proposal, measured) or "not timed" * look):
                 status, error = "stopped", left
             asked: Row = {"rung": proposal.rung if proposal.rung < 1 else None, "items": proposal.items}
             row |= {"status": status, "error": error or None, "ended": now()} | asked

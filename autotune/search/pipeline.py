@@ -442,20 +442,23 @@ class Pipeline:
         trusted = self.pace is None or self.pace.trusted  # another sweep may have found a new pace meanwhile
         job = self.time_job(candidate, build, suffix)
         found = self.do.find(job)
-        first = job.model_copy(update={"most": job.processes})
+        begun: Stored | None = None
         if found is None and self.rungs:
-            begun = self.do.find(first)
-            if not whole:
-                job, found = first, begun
-            elif begun is not None and trusted:
-                job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
+            first = job.model_copy(update={"most": job.processes})
+            if whole:
+                begun = self.do.find(first)
+            else:
+                job, found = first, self.do.find(first)
+        earlier = found or begun
         # What another sweep has timed just now holds, too.
-        if found is not None and not trusted and not recent(found.made):
+        if earlier is not None and not trusted and not recent(earlier.made):
             began = time.perf_counter()
-            if not self._holds(job, latency_cells(found.result["processes"], job.batch)):
+            if not self._holds(job, latency_cells(earlier.result["processes"], job.batch)):
                 since = self.pace.since if self.pace else None
-                job, found = job.model_copy(update={"since": since}), None
+                job, found, begun = job.model_copy(update={"since": since}), None, None
             self._book("time", time.perf_counter() - began, done)
+        if begun is not None:
+            job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
         stored = self._run("time", job, done, found=found)
         if self.pace is not None:
             if not stored.cached:

@@ -16,6 +16,10 @@ from autotune.candidate import Candidate
 from autotune.search.limits import Limit
 
 
+LEAST_ITEMS = 100
+"""On fewer no look tells anything."""
+
+
 @dataclass(frozen=True, eq=False)
 class Outcomes:
     """What was seen of each item that was scored, in the fixed order: (items,) each."""

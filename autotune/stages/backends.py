@@ -332,9 +332,11 @@ class TorchBackend:
 
     ragged = False
 
-    def __init__(self, folder: Path, adapter: Path | None, device: str, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, adapter: Path | None, device: str, threads: int | None, dtype: str = "auto"
+    ) -> None:
         self.device = resolve_device(device)
-        model = load_model(folder, self.device, resolve_dtype("auto", self.device), threads=threads)
+        model = load_model(folder, self.device, resolve_dtype(dtype, self.device), threads=threads)
         self.sliced = "logits_to_keep" in inspect.signature(model.forward).parameters
         if adapter is not None:
             model = load_adapter(model, adapter)

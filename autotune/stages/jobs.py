@@ -226,6 +226,8 @@ class ScoreJob(Job):
     max_length: int
     threads: int | None = None
     device: str | None = None
+    dtype: str | None = None
+    """PyTorch's arithmetic; None: as the device is used best."""
     max_new_tokens: int | None = None
     """Tokens to generate at most; None: one more than the longest completion."""
     stop: tuple[str, ...] | None = None

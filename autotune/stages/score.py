@@ -221,7 +221,7 @@ def completion_nll(backend: Backend, items: list[Encoded], batched: bool = True)
 def open_backend(job: ScoreJob) -> Backend:
     """Load what a job scores: a build on its provider, or a model in PyTorch. Raises StageError."""
     if job.provider is None:
-        return TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads)
+        return TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads, job.dtype or "auto")
     return OnnxBackend(
         job.model_dir, job.provider, job.threads, Session(provider_options=job.provider_options).options
     )  # fmt: skip

@@ -115,7 +115,12 @@ STAGES = {
 
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
-    Column("trial", int, "number of the trial in this sweep, from 1; 0: the untouched model measured first", 0),
+    Column(
+        "trial",
+        int,
+        "number of the trial in this sweep, from 1; 0: the untouched model, which limits refer to: at fp32, or what is most exact on the provider",
+        0,
+    ),
     Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
     Column("kind", str, "base: the untouched model in a recipe; adapter: without a recipe; pair: adapter and recipe"),
     Column("status", str, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
@@ -169,7 +174,7 @@ FINALISTS: tuple[Column, ...] = (
     Column(
         "role",
         str,
-        "winner: the model in best/; base: the untouched model at fp32; rival: near the winner in latency, and timed only",
+        "winner: the model in best/; base: the untouched model; rival: near the winner in latency, and timed only",
     ),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),
@@ -178,7 +183,7 @@ FINALISTS: tuple[Column, ...] = (
     *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
     *SERVED,
     *CONDITIONS,
-    Column("itl_ratio", float, "time between tokens over the untouched model's at fp32, timed in turns", 0.0),
+    Column("itl_ratio", float, "time between tokens over the untouched model's, timed in turns", 0.0),
     Column("itl_ratio_low", float, "lower end of its 95 % interval over rounds", 0.0),
     Column("itl_ratio_high", float, "upper end of its 95 % interval over rounds", 0.0),
     Column("rounds", int, "rounds of the timing in turns: one fresh process of each finalist a round", 2),

@@ -145,7 +145,7 @@ def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[
     left = [task for task in tasks if task not in known] if jobs else []
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(file.open("a", encoding="utf-8")) if file is not None and jobs else None
-        if stream is not None and known:
+        if stream is not None and stream.tell():
             stream.write("\n")  # the last line may be half a one
         if jobs <= 1:
             results: Iterable[Run] = map(run, left)
@@ -209,7 +209,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--jobs 0 reports what --runs has, and needs it")
     found = runs_of(tasks, given.jobs, given.runs)
     tables = [table for table in tables if any(key[0] == table for key in found)]
-    sweeps = {table: [sweep_of(table, seed) for seed in range(given.seeds)] for table in tables}
+    seeds = {table: max(len(runs) for key, runs in found.items() if key[0] == table) for table in tables}
+    sweeps = {table: [sweep_of(table, seed) for seed in range(count)] for table, count in seeds.items()}
     truths = {table: Truths([one[1] for one in each]) for table, each in sweeps.items()}
     of_settings = {table: Truths([one[2] for one in each]) for table, each in sweeps.items()}
     by_settings = {key: [one.of_settings() for one in runs] for key, runs in found.items()}

@@ -20,7 +20,7 @@ Two processes with one thread each make 1.4 times as many rows an hour as one wi
 no other is at. Their seconds are not taken as costs: those are measured by themselves (--costs), in minutes.
 
 Where PyTorch sees a GPU, adapters are trained on it, in the CPU's arithmetic (fp32), and what fp32 predicts is taken from
-PyTorch; every other recipe is scored on the target's provider as ever (`benchmarks/gpu/oracle.sh`).
+PyTorch; every other recipe is scored on the target's provider as ever (`benchmarks/gpu/oracle.py`).
 
 Before a long run: `git commit` the table now and then; nothing else is needed to go on elsewhere.
 """
@@ -402,7 +402,7 @@ class Maker:
         if self._by_torch(step):
             assert step.lora is not None
             source = self._merge_job(step.lora, step.seed or 0, rung).key
-            return ScoreJob(source=source, device=self.inputs.device, model_dir=Path(), **shared)
+            return ScoreJob(source=source, device=self.inputs.device, dtype="fp32", model_dir=Path(), **shared)
         source = self._build_job(step, rung).key
         return ScoreJob(source=source, provider=self.sweep.target.provider, model_dir=Path(), **shared)
 
@@ -541,10 +541,15 @@ class Maker:
 
 
 def merge(rows: RowFile, others: RowFile) -> int:
-    """Append what a table lacks of another's rows. Returns how many. Raises SystemExit where they are of other inputs."""
+    """Append what a table lacks of another's rows, but for what says how fast that machine is. Returns how many.
+
+    Raises SystemExit where they are of other inputs.
+    """
     if rows.header is None or others.header is None or any(rows.header[n] != others.header[n] for n in _SAME):
         raise SystemExit(f"{others.file} is no table of the same inputs as {rows.file}")
-    missing = [row for row in others.rows if rows.find(**{name: row.get(name) for name in KEY}) is None]
+    known = ("cost", "start", "time")
+    found = (row for row in others.rows if row["kind"] not in known)
+    missing = [row for row in found if rows.find(**{name: row.get(name) for name in KEY}) is None]
     for row in missing:
         rows.append(row)
     return len(missing)

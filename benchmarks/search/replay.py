@@ -23,7 +23,7 @@ from autotune.search.limits import Limit, parse_limit
 from autotune.search.pareto import front, hypervolume
 from autotune.search.pipeline import LOOKS
 from autotune.search.statistics import Interval, wilson
-from autotune.search.strategy import Outcomes, Proposal, Strategy, Told
+from autotune.search.strategy import LEAST_ITEMS, Outcomes, Proposal, Strategy, Told
 from autotune.search.winner import Choice, Entry, choose
 from benchmarks.search.table import OBJECTIVES, Seen, Table
 
@@ -143,7 +143,9 @@ class World:
         seconds = {"start": self.table.costs.start_s}
         self._started = True
         self._build(None, 0, seconds)
-        outcomes = self._score(None, 0, 0, math.ceil(LOOKS[0] * self.items), seconds)
+        least = max(LEAST_ITEMS, math.ceil(LOOKS[0] * self.items))
+        items = self._items_of(Proposal(candidate, items=min(least, self.items)))
+        outcomes = self._score(None, 0, 0, items, seconds)
         measured = {"accuracy": float(outcomes.right.mean()), "size_mb": float(self.table.size_mb[0])}
         self.spent.update(seconds)
         self.clock += sum(seconds.values())
@@ -380,6 +382,7 @@ class Truths:
 
     def __init__(self, each: Sequence[Truth]) -> None:
         self.each = each
+        self._everything_s: dict[tuple[bool, float], float] = {}
 
     def clairvoyant(self, share: float, training: float = 1.0) -> float:
         """Return the least seconds to `share` of the oracle's hypervolume for one who knows the sweep's table."""
@@ -387,7 +390,10 @@ class Truths:
 
     def everything_s(self, cache: bool = True, training: float = 1.0) -> float:
         """Return the seconds of the whole grid, one candidate after another."""
-        return float(np.median([truth.everything_s(cache, training) for truth in self.each]))
+        if (cache, training) not in self._everything_s:
+            seconds = [truth.everything_s(cache, training) for truth in self.each]
+            self._everything_s[cache, training] = float(np.median(seconds))
+        return self._everything_s[cache, training]
 
     def limits(self) -> list[tuple[Limit, ...]]:
         """Return three kinds of limits."""

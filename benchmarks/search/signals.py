@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search.compare import table_of, tables_of
+from benchmarks.search.compare import PART, table_of, tables_of
 from benchmarks.search.table import Seen, Table
 
 ITEMS = (100, 250, 500, 1000)
@@ -129,7 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     parts = ["# Which signal ranks adapters", "", "Made by `python -m benchmarks.search.signals`.", ""]
     try:
-        names = tables_of(given.table or [name for name in tables_of(None) if name != HELD_OUT])
+        names = tables_of(
+            given.table or [name for name in tables_of(None) if name != HELD_OUT and not name.endswith(PART)]
+        )
     except ValueError as error:
         parser.error(str(error))
     for name in names:

@@ -14,9 +14,11 @@ from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep, sc
 from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
 from autotune.metrics import Direction
+from autotune.search import loop
 from autotune.search.frontier import POOL, RUNGS, Frontier
 from autotune.search.judge import front_of
 from autotune.search.limits import parse_limit
+from autotune.search.pace import Pace
 from autotune.search.pipeline import Pipeline
 from autotune.search.plain import Grid
 from autotune.search.samplers import Sampled
@@ -79,6 +81,51 @@ def test_what_is_known_of_the_untouched_model_is_used(tmp_path: Path) -> None:
         assert strategy._footprints[fp32] == pytest.approx([35.02, 540.333], rel=1e-3)
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a look be at as few items as there are here."""
+    monkeypatch.setattr(loop, "LEAST_ITEMS", 1)
+
+
+def test_of_few_items_the_untouched_model_is_measured_at_once(tmp_path: Path) -> None:
+    sweeping = sweeping_of(tmp_path, budget={"trials": 1})
+    sweeping.run()
+    assert [(row["trial"], row["status"]) for row in rows_of(sweeping)] == [(0, "ok"), (1, "ok")]
+
+
+@pytest.mark.usefixtures("few")
+def test_an_untouched_model_whose_score_is_known_is_still_timed(tmp_path: Path) -> None:
+    stages = FakeStages(tmp_path / "stages")
+    for strategy in ("random", "frontier"):  # the second finds all that the first has made
+        sweep = make_sweep(LORA, strategy=strategy, budget={"trials": 1}, **AIMS)
+        sweeping = dear(Sweeping(tmp_path / strategy, sweep, stages=stages))
+        sweeping.run()
+    first, last = [row for row in rows_of(sweeping) if row["kind"] == "base"]
+    assert (first["status"], first["error"], first["itl_ms_p50"]) == ("stopped", "not timed", None)
+    assert (last["status"], last["accuracy"]) == ("ok", first["accuracy"])
+    assert last["itl_ms_p50"] is not None
+
+
+@pytest.mark.parametrize(("slower", "begun"), [(1.0, 5), (2.0, 0)])
+def test_timings_are_gone_on_with_only_where_the_pace_still_holds(tmp_path: Path, slower: float, begun: int) -> None:
+    sweeping = sweeping_of(tmp_path)
+    pace = Pace(tmp_path / "cache", "machine")
+    pipeline = Pipeline(sweeping.sweep, sweeping.inputs, sweeping.stages, pace)
+    pipeline.rungs = RUNGS
+    candidate = Candidate(recipe=Recipe(precision="fp32"))
+    assert pipeline.timing(candidate).status == "ok"
+    pace._agreed = 0.0  # long ago
+    pace._keep()
+    sweeping.stages.slower, sweeping.stages.resolved = slower, 9
+    assert pipeline.timing(candidate, whole=True).status == "ok"
+    first, whole = (job for job in sweeping.stages.jobs if isinstance(job, TimeJob))
+    assert (first.most, whole.most > whole.processes) == (first.processes, True)
+    assert len(whole.begun) == begun
+    assert (whole.since is None) == (begun > 0)
+    assert sweeping.stages.repeated == 1
+
+
+@pytest.mark.usefixtures("few")
 def test_the_untouched_model_is_looked_at_first_and_measured_in_the_end(tmp_path: Path) -> None:
     sweeping = sweeping_of(tmp_path, budget={"trials": 3})
     sweeping.run()
@@ -518,6 +565,7 @@ def test_a_build_that_is_refused_does_not_end_an_adapter_that_is_trained() -> No
     assert proposal.candidate == third
 
 
+@pytest.mark.usefixtures("few")
 def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
     """Each candidate takes ten minutes, and half of it is left for the end."""
 
@@ -547,10 +595,10 @@ def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
 
     sweeping.stages.trouble = pass_time
     assert sweeping.run(strategy=Part(sweeping.sweep.space)).ended == "hours"
-    # Ten minutes for a look at the untouched model, and as many in the end to measure it; with ten minutes for a row, 35
-    # of the 60 are kept: the third row is the last.
+    # Ten minutes for a look at the untouched model; with ten minutes for a row, fifteen for closing and what the end takes
+    # (by the seconds of stages half a minute), the fourth row would begin too late.
     assert [(row["trial"], row["status"]) for row in rows_of(sweeping)] == [
-        (0, "stopped"), (1, "stopped"), (2, "stopped"), (2, "ok"), (0, "ok")
+        (0, "stopped"), (1, "stopped"), (2, "stopped"), (3, "stopped"), (3, "ok"), (0, "ok")
     ]  # fmt: skip
 
 
