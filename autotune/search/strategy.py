@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from autotune.candidate import Candidate
 from autotune.search.limits import Limit
 
-
 LEAST_ITEMS = 100
 """On fewer no look tells anything."""
 
