@@ -67,6 +67,8 @@ def read_back(folder: Path) -> dict[str, Any]:
             tensor.ClearField("raw_data")
     left = [node.name for node in model.graph.node if node.op_type == "MatMul"] if bits else []
     logits = next(output for output in model.graph.output if output.name == "logits")
+    # The builder writes the git commit of the folder where it runs behind its version.
+    model.ClearField("producer_version")
     signature = hashlib.sha256(model.SerializeToString(deterministic=True))
     signature.update((folder / "genai_config.json").read_bytes())
     return {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from conftest import Do
 
@@ -97,6 +99,18 @@ BROKEN = [int4(symmetric=False), int4(mixed_precision=LAST8)]
 
 def job(recipe: Recipe, source: Path, provider: str = "cpu") -> BuildJob:
     return BuildJob(source="s", recipe=recipe, provider=provider, source_dir=source)
+
+
+def test_a_graph_is_the_same_from_whatever_commit_it_was_built(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    folder, result = built(int4(), tiny_llama)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    model = onnx.load(str(copy / "model.onnx"), load_external_data=False)
+    model.producer_version += "+abcdef0"
+    onnx.save(model, str(copy / "model.onnx"))
+    assert building.read_back(copy)["signature"] == result["signature"]
+    model.graph.node[0].name += "x"
+    onnx.save(model, str(copy / "model.onnx"))
+    assert building.read_back(copy)["signature"] != result["signature"]
 
 
 def test_every_option_that_means_something_on_the_cpu_is_tried_here() -> None:
