@@ -236,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         (given.out / "search.md").write_text(text, encoding="utf-8")
         rows = curves(found, truths)
         with (given.out / "search.csv").open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
+            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         if importlib.util.find_spec("matplotlib") is not None:

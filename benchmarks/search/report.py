@@ -250,12 +250,13 @@ def curves(found: Found, truths: OfTables) -> list[dict[str, str | float]]:
 
 
 def draw(rows: Sequence[Mapping[str, str | float]], file: Path) -> None:
-    """Draw the anytime curves: a row for each proportion, a column for each table."""
+    """Draw the anytime curves: a row for each proportion, a column for each table, but for parts of tables."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    rows = [row for row in rows if not str(row["table"]).endswith("-part")] or rows
     tables, proportions, names = (
         list(dict.fromkeys(row[key] for row in rows)) for key in ("table", "training", "strategy")
     )
@@ -274,7 +275,8 @@ def draw(rows: Sequence[Mapping[str, str | float]], file: Path) -> None:
         place.set(xscale="log", ylim=(0, 1.01), xlabel="simulated hours", title=f"{table}, training x {training:g}")
     for place in places[:, 0]:
         place.set_ylabel("share of the oracle's hypervolume")
-    places[0][0].legend(loc="lower right", fontsize="small")
-    figure.tight_layout()
+    lines = {str(line.get_label()): line for place in places.flat for line in place.get_legend_handles_labels()[0]}
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(lines.values(), lines.keys(), loc="lower center", ncol=min(6, len(lines)), fontsize="small")
     figure.savefig(file, dpi=110)
     plt.close(figure)
