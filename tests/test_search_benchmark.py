@@ -322,6 +322,24 @@ def test_parts_of_a_table_lack_a_level_each(table: Table) -> None:
             assert (told.values is None) == (not table.seeds[whole])
 
 
+def test_rows_of_another_machine_are_taken_over_but_for_its_pace(tmp_path: Path) -> None:
+    rows = synthetic.rows(items=20, test=10)
+    costs = [row for row in rows if row["kind"] in ("cost", "start", "time")]
+    half = [row for row in rows if row["kind"] not in ("cost", "start", "time")][: len(rows) // 2]
+    mine, theirs = RowFile(tmp_path / "mine.jsonl"), RowFile(tmp_path / "theirs.jsonl")
+    for row in half:
+        mine.append(row)
+    for row in rows:
+        theirs.append(row)
+    assert oracle.merge(mine, theirs) == len(rows) - len(costs) - len(half) > 0
+    assert {key_of(row) for row in mine.rows} == {key_of(row) for row in rows} - {key_of(row) for row in costs}
+    assert oracle.merge(mine, theirs) == 0
+    other = RowFile(tmp_path / "other.jsonl")
+    other.append(rows[0] | {"model": "another"})
+    with pytest.raises(SystemExit, match="no table of the same inputs"):
+        oracle.merge(mine, other)
+
+
 def test_replays_are_kept_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "runs.jsonl"
     arguments = ["--table", "synthetic", "--strategy", "random", "frontier", "--jobs", "1", "--runs", str(file)]

@@ -100,7 +100,8 @@ class Stages:
             rounds, seconds = self.engine.time_in_turns(job, self.log(), limit)
             return {"rounds": rounds}, seconds
         processes, seconds = self.engine.time(job, self.log(), limit)
-        return {"processes": processes}, seconds
+        # `begun`: the seconds are not those of all processes.
+        return {"processes": processes} | ({"begun": len(job.begun)} if job.begun else {}), seconds
 
     def _resumable(self, job: Job) -> Job:
         """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""

@@ -236,7 +236,7 @@ def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict
     scored = [seconds / result["items"] for _, result, seconds in cache.measured("score", sweep.model)]
     built = [seconds for _, _, seconds in cache.measured("build", sweep.model)]
     checked = [seconds for _, _, seconds in cache.measured("check", sweep.model)]
-    timed = [seconds for _, _, seconds in cache.measured("time", sweep.model)]
+    timed = [seconds for _, result, seconds in cache.measured("time", sweep.model) if not result.get("begun")]
     item_s = 2 * parameters * tokens / _FLOPS
     costs = {
         "train": steps * batch * _median(trained, 2 * item_s),

@@ -545,7 +545,7 @@ def merge(rows: RowFile, others: RowFile) -> int:
 
     Raises SystemExit where they are of other inputs.
     """
-    if rows.header is None or others.header is None or any(rows.header[n] != others.header[n] for n in _SAME):
+    if rows.header is None or others.header is None or any(rows.header.get(n) != others.header.get(n) for n in _SAME):
         raise SystemExit(f"{others.file} is no table of the same inputs as {rows.file}")
     known = ("cost", "start", "time")
     found = (row for row in others.rows if row["kind"] not in known)

@@ -176,6 +176,9 @@ def test_a_timing_goes_on_from_what_was_measured_before(engine: LocalEngine, tmp
     assert len({process["pid"] for process in processes}) == 3
     assert seconds > 0
     assert engine.time(more.model_copy(update={"begun": tuple(processes)}), tmp_path / "log") == (processes, 0.0)
+    stages = Stages(Cache(tmp_path / "cache"), engine, lambda: tmp_path / "a.log", "model")
+    assert stages(more).result["begun"] == 2
+    assert "begun" not in stages(first).result
 
 
 def turned(folder: Path, wobble: float = 0.0, trouble: str = "", processes: int = 3) -> TurnsJob:
