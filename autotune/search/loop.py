@@ -358,7 +358,7 @@ class Loop:
             self.stages_s += measured.seconds
             status, error = measured.status, measured.error
             if status == "ok" and (left := self._left_at(proposal, measured) or "not timed" * look):
-                status, error = "stopped", left
+                status, error = "stopped", left + "; measured in the end" * look
             asked: Row = {"rung": proposal.rung if proposal.rung < 1 else None, "items": proposal.items}
             row |= {"status": status, "error": error or None, "ended": now()} | asked
             row["wall_s"] = self.clock() - began

@@ -101,7 +101,7 @@ def test_an_untouched_model_whose_score_is_known_is_still_timed(tmp_path: Path) 
         sweeping = dear(Sweeping(tmp_path / strategy, sweep, stages=stages))
         sweeping.run()
     first, last = [row for row in rows_of(sweeping) if row["kind"] == "base"]
-    assert (first["status"], first["error"], first["itl_ms_p50"]) == ("stopped", "not timed", None)
+    assert (first["status"], first["error"], first["itl_ms_p50"]) == ("stopped", "not timed; measured in the end", None)
     assert (last["status"], last["accuracy"]) == ("ok", first["accuracy"])
     assert last["itl_ms_p50"] is not None
 
@@ -135,7 +135,7 @@ def test_the_untouched_model_is_looked_at_first_and_measured_in_the_end(tmp_path
     assert (rows[0], rows[-1]) == (first, last)
     looked = math.ceil(ITEMS / 8)
     assert (first["status"], first["accuracy_n"], first["itl_ms_p50"]) == ("stopped", looked, None)
-    assert first["error"] == f"scored on {looked} of {ITEMS} items"
+    assert first["error"] == f"scored on {looked} of {ITEMS} items; measured in the end"
     assert (last["status"], last["accuracy_n"], last["attempt"]) == ("ok", ITEMS, 2)
     assert last["itl_ms_p50"] is not None
     assert "base," in (sweeping.out / "finalists.csv").read_text(encoding="utf-8")
