@@ -18,6 +18,7 @@ from autotune.present.tables import finalist_lines, number, recipe_name
 from autotune.space import LORA, RECIPE, SESSION, Parameter
 from autotune.store.record import RUNS, read_results
 from autotune.store.results import COLUMNS, CURVES, FINALISTS, markdown, read_table
+from benchmarks.search.table import PART
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "results" / "example"
@@ -115,7 +116,7 @@ def search_claim() -> str:
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in file.read_text(encoding="utf-8").split("\n\n")[2].splitlines()
     ]
-    whole = [dict(zip(heads, row, strict=True)) for row in rows if not row[0].endswith("-part")]
+    whole = [dict(zip(heads, row, strict=True)) for row in rows if not row[0].endswith(PART)]
 
     def span(column: str) -> str:
         times = sorted(float(row[column].split()[1]) for row in whole)

@@ -14,8 +14,9 @@ def drops_of(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return what each recipe costs in score, and the standard deviation of what it costs an adapter not yet seen in it.
 
-    `crossed`: of each adapter its scores by recipe; `prior`: what each recipe is thought to cost. A score is taken to be what the adapter is worth, of which nothing is known, less what the recipe costs, and luck: the
-    posterior of a linear model with normal noise.
+    `crossed`: of each adapter its scores by recipe; `prior`: what each recipe is thought to cost. A score is taken to be
+    what the adapter is worth, of which nothing is known, less what the recipe costs, and luck: the posterior of a linear
+    model with normal noise.
     """
     names = list(prior)
     place = {name: number for number, name in enumerate(names)}

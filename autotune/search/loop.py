@@ -312,10 +312,11 @@ class Loop:
         """
         if not self.strategy.rungs:
             return 0.0
-        timed, timing = self._timed(), self.sweep.target.timing
-        times = [float(row["cost_time_s"] or 0.0) for row in timed if row.get("cost_time_s")]
-        time_s = statistics.median(times) if times else 0.0
-        seconds = (timing.most / timing.processes - 1) * time_s * len({str(served_as(row)) for row in timed})
+        timing, times = self.sweep.target.timing, [float(row.get("cost_time_s") or 0.0) for row in self.rows.values()]
+        time_s = statistics.median(filter(None, times)) if any(times) else 0.0
+        # By recipe and session, because this is asked before every candidate, however many rows there are.
+        served = sum("itl_ms_p50" in footprint for footprint in self._footprints.values())
+        seconds = (timing.most / timing.processes - 1) * time_s * served
         if self.base_row is not None and self._base_is_open:
             scored = float(self.base_row.get(f"{self.sweep.score}_n") or 1)
             rest = self.pipeline.inputs.counts["validation"] / scored - 1

@@ -33,7 +33,7 @@ from benchmarks.search.peers import AT_ONCE, COST_BLIND, LEVERS, OUTSIDE, TIMING
 from benchmarks.search.replay import Conditions, Run, Truth, Truths, replay
 from benchmarks.search.report import all_behind, curves, draw, headline, summary
 from benchmarks.search.rows import TABLES
-from benchmarks.search.table import Table, drawn, from_rows, load, over_seeds
+from benchmarks.search.table import PART, Table, drawn, from_rows, load, over_seeds
 
 PROPORTIONS = (1.0, 10.0)
 OTHERS = (
@@ -56,7 +56,6 @@ SLOW = ("gp", "mo-asha", "primo")
 SLOW_SEEDS = 5
 PART_SEEDS = 27
 """Three for each part of a table; they vary more than the same seeds of the whole."""
-PART = "-part"
 EXHAUSTIVE = "random"
 """What measures everything, in the end."""
 NEEDS = {"mo-asha": "syne_tune", "primo": "neps", "gp": "torch"}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search.peers import LEVERS
 from benchmarks.search.replay import Run, Truths
+from benchmarks.search.table import PART
 
 SHARES = (0.90, 0.95, 0.98, 0.99)
 AIM = 0.95
@@ -256,7 +257,7 @@ def draw(rows: Sequence[Mapping[str, str | float]], file: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [row for row in rows if not str(row["table"]).endswith("-part")] or rows
+    rows = [row for row in rows if not str(row["table"]).endswith(PART)] or rows
     tables, proportions, names = (
         list(dict.fromkeys(row[key] for row in rows)) for key in ("table", "training", "strategy")
     )

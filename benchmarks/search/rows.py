@@ -18,8 +18,8 @@ half-written last line is dropped when it is opened again. The first row, `heade
 `predicted` has one hexadecimal digit an item (the label's number; the right answers are in the header, in the same
 order); `loss` and `margin` (nats) have one byte an item, in base64: see `pack_nats`. `load` is the load average of the
 last minute when the stage ended, `others` the mean number of cores that other processes used meanwhile; both are null
-for a result that came from the cache. `device` is in rows of what PyTorch did on a GPU. `threads` is in rows that were made with less than the whole machine: their
-seconds are costs only where there are no others.
+for a result that came from the cache. `device` is in rows of what PyTorch did on a GPU. `threads` is in rows that were
+made with less than the whole machine: their seconds are costs only where there are no others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An oracle table as arrays: what every candidate does, item by item, and what every stage costs.
 
 Truth is the mean over all items and training seeds that the table has; of a sweep (`drawn`) it is that of its own models,
-each trained with one seed: what a user ships. Cost is the median of the quiet half of its
-samples: those during which other processes used the machine least.
+each trained with one seed: what a user ships. Cost is the median of the quiet half of its samples: those during which
+other processes used the machine least.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from benchmarks.search.rows import Row, RowFile, unpack_labels, unpack_nats
 
 OBJECTIVES: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
 _QUIET_AT_LEAST = 3
+PART = "-part"
+"""What the name of a table ends with of which a part is meant (see `drawn`)."""
 
 
 @dataclass(frozen=True, eq=False)
