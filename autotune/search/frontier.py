@@ -4,7 +4,7 @@ Latency and size belong to the recipe alone, and only the score belongs to the a
 adapters, crossed with a small table of recipes. Every proposal is what promises most hypervolume a second:
 
 - taking an adapter to the end of its training and into a recipe, or looking at it at a lower rung before;
-- crossing a trained adapter with a recipe: building it and scoring it, first on some of the items, then on the rest.
+- crossing a trained adapter with a recipe: building it and scoring it.
 
 What an adapter will be worth is guessed by a Gaussian process over its settings, from the scores of all adapters at all
 rungs; its prior mean is what is commonly found about learning rate and rank, and what earlier sweeps found, and a few scores
@@ -28,7 +28,6 @@ from autotune.search.drops import drops_of
 from autotune.search.experience import bits_of, decades_of, drop_of, larger_by, stored_bits, worth_of
 from autotune.search.improvement import Growth
 from autotune.search.index import NODES, crossed, looked_first, straight
-from autotune.search.pareto import front
 from autotune.search.plain import drawn
 from autotune.search.prices import Prices, work_of
 from autotune.search.scale import Scale
@@ -39,9 +38,6 @@ from autotune.space import Space, lora_impossible
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
 """Adapters that are thought of at most: of a larger space a random draw."""
-LOOK = 0.5
-"""The share of the items on which a pair is scored first."""
-
 _CLIMBS = 32
 """Adapters of which all rungs count."""
 HOPE = 0.7
@@ -137,8 +133,6 @@ class Levers:
     """Adapters are scored on the way, and only promising ones trained further."""
     gate: bool = True
     """A pair is built only where that is expected to move the front."""
-    race: bool = True
-    """A pair is scored on some of the items first."""
     prior: bool = True
     """Common experience with learning rates and ranks."""
 
@@ -202,10 +196,10 @@ class Frontier:
     def _training_s(self, adapter: Adapter, to: int) -> float:
         return self._prices.training(_share(adapter.reached, to) * work_of(adapter.lora))
 
-    def _pair_s(self, recipe: str, items: int, built: bool = False) -> float:
+    def _pair_s(self, recipe: str) -> float:
         if self._recipes[recipe].recipe is None:
-            return self._prices.alone(items)
-        return self._prices.pair(recipe, items, built, timed=recipe in self._footprints)
+            return self._prices.alone(self._items)
+        return self._prices.pair(recipe, self._items, timed=recipe in self._footprints)
 
     # --- what is believed -------------------------------------------------------------------------------------------
 
@@ -274,9 +268,7 @@ class Frontier:
         begun = any(items >= self._items for adapter in belief.adapters for _, items in adapter.pairs.values())
         if not recipes:
             return None
-        racing = self._levers.race and begun and self._items * LOOK >= LEAST_ITEMS
-        look = math.ceil(self._items * LOOK) if racing else self._items
-        pair_s = np.array([self._pair_s(recipe, look) for recipe in recipes])
+        pair_s = np.array([self._pair_s(recipe) for recipe in recipes])
         growth = self._growth(belief, recipes)
         gains = self._gains(belief, recipes, growth)
         trained = np.array([adapter.reached == len(RUNGS) - 1 and not adapter.ended for adapter in belief.adapters])
@@ -286,21 +278,17 @@ class Frontier:
         whole = self._straight(belief.adapters, gains, pair_s)
         looks = self._looks(belief, recipes, growth, pair_s, whole) if begun and self._levers.rungs else ()
         look_first = max(looks, key=lambda found: found[0], default=(0.0, None))
-        part = max(self._parts(belief, recipes), key=lambda found: found[0], default=(0.0, None))
-        best = max(crossing.max(initial=0.0), whole.max(initial=0.0), look_first[0], part[0])
+        best = max(crossing.max(initial=0.0), whole.max(initial=0.0), look_first[0])
         if best <= 0:
             return None
-        if part[0] == best:
-            return part[1]
         if crossing.max(initial=0.0) == best:
             number, place = divmod(int(crossing.T.argmax()), len(recipes))
-            candidate = self._candidate(belief.adapters[number], recipes[place])
-            return Proposal(candidate, items=look if racing else None)
+            return Proposal(self._candidate(belief.adapters[number], recipes[place]))
         if look_first[0] == best:
             return look_first[1]
         number = int(whole.argmax())
         recipe = recipes[int((gains[:, number] / pair_s).argmax())]
-        return Proposal(self._candidate(belief.adapters[number], recipe), items=look if racing else None)
+        return Proposal(self._candidate(belief.adapters[number], recipe))
 
     def _straight(self, adapters: Sequence[Adapter], gains: Array, pair_s: Array) -> Array:
         """Return what a second is worth that takes an adapter to the end and into the recipes that pay best: (adapters,)."""
@@ -337,26 +325,6 @@ class Frontier:
             best = int(worth.argmax())
             yield float(worth[best]), Proposal(Candidate(lora=adapters[best].lora), rung=RUNGS[rung], items=items)
 
-    def _parts(self, belief: Belief, recipes: Sequence[str]) -> Iterator[tuple[float, Proposal]]:
-        """Yield what a second is worth that scores a pair to the end that was scored in part, the most of each recipe: by how
-        much the front of those that were scored to the end is expected to grow.
-        """
-        front = self._growth(belief, recipes, least=self._items)
-        for recipe in recipes:
-            begun = [(n, a.pairs[recipe][1]) for n, a in enumerate(belief.adapters) if a.inside and recipe in a.pairs]
-            numbers = [number for number, count in begun if 0 < count < self._items]
-            if not numbers:
-                continue
-            scores, items = np.array([belief.adapters[n].pairs[recipe] for n in numbers]).T
-            unsure = belief.deviation[numbers] ** 2
-            chance = np.array([variance(self._scale.share(score)) for score in scores])
-            learned = unsure / np.sqrt(unsure + (1 - SHARED_CHANCE) * chance / (self._items - items))
-            gained = front.expected(self._footprint(recipe), belief.mean[numbers] - belief.drops[recipe], learned)
-            seconds = np.array([self._pair_s(recipe, self._items - int(count), built=True) for count in items])
-            best = int((gained / seconds).argmax())
-            worth = float(gained[best] / seconds[best]) if self._levers.gate else math.inf
-            yield worth, Proposal(self._candidate(belief.adapters[numbers[best]], recipe))
-
     def _candidate(self, adapter: Adapter, recipe: str) -> Candidate:
         served = self._recipes[recipe]
         return Candidate(lora=adapter.lora, recipe=served.recipe, session=served.session)
@@ -389,14 +357,13 @@ class Frontier:
         failed = sum(recipe in adapter.failed for adapter in self._adapters.values())
         return (built + _BELIEVED) / (built + failed + _BELIEVED)
 
-    def _growth(self, belief: Belief, recipes: Sequence[str], least: int = 0) -> Growth:
-        """Return the front as it is believed to be, of the pairs that were scored on `least` items or more."""
+    def _growth(self, belief: Belief, recipes: Sequence[str]) -> Growth:
+        """Return the front as it is believed to be."""
         best: dict[str, float] = {}
         for number, adapter in enumerate(belief.adapters):
-            for recipe, (_, items) in adapter.pairs.items():
-                if items >= least:
-                    score = float(belief.mean[number]) - belief.drops[recipe]
-                    best[recipe] = max(score, best.get(recipe, score))
+            for recipe in adapter.pairs:
+                score = float(belief.mean[number]) - belief.drops[recipe]
+                best[recipe] = max(score, best.get(recipe, score))
         points = [(score, self._footprint(recipe)) for recipe, score in best.items()]
         footprints = [self._footprint(recipe) for recipe in recipes]
         bound = []
@@ -409,42 +376,6 @@ class Frontier:
         else:
             floor = min((score for score, _ in points), default=0.5) - 0.25
         return Growth(points, floor, bound, self._directions)
-
-    def close(self) -> Proposal | None:
-        """Return a pair that was scored on some of the items and is believed to be on the front, to be scored on all."""
-        for adapter, recipe, _ in self._unfinished():
-            return Proposal(self._candidate(adapter, recipe))
-        return None
-
-    @property
-    def closing_s(self) -> float:
-        """About how many seconds it would take to score all of those."""
-        return sum(self._pair_s(recipe, items, built=True) for _, recipe, items in self._unfinished())
-
-    def _unfinished(self) -> list[tuple[Adapter, str, int]]:
-        """Return the pairs on the front as it is believed to be that were not scored on all items, and how many are left."""
-        adapters = self._believe().adapters
-        found = [(adapters[number], recipe) for number, recipe in self._recommended()]
-        left = [(adapter, recipe, self._items - adapter.pairs[recipe][1]) for adapter, recipe in found]
-        return [(adapter, recipe, items) for adapter, recipe, items in left if items > 0 and adapter.inside]
-
-    def _recommended(self) -> list[tuple[int, str]]:
-        """Return the front as it is believed to be: of each recipe the adapter that is likely the best of those built.
-
-        Numbers of adapters, and recipes.
-        """
-        belief = self._believe()
-        best: dict[str, int] = {}
-        for number, adapter in enumerate(belief.adapters):
-            for recipe in (recipe for recipe in adapter.pairs if recipe in self._footprints):
-                if recipe not in best or belief.mean[number] > belief.mean[best[recipe]]:
-                    best[recipe] = number
-        points = [
-            [float(belief.mean[number]) - belief.drops[recipe], *self._footprints[recipe]]
-            for recipe, number in best.items()
-        ]
-        kept = set(front(points, ["maximize", *self._directions]))
-        return [(number, recipe) for place, (recipe, number) in enumerate(best.items()) if place in kept]
 
     # --- what came of it --------------------------------------------------------------------------------------------
 

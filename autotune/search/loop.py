@@ -152,15 +152,18 @@ class Loop:
                 "the untouched model could not be measured: no candidate can keep a limit that refers to it"
             )
         # Who takes candidates up in parts leaves those that promise nothing.
-        trials, ended = 0, ""
+        trials = 0
         used_up = "front" if self.strategy.rungs else "space"
         while True:
             most = self.sweep.budget.trials
-            full = most is not None and len(self._trials) >= most
-            short = not full and self._left_s() <= self._kept_s()
-            proposal = self.strategy.close() if full or short else self.strategy.ask()
-            if proposal is None or self._late():
-                ended = "trials" if full else "hours" if short or self._late() else used_up
+            if most is not None and len(self._trials) >= most:
+                ended = "trials"
+                break
+            if self._left_s() <= self._kept_s():
+                ended = "hours"
+                break
+            if (proposal := self.strategy.ask()) is None:
+                ended = used_up
                 break
             before = self.rows.get(proposal.candidate.id, {})
             goes_on = before.get("status") == "stopped"
@@ -297,14 +300,13 @@ class Loop:
         return math.inf if hours is None else hours * 3600 - self.record.spent_s()
 
     def _kept_s(self) -> float:
-        """Return how much of the time is kept for what is of no use unless it is done to the end, and for what is done in the
-        end: that, and as much as a row takes, which may begin just before.
+        """Return how much of the time is kept for what is done in the end: that, and as much as a row takes, which may begin
+        just before.
         """
         if self.sweep.budget.hours is None:
             return 0.0
-        kept_s = self.strategy.closing_s + self._end_s()
-        rows = list(self.rows.values())[-_RECENT:]
-        return kept_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if kept_s and rows else kept_s
+        end_s, rows = self._end_s(), list(self.rows.values())[-_RECENT:]
+        return end_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if end_s and rows else end_s
 
     def _end_s(self) -> float:
         """Return about how many seconds it takes to measure an untouched model that was only looked at, and to time what is on

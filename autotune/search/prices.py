@@ -54,12 +54,12 @@ class Prices:
         rate = self._trained_s / self._trained if self._trained else _TRAIN_S / self._usual_work
         return work * rate
 
-    def pair(self, recipe: str, items: int, built: bool = False, timed: bool = False) -> float:
+    def pair(self, recipe: str, items: int, timed: bool = False) -> float:
         """Return the seconds of an adapter that is trained, in a recipe, scored on so many items."""
-        build = 0.0 if built else self._of(f"build {recipe}", self._of("build", _BUILD_S)) + self._of("merge", _MERGE_S)
-        build += 0.0 if built else self._of("check", 0.0)
+        build = self._of("merge", _MERGE_S) + self._of(f"build {recipe}", self._of("build", _BUILD_S))
         time = 0.0 if timed else self._of("time", _TIME_S)
-        return build + time + items * self._of(f"score {recipe}", self._of("score", _ITEM_S))
+        score = items * self._of(f"score {recipe}", self._of("score", _ITEM_S))
+        return build + self._of("check", 0.0) + time + score
 
     def alone(self, items: int) -> float:
         """Return the seconds of scoring an adapter on so many items that no recipe builds."""

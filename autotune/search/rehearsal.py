@@ -151,10 +151,8 @@ def rehearse(
             spent.ended = "hours"
             break
         full = trials is not None and len(known) >= trials
-        short = not full and seconds - spent.total_s <= strategy.closing_s
-        proposal = strategy.close() if full or short else strategy.ask()
-        if proposal is None:
-            spent.ended = "trials" if full else "hours" if short else "space"
+        if full or (proposal := strategy.ask()) is None:
+            spent.ended = "trials" if full else "space"
             break
         known.add(proposal.candidate.id)
         strategy.tell(proposal, stage.measure(proposal))

@@ -78,15 +78,6 @@ class Strategy(Protocol):
         """Shares of its steps to which it may train an adapter; empty: it asks for whole candidates only."""
         ...
 
-    def close(self) -> Proposal | None:
-        """Return what of the begun candidates is still to be done when no further one may begin; None: nothing."""
-        ...
-
-    @property
-    def closing_s(self) -> float:
-        """About how many seconds that would take now."""
-        ...
-
     def ask(self) -> Proposal | None:
         """Return the next candidate, never one that is known; None where the space is used up."""
         ...
@@ -104,8 +95,3 @@ class Whole:
     """A strategy that asks for whole candidates only."""
 
     rungs: tuple[float, ...] = ()
-    closing_s = 0.0
-
-    def close(self) -> Proposal | None:
-        """Return None: whatever was begun is done."""
-        return None

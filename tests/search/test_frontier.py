@@ -322,7 +322,6 @@ def test_an_objective_that_nothing_measured_leaves_a_pair_off_the_front() -> Non
     assert first is not None
     strategy.tell(first, Told(None, {}, {"accuracy": 0.6, "size_mb": 9.0}, seconds={"score": 40.0}, items=1000))
     assert strategy.ask() is not None
-    assert strategy.close() is None
 
 
 def test_all_adapters_are_thought_of_however_they_may_be_served() -> None:
@@ -508,35 +507,6 @@ def test_where_nothing_can_be_saved_it_is_another_strategy() -> None:
     assert isinstance(make_strategy("frontier", no_score, {"accuracy": "maximize"}, 0), Frontier)
 
 
-def test_what_is_on_the_front_is_scored_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
-    for trials in range(6, 13):
-        sweeping = sweeping_of(tmp_path / str(trials), budget={"trials": trials})
-        sweeping.run()
-        assert sweeping.loop is not None
-        strategy = sweeping.loop.strategy
-        assert isinstance(strategy, Frontier)
-        last = {row["candidate"]: row for row in rows_of(sweeping)}
-        assert strategy.close() is None
-        assert len({row["trial"] for row in last.values()} - {0}) == trials
-
-
-def test_a_pair_that_fails_on_the_rest_of_the_items_is_not_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
-    sweeping = sweeping_of(tmp_path, budget={"trials": 15})
-
-    def trouble(job: Any) -> None:
-        if isinstance(job, ScoreJob) and job.block is not None and job.block[0] > 0:
-            raise StageError("failed", "on purpose")
-
-    sweeping.stages.trouble = trouble
-    sweeping.run()
-    failed = [row["candidate"] for row in rows_of(sweeping) if row["status"] == "failed"]
-    assert len(failed) == len(set(failed)) > 0
-
-
 def test_outcomes_are_kept_with_the_places_of_their_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
     sweeping = sweeping_of(tmp_path)
@@ -567,26 +537,12 @@ def test_a_build_that_is_refused_does_not_end_an_adapter_that_is_trained() -> No
 
 @pytest.mark.usefixtures("few")
 def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
-    """Each candidate takes ten minutes, and half of it is left for the end."""
+    """Each candidate takes ten minutes."""
 
-    class Part(Grid):
-        """A grid that scores every candidate in part, and its last to the end."""
+    class Grown(Grid):
+        """A grid of a strategy that takes candidates up in parts."""
 
         rungs = RUNGS
-        begun: Proposal | None = None
-
-        @property
-        def closing_s(self) -> float:
-            return 900.0 if self.begun is not None else 0.0
-
-        def ask(self) -> Proposal | None:
-            proposal = super().ask()
-            self.begun = None if proposal is None else Proposal(proposal.candidate, items=ITEMS // 2)
-            return self.begun
-
-        def close(self) -> Proposal | None:
-            begun, self.begun = self.begun, None
-            return None if begun is None else Proposal(begun.candidate)
 
     sweeping = sweeping_of(tmp_path, budget={"hours": 1})
 
@@ -594,25 +550,12 @@ def test_time_is_kept_for_what_must_be_done_to_the_end(tmp_path: Path) -> None:
         sweeping.clock.now += 600.0 if isinstance(job, ScoreJob) else 0.0
 
     sweeping.stages.trouble = pass_time
-    assert sweeping.run(strategy=Part(sweeping.sweep.space)).ended == "hours"
-    # Ten minutes for a look at the untouched model; with ten minutes for a row, fifteen for closing and what the end takes
-    # (by the seconds of stages half a minute), the fourth row would begin too late.
+    assert sweeping.run(strategy=Grown(sweeping.sweep.space)).ended == "hours"
+    # Ten minutes for a look at the untouched model; what the end takes (by the seconds of stages half a minute) is kept
+    # besides those of a row, so that the fifth would begin too late.
     assert [(row["trial"], row["status"]) for row in rows_of(sweeping)] == [
-        (0, "stopped"), (1, "stopped"), (2, "stopped"), (3, "stopped"), (3, "ok"), (0, "ok")
+        (0, "stopped"), (1, "ok"), (2, "ok"), (3, "ok"), (4, "ok"), (0, "ok")
     ]  # fmt: skip
-
-
-def test_what_closing_takes_is_what_is_left_of_the_front() -> None:
-    sweep = make_sweep(LORA, strategy="frontier", **AIMS)
-    strategy = Frontier(sweep.space, sweep.objectives, 0, items=400)
-    first, second, *_ = [candidate for candidate in sweep.space.grid() if candidate.recipe == sweep.space.recipes[0]]
-    values = {"accuracy": 0.6, "itl_ms_p50": 10.0, "size_mb": 100.0}
-    strategy.replay(first, Told(tuple(values.values()), {}, values, seconds={"train": 90.0, "score": 40.0}, items=400))
-    assert (strategy.closing_s, strategy.close()) == (0, None)
-    values |= {"accuracy": 0.9}
-    strategy.replay(second, Told(None, {}, values, seconds={"train": 90.0, "score": 10.0}, items=100))
-    assert strategy.closing_s == pytest.approx(300 * 0.1)
-    assert strategy.close() == Proposal(second)
 
 
 def test_a_training_costs_by_what_it_is_trained_on() -> None:

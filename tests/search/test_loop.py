@@ -44,13 +44,9 @@ class Listening:
     def __init__(self, sweeping: Sweeping) -> None:
         sweep = sweeping.sweep
         self.inner = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-        self.rungs, self.close = self.inner.rungs, self.inner.close
+        self.rungs = self.inner.rungs
         self.told: list[tuple[Candidate, Told]] = []
         self.replayed: list[tuple[Candidate, Told]] = []
-
-    @property
-    def closing_s(self) -> float:
-        return self.inner.closing_s
 
     def ask(self) -> Proposal | None:
         return self.inner.ask()

@@ -28,7 +28,6 @@ def test_a_recipe_costs_what_it_took_and_a_new_one_what_others_took() -> None:
     assert prices.pair("int4", 10) == pytest.approx(10 + 3 + 20 + 5)
     assert prices.pair("int8", 10, timed=True) == pytest.approx(30 + 3 + 10)
     assert prices.pair("fp32", 10, timed=True) == pytest.approx(20 + 3 + 7.5)
-    assert prices.pair("int4", 10, built=True, timed=True) == pytest.approx(5)
 
 
 def test_what_is_scored_alone_has_a_price_of_its_own() -> None:
