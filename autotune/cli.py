@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a sweep, or go on where it stopped")
     run.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json")
     run.add_argument("--out", type=Path, metavar="DIR", help="results folder; default: results/<name>")
-    run.add_argument("--trials", type=_whole, metavar="N", help="candidates to begin, instead of budget.trials")
+    run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
     run.set_defaults(function=_run)

@@ -27,6 +27,7 @@ from autotune.search.strategies import make_strategy
 from autotune.secrets import redact, redacted
 from autotune.store.cache import Cache, default_root
 from autotune.store.record import Record, write_aside
+from autotune.store.results import trials_of
 from autotune.store.room import Room, budget_mb
 from autotune.sweep import Sweep, load_sweep
 
@@ -67,7 +68,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
         timeouts = Timeouts(sweep.workers.time_limit_s)
         stages = Stages(cache, engine, lambda: record.log("prepare"), sweep.model, stop, timeouts, room)
         rows = record.results.rows
-        done = len({row["trial"] for row in rows} - {0})
+        done = len(trials_of(rows))
         with Progress(sweep, done, record.spent_s()) as progress, closing(stages):
             progress.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"

@@ -143,7 +143,8 @@ class Workers(_Part):
 
 
 class Budget(_Part):
-    """When to stop: candidates begun and hours of wall-clock, both counted over resumes; whichever is first."""
+    """When to stop: candidates measured, or tried to be, and hours of wall-clock, both counted over resumes; whichever is
+    first. What a strategy leaves on the way to a candidate counts in hours only."""
 
     trials: int | None = Field(None, ge=1, le=1_000_000_000)
     hours: float | None = Field(None, gt=0)

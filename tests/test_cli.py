@@ -21,6 +21,7 @@ from autotune import __version__
 from autotune.cli import main, parser
 from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.present import plan as plan_module
+from autotune.search.frontier import POOL
 from autotune.stages.jobs import BuildJob
 from autotune.store.cache import Cache, default_root
 from autotune.store.record import Record
@@ -289,7 +290,7 @@ def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFi
     plan = planned(capsys, *changes)
     expected = plan["expected"]
     assert (plan["trials"], plan["ends_by"]) == (30, "trials")
-    assert 0 < expected["whole_trainings"] <= expected["adapters"] <= plan["trainings_at_most"] == 30
+    assert 0 < expected["whole_trainings"] <= expected["adapters"] <= plan["trainings_at_most"] <= POOL
     assert expected["builds"] <= plan["builds_at_most"]
     assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
     assert planned(capsys, "strategy=tpe", "budget={trials: 30}", aims)["expected"] is None
@@ -489,6 +490,13 @@ def test_status_while_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["status", str(folder)]) == 0
         assert f"process {os.getpid()} on {socket.gethostname()}: trial 3, build for 65 s" in capsys.readouterr().out
     assert status_of(capsys, folder)["state"] == "stopped"
+
+
+def test_what_was_left_on_the_way_is_no_trial_done(capsys: pytest.CaptureFixture[str]) -> None:
+    looked = row("looked", 1, None, 9.0, status="stopped")
+    folder, _ = results(THREE[0], looked, *THREE[1:])
+    status = status_of(capsys, folder)
+    assert (status["trials_done"], status["status_counts"]["stopped"]) == (2, 1)
 
 
 def test_status_before_the_base_model_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

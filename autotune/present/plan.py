@@ -15,7 +15,7 @@ from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.present.progress import duration
-from autotune.search.frontier import RUNGS
+from autotune.search.frontier import POOL, RUNGS
 from autotune.search.pipeline import base_candidate
 from autotune.search.prepare import needed_disk_mb, read_data
 from autotune.search.rehearsal import Spent, rehearse
@@ -59,6 +59,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     if expected is not None:
         trials, ends_by = expected.candidates, expected.ended
     counts = _counts(sweep, dataset, trials)
+    if expected is not None:  # adapters that are left on the way are no trials
+        counts["train"] = min(POOL, _adapters(sweep))
     lower = (len(RUNGS) - 1) * counts["train"]  # builds by which adapters are scored on their way
     plan: dict[str, Any] = {
         "sweep": sweep.name,
@@ -164,12 +166,17 @@ def _budget_s(sweep: Sweep) -> float:
     return sweep.budget.hours * 3600 if sweep.budget.hours is not None else math.inf
 
 
+def _adapters(sweep: Sweep) -> int:
+    """Return how many adapters there are to train; of a range as many as a plan counts."""
+    if sweep.space.lora is None:
+        return 0
+    domains = sweep.space.searched.values()
+    return math.prod(len(domain.values) if isinstance(domain, Choice) else _MOST for domain in domains)
+
+
 def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int]:
     """Return how often each stage runs at most; for `score` the number of items."""
-    adapters = 0
-    if sweep.space.lora is not None:
-        domains = sweep.space.searched.values()
-        adapters = math.prod(len(domain.values) if isinstance(domain, Choice) else _MOST for domain in domains)
+    adapters = _adapters(sweep)
     items = (len(dataset.validation), len(dataset.test)) if dataset else (_ITEMS, 0)
     if is_task(sweep.data.metric):  # what a task holds is known where it is loaded
         items = (sweep.data.max_items.validation or _ITEMS, sweep.data.max_items.test or _ITEMS)
@@ -206,8 +213,7 @@ def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float]
     once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test
     paid = {stage: once[stage] * costs[stage] for stage in ("build", "check", "score")}
     each = dict(costs) | {"time": costs["time"] * len(sweep.target.timed)}
-    # An adapter alone counts as a candidate, too.
-    most = min(sweep.budget.trials or _MOST, 2 * (sweep.space.size() or _MOST))
+    most = min(sweep.budget.trials or _MOST, sweep.space.size() or _MOST)
     return rehearse(strategy, sweep.objectives, each, items, most, _budget_s(sweep), paid)
 
 

@@ -73,7 +73,7 @@ class Progress:
     def row(self, row: Row, best: Row | None) -> None:
         """Show what became of a candidate."""
         trial = int(row["trial"] or 0)
-        self.done += trial > 0
+        self.done += trial > 0 and row["status"] != "stopped"
         numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
         what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
         self.note(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}")

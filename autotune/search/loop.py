@@ -25,7 +25,7 @@ from autotune.search.strategy import LEAST_ITEMS, Proposal, Strategy, Told
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import STAGES, Row, rounded
+from autotune.store.results import STAGES, Row, rounded, trials_of
 from autotune.sweep import Sweep
 
 RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
@@ -85,7 +85,7 @@ class Loop:
         """The candidate at work, for its log."""
         self._attempts: Counter[str] = Counter()
         self._trials: set[int] = set()
-        self._last = 0
+        """The numbers of those that were done."""
         self._footprints: dict[Any, dict[str, float]] = {}
         """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
         self._best: Row | None = None
@@ -101,8 +101,7 @@ class Loop:
         self._attempts[name] += 1
         if trial:
             self.rows[name] = row
-            self._trials.add(trial)
-            self._last = max(self._last, trial)
+            self._trials |= trials_of([row])
         elif name == self.base_id:
             self.base_row = row
         # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
@@ -152,7 +151,7 @@ class Loop:
                 "the untouched model could not be measured: no candidate can keep a limit that refers to it"
             )
         # Who takes candidates up in parts leaves those that promise nothing.
-        trials = 0
+        before = len(self._trials)
         used_up = "front" if self.strategy.rungs else "space"
         while True:
             most = self.sweep.budget.trials
@@ -165,17 +164,14 @@ class Loop:
             if (proposal := self.strategy.ask()) is None:
                 ended = used_up
                 break
-            before = self.rows.get(proposal.candidate.id, {})
-            goes_on = before.get("status") == "stopped"
-            trials += not goes_on
-            row = self._try(proposal, int(before["trial"] or 0) if goes_on else self._last + 1)
+            row = self._try(proposal, max(self._trials, default=0) + 1)
             self.strategy.tell(proposal, self._told(row))
             self._retime()
         if self._base_is_open:
             self._try(Proposal(base), 0)
         self._resolve()
         self._pin()
-        summary = self._finish(trials, ended)
+        summary = self._finish(len(self._trials) - before, ended)
         if not self.record.results.flush():
             file = self.record.results.file
             message = f"{file} cannot be written: its last rows are not in it, and what they cost is in the cache"

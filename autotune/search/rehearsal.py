@@ -29,6 +29,7 @@ class Spent:
     """What a rehearsal came to."""
 
     candidates: int = 0
+    """Measured to the end."""
     trained: float = 0.0
     """Trainings, each by the share of its steps."""
     adapters: int = 0
@@ -138,7 +139,7 @@ def rehearse(
     seconds: float = math.inf,
     paid: Mapping[str, float] = MappingProxyType({}),
 ) -> Spent:
-    """Play a sweep until so many candidates were begun, the seconds are over, or the strategy has no more to ask for.
+    """Play a sweep until so many candidates were measured, the seconds are over, or the strategy has no more to ask for.
 
     `paid`: seconds by stage before the strategy is asked. After `MOST` proposals what is left is taken to be as it was
     on average until then.
@@ -154,11 +155,13 @@ def rehearse(
         if full or (proposal := strategy.ask()) is None:
             spent.ended = "trials" if full else "space"
             break
-        known.add(proposal.candidate.id)
-        strategy.tell(proposal, stage.measure(proposal))
+        told = stage.measure(proposal)
+        if told.values is not None:
+            known.add(proposal.candidate.id)
+        strategy.tell(proposal, told)
     else:
         spent.candidates = len(known)
-        more = {"trials": (trials or math.inf) / len(known), "hours": seconds / spent.total_s}
+        more = {"trials": (trials or math.inf) / max(1, len(known)), "hours": seconds / spent.total_s}
         spent.ended = min(more, key=lambda name: more[name])
         return spent.times(more[spent.ended])
     spent.candidates = len(known)

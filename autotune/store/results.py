@@ -118,7 +118,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "trial",
         int,
-        "number of the trial in this sweep, from 1; 0: the untouched model, which limits refer to: at fp32, or what is most exact on the provider",
+        "number of the trial in this sweep, from 1; `stopped` is on the way to the trial of its number, and counts as none; 0: the untouched model, which limits refer to: at fp32, or what is most exact on the provider",
         0,
     ),
     Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
@@ -234,6 +234,11 @@ def in_workload(cells: Mapping[str, Cell], suffix: str) -> Row:
     if not suffix:
         return dict(cells)
     return {name: cells[plain] for name in workload_names(suffix) if (plain := name.removesuffix(suffix)) in cells}
+
+
+def trials_of(rows: Iterable[Mapping[str, Cell]]) -> set[int]:
+    """Return the numbers of the trials that were done; what was stopped on the way to one is none."""
+    return {int(row["trial"]) for row in rows if row["trial"] and row["status"] != "stopped"}
 
 
 def rounded(row: Mapping[str, Cell]) -> Row:

@@ -95,6 +95,9 @@ def test_what_is_left_is_known_from_the_pace(
     assert progress.left() is None
     now[0] += 50
     progress.row(ROW | {"trial": 0}, None)  # the base is no trial
+    progress.row(
+        ROW | {"status": "stopped", "error": "trained for 10 of 90 steps"}, None
+    )  # and what was left none, too
     assert progress.left() is None
     now[0] += 50
     progress.row(ROW, None)

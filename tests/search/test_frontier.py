@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -56,10 +57,15 @@ def test_a_sweep_climbs_and_crosses(tmp_path: Path) -> None:
     sweeping = sweeping_of(tmp_path)
     summary = sweeping.run()
     rows = rows_of(sweeping)
-    assert len({row["trial"] for row in rows} - {0}) == 12
+    measured = {row["trial"]: row["candidate"] for row in rows if row["trial"] and row["status"] == "ok"}
+    assert (list(measured), len(set(measured.values()))) == (list(range(1, 13)), 12)
+    assert summary.trials == 12
     assert summary.choice.winner is not None
     stopped = [row for row in rows if row["status"] == "stopped"]
     assert {row["kind"] for row in stopped} >= {"adapter"}
+    # On the way to the trial that comes next.
+    for row, after in itertools.pairwise(rows):
+        assert row["status"] != "stopped" or not row["trial"] or row["trial"] == after["trial"]
     for row in stopped:
         if row["rung"] is not None:
             assert row["kind"] == "adapter"

@@ -37,7 +37,7 @@ def test_frontier_begins_more_adapters_than_it_trains_to_the_end() -> None:
     spent = played(sweep, trials=40)
     assert (spent.candidates, spent.ended) == (40, "trials")
     assert 1 < spent.trained < spent.adapters
-    assert spent.items < 40 * ITEMS
+    assert spent.items > 40 * ITEMS  # those that were left on the way are none of the forty
     assert spent.seconds["train"] == pytest.approx(spent.trained * COSTS["train"])
     assert spent.seconds["score"] == pytest.approx(10 + spent.items * COSTS["score"])
     again = played(sweep, trials=40)
