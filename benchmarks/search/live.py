@@ -39,7 +39,7 @@ from autotune.search.prepare import prepare
 from autotune.store.cache import Cache
 from autotune.store.record import RUNS
 from autotune.store.results import COLUMNS, Row, read_table
-from autotune.sweep import Sweep, load_sweep
+from autotune.sweep import load_sweep
 
 SWEEP = Path(__file__).parent / "live.yaml"
 SHARES = (0.5, 0.8, 0.9, 0.95)
@@ -54,6 +54,11 @@ class Turn:
     strategy: str
     pair: int
     folder: Path
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What its sweep file is changed by."""
+        return f"strategy={self.strategy}", f"seed={self.pair}"
 
     @property
     def cache(self) -> Path:
@@ -85,9 +90,8 @@ def sweep(turn: Turn, file: Path, hours: float) -> None:
     """Run one sweep to its end, if it has none yet. Raises SystemExit where it fails."""
     if (turn.folder / "finalists.csv").exists():
         return
-    settings = (f"strategy={turn.strategy}", f"seed={turn.pair}")
     command = [sys.executable, "-m", "autotune", "run", str(file), "--out", str(turn.folder), "--hours", str(hours)]
-    for setting in settings:
+    for setting in turn.settings:
         command += ["--set", setting]
     ended = subprocess.run(command, env=os.environ | {"AUTOTUNE_CACHE": str(turn.cache)}, check=False)
     if ended.returncode not in (0, 4):
@@ -107,13 +111,14 @@ def moments(rows: Sequence[Row], began: str, objectives: Mapping[str, Direction]
         yield Moment(seconds, front_of(last.values(), objectives), untouched)
 
 
-def score(turn: Turn, wanted: Sweep, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return by candidate its score on test, measured now where it is not known yet."""
-    file = turn.folder / SCORES
-    known: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def score(turn: Turn, file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return by candidate its score on test, measured now where it is not known yet; `file`: the sweep's."""
+    scores = turn.folder / SCORES
+    known: dict[str, float] = json.loads(scores.read_text(encoding="utf-8")) if scores.exists() else {}
     missing = {str(row["candidate"]): row for row in rows if str(row["candidate"]) not in known}
     if not missing:
         return known
+    wanted = load_sweep(str(file), turn.settings)
     with tempfile.TemporaryDirectory() as scratch, LocalEngine(True, wanted.workers.memory_mb) as engine:
         cache = Cache(turn.cache)
         stages = Stages(cache, engine, lambda: Path(scratch) / "log", wanted.model)
@@ -126,7 +131,7 @@ def score(turn: Turn, wanted: Sweep, rows: Sequence[Mapping[str, Any]]) -> dict[
                 if measured.status != "ok":
                     raise SystemExit(f"{turn.folder}: {name} could not be scored on test: {measured.error}")
                 known[name] = float(measured.cells[resolved.score] or 0)
-                file.write_text(json.dumps(known, indent=1), encoding="utf-8")
+                scores.write_text(json.dumps(known, indent=1), encoding="utf-8")
                 print(f"{turn.folder.parent.name}: {name} on test: {known[name]:.4f}", flush=True)
             pipeline.tidy()
     return known
@@ -255,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     scores = {}
     for turn, known in followed.items():
         ever = {str(row["candidate"]): row for moment in known for row in (*moment.rows, *moment.untouched)}
-        scores[turn] = score(turn, wanted, list(ever.values()))
+        scores[turn] = score(turn, given.sweep, list(ever.values()))
     curves = volumes(followed, scores, wanted.score, wanted.objectives)
     text = report(curves)
     print(text, end="")
