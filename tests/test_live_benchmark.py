@@ -9,7 +9,8 @@ import pytest
 
 from autotune.metrics import Direction
 from autotune.store.results import Row
-from benchmarks.search.live import Moment, moments, reached, report, turns, volumes
+from autotune.sweep import load_sweep
+from benchmarks.search.live import SWEEP, Moment, moments, reached, report, turns, volumes
 
 AIMS: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
 
@@ -64,3 +65,10 @@ def test_where_nothing_is_better_than_the_untouched_model_there_is_nothing_to_co
     (turn,) = turns(tmp_path, ["x"], 1)
     with pytest.raises(SystemExit, match="nothing to compare"):
         volumes({turn: [Moment(1.0, [ROWS[0]], [ROWS[0]])]}, {turn: {"base": 0.3}}, "accuracy", AIMS)
+
+
+def test_what_is_scored_on_test_is_of_the_sweep_that_ran(tmp_path: Path) -> None:
+    """Its seed is the models': with another one they would be trained anew."""
+    for turn in turns(tmp_path, ["frontier", "tpe"], 2):
+        sweep = load_sweep(str(SWEEP), turn.settings)
+        assert (sweep.strategy, sweep.seed) == (turn.strategy, turn.pair)
