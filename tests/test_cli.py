@@ -290,10 +290,13 @@ def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFi
     plan = planned(capsys, *changes)
     expected = plan["expected"]
     assert (plan["trials"], plan["ends_by"]) == (30, "trials")
-    assert 0 < expected["whole_trainings"] <= expected["adapters"] <= plan["trainings_at_most"] <= POOL
+    assert 0 < expected["whole_trainings"] <= expected["adapters"] <= plan["trainings_at_most"] == POOL
     assert expected["builds"] <= plan["builds_at_most"]
     assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
     assert planned(capsys, "strategy=tpe", "budget={trials: 30}", aims)["expected"] is None
+    small = ("strategy=frontier", aims, "space.lora={r: {choice: [4, 8]}, steps: 9}", "budget={hours: 1000}")
+    whole = planned(capsys, *small)
+    assert (whole["trials"], whole["ends_by"]) == (whole["candidates"], "space")
     hours = planned(capsys, "strategy=frontier", "budget={hours: 0.2}", aims)
     assert hours["ends_by"] == "hours"
     assert hours["estimate"]["total_s"] <= 720

@@ -58,6 +58,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     expected = _rehearsed(sweep, dataset, costs) if costs else None
     if expected is not None:
         trials, ends_by = expected.candidates, expected.ended
+        if ends_by == "trials" and sweep.budget.trials is None:  # as many as the space has
+            ends_by = "space"
     counts = _counts(sweep, dataset, trials)
     if expected is not None:  # adapters that are left on the way are no trials
         counts["train"] = min(POOL, _adapters(sweep))

@@ -15,7 +15,7 @@ from autotune.candidate import Candidate
 from autotune.errors import printable
 from autotune.present.tables import score_text, settings
 from autotune.secrets import redact
-from autotune.store.results import Row
+from autotune.store.results import Row, trials_of
 from autotune.sweep import Sweep
 
 _DOING = {
@@ -73,7 +73,7 @@ class Progress:
     def row(self, row: Row, best: Row | None) -> None:
         """Show what became of a candidate."""
         trial = int(row["trial"] or 0)
-        self.done += trial > 0 and row["status"] != "stopped"
+        self.done += len(trials_of([row]))
         numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
         what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
         self.note(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}")

@@ -95,9 +95,8 @@ def test_what_is_left_is_known_from_the_pace(
     assert progress.left() is None
     now[0] += 50
     progress.row(ROW | {"trial": 0}, None)  # the base is no trial
-    progress.row(
-        ROW | {"status": "stopped", "error": "trained for 10 of 90 steps"}, None
-    )  # and what was left none, too
+    # Nor is what was left on the way to one.
+    progress.row(ROW | {"status": "stopped", "error": "trained for 10 of 90 steps"}, None)
     assert progress.left() is None
     now[0] += 50
     progress.row(ROW, None)
