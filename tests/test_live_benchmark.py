@@ -10,7 +10,7 @@ import pytest
 from autotune.metrics import Direction
 from autotune.store.results import Row
 from autotune.sweep import load_sweep
-from benchmarks.search.live import SWEEP, Moment, moments, reached, report, turns, volumes
+from benchmarks.search.live import SWEEP, Moment, moments, overtaken, reached, report, turns, volumes
 
 AIMS: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
 
@@ -59,6 +59,19 @@ def test_volumes_are_of_what_the_candidates_truly_are(tmp_path: Path) -> None:
     assert reached(curves[turn], 0.9) == 240.0
     assert reached(curves[turn], 0.95) is None  # it was reached, and lost again
     assert "| 0 | x | 0.929 | 4.0 | 4.0 | 4.0 | - |" in report(curves)
+
+
+def test_it_says_when_the_first_strategy_had_what_the_others_end_with(tmp_path: Path) -> None:
+    x, y, behind, ahead = turns(tmp_path, ["x", "y"], 2)
+    curves = {
+        x: [(60.0, 0.5), (90.0, 0.2), (120.0, 0.7)],
+        y: [(300.0, 0.4)],
+        ahead: [(60.0, 0.5)],
+        behind: [(90.0, 0.6)],
+    }
+    assert list(overtaken(curves))[-2:] == ["| 0 | y | 0.400 | 2.0 | 2.5 |", "| 1 | y | 0.600 | - | - |"]
+    assert "had in the end" in report(curves)
+    assert "had in the end" not in report({x: curves[x]})
 
 
 def test_where_nothing_is_better_than_the_untouched_model_there_is_nothing_to_compare(tmp_path: Path) -> None:

@@ -210,7 +210,26 @@ def report(curves: Mapping[Turn, Sequence[tuple[float, float]]]) -> str:
         times = [reached(curve, share) for share in SHARES]
         cells = " | ".join("-" if seconds is None else f"{seconds / 60:.1f}" for seconds in times)
         lines.append(f"| {turn.pair} | {turn.strategy} | {curve[-1][1]:.3f} | {cells} |")
+    if len({turn.strategy for turn in curves}) > 1:
+        lines += ["", *overtaken(curves)]
     return "\n".join(lines) + "\n"
+
+
+def overtaken(curves: Mapping[Turn, Sequence[tuple[float, float]]]) -> Iterator[str]:
+    """Yield the lines of a table: when the first strategy had for good what each other one of its pair had in the end."""
+    first = next(iter(curves)).strategy
+    own = {turn.pair: curve for turn, curve in curves.items() if turn.strategy == first}
+    yield f"Minutes until `{first}` had for good what the other had in the end, and by how much that is sooner than its end:"
+    yield ""
+    yield "| pair | the other | had in the end | minutes | times sooner |"
+    yield "|--:|---|--:|--:|--:|"
+    for turn, curve in curves.items():
+        if turn.strategy == first or turn.pair not in own:
+            continue
+        ended, volume = curve[-1]
+        when = reached(own[turn.pair], volume)
+        cells = "- | -" if when is None else f"{when / 60:.1f} | {ended / when:.1f}"
+        yield f"| {turn.pair} | {turn.strategy} | {volume:.3f} | {cells} |"
 
 
 def draw(curves: Mapping[Turn, Sequence[tuple[float, float]]], file: Path) -> None:
