@@ -32,23 +32,33 @@ ROWS = [
 ]
 
 
+def runs(*started: str, wall_s: float = 0.0) -> list[Row]:
+    return [{"started": f"2026-01-01T00:{one}Z", "wall_s": wall_s} for one in started]
+
+
 def test_pairs_take_turns_in_being_first(tmp_path: Path) -> None:
     order = [(turn.strategy, turn.pair) for turn in turns(tmp_path, ["x", "y"], 3)]
     assert order == [("x", 0), ("y", 0), ("y", 1), ("x", 1), ("x", 2), ("y", 2)]
 
 
 def test_a_front_is_followed_from_row_to_row() -> None:
-    followed = list(moments(ROWS, "2026-01-01T00:00:30Z", AIMS))
+    followed = list(moments(ROWS, runs("00:30"), AIMS))
     assert [moment.seconds for moment in followed] == [30.0, 90.0, 150.0, 210.0, 270.0]
     names = [[str(one["candidate"]) for one in moment.rows] for moment in followed]
     assert names == [["base"], ["a"], ["a"], ["a", "fast"], ["fast", "lucky"]]
     assert all(moment.untouched == [ROWS[0]] for moment in followed)
 
 
+def test_a_pause_between_two_runs_is_no_time_of_the_search() -> None:
+    """It stopped at 3:10, after 160 seconds, and went on at 3:30."""
+    followed = list(moments(ROWS, runs("00:30", "03:30", wall_s=160.0), AIMS))
+    assert [moment.seconds for moment in followed] == [30.0, 90.0, 150.0, 190.0, 250.0]
+
+
 def test_volumes_are_of_what_the_candidates_truly_are(tmp_path: Path) -> None:
     """Who was lucky on validation is worse on test than whom it replaced, and the curve falls."""
     turn, other = turns(tmp_path, ["x", "y"], 1)
-    followed = {turn: list(moments(ROWS, "2026-01-01T00:00:00Z", AIMS)), other: [Moment(60.0, [ROWS[0]], [ROWS[0]])]}
+    followed = {turn: list(moments(ROWS, runs("00:00"), AIMS)), other: [Moment(60.0, [ROWS[0]], [ROWS[0]])]}
     scores = {turn: {"base": 0.3, "a": 0.5, "fast": 0.4, "lucky": 0.45}, other: {"base": 0.3}}
     curves = volumes(followed, scores, "accuracy", AIMS)
     # The reference is 0.3, 11 ms and 200 MB; the 100 MB that they are below it are in all of them.
@@ -69,7 +79,8 @@ def test_it_says_when_the_first_strategy_had_what_the_others_end_with(tmp_path: 
         ahead: [(60.0, 0.5)],
         behind: [(90.0, 0.6)],
     }
-    assert list(overtaken(curves))[-2:] == ["| 0 | y | 0.400 | 2.0 | 2.5 |", "| 1 | y | 0.600 | - | - |"]
+    curves[y].append((600.0, 0.4))  # nothing more came of it
+    assert list(overtaken(curves))[-2:] == ["| 0 | y | 0.400 | 5.0 | 2.0 | 2.5 |", "| 1 | y | 0.600 | 1.5 | - | - |"]
     assert "had in the end" in report(curves)
     assert "had in the end" not in report({x: curves[x]})
 

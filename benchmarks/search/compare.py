@@ -17,17 +17,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import hashlib
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from autotune import search
 from benchmarks.search import synthetic
 from benchmarks.search.peers import AT_ONCE, COST_BLIND, LEVERS, OUTSIDE, TIMING_EACH, WITHOUT_CACHE, strategy
 from benchmarks.search.replay import Conditions, Run, Truth, Truths, replay
@@ -35,6 +37,7 @@ from benchmarks.search.report import all_behind, curves, draw, headline, summary
 from benchmarks.search.rows import TABLES
 from benchmarks.search.table import PART, Table, drawn, from_rows, load, over_seeds
 
+HERE = Path(__file__).parent
 PROPORTIONS = (1.0, 10.0)
 OTHERS = (
     "optuna-tpe",
@@ -116,7 +119,21 @@ def run(task: Task) -> Run:
         timing_shared=name not in TIMING_EACH, first_looks=name not in AT_ONCE, tool=name not in OUTSIDE,
     )  # fmt: skip
     budget = truth.everything_s(cache=False, training=task.training)
-    return replay(table, truth, strategy(task.strategy), conditions, budget, of_settings)
+    factors = PROPORTIONS if name in COST_BLIND else (1.0,)
+    return replay(table, truth, strategy(task.strategy), conditions, budget, of_settings, factors)
+
+
+@cache
+def made_by(table: str, name: str) -> str:
+    """Return a digest of what the replays of a strategy on a table are made by: the table, and the code."""
+    files = [HERE / f"{module}.py" for module in ("peers", "replay", "table", "rows", "synthetic")]
+    rows = TABLES / f"{table.removesuffix(PART)}.jsonl"
+    files += [rows] if rows.exists() else []
+    files += sorted(Path(search.__file__).parent.glob("*.py")) if name not in OUTSIDE or name in LEVERS else []
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
 
 
 def tasks_of(
@@ -138,8 +155,19 @@ def _most_seeds(table: str, name: str) -> int:
 
 
 def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[Task, Run]]:
-    """Do replays, or take them from a file of earlier ones, to which new ones are appended."""
-    known = dict(kept(file)) if file is not None and file.exists() else {}
+    """Do replays, or take them from a file of earlier ones, to which new ones are appended. Those that were made by other
+    code, or on another state of the table, are done again.
+    """
+    known, stale = {}, 0
+    for task, maker, one in kept(file) if file is not None and file.exists() else ():
+        if maker == made_by(task.table, task.strategy):
+            known[task] = one()
+        else:
+            stale += 1
+    if stale:
+        sys.stderr.write(
+            f"{file}: {stale} replays are left out: they are of other code, or of another state of their table\n"
+        )
     yield from ((task, known[task]) for task in tasks if task in known)
     left = [task for task in tasks if task not in known] if jobs else []
     with contextlib.ExitStack() as stack:
@@ -153,17 +181,22 @@ def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[
             results = pool.map(run, left, chunksize=1)
         for task, one in zip(left, results, strict=True):
             if stream is not None:
-                stream.write(json.dumps({"task": asdict(task), "run": one.plain()}) + "\n")
+                stream.write(
+                    json.dumps(
+                        {"task": asdict(task), "made_by": made_by(task.table, task.strategy), "run": one.plain()}
+                    )
+                    + "\n"
+                )
                 stream.flush()
             yield task, one
 
 
-def kept(file: Path) -> Iterator[tuple[Task, Run]]:
-    """Yield the replays of a file; a half-written last line is none."""
+def kept(file: Path) -> Iterator[tuple[Task, str, Callable[[], Run]]]:
+    """Yield the replays of a file, and what they were made by (see `made_by`); a half-written last line is none."""
     for line in file.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             row = json.loads(line)
-            yield Task(**row["task"]), Run.of_plain(row["run"])
+            yield Task(**row["task"]), row.get("made_by", ""), partial(Run.of_plain, row["run"])
 
 
 def runs_of(tasks: Sequence[Task], jobs: int, file: Path | None = None) -> dict[tuple[str, str, float], list[Run]]:

@@ -98,16 +98,19 @@ def sweep(turn: Turn, file: Path, hours: float) -> None:
         raise SystemExit(f"{' '.join(command)} ended with {ended.returncode}; the same command goes on")
 
 
-def moments(rows: Sequence[Row], began: str, objectives: Mapping[str, Direction]) -> Iterator[Moment]:
-    """Yield the front after each row of a sweep that began at a time (ISO 8601)."""
-    start = datetime.fromisoformat(began)
+def moments(rows: Sequence[Row], runs: Sequence[Row], objectives: Mapping[str, Direction]) -> Iterator[Moment]:
+    """Yield the front after each row of a sweep; `runs`: when it ran (runs.csv). What was between them does not count."""
+    starts = [datetime.fromisoformat(str(one["started"])) for one in runs]
     last: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         last[str(row["candidate"])] = row
         untouched = [
             one for one in last.values() if one["kind"] == "base" and not one["trial"] and one["status"] == "ok"
         ]
-        seconds = (datetime.fromisoformat(str(row["ended"])) - start).total_seconds()
+        ended = datetime.fromisoformat(str(row["ended"]))
+        run = max((number for number, start in enumerate(starts) if start <= ended), default=0)
+        before = sum(float(one["wall_s"] or 0) for one in runs[:run])
+        seconds = before + (ended - starts[run]).total_seconds()
         yield Moment(seconds, front_of(last.values(), objectives), untouched)
 
 
@@ -219,17 +222,18 @@ def overtaken(curves: Mapping[Turn, Sequence[tuple[float, float]]]) -> Iterator[
     """Yield the lines of a table: when the first strategy had for good what each other one of its pair had in the end."""
     first = next(iter(curves)).strategy
     own = {turn.pair: curve for turn, curve in curves.items() if turn.strategy == first}
-    yield f"Minutes until `{first}` had for good what the other had in the end, and by how much that is sooner than its end:"
+    yield "What the other had in the end, and minutes until each of both had that for good:"
     yield ""
-    yield "| pair | the other | had in the end | minutes | times sooner |"
-    yield "|--:|---|--:|--:|--:|"
+    yield f"| pair | the other | had in the end | after | `{first}` after | times sooner |"
+    yield "|--:|---|--:|--:|--:|--:|"
     for turn, curve in curves.items():
         if turn.strategy == first or turn.pair not in own:
             continue
-        ended, volume = curve[-1]
-        when = reached(own[turn.pair], volume)
-        cells = "- | -" if when is None else f"{when / 60:.1f} | {ended / when:.1f}"
-        yield f"| {turn.pair} | {turn.strategy} | {volume:.3f} | {cells} |"
+        volume = curve[-1][1]
+        theirs, when = reached(curve, volume), reached(own[turn.pair], volume)
+        assert theirs is not None  # it has what it has in the end
+        cells = "- | -" if when is None else f"{when / 60:.1f} | {theirs / when:.1f}"
+        yield f"| {turn.pair} | {turn.strategy} | {volume:.3f} | {theirs / 60:.1f} | {cells} |"
 
 
 def draw(curves: Mapping[Turn, Sequence[tuple[float, float]]], file: Path) -> None:
@@ -274,8 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     followed: dict[Turn, list[Moment]] = {}
     for turn in todo:
         rows = read_table(turn.folder / "results.csv", COLUMNS)
-        began = str(read_table(turn.folder / "runs.csv", RUNS)[0]["started"])
-        followed[turn] = list(moments(rows, began, wanted.objectives))
+        followed[turn] = list(moments(rows, read_table(turn.folder / "runs.csv", RUNS), wanted.objectives))
     scores = {}
     for turn, known in followed.items():
         ever = {str(row["candidate"]): row for moment in known for row in (*moment.rows, *moment.untouched)}

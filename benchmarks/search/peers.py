@@ -127,12 +127,17 @@ class PlainOptuna(Whole):
         """Not needed here."""
 
 
+def _recipes(table: Table, seed: int) -> list[int]:
+    """Return the recipes in an order drawn at random: the largest adds nothing to the hypervolume, and nobody knows."""
+    return np.random.default_rng([seed, 3]).permutation(len(table.recipes)).tolist()
+
+
 class InTurn(Whole):
-    """Adapters in an order drawn at random, each in every recipe before the next."""
+    """Adapters in an order drawn at random, each in every recipe (in such an order, too) before the next."""
 
     def __init__(self, table: Table, seed: int) -> None:
         order = np.random.default_rng([seed, 2]).permutation(len(table.adapters))
-        pairs = itertools.product(order.tolist(), range(len(table.recipes)))
+        pairs = itertools.product(order.tolist(), _recipes(table, seed))
         self._left = iter([table.candidate(adapter, recipe) for adapter, recipe in pairs])
 
     def ask(self) -> Proposal | None:
@@ -160,6 +165,7 @@ class Halving(Whole):
         self._fallen: list[int] = []
         self._alive: list[int] = np.random.default_rng([seed, 2]).permutation(len(table.adapters)).tolist()
         self._queue = list(self._alive)
+        self._recipes = _recipes(table, seed)
         self._pairs: list[Candidate] | None = None
 
     def ask(self) -> Proposal | None:
@@ -183,7 +189,7 @@ class Halving(Whole):
         self._rung, self._queue = self._rung + 1, list(self._alive)
         if self._rung == len(self._table.rungs) - 1:  # these are trained to the end as pairs
             order = self._alive + self._fallen
-            pairs = itertools.product(order, range(len(self._table.recipes)))
+            pairs = itertools.product(order, self._recipes)
             self._pairs = [self._table.candidate(adapter, recipe) for adapter, recipe in pairs]
 
     def replay(self, candidate: Candidate, told: Told) -> None:

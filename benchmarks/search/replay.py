@@ -30,6 +30,11 @@ from benchmarks.search.table import OBJECTIVES, Seen, Table
 PROCESSES = 5
 """Processes of a timing at least; on a noisy machine it takes as many as the table has. A user's own loop makes one."""
 DIRECTIONS = list(OBJECTIVES.values())
+AIM = 0.95
+"""The share of the oracle's hypervolume that the headline is about."""
+PICKED = (3.0, 10.0)
+"""When picks are judged, in times of what a clairvoyant needs to `AIM`. In the end everything was measured, and no pick can be
+worse than noise."""
 
 Pair = tuple[int | None, int]
 """Adapter (None: the untouched model) and recipe, by their numbers."""
@@ -400,6 +405,10 @@ class Truths:
         return self.each[0].limits()
 
 
+Picks = tuple[tuple[tuple[float, bool], ...], ...]
+"""Of each moment, and under each kind of limits: true regret of the chosen model, and whether it is within noise of the best."""
+
+
 @dataclass
 class Run:
     """What one replay did: `hv` is the share of the oracle's hypervolume from `at_s` on; `hv_settings` the same by the truth
@@ -414,8 +423,8 @@ class Run:
     finished_s: NDArray[np.float64]
     """When each candidate was fully measured."""
     spent: Mapping[str, float]
-    regrets: tuple[tuple[float, bool], ...]
-    """Of the model chosen at the end, under each kind of limits."""
+    regrets: Mapping[float, Picks]
+    """Of the models chosen at the moments `PICKED`, by how many times as long training takes as it did (see `with_training`)."""
     decision_ms: NDArray[np.float64]
     """Real time of each ask and tell."""
     finished_training_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -426,6 +435,7 @@ class Run:
         values["decision_ms"] = (
             self.decision_ms[self.decision_ms.argmax() :][:1] if len(self.decision_ms) else self.decision_ms
         )
+        values["regrets"] = {str(factor): picks for factor, picks in self.regrets.items()}
         return {n: np.round(v, 6).tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
 
     @staticmethod
@@ -434,8 +444,16 @@ class Run:
         arrays: dict[str, Any] = {
             n: np.array(v, dtype=np.float64) if isinstance(v, list) else v for n, v in values.items()
         }
-        regrets = tuple((float(points), bool(inside)) for points, inside in values["regrets"])
+        regrets = {
+            float(factor): tuple(tuple((float(points), bool(inside)) for points, inside in kinds) for kinds in picks)
+            for factor, picks in values["regrets"].items()
+        }
         return Run(**arrays | {"regrets": regrets})
+
+    @property
+    def picks(self) -> Picks:
+        """What became of the picks of the run as it is."""
+        return self.regrets[1.0]
 
     def of_settings(self) -> Run:
         """Return the run as judged by the truth of settings."""
@@ -451,6 +469,7 @@ class Run:
             training_s=factor * self.training_s,
             finished_s=self.finished_s + more * self.finished_training_s,
             finished_training_s=factor * self.finished_training_s,
+            regrets={1.0: self.regrets[factor]},
             spent={name: s * (factor if name == "train" else 1) for name, s in self.spent.items()},
         )
 
@@ -480,24 +499,38 @@ def chosen_of(table: Table, measured: Mapping[Pair, Done], limits: Sequence[Limi
     return choose(entries, OBJECTIVES, limits, None), pairs
 
 
-def judged(world: World, truth: Truth, limits: Sequence[Limit]) -> tuple[float, bool]:
-    """Return the true regret of the model that the rule of the winner chooses (see `Truth.regret`), and whether it is
-    within noise of the best: a sweep over the whole table, on the same items, would have called the two a tie.
+def judged(world: World, truth: Truth, factor: float) -> Picks:
+    """Return what the models that the rule of the winner chooses are worth, at each moment of `PICKED`, if training took
+    `factor` times as long as it did. Within noise of the best is one that a sweep over the whole table, on the same items,
+    calls a tie with it.
     """
-    choice, pairs = chosen_of(world.table, world.done, limits)
-    chosen = pairs[choice.winner.id] if choice.winner else None
-    whole, names = chosen_of(world.table, world.everything() | world.done, limits)
-    ties = {names[name] for name in whole.feasible if not whole.steps or name not in whole.steps[0].beaten}
-    return truth.regret(chosen, limits), chosen in ties
+    ideal = truth.clairvoyant(AIM, world.conditions.training * factor)
+    whole = [chosen_of(world.table, world.everything() | world.done, limits) for limits in truth.limits()]
+    found = []
+    for times in PICKED:
+        known = {
+            pair: done
+            for pair, done in world.done.items()
+            if done.at_s + (factor - 1) * done.training_s <= times * ideal
+        }
+        kinds = []
+        for limits, (best, names) in zip(truth.limits(), whole, strict=True):
+            choice, pairs = chosen_of(world.table, known, limits)
+            chosen = pairs[choice.winner.id] if choice.winner else None
+            ties = {names[name] for name in best.feasible if not best.steps or name not in best.steps[0].beaten}
+            kinds.append((truth.regret(chosen, limits), chosen in ties))
+        found.append(tuple(kinds))
+    return tuple(found)
 
 
 def replay(
     table: Table, truth: Truth, make: Callable[[Table, int], Strategy], conditions: Conditions, budget_s: float,
-    of_settings: Truth | None = None,
+    of_settings: Truth | None = None, factors: Sequence[float] = (1.0,),
 ) -> Run:  # fmt: skip
     """Run a strategy on simulated time until it has no more to ask, or `budget_s` are over.
 
-    `of_settings`: the truth by which it is judged as well. What it recommends is what the tool shows as the front: the non-dominated part of what was fully measured.
+    `of_settings`: the truth by which it is judged as well; `factors`: for `Run.with_training`. What it recommends is what the
+    tool shows as the front: the non-dominated part of what was fully measured.
     """
     world, strategy = World(table, conditions), make(table, conditions.seed)
     in_parts = bool(getattr(strategy, "rungs", ()))
@@ -528,7 +561,7 @@ def replay(
                 settings.append(of_settings.volume(recommended) / of_settings.best)
             training.append(world.spent["train"])
             before = recommended
-    regrets = tuple(judged(world, truth, limits) for limits in truth.limits())
+    regrets = {factor: judged(world, truth, factor) for factor in factors}
     return Run(
         np.array(at), np.array(volumes), np.array(volumes if of_settings is None else settings), np.array(training), asked,
         np.array([done.at_s for done in world.done.values()]), dict(world.spent), regrets, np.array(decisions),
