@@ -17,7 +17,7 @@ _RATE, _RATE_WORTH, _RATE_MOST = 1.3e-3, 0.03, 0.12
 width, and at most."""
 _SHORT = 50
 """Steps of a training whose best rate is twice that: short ones want a higher one, half as high again at 100 steps."""
-_SLOWER, _FASTER = 1.0, 0.5
+_SLOWER, _FASTER = 0.7, 0.5
 """The widths, in decades: too low a rate learns less, too high a one destroys."""
 _RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
 """What doubling the rank is worth, and training all linear layers."""
