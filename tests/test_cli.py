@@ -22,7 +22,8 @@ from autotune.cli import main, parser
 from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.present import plan as plan_module
 from autotune.search.frontier import POOL
-from autotune.stages.jobs import BuildJob
+from autotune.search.prepare import probe_job
+from autotune.stages.jobs import BuildJob, FinetuneJob
 from autotune.store.cache import Cache, default_root
 from autotune.store.record import Record
 from autotune.store.results import COLUMNS, Row, read_table
@@ -209,6 +210,8 @@ def test_errors_have_their_exit_codes() -> None:
 
 # --- plan ----------------------------------------------------------------------------------------------------------
 
+AIMS = "objectives={accuracy: maximize, itl_ms_p50: minimize, size_mb: minimize}"
+
 
 def planned(capsys: pytest.CaptureFixture[str], *sets: str) -> dict[str, Any]:
     options = [word for change in sets for word in ("--set", change)]
@@ -285,19 +288,18 @@ def test_a_plan_counts_sessions_and_workloads(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFixture[str]) -> None:
-    aims = "objectives={accuracy: maximize, itl_ms_p50: minimize, size_mb: minimize}"
-    changes = ("strategy=frontier", "budget={trials: 30}", aims)
+    changes = ("strategy=frontier", "budget={trials: 30}", AIMS)
     plan = planned(capsys, *changes)
     expected = plan["expected"]
     assert (plan["trials"], plan["ends_by"]) == (30, "trials")
     assert 0 < expected["whole_trainings"] <= expected["adapters"] <= plan["trainings_at_most"] == POOL
     assert expected["builds"] <= plan["builds_at_most"]
     assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
-    assert planned(capsys, "strategy=tpe", "budget={trials: 30}", aims)["expected"] is None
-    small = ("strategy=frontier", aims, "space.lora={r: {choice: [4, 8]}, steps: 9}", "budget={hours: 1000}")
+    assert planned(capsys, "strategy=tpe", "budget={trials: 30}", AIMS)["expected"] is None
+    small = ("strategy=frontier", AIMS, "space.lora={r: {choice: [4, 8]}, steps: 9}", "budget={hours: 1000}")
     whole = planned(capsys, *small)
     assert (whole["trials"], whole["ends_by"]) == (whole["candidates"], "space")
-    hours = planned(capsys, "strategy=frontier", "budget={hours: 0.2}", aims)
+    hours = planned(capsys, "strategy=frontier", "budget={hours: 0.2}", AIMS)
     assert hours["ends_by"] == "hours"
     assert hours["estimate"]["total_s"] <= 720
     assert main(["plan", "sweep.yaml", *(word for change in changes for word in ("--set", change))]) == 0
@@ -305,6 +307,65 @@ def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFi
     assert (
         f"expected: {expected['adapters']} adapters begun, {expected['whole_trainings']} whole trainings' worth" in text
     )
+
+
+def test_a_plan_of_frontier_says_what_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("strategy=frontier", AIMS, "space.lora={r: {choice: [4, 8, 16]}, steps: 9}")
+    for trials, ends_by in ((20, "space"), (6, "trials"), (5, "trials")):
+        plan = planned(capsys, *few, f"budget={{trials: {trials}}}")
+        assert (plan["trials"], plan["ends_by"]) == (min(trials, 6), ends_by)
+
+
+def test_a_plan_of_frontier_keeps_its_own_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("strategy=frontier", AIMS)
+    night, day = (planned(capsys, *changes, f"budget={{hours: {hours}}}") for hours in (0.2, 1e6))
+    pairs = 2 * POOL
+    for plan in (night, day):
+        assert (plan["trainings_at_most"], plan["builds_at_most"]) == (POOL, pairs + 1 + 2 * POOL)
+        assert 0 < plan["expected"]["whole_trainings"] <= plan["expected"]["adapters"] <= POOL
+        assert plan["expected"]["builds"] <= plan["builds_at_most"]
+    assert (night["ends_by"], day["ends_by"], day["trials"]) == ("hours", "space", pairs)
+    many = planned(capsys, *changes, "budget={trials: 5000, hours: 1e6}")
+    assert (many["trials"], many["expected"]) == (pairs, day["expected"])
+    some = planned(capsys, *changes, "budget={trials: 300, hours: 0.2}")
+    assert some["trials"] < 300
+    assert some["builds_at_most"] == 300 + 1 + 2 * POOL
+
+
+def test_a_plan_bounds_nothing_that_only_the_hours_end(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(capsys, "budget={hours: 8}")
+    assert (plan["trainings_at_most"], plan["builds_at_most"], plan["timings_at_most"]) == (None, None, 3)
+    both = planned(capsys, "budget={hours: 0.001, trials: 3}")
+    assert (both["trials"], both["trainings_at_most"], both["builds_at_most"]) == (1, 3, 4)
+    assert main(["plan", "sweep.yaml", "--set", "budget={hours: 8}"]) == 0
+    assert "at most 3 timings" in capsys.readouterr().out.splitlines()
+
+
+def test_a_plan_builds_no_adapter_that_pytorch_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = ("strategy=frontier", "space={lora: {learning_rate: {loguniform: [1e-4, 1e-2]}}}", "limits=[]")
+    plan = planned(capsys, *alone, "objectives={accuracy: maximize}")
+    assert (plan["builds_at_most"], plan["expected"]["builds"]) == (0, 0)
+    assert plan["estimate"]["seconds"].get("build", 0) == 0
+    pairs = ("strategy=frontier", AIMS, "budget={trials: 30}")
+    built = planned(capsys, *pairs, "train.device=cpu")
+    scored = planned(capsys, *pairs, "train.device=cuda")
+    assert (built["builds_at_most"], scored["builds_at_most"]) == (30 + 1 + 2 * POOL, 30 + 1)
+    assert scored["expected"]["builds"] <= 30
+    other = planned(capsys, *pairs, "target.provider=cuda", "train.device=cpu", "limits=[]")
+    assert other["builds_at_most"] == 30 + 1
+    assert planned(capsys, *pairs)["builds_at_most"] == built["builds_at_most"]
+    Cache(default_root()).make(probe_job(), lambda out: ({"device": "cuda"}, 1.0))
+    assert planned(capsys, *pairs)["builds_at_most"] == scored["builds_at_most"], "a sweep has found a GPU here"
+
+
+def test_a_plan_of_frontier_scores_the_items_of_a_task(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "tones.yaml").write_text("task: tones\ndataset_path: json\n", encoding="utf-8")
+    by_task = "  metric: lm-eval:tones.yaml\n  max_items: { validation: 150 }\n"
+    (here / "sweep.yaml").write_text(SWEEP.replace("  validation: validation.csv\n", by_task), encoding="utf-8")
+    aims = "objectives={lm_eval: maximize, itl_ms_p50: minimize, size_mb: minimize}"
+    plan = planned(capsys, "strategy=frontier", aims, "budget={trials: 10}")
+    assert (plan["trials"], plan["ends_by"]) == (10, "trials")
+    assert plan["expected"]["items_scored"] >= 10 * 150
 
 
 def test_a_plan_never_takes_longer_than_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,6 +407,18 @@ def test_a_plan_learns_from_what_was_measured_here(capsys: pytest.CaptureFixture
     plan = planned(capsys)
     assert plan["estimate"]["measured_here"] == ["build"]
     assert plan["estimate"]["seconds"]["build"] == pytest.approx(5 * 1000.5, abs=1)
+
+
+def test_a_plan_takes_a_training_step_with_all_its_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = load_sweep("sweep.yaml", ["space.lora.accumulation=4"])
+    lora = sweep.space.candidate({"learning_rate": 1e-3}, None).lora
+    assert lora is not None
+    job = FinetuneJob(base="b", data="d", lora=lora, seed=0, device="cpu", base_dir=Path(), data_file=Path())
+    Cache(default_root()).make(job, lambda out: ({"step_s": 8.0}, 250.0), "model")
+    for accumulation, seconds in ((4, 8.0), (1, 2.0)):
+        plan = planned(capsys, f"space.lora.accumulation={accumulation}")
+        assert plan["estimate"]["measured_here"] == ["train"]
+        assert plan["estimate"]["seconds"]["train"] == pytest.approx(4 * 30 * seconds, abs=1)
 
 
 def test_a_plan_of_a_hub_model_still_checks_the_data(capsys: pytest.CaptureFixture[str]) -> None:

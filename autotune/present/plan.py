@@ -16,10 +16,10 @@ from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.present.progress import duration
 from autotune.search.frontier import POOL, RUNGS
-from autotune.search.pipeline import base_candidate
-from autotune.search.prepare import needed_disk_mb, read_data
+from autotune.search.pipeline import base_candidate, recipe_alone
+from autotune.search.prepare import needed_disk_mb, probe_job, read_data
 from autotune.search.rehearsal import Spent, rehearse
-from autotune.search.strategies import make_strategy
+from autotune.search.strategies import make_strategy, strategy_of
 from autotune.space import Choice
 from autotune.store.cache import Cache, default_root
 from autotune.sweep import Budget, Sweep, load_sweep
@@ -42,28 +42,26 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     dataset = None if on_hub else read_data(sweep)
     config = config_of(sweep.model, sweep.root)
     size = sweep.space.size()
-    trials = min(n for n in (sweep.budget.trials, size, _MOST) if n is not None)
-    ends_by = "trials" if trials == sweep.budget.trials else "space"
-    if trials not in (sweep.budget.trials, size):
+    most, ends_by = _bound(sweep, size)
+    trials = most if most is not None and most <= _MOST else _MOST
+    if trials != most:
         ends_by = "hours"
     costs: dict[str, float] = {}
     measured: list[str] = []
+    expected: Spent | None = None
     if config is not None:
         costs, measured = _costs(sweep, dataset, parameters_of(config))
-        fitting = bisect_right(
-            range(1, trials + 1), _budget_s(sweep), key=lambda n: _seconds(sweep, dataset, n, costs)[1]
-        )
-        if fitting < trials:
-            trials, ends_by = max(1, fitting), "hours"
-    expected = _rehearsed(sweep, dataset, costs) if costs else None
-    if expected is not None:
-        trials, ends_by = expected.candidates, expected.ended
-        if ends_by == "trials" and sweep.budget.trials is None:  # as many as the space has
-            ends_by = "space"
-    counts = _counts(sweep, dataset, trials)
-    if expected is not None:  # adapters that are left on the way are no trials
-        counts["train"] = min(POOL, _adapters(sweep))
-    lower = (len(RUNGS) - 1) * counts["train"]  # builds by which adapters are scored on their way
+        if _in_parts(sweep):
+            expected = _rehearsed(sweep, dataset, costs, trials)
+            trials = expected.candidates
+            ends_by = ends_by if expected.ended == "trials" else expected.ended
+        else:
+            fitting = bisect_right(
+                range(1, trials + 1), _budget_s(sweep), key=lambda n: _seconds(sweep, dataset, n, costs)[1]
+            )
+            if fitting < trials:
+                trials, ends_by = max(1, fitting), "hours"
+    at_most = _at_most(sweep, dataset, most)
     plan: dict[str, Any] = {
         "sweep": sweep.name,
         "model": sweep.model,
@@ -77,9 +75,9 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "trials": trials,
         "ends_by": ends_by,
         "hours_budget": sweep.budget.hours,
-        "trainings_at_most": counts["train"],
-        "builds_at_most": counts["build"] + (lower if expected is not None else 0),
-        "timings_at_most": counts["time"],
+        "trainings_at_most": at_most["train"],
+        "builds_at_most": at_most["build"],
+        "timings_at_most": at_most["time"],
         "expected": None
         if expected is None
         else {
@@ -111,7 +109,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
             "total_s": round(min(total, _budget_s(sweep))),
             "measured_here": measured,
         }
-        planned = sweep.model_copy(update={"budget": Budget(trials=max(1, counts["build"] - 1))})
+        builds = _counts(sweep, dataset, trials)["build"]
+        planned = sweep.model_copy(update={"budget": Budget(trials=max(1, builds - 1))})
         plan["disk"] = {
             "needed_mb": round(needed_disk_mb(planned, parameters)),
             "free_mb": round(free_disk_mb(default_root())),
@@ -168,27 +167,70 @@ def _budget_s(sweep: Sweep) -> float:
     return sweep.budget.hours * 3600 if sweep.budget.hours is not None else math.inf
 
 
-def _adapters(sweep: Sweep) -> int:
-    """Return how many adapters there are to train; of a range as many as a plan counts."""
+def _in_parts(sweep: Sweep) -> bool:
+    """Whether the strategy takes candidates up in parts."""
+    return strategy_of(sweep.strategy, sweep.space, sweep.objectives) == "frontier"
+
+
+def _bound(sweep: Sweep, size: int | None) -> tuple[int | None, str]:
+    """Return how many candidates there are at most, and what ends them: trials or space; None and hours where neither does.
+
+    `size`: that of the space.
+    """
+    pool = POOL * max(1, len(sweep.space.recipes)) * max(1, len(sweep.space.sessions)) if _in_parts(sweep) else None
+    ends = [(n, by) for n, by in ((sweep.budget.trials, "trials"), (size, "space"), (pool, "space")) if n is not None]
+    return min(ends, key=lambda end: end[0], default=(None, "hours"))
+
+
+def _at_most(sweep: Sweep, dataset: Dataset | None, most: int | None) -> dict[str, int | None]:
+    """Return how many trainings, builds and timings there are at most, however long they take, with at most so many
+    candidates; None where nothing but the hours ends them.
+    """
+    counts = _counts(sweep, dataset, most or 0)
+    if most is None:
+        return {"train": None, "build": None if sweep.space.recipes else 0, "time": counts["time"]}
+    if _in_parts(sweep):  # adapters that are left on the way are no trials
+        counts["train"] = int(min(POOL, _adapters(sweep)))
+        if recipe_alone(sweep, _device(sweep)) is not None:
+            counts["build"] += (len(RUNGS) - 1) * counts["train"]
+    return {stage: counts[stage] for stage in ("train", "build", "time")}
+
+
+def _device(sweep: Sweep) -> str:
+    """Return where adapters are trained; of `auto` what a sweep found here before, else the CPU."""
+    if sweep.train.device != "auto":
+        return sweep.train.device
+    found = Cache(default_root()).find(probe_job())
+    return str(found.result["device"]) if found is not None else "cpu"
+
+
+def _adapters(sweep: Sweep) -> float:
+    """Return how many adapters there are to train; infinitely many of a range."""
     if sweep.space.lora is None:
         return 0
     domains = sweep.space.searched.values()
-    return math.prod(len(domain.values) if isinstance(domain, Choice) else _MOST for domain in domains)
+    return math.prod(len(domain.values) if isinstance(domain, Choice) else math.inf for domain in domains)
+
+
+def _items(sweep: Sweep, dataset: Dataset | None) -> tuple[int, int]:
+    """Return how many items validation and test have; where that is not known yet, what is usual."""
+    most = sweep.data.max_items
+    if is_task(sweep.data.metric):  # what a task holds is known where it is loaded
+        return most.validation or _ITEMS, most.test or _ITEMS
+    return (len(dataset.validation), len(dataset.test)) if dataset else (most.validation or _ITEMS, 0)
 
 
 def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int]:
-    """Return how often each stage runs at most; for `score` the number of items."""
-    adapters = _adapters(sweep)
-    items = (len(dataset.validation), len(dataset.test)) if dataset else (_ITEMS, 0)
-    if is_task(sweep.data.metric):  # what a task holds is known where it is loaded
-        items = (sweep.data.max_items.validation or _ITEMS, sweep.data.max_items.test or _ITEMS)
+    """Return how often each stage runs if there are so many candidates; for `score` the number of items."""
+    adapters = int(min(_adapters(sweep), trials))
+    items = _items(sweep, dataset)
     recipes, sessions = sweep.space.recipes, sweep.space.sessions or (None,)
     # A build is scored once for all its sessions, but for those that change the provider's options.
     models = max(1, adapters if sweep.space.lora is not None else 1) * max(1, len(recipes))
     options = {session.provider_options if session else None for session in sessions}
     served = {*itertools.product(recipes, sessions), *((recipe, None) for recipe in [base_candidate(sweep).recipe])}
     return {
-        "train": min(adapters, trials),
+        "train": adapters,
         "build": min(trials, models) + 1 if recipes else 0,
         "check": min(trials, models) + 1 if recipes else 0,
         "score": (min(trials, models * len(options)) + 1) * items[0] + 2 * items[1],
@@ -204,19 +246,16 @@ def _seconds(
     return seconds, sum(seconds.values())
 
 
-def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float]) -> Spent | None:
-    """Return what a sweep is expected to spend whose strategy takes candidates up in parts; None of any other."""
-    if sweep.strategy != "frontier":
-        return None
-    items = len(dataset.validation) if dataset else sweep.data.max_items.validation or _ITEMS
+def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float], most: int) -> Spent:
+    """Return what a sweep of at most so many trials is expected to spend whose strategy takes candidates up in parts."""
+    items, _ = _items(sweep, dataset)
     strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items)
-    if not strategy.rungs:  # there is nothing to save, and it is another one
-        return None
     once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test
     paid = {stage: once[stage] * costs[stage] for stage in ("build", "check", "score")}
     each = dict(costs) | {"time": costs["time"] * len(sweep.target.timed)}
-    most = min(sweep.budget.trials or _MOST, sweep.space.size() or _MOST)
-    return rehearse(strategy, sweep.objectives, each, items, most, _budget_s(sweep), paid)
+    built = recipe_alone(sweep, _device(sweep)) is not None
+    adapters = min(POOL, _adapters(sweep))
+    return rehearse(strategy, sweep.objectives, each, items, most, _budget_s(sweep), paid, built, adapters)
 
 
 def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict[str, float], list[str]]:
@@ -239,7 +278,9 @@ def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict
         steps = lora.steps or int((lora.epochs or 1) * len(items) / batch) + 1
 
     trained = [
-        r["step_s"] / i["lora"]["batch_size"] for i, r, _ in cache.measured("finetune", sweep.model) if r["step_s"]
+        result["step_s"] / (inputs["lora"]["batch_size"] * inputs["lora"]["accumulation"])
+        for inputs, result, _ in cache.measured("finetune", sweep.model)
+        if result["step_s"]
     ]
     scored = [seconds / result["items"] for _, result, seconds in cache.measured("score", sweep.model)]
     built = [seconds for _, _, seconds in cache.measured("build", sweep.model)]
@@ -275,10 +316,11 @@ def _trials(plan: dict[str, Any]) -> str:
 def as_text(plan: dict[str, Any]) -> str:
     """Return the plan in words."""
     size = plan["candidates"]
+    at_most = {what: plan[f"{what}_at_most"] for what in ("trainings", "builds", "timings")}
     lines = [
         f"{plan['sweep']}: {plan['model']} on {plan['provider']}, strategy {plan['strategy']}",
         f"candidates: {size if size is not None else 'without end (a parameter is a range)'}; trials: {_trials(plan)}",
-        f"at most {plan['trainings_at_most']} trainings, {plan['builds_at_most']} builds, {plan['timings_at_most']} timings",
+        "at most " + ", ".join(f"{count} {what}" for what, count in at_most.items() if count is not None),
     ]
     expected = plan["expected"]
     if expected is not None:

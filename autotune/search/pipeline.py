@@ -494,14 +494,10 @@ class Pipeline:
         return kind(source=source, device=self.inputs.device, **shared)
 
     def _as_scored(self, candidate: Candidate) -> Candidate:
-        """Return the candidate that is scored for one. An adapter that will be built for the CPU is scored as built at
-        full precision, which predicts what PyTorch predicts, and several times as fast.
-        """
-        exact = base_candidate(self.sweep).recipe
-        cpu = self.sweep.target.provider == self.inputs.device == "cpu"
-        if candidate.lora is None or candidate.recipe is not None or not cpu:
+        """Return the candidate that is scored for one: an adapter alone may be scored as built."""
+        if candidate.lora is None or candidate.recipe is not None:
             return candidate
-        return candidate.model_copy(update={"recipe": exact})
+        return candidate.model_copy(update={"recipe": recipe_alone(self.sweep, self.inputs.device)})
 
     def _score(
         self, candidate: Candidate, split: str, done: Measurement, rung: float = 1.0, items: int | None = None
@@ -583,3 +579,12 @@ def base_candidate(sweep: Sweep) -> Candidate:
     if not sweep.space.recipes:
         return Candidate()
     return Candidate(recipe=Recipe(precision=sweep.provider.precisions[0]))
+
+
+def recipe_alone(sweep: Sweep, device: str) -> Recipe | None:
+    """Return the recipe that an adapter alone is scored in, where adapters are trained on `device`; None: by PyTorch.
+
+    One that will be built for the CPU is scored as built at full precision, which predicts what PyTorch predicts, and
+    several times as fast.
+    """
+    return base_candidate(sweep).recipe if sweep.target.provider == device == "cpu" else None

@@ -143,7 +143,7 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     sweep = sweep.model_copy(update={"space": space})
 
     try:
-        probe = do(ProbeJob(machine=machine_digest(), packages_digest=_installed_wheels())).result
+        probe = do(probe_job()).result
     except StageError as error:
         raise MachineError(f"this machine could not be looked at: {error}") from None
     if sweep.train.device == "cuda" and probe["device"] != "cuda":
@@ -259,5 +259,7 @@ def _task_items(sweep: Sweep, code: Code, do: Do) -> dict[str, tuple[str, Path, 
     return {n: (part["digest"], stored.path / f"{n}.json", part["items"]) for n, part in splits.items()}
 
 
-def _installed_wheels() -> str:
-    return " ".join(f"{wheel}={installed(wheel)}" for wheel in (*ORT_WHEELS, "torch") if installed(wheel))
+def probe_job() -> ProbeJob:
+    """Return the job that looks at this machine's accelerators."""
+    wheels = " ".join(f"{wheel}={installed(wheel)}" for wheel in (*ORT_WHEELS, "torch") if installed(wheel))
+    return ProbeJob(machine=machine_digest(), packages_digest=wheels)

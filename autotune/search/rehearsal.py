@@ -60,35 +60,55 @@ class Spent:
             {stage: seconds * factor for stage, seconds in self.seconds.items()}, self.ended,
         )  # fmt: skip
 
+    def plus(self, other: Spent) -> Spent:
+        """Return both together."""
+        both = Spent(
+            self.candidates + other.candidates, self.trained + other.trained, self.adapters + other.adapters,
+            self.builds + other.builds, self.items + other.items, dict(self.seconds), self.ended,
+        )  # fmt: skip
+        both.pay(other.seconds)
+        return both
+
 
 class Stage:
     """Where a strategy is rehearsed: what was done is not paid again."""
 
-    def __init__(self, objectives: Mapping[str, Direction], costs: Mapping[str, float], items: int) -> None:
-        """`costs`: seconds of `train` (to the end), `build`, `check`, `time`, and of `score` for an item."""
-        self._objectives, self._costs, self._items = objectives, costs, items
+    def __init__(
+        self, objectives: Mapping[str, Direction], costs: Mapping[str, float], items: int, built: bool = True
+    ) -> None:
+        """`costs`: seconds of `train` (to the end), `build`, `check`, `time`, and of `score` for an item; `built`: whether
+        an adapter alone is scored as built at full precision, and not by PyTorch.
+        """
+        self._objectives, self._costs, self._items, self._built_alone = objectives, costs, items, built
         self._reached: dict[str, float] = {}
         self._built: set[tuple[str, float, str]] = set()
         self._timed: set[tuple[Recipe | None, Session | None]] = set()
         self._scored: dict[tuple[str, float, str], int] = {}
-        self.spent = Spent()
+        self.climbed, self.crossed = Spent(), Spent()
+        """What there is once for an adapter: trainings, and looks at lower rungs; and what there is for each candidate."""
+
+    @property
+    def spent(self) -> Spent:
+        """All of it."""
+        return self.climbed.plus(self.crossed)
 
     def measure(self, proposal: Proposal) -> Told:
         """Return what a proposal would bring, and count what it costs."""
-        candidate, seconds = proposal.candidate, dict[str, float]()
+        candidate, training, seconds = proposal.candidate, dict[str, float](), dict[str, float]()
+        spent = self.climbed if candidate.recipe is None and proposal.rung < 1 else self.crossed
         adapter = Candidate(lora=candidate.lora).id if candidate.lora is not None else ""
         what = (adapter, proposal.rung, str(candidate.recipe or ""))
         if adapter and proposal.rung > (before := self._reached.get(adapter, 0.0)):
-            self.spent.trained += proposal.rung - before
-            self.spent.adapters += before == 0
+            self.climbed.trained += proposal.rung - before
+            self.climbed.adapters += before == 0
             self._reached[adapter] = proposal.rung
-            seconds["train"] = (proposal.rung - before) * self._costs["train"]
-        if what not in self._built:
-            # An adapter alone is scored on a build at full precision.
+            training["train"] = (proposal.rung - before) * self._costs["train"]
+        if what not in self._built and (candidate.recipe is not None or self._built_alone):
             self._built.add(what)
-            self.spent.builds += 1
+            spent.builds += 1
             seconds["build"] = self._costs["build"]
-            seconds["check"] = self._costs["check"] if candidate.recipe is not None else 0.0
+            if candidate.recipe is not None:
+                seconds["check"] = self._costs["check"]
         if candidate.recipe is not None and (candidate.recipe, candidate.session) not in self._timed:
             self._timed.add((candidate.recipe, candidate.session))
             seconds["time"] = self._costs["time"]
@@ -96,15 +116,16 @@ class Stage:
         more = max(0, items - self._scored.get(what, 0))
         self._scored[what] = max(items, self._scored.get(what, 0))
         seconds["score"] = more * self._costs["score"]
-        self.spent.items += more
-        self.spent.pay(seconds)
+        spent.items += more
+        self.climbed.pay(training)
+        spent.pay(seconds)
         values = {name: self._guess(name, proposal) for name in self._objectives}
         whole = (
             proposal.rung == 1 and items == self._items and (candidate.recipe is not None or not self._alone(values))
         )
         return Told(
             tuple(values.values()) if whole else None, {}, values if candidate.recipe is not None else self._scores(values),
-            seconds=seconds, rung=proposal.rung, items=items,
+            seconds=training | seconds, rung=proposal.rung, items=items,
         )  # fmt: skip
 
     def _alone(self, values: Mapping[str, float]) -> bool:
@@ -138,31 +159,40 @@ def rehearse(
     trials: int | None,
     seconds: float = math.inf,
     paid: Mapping[str, float] = MappingProxyType({}),
+    built: bool = True,
+    adapters: float = math.inf,
 ) -> Spent:
     """Play a sweep until so many candidates were measured, the seconds are over, or the strategy has no more to ask for.
 
-    `paid`: seconds by stage before the strategy is asked. After `MOST` proposals what is left is taken to be as it was
-    on average until then.
+    `paid`: seconds by stage before the strategy is asked; `built` as for `Stage`; `adapters`: how many there are. After
+    `MOST` proposals what is left is taken to be as it was on average until then.
     """
-    stage, known = Stage(objectives, costs, items), set[str]()
-    spent = stage.spent
-    spent.pay(paid)
+    stage, known = Stage(objectives, costs, items, built), set[str]()
+    climbed, crossed = stage.climbed, stage.crossed
+    crossed.pay(paid)
+    ended = ""
     for _ in range(MOST):
-        if spent.total_s >= seconds:
-            spent.ended = "hours"
+        if stage.spent.total_s >= seconds:
+            ended = "hours"
             break
         full = trials is not None and len(known) >= trials
         if full or (proposal := strategy.ask()) is None:
-            spent.ended = "trials" if full else "space"
+            ended = "trials" if full else "space"
             break
         told = stage.measure(proposal)
         if told.values is not None:
             known.add(proposal.candidate.id)
         strategy.tell(proposal, told)
-    else:
-        spent.candidates = len(known)
-        more = {"trials": (trials or math.inf) / max(1, len(known)), "hours": seconds / spent.total_s}
-        spent.ended = min(more, key=lambda name: more[name])
-        return spent.times(more[spent.ended])
-    spent.candidates = len(known)
+    crossed.candidates = len(known)
+    if not ended:
+        # After the last adapter there are only more recipes to cross them with.
+        last = adapters / max(1, climbed.adapters)
+        hours = seconds / stage.spent.total_s
+        if hours > last:
+            hours = (seconds - last * climbed.total_s) / crossed.total_s
+        more = {"trials": (trials or math.inf) / max(1, len(known)), "hours": hours}
+        ended = min(more, key=lambda name: more[name])
+        climbed, crossed = climbed.times(min(more[ended], last)), crossed.times(more[ended])
+    spent = climbed.plus(crossed)
+    spent.ended = ended
     return spent

@@ -13,6 +13,17 @@ from autotune.search.strategy import Strategy
 from autotune.space import Space
 
 
+def strategy_of(name: str, space: Space, objectives: Mapping[str, Direction]) -> str:
+    """Return the strategy that a name comes to: where there is no adapter to search for, or no score to gain, `frontier`
+    has nothing to save, and is grid or tpe.
+    """
+    if name == "frontier" and space.lora is None:
+        return "grid"
+    if name == "frontier" and not any(METRICS[metric].kind == "score" for metric in objectives):
+        return "tpe"
+    return name
+
+
 def make_strategy(
     name: str,
     space: Space,
@@ -24,13 +35,8 @@ def make_strategy(
     """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
 
     `items`: those of validation; `prior`: what an adapter's settings are thought to be worth, for `frontier`.
-
-    Where there is no adapter to search for, or no score to gain, `frontier` has nothing to save: it is grid or tpe then.
     """
-    if name == "frontier" and space.lora is None:
-        name = "grid"
-    if name == "frontier" and not any(METRICS[metric].kind == "score" for metric in objectives):
-        name = "tpe"
+    name = strategy_of(name, space, objectives)
     if name == "frontier":
         return Frontier(space, objectives, seed, items, prior=prior)
     if name == "grid":

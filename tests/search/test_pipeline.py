@@ -17,7 +17,7 @@ from autotune.errors import StageError
 from autotune.metrics import METRICS
 from autotune.search.limits import Limit, parse_limit
 from autotune.search.pace import Pace
-from autotune.search.pipeline import Pipeline, base_candidate
+from autotune.search.pipeline import Pipeline, base_candidate, recipe_alone
 from autotune.space import Choice, Space
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskCheckJob, TimeJob
 from autotune.store.cache import Stored
@@ -101,6 +101,22 @@ def test_without_a_recipe_pytorch_scores(tmp_path: Path, lora: bool) -> None:
     assert score.source == (stages.jobs[0].key if lora else "base digest")
     assert (score.adapter_dir is not None) == lora
     assert "size_mb" not in done.cells
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_adapter_alone_is_scored_as_built_for_the_cpu(tmp_path: Path, device: str) -> None:
+    pipeline, stages = make(tmp_path)
+    pipeline.inputs = replace(pipeline.inputs, device=device)
+    pipeline.measure(candidate(recipe=None))
+    built = ["merge", "build"] if device == "cpu" else []
+    assert [job.stage for job in stages.jobs] == ["finetune", *built, "score"]
+    score = stages.jobs[-1]
+    assert isinstance(score, ScoreJob)
+    assert (score.provider, score.device) == (("cpu", None) if built else (None, "cuda"))
+    assert recipe_alone(pipeline.sweep, device) == (Recipe(precision="fp32") if built else None)
+    elsewhere = make_sweep(build=[{"precision": "fp16"}], target={"provider": "cuda"})
+    assert recipe_alone(elsewhere, device) is None
+    assert recipe_alone(make_sweep(build=None), device) is None
 
 
 def test_a_build_that_is_there_needs_no_merge(tmp_path: Path) -> None:

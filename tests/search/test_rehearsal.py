@@ -18,9 +18,9 @@ AIMS: dict[str, Any] = {"objectives": {"accuracy": "maximize", "itl_ms_p50": "mi
 ITEMS = 1000
 
 
-def played(sweep: Sweep, trials: int | None = None, seconds: float = math.inf) -> Spent:
+def played(sweep: Sweep, trials: int | None = None, seconds: float = math.inf, **more: Any) -> Spent:
     strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-    return rehearse(strategy, sweep.objectives, COSTS, ITEMS, trials, seconds, {"score": 10.0})
+    return rehearse(strategy, sweep.objectives, COSTS, ITEMS, trials, seconds, {"score": 10.0}, **more)
 
 
 def test_a_grid_is_paid_to_the_last_item() -> None:
@@ -59,10 +59,31 @@ def test_what_is_not_played_is_as_it_was_on_average() -> None:
     assert played(sweep, seconds=1e6).total_s == pytest.approx(1e6)
 
 
+def test_no_more_adapters_are_trained_than_there_are() -> None:
+    sweep = make_sweep(LORA | {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, strategy="frontier", **AIMS)
+    free, bound = played(sweep, trials=4000), played(sweep, trials=4000, adapters=256)
+    assert (free.candidates, bound.candidates) == (4000, 4000)
+    assert 256 == bound.adapters < free.adapters
+    assert bound.trained <= 256
+    assert bound.builds <= 4000 + 2 * 256
+    assert bound.seconds["train"] == pytest.approx(bound.trained * COSTS["train"])
+    for hours in (free.total_s / 3, bound.total_s / 2):
+        late = played(sweep, trials=4000, seconds=hours, adapters=256)
+        assert (late.ended, late.total_s) == ("hours", pytest.approx(hours))
+        assert late.adapters <= 256
+
+
+def test_an_adapter_that_pytorch_scores_is_not_built() -> None:
+    sweep = make_sweep(LORA | {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, strategy="frontier", **AIMS)
+    built, scored = played(sweep, trials=40), played(sweep, trials=40, built=False)
+    assert scored.builds == 40 < built.builds
+    assert scored.seconds["build"] == pytest.approx(40 * COSTS["build"])
+
+
 def test_a_score_that_is_minimised_and_adapters_alone() -> None:
     objectives: dict[str, Any] = {"objectives": {"perplexity": "minimize"}, "data": None}
     objectives["data"] = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{text}", "completion": " {tone}",
                           "metric": "perplexity"}  # fmt: skip
-    spent = played(make_sweep(LORA, None, strategy="frontier", **objectives), trials=6)
-    assert spent.candidates == 6
-    assert "time" not in spent.seconds
+    spent = played(make_sweep(LORA, None, strategy="frontier", **objectives), trials=6, built=False)
+    assert (spent.candidates, spent.builds) == (6, 0)
+    assert spent.seconds.keys() == {"train", "score"}
