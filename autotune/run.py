@@ -27,7 +27,6 @@ from autotune.search.strategies import make_strategy
 from autotune.secrets import redact, redacted
 from autotune.store.cache import Cache, default_root
 from autotune.store.record import Record, write_aside
-from autotune.store.results import trials_of
 from autotune.store.room import Room, budget_mb
 from autotune.sweep import Sweep, load_sweep
 
@@ -67,13 +66,12 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
     with Record(folder, sweep) as record, LocalEngine(offline, sweep.workers.memory_mb) as engine:
         timeouts = Timeouts(sweep.workers.time_limit_s)
         stages = Stages(cache, engine, lambda: record.log("prepare"), sweep.model, stop, timeouts, room)
-        rows = record.results.rows
-        done = len(trials_of(rows))
-        with Progress(sweep, done, record.spent_s()) as progress, closing(stages):
+        with Progress(sweep, record.results.rows, record.spent_s()) as progress, closing(stages):
             progress.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
             )
             engine.host.say = progress.note
+            engine.waiting = engine.host.waiting = record.still_busy
             record.busy(stage="prepare")
             sweep, dataset, inputs = prepare(sweep, stages, cache.root)
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
@@ -97,7 +95,11 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             prepare_s = stages.spent_s
             summary = loop.run()
             summary.stages_s += prepare_s
-        write_front(folder, loop.ended(), sweep.objectives, record.results.columns)
+            try:
+                write_front(folder, loop.ended(), sweep.objectives, record.results.columns)
+            except OSError as error:  # a spreadsheet holds it open: it is derived, and the sweep is done
+                why = error.strerror or error
+                progress.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
         summary.wall_s = record.close(summary.stages_s, summary.trials)
     return summary
 

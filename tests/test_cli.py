@@ -570,9 +570,10 @@ def test_status_while_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_was_left_on_the_way_is_no_trial_done(capsys: pytest.CaptureFixture[str]) -> None:
     looked = row("looked", 1, None, 9.0, status="stopped")
-    folder, _ = results(THREE[0], looked, *THREE[1:])
+    lost = row("lost", 3, None, 9.0, status="lost")  # and then tried again
+    folder, _ = results(THREE[0], looked, *THREE[1:], lost, lost | {"attempt": 2, "status": "stopped"})
     status = status_of(capsys, folder)
-    assert (status["trials_done"], status["status_counts"]["stopped"]) == (2, 1)
+    assert (status["trials_done"], status["status_counts"]["stopped"]) == (2, 2)
 
 
 def test_status_before_the_base_model_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as TaskTimeout
 from concurrent.futures import wait
 from pathlib import Path
@@ -87,6 +87,8 @@ class LocalEngine:
             os.environ.update(OFFLINE)
         self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
         self.host = HostLock()
+        self.waiting: Callable[[], None] = lambda: None
+        """Who is told now and then that a stage is still at work."""
         self._pool: ProcessPool | None = None
         self._log, self._clean = Path(), 0
         """The log that was written last, and how many bytes of it hold no secrets."""
@@ -143,6 +145,7 @@ class LocalEngine:
                 future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
                 while not future.done():
                     wait([future], timeout=_POLL_S)
+                    self.waiting()
             result: tuple[Result, float] = future.result()
         except TaskTimeout:
             raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
@@ -177,6 +180,7 @@ class LocalEngine:
             while len(processes) < job.processes or (
                 len(processes) < job.most and not narrow([[result] for result in processes], job.precision)
             ):
+                self.waiting()
                 result, seconds = self.run_fresh(job, log, timeout)
                 processes.append(result)
                 total += seconds
@@ -196,6 +200,7 @@ class LocalEngine:
         with self.host.alone():
             began = time.perf_counter()
             while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
+                self.waiting()
                 order = range(len(job.graphs))[:: 1 if len(rounds) % 2 == 0 else -1]
                 if together:
                     try:

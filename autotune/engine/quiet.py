@@ -33,6 +33,8 @@ class HostLock:
         self._lock = ReadWriteLock(file or host_file())
         self.say = say
         """Who is told that it has to wait."""
+        self.waiting: Callable[[], None] = lambda: None
+        """Who is told now and then that it still waits."""
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
@@ -54,6 +56,7 @@ class HostLock:
                 acquire(timeout=_POLL_S)
                 break
             except Timeout:
+                self.waiting()
                 if not told and time.monotonic() - began > _PATIENCE_S:
                     self.say(f"waiting for {what}")
                     told = True

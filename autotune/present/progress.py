@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from autotune.candidate import Candidate
 from autotune.errors import printable
 from autotune.present.tables import score_text, settings
 from autotune.secrets import redact
-from autotune.store.results import Row, trials_of
+from autotune.store.results import Row, Trials
 from autotune.sweep import Sweep
 
 _DOING = {
@@ -39,9 +40,10 @@ def duration(seconds: float) -> str:
 class Progress:
     """Prints what happens; as a context it owns the live line."""
 
-    def __init__(self, sweep: Sweep, done: int = 0, spent_s: float = 0.0) -> None:
-        """`done` and `spent_s`: trials and seconds of earlier runs, which count towards the budget."""
-        self.sweep, self.done_before, self.spent_before, self.done = sweep, done, spent_s, 0
+    def __init__(self, sweep: Sweep, rows: Iterable[Row] = (), spent_s: float = 0.0) -> None:
+        """`rows` and `spent_s`: of earlier runs, whose trials and seconds count towards the budget."""
+        self.sweep, self.trials, self.spent_before = sweep, Trials(rows), spent_s
+        self.done_before = len(self.trials)
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.began = time.monotonic()
@@ -73,7 +75,7 @@ class Progress:
     def row(self, row: Row, best: Row | None) -> None:
         """Show what became of a candidate."""
         trial = int(row["trial"] or 0)
-        self.done += len(trials_of([row]))
+        self.trials.learn(row)
         numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
         what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
         self.note(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}")
@@ -92,8 +94,9 @@ class Progress:
         """Return the seconds that are left by the pace so far, or None where that is not known."""
         spent = time.monotonic() - self.began
         guesses = []
-        if self.sweep.budget.trials is not None and self.done:
-            guesses.append(spent / self.done * (self.sweep.budget.trials - self.done_before - self.done))
+        done = len(self.trials) - self.done_before
+        if self.sweep.budget.trials is not None and done > 0:
+            guesses.append(spent / done * (self.sweep.budget.trials - len(self.trials)))
         if self.sweep.budget.hours is not None:
             guesses.append(self.sweep.budget.hours * 3600 - self.spent_before - spent)
         return max(0.0, min(guesses)) if guesses else None

@@ -16,7 +16,7 @@ from autotune.present.progress import duration
 from autotune.present.select import select
 from autotune.present.tables import candidates, settings
 from autotune.store.record import read_results, read_running, read_sweep
-from autotune.store.results import COLUMNS, read_table, trials_of
+from autotune.store.results import COLUMNS, Trials, read_table
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     status: dict[str, Any] = {
         "sweep": sweep["name"],
         "state": "running" if alive else "stopped",
-        "trials_done": len(trials_of(every)),
+        "trials_done": len(Trials(every)),
         "trials_budget": sweep["budget"].get("trials"),
         "hours_budget": sweep["budget"].get("hours"),
         "status_counts": counts,

@@ -48,7 +48,7 @@ def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
     for table in _tables(folder):
         if len(found) == _SWEEPS:
             break
-        with contextlib.suppress(OSError, UsageError, ValueError, RecursionError):
+        with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):  # KeyError: a lost column
             if _model_of(table.parent) == model:
                 adapters = _adapters_of(read_results(table), table)
                 if len(adapters) >= LEAST:

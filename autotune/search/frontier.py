@@ -428,7 +428,7 @@ class Frontier:
         adapter.reached = max(adapter.reached, rung)
         if alone or rung < len(RUNGS) - 1:
             adapter.seen[rung] = Glimpse(score, told.items, told.probability)
-        else:
+        elif told.status != "stopped":  # older folders have pairs that were left on some of the items
             adapter.pairs[served] = score, told.items
             if told.values is not None:
                 self._items = told.items

@@ -25,7 +25,7 @@ from autotune.search.strategy import LEAST_ITEMS, Proposal, Strategy, Told
 from autotune.search.watcher import Watcher
 from autotune.search.winner import Choice
 from autotune.store.record import Record, now
-from autotune.store.results import STAGES, Row, rounded, trials_of
+from autotune.store.results import STAGES, Row, Trials, rounded
 from autotune.sweep import Sweep
 
 RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
@@ -84,13 +84,14 @@ class Loop:
         self.current = self.base_id
         """The candidate at work, for its log."""
         self._attempts: Counter[str] = Counter()
-        self._trials: set[int] = set()
-        """The numbers of those that were done."""
+        self._trials = Trials()
         self._footprints: dict[Any, dict[str, float]] = {}
         """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
         self._best: Row | None = None
         """The winner so far."""
         self._judged_s = 0.0
+        self._untimed: set[str] = set()
+        """What could not be timed anew in this run: a graph and the session that serves it."""
         self._began = clock()
         for row in record.results.rows:
             self._learn(row)
@@ -99,9 +100,9 @@ class Loop:
         """Take in a row that has been written."""
         name, trial = str(row["candidate"]), int(row["trial"] or 0)
         self._attempts[name] += 1
+        self._trials.learn(row)
         if trial:
             self.rows[name] = row
-            self._trials |= trials_of([row])
         elif name == self.base_id:
             self.base_row = row
         # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
@@ -164,7 +165,7 @@ class Loop:
             if (proposal := self.strategy.ask()) is None:
                 ended = used_up
                 break
-            row = self._try(proposal, max(self._trials, default=0) + 1)
+            row = self._try(proposal, self._trials.last + 1)
             self.strategy.tell(proposal, self._told(row))
             self._retime()
         if self._base_is_open:
@@ -207,11 +208,10 @@ class Loop:
 
         It changes nothing where they were timed so from the start.
         """
-        done: set[str] = set()
+        done = set(self._untimed)
         while self.strategy.rungs:
-            self._judge()  # limits may keep the winner off the front
-            wanted = [*front_of(self.ended(), self.sweep.objectives), *([self._best] if self._best else [])]
-            graphs = {str(served_as(row)) for row in wanted} - done
+            self._judge()
+            graphs = {str(served_as(row)) for row in self._wanted()} - done
             rows = [row for row in self._timed() if str(served_as(row)) == min(graphs, default="")]
             if not rows:
                 break
@@ -240,8 +240,10 @@ class Loop:
     def _retime(self) -> None:
         """Time graphs anew that were timed at another pace of this machine, or on another, and write their rows anew."""
         pace = self.pipeline.pace
-        stale = [row for row in self._timed() if pace is not None and row.get("pace") != pace.name]
-        if not stale or pace is None:
+        if pace is None:
+            return
+        stale = [row for row in self._timed() if row.get("pace") != pace.name and served_as(row) not in self._untimed]
+        if not stale:
             return
         graphs: dict[str, list[Row]] = {}
         for row in stale:
@@ -262,7 +264,9 @@ class Loop:
         self.stages_s += measured.seconds
         if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
             why = measured.error or "its build is another one today"
-            self.watcher.note(f"{rows[0]['candidate']} could not be timed anew: {why}")
+            self.watcher.note(f"{rows[0]['candidate']} could not be timed anew: {why}; what it was timed at stays")
+            if measured.status != "lost":
+                self._untimed.add(str(served_as(rows[0])))
             return
         cells = rounded({n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED})
         stale = [row for row in rows if any(row.get(name) != value for name, value in cells.items())]
@@ -382,9 +386,12 @@ class Loop:
         self._judged_s += time.perf_counter() - began
 
     def _pin(self) -> None:
-        """Let the cache keep what the front so far is made of."""
-        rows = front_of(self.ended(), self.sweep.objectives)
-        self.pipeline.keep(self.record.folder, map(self._candidate_of, rows))
+        """Let the cache keep what the front and the winner so far are made of."""
+        self.pipeline.keep(self.record.folder, map(self._candidate_of, self._wanted()))
+
+    def _wanted(self) -> list[Mapping[str, Any]]:
+        """Return the rows of the front so far, and the winner's: limits may keep it off the front."""
+        return [*front_of(self.ended(), self.sweep.objectives), *([self._best] if self._best else [])]
 
     def _keep(self, candidate: Candidate, measured: Measurement) -> None:
         """Keep outcomes and training curve beside the rows."""

@@ -37,6 +37,8 @@ from autotune.store.results import (
 from autotune.sweep import SYNTAX_ERRORS, Sweep, read_resolved, to_yaml
 
 TURNS = "turns.json"
+NOTE_S = 60.0
+"""How often it is noted that a stage is still at work, seconds: so much at most is not counted of a run that is killed."""
 
 RUNS: tuple[Column, ...] = (
     Column("started", str, "ISO 8601, UTC"),
@@ -182,9 +184,16 @@ class Record:
 
     def busy(self, **what: Any) -> None:
         """Note what is being done, for `status`."""
+        self._doing, self._noted = what, self._clock()
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started}
-        running = {**who, "spent_s": self._clock() - self._began, **what}
+        running = {**who, "spent_s": self._noted - self._began, **what}
         write_aside(self.folder / "running.json", json.dumps(redacted(running)))
+
+    def still_busy(self) -> None:
+        """Say that this goes on: it is noted now and then, and with it the time that was spent, lest a kill undo that."""
+        if self._clock() - self._noted >= NOTE_S:
+            with contextlib.suppress(OSError):  # somebody reads it just now: the next note will do
+                self.busy(**self._doing)
 
     def log(self, name: str) -> Path:
         """Return a candidate's log file."""

@@ -236,9 +236,32 @@ def in_workload(cells: Mapping[str, Cell], suffix: str) -> Row:
     return {name: cells[plain] for name in workload_names(suffix) if (plain := name.removesuffix(suffix)) in cells}
 
 
-def trials_of(rows: Iterable[Mapping[str, Cell]]) -> set[int]:
-    """Return the numbers of the trials that were done; what was stopped on the way to one is none."""
-    return {int(row["trial"]) for row in rows if row["trial"] and row["status"] != "stopped"}
+class Trials:
+    """The trials that were done, by the last attempt at each candidate: what was stopped on the way to a trial is none,
+    though a worker was lost at it before.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Cell]] = ()) -> None:
+        self._done: dict[int, Cell] = {}
+        """By number the candidate that it was."""
+        for row in rows:
+            self.learn(row)
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    @property
+    def last(self) -> int:
+        """The highest number; 0 where there is none."""
+        return max(self._done, default=0)
+
+    def learn(self, row: Mapping[str, Cell]) -> None:
+        """Take in a row, which counts more than those before it."""
+        trial, name = int(row["trial"] or 0), row["candidate"]
+        if trial and row["status"] != "stopped":
+            self._done[trial] = name
+        elif self._done.get(trial) == name:
+            del self._done[trial]
 
 
 def rounded(row: Mapping[str, Cell]) -> Row:

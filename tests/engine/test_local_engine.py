@@ -378,6 +378,25 @@ def test_a_stage_that_runs_past_its_time_is_stopped(run: Run, tmp_path: Path) ->
     assert run(TroubleJob(), 60)[0]["pid"]
 
 
+def test_who_waits_for_a_stage_is_told_now_and_then(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(engine, "waiting", lambda: told.append(time.monotonic()))
+    with pytest.raises(StageError):
+        engine.run(TroubleJob(what="sleep"), tmp_path, tmp_path / "a.log", 2)
+    assert len(told) >= 2
+    told.clear()
+    job = QuickTimeJob(
+        graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", processes=2, most=2, model_dir=tmp_path
+    )
+    engine.time(job, tmp_path / "a.log")
+    assert len(told) == 2
+    told.clear()
+    engine.time_in_turns(turned(tmp_path), tmp_path / "a.log")
+    assert len(told) >= 3
+
+
 @posix
 def test_a_stage_that_does_not_listen_is_killed(engine: LocalEngine, tmp_path: Path) -> None:
     file = tmp_path / "pid"

@@ -87,8 +87,12 @@ def test_who_waits_is_told_and_goes_on(file: Path, holding: Holding, monkeypatch
         said.append(text)
         process.kill()
 
-    with HostLock(file, say).alone():
+    waited: list[bool] = []
+    lock = HostLock(file, say)
+    lock.waiting = lambda: waited.append(True)
+    with lock.alone():
         assert said == ["waiting for a stage of another sweep, to time undisturbed"]
+        assert waited
         assert process.poll() is not None or process.wait(10) is not None
     with HostLock(file, say).shared():
         pass

@@ -91,18 +91,19 @@ def test_what_is_left_is_known_from_the_pace(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = Progress(sweep_of(trials=10), done=4, spent_s=400.0)
+    progress = Progress(sweep_of(trials=10), [ROW | {"trial": number} for number in (1, 2, 3, 4)], spent_s=400.0)
     assert progress.left() is None
     now[0] += 50
     progress.row(ROW | {"trial": 0}, None)  # the base is no trial
+    progress.row(ROW | {"trial": 4}, None)  # nor is one of an earlier run that is tried again a new one
     # Nor is what was left on the way to one.
-    progress.row(ROW | {"status": "stopped", "error": "trained for 10 of 90 steps"}, None)
+    progress.row(ROW | {"trial": 5, "status": "stopped", "error": "trained for 10 of 90 steps"}, None)
     assert progress.left() is None
     now[0] += 50
-    progress.row(ROW, None)
+    progress.row(ROW | {"trial": 5}, None)
     assert progress.left() == 100 * 5
     now[0] += 100
-    progress.row(ROW, None)
+    progress.row(ROW | {"trial": 6}, None)
     assert progress.left() == 100 * 4
 
 
@@ -113,7 +114,7 @@ def test_hours_spent_earlier_are_not_left(monkeypatch: pytest.MonkeyPatch, capsy
     assert progress.left() == 3000
     now[0] += 1000
     assert progress.left() == 2000
-    both = Progress(sweep_of(hours=1.0, trials=2), done=2, spent_s=600.0)
+    both = Progress(sweep_of(hours=1.0, trials=2), [ROW | {"trial": 1}, ROW | {"trial": 2}], spent_s=600.0)
     both.row(ROW, None)
     assert both.left() == 0.0
     now[0] += 10_000

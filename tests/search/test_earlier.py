@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_its_own_results_another_model_and_what_cannot_be_read_are_left_out(besi
     (beside / "a file").write_text("x", encoding="utf-8")
     assert [sweep.name for sweep in earlier_sweeps(beside / "mine", "m")] == ["one"]
     assert earlier_sweeps(beside / "there is" / "no such folder", "m") == []
+
+
+def test_a_table_that_has_lost_a_column_is_passed_over(beside: Path) -> None:
+    shutil.copytree(beside / "one", beside / "trimmed")
+    with (beside / "one" / "results.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream))
+    place = rows[0].index("trial")
+    with (beside / "trimmed" / "results.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([*row[:place], *row[place + 1 :]] for row in rows)
+    assert [sweep.name for sweep in earlier_sweeps(beside / "mine", "m")] == ["one"]
 
 
 def test_what_was_trained_in_part_says_nothing(beside: Path, tmp_path: Path) -> None:

@@ -276,6 +276,27 @@ def test_what_cannot_be_trained_or_built_is_not_tried_again(tmp_path: Path, stag
         assert set(loras) <= {3e-3, 1e-2}
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_worker_lost_at_a_look_uses_up_no_trial(tmp_path: Path, times: int) -> None:
+    """Lost once, it is tried again at once; twice, by the next run of the command."""
+    sweeping = sweeping_of(tmp_path, budget={"trials": 6})
+    left = [times]
+
+    def trouble(job: Job) -> None:
+        if isinstance(job, FinetuneJob) and job.stop_at is not None and left[0]:
+            left[0] -= 1
+            raise StageError("lost", "on purpose")
+
+    sweeping.stages.trouble = trouble
+    assert (sweeping.run().trials, left) == (6, [0])
+    sweeping.run()
+    rows = rows_of(sweeping)
+    lost = next(row for row in rows if row["status"] == "lost")
+    again = [row["status"] for row in rows if (row["trial"], row["candidate"]) == (lost["trial"], lost["candidate"])]
+    assert again == ["lost"] * times + ["stopped"]
+    assert len({row["trial"] for row in rows if row["trial"] and row["status"] == "ok"}) == 6
+
+
 def test_the_untouched_model_may_be_built_in_no_recipe_of_the_space(tmp_path: Path) -> None:
     quantized = [{"precision": "int4"}, {"precision": "int8"}]
     for name, build, session in (("bits", quantized, None), ("session", None, {"threads": {"choice": [1, 2]}})):
@@ -486,6 +507,20 @@ def test_what_known_numbers_gave_up_was_not_trained() -> None:
     strategy.replay(candidate, replace(said, gaps={limit: 170.0}))
     (adapter,) = (one for one in strategy._adapters.values() if one.lora == candidate.lora)
     assert (adapter.reached, adapter.ended, adapter.failed) == (-1, False, set())
+
+
+def test_a_pair_that_was_left_on_some_of_its_items_is_measured() -> None:
+    """Racing, which is gone, left such rows."""
+    strategy = Frontier(two_adapters(), AIMS["objectives"], 0)
+    strategy.replay(Candidate(recipe=Recipe(precision="fp32")), told_of(0.4, 0.3, {"score": 40.0}))
+    pair = next(two_adapters().grid())
+    left = replace(told_of(0.9, 0.8, {"train": 50.0, "score": 20.0}), values=None, items=500, status="stopped")
+    strategy.replay(pair, left)
+    tried = []
+    while (proposal := strategy.ask()) is not None:
+        tried.append(proposal.candidate)
+        strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
+    assert tried.count(pair) == 1
 
 
 def told_of(score: float, probability: float, seconds: dict[str, float]) -> Told:

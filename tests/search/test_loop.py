@@ -522,6 +522,20 @@ def test_an_earlier_winner_is_named_where_none_keeps_the_limits_now(tmp_path: Pa
     assert any("best/ still holds an earlier winner" in note for note in sweeping.watched.notes)
 
 
+def test_the_cache_keeps_a_winner_that_is_not_on_the_front(tmp_path: Path) -> None:
+    """Size is the only objective: the front is int4, which cannot keep the limit."""
+    keys: dict[str, Any] = {"objectives": {"size_mb": "minimize"}, "limits": ["accuracy >= 0.755"]}
+    sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid", budget={"trials": 18}, **keys))
+    summary = sweeping.run()
+    won = sweeping_row(sweeping, summary)
+    assert won["build_precision"] == "int8"
+    assert sweeping.loop is not None
+    pipeline, candidate = sweeping.loop.pipeline, sweeping.loop._candidate_of(won)
+    needed = {pipeline.finetune_job(candidate).key, pipeline._build_job(candidate).key}
+    (pinned,) = sweeping.stages.pinned.values()
+    assert needed <= set(pinned)
+
+
 def test_recipes_only_the_base_competes_where_it_is_in_the_space(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(lora=None, strategy="grid", limits=["accuracy >= base - 0.005"]))
     summary = sweeping.run()
@@ -701,6 +715,35 @@ def test_a_graph_that_cannot_be_timed_anew_keeps_its_row(tmp_path: Path) -> None
     sweeping.run()
     assert rows_of(sweeping) == before
     assert any("could not be timed anew: " in note for note in sweeping.watched.notes)
+
+
+def test_a_graph_that_cannot_be_timed_anew_is_said_once(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    long_ago(sweeping)
+    sweeping.stages.slower = 1.2
+    done = len(sweeping.stages.jobs)
+    sweeping.stages.trouble = raising("timeout", lambda job: isinstance(job, TimeJob) and "int4" in job.graph)
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 8}))
+    assert sum("graphs are timed anew" in note for note in sweeping.watched.notes) == 1
+    assert sum("could not be timed anew: " in note for note in sweeping.watched.notes) == 1
+    tried = [job for job in sweeping.stages.jobs[done:] if isinstance(job, TimeJob) and "int4" in job.graph]
+    assert len(tried) == 2  # and the new candidate in that recipe
+    sweeping.stages.trouble = lambda job: None
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 8}))  # the next run tries it again
+    last = {row["trial"]: row for row in rows_of(sweeping)}
+    assert len({row["pace"] for row in last.values() if row["status"] == "ok"}) == 1
+
+
+def test_a_graph_whose_worker_was_lost_is_timed_anew_a_little_later(tmp_path: Path) -> None:
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    long_ago(sweeping)
+    sweeping.stages.slower = 1.2
+    sweeping.stages.trouble = raising("lost", lambda job: isinstance(job, TimeJob) and "int4" in job.graph, times=1)
+    sweeping.run(make_sweep(lora=FINITE, strategy="grid", budget={"trials": 5}))
+    last = {row["trial"]: row for row in rows_of(sweeping)}
+    assert len({row["pace"] for row in last.values()}) == 1
 
 
 # --- interrupted, resumed --------------------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ from fakes import FakeStages, inputs_in, make_sweep
 
 from autotune import run as run_module
 from autotune.data import Dataset, LeftOut
+from autotune.engine.local import LocalEngine
 from autotune.errors import Exit, MachineError, UsageError
 from autotune.run import data_report, run_command
 from autotune.search.pipeline import Inputs
 from autotune.stages.jobs import Job, ScoreJob
+from autotune.store import record as record_module
 from autotune.store.record import RUNS, Record, read_running
 from autotune.store.results import COLUMNS, FINALISTS, Table, read_table
 from autotune.sweep import Sweep
@@ -157,6 +159,47 @@ def test_a_pipe_that_closes_is_no_trouble_of_the_machine(command: Command, monke
     monkeypatch.setattr(run_module, "explain", closed)
     with pytest.raises(BrokenPipeError):
         command(trials=1)
+
+
+def test_a_front_that_cannot_be_written_hides_no_winner(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def held(self: Path, target: Path) -> Path:
+        if target.name == "front.csv":  # as Windows says where a spreadsheet has it open
+            raise PermissionError(13, "Permission denied", str(self), None, str(target))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", held)
+        assert command(trials=2) == Exit.OK
+    out, err = capsys.readouterr()
+    assert out.startswith("Winner: ")
+    assert f"{command.out / 'front.csv'} could not be written (Permission denied)" in err
+    assert [(row["trials"], row["ended"]) for row in read_table(command.out / "runs.csv", RUNS)] == [(2, "done")]
+    assert command(trials=2) == Exit.OK
+    assert read_table(command.out / "front.csv", COLUMNS)
+
+
+def test_what_was_spent_is_noted_while_a_stage_is_at_work(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines: list[LocalEngine] = []
+    noted: list[float] = []
+
+    def made(*given: Any) -> LocalEngine:
+        engines.append(LocalEngine(*given))
+        return engines[-1]
+
+    def look(job: Job) -> None:
+        for waiting in (engines[0].waiting, engines[0].host.waiting):
+            waiting()
+            noted.append((read_running(command.out) or {})["spent_s"])
+
+    monkeypatch.setattr(run_module, "LocalEngine", made)
+    monkeypatch.setattr(record_module, "NOTE_S", 0.0)
+    command.stages.trouble = look
+    assert command(trials=1) == Exit.OK
+    assert noted == sorted(set(noted))
 
 
 def test_a_second_run_is_refused(command: Command) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from autotune.candidate import Session
 from autotune.errors import UsageError
-from autotune.store.record import Record, read_results, read_running, read_sweep, write_aside
+from autotune.store import record as record_module
+from autotune.store.record import NOTE_S, Record, read_results, read_running, read_sweep, write_aside
 from autotune.store.results import CURVES, FINALISTS, Row, Table, read_table
 from autotune.sweep import Sweep, parse_sweep
 
@@ -277,6 +278,44 @@ def test_a_file_written_aside_is_whole(tmp_path: Path, monkeypatch: pytest.Monke
     assert file.read_text(encoding="utf-8") == "old"
     write_aside(file, "new text")
     assert file.read_text(encoding="utf-8") == "new text"
+
+
+# --- what it spent ---------------------------------------------------------------------------------------------------
+
+
+def test_the_hours_of_a_run_that_is_killed_count(tmp_path: Path) -> None:
+    """Also those of the stage that was at work."""
+    now = [0.0]
+    killed = Record(tmp_path, sweep_of(), lambda: now[0])
+    killed.busy(trial=1, candidate="a", stage="finetune", since=5.0)
+    while now[0] < 5 * 3600:
+        now[0] += 10.0
+        killed.still_busy()
+    running = read_running(tmp_path)
+    assert running is not None
+    assert [running[name] for name in ("trial", "candidate", "stage", "since")] == [1, "a", "finetune", 5.0]
+    killed._lock.release()  # as the end of its process would
+    with Record(tmp_path, sweep_of(), lambda: now[0]) as record:
+        assert 5 * 3600 - NOTE_S <= record.spent_s() <= 5 * 3600
+        assert [row["ended"] for row in record.runs.rows] == ["killed"]
+
+
+def test_it_is_noted_once_a_minute_and_trouble_with_that_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    notes: list[float] = []
+
+    def held(file: Path, text: str) -> None:
+        notes.append(now[0])
+        raise PermissionError(13, "in use", str(file))
+
+    with Record(tmp_path, sweep_of(), lambda: now[0]) as record, monkeypatch.context() as patch:
+        patch.setattr(record_module, "write_aside", held)
+        while now[0] < 200:
+            now[0] += 0.5
+            record.still_busy()
+    assert notes == [60.0, 120.0, 180.0]
 
 
 # --- what it gives back ----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from autotune.store.results import (
     Column,
     Row,
     Table,
+    Trials,
     markdown,
     read_table,
     rounded,
@@ -94,6 +95,19 @@ def test_measured_numbers_have_six_digits_and_settings_all() -> None:
         "trial": 1234567,
         "x": 1e-9,
     }
+
+
+def test_the_last_attempt_says_whether_a_trial_was_done() -> None:
+    def attempt(trial: int, name: str, status: str) -> Row:
+        return {"trial": trial, "candidate": name, "status": status}
+
+    rows = [attempt(0, "base", "ok"), attempt(1, "a", "stopped"), attempt(1, "b", "lost"), attempt(1, "b", "stopped")]
+    assert (len(Trials(rows)), Trials(rows).last) == (0, 0)
+    trials = Trials([*rows, attempt(1, "c", "failed"), attempt(2, "d", "lost")])
+    assert (len(trials), trials.last) == (2, 2)
+    trials.learn(attempt(2, "e", "stopped"))  # which is another one
+    trials.learn(attempt(2, "d", "ok"))
+    assert len(trials) == 2
 
 
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@SUM(A1)", "'=1", "''-x", "'", "''", "it's", "a,b", 'say "x"'])
