@@ -159,9 +159,9 @@ def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[
     code, or on another state of the table, are done again.
     """
     known, stale = {}, 0
-    for task, maker, one in kept(file) if file is not None and file.exists() else ():
+    for task, maker, load_run in kept(file) if file is not None and file.exists() else ():
         if maker == made_by(task.table, task.strategy):
-            known[task] = one()
+            known[task] = load_run()
         else:
             stale += 1
     if stale:
@@ -181,12 +181,8 @@ def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[
             results = pool.map(run, left, chunksize=1)
         for task, one in zip(left, results, strict=True):
             if stream is not None:
-                stream.write(
-                    json.dumps(
-                        {"task": asdict(task), "made_by": made_by(task.table, task.strategy), "run": one.plain()}
-                    )
-                    + "\n"
-                )
+                row = {"task": asdict(task), "made_by": made_by(task.table, task.strategy), "run": one.plain()}
+                stream.write(json.dumps(row) + "\n")
                 stream.flush()
             yield task, one
 

@@ -129,7 +129,7 @@ class PlainOptuna(Whole):
 
 def _recipes(table: Table, seed: int) -> list[int]:
     """Return the recipes in an order drawn at random: the largest adds nothing to the hypervolume, and nobody knows."""
-    return np.random.default_rng([seed, 3]).permutation(len(table.recipes)).tolist()
+    return [int(number) for number in np.random.default_rng([seed, 3]).permutation(len(table.recipes))]
 
 
 class InTurn(Whole):
