@@ -98,6 +98,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _times(ratio: tuple[float, float, float]) -> str:
+    if math.isnan(ratio[0]):  # neither ever has it
+        return "-"
     return f"{ratio[0]:.1f} [{ratio[1]:.1f}, {ratio[2]:.1f}]"
 
 
@@ -195,7 +197,8 @@ def _ratios(own: Mapping[str, Sequence[Run]], clairvoyant: Sequence[float]) -> l
         for name, runs in own.items()
         if name != OURS
     ]
-    ideal = [f"{seconds / quantile(best[share], 0.5):.2f}" for share, seconds in zip(SHARES, clairvoyant, strict=True)]
+    middle = [quantile(best[share], 0.5) for share in SHARES]
+    ideal = [f"{s / own:.2f}" if math.isfinite(own) else "-" for s, own in zip(clairvoyant, middle, strict=True)]
     return [
         f"Times as long as `{OURS}`, ratio of medians [95 % bootstrap interval]; `{OURS}-without-...`: with one lever off.",
         "",
