@@ -232,7 +232,7 @@ def overtaken(curves: Mapping[Turn, Sequence[tuple[float, float]]]) -> Iterator[
         volume = curve[-1][1]
         theirs, when = reached(curve, volume), reached(own[turn.pair], volume)
         assert theirs is not None  # it has what it has in the end
-        cells = "- | -" if when is None else f"{when / 60:.1f} | {theirs / when:.1f}"
+        cells = f"{when / 60:.1f} | {theirs / when:.1f}" if when else "- | -"
         yield f"| {turn.pair} | {turn.strategy} | {volume:.3f} | {theirs / 60:.1f} | {cells} |"
 
 
