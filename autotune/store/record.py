@@ -77,6 +77,9 @@ class Record:
         self.folder = folder
         self._clock, self._began = clock, clock()
         self._started = time.time()
+        self._doing: dict[str, Any] = {}
+        self._noted = self._began
+        """What is being done, and when that was noted last."""
         self._spent_before_s = 0.0
         self._lock = FileLock(str(folder / ".lock"))
         try:
