@@ -15,7 +15,7 @@ from typing import Any
 
 from autotune.errors import Problem, UsageError, did_you_mean, shown
 from autotune.paths import exists, is_file, is_folder
-from autotune.space import ModelShape
+from autotune.space.recipes import ModelShape
 
 # The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches, each with
 # the model_type under which transformers has its code.

@@ -8,27 +8,28 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from autotune.data import Dataset
-from autotune.engine.local import LocalEngine
-from autotune.engine.stages import Stages
-from autotune.engine.stop import Stop, stop_on_signals
-from autotune.engine.timeouts import Timeouts
+from autotune.artifacts.room import Room, budget_mb
+from autotune.artifacts.store import Cache, default_root
+from autotune.data.schema import Dataset
 from autotune.errors import Exit, MachineError, printable_lines
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.execution.stop import Stop, stop_on_signals
+from autotune.execution.timeouts import Timeouts
 from autotune.machine import describe
+from autotune.pipeline.measure import Pipeline
+from autotune.pipeline.pace import Pace
+from autotune.pipeline.prepare import needs_network, prepare
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
-from autotune.search.earlier import Taught, earlier_sweeps
-from autotune.search.loop import Loop, Summary
-from autotune.search.pace import Pace
-from autotune.search.pipeline import Pipeline
-from autotune.search.prepare import needs_network, prepare
-from autotune.search.strategies import make_strategy
+from autotune.results.folder import Record, write_aside
+from autotune.scheduler.loop import Loop, Summary
 from autotune.secrets import redact, redacted
-from autotune.store.cache import Cache, default_root
-from autotune.store.record import Record, write_aside
-from autotune.store.room import Room, budget_mb
-from autotune.sweep import Sweep, load_sweep
+from autotune.strategies.frontier.transfer import Taught, earlier_sweeps
+from autotune.strategies.named import make_strategy
+from autotune.sweepfile.resolve import load_sweep
+from autotune.sweepfile.schema import Sweep
 
 
 def run_command(

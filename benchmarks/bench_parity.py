@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from autotune.engine.local import LocalEngine
+from autotune.analysis.latency import medians
+from autotune.analysis.statistics import paired_ratio
+from autotune.execution.local import LocalEngine
 from autotune.machine import hardware, machine_digest
-from autotune.search.latency import medians
-from autotune.search.statistics import paired_ratio
 from autotune.stages.jobs import TimeJob
 
 PROMPT, NEW = 32, 16

@@ -15,9 +15,10 @@ from typing import Any
 
 from autotune.present.select import explain, select
 from autotune.present.tables import finalist_lines, number, recipe_name
-from autotune.space import LORA, RECIPE, SESSION, Parameter
-from autotune.store.record import RUNS, read_results
-from autotune.store.results import COLUMNS, CURVES, FINALISTS, markdown, read_table
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS, markdown
+from autotune.results.folder import RUNS, read_results
+from autotune.results.table import read_table
+from autotune.space.parameters import LORA, RECIPE, SESSION, Parameter
 from benchmarks.search.table import PART
 
 ROOT = Path(__file__).parent.parent

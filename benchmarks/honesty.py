@@ -19,8 +19,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.search.statistics import bootstrap_mean, wilson
-from autotune.search.winner import Choice, Entry, choose
+from autotune.analysis.selection import Choice, Entry, choose
+from autotune.analysis.statistics import bootstrap_mean, wilson
 
 NS = (100, 150, 200, 300, 400, 600, 1000, 1500, 2000)
 PS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)

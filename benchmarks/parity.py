@@ -14,15 +14,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from autotune.artifacts.store import Cache, Stored, default_root
 from autotune.candidate import Candidate
-from autotune.engine.local import LocalEngine
-from autotune.engine.stages import Stages
-from autotune.search.pipeline import Pipeline, base_candidate
-from autotune.search.prepare import prepare
-from autotune.store.cache import Cache, Stored, default_root
-from autotune.store.record import read_results
-from autotune.store.results import FINALISTS, read_table, text_of
-from autotune.sweep import load_sweep
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.pipeline.measure import Pipeline, base_candidate
+from autotune.pipeline.prepare import prepare
+from autotune.results.columns import FINALISTS
+from autotune.results.folder import read_results
+from autotune.results.table import read_table, text_of
+from autotune.sweepfile.resolve import load_sweep
 
 
 def outcomes(stored: Stored) -> dict[str, Any]:

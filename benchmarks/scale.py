@@ -22,17 +22,18 @@ from typing import Any
 
 import psutil
 
+from autotune.artifacts.store import Cache
 from autotune.candidate import Candidate
-from autotune.engine.local import LocalEngine
-from autotune.engine.stages import Stages
-from autotune.search.loop import Loop
-from autotune.search.pipeline import Inputs, Pipeline
-from autotune.search.strategies import make_strategy
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.pipeline.measure import Inputs, Pipeline
+from autotune.results.columns import Row
+from autotune.results.folder import Record
+from autotune.scheduler.loop import Loop
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob
-from autotune.store.cache import Cache
-from autotune.store.record import Record
-from autotune.store.results import Row
-from autotune.sweep import Sweep, parse_sweep
+from autotune.strategies.named import make_strategy
+from autotune.sweepfile.resolve import parse_sweep
+from autotune.sweepfile.schema import Sweep
 
 ITEMS = 100
 PART = 500

@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 
+from autotune.analysis.latency import latency_cells, turns_of
+from autotune.analysis.selection import Entry, choose
 from autotune.candidate import Recipe
-from autotune.engine.local import LocalEngine
+from autotune.execution.local import LocalEngine
 from autotune.machine import hardware, machine_digest
-from autotune.search.latency import latency_cells, turns_of
-from autotune.search.winner import Entry, choose
 from autotune.stages.jobs import BuildJob, TimeJob, TurnsJob
 
 LAYERS_LESS = 4

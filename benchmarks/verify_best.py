@@ -51,9 +51,11 @@ print(json.dumps({"predicted": predicted, "margins": margins, "heavy": heavy}))
 
 def main(folder: Path) -> int:
     """Print what was compared. Returns 0 where all predictions are the same."""
-    from autotune.data import DataSpec, load_dataset
-    from autotune.store.record import read_sweep
-    from autotune.store.results import FINALISTS, read_table
+    from autotune.data.dataset import load_dataset
+    from autotune.data.schema import DataSpec
+    from autotune.results.columns import FINALISTS
+    from autotune.results.folder import read_sweep
+    from autotune.results.table import read_table
 
     sweep = read_sweep(folder)
     assert sweep is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autotune.candidate import Recipe
-from autotune.engine.worker import OFFLINE, QUIET
+from autotune.execution.worker import OFFLINE, QUIET
 from autotune.stages.jobs import BuildJob, Job, Result, TinyJob, function_of
 
 os.environ.update(QUIET | OFFLINE)

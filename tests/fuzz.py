@@ -31,14 +31,16 @@ from bad_inputs import CONFIG, ROWS, SWEEP, call, write_demo, write_model
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from autotune.data import DataSpec, load_dataset
+from autotune.data.dataset import load_dataset
+from autotune.data.schema import DataSpec
 from autotune.errors import AutotuneError, Exit, MachineError, UsageError
 from autotune.models import config_of, context_of, parameters_of, shape_of
 from autotune.present.select import as_json, explain, select
 from autotune.present.status import as_text, read_status
-from autotune.store.record import read_results
-from autotune.store.results import COLUMNS, CURVES, FINALISTS, read_table
-from autotune.sweep import load_sweep
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS
+from autotune.results.folder import read_results
+from autotune.results.table import read_table
+from autotune.sweepfile.resolve import load_sweep
 
 MOST_S = 5.0
 """Seconds of processor time that one input may take: what takes more would hang a command."""

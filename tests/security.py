@@ -29,13 +29,14 @@ import psutil
 import torch
 from troubles import ROOT, WAIT_S, Place, Ran, tiny_model
 
-from autotune.engine.worker import QUIET
+from autotune.artifacts.store import MANIFEST
 from autotune.errors import Exit, StageError
+from autotune.execution.worker import QUIET
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Column, Row
+from autotune.results.folder import RUNS
+from autotune.results.table import Table, read_table, write_table
 from autotune.secrets import HIDDEN
 from autotune.stages.jobs import Result, TimeJob
-from autotune.store.cache import MANIFEST
-from autotune.store.record import RUNS
-from autotune.store.results import COLUMNS, CURVES, FINALISTS, Column, Row, Table, read_table, write_table
 
 APART = ["unshare", "--map-root-user", "--net"]
 """Runs a command in a network namespace without interfaces."""
@@ -201,7 +202,7 @@ def environments(process: subprocess.Popen[str]) -> dict[str, dict[str, str]]:
         try:
             for child in tuner.children(recursive=True):
                 line = " ".join(child.cmdline())
-                kind = "fresh" if "autotune.engine.worker" in line else "warm" if "spawn_main" in line else ""
+                kind = "fresh" if "autotune.execution.worker" in line else "warm" if "spawn_main" in line else ""
                 if (kind and "--multiprocessing-fork" in line) or kind == "fresh":
                     found[kind] = child.environ()
             libraries = " ".join(region.path for region in tuner.memory_maps())
@@ -481,7 +482,7 @@ FROM_ENGINE = """\
 import json, sys
 from pathlib import Path
 from security import LeakJob
-from autotune.engine.local import LocalEngine
+from autotune.execution.local import LocalEngine
 from autotune.errors import StageError
 
 if __name__ == "__main__":

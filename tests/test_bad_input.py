@@ -12,7 +12,7 @@ import bad_inputs
 import pytest
 from bad_inputs import MISTAKES, PLAN, Mistake, call, first_line, write_demo
 
-from autotune.engine.local import LocalEngine
+from autotune.execution.local import LocalEngine
 
 
 @pytest.fixture(autouse=True)

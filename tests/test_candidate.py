@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.candidate import Candidate, Lora, Recipe, Session, digest
-from autotune.space import LORA, PRESETS, RECIPE, SESSION, resolve_lora
-from autotune.store.results import COLUMNS, text_of
+from autotune.results.columns import COLUMNS
+from autotune.results.table import text_of
+from autotune.space.adapters import resolve_lora
+from autotune.space.parameters import LORA, PRESETS, RECIPE, SESSION
 
 PLAIN = resolve_lora({"batch_size": 8, "max_length": 256, "steps": 30})
 

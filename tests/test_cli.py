@@ -18,16 +18,18 @@ import yaml
 from bad_inputs import SWEEP, write_demo
 
 from autotune import __version__
+from autotune.artifacts.store import Cache, default_root
 from autotune.cli import main, parser
 from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
+from autotune.pipeline.prepare import probe_job
 from autotune.present import plan as plan_module
-from autotune.search.frontier import POOL
-from autotune.search.prepare import probe_job
+from autotune.results.columns import COLUMNS, Row
+from autotune.results.folder import Record
+from autotune.results.table import read_table
 from autotune.stages.jobs import BuildJob, FinetuneJob
-from autotune.store.cache import Cache, default_root
-from autotune.store.record import Record
-from autotune.store.results import COLUMNS, Row, read_table
-from autotune.sweep import Sweep, load_sweep
+from autotune.strategies.frontier.strategy import POOL
+from autotune.sweepfile.resolve import load_sweep
+from autotune.sweepfile.schema import Sweep
 
 RECIPE = {"build_precision": "int4", "build_block_size": 32, "build_accuracy_level": 4, "build_symmetric": True}
 

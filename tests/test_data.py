@@ -23,21 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autotune.data import (
-    FORMATS,
-    Dataset,
-    DataSpec,
-    HubDataset,
-    Item,
-    LeftOut,
-    Message,
-    RowError,
-    load_dataset,
-    normalise,
-    parse_template,
-    render,
-    template_columns,
-)
+from autotune.data.dataset import load_dataset
+from autotune.data.schema import FORMATS, Dataset, DataSpec, HubDataset, Item, LeftOut, Message
+from autotune.data.splits import normalise
+from autotune.data.templates import RowError, parse_template, render, template_columns
 from autotune.errors import Problem, UsageError
 
 PUBLIC = Path(os.environ.get("AUTOTUNE_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -804,7 +793,7 @@ def test_any_bytes_give_a_dataset_or_a_usage_error(suffix: str, data: st.DataObj
 def test_reading_text_loads_nothing_heavy(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "train.jsonl", tones(20))
     code = (
-        "import sys; from pathlib import Path; from autotune.data import DataSpec, load_dataset;"
+        "import sys; from pathlib import Path; from autotune.data.dataset import load_dataset; from autotune.data.schema import DataSpec;"
         f"load_dataset(DataSpec(train={source!r}, holdout=0.3, prompt='{{text}}', completion='{{tone}}'), Path('.'));"
         "print([name for name in ('pandas', 'torch', 'transformers', 'pyarrow', 'numpy') if name in sys.modules])"
     )

@@ -26,11 +26,11 @@ import yaml
 from conftest import TONES
 from peft import PeftConfig
 
+from autotune.artifacts.store import Cache
 from autotune.cli import main
 from autotune.errors import Exit
-from autotune.search.prices import Prices
-from autotune.store.cache import Cache
-from autotune.store.results import COLUMNS, CURVES, FINALISTS
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS
+from autotune.strategies.frontier.cost_model import Prices
 from benchmarks.fidelity import edit, scrambled
 from benchmarks.search import live
 

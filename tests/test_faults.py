@@ -24,9 +24,9 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from autotune.artifacts.store import MANIFEST, Cache
 from autotune.errors import Exit
-from autotune.store.cache import MANIFEST, Cache
-from autotune.store.record import read_results, read_running
+from autotune.results.folder import read_results, read_running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 

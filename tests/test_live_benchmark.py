@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from autotune.metrics import Direction
-from autotune.store.results import Row
-from autotune.sweep import load_sweep
+from autotune.results.columns import Row
+from autotune.sweepfile.resolve import load_sweep
 from benchmarks.search.live import SWEEP, Moment, moments, overtaken, reached, report, turns, volumes
 
 AIMS: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}

@@ -25,7 +25,7 @@ from autotune.models import (
     shape_from,
     shape_of,
 )
-from autotune.space import ModelShape
+from autotune.space.recipes import ModelShape
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from autotune.store.record import read_results
-from autotune.store.results import FINALISTS, read_table
+from autotune.results.columns import FINALISTS
+from autotune.results.folder import read_results
+from autotune.results.table import read_table
 
 ROOT = Path(__file__).parent.parent
 

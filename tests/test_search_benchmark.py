@@ -20,9 +20,9 @@ from conftest import TONES
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.analysis.pareto import hypervolume
 from autotune.candidate import Candidate
-from autotune.search.pareto import hypervolume
-from autotune.search.strategy import Outcomes, Proposal, Strategy, Told, Whole
+from autotune.strategies.protocol import Outcomes, Proposal, Strategy, Told, Whole
 from benchmarks.search import compare, oracle, peers, report, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
@@ -398,7 +398,7 @@ def test_frontier_finds_the_front_without_any_of_its_levers(table: Table, truth:
 
 
 def test_levers_do_what_they_say(table: Table, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.search.frontier.LEAST_ITEMS", 10)
+    monkeypatch.setattr("autotune.strategies.frontier.strategy.LEAST_ITEMS", 10)
     asked: dict[str, list[Proposal]] = {}
 
     def heard(name: str) -> Callable[[Table, int], Strategy]:

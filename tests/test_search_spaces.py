@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from autotune.data import hub_source
+from autotune.data.sources import hub_source
 from autotune.metrics import generates, is_task
-from autotune.search.prepare import read_data
+from autotune.pipeline.prepare import read_data
 from autotune.stages.jobs import TaskJob, function_of
-from autotune.sweep import load_sweep, parse_sweep
+from autotune.sweepfile.resolve import load_sweep, parse_sweep
 from autotune.tasks import find_task
 
 ROOT = Path(__file__).parent.parent

@@ -13,24 +13,12 @@ from hypothesis import strategies as st
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.errors import Problem
 from autotune.providers import PRECISIONS, PROVIDERS
-from autotune.space import (
-    LORA,
-    RECIPE,
-    SESSION,
-    Choice,
-    Domain,
-    LeftOut,
-    ModelShape,
-    Parameter,
-    Range,
-    Space,
-    fit_recipes,
-    lora_impossible,
-    parse_lora,
-    parse_recipes,
-    parse_sessions,
-    resolve_lora,
-)
+from autotune.space.adapters import lora_impossible, parse_lora, resolve_lora
+from autotune.space.domains import Choice, Domain, Range
+from autotune.space.parameters import LORA, RECIPE, SESSION, Parameter
+from autotune.space.recipes import LeftOut, ModelShape, parse_recipes
+from autotune.space.sessions import parse_sessions
+from autotune.space.space import Space, fit_recipes
 
 SMOLLM2 = ModelShape((576, 1536), tied=True)
 UNTIED = ModelShape((1024, 4096), tied=False)

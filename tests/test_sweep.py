@@ -19,8 +19,11 @@ from hypothesis import strategies as st
 
 from autotune.errors import Problem, UsageError, printable
 from autotune.providers import PROVIDERS, Provider
-from autotune.space import LORA, RECIPE, Choice, Parameter, Range
-from autotune.sweep import STRATEGIES, Sweep, load_data, load_sweep, parse_sweep, parse_value
+from autotune.space.domains import Choice, Range
+from autotune.space.parameters import LORA, RECIPE, Parameter
+from autotune.sweepfile.resolve import load_data, load_sweep, parse_sweep
+from autotune.sweepfile.schema import STRATEGIES, Sweep
+from autotune.sweepfile.syntax import parse_value
 
 DEMO: dict[str, Any] = yaml.safe_load(SWEEP.replace("1e-4", "1.0e-4").replace("1e-2", "1.0e-2"))
 LEAST: dict[str, Any] = {

@@ -26,9 +26,10 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from autotune.errors import Exit
+from autotune.results.columns import COLUMNS, CURVES, Row
+from autotune.results.folder import RUNS, read_results
+from autotune.results.table import read_table
 from autotune.stages.jobs import TinyJob, function_of
-from autotune.store.record import RUNS, read_results
-from autotune.store.results import COLUMNS, CURVES, Row, read_table
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("yes", "no", "maybe")

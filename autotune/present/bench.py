@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune.analysis.latency import latency_cells
+from autotune.artifacts.store import default_root
 from autotune.candidate import Session
-from autotune.engine.local import LocalEngine, narrow
 from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
+from autotune.execution.local import LocalEngine, narrow
 from autotune.machine import hardware, machine_digest
 from autotune.metrics import PRECISION
 from autotune.paths import is_file, size_mb
 from autotune.present.tables import number
 from autotune.providers import PROVIDERS
-from autotune.search.latency import latency_cells
-from autotune.space import check_served, spell_options
+from autotune.results.trials import rounded
+from autotune.space.sessions import check_served, spell_options
 from autotune.stages.jobs import TimeJob
-from autotune.store.cache import default_root
-from autotune.store.results import rounded
 
 
 def session_of(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from autotune.artifacts.room import Removed, budget_mb, evict, tidy
+from autotune.artifacts.store import Cache, default_root
 from autotune.present.tables import table
-from autotune.store.cache import Cache, default_root
-from autotune.store.room import Removed, budget_mb, evict, tidy
 
 _DAY_S = 86400.0
 _HEADINGS = {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.artifacts.store import Cache, default_root
 from autotune.candidate import Recipe
-from autotune.engine.local import LocalEngine
-from autotune.engine.stages import Stages
 from autotune.errors import StageError
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
 from autotune.machine import describe, free_disk_mb, free_memory_mb, machine_digest
 from autotune.providers import PROVIDERS
 from autotune.stages.jobs import ORT_WHEELS, BuildJob, TimeJob, TinyJob, installed
-from autotune.store.cache import Cache, default_root
 
 _CORE_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from autotune.store.record import read_results
-from autotune.store.results import COLUMNS, with_workloads
+from autotune.results.columns import COLUMNS, with_workloads
+from autotune.results.folder import read_results
 
 _TYPES = {str: "string", int: "Int64", float: "Float64", bool: "boolean"}
 

@@ -9,20 +9,22 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.data import Dataset, hub_source
+from autotune.artifacts.store import Cache, default_root
+from autotune.data.schema import Dataset
+from autotune.data.sources import hub_source
 from autotune.errors import MachineError
 from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
+from autotune.pipeline.measure import base_candidate, recipe_alone
+from autotune.pipeline.prepare import needed_disk_mb, probe_job, read_data
 from autotune.present.progress import duration
-from autotune.search.frontier import POOL, RUNGS
-from autotune.search.pipeline import base_candidate, recipe_alone
-from autotune.search.prepare import needed_disk_mb, probe_job, read_data
-from autotune.search.rehearsal import Spent, rehearse
-from autotune.search.strategies import make_strategy, strategy_of
-from autotune.space import Choice
-from autotune.store.cache import Cache, default_root
-from autotune.sweep import Budget, Sweep, load_sweep
+from autotune.scheduler.rehearsal import Spent, rehearse
+from autotune.space.domains import Choice
+from autotune.strategies.frontier.strategy import POOL, RUNGS
+from autotune.strategies.named import make_strategy, strategy_of
+from autotune.sweepfile.resolve import load_sweep
+from autotune.sweepfile.schema import Budget, Sweep
 
 _FLOPS = 60e9
 """Operations a second that a small machine does, for estimates before anything was measured here."""

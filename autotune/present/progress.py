@@ -15,9 +15,10 @@ from rich.text import Text
 from autotune.candidate import Candidate
 from autotune.errors import printable
 from autotune.present.tables import score_text, settings
+from autotune.results.columns import Row
+from autotune.results.trials import Trials
 from autotune.secrets import redact
-from autotune.store.results import Row, Trials
-from autotune.sweep import Sweep
+from autotune.sweepfile.schema import Sweep
 
 _DOING = {
     "finetune": "fine-tuning",

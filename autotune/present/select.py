@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotune.analysis.limits import Limit, parse_limit
+from autotune.analysis.selection import Choice
 from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings
-from autotune.search.judge import base_of, front_of, judge, kept_turns, values_of
-from autotune.search.limits import Limit, parse_limit
-from autotune.search.winner import Choice
-from autotune.store.results import COLUMNS, Column, Row, write_table
+from autotune.results.columns import COLUMNS, Column, Row
+from autotune.results.judge import base_of, front_of, judge, kept_turns, values_of
+from autotune.results.table import write_table
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _direction(name: str, rows: list[dict[str, Any]]) -> Direction:
 
 def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -> Selection:
     """Choose among the rows of a results folder or a lone CSV. Raises UsageError."""
-    from autotune.store.record import read_results, read_sweep
+    from autotune.results.folder import read_results, read_sweep
 
     rows = read_results(place)
     remedy = "name a results folder or its results.csv"

@@ -15,8 +15,10 @@ from autotune.paths import is_folder
 from autotune.present.progress import duration
 from autotune.present.select import select
 from autotune.present.tables import candidates, settings
-from autotune.store.record import read_results, read_running, read_sweep
-from autotune.store.results import COLUMNS, Trials, read_table
+from autotune.results.columns import COLUMNS
+from autotune.results.folder import read_results, read_running, read_sweep
+from autotune.results.table import read_table
+from autotune.results.trials import Trials
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from onnx import TensorProto
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
-from autotune.space import RECIPE
+from autotune.space.parameters import RECIPE
 from autotune.stages.jobs import BuildJob, Result, refused
 
 _FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

@@ -7,7 +7,7 @@ found again by what went into it, wherever that was.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -358,12 +358,6 @@ class TurnsJob(Job):
     """And at most."""
     precision: float = PRECISION
     """Half the width of a ratio's interval at which it is narrow enough, as a share."""
-
-
-def laps_of(result: Mapping[str, Any], samples: str) -> list[list[float]]:
-    """Return the samples (`ttft_ms`, `itl_ms`) of each turn of a process that has some; all of them where it took none."""
-    laps: list[Mapping[str, Any]] = result.get("laps") or [result]
-    return [lap[samples] for lap in laps if samples in lap]
 
 
 class TinyJob(Job):

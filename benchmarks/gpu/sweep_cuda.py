@@ -12,14 +12,15 @@ import json
 import sys
 from pathlib import Path
 
+from autotune.artifacts.store import Cache, default_root
 from autotune.cli import main as autotune
-from autotune.engine.local import LocalEngine
-from autotune.engine.stages import Stages
 from autotune.errors import StageError
-from autotune.search.pipeline import Pipeline
-from autotune.search.prepare import prepare
-from autotune.store.cache import Cache, default_root
-from autotune.sweep import Sweep, parse_sweep
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.pipeline.measure import Pipeline
+from autotune.pipeline.prepare import prepare
+from autotune.sweepfile.resolve import parse_sweep
+from autotune.sweepfile.schema import Sweep
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 12

@@ -29,7 +29,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from autotune import search
+from autotune import analysis, pipeline, scheduler, strategies
 from benchmarks.search import synthetic
 from benchmarks.search.peers import AT_ONCE, COST_BLIND, LEVERS, OUTSIDE, TIMING_EACH, WITHOUT_CACHE, strategy
 from benchmarks.search.replay import Conditions, Run, Truth, Truths, replay
@@ -129,7 +129,9 @@ def made_by(table: str, name: str) -> str:
     files = [HERE / f"{module}.py" for module in ("peers", "replay", "table", "rows", "synthetic")]
     rows = TABLES / f"{table.removesuffix(PART)}.jsonl"
     files += [rows] if rows.exists() else []
-    files += sorted(Path(search.__file__).parent.glob("*.py")) if name not in OUTSIDE or name in LEVERS else []
+    if name not in OUTSIDE or name in LEVERS:
+        for room in (analysis, pipeline, scheduler, strategies):
+            files += sorted(Path(str(room.__file__)).parent.rglob("*.py"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes().replace(b"\r\n", b"\n"))

@@ -29,17 +29,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from autotune.engine.local import LocalEngine
-from autotune.engine.stages import Stages
+from autotune.analysis.pareto import front, hypervolume
+from autotune.artifacts.store import Cache
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
 from autotune.metrics import Direction
-from autotune.search.judge import candidate_of, front_of
-from autotune.search.pareto import front, hypervolume
-from autotune.search.pipeline import Pipeline
-from autotune.search.prepare import prepare
-from autotune.store.cache import Cache
-from autotune.store.record import RUNS
-from autotune.store.results import COLUMNS, Row, read_table
-from autotune.sweep import load_sweep
+from autotune.pipeline.measure import Pipeline
+from autotune.pipeline.prepare import prepare
+from autotune.results.columns import COLUMNS, Row
+from autotune.results.folder import RUNS
+from autotune.results.judge import candidate_of, front_of
+from autotune.results.table import read_table
+from autotune.sweepfile.resolve import load_sweep
 
 SWEEP = Path(__file__).parent / "live.yaml"
 SHARES = (0.5, 0.8, 0.9, 0.95)

@@ -43,19 +43,21 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from autotune.artifacts.store import Cache, Stored, default_root
 from autotune.candidate import Candidate, Lora, Recipe
-from autotune.engine.local import LocalEngine
-from autotune.engine.quiet import HostLock
-from autotune.engine.stages import Stages
-from autotune.engine.stop import Stop, stop_on_signals
 from autotune.errors import AutotuneError, Interrupted, StageError
+from autotune.execution.executor import Stages
+from autotune.execution.host_lock import HostLock
+from autotune.execution.local import LocalEngine
+from autotune.execution.stop import Stop, stop_on_signals
 from autotune.machine import describe, machine_digest
-from autotune.search.pipeline import Pipeline
-from autotune.search.prepare import prepare
-from autotune.space import Choice, Value
+from autotune.pipeline.measure import Pipeline
+from autotune.pipeline.prepare import prepare
+from autotune.space.domains import Choice
+from autotune.space.parameters import Value
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ProbeJob, ScoreJob, TimeJob
-from autotune.store.cache import Cache, Stored, default_root
-from autotune.sweep import Sweep, load_sweep
+from autotune.sweepfile.resolve import load_sweep
+from autotune.sweepfile.schema import Sweep
 from benchmarks.search.rows import FORMAT, KEY, TABLES, Row, RowFile, pack_labels, pack_nats
 
 TASKS = Path(__file__).parent / "tasks"

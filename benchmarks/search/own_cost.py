@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from autotune.search.frontier import Frontier
-from autotune.search.strategy import Proposal, Told
-from autotune.sweep import parse_sweep
+from autotune.strategies.frontier.strategy import Frontier
+from autotune.strategies.protocol import Proposal, Told
+from autotune.sweepfile.resolve import parse_sweep
 from benchmarks.search.table import OBJECTIVES
 
 ITEMS = 1000

@@ -10,7 +10,7 @@
 | tpe, nsga2, gp, random | the tool's own strategies over Optuna, which never propose a candidate twice | yes |
 | mo-asha | Syne Tune's MOASHA over the joint space, at the table's rungs | yes |
 | primo | NePS's PriMO over the joint space, at the table's rungs, without priors | yes |
-| any other | `autotune.search.strategies.make_strategy` | yes |
+| any other | `autotune.strategies.named.make_strategy` | yes |
 
 At a lower rung the joint-space schedulers see the adapter's accuracy at full precision with the latency and size of the
 recipe, which are measured once, on the untouched model; at the last rung the pair as built.
@@ -32,11 +32,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from autotune.candidate import Candidate, Lora
-from autotune.search.experience import worth_of
-from autotune.search.frontier import Frontier, Levers
-from autotune.search.strategies import make_strategy
-from autotune.search.strategy import Proposal, Strategy, Told, Whole
-from autotune.space import Choice, Value
+from autotune.space.domains import Choice
+from autotune.space.parameters import Value
+from autotune.strategies.frontier.priors import worth_of
+from autotune.strategies.frontier.strategy import Frontier, Levers
+from autotune.strategies.named import make_strategy
+from autotune.strategies.protocol import Proposal, Strategy, Told, Whole
 from benchmarks.search.replay import DIRECTIONS
 from benchmarks.search.table import OBJECTIVES, Table
 
@@ -97,7 +98,7 @@ class PlainOptuna(Whole):
     """An Optuna study with its defaults, as a user writes it: ask, evaluate to the end, tell; repeats as they come."""
 
     def __init__(self, table: Table, seed: int, warm: bool = False) -> None:
-        """`warm`: begin with the adapter that `autotune.search.experience` thinks best, in every recipe."""
+        """`warm`: begin with the adapter that `autotune.strategies.frontier.priors` thinks best, in every recipe."""
         self._joint = Joint(table)
         self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna.samplers.TPESampler(seed=seed))
         self._distributions: dict[str, BaseDistribution] = {

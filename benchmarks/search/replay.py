@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.analysis.limits import Limit, parse_limit
+from autotune.analysis.pareto import front, hypervolume
+from autotune.analysis.selection import Choice, Entry, choose
+from autotune.analysis.statistics import Interval, wilson
 from autotune.candidate import Candidate
-from autotune.search.limits import Limit, parse_limit
-from autotune.search.pareto import front, hypervolume
-from autotune.search.pipeline import LOOKS
-from autotune.search.statistics import Interval, wilson
-from autotune.search.strategy import LEAST_ITEMS, Outcomes, Proposal, Strategy, Told
-from autotune.search.winner import Choice, Entry, choose
+from autotune.pipeline.measure import LOOKS
+from autotune.strategies.protocol import LEAST_ITEMS, Outcomes, Proposal, Strategy, Told
 from benchmarks.search.table import OBJECTIVES, Seen, Table
 
 PROCESSES = 5

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.candidate import Candidate, Recipe
-from autotune.space import resolve_lora
+from autotune.space.adapters import resolve_lora
 from benchmarks.search.rows import FORMAT, Row, pack_labels, pack_nats
 
 RUNGS = (0.1111, 0.3333, 1.0)

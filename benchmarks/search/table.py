@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from autotune.candidate import Candidate, Lora, Recipe
 from autotune.metrics import Direction
-from autotune.space import Choice, Space, Value
+from autotune.space.domains import Choice
+from autotune.space.parameters import Value
+from autotune.space.space import Space
 from benchmarks.search.rows import Row, RowFile, unpack_labels, unpack_nats
 
 OBJECTIVES: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from autotune.artifacts.store import MANIFEST, Cache
 from autotune.cli import main
 from autotune.errors import Exit
 from autotune.stages.jobs import Job, Result, TinyJob
-from autotune.store.cache import MANIFEST, Cache
 
 DAY = 86400.0
 

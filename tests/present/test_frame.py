@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from autotune.present.frame import results_frame
-from autotune.store.results import COLUMNS, Table, with_workloads, workload_names
+from autotune.results.columns import COLUMNS, with_workloads, workload_names
+from autotune.results.table import Table
 
 
 def test_types_missing_cells_and_last_attempts(tmp_path: Path) -> None:

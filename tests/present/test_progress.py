@@ -9,10 +9,12 @@ import pytest
 
 from autotune.candidate import Candidate, Recipe
 from autotune.present.progress import Progress, duration
-from autotune.search.plain import drawn
-from autotune.space import Choice, Space
-from autotune.store.results import Row
-from autotune.sweep import Sweep, parse_sweep
+from autotune.results.columns import Row
+from autotune.space.domains import Choice
+from autotune.space.space import Space
+from autotune.strategies.baselines import drawn
+from autotune.sweepfile.resolve import parse_sweep
+from autotune.sweepfile.schema import Sweep
 
 SPACE = Space({"r": Choice((8,))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
 PAIR = SPACE.candidate({}, Recipe(precision="int4", algorithm="default", block_size=32))

@@ -14,10 +14,11 @@ import pytest
 from conftest import Do
 
 from autotune.candidate import Recipe, Session
-from autotune.engine.local import LocalEngine
 from autotune.errors import StageError
+from autotune.execution.local import LocalEngine
 from autotune.providers import PROVIDERS
-from autotune.space import RECIPE, ModelShape, parse_recipes
+from autotune.space.parameters import RECIPE
+from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.stages import build as building
 from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, TimeJob
 from autotune.stages.timing import load
@@ -270,7 +271,7 @@ def test_differences_between_recipe_and_graph(recipe: Recipe, built_: dict[str, 
 @pytest.fixture(scope="module")
 def merged(do: Do, tiny_llama: Path, items_file: Path) -> Callable[..., Path]:
     """Train and merge an adapter on the tiny Llama."""
-    from autotune.space import resolve_lora
+    from autotune.space.adapters import resolve_lora
 
     def make(**changes: Any) -> Path:
         lora = resolve_lora({"r": 4, "steps": 3, "batch_size": 4, "max_length": 64, "learning_rate": 1e-2, **changes})

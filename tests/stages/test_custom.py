@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
+from autotune.analysis.scores import per_item, summarise
+from autotune.analysis.statistics import wilson
 from autotune.candidate import Recipe
 from autotune.errors import StageError
-from autotune.search.scores import per_item, summarise
-from autotune.search.statistics import wilson
 from autotune.stages.custom import evaluate, load_metric, rouge_l
 from autotune.stages.jobs import MetricJob, ScoreJob
 from autotune.stages.score import cut_at

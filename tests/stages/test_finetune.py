@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from autotune.candidate import Lora
 from autotune.errors import Interrupted, StageError
-from autotune.space import resolve_lora
+from autotune.space.adapters import resolve_lora
 from autotune.stages.finetune import (
     Checkpoints,
     adapt,

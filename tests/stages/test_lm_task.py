@@ -13,9 +13,9 @@ from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from autotune.analysis.scores import per_item, summarise
 from autotune.candidate import Recipe
 from autotune.errors import StageError
-from autotune.search.scores import per_item, summarise
 from autotune.stages.jobs import TaskCheckJob, TaskJob, TaskScoreJob
 from autotune.tasks import find_task
 

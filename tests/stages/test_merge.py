@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from autotune.errors import StageError
-from autotune.space import resolve_lora
+from autotune.space.adapters import resolve_lora
 from autotune.stages.jobs import FinetuneJob, MergeJob
 from autotune.stages.merge import merge
 from autotune.stages.text import load_tokenizer

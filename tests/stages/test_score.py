@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, save
 from transformers import MistralConfig, MistralForCausalLM
 
+from autotune.analysis.scores import macro_f1, summarise
 from autotune.candidate import Recipe
 from autotune.errors import StageError
-from autotune.search.scores import macro_f1, summarise
-from autotune.space import resolve_lora
+from autotune.space.adapters import resolve_lora
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.jobs import FinetuneJob, MergeJob, ScoreJob
 from autotune.stages.score import (

@@ -1,0 +1,110 @@
+"""Limits such as "accuracy >= base + 0.2": read once, judged on every row, changed at will.
+
+One idea: a threshold is `constant + factor * base`, where `base` is the same metric of the untouched model
+built at fp32 (or what is most exact on the provider). A limit needs no row to be parsed and no sweep to be judged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from autotune.analysis.statistics import Interval
+from autotune.errors import Problem, did_you_mean
+
+Operator = Literal["<=", ">="]
+
+_FORMS = "a finite number, base, base + number, base - number, base * number or number * base"
+_EXAMPLES = "write for example 'size_mb <= 100' or 'accuracy >= base + 0.2'"
+_MEANT = {"<": "<=", "=<": "<=", "≤": "<=", ">": ">=", "=>": ">=", "≥": ">="}
+
+_SIGNS = "<>=!~≤≥"
+_LIMIT = re.compile(rf"\s*(?P<metric>[^\s{_SIGNS}]+)\s*(?P<op>[{_SIGNS}]+)(?P<bound>.*)", re.DOTALL)
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_BOUND = re.compile(
+    rf"\s*(?:(?P<number>{_NUMBER})|base(?:\s*(?P<sign>[+*-])\s*(?P<operand>{_NUMBER}))?"
+    rf"|(?P<factor>{_NUMBER})\s*\*\s*base)\s*"
+)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: `metric op constant + factor * base`, and the text that it was read from."""
+
+    text: str
+    metric: str
+    op: Operator
+    constant: float
+    factor: float = 0.0
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the threshold depends on the untouched model."""
+        return self.factor != 0
+
+    def threshold(self, base: float | None) -> float | None:
+        """Return the number to compare with, in the metric's unit; None where `base` is needed but missing."""
+        if not self.needs_base:
+            return self.constant
+        if base is None:
+            return None
+        value = self.constant + self.factor * base
+        return value if math.isfinite(value) else None
+
+    def gap(self, value: float | None, base: float | None) -> float | None:
+        """Return how far `value` is beyond the limit, in the metric's unit: broken above 0; None if unknown.
+
+        What is left of the sums by rounding (1e-12 of the largest number in them) counts as 0.
+        """
+        threshold = self.threshold(base)
+        if threshold is None or value is None or not math.isfinite(value):
+            return None
+        difference = value - threshold if self.op == "<=" else threshold - value
+        terms = (value, threshold, self.constant, self.factor * base if self.needs_base and base else 0.0)
+        return 0.0 if abs(difference) <= 1e-12 * max(map(abs, terms)) else difference
+
+    def uncertain(self, interval: Interval, base: float | None) -> bool:
+        """Return whether the limit holds at one end of the interval and is broken at the other."""
+        low, high = self.gap(interval.low, base), self.gap(interval.high, base)
+        return low is not None and high is not None and (low > 0) != (high > 0)
+
+
+def parse_limit(text: str, known: Collection[str]) -> Limit:
+    """Return the limit that `text` states about one of the `known` metrics.
+
+    Raises ValueError with the rule, the text and the remedy.
+    """
+    found = _LIMIT.fullmatch(text)
+    if found is None:
+        raise _refused("a limit must be a metric, <= or >=, and a bound", text, _EXAMPLES)
+    metric, op, bound = found["metric"], found["op"], found["bound"]
+    if metric not in known:
+        if bound.strip() in known:
+            raise _refused("a limit must start with its metric", text, _EXAMPLES)
+        raise _refused(f"unknown metric '{metric}' in a limit", text, did_you_mean(metric, sorted(known)))
+    if op != "<=" and op != ">=":
+        raise _refused("a limit must compare with <= or >=", text, f"write {_MEANT.get(op, '<= or >=')}")
+    parts = _BOUND.fullmatch(bound)
+    if parts is None:
+        raise _refused(f"the bound of a limit must be {_FORMS}", text, _EXAMPLES)
+    number = float(parts["number"] or parts["operand"] or parts["factor"] or 0)
+    if not math.isfinite(number):
+        raise _refused("the number in a limit must be finite", text, _EXAMPLES)
+    constant, factor = 0.0, 1.0
+    if parts["number"]:
+        constant, factor = number, 0.0
+    elif parts["factor"] or parts["sign"] == "*":
+        factor = number
+    elif parts["sign"]:
+        constant = number if parts["sign"] == "+" else -number
+    return Limit(text, metric, "<=" if op == "<=" else ">=", constant, factor)
+
+
+def _refused(rule: str, text: str, remedy: str) -> ValueError:
+    return ValueError(str(Problem(rule, value=text, remedy=remedy)))

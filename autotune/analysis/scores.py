@@ -1,0 +1,78 @@
+"""From the outcomes of items to a score with its interval, and to the numbers that a paired comparison needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.analysis.statistics import Interval, bootstrap, bootstrap_mean, wilson
+
+Outcomes = Mapping[str, Any]
+"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
+where a task's score is no mean, `score` with its `low` and `high`."""
+
+
+def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
+    """Return the mean over the labels that occur in either of 2 TP / (2 TP + FP + FN); labels are numbers from 0."""
+    count = int(max(predicted.max(), gold.max())) + 1
+    hits = np.bincount(gold[predicted == gold], minlength=count)
+    either = np.bincount(predicted, minlength=count) + np.bincount(gold, minlength=count)
+    return float(np.mean(2 * hits[either > 0] / either[either > 0]))
+
+
+def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
+    """Return each item's share in the metric (0/1, nats a token, a function's value), or None where it is no mean."""
+    if "values" in outcomes:
+        return np.array(outcomes["values"], dtype=np.float64)
+    if metric in ("choice", "exact_match", "f1_micro"):  # where each item has one label, micro F1 is the share of hits
+        pairs = zip(outcomes["predicted"], outcomes["gold"], strict=True)
+        return np.array([float(p == g) for p, g in pairs])
+    if metric == "perplexity":
+        return np.asarray(np.array(outcomes["nll"]) / np.array(outcomes["tokens"]), dtype=np.float64)
+    return None
+
+
+def probability(outcomes: Outcomes) -> float | None:
+    """Return the mean probability of the right label, or None where the metric does not choose among labels."""
+    if "loss" not in outcomes or not outcomes["loss"]:
+        return None
+    return float(np.exp(-np.array(outcomes["loss"], dtype=np.float64)).mean())
+
+
+def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[float, Interval, int]:
+    """Return (value, 95 % interval, items): Wilson for proportions, the percentile bootstrap otherwise.
+
+    Perplexity is infinite where it is beyond what a float holds, or a likelihood is not a number.
+    """
+    shares = per_item(metric, outcomes)
+    if metric != "perplexity" and shares is not None:
+        n = len(shares)
+        # An interval of width 0, which the bootstrap gives where all are right, would claim too much.
+        proportion = bool(((shares == 0) | (shares == 1)).all())
+        interval = wilson(float(shares.sum()), n) if proportion else bootstrap_mean(shares, resamples=resamples)
+        return float(shares.mean()), interval, n
+    if metric == "f1":
+        predicted, gold = np.array(outcomes["predicted"], np.intp), np.array(outcomes["gold"], np.intp)
+        value = macro_f1(predicted, gold)
+        interval = bootstrap(len(gold), lambda i: macro_f1(predicted[i], gold[i]), resamples=resamples)
+        return value, interval, len(gold)
+    if "score" in outcomes:
+        return outcomes["score"], Interval(outcomes["low"], outcomes["high"]), len(outcomes["ids"])
+    nll, tokens = np.array(outcomes["nll"], dtype=np.float64), np.array(outcomes["tokens"])
+    mean = float(nll.sum() / tokens.sum())
+    if not math.isfinite(mean):
+        return math.inf, Interval(math.inf, math.inf), len(nll)
+    # In nats first: exp keeps the order of the resamples, and may overflow.
+    low, high = bootstrap(len(nll), lambda i: float(nll[i].sum() / tokens[i].sum()), resamples=resamples)
+    return _exp(mean), Interval(_exp(low), _exp(high)), len(nll)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,1 @@
+"""Labelled text: from files to splits."""

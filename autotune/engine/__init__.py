@@ -1,1 +1,0 @@
-"""Where stages run: worker processes of this machine."""

@@ -1,0 +1,149 @@
+"""Stages as the search calls them: found in the cache, or done by the engine and kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from autotune.artifacts.room import Room
+from autotune.artifacts.store import Cache, Stored
+from autotune.errors import StageError
+from autotune.execution.input_guard import Guard
+from autotune.execution.local import LocalEngine
+from autotune.execution.stop import Stop
+from autotune.execution.timeouts import LEARNED, Timeouts
+from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob
+
+_GOES_ON = ("lost", "timeout")
+"""Ends of a training after which its checkpoint is of use."""
+
+
+class Stages:
+    """Call it with a job: the result comes from the cache, or from a worker and then into the cache.
+
+    What it returns is in use, and stays in the cache, until `let_go`.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        engine: LocalEngine,
+        log: Callable[[], Path],
+        model: str = "",
+        stop: Stop | None = None,
+        timeouts: Timeouts | None = None,
+        room: Room | None = None,
+    ) -> None:
+        self.cache, self.engine, self.log, self.model = cache, engine, log, model
+        self.stop, self.timeouts, self.room = stop, timeouts or Timeouts(), room
+        self.guard = Guard()
+        self._needs_mb = 0.0
+        self.spent_s = 0.0
+        """Seconds inside stages that were done here and ended well."""
+        self._in_use: dict[str, Job] = {}
+        self._settled: set[str] = set()
+        for kind in LEARNED:
+            for inputs, result, seconds in cache.measured(kind.stage, model):
+                self.timeouts.learn(kind.stage, inputs, result, seconds)
+
+    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
+        """Return the stored result of a job; `timeout`: seconds that it may take at most, besides what was learned.
+
+        Raises StageError (a failure is not kept); Interrupted; MachineError; UsageError where an input was changed.
+        """
+        found = self.find(job)
+        if found is not None:
+            return found
+        if self.stop is not None:
+            self.stop.check()
+        if self.room is not None:
+            self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
+        limit = min(self.timeouts.of(job), timeout or float("inf"))
+
+        def run(out: Path) -> tuple[Result, float]:
+            self.guard.check()
+            try:
+                if isinstance(job, TimeJob | TurnsJob):
+                    done = self._timed(job, limit)
+                else:
+                    done = self.engine.run(self._resumable(job), out, self.log(), limit)
+            finally:
+                self.guard.check()  # what a stage made while its inputs changed, or said when they vanished, is void
+            return done
+
+        try:
+            stored = self.cache.make(job, run, self.model)
+        except StageError as error:
+            if error.status not in _GOES_ON:
+                shutil.rmtree(self.cache.checkpoint(job), ignore_errors=True)
+            raise
+        if not stored.cached:
+            self.spent_s += stored.seconds
+            if isinstance(job, LEARNED):
+                self.timeouts.learn(job.stage, job.described()["inputs"], stored.result, stored.seconds)
+            if self.room is not None:
+                self.room.added(stored.path)
+        return stored
+
+    def again(self, job: TimeJob) -> Result:
+        """Time once more, whatever the cache holds, and keep nothing. Raises as a call does."""
+        if self.stop is not None:
+            self.stop.check()
+        self.guard.check()
+        result, seconds = self._timed(job, self.timeouts.of(job))
+        self.spent_s += seconds
+        return result
+
+    def _timed(self, job: TimeJob | TurnsJob, limit: float) -> tuple[Result, float]:
+        if isinstance(job, TurnsJob):
+            rounds, seconds = self.engine.time_in_turns(job, self.log(), limit)
+            return {"rounds": rounds}, seconds
+        processes, seconds = self.engine.time(job, self.log(), limit)
+        # `begun`: the seconds are not those of all processes.
+        return {"processes": processes} | ({"begun": len(job.begun)} if job.begun else {}), seconds
+
+    def _resumable(self, job: Job) -> Job:
+        """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""
+        if not isinstance(job, FinetuneJob):
+            return job
+        stop_file = self.stop.file if self.stop is not None else None
+        return job.model_copy(update={"keep_dir": self.cache.checkpoint(job), "stop_file": stop_file})
+
+    def find(self, job: Job) -> Stored | None:
+        """Return the result if it is there already."""
+        self._use(job)
+        return self.cache.find(job)
+
+    def _use(self, job: Job) -> None:
+        if job.key not in self._in_use:
+            self.cache.hold(job)
+            self._in_use[job.key] = job
+
+    def discard(self, job: Job) -> None:
+        """Remove a result that is large and made again in seconds, unless another sweep uses it."""
+        self._in_use.pop(job.key, None)
+        self.cache.discard(job)
+
+    def let_go(self, *needed: Job) -> None:
+        """Say that no result is in use any more but those of `needed`, and what `settle` was said of."""
+        keys = {job.key for job in needed} | self._settled
+        for key in set(self._in_use) - keys:
+            self.cache.let_go(self._in_use.pop(key))
+
+    def settle(self, files: Iterable[Path], model_mb: float) -> None:
+        """Say that preparation is over: what is in use now (the base model) is needed until `close`, and `files` must
+        not change; `model_mb`, 10^6 bytes, is what a merge or a build may need of the disk. Raises OSError.
+        """
+        self._settled |= set(self._in_use)
+        self._needs_mb = model_mb
+        self.guard.watch(files)
+
+    def close(self) -> None:
+        """Say that nothing is in use any more."""
+        self._settled.clear()
+        self.let_go()
+
+    def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
+        """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
+        self.cache.pin(folder, [*jobs, *(self._in_use[key] for key in self._settled)])

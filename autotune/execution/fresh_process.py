@@ -1,0 +1,130 @@
+"""A process of its own for one job, that holds nothing else: what a timing needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from autotune.errors import MachineError, StageError
+from autotune.execution.worker import TOO_LARGE, to_plain
+from autotune.machine import oom_kills
+from autotune.stages.jobs import Job, Result
+
+_ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
+"""Signals by which somebody ends a process; it is not the candidate's doing."""
+_NT_ERROR = 0xC0000000
+"""From here on an exit code of Windows is the status that a process crashed with."""
+_CODE = "import sys; sys.path[:] = {path!r}; from autotune.execution.worker import main; sys.exit(main(sys.argv[1:]))"
+"""A fresh process finds modules where the tuner does, and not (as `python -m` would) in the folder where it was started."""
+
+
+def died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> StageError:
+    """Say what an exit code of a dead worker means; `oom_kills`: of the system since the stage began."""
+    if code == TOO_LARGE:
+        return StageError("out_of_memory", f"{stage} needed more memory than workers.memory_mb = {memory_mb:.0f}")
+    if sys.platform != "win32" and code == -signal.SIGKILL:
+        if oom_kills:
+            return StageError("out_of_memory", f"{stage}: the system ran out of memory and killed the process")
+        return StageError("lost", f"{stage}: the process was ended from outside (SIGKILL)")
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        if name in _ENDED:
+            return StageError("lost", f"{stage}: the process was ended from outside ({name})")
+        return StageError("failed", f"{stage}: the process crashed ({name})")
+    if code >= _NT_ERROR:
+        return StageError("failed", f"{stage}: the process crashed (status {code:#x})")
+    return StageError("lost", f"{stage}: the process ended with exit code {code}")
+
+
+class Fresh:
+    """A fresh process at work. Use it as a context: leaving it ends the process.
+
+    One that takes `turns` gets ready, then works only when asked, so that several can live side by side.
+    """
+
+    def __init__(
+        self, job: Job, log: Path, memory_mb: float, timeout: float | None = None, *, turns: bool = False
+    ) -> None:
+        """`memory_mb`: the memory that it may take, 10^6 bytes; `timeout`: seconds after which it is stopped."""
+        self.job, self.memory_mb, self.timeout = job, memory_mb, timeout
+        self._kills, self._late = oom_kills(), False
+        self._scratch = tempfile.TemporaryDirectory(prefix="autotune-")
+        folder = self._scratch.name
+        file = Path(folder) / "job.json"
+        file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
+        arguments = [sys.executable, "-P", "-c", _CODE.format(path=sys.path), str(file), folder, str(log)]
+        arguments += [str(os.getpid()), str(memory_mb), *(["turns"] if turns else [])]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._began = time.perf_counter()
+        with log.open("ab") as stream:
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(
+                arguments,
+                bufsize=0,
+                stdin=pipe if turns else subprocess.DEVNULL,
+                stdout=pipe if turns else stream,
+                stderr=stream,
+            )
+        self._timer = threading.Timer(min(timeout or threading.TIMEOUT_MAX, threading.TIMEOUT_MAX), self._stop)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _stop(self) -> None:
+        self._late = True
+        self.process.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._scratch.cleanup()
+
+    def ready(self) -> None:
+        """Wait until it can take turns. Raises as `result`."""
+        assert self.process.stdout is not None
+        if not self.process.stdout.read(1):
+            self.result()
+            raise StageError("lost", f"{self.job.stage}: the process ended before its turn")
+
+    def turn(self) -> None:
+        """Let it work, and wait until it has. Raises as `result`."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it is dead: there will be no answer, and `ready` says why
+            self.process.stdin.write(b".")
+        self.ready()
+
+    def result(self) -> tuple[Result, float]:
+        """Wait for its end. Returns its result, and the seconds since it was started. Raises StageError, MachineError."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        code = self.process.wait()
+        seconds = time.perf_counter() - self._began
+        if self._late:
+            raise StageError("timeout", f"{self.job.stage} ran past {self.timeout:g} s and was stopped")
+        answer = Path(self._scratch.name) / "result.json"
+        if code != 0 or not answer.exists():
+            raise died(code, self.job.stage, oom_kills() - self._kills, self.memory_mb)
+        outcome = json.loads(answer.read_text(encoding="utf-8"))
+        if "machine" in outcome:
+            raise MachineError(outcome["machine"])
+        if "status" in outcome:
+            raise StageError(outcome["status"], outcome["message"])
+        return outcome["result"], seconds

@@ -1,0 +1,252 @@
+"""Run stages on this machine: one warm worker process, and fresh processes for timings.
+
+The warm worker imports torch once and does task after task. It is killed when a task runs past its time, and replaced
+when it dies; both cost the task alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as TaskTimeout
+from concurrent.futures import wait
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import psutil
+from pebble import ProcessExpired, ProcessPool
+
+from autotune.analysis.latency import laps_of
+from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
+from autotune.errors import StageError
+from autotune.execution.fresh_process import Fresh, died
+from autotune.execution.host_lock import HostLock
+from autotune.execution.worker import OFFLINE, QUIET, perform, start_warm
+from autotune.machine import oom_kills, total_memory_mb
+from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
+from autotune.secrets import redact_file
+from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob
+
+MEMORY_SHARE = 0.95
+"""The share of this machine's memory beyond which a worker would only make it swap."""
+SEQUENCES = 8
+"""Sequences of each length that models generate at least in turns, more where their tokens are too few for a percentile."""
+MOST_S = 20.0
+"""Seconds of turns, for each model, after which a round ends (with two sequences of each length at least)."""
+_ROOM = 1.5
+"""Memory that a loaded model takes, at most, of the size of its files."""
+
+
+def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
+    """Whether the times between tokens are known to a share of `precision`, or well enough: that of the first model as
+    the mean over its processes where it is alone, else those of the others in relation to it. `rounds`: [round][model].
+    """
+    if len(rounds) < 2:
+        return False
+    first, *others = zip(*(_levels(results) for results in rounds), strict=True)
+    enough = max(precision, RESOLUTION_MS / statistics.fmean(first))
+    if not others:
+        low, high = t_interval(first)
+        return high - low <= 2 * enough * statistics.fmean(first)
+    ratios = [paired_ratio(other, first) for other in others]
+    return all(ratio.high - ratio.low <= 2 * enough * ratio.value for ratio in ratios)
+
+
+def _levels(results: Sequence[Result]) -> list[float]:
+    """Return what the models of a round took between tokens, milliseconds."""
+    laps = [[statistics.median(gaps) for gaps in laps_of(result, "itl_ms")] for result in results]
+    return [float(level) for level in column_levels(list(zip(*laps, strict=True)))]
+
+
+def _laps(job: TimeJob) -> tuple[int, int]:
+    """Return how many turns a process takes, at least and at most."""
+    gaps = [new - 1 for _, new in job.lengths or ((job.prompt_tokens, job.new_tokens),)]
+    each = sum(1 + math.ceil(gap / SLICE) for gap in gaps)
+    return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH_FOR_P90 / max(1, sum(gaps))))
+
+
+LEAVE_S = 20
+"""Seconds that a worker has to end by itself."""
+_POLL_S = 0.5
+"""How often the tuner looks up from waiting: on Windows a signal is heard only then."""
+
+
+class LocalEngine:
+    """Workers of this machine. Use it as a context: leaving it ends every process."""
+
+    def __init__(self, offline: bool = True, memory_mb: float | None = None) -> None:
+        """`memory_mb`: the memory of one worker, 10^6 bytes; None: nearly all that this machine has."""
+        os.environ.update(QUIET)
+        if offline:
+            os.environ.update(OFFLINE)
+        self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
+        self.host = HostLock()
+        self.waiting: Callable[[], None] = lambda: None
+        """Who is told now and then that a stage is still at work."""
+        self._pool: ProcessPool | None = None
+        self._log, self._clean = Path(), 0
+        """The log that was written last, and how many bytes of it hold no secrets."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(gently=error is None)
+
+    def _end(self, gently: bool = False) -> None:
+        """End the worker; `gently` it may clean up, or Python warns of semaphores that libraries left there."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            if gently and pool.active:
+                pool.close()
+                with contextlib.suppress(TimeoutError):
+                    pool.join(timeout=LEAVE_S)
+                    return
+            pool.stop()
+            pool.join()
+        finally:
+            self._cleaned(self._log)
+
+    def _cleaned(self, log: Path) -> None:
+        """Take secrets out of what was written to a log: libraries write there by themselves.
+
+        A log is read from its beginning at first, because a run of the command that was killed may have left some.
+        """
+        if log != self._log:
+            self._log, self._clean = log, 0
+        self._clean = redact_file(log, self._clean)
+
+    def _warm(self) -> ProcessPool:
+        # A worker that dies between two tasks (a system short of memory takes the largest) breaks pebble's pool.
+        if self._pool is not None and not self._pool.active:
+            self._end()
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPool(
+                max_workers=1, context=context, initializer=start_warm, initargs=[os.getpid(), self.memory_mb]
+            )
+        return self._pool
+
+    def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError, MachineError, Interrupted."""
+        kills = oom_kills()
+        try:
+            with self.host.shared():
+                future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
+                while not future.done():
+                    wait([future], timeout=_POLL_S)
+                    self.waiting()
+            result: tuple[Result, float] = future.result()
+        except TaskTimeout:
+            raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
+        except ProcessExpired as error:
+            raise died(error.exitcode or 0, job.stage, oom_kills() - kills, self.memory_mb) from None
+        except RuntimeError as error:  # pebble's pool is broken
+            self._end()
+            raise StageError("lost", f"{job.stage}: the worker process was lost ({error})") from None
+        finally:
+            self._cleaned(log)
+        return result
+
+    def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+        """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises as `run`."""
+        try:
+            with Fresh(job, log, self.memory_mb, timeout) as fresh:
+                return fresh.result()
+        finally:
+            self._cleaned(log)
+
+    def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
+        """Time a model in fresh processes, one after another and alone on this host.
+
+        At least `job.processes`, those that have `begun` among them, and more until their mean is known to
+        `job.precision`, or `job.most` have run. Returns what each measured, and the seconds that it took now. Raises as
+        `run`.
+        """
+        processes: list[Result] = list(job.begun)
+        job = job.model_copy(update={"begun": ()})
+        total = 0.0
+        with self.host.alone():
+            while len(processes) < job.processes or (
+                len(processes) < job.most and not narrow([[result] for result in processes], job.precision)
+            ):
+                self.waiting()
+                result, seconds = self.run_fresh(job, log, timeout)
+                processes.append(result)
+                total += seconds
+        return processes, total
+
+    def time_in_turns(self, job: TurnsJob, log: Path, timeout: float | None = None) -> tuple[list[list[Result]], float]:
+        """Time models in turns, alone on this host: what drifts or disturbs hits all alike.
+
+        A round is a fresh process of each model. They live side by side and take turns of a few tokens, in an order that
+        is drawn anew for each lap; where memory is too small for that, one process does all its work after another. At least
+        `job.processes` rounds, and more until the ratios to the first model are known to `job.precision`, or `job.most`
+        have run. `timeout`: of one process that has the machine to itself. Returns what was measured [round][model],
+        and the seconds in all. Raises as `run`.
+        """
+        rounds: list[list[Result]] = []
+        together = _room_for(job.graphs)
+        with self.host.alone():
+            began = time.perf_counter()
+            while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
+                self.waiting()
+                order = range(len(job.graphs))[:: 1 if len(rounds) % 2 == 0 else -1]
+                if together:
+                    try:
+                        rounds.append(self._side_by_side(job, order, len(rounds), log, timeout))
+                        continue
+                    except StageError as error:
+                        if error.status != "out_of_memory":
+                            raise
+                        together = False
+                        rounds.clear()
+                alone = {place: self.run_fresh(job.graphs[place], log, timeout)[0] for place in order}
+                rounds.append([alone[place] for place in range(len(order))])
+            seconds = time.perf_counter() - began
+        return rounds, seconds
+
+    def _side_by_side(
+        self, job: TurnsJob, order: Sequence[int], seed: int, log: Path, timeout: float | None
+    ) -> list[Result]:
+        """Do one round of turns, the processes started in this order. Returns what was measured of each model."""
+        limit = timeout * len(order) if timeout is not None else None
+        try:
+            with contextlib.ExitStack() as stack:
+                living: dict[int, Fresh] = {}
+                for place in order:
+                    fresh = Fresh(job.graphs[place], log, self.memory_mb, limit, turns=True)
+                    living[place] = stack.enter_context(fresh)
+                    fresh.ready()
+                began = time.perf_counter()
+                least, most = map(max, zip(*map(_laps, job.graphs), strict=True))
+                draw, last = np.random.default_rng(seed), -1
+                for lap in range(most):
+                    if lap >= least and time.perf_counter() - began > MOST_S * len(order):
+                        break
+                    turns = draw.permutation(order).tolist()
+                    if turns[0] == last:  # nobody goes twice in a row, with a cache that is still warm
+                        turns.reverse()
+                    for place in turns:
+                        living[place].turn()
+                    last = turns[-1]
+                return [living[place].result()[0] for place in range(len(order))]
+        finally:
+            self._cleaned(log)
+
+
+def _room_for(jobs: Sequence[TimeJob]) -> bool:
+    """Whether this machine's memory holds the models all at once."""
+    sizes = [sum(file.stat().st_size for file in job.model_dir.rglob("*") if file.is_file()) for job in jobs]
+    return _ROOM * sum(sizes) < psutil.virtual_memory().available

@@ -1,0 +1,1 @@
+"""A candidate through the stages."""

@@ -1,0 +1,267 @@
+"""Before the first candidate: the base model and the data, fetched, checked, and brought to files with digests."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from autotune.data.schema import Dataset, HubDataset
+from autotune.data.sources import hub_source
+from autotune.errors import MachineError, Problem, StageError, UsageError
+from autotune.machine import free_disk_mb, machine_digest
+from autotune.metrics import LABELLED, is_function, is_task
+from autotune.models import (
+    BUILT_IN,
+    check_architecture,
+    config_of,
+    digest_folder,
+    is_remote,
+    local_folder,
+    model_files,
+    parameters_of,
+    shape_from,
+)
+from autotune.pipeline.measure import Do, Inputs
+from autotune.results.folder import write_aside
+from autotune.space.space import fit_recipes
+from autotune.stages.jobs import (
+    ORT_WHEELS,
+    BaseJob,
+    DataJob,
+    LengthsJob,
+    MetricJob,
+    ProbeJob,
+    TaskJob,
+    installed,
+)
+from autotune.sweepfile.resolve import load_data
+from autotune.sweepfile.schema import Sweep
+from autotune.tasks import find_task, on_the_hub
+from autotune.usercode import Code, find_function
+
+IMPORT_S = 600.0
+"""Seconds that the import of a user's own metric may take."""
+_NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
+_NEEDED_TO_BUILD = ("onnx", "onnx-ir")
+
+
+def needs_network(sweep: Sweep) -> bool:
+    """Whether the sweep names a model or a dataset on the hub, or an lm-eval task with data there."""
+    if is_task(sweep.data.metric) and on_the_hub(find_task(sweep.data.metric, sweep.root)):
+        return True
+    sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
+    return is_remote(sweep.model, sweep.root) or any(hub_source(source, sweep.root) for source in sources)
+
+
+def check_packages(sweep: Sweep) -> None:
+    """Raise MachineError where a package is missing that the sweep needs."""
+    needed = list(_NEEDED)
+    if sweep.space.recipes:
+        needed += _NEEDED_TO_BUILD
+        if not any(installed(wheel) for wheel in ORT_WHEELS):
+            needed.append(sweep.provider.wheel)
+    if sweep.strategy == "gp":
+        needed.append("scipy")
+    named = {*sweep.objectives, *(limit.metric for limit in sweep.limits)}
+    if any(name.startswith("gpu_memory_mb") for name in named):
+        needed.append("nvidia-ml-py")
+    if sweep.data.metric == "rouge_l" and not installed("rouge-score"):
+        remedy = "pip install 'autotune[rouge]' -c constraints.txt"
+        raise MachineError(f"metric rouge_l needs the package rouge-score; {remedy}")
+    if is_task(sweep.data.metric) and not installed("lm-eval"):
+        remedy = "pip install 'autotune[lm-eval]' -c constraints.txt"
+        raise MachineError(f"metric {sweep.data.metric} needs the package lm-eval; {remedy}")
+    missing = [name for name in needed if not installed(name)]
+    if missing:
+        remedy = f"install the extra for this target: pip install 'autotune[{sweep.provider.extra}]' -c constraints.txt"
+        raise MachineError(f"this machine lacks {', '.join(missing)}; {remedy}")
+
+
+def needed_disk_mb(sweep: Sweep, parameters: int) -> float:
+    """Return about how much disk a sweep needs at once, 10^6 bytes: base, a merged model, and a build a trial."""
+    full = parameters * 4 / 1e6
+    shares = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.4, "int4": 0.2}
+    recipes = [shares[recipe.precision] for recipe in sweep.space.recipes]
+    build = full * (sum(recipes) / len(recipes)) if recipes else 0.0
+    return 3 * full + build * (sweep.budget.trials or 40)
+
+
+def check_disk(parameters: int, cache: Path) -> None:
+    """Raise MachineError where the cache's disk is too full even for a few candidates."""
+    free, least = free_disk_mb(cache), parameters * 4 / 1e6 * 5
+    if free < least:
+        message = (
+            f"the disk of the cache ({cache}) has {free:.0f} MB free, and this sweep needs at least {least:.0f} MB"
+        )
+        raise MachineError(f"{message}; free some, or set AUTOTUNE_CACHE to a folder on another disk")
+
+
+def base_folder(sweep: Sweep, do: Do) -> Path:
+    """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError."""
+    folder = local_folder(sweep.model, sweep.root)
+    if sweep.model not in BUILT_IN and folder is not None:
+        return folder
+    try:
+        folder = do(BaseJob(name=sweep.model)).path
+    except StageError as error:
+        raise MachineError(f"model {sweep.model}: {error}") from None
+    if sweep.model not in BUILT_IN:
+        config = config_of(str(folder), Path())
+        assert config is not None
+        check_architecture(config, sweep.model)
+    return folder
+
+
+def read_data(sweep: Sweep, do: Do | None = None) -> Dataset:
+    """Read the sweep's data; hub datasets are fetched by `do`. Raises UsageError, MachineError."""
+
+    def fetch(source: HubDataset) -> Path:
+        assert do is not None
+        try:
+            return do(DataJob(dataset=source.dataset, config=source.config, split=source.split)).path / "data.jsonl"
+        except StageError as error:
+            raise MachineError(str(error)) from None
+
+    return load_data(sweep, fetch if do is not None else None)
+
+
+def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+    """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
+
+    Raises UsageError (data, model), MachineError (packages, disk, provider).
+    """
+    check_packages(sweep)
+    dataset = read_data(sweep, do)
+    folder = base_folder(sweep, do)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    check_disk(parameters_of(config), cache)
+    space = fit_recipes(sweep.space, shape_from(config))
+    if sweep.space.recipes and not space.recipes:
+        reasons = "; ".join(f"{item.settings}: {item.reason}" for item in space.left_out[:3])
+        rule = f"no recipe can run on this model ({reasons})"
+        raise UsageError(Problem(rule, "space.build", sweep.file, remedy="change or add one"))
+    sweep = sweep.model_copy(update={"space": space})
+
+    try:
+        probe = do(probe_job()).result
+    except StageError as error:
+        raise MachineError(f"this machine could not be looked at: {error}") from None
+    if sweep.train.device == "cuda" and probe["device"] != "cuda":
+        raise MachineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
+    if sweep.space.recipes and sweep.provider.runtime_name not in probe["providers"]:
+        has = ", ".join(probe["providers"])
+        remedy = (
+            f"install the {sweep.provider.extra} extra on a machine that has it; `autotune doctor` shows what loads"
+        )
+        raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
+
+    items = {}
+    for split in ("train", "validation", "test"):
+        members = getattr(dataset, split)
+        if members:
+            file = cache / "items" / f"{dataset.digest(split)}.json"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_aside(file, json.dumps([item.model_dump(mode="json") for item in members], ensure_ascii=False))
+            items[split] = (dataset.digest(split), file)
+    memo_file = cache / "digests.json"
+    try:
+        memo = dict(json.loads(memo_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        memo = {}
+    base = digest_folder(folder, memo)
+    write_aside(memo_file, json.dumps(memo))
+    device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
+    counts = {split: len(getattr(dataset, split)) for split in items}
+    code = _own_metric(sweep, do)
+    if is_task(sweep.data.metric):
+        code = find_task(sweep.data.metric, sweep.root)
+        for split, (key, file, count) in _task_items(sweep, code, do).items():
+            items[split], counts[split] = (key, file), count
+    model_mb = parameters_of(config) * 4 / 1e6
+    files = (*model_files(folder), *(file for _, file in items.values()))
+    files += code.files if code else ()
+    inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code)
+    return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
+
+
+_ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
+"""Which of eight new lengths goes with each of eight prompts, the shortest first: so the two have no correlation."""
+
+
+def _drawn(sweep: Sweep, inputs: Inputs, do: Do) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return the lengths of the sequences of each workload that draws them from the validation items.
+
+    Raises UsageError where an item does not fit.
+    """
+    drawing = {suffix: workload for suffix, workload in sweep.target.timed.items() if workload.drawn}
+    if not drawing or not sweep.space.recipes:
+        return {}
+    data, file = inputs.items["validation"]
+    labels = inputs.labels if sweep.data.metric in LABELLED else ()
+    job = LengthsJob(
+        base=inputs.base, data=data, labels=labels, max_length=sweep.train.max_length, base_dir=inputs.base_dir,
+        data_file=file,
+    )  # fmt: skip
+    try:
+        found = do(job).result
+    except StageError as error:
+        raise UsageError(Problem(str(error), "data", sweep.file)) from None
+    lengths = {}
+    for suffix, workload in drawing.items():
+        prompts, new = (
+            found[name] if getattr(workload, name) == "data" else [getattr(workload, name)] * len(_ORDER)
+            for name in ("prompt_tokens", "new_tokens")
+        )
+        pairs = [(prompt, new[place]) for prompt, place in zip(prompts, _ORDER, strict=True)]
+        room = found["context"] or math.inf
+        lengths[suffix] = tuple((int(max(1, min(prompt, room - tokens))), tokens) for prompt, tokens in pairs)
+    return lengths
+
+
+def _own_metric(sweep: Sweep, do: Do) -> Code | None:
+    """Return the source of the user's own metric, tried in a worker; None where the sweep names none. Raises UsageError."""
+    metric = sweep.data.metric
+    if not is_function(metric):
+        return None
+    code = find_function(metric, sweep.root)
+    try:
+        do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root), IMPORT_S)
+    except StageError as error:
+        raise UsageError(
+            Problem(str(error), "data.metric", sweep.file, remedy="logs/prepare.log in the results folder has the rest")
+        ) from None
+    return code
+
+
+def _task_items(sweep: Sweep, code: Code, do: Do) -> dict[str, tuple[str, Path, int]]:
+    """Return of each split of an lm-eval task its digest, file and number of items. Raises UsageError, MachineError."""
+    metric, most = sweep.data.metric, sweep.data.max_items
+    job = TaskJob(
+        metric=metric, code=code.digest, max_validation=most.validation, max_test=most.test,
+        file=code.file,
+    )  # fmt: skip
+    try:
+        stored = do(job)
+    except StageError as error:
+        remedy = "logs/prepare.log in the results folder has the rest"
+        raise UsageError(Problem(str(error), "data.metric", sweep.file, value=metric, remedy=remedy)) from None
+    right = "maximize" if stored.result["higher_is_better"] else "minimize"
+    if sweep.objectives.get("lm_eval", right) != right:
+        rule = f"{stored.result['metric']} of this task is {right}d, by its meaning"
+        said = sweep.objectives["lm_eval"]
+        raise UsageError(
+            Problem(
+                rule, "objectives.lm_eval", sweep.file, value=said, remedy=f"write objectives: {{ lm_eval: {right} }}"
+            )
+        )
+    splits = stored.result["splits"]
+    return {n: (part["digest"], stored.path / f"{n}.json", part["items"]) for n, part in splits.items()}
+
+
+def probe_job() -> ProbeJob:
+    """Return the job that looks at this machine's accelerators."""
+    wheels = " ".join(f"{wheel}={installed(wheel)}" for wheel in (*ORT_WHEELS, "torch") if installed(wheel))
+    return ProbeJob(machine=machine_digest(), packages_digest=wheels)

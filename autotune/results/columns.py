@@ -1,0 +1,244 @@
+"""The columns of the tables: one list each decides header, order, types and documentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autotune.candidate import Lora, Recipe, Session
+from autotune.metrics import METRICS, PER_WORKLOAD
+from autotune.space.parameters import LORA, RECIPE, SESSION
+
+Cell = str | int | float | bool | None
+Row = dict[str, Cell]
+
+STATUSES = {
+    "ok": "fully measured; whether it keeps the limits is judged on reading",
+    "over_limit": "given up unmeasured, because a limit was certain to break",
+    "stopped": "left by the strategy at a rung or on some of the items, and perhaps taken up again later",
+    "diverged": "the training loss or the weights became infinite or not a number",
+    "out_of_memory": "the machine's memory or the GPU's did not suffice",
+    "timeout": "a stage ran past its time",
+    "failed": "a stage failed, or built something else than was asked",
+    "unsupported": "the builder, the runtime or the model cannot do this",
+    "lost": "a worker was lost through no fault of the candidate; it is tried again",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its type is what a filled cell holds."""
+
+    name: str
+    type: type
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    """What a number may be: from `low` to `high`."""
+
+
+def _settings() -> list[Column]:
+    lora = [Column(f"lora_{name}", LORA[name].type, LORA[name].meaning) for name in Lora.model_fields]
+    return lora + [Column(f"build_{name}", RECIPE[name].type, RECIPE[name].meaning) for name in Recipe.model_fields]
+
+
+FIRST_SCORES = ("accuracy", "exact_match", "f1", "perplexity")
+"""Scores whose columns stand beside each other; those that came later are at the end."""
+
+
+def _scores(first: bool) -> list[Column]:
+    columns = []
+    for metric in METRICS.values():
+        if metric.kind == "score" and (metric.name in FIRST_SCORES) == first:
+            low = -math.inf if metric.turns else 0.0
+            high = 1.0 if metric.name in _PROPORTIONS else math.inf
+            columns += [
+                Column(metric.name, float, f"{metric.meaning}, on validation", low, high),
+                Column(f"{metric.name}_low", float, "lower end of its 95 % interval", low, high),
+                Column(f"{metric.name}_high", float, "upper end of its 95 % interval", low, high),
+                Column(f"{metric.name}_n", int, "items behind it", 1, 1e9),
+            ]
+    return columns
+
+
+_PROPORTIONS = ("accuracy", "exact_match", "f1", "f1_micro", "rouge_l")
+
+
+LATENCY = (
+    Column("ttft_ms_p50", float, METRICS["ttft_ms_p50"].meaning),
+    Column("ttft_ms_p90", float, METRICS["ttft_ms_p90"].meaning + "; empty below 64 samples"),
+    Column("itl_ms_p50", float, METRICS["itl_ms_p50"].meaning + " (mean over processes of each one's median)"),
+    Column("itl_ms_p50_low", float, "lower end of its 95 % interval over processes"),
+    Column("itl_ms_p50_high", float, "upper end of its 95 % interval over processes"),
+    Column("itl_ms_p90", float, METRICS["itl_ms_p90"].meaning + "; empty below 64 samples"),
+    Column("decode_tps", float, METRICS["decode_tps"].meaning),
+    Column("graph", str, "signature of the ONNX graph without its weights, that the latency belongs to"),
+    Column("size_mb", float, METRICS["size_mb"].meaning),
+    Column("peak_memory_mb", float, METRICS["peak_memory_mb"].meaning),
+    Column("load_s", float, METRICS["load_s"].meaning),
+)
+
+CONDITIONS = (
+    Column("load_avg", float, "load average of the last minute when it was timed, mean over processes", 0.0),
+    Column("foreign_cpu", float, "cores that other programs kept busy meanwhile, mean over processes", 0.0),
+    Column("cpu_mhz", float, "clock of the processor when it was timed, as far as the system tells, MHz", 0.0),
+    Column("gpu_processes", float, "other processes on the GPU when it was timed, mean over processes", 0.0),
+)
+
+SERVED = (
+    Column("gpu_memory_mb", float, METRICS["gpu_memory_mb"].meaning + "; empty where no NVIDIA GPU serves it"),
+    Column(
+        "threads", int, "threads that one operator was shared among, as counted in the process that was timed (CPU)", 1
+    ),
+)
+
+STAGES = {
+    "train": "training",
+    "merge": "merging",
+    "build": "building",
+    "score": "scoring",
+    "time": "timing",
+    "check": "checking",
+}
+"""The stages whose cost a row has, and what they do."""
+
+COLUMNS: tuple[Column, ...] = (
+    Column("candidate", str, "digest of the settings: the candidate's name"),
+    Column(
+        "trial",
+        int,
+        "number of the trial in this sweep, from 1; `stopped` is on the way to the trial of its number, and counts as none; 0: the untouched model, which limits refer to: at fp32, or what is most exact on the provider",
+        0,
+    ),
+    Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
+    Column("kind", str, "base: the untouched model in a recipe; adapter: without a recipe; pair: adapter and recipe"),
+    Column("status", str, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
+    Column("error", str, "one line, where the status is not ok"),
+    Column("started", str, "ISO 8601, UTC"),
+    Column("ended", str, "ISO 8601, UTC"),
+    *_settings(),
+    *_scores(first=True),
+    *LATENCY,
+    Column("adapter", str, "key of the adapter in the cache"),
+    Column("train_steps", int, "optimiser steps done"),
+    Column("train_loss", float, "training loss over the last tenth of the steps, nats a token"),
+    *(
+        Column(f"cost_{stage}_s", float, f"seconds that this row spent on {what}; empty where it came from the cache")
+        for stage, what in STAGES.items()
+        if stage != "check"
+    ),
+    Column("cached", str, "stages whose result was there already, joined by +"),
+    Column("wall_s", float, "wall-clock of this attempt, seconds, whatever the clock of the machine said"),
+    *_scores(first=False),
+    Column("score_name", str, "what custom or lm_eval stands for: module:function, or lm-eval:task"),
+    Column("score_direction", str, "maximize or minimize: which way custom or lm_eval is better in this sweep"),
+    Column(
+        "kl_nats", float, "mean KL divergence of the build's next-token distributions from PyTorch's, nats a token", 0
+    ),
+    Column("greedy_agreement", float, "share of positions with the same most likely token as in PyTorch", 0, 1),
+    Column("check_items", int, "held-out texts on which the build was compared with PyTorch", 1),
+    Column(
+        "cost_check_s", float, f"seconds that this row spent on {STAGES['check']}; empty where it came from the cache"
+    ),
+    Column("pace", str, "machine, and its pace, at which the row was timed: only timings of one pace are compared"),
+    *CONDITIONS,
+    *SERVED,
+    *(
+        Column(f"session_{name}", SESSION[name].type, f"{SESSION[name].meaning}; empty: as the target says")
+        for name in Session.model_fields
+    ),
+    Column("rung", float, "share of its steps that the adapter was trained to; empty: all", 0, 1),
+    Column("items", int, "validation items that the strategy asked for; empty: all", 0),
+    Column(
+        "probability",
+        float,
+        "mean probability of the right label on validation, where the metric chooses among labels: it ranks adapters before they are trained to the end",
+        0,
+        1,
+    ),
+)
+"""Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
+
+FINALISTS: tuple[Column, ...] = (
+    Column(
+        "role",
+        str,
+        "winner: the model in best/; base: the untouched model; rival: near the winner in latency, and timed only",
+    ),
+    Column("candidate", str, "as in results.csv"),
+    Column("split", str, "the items of the scores: test"),
+    *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=True)),
+    *LATENCY,
+    *(replace(c, meaning=c.meaning.replace("on validation", "on test")) for c in _scores(first=False)),
+    *SERVED,
+    *CONDITIONS,
+    Column("itl_ratio", float, "time between tokens over the untouched model's, timed in turns", 0.0),
+    Column("itl_ratio_low", float, "lower end of its 95 % interval over rounds", 0.0),
+    Column("itl_ratio_high", float, "upper end of its 95 % interval over rounds", 0.0),
+    Column("rounds", int, "rounds of the timing in turns: one fresh process of each finalist a round", 2),
+    Column(
+        "noise_floor",
+        float,
+        "share by which the winner's time between tokens may seem to differ from itself (A/A, timed in turns)",
+        0.0,
+    ),
+)
+
+CURVES: tuple[Column, ...] = (
+    Column("adapter", str, "key of the adapter in the cache"),
+    Column("step", int, "optimiser steps done"),
+    Column("train_loss", float, "training loss of this step, nats a token"),
+    Column("learning_rate", float, "learning rate of this step"),
+    Column("metric", str, "name of the score, where the adapter was scored at this step"),
+    Column("score", float, "that score on validation"),
+    Column("score_n", int, "items behind it"),
+)
+
+
+def _of_workload(name: str) -> Column | None:
+    """Return the column of one metric in a workload (`itl_ms_p50@long`), or of an end of its interval; None for others."""
+    plain, at, workload = name.partition("@")
+    metric = plain.removesuffix("_low").removesuffix("_high")
+    column = next((column for column in (*LATENCY, *SERVED) if column.name == plain), None)
+    if column is None or metric not in PER_WORKLOAD or f"{metric}{at}{workload}" not in METRICS:
+        return None
+    return replace(column, name=name, meaning=f"{column.meaning}, in the workload {workload}") if at else None
+
+
+def with_workloads(columns: Sequence[Column], names: Iterable[str]) -> tuple[Column, ...]:
+    """Return the columns, and behind them those among `names` that hold a metric in one of several workloads."""
+    known = {column.name for column in columns}
+    more = (_of_workload(name) for name in dict.fromkeys(names) if name not in known)
+    return (*columns, *filter(None, more))
+
+
+def workload_names(suffix: str) -> list[str]:
+    """Return the names of a workload's columns; `suffix` is `@long`."""
+    names = [column.name for column in (*LATENCY, *SERVED)]
+    return [name + suffix for name in names if suffix and _of_workload(name + suffix)]
+
+
+def in_workload(cells: Mapping[str, Cell], suffix: str) -> Row:
+    """Return the cells of a timing under a workload's names; `suffix` is `@long`, or empty for a sweep's first."""
+    if not suffix:
+        return dict(cells)
+    return {name: cells[plain] for name in workload_names(suffix) if (plain := name.removesuffix(suffix)) in cells}
+
+
+def bounds_of(column: Column) -> str:
+    """Return what a column's cells must be, in words."""
+    name = _TYPE_NAMES[column.type]
+    if math.isfinite(column.high):
+        return f"{name} from {column.low:g} to {column.high:g}"
+    return f"{name} of at least {column.low:g}" if math.isfinite(column.low) else name
+
+
+_TYPE_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
+def markdown(columns: Sequence[Column]) -> str:
+    """Return the table of columns for the docs."""
+    lines = ["| column | type | what |", "|---|---|---|"]
+    lines += [f"| `{c.name}` | {_TYPE_NAMES[c.type]} | {c.meaning} |" for c in columns]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,213 @@
+"""A table on disk: `results.csv` is the public interface of dashboards and the state of the search.
+
+Rows are appended, flushed and synced; a line that a power cut left half-written is dropped when the file is opened again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from autotune.errors import Problem, UsageError
+from autotune.paths import exists, is_file
+from autotune.results.columns import Cell, Column, Row, bounds_of, with_workloads
+
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width
+_PASSED_OVER = "'" + "".join(map(chr, range(32))) + "\x7f\ufeff"
+
+
+def _runs(text: str) -> bool:
+    """Whether a spreadsheet may take a text for a formula."""
+    return text.lstrip(_PASSED_OVER).startswith(_RUN_BY_SPREADSHEETS)
+
+
+def text_of(value: Cell) -> str:
+    """Return a cell as text: empty where nothing was measured, never nan or inf."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    text = " ".join(str(value).split())
+    # A spreadsheet runs a cell that begins so: a leading quote makes it text.
+    if isinstance(value, str) and _runs(text):
+        return f"'{text}"
+    return text
+
+
+def _parsed(text: str, column: Column) -> Cell:
+    """Return what a cell holds: the inverse of `text_of`. Raises ValueError, KeyError."""
+    kind = column.type
+    if text == "":
+        return None
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]  # a spreadsheet writes TRUE
+    if kind is str:
+        return text[1:] if text[0] == "'" and _runs(text) else text
+    value: int | float = kind(text)
+    if not column.low <= value <= column.high or (kind is int and abs(value) >= 2**63):
+        raise ValueError(text)
+    return value
+
+
+def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
+    """Return the rows of a table; a last line without its end is left out.
+
+    Columns of workloads are known by their names; those that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
+    """
+    try:
+        if exists(file) and not is_file(file):  # a device, or a pipe, may have no end
+            raise OSError("it is no file")
+        content = file.read_bytes()
+        text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        rule = f"cannot be read as a results table ({reason})"
+        raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv")) from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    rows: list[Row] = []
+    try:
+        header = next(reader, [])
+        ours = {column.name: column for column in with_workloads(columns, header)}
+        if header and columns[0].name not in header:
+            rule = f"is not a results table: it has no column '{columns[0].name}'"
+            raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            rule, remedy = f"has the column '{twice}' twice", "restore the file or remove the column"
+            raise UsageError(Problem(rule, file=str(file), remedy=remedy))
+        for cells in reader:
+            if not cells:  # an empty line
+                continue
+            if len(cells) != len(header):
+                rule = f"a row has {len(cells)} cells, and the header {len(header)}"
+                raise UsageError(
+                    Problem(rule, file=str(file), line=reader.line_num, remedy="restore the file or remove the line")
+                )
+            row: Row = {}
+            for name, cell in zip(header, cells, strict=True):
+                try:
+                    row[name] = _parsed(cell, ours[name]) if name in ours else cell or None
+                except (ValueError, KeyError):
+                    rule = f"must be {bounds_of(ours[name])}"
+                    raise UsageError(
+                        Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
+                    ) from None
+            rows.append(row)
+    except csv.Error as error:
+        rule, remedy = f"is not a CSV file ({error})", "restore the file or remove the line"
+        raise UsageError(Problem(rule, file=str(file), line=reader.line_num, remedy=remedy)) from None
+    return rows
+
+
+def _line(values: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()
+
+
+class Table:
+    """An append-only CSV file. Opening it repairs a half-written end and adds columns that are new.
+
+    Raises UsageError where the file is not such a table, OSError where it cannot be written.
+    """
+
+    def __init__(self, file: Path, columns: Sequence[Column]) -> None:
+        self.file = file
+        self.columns = columns
+        self._names = [column.name for column in columns]
+        self._ours = frozenset(self._names)
+        self._waiting: list[str] = []
+        self.rows: list[Row] = []
+        """All rows: those of the file, and those added since without their empty cells; who needs them no more may clear this."""
+        if file.exists() and file.stat().st_size:
+            self._repair()
+            self.rows = read_table(file, columns)
+            self._adopt_header()
+        else:
+            self._append(_line(self._names))
+
+    def _repair(self) -> None:
+        with self.file.open("rb+") as stream:
+            content = stream.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                stream.truncate(whole)
+
+    def _adopt_header(self) -> None:
+        """Keep the file's order; new columns go to the end, and the file is then rewritten once."""
+        with self.file.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(csv.reader(stream), [])
+        new = [name for name in self._names if name not in header]
+        self._names = [*header, *new]
+        if new:
+            self.rows = [{name: row.get(name) for name in self._names} for row in self.rows]
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        aside = self.file.with_name(f"{self.file.name}.new")
+        lines = [_line(self._names), *map(self._text, self.rows)]
+        aside.write_text("".join(lines), encoding="utf-8", newline="")
+        aside.replace(self.file)
+
+    def _text(self, row: Mapping[str, Cell]) -> str:
+        """Return a row as a line; what stands in columns that are not ours is left as it is."""
+        cells = ((name, row.get(name)) for name in self._names)
+        return _line([text_of(value) if name in self._ours else str(value or "") for name, value in cells])
+
+    def append(self, row: Mapping[str, Cell]) -> Row:
+        """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try.
+
+        Returns the row as it is kept in memory, without its empty cells.
+        """
+        kept = self.add(row)
+        self.flush()
+        return kept
+
+    def add(self, row: Mapping[str, Cell]) -> Row:
+        """Add a row that the next `flush` writes. Returns as `append`."""
+        unknown = set(row) - set(self._names)
+        if unknown:
+            raise KeyError(f"{self.file.name} has no column {', '.join(sorted(unknown))}")
+        kept: Row = {name: value for name, value in row.items() if value is not None}
+        self.rows.append(kept)
+        self._waiting.append(self._text(row))
+        return kept
+
+    def flush(self) -> bool:
+        """Write the rows that wait. Returns whether none waits any more."""
+        try:
+            if not self.file.exists():  # somebody removed it: without a header it would be no table
+                self._rewrite()
+            elif self._waiting:
+                self._append("".join(self._waiting))
+        except PermissionError:  # a spreadsheet holds the file open
+            return False
+        self._waiting.clear()
+        return True
+
+    def _append(self, text: str) -> None:
+        try:
+            with self.file.open("a", encoding="utf-8", newline="") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            error.filename = error.filename or str(self.file)  # a full disk is noticed where no file is named
+            raise
+
+
+def write_table(file: Path, columns: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> None:
+    """Write a table anew: a reader sees the old or the new one, whole. Raises OSError."""
+    aside = file.with_name(f"{file.name}.new")
+    aside.unlink(missing_ok=True)
+    table = Table(aside, columns)
+    for row in rows:
+        table.add(row)
+    table.flush()
+    aside.replace(file)

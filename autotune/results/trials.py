@@ -1,0 +1,52 @@
+"""What the rows of a sweep count as."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from autotune.results.columns import Cell, Row
+
+
+class Trials:
+    """The trials that were done, by the last attempt at each candidate: what was stopped on the way to a trial is none,
+    though a worker was lost at it before.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Cell]] = ()) -> None:
+        self._done: dict[int, Cell] = {}
+        """By number the candidate that it was."""
+        for row in rows:
+            self.learn(row)
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    @property
+    def last(self) -> int:
+        """The highest number; 0 where there is none."""
+        return max(self._done, default=0)
+
+    def learn(self, row: Mapping[str, Cell]) -> None:
+        """Take in a row, which counts more than those before it."""
+        trial, name = int(row["trial"] or 0), row["candidate"]
+        if trial and row["status"] != "stopped":
+            self._done[trial] = name
+        elif self._done.get(trial) == name:
+            del self._done[trial]
+
+
+def rounded(row: Mapping[str, Cell]) -> Row:
+    """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
+
+    A number that is not finite was not measured. Settings (`lora_*`, `build_*`) stay as they are: they name the
+    candidate. (Those of sessions have no fractions.)
+    """
+    return {
+        name: _six_digits(value) if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value
+        for name, value in row.items()
+    }
+
+
+def _six_digits(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None

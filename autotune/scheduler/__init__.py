@@ -1,0 +1,1 @@
+"""What is in flight, the budget, the end of a sweep."""

@@ -1,0 +1,189 @@
+"""When a sweep ends: the winner, timed in turns with its rivals, scored once on test, and kept in `best/`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from autotune.analysis.latency import Turns
+from autotune.analysis.selection import Choice
+from autotune.candidate import Candidate
+from autotune.errors import StageError
+from autotune.metrics import METRICS
+from autotune.pipeline.measure import Measurement, Pipeline, base_candidate
+from autotune.results.columns import CONDITIONS, LATENCY, SERVED, Row
+from autotune.results.folder import Record
+from autotune.results.judge import candidate_of, judge, served_as
+from autotune.results.trials import rounded
+from autotune.scheduler.events import Watcher
+from autotune.sweepfile.schema import Sweep
+
+RIVALS, NEAR = 3, 0.25
+"""Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
+most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
+
+TIMING = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)}
+"""The cells that come with a timing."""
+
+
+@dataclass
+class Final:
+    """What a sweep ended with."""
+
+    choice: Choice
+    rows: list[Row] = field(default_factory=list)
+    """Of finalists.csv."""
+    turns: Turns | None = None
+    """How the finalists' latencies relate, where they were timed in turns."""
+    kept: bool = False
+    """Whether the winner is in `best/`."""
+    seconds: float = 0.0
+    """Seconds inside stages."""
+
+
+class Finalists:
+    """The end of a sweep; `run` does it, once."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        record: Record,
+        pipeline: Pipeline,
+        watcher: Watcher,
+        rows: Mapping[str, Row],
+        base: Row | None,
+        at_work: Callable[[str, Candidate], Callable[[str], None]],
+    ) -> None:
+        """`rows` of the candidates, and the untouched model's. `at_work` is told the log's name and the candidate, and
+        returns who is told of its stages.
+        """
+        self.sweep, self.record, self.pipeline, self.watcher = sweep, record, pipeline, watcher
+        self.rows, self.base, self.at_work = rows, base, at_work
+        self.base_id = base_candidate(sweep).id
+        self.seconds = 0.0
+
+    def run(self) -> Final:
+        """Choose the winner, time it in turns with its rivals, score it and the untouched model once on test, and keep it
+        in `best/`. Raises MachineError, OSError.
+        """
+        choice = self._choose(None)
+        turns, timed = self._in_turns(choice) if choice.winner is not None else (None, {})
+        if turns is not None:
+            choice = self._choose(turns)
+        final = Final(choice, turns=turns)
+        if choice.winner is not None:
+            self._score(choice.winner.id, final, timed)
+        elif (self.record.folder / "best").exists():
+            self.watcher.note("best/ still holds an earlier winner, which does not keep these limits")
+        final.seconds = self.seconds
+        return final
+
+    def _choose(self, turns: Turns | None) -> Choice:
+        ended = [*([self.base] if self.base else []), *self.rows.values()]
+        return judge(ended, self.sweep, self.base_id, self.record.folder, turns)
+
+    def _candidate_of(self, row: Row) -> Candidate:
+        return candidate_of(row, self.record.results.file)
+
+    def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
+        """Time the winner so far, those that come nearest to it in latency, and the untouched model, in turns.
+
+        Returns how they relate, and of each candidate that was timed the latency cells: those of its graph.
+        """
+        assert choice.winner is not None
+        winner = self.rows[choice.winner.id]
+        if winner.get("graph") is None:
+            return None, {}
+        step = next((s for s in choice.steps if METRICS[s.metric].kind == "latency"), None)
+        suffix = "".join(step.metric.partition("@")[1:]) if step is not None else ""
+        entrants = {str(served_as(winner)): winner}
+        if step is not None:
+            others = [self.rows[name] for name in (step.leader, *step.tied, *step.beaten)]
+            away = {
+                id(row): abs(math.log(float(row[step.metric] or 0) / float(winner[step.metric] or 0))) for row in others
+            }
+            for row in sorted(others, key=lambda row: away[id(row)]):
+                if away[id(row)] <= NEAR and len(entrants) <= RIVALS:
+                    entrants.setdefault(str(served_as(row)), row)
+        if self.base is not None and self.base["status"] == "ok":
+            entrants.setdefault(str(served_as(self.base)), self.base)
+        candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
+        try:
+            shown = self.at_work("turns", next(iter(candidates.values())))
+            turns, cells, seconds = self.pipeline.time_in_turns(candidates, suffix, shown)
+        except StageError as error:
+            self.watcher.note(f"the finalists could not be timed in turns: {error}")
+            return None, {}
+        finally:
+            self.pipeline.rest()
+        self.seconds += seconds
+        self.record.keep_turns(turns.plain())
+        named = {str(row["candidate"]): cells[name] for name, row in entrants.items()}
+        if self.base is not None and str(served_as(self.base)) in cells:
+            named[self.base_id] = cells[str(served_as(self.base))]
+        return turns, named
+
+    def _score(self, winner: str, final: Final, timed: Mapping[str, Row]) -> None:
+        """Score winner and untouched model on test, and keep the winner. `timed`: latency cells taken in turns."""
+        split = "test" if "test" in self.pipeline.inputs.items else "validation"
+        columns = {column.name for column in self.record.finalists}
+        for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base)):
+            if row is None or row["status"] != "ok":
+                continue
+            candidate = self._candidate_of(row)
+            self.at_work(f"{name}.{split}", candidate)
+
+            def on_stage(stage: str, candidate: Candidate = candidate, role: str = role) -> None:
+                if stage == "score":
+                    self.watcher.stage(0, candidate, f"score on {split}, {role}")
+
+            measured = self.pipeline.measure(candidate, split, on_stage=on_stage, timed=False)
+            self.seconds += measured.seconds
+            if role == "winner":
+                final.kept = self._keep_best(candidate, measured)
+            if measured.status != "ok":
+                self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
+            elif split == "test" and measured.outcomes is not None:
+                self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
+            # It was timed in the sweep, and in turns.
+            cells = {n: v for n, v in row.items() if n in columns and n.partition("@")[0] in TIMING}
+            cells |= {n: v for n, v in measured.cells.items() if n in columns}
+            final.rows.append(
+                {"role": role, "candidate": name, "split": split if measured.status == "ok" else None, **cells}
+            )
+        done = {row["candidate"] for row in final.rows}
+        for name in [name for name in timed if name not in done]:
+            row = self.rows.get(name) or self.base or {}
+            footprint = {n: row.get(n) for n in ("graph", "size_mb")}
+            final.rows.append({"role": "rival", "candidate": name, **footprint})
+        for row in final.rows:
+            row |= timed.get(str(row["candidate"]), {}) | self._relation(str(row["candidate"]), final.turns)
+        final.rows = [rounded({n: v for n, v in row.items() if n in columns}) for row in final.rows]
+        self.record.write_finalists(final.rows)
+
+    def _relation(self, name: str, turns: Turns | None) -> Row:
+        """Return what the turns say of a finalist: its time between tokens over the untouched model's, and the noise."""
+        if turns is None:
+            return {}
+        metric = next(metric for metric in turns.again if metric.startswith("itl_ms_p50"))
+        base, own = (str(served_as(row or {})) for row in (self.base, self.rows.get(name) or self.base))
+        ratio = turns.ratio(metric, own, base)
+        if ratio is None:
+            return {}
+        found: Row = {"rounds": turns.rounds, "noise_floor": turns.noise_floor(metric)}
+        if own != base:
+            found |= {"itl_ratio": ratio.value, "itl_ratio_low": ratio.low, "itl_ratio_high": ratio.high}
+        return found
+
+    def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
+        """Copy what was made of the winner into `best/`. Returns whether all of it was there."""
+        parts = {"onnx": measured.build, "adapter": measured.adapter}
+        made = {name: stored.path for name, stored in parts.items() if stored is not None}
+        if len(made) < (candidate.recipe is not None) + (candidate.lora is not None):
+            self.watcher.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
+            return False
+        settings = candidate.model_dump(exclude_none=True)
+        about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
+        self.record.keep_best(made, about, self.pipeline.session(candidate), self.sweep.provider.genai_name)
+        return True

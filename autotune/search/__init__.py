@@ -1,1 +1,0 @@
-"""Which candidate next, what became of it, and which one wins."""

@@ -1,0 +1,1 @@
+"""What is searched: parameters, their domains, recipes and sessions."""

@@ -1,0 +1,59 @@
+"""LoRA settings: read from a sweep file, with the defaults spelled out, and which of them cannot train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotune.candidate import Lora
+from autotune.errors import Problem
+from autotune.space.domains import Domain, parse_domain, unknown_keys
+from autotune.space.parameters import LORA
+
+
+def resolve_lora(values: Mapping[str, Any]) -> Lora:
+    """Return the settings that count, every default spelled out; inactive ones are None."""
+    settings: dict[str, Any] = {
+        name: parameter.default
+        for name, parameter in LORA.items()
+        if parameter.default is not None and name not in ("alpha", "alpha_over_r")
+    }
+    settings.update(values)
+    ratio = settings.pop("alpha_over_r", None)
+    if settings.get("alpha") is None:
+        settings["alpha"] = settings["r"] * (LORA["alpha_over_r"].default if ratio is None else ratio)
+    if settings["quantized_base"] not in ("nf4", "fp4"):
+        settings["double_quant"] = None
+    if settings.get("epochs") is not None:
+        settings["steps"] = None
+    return Lora.model_validate(settings)
+
+
+def lora_impossible(lora: Lora, device: str) -> str | None:
+    """Return why these settings cannot run on `device` (`cpu`, `cuda` or `auto`), or None."""
+    if lora.dtype == "fp16" and device == "cpu":
+        return "dtype fp16 does not train on a CPU; use fp32 or bf16"
+    if lora.dora and lora.quantized_base == "int8" and device == "cpu":
+        return "dora on an int8 base does not train on a CPU; use nf4, fp4 or none"
+    return None
+
+
+def parse_lora(raw: Any, problems: list[Problem], key: str = "space.lora") -> dict[str, Domain] | None:
+    """Return the domain of each LoRA parameter that a sweep file names; mistakes go to `problems`."""
+    if not isinstance(raw, dict):
+        remedy = "write lora: {} for the defaults"
+        problems.append(Problem("must be a mapping of LoRA parameters", key, value=raw, remedy=remedy))
+        return None
+    problems.extend(unknown_keys(raw, LORA, key))
+    domains: dict[str, Domain] = {}
+    for name, value in raw.items():
+        if name in LORA:
+            domain = parse_domain(LORA[name], value, f"{key}.{name}", problems, ranges=True)
+            if domain is not None:
+                domains[name] = domain
+    for one, other in (("alpha", "alpha_over_r"), ("steps", "epochs")):
+        if one in raw and other in raw:
+            later = max((one, other), key=list(raw).index)
+            rule = f"{one} and {other} exclude one another"
+            problems.append(Problem(rule, f"{key}.{later}", remedy="keep one of them"))
+    return domains

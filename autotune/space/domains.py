@@ -1,0 +1,234 @@
+"""What one parameter may be: a choice or a range, read from a sweep file and checked."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.errors import Problem, did_you_mean
+from autotune.space.parameters import PRESETS, Parameter, Value
+
+
+def _same(value: Value, other: Value) -> bool:
+    """Whether two values are the same number but for the last digits."""
+    return isinstance(value, int | float) and isinstance(other, int | float) and math.isclose(value, other)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A finite set of values, in the order written; one value: fixed."""
+
+    values: tuple[Value, ...]
+
+    @property
+    def some(self) -> Value:
+        """One of its values."""
+        return self.values[0]
+
+    def has(self, value: Value) -> bool:
+        """Whether a value is one of them; numbers but for their last digits."""
+        return value in self.values or any(_same(value, one) for one in self.values)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A closed interval of numbers, uniform in the value or in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    @property
+    def some(self) -> Value:
+        """One of its values."""
+        return self.value(self.low)
+
+    def has(self, value: Value) -> bool:
+        """Whether a value lies inside."""
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return inside or _same(value, self.low) or _same(value, self.high)
+
+    def value(self, number: float) -> int | float:
+        """Return the parameter's value at a number inside: four digits tell learning rates apart, and people read them."""
+        return int(number) if self.integer else min(max(float(f"{number:.4g}"), self.low), self.high)
+
+
+Domain = Choice | Range
+
+
+MOST_COMBINATIONS = 10_000
+"""Combinations up to which they are counted one by one."""
+
+
+def is_number(value: Any) -> bool:
+    # Comparing keeps away nan and inf, and integers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+_GROUPS = ("last_matmul", "mixed_layers", "linear_attn")
+"""The groups that `mixed_precision` may name, in the order in which recipes are spelled out."""
+_GROUP_TYPES = ("int4", "int8")
+
+
+def _mixed_precision(text: str) -> tuple[Value | None, str]:
+    """Return groups and their precisions in one spelling, or the rule that `text` breaks."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        group, _, kind = (word.strip() for word in part.partition(":"))
+        if group not in _GROUPS or kind not in _GROUP_TYPES or group in found:
+            groups, kinds = ", ".join(_GROUPS), " or ".join(_GROUP_TYPES)
+            return None, f"must be group:precision, separated by commas, with each group of {groups} once at {kinds}"
+        found[group] = kind
+    return ",".join(f"{group}:{found[group]}" for group in _GROUPS if group in found), ""
+
+
+def _check_value(parameter: Parameter, value: Any) -> tuple[Value | None, str]:
+    """Return (the value in its type and its one spelling, "") or (None, the rule that it breaks)."""
+    if value is None:
+        return None, "has no value"
+    if parameter.name == "target_modules" and isinstance(value, list):
+        if value and all(isinstance(module, str) and re.fullmatch(r"[\w.-]+", module) for module in value):
+            modules = sorted(set(value))
+            return (tuple(modules) if len(modules) > 1 else modules[0]), ""
+        return None, "a list of target modules must hold names"
+    if parameter.type is bool:
+        return (value, "") if isinstance(value, bool) else (None, "must be true or false")
+    if parameter.type is str:
+        if not isinstance(value, str) or not value.isprintable():
+            return None, "must be a text"
+        if parameter.name == "mixed_precision":
+            return _mixed_precision(value)
+        if parameter.name == "nodes_to_exclude":
+            names = {name.strip() for name in value.split(",")} - {""}
+            if all(re.fullmatch(r"[\w/]\S*", name) for name in names):
+                return ",".join(sorted(names)), ""
+            return None, "must be node names, separated by commas"
+    elif parameter.type is int:
+        if not is_number(value) or value != int(value):
+            return None, "must be a whole number"
+        value = int(value)
+    elif not is_number(value):
+        return None, "must be a number"
+    else:
+        value = float(value)
+    if parameter.choices and value not in parameter.choices:
+        return None, "must be one of " + ", ".join(str(choice) or "''" for choice in parameter.choices)
+    if parameter.name == "target_modules" and value not in PRESETS:
+        return None, "must be one of " + ", ".join(PRESETS) + ", or a list of module names"
+    if parameter.type in (int, float) and not parameter.low <= value <= parameter.high:
+        return None, f"must be between {parameter.low:g} and {parameter.high:g}"
+    return value, ""
+
+
+_RANGES = {
+    "uniform": (False, False),
+    "loguniform": (True, False),
+    "int": (False, True),
+    "logint": (True, True),
+}
+
+
+def parse_domain(
+    parameter: Parameter, raw: Any, key: str, problems: list[Problem], *, ranges: bool, what: str = "recipe"
+) -> Domain | None:
+    """Return what `raw` says a parameter may be; what is wrong goes to `problems`."""
+    if isinstance(raw, dict):
+        kinds = ["choice", *(_RANGES if ranges else ())]
+        if len(raw) != 1 or next(iter(raw)) not in kinds:
+            problems.append(
+                Problem(
+                    "a searched parameter has exactly one of " + ", ".join(kinds)
+                    if ranges
+                    else f"a {what} takes values and lists of them, not ranges",
+                    key,
+                    value=raw,
+                    remedy=f"write e.g. {parameter.name}: " + ("{ choice: [...] }" if ranges else "[..., ...]"),
+                )
+            )
+            return None
+        kind, body = next(iter(raw.items()))
+        if kind == "choice":
+            if not isinstance(body, list) or not body:
+                rule = "choice needs a list with at least one value"
+                problems.append(Problem(rule, f"{key}.choice", value=body, remedy="write choice: [..., ...]"))
+                return None
+            return _choice(parameter, body, f"{key}.choice", problems)
+        log, integer = _RANGES[kind]
+        if parameter.type not in (int, float):
+            problems.append(
+                Problem(f"{kind} is for numbers; {parameter.name} is not one", key, remedy="use choice: [...]")
+            )
+            return None
+        if not (isinstance(body, list) and len(body) == 2 and all(is_number(v) for v in body)):
+            problems.append(
+                Problem(f"{kind} needs two numbers", f"{key}.{kind}", value=body, remedy="write [low, high]")
+            )
+            return None
+        low, high = body
+        for bound in (low, high):
+            _, rule = _check_value(parameter, bound)
+            if integer and bound != int(bound):
+                rule = f"{kind} needs whole numbers"
+            if rule:
+                remedy = f"{parameter.name} is: {parameter.meaning}"
+                problems.append(Problem(rule, f"{key}.{kind}", value=bound, remedy=remedy))
+                return None
+        if low >= high:
+            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body, remedy="write [low, high]"))
+            return None
+        if log and low <= 0:
+            problems.append(Problem(f"{kind} needs low > 0", f"{key}.{kind}", value=low, remedy="use uniform"))
+            return None
+        return Range(float(low), float(high), log, integer or parameter.type is int)
+    if isinstance(raw, list) and parameter.name != "target_modules":
+        if ranges:
+            remedy = f"write {parameter.name}: {{ choice: {raw} }}"
+            problems.append(Problem("a list is not searched by itself", key, value=raw, remedy=remedy))
+            return None
+        return _choice(parameter, raw, key, problems)
+    return _choice(parameter, [raw], key, problems)
+
+
+def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: list[Problem]) -> Choice | None:
+    good: list[Value] = []
+    failed = False
+    for raw in values:
+        value, rule = _check_value(parameter, raw)
+        if rule or value is None:
+            problems.append(Problem(rule, key, value=raw, remedy=f"{parameter.name} is: {parameter.meaning}"))
+            failed = True
+        elif value not in good:
+            good.append(value)
+    if not good and not failed:
+        remedy = "add one, or remove the key"
+        problems.append(Problem("needs at least one value", key, value=list(values), remedy=remedy))
+    return Choice(tuple(good)) if good and not failed else None
+
+
+def unknown_keys(raw: Mapping[Any, Any], table: Mapping[str, Parameter], key: str) -> list[Problem]:
+    return [
+        Problem("unknown key", f"{key}.{name}", remedy=did_you_mean(str(name), list(table)))
+        for name in raw
+        if name not in table
+    ]
+
+
+def mappings(
+    raw: Any, known: Mapping[str, Parameter], key: str, what: str, remedy: str, problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the mappings of a list, or the one that stands for it, each with its key. Mistakes go to `problems`."""
+    items = raw if isinstance(raw, list) else [raw]
+    if not items:
+        problems.append(Problem(f"needs at least one {what}", key, value=raw, remedy=remedy))
+    for index, item in enumerate(items):
+        here = f"{key}[{index}]"
+        if isinstance(item, dict):
+            problems.extend(unknown_keys(item, known, here))
+            yield here, item
+        else:
+            problems.append(Problem(f"a {what} is a mapping", here, value=item, remedy=remedy))

@@ -1,1 +1,0 @@
-"""What is kept: the cache of stage results, and the record of a sweep."""

@@ -1,0 +1,130 @@
+"""The strategies that learn nothing, grid and random, and draws from what is left of a space."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+from autotune.candidate import Candidate
+from autotune.space.adapters import lora_impossible
+from autotune.space.domains import Choice, Domain
+from autotune.space.parameters import Value
+from autotune.space.space import Space
+from autotune.strategies.protocol import Proposal, Told, Whole
+
+_DRAWS = 10_000
+"""Random draws of known candidates in a row, after which a space that is not enumerated counts as used up."""
+_COUNTABLE = 10_000
+"""Combinations up to which a finite space is enumerated, to know what is left of it."""
+
+
+class Grid(Whole):
+    """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next."""
+
+    def __init__(self, space: Space) -> None:
+        self._candidates: Iterator[Candidate] = space.grid()
+        self._known: set[str] = set()
+
+    def ask(self) -> Proposal | None:
+        """Return the next candidate that is not known."""
+        for candidate in self._candidates:
+            if candidate.id not in self._known:
+                return Proposal(candidate)
+        return None
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Remember the candidate."""
+        self.replay(proposal.candidate, told)
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Remember the candidate."""
+        del told
+        self._known.add(candidate.id)
+
+
+class Left:
+    """The candidates of a space that are not known yet: all of them where it is small, else whatever is not known."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._known: set[str] = set()
+        combinations = max(1, len(space.recipes)) * max(1, len(space.sessions))
+        for domain in space.searched.values():
+            combinations *= len(domain.values) if isinstance(domain, Choice) else _COUNTABLE + 1
+        self._all: dict[str, Candidate] | None = None
+        if combinations <= _COUNTABLE:
+            self._all = {candidate.id: candidate for candidate in space.grid()}
+
+    @property
+    def none(self) -> bool:
+        """Whether the space is used up, as far as that is known."""
+        return self._all is not None and not self._all
+
+    def __contains__(self, candidate: Candidate) -> bool:
+        """Whether it is new, and can run."""
+        if candidate.id in self._known:
+            return False
+        return candidate.lora is None or not lora_impossible(candidate.lora, self._space.device)
+
+    def remove(self, candidate: Candidate) -> None:
+        """Make it known."""
+        self._known.add(candidate.id)
+        if self._all is not None:
+            self._all.pop(candidate.id, None)
+
+    def draw(self, seed: str) -> Candidate | None:
+        """Return one at random; None where there is none."""
+        rng = random.Random(seed)  # noqa: S311 - no secret
+        if self._all is not None:
+            return rng.choice(list(self._all.values())) if self._all else None
+        draws = (drawn(self._space, rng) for _ in range(_DRAWS))
+        return next((candidate for candidate in draws if candidate in self), None)
+
+
+def drawn(space: Space, rng: random.Random) -> Candidate:
+    """Return a candidate of the space at random, uniform in every parameter (or in its logarithm)."""
+    values = {name: _random_value(domain, rng) for name, domain in space.searched.items()}
+    recipe = rng.choice(space.recipes) if space.recipes else None
+    return space.candidate(values, recipe, rng.choice(space.sessions) if space.sessions else None)
+
+
+def _random_value(domain: Domain, rng: random.Random) -> Value:
+    if isinstance(domain, Choice):
+        return rng.choice(domain.values)
+    if domain.integer and not domain.log:
+        return rng.randint(int(domain.low), int(domain.high))
+    if not domain.log:
+        return domain.value(rng.uniform(domain.low, domain.high))
+    # Half a step beyond both ends, so that the first and the last whole number get their share.
+    margin = 0.5 if domain.integer else 0.0
+    value = math.exp(rng.uniform(math.log(domain.low - margin), math.log(domain.high + margin)))
+    return domain.value(min(max(round(value), domain.low), domain.high) if domain.integer else value)
+
+
+class Random(Whole):
+    """Uniform draws. The n-th draw depends on seed and n alone, so a sweep goes on as if it had never stopped."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._seed, self._draws = space, seed, 0
+        self._left = Left(space)
+
+    def ask(self) -> Proposal | None:
+        """Return the next draw that is not known."""
+        repeats = 0
+        while not self._left.none and repeats < _DRAWS:
+            candidate = drawn(self._space, random.Random(f"{self._seed}-{self._draws}"))  # noqa: S311 - no secret
+            self._draws += 1
+            if candidate in self._left:
+                return Proposal(candidate)
+            repeats += 1
+        return None
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Remember the candidate."""
+        self.replay(proposal.candidate, told)
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Remember the candidate."""
+        del told
+        self._left.remove(candidate)

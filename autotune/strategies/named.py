@@ -1,0 +1,48 @@
+"""The strategies by the names that sweeps use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from autotune.candidate import Lora
+from autotune.metrics import METRICS, Direction
+from autotune.space.space import Space
+from autotune.strategies.baselines import Grid, Random
+from autotune.strategies.frontier.priors import worth_of
+from autotune.strategies.frontier.strategy import Frontier
+from autotune.strategies.protocol import Strategy
+
+
+def strategy_of(name: str, space: Space, objectives: Mapping[str, Direction]) -> str:
+    """Return the strategy that a name comes to: where there is no adapter to search for, or no score to gain, `frontier`
+    has nothing to save, and is grid or tpe.
+    """
+    if name == "frontier" and space.lora is None:
+        return "grid"
+    if name == "frontier" and not any(METRICS[metric].kind == "score" for metric in objectives):
+        return "tpe"
+    return name
+
+
+def make_strategy(
+    name: str,
+    space: Space,
+    objectives: Mapping[str, Direction],
+    seed: int,
+    items: int = 1000,
+    prior: Callable[[Lora], float] = worth_of,
+) -> Strategy:
+    """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
+
+    `items`: those of validation; `prior`: what an adapter's settings are thought to be worth, for `frontier`.
+    """
+    name = strategy_of(name, space, objectives)
+    if name == "frontier":
+        return Frontier(space, objectives, seed, items, prior=prior)
+    if name == "grid":
+        return Grid(space)
+    if name == "random":
+        return Random(space, seed)
+    from autotune.strategies.optuna_samplers import Sampled  # Optuna is slow to import, and a plan needs none of it
+
+    return Sampled(name, space, list(objectives.values()), seed)

@@ -1,0 +1,97 @@
+"""Which candidate next: the seam between a sweep and whatever steers it, `ask` and `tell`.
+
+A strategy lives in memory and is rebuilt from the rows of results.csv, which are the state of the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.analysis.limits import Limit
+from autotune.candidate import Candidate
+
+LEAST_ITEMS = 100
+"""On fewer no look tells anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What was seen of each item that was scored, in the fixed order: (items,) each."""
+
+    right: NDArray[np.float64]
+    """1 where the prediction was right, else 0; of a metric that is no such share, its value for the item."""
+    loss: NDArray[np.float64] | None = None
+    """Cross-entropy over the labels, nats, where it is known."""
+    margin: NDArray[np.float64] | None = None
+    """The chosen label's lead over the second, nats, where it is known."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a candidate, for a strategy.
+
+    `values` in the order of the objectives, or None where it could not be measured, or not in full (at a lower rung, on
+    some of the items); `gaps`: by how much each limit is broken (positive: broken).
+    """
+
+    values: tuple[float, ...] | None
+    gaps: Mapping[Limit, float]
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What was measured by its metric's name, also where `values` is None: the score of the items that were scored, or
+    the latency and size of a build that was not scored."""
+    outcomes: Outcomes | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What the proposal cost, by stage; what came from the cache is absent."""
+    rung: float = 1.0
+    """The share of its steps that the adapter was trained to."""
+    items: int = 0
+    """Validation items that it was scored on."""
+    status: str = "ok"
+    """What became of it, as in results.csv."""
+    probability: float | None = None
+    """The mean probability of the right label over these items, where the metric chooses among labels."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate to try; `trial` is the strategy's own handle on it."""
+
+    candidate: Candidate
+    trial: Any = None
+    rung: float = 1.0
+    """The share of its steps to train an adapter to; a recipe can be built at 1 only. Without a recipe, the adapter is
+    scored at full precision at that rung."""
+    items: int | None = None
+    """Score on the first so many validation items of a fixed order; 0: build and time only; None: on all."""
+
+
+class Strategy(Protocol):
+    """The seam: anything with these functions can steer a sweep."""
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Shares of its steps to which it may train an adapter; empty: it asks for whole candidates only."""
+        ...
+
+    def ask(self) -> Proposal | None:
+        """Return the next candidate, never one that is known; None where the space is used up."""
+        ...
+
+    def tell(self, proposal: Proposal, told: Told) -> None:
+        """Say what became of a proposal."""
+        ...
+
+    def replay(self, candidate: Candidate, told: Told) -> None:
+        """Say what an earlier run found out."""
+        ...
+
+
+class Whole:
+    """A strategy that asks for whole candidates only."""
+
+    rungs: tuple[float, ...] = ()

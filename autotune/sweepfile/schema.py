@@ -1,0 +1,220 @@
+"""What a sweep is: the file as written, and the sweep as resolved with every default spelled out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autotune.analysis.limits import Limit
+from autotune.candidate import Session
+from autotune.data.schema import DataSpec
+from autotune.metrics import (
+    PRECISION,
+    Direction,
+    score_column,
+)
+from autotune.providers import PROVIDERS, Provider
+from autotune.space.adapters import resolve_lora
+from autotune.space.domains import Choice, Range
+from autotune.space.parameters import LORA, PRESETS
+from autotune.space.sessions import spell_options
+from autotune.space.space import Space
+
+STRATEGIES = ("frontier", "tpe", "nsga2", "gp", "random", "grid")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Train(_Part):
+    """How candidates are fine-tuned, where the space does not say otherwise."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = Field(8, ge=1, le=4096)
+    max_length: int = Field(256, ge=8, le=1_000_000)
+    time_limit_s: float = Field(1800, gt=0)
+
+
+class Workload(_Part):
+    """What a timing generates: tokens of the prompt, new tokens, sequences at once. `data`: as long as the data's own."""
+
+    prompt_tokens: Literal["data"] | Annotated[int, Field(ge=1, le=100_000)] = 32
+    new_tokens: Literal["data"] | Annotated[int, Field(ge=2, le=100_000)] = 16
+    batch: int = Field(1, ge=1, le=1024)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a length comes from the data."""
+        return "data" in (self.prompt_tokens, self.new_tokens)
+
+
+class Timing(_Part):
+    """How long a timing goes on: fresh processes at least and at most, and the half-width of its interval, as a share, at
+    which it is narrow enough.
+    """
+
+    processes: int = Field(5, ge=2, le=1000)
+    most: int = Field(12, ge=2, le=1000)
+    precision: float = Field(PRECISION, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Timing:
+        if self.most < self.processes:
+            raise ValueError(f"most must be at least processes, {self.processes}, got {self.most}")
+        return self
+
+
+class Target(_Part):
+    """Where the model is deployed, how it is served there, and what it is asked for."""
+
+    provider: str = "cpu"
+    threads: int | None = Field(None, ge=1, le=1024)
+    arena: bool | None = None
+    mem_pattern: bool | None = None
+    provider_options: dict[str, Any] | None = None
+    workload: Workload = Workload()
+    workloads: dict[str, Workload] | None = None
+    timing: Timing = Timing()
+
+    @property
+    def session(self) -> Session:
+        """How a build is served, where the space does not say otherwise."""
+        options = spell_options(self.provider_options or {})[0] or None
+        return Session(
+            threads=self.threads, arena=self.arena, mem_pattern=self.mem_pattern, provider_options=options
+        )  # fmt: skip
+
+    @property
+    def timed(self) -> dict[str, Workload]:
+        """The workloads, by what follows a metric's name in their columns: nothing for the first, `@name` for others."""
+        named = self.workloads or {"": self.workload}
+        return {f"@{name}" if place else "": workload for place, (name, workload) in enumerate(named.items())}
+
+
+class Workers(_Part):
+    """What the stages may take of this machine."""
+
+    memory_mb: float | None = Field(None, gt=0, description="memory of one worker, 10^6 bytes")
+    time_limit_s: dict[
+        Literal["finetune", "merge", "build", "check", "score", "time"], Annotated[float, Field(gt=0)]
+    ] = Field({}, description="seconds of a stage before it counts as hung; default: learned from what it took before")
+
+
+class Budget(_Part):
+    """When to stop: candidates measured, or tried to be, and hours of wall-clock, both counted over resumes; whichever is
+    first. What a strategy leaves on the way to a candidate counts in hours only."""
+
+    trials: int | None = Field(None, ge=1, le=1_000_000_000)
+    hours: float | None = Field(None, gt=0)
+
+
+class Document(_Part):
+    """The sweep file as written, before the space is multiplied out."""
+
+    name: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$")
+    model: str = Field(min_length=1)
+    data: DataSpec
+    train: Train = Train()
+    target: Target = Target()
+    workers: Workers = Workers()
+    space: dict[str, Any]
+    objectives: dict[str, Literal["maximize", "minimize"]] | None = None
+    limits: list[str] = []
+    strategy: str = STRATEGIES[0]
+    engine: Literal["local"] = "local"
+    budget: Budget = Budget(trials=20)
+    seed: int = Field(0, ge=0, lt=2**31)
+    trust_remote_code: bool = False
+
+
+class Sweep(BaseModel):
+    """A checked sweep: every default spelled out, the recipes multiplied out."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    name: str
+    model: str
+    data: DataSpec
+    train: Train
+    target: Target
+    workers: Workers
+    space: Space
+    objectives: dict[str, Direction]
+    limits: tuple[Limit, ...]
+    strategy: str
+    engine: str
+    budget: Budget
+    seed: int
+    trust_remote_code: bool
+    root: Path
+    file: str
+    lines: Mapping[str, int] = {}
+    """The line of each key in the file."""
+
+    @property
+    def provider(self) -> Provider:
+        """The target's provider."""
+        return PROVIDERS[self.target.provider]
+
+    @property
+    def score(self) -> str:
+        """The score column that `data.metric` fills."""
+        return score_column(self.data.metric)
+
+    def resolved(self) -> dict[str, Any]:
+        """The sweep as plain data with every default spelled out; loading it again gives the same sweep."""
+        space: dict[str, Any] = {}
+        if self.space.lora is not None:
+            defaults = resolve_lora(self.space.defaults).model_dump(exclude_none=True)
+            named = set(self.space.lora)
+            if "alpha_over_r" in named:
+                defaults.pop("alpha", None)
+            if "epochs" in named:
+                defaults.pop("steps", None)
+            if "alpha" not in named and "alpha_over_r" not in named:
+                defaults.pop("alpha", None)
+                defaults["alpha_over_r"] = LORA["alpha_over_r"].default
+            plain: dict[str, Any] = {name: value for name, value in defaults.items() if name not in named}
+            plain.update({name: _plain_domain(name, domain) for name, domain in self.space.lora.items()})
+            space["lora"] = {name: plain[name] for name in LORA if name in plain}
+        if self.space.recipes:
+            space["build"] = [recipe.model_dump(exclude_none=True) for recipe in self.space.recipes]
+        if self.space.sessions:
+            space["session"] = [_plain_session(session or Session()) for session in self.space.sessions]
+        instead = {"workload"} if self.target.workloads else {"workloads"}
+        return {
+            "name": self.name,
+            "model": self.model,
+            "data": self.data.model_dump(mode="json", exclude_none=True),
+            "train": self.train.model_dump(mode="json"),
+            "target": self.target.model_dump(mode="json", exclude_none=True, exclude=instead),
+            "workers": self.workers.model_dump(mode="json", exclude_none=True),
+            "space": space,
+            "objectives": dict(self.objectives),
+            "limits": [str(limit) for limit in self.limits],
+            "strategy": self.strategy,
+            "engine": self.engine,
+            "budget": self.budget.model_dump(mode="json", exclude_none=True),
+            "seed": self.seed,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+def _plain_session(session: Session) -> dict[str, Any]:
+    plain = session.model_dump(exclude_none=True)
+    return plain | ({"provider_options": session.options} if session.provider_options else {})
+
+
+def _plain_domain(name: str, domain: Choice | Range) -> Any:
+    if isinstance(domain, Choice):
+        values: list[Any] = [list(value) if isinstance(value, tuple) else value for value in domain.values]
+        if name == "target_modules":  # a list of one module is kept as its name
+            values = [value if isinstance(value, list) or value in PRESETS else [value] for value in values]
+        return values[0] if len(values) == 1 else {"choice": values}
+    kind = ("log" if domain.log else "") + ("int" if domain.integer else "uniform")
+    bounds = [int(domain.low), int(domain.high)] if domain.integer else [domain.low, domain.high]
+    return {kind: bounds}

@@ -1,0 +1,273 @@
+"""The text of a sweep file: YAML, TOML or JSON to plain data, with the line of each key, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
+
+from autotune.errors import Problem, UsageError, did_you_mean
+from autotune.paths import is_folder
+
+DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
+"""Of a sweep file: levels, entries with those of aliases, characters of a key with its parents'."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where `1e-4` is a number, and `no`, `on`, `1:30` and `010` are texts.
+
+    PyYAML follows YAML 1.1, people do not: to it those are a text, two truth values, 90 and 8.
+    """
+
+    def fetch_flow_collection_start(self, token: type[Any]) -> None:
+        """Refuse what is nested too deeply where it is read: PyYAML's time grows with the square of the depth."""
+        if self.flow_level >= DEEPEST:
+            raise ScannerError(problem=f"nested deeper than {DEEPEST} levels", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+
+_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "value")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that reads the same by our loader and by PyYAML's: a text that looks like a number to either is quoted."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0b[01]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Return plain data as the YAML of a sweep file."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+
+
+def _checked(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], depth: int = 0) -> None:
+    """Collect the line of every key, and the keys that are written twice.
+
+    Raises YAMLError for what no sweep file needs: tags, keys that are no texts, aliases that multiply.
+    """
+    if depth > DEEPEST or len(lines) > _MOST_ENTRIES:  # an alias inside itself, or aliases that multiply
+        raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels, or more than {_MOST_ENTRIES:,} entries")
+    if node.tag not in _PLAIN_TAGS:
+        raise MarkedYAMLError(problem=f"the tag {node.tag} is not taken", problem_mark=node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise MarkedYAMLError(problem="a key must be a text", problem_mark=key_node.start_mark)
+            here = f"{key}.{key_node.value}" if key else str(key_node.value)
+            if len(here) > _LONGEST_KEY:
+                raise MarkedYAMLError(problem="a key is too long", problem_mark=key_node.start_mark)
+            line = key_node.start_mark.line + 1
+            if here in lines:
+                problems.append(
+                    Problem(f"written twice, first in line {lines[here]}", here, line=line, remedy="keep one")
+                )
+            lines[here] = line
+            _checked(key_node, here, lines, problems, depth + 1)
+            _checked(value_node, here, lines, problems, depth + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            lines[f"{key}[{index}]"] = child.start_mark.line + 1
+            _checked(child, f"{key}[{index}]", lines, problems, depth + 1)
+
+
+def _parse_yaml(text: str, kind: type[Any] = _Loader) -> tuple[Any, dict[str, int], list[Problem]]:
+    """Return what YAML holds, the line of each key, and the keys that are written twice. Raises SYNTAX_ERRORS."""
+    lines: dict[str, int] = {}
+    problems: list[Problem] = []
+    loader = kind(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines, problems
+        _checked(node, "", lines, problems)
+        return (None if problems else loader.construct_document(node)), lines, problems
+    finally:
+        loader.dispose()
+
+
+SYNTAX_ERRORS = (yaml.YAMLError, ValueError, LookupError, RecursionError, TypeError)
+_LARGEST = 1_000_000
+"""Bytes of a sweep file."""
+_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+
+
+def read_resolved(text: str) -> Any:
+    """Return what the YAML of a resolved sweep holds, by libyaml where it is there: recipes may be thousands.
+
+    Raises SYNTAX_ERRORS.
+    """
+    kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, kind):  # composing nests calls as deep as the text, in C without an end
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
+    return _parse_yaml(text, kind)[0]
+
+
+def parse_value(text: str) -> Any:
+    """Return the value of `--set KEY=VALUE`, read as the YAML of a sweep file."""
+    value, _, problems = _parse_yaml(text)
+    if problems:
+        raise ValueError(problems[0].rule)
+    return value
+
+
+def _json_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"'{next(name for name in names if names.count(name) > 1)}' is written twice")
+    return mapping
+
+
+def _json_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return a sweep file's mapping and the line of each key (YAML only). Raises UsageError."""
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
+        remedy = "name a .yaml, .toml or .json file"
+        raise UsageError(Problem(rule, file=shown, value=suffix or None, remedy=remedy))
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(f"it has more than {_LARGEST:,} bytes")
+        text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
+        remedy = did_you_mean(path.name, there) if there else "check the path"
+        raise UsageError(Problem("no such sweep file", file=shown, remedy=remedy)) from None
+    except UnicodeDecodeError as error:
+        rule = f"a sweep file is UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start} is not)"
+        raise UsageError(Problem(rule, file=shown, remedy="save it as UTF-8")) from None
+    except (OSError, ValueError) as error:
+        rule = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise UsageError(Problem(rule, file=shown, remedy="check the path")) from None
+    lines: dict[str, int] = {}
+    problems: list[Problem] = []
+    try:
+        if suffix == ".toml":
+            data: Any = tomllib.loads(text)
+        elif suffix == ".json":
+            data = json.loads(text, object_pairs_hook=_json_mapping, parse_constant=_json_constant)
+        else:
+            data, lines, problems = _parse_yaml(text)
+    except SYNTAX_ERRORS as error:
+        raise UsageError(replace(_syntax(error, suffix, text), file=shown)) from None
+    if problems:
+        raise UsageError([replace(problem, file=shown) for problem in problems])
+    rule = "a sweep file is a mapping with the keys model, data and space"
+    remedy = "see search_spaces/ for examples"
+    if data is None:
+        raise UsageError(Problem(f"{rule}, and this one is empty", file=shown, remedy=remedy))
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UsageError(Problem(rule, file=shown, value=data, remedy=remedy))
+    if "input_model" in data and "passes" in data:
+        rule = "this is an Olive configuration, which autotune does not read yet"
+        raise UsageError(Problem(rule, file=shown, remedy="write its model, data and passes as a sweep file"))
+    return data, lines
+
+
+def _syntax(error: Exception, suffix: str, text: str) -> Problem:
+    """Return what a parser found, with its line."""
+    name = suffix[1:].upper().replace("YML", "YAML")
+    what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    remedy = "mend the syntax"
+    if "'\\t'" in what:
+        remedy = "indent with spaces"
+    elif what.endswith("is written twice"):
+        remedy = "keep one"
+    line: int | None = None
+    if isinstance(error, RecursionError):
+        what = "nested too deeply"
+    elif isinstance(error, LookupError):
+        what = "a value does not fit its tag"
+    elif "integer string conversion" in what:
+        what = "a number has thousands of digits"
+    if isinstance(error, ReaderError):
+        what, line = (
+            f"the character {chr(int(error.character))!r} is not allowed",
+            text.count("\n", 0, error.position) + 1,
+        )
+    elif isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        line = error.problem_mark.line + 1
+        if error.context and error.context_mark is not None and error.context_mark.line + 1 != line:
+            what += f" {error.context} that begins in line {error.context_mark.line + 1}"
+    elif isinstance(error, json.JSONDecodeError):
+        line, what = error.lineno, f"{error.msg} at column {error.colno}"
+    elif isinstance(error, tomllib.TOMLDecodeError) and (found := re.search(r" \(at line (\d+), (.*)\)$", what)):
+        line, what = int(found[1]), f"{what[: found.start()]} at {found[2]}"
+    return Problem(f"is not valid {name}: {what}", line=line, remedy=remedy)
+
+
+def apply_set(data: dict[str, Any], assignment: str) -> str:
+    """Apply one `--set a.b=value`; return its key. Raises UsageError."""
+    key, equals, text = assignment.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UsageError(Problem("--set takes KEY=VALUE", value=assignment, remedy="e.g. --set budget.trials=4"))
+    *parents, last = key.split(".")
+    here: Any = data
+    for name in parents:
+        here = here.setdefault(name, {})
+        if not isinstance(here, dict):
+            rule = f"--set {key}: '{name}' is not a mapping, and has no keys to set"
+            raise UsageError(Problem(rule, value=assignment, remedy=f"set {name} as a whole"))
+    try:
+        here[last] = parse_value(text)
+    except SYNTAX_ERRORS:
+        raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
+    return key
+
+
+def too_deep(value: Any) -> bool:
+    """Return whether plain data has more levels than a sweep needs: TOML, JSON and `--set` have no end of their own."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            part
+            for outer in level
+            if isinstance(outer, (Mapping, list))
+            for part in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+    return bool(level)

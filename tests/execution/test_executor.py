@@ -1,0 +1,183 @@
+"""Stages as the search calls them: what stays in the cache, what ends early, and what is void."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autotune.artifacts.room import Room
+from autotune.artifacts.store import Cache
+from autotune.candidate import Recipe
+from autotune.errors import Interrupted, MachineError, StageError, UsageError
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.execution.stop import Stop
+from autotune.execution.timeouts import FIRST_S, LEAST_S, Timeouts
+from autotune.space.adapters import resolve_lora
+from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, Result, TinyJob
+
+HERE = Path()
+BUILD = BuildJob(source="s", recipe=Recipe(precision="int8"), provider="cpu", source_dir=HERE)
+MERGE = MergeJob(adapter="a", base="b", base_dir=HERE, adapter_dir=HERE)
+TRAIN = FinetuneJob(base="b", data="d", lora=resolve_lora({"steps": 4, "batch_size": 2, "max_length": 64}), seed=0, device="cpu",
+                    base_dir=HERE, data_file=HERE)  # fmt: skip
+
+
+class InProcess(LocalEngine):
+    """An engine that calls a function."""
+
+    def __init__(self, act: Callable[[Job, Path], None] = lambda job, out: None) -> None:
+        super().__init__()
+        self.act = act
+        self.timeouts: list[float | None] = []
+        self.jobs: list[Job] = []
+
+    def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+        self.timeouts.append(timeout)
+        self.jobs.append(job)
+        (out / "file").write_bytes(bytes(100_000))
+        self.act(job, out)
+        return {"step": 4}, 30.0
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def stages_of(cache: Cache, engine: InProcess, **more: object) -> Stages:
+    return Stages(cache, engine, lambda: cache.root / "log", "model", **more)  # type: ignore[arg-type]
+
+
+def kept_for(cache: Cache) -> dict[str, bool]:
+    return {entry.stage: bool(entry.kept_for) for entry in cache.entries()}
+
+
+def test_what_a_candidate_uses_stays_until_the_next(cache: Cache) -> None:
+    stages = stages_of(cache, InProcess())
+    stages(TinyJob())
+    stages.settle([], 0.0)  # the base model
+    for job in (MERGE, BUILD):
+        stages(job)
+    assert kept_for(cache) == {"tiny": True, "merge": True, "build": True}
+    stages.let_go(MERGE)
+    assert kept_for(cache) == {"tiny": True, "merge": True, "build": False}
+    stages.find(BUILD)  # it is used again
+    assert kept_for(cache)["build"]
+    stages.discard(MERGE)
+    assert set(kept_for(cache)) == {"tiny", "build"}
+    stages.close()
+    assert kept_for(cache) == {"tiny": False, "build": False}
+
+
+def test_the_front_and_the_base_stay_after_the_sweep(cache: Cache, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / "results.csv").touch()
+    stages = stages_of(cache, InProcess())
+    stages(TinyJob())
+    stages.settle([], 0.0)
+    for job in (BUILD, TRAIN):
+        stages(job)
+    stages.pin(out, [TRAIN])
+    stages.close()
+    assert kept_for(cache) == {"tiny": True, "build": False, "finetune": True}
+
+
+def test_a_sweep_that_is_asked_to_end_begins_no_stage_and_still_finds_results(cache: Cache, tmp_path: Path) -> None:
+    engine, stop = InProcess(), Stop(tmp_path / "stop")
+    stages = stages_of(cache, engine, stop=stop)
+    stages(BUILD)
+    stop.file.touch()
+    assert stages(BUILD).cached
+    with pytest.raises(Interrupted):
+        stages(MERGE)
+    assert engine.jobs == [BUILD]
+
+
+def test_a_training_may_go_on_and_may_be_asked_to_end(cache: Cache, tmp_path: Path) -> None:
+    engine, stop = InProcess(), Stop(tmp_path / "stop")
+    stages_of(cache, engine, stop=stop)(TRAIN)
+    (job,) = engine.jobs
+    assert isinstance(job, FinetuneJob)
+    assert (job.keep_dir, job.stop_file) == (cache.checkpoint(TRAIN), stop.file)
+    assert job.key == TRAIN.key
+
+
+@pytest.mark.parametrize(
+    ("status", "stays"), [("lost", True), ("timeout", True), ("diverged", False), ("out_of_memory", False)]
+)
+def test_a_checkpoint_stays_where_it_is_of_use(cache: Cache, status: str, stays: bool) -> None:
+    def fail(job: Job, out: Path) -> None:
+        del out
+        assert isinstance(job, FinetuneJob)
+        assert job.keep_dir is not None
+        (job.keep_dir / "step-3").mkdir(parents=True)
+        raise StageError(status, "no")
+
+    with pytest.raises(StageError):
+        stages_of(cache, InProcess(fail))(TRAIN)
+    assert cache.checkpoint(TRAIN).exists() == stays
+    stages_of(cache, InProcess())(TRAIN)
+    assert not cache.checkpoint(TRAIN).exists()
+
+
+def test_time_outs_are_learned_here_and_from_earlier_sweeps(cache: Cache) -> None:
+    engine = InProcess()
+    stages = stages_of(cache, engine)
+    other = BUILD.model_copy(update={"source": "another"})
+    stages(BUILD)
+    stages(other, timeout=100.0)
+    assert engine.timeouts == [FIRST_S, 100.0]
+    later = InProcess()
+    stages_of(cache, later)(BUILD.model_copy(update={"source": "a third"}))
+    assert later.timeouts == [20 * 30.0]
+    assert LEAST_S < 20 * 30.0
+    told = InProcess()
+    stages_of(cache, told, timeouts=Timeouts({"build": 9.0}))(BUILD.model_copy(update={"source": "a fourth"}))
+    assert told.timeouts == [9.0]
+
+
+def test_what_was_made_while_an_input_changed_is_void(cache: Cache, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+
+    def change(job: Job, out: Path) -> None:
+        del job, out
+        model.write_bytes(b"other weights")
+
+    stages = stages_of(cache, InProcess(change))
+    stages.settle([model], 0.0)
+    with pytest.raises(UsageError, match="was changed while the sweep was running"):
+        stages(BUILD)
+    assert cache.find(BUILD) is None
+
+
+def test_trouble_is_not_the_candidates_where_an_input_is_gone(cache: Cache, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+
+    def vanish(job: Job, out: Path) -> None:
+        del job, out
+        model.unlink()
+        raise StageError("failed", "build: FileNotFoundError")
+
+    stages = stages_of(cache, InProcess(vanish))
+    stages.settle([model], 0.0)
+    with pytest.raises(MachineError, match="is gone or cannot be read"):
+        stages(BUILD)
+
+
+def test_room_is_made_before_a_large_stage(cache: Cache) -> None:
+    stages = stages_of(cache, InProcess(), room=Room(cache, budget=0.25))
+    stages(TinyJob())
+    stages.settle([], 0.1)
+    builds = [BUILD.model_copy(update={"source": str(n)}) for n in range(4)]
+    for build in builds:
+        stages(build)
+        stages.let_go()
+    there = [cache.find(build) is not None for build in builds]
+    assert there == [False, False, False, True]  # the base stays, and with it there is room for one
+    assert kept_for(cache)["tiny"]

@@ -1,0 +1,74 @@
+"""How long a stage may take: learned, or as the sweep says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autotune.candidate import Lora, Recipe
+from autotune.execution.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TimeJob, TinyJob
+
+HERE = Path()
+LORA = Lora(
+    r=8, alpha=16, dropout=0.0, target_modules="all-linear", learning_rate=1e-3, schedule="linear", warmup=0.1,
+    batch_size=8, accumulation=2, gradient_checkpointing=False, max_grad_norm=1.0, adam_beta1=0.9, adam_beta2=0.999,
+    weight_decay=0.0, dtype="auto", max_length=256, steps=100,
+)  # fmt: skip
+TRAIN = FinetuneJob(base="b", data="d", lora=LORA, seed=0, device="cpu", base_dir=HERE, data_file=HERE)
+EPOCHS = TRAIN.model_copy(update={"lora": LORA.model_copy(update={"steps": None, "epochs": 1.0})})
+BUILD = BuildJob(source="s", recipe=Recipe(precision="int8"), provider="cpu", source_dir=HERE)
+SCORE = ScoreJob(source="s", data="d", metric="choice", max_length=64, model_dir=HERE, data_file=HERE, items=1000)
+
+
+def learned(job: Job, result: Result, *seconds: float) -> Timeouts:
+    timeouts = Timeouts()
+    for taken in seconds:
+        timeouts.learn(job.stage, job.described()["inputs"], result, taken)
+    return timeouts
+
+
+@pytest.mark.parametrize("job", [TRAIN, BUILD, SCORE, TinyJob()])
+def test_a_stage_of_which_nothing_is_known(job: Job) -> None:
+    assert Timeouts().of(job) == FIRST_S
+
+
+def test_a_build_is_compared_with_the_slowest_build() -> None:
+    assert learned(BUILD, {}, 10, 35, 20).of(BUILD) == TIMES * 35
+    assert learned(BUILD, {}, 1).of(BUILD) == LEAST_S
+
+
+def test_a_check_is_compared_with_the_slowest_check() -> None:
+    check = CheckJob(
+        source="s", recipe=Recipe(precision="int8"), provider="cpu", data="d", max_length=64,
+        model_dir=HERE, source_dir=HERE, data_file=HERE,
+    )  # fmt: skip
+    assert learned(check, {"texts": 8}, 30, 20).of(check) == TIMES * 30
+
+
+def test_a_score_is_measured_by_its_items() -> None:
+    assert learned(SCORE, {"items": 200}, 20.0).of(SCORE) == pytest.approx(TIMES * 0.1 * 1000)
+
+
+def test_a_training_is_measured_by_its_sequences() -> None:
+    timeouts = learned(TRAIN, {"step": 50}, 160.0)  # 0.2 s a sequence
+    assert timeouts.of(TRAIN) == pytest.approx(TIMES * 0.2 * 100 * 16)
+    assert timeouts.of(TRAIN.model_copy(update={"stop_at": 10})) == pytest.approx(TIMES * 0.2 * 10 * 16)
+    assert timeouts.of(EPOCHS) == FIRST_S  # only the stage knows its steps
+
+
+def test_a_timing_is_measured_by_its_tokens() -> None:
+    short = TimeJob(graph="g", provider="cpu", prompt_tokens=24, new_tokens=16, machine="m", model_dir=HERE)
+    timeouts = learned(short, {}, 10.0)  # 0.25 s a token
+    assert timeouts.of(short) == LEAST_S
+    assert timeouts.of(short.model_copy(update={"prompt_tokens": 984, "batch": 2})) == TIMES * 0.25 * 2000
+    drawn = short.model_copy(update={"lengths": ((24, 16), (84, 16))})
+    assert timeouts.of(drawn) == TIMES * 0.25 * 140
+    assert learned(drawn, {}, 35.0).of(drawn) == TIMES * 35
+
+
+def test_the_sweep_has_the_last_word() -> None:
+    timeouts = Timeouts({"build": 7.0})
+    timeouts.learn("build", BUILD.described()["inputs"], {}, 100.0)
+    assert timeouts.of(BUILD) == 7.0

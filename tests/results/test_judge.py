@@ -1,0 +1,167 @@
+"""From rows to a choice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.analysis.limits import Limit, parse_limit
+from autotune.metrics import METRICS, Direction
+from autotune.results.columns import Row
+from autotune.results.judge import base_of, entry_of, front_of, judge, values_of
+
+
+@dataclass
+class Aims:
+    objectives: dict[str, Direction] = field(default_factory=lambda: {"accuracy": "maximize", "size_mb": "minimize"})
+    limits: tuple[Limit, ...] = ()
+
+
+def row(name: str, accuracy: float | None, size: float | None, trial: int = 1, **cells: Any) -> Row:
+    interval = (
+        {} if accuracy is None else {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1, "accuracy_n": 100}
+    )
+    shared: Row = {
+        "candidate": name,
+        "trial": trial,
+        "kind": "pair",
+        "status": "ok",
+        "accuracy": accuracy,
+        "size_mb": size,
+    }
+    return {**shared, **interval, **cells}
+
+
+BASE = row("base", 0.4, 540.0, 0, kind="base")
+
+
+def keep(folder: Path, name: str, right: int, n: int = 100, metric: str = "choice") -> None:
+    (folder / "outcomes").mkdir(exist_ok=True)
+    kept = {"metric": metric, "predicted": [1] * right + [0] * (n - right), "gold": [1] * n}
+    (folder / "outcomes" / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
+
+
+def winner(rows: list[Row], folder: Path | None = None, *limits: str) -> str | None:
+    aims = Aims(limits=tuple(parse_limit(text, METRICS) for text in limits))
+    choice = judge(rows, aims, "base", folder)
+    return choice.winner.id if choice.winner else None
+
+
+def test_only_what_was_measured_is_a_value() -> None:
+    assert values_of(row("a", None, 90.0)) == {"size_mb": 90.0}
+    assert values_of(row("a", 0.0, 90.0)) == {"accuracy": 0.0, "size_mb": 90.0}
+    assert values_of({}) == {}
+
+
+def test_lesson_6_rows_without_a_number_or_not_ok_do_not_compete() -> None:
+    rows = [BASE, row("none", 0.9, None), row("failed", 0.9, 1.0, status="failed"), row("a", 0.8, 90.0)]
+    assert winner(rows) == "a"
+
+
+def test_items_are_compared_in_pairs_where_they_are_kept(tmp_path: Path) -> None:
+    """The same 10 items right beyond the other's: by chance in 2 of 2^10 cases, and unpaired in a tenth of them."""
+    rows = [BASE, row("good", 0.80, 267.0), row("small", 0.70, 90.0)]
+    assert winner(rows) == "small"
+    keep(tmp_path, "good", 80)
+    assert winner(rows, tmp_path) == "small"  # one of the two is not enough
+    keep(tmp_path, "small", 70)
+    assert winner(rows, tmp_path) == "good"
+    choice = judge(rows, Aims(), "base", tmp_path)
+    assert choice.paired
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"metric": "choice"}', '{"metric": "accuracy"}',
+                                     '{"metric": "choice", "predicted": 3, "gold": 4}',
+                                     '{"metric": "choice", "predicted": [1], "gold": [1, 2]}'])  # fmt: skip
+def test_damaged_outcomes_are_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "outcomes").mkdir()
+    (tmp_path / "outcomes" / "a.json").write_text(content, encoding="utf-8")
+    assert entry_of(row("a", 0.5, 90.0), tmp_path).outcomes == {}
+
+
+def test_outcomes_of_another_number_of_items_are_as_none(tmp_path: Path) -> None:
+    keep(tmp_path, "a", 5, n=10)
+    assert entry_of(row("a", 0.5, 90.0), tmp_path).outcomes == {}
+    keep(tmp_path, "a", 50)
+    assert set(entry_of(row("a", 0.5, 90.0), tmp_path).outcomes) == {"accuracy"}
+
+
+def test_limits_refer_to_the_untouched_model() -> None:
+    rows = [BASE, row("a", 0.55, 90.0), row("b", 0.65, 300.0)]
+    assert winner(rows, None, "accuracy >= base + 0.2") == "b"
+    assert winner(rows[1:], None, "accuracy >= base + 0.2") is None
+
+
+def test_the_untouched_model_competes_only_where_it_was_proposed() -> None:
+    rows = [BASE, row("int8", 0.1, 267.0, kind="base")]
+    assert winner(rows) == "int8"
+    again = row("base", 0.4, 540.0, 1, kind="base")
+    assert winner([*rows, again]) == "base"
+    assert winner([BASE]) is None
+
+
+def test_the_base_is_the_row_of_trial_0() -> None:
+    assert base_of([row("a", 0.5, 90.0), BASE]) is BASE
+    assert base_of([row("a", 0.5, 90.0)]) is None
+
+
+def test_the_front_has_the_untouched_model_once() -> None:
+    objectives = Aims().objectives
+    rows = [
+        row("base", 0.9, 540.0, 0, kind="base"),
+        row("a", 0.8, 90.0),
+        row("worse", 0.7, 100.0),
+        row("b", 0.95, None),
+    ]
+    assert [r["candidate"] for r in front_of(rows, objectives)] == ["base", "a"]
+    again = row("base", 0.9, 540.0, 4, kind="base")
+    assert [(r["candidate"], r["trial"]) for r in front_of([*rows, again], objectives)] == [("a", 1), ("base", 4)]
+    assert front_of([row("a", 0.9, 1.0, status="failed")], objectives) == []
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["[" * 100_000, '{"metric": "perplexity", "nll": [1.0, 2.0], "tokens": [0, 1]}',
+     '{"metric": "perplexity", "nll": [1%s, 2.0], "tokens": [1, 1]}' % ("0" * 400),
+     '{"metric": "perplexity", "nll": [NaN, 2.0], "tokens": [1, 1]}', '{"metric": ["choice"]}', "7"],
+)  # fmt: skip
+def test_damaged_outcomes_are_not_used(kept: str, tmp_path: Path) -> None:
+    (tmp_path / "outcomes").mkdir()
+    (tmp_path / "outcomes" / "a.json").write_text(kept, encoding="utf-8")
+    assert entry_of(row("a", 0.5, 90.0, perplexity=2.0, perplexity_n=2, accuracy_n=2), tmp_path).outcomes == {}
+
+
+def test_two_sessions_of_one_graph_are_not_one_timing() -> None:
+    def timed(name: str, ms: float, **cells: Any) -> Row:
+        return row(name, 0.8, 90.0, itl_ms_p50=ms, graph="g", **cells)
+
+    aims = Aims({"itl_ms_p50": "minimize", "accuracy": "maximize"})
+    rows = [timed("slow", 9.0), timed("fast", 5.0, session_threads=2), timed("same", 9.5)]
+    choice = judge(rows, aims, "base")
+    assert (choice.winner.id if choice.winner else None, choice.steps[0].tied) == ("fast", ())
+    choice = judge([rows[0], rows[2]], aims, "base")
+    assert choice.steps[0].tied == ("same",), "one graph in one session has one timing, whatever its noise"
+    assert entry_of(rows[0]).graph == "g"
+    assert entry_of(row("a", 0.8, 90.0)).graph is None
+
+
+def test_metrics_of_workloads_are_judged_with_their_intervals() -> None:
+    def timed(name: str, ms: float) -> Row:
+        ends: dict[str, Any] = {"itl_ms_p50_low@long": ms - 1, "itl_ms_p50_high@long": ms + 1}
+        return row(name, 0.8, 90.0, **{"itl_ms_p50@long": ms}, **ends)
+
+    rows = [timed("a", 9.0), timed("b", 5.0), timed("c", 5.5)]
+    assert values_of(rows[0]) == {"accuracy": 0.8, "size_mb": 90.0, "itl_ms_p50@long": 9.0}
+    aims = Aims(
+        {"itl_ms_p50@long": "minimize", "size_mb": "minimize"}, (parse_limit("itl_ms_p50@long <= 5.2", METRICS),)
+    )
+    choice = judge(rows, aims, "base")
+    assert choice.winner is not None
+    assert (choice.winner.id, choice.feasible, choice.uncertain) == ("b", ("b",), aims.limits)
+    choice = judge(rows, Aims(aims.objectives), "base")
+    assert (choice.steps[0].tied, list(choice.steps[0].beaten)) == (("c",), ["a"])
+    assert [row["candidate"] for row in front_of(rows, aims.objectives)] == ["b"]

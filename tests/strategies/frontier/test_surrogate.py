@@ -1,0 +1,128 @@
+"""What the surrogate believes: before anything is seen, along a rung, across rates, and of chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotune.strategies.frontier.surrogate import SHARED_CHANCE, Array, Surrogate, variance
+from autotune.strategies.frontier.surrogate import Seen as Look
+
+RATES = [-1.0, -0.5, 0.0, 0.5]
+"""Decades from the usual rate, of four adapters."""
+RUNGS = (1 / 9, 1 / 3, 1.0)
+LAST = 2
+
+
+def Seen(adapter: int, rung: int, score: float, items: int) -> Look:
+    return Look(adapter, rung, score, items, variance(score))
+
+
+def surrogate(prior: list[float] | None = None) -> Surrogate:
+    places: list[tuple[list[float], list[str]]] = [([(rate + 1) / 1.5], ["all-linear"]) for rate in RATES]
+    return Surrogate(places, RATES, prior or [0.0] * len(RATES), RUNGS)
+
+
+def believed(*seen: Seen) -> tuple[Array, Array]:
+    found = surrogate().posterior(seen)
+    return found.mean, found.deviation
+
+
+def test_before_anything_is_seen_it_is_the_prior() -> None:
+    found = surrogate([0.0, 0.1, -0.2, 0.05]).posterior([])
+    mean, deviation = found.mean, found.deviation
+    assert mean.tolist() == pytest.approx([0.5, 0.6, 0.3, 0.55])
+    assert deviation.min() > 0.4
+    assert deviation[0] > deviation[2]  # further from the usual rate it is less sure
+
+
+def test_what_was_seen_on_many_items_is_believed() -> None:
+    mean, deviation = believed(Seen(2, LAST, 0.7, 100_000))
+    assert mean[2] == pytest.approx(0.7, abs=1e-3)
+    assert deviation[2] < 0.01
+    assert abs(mean[1] - 0.7) < 0.05  # others are on that level, too
+    assert 0.03 < deviation[1] < 0.15
+
+
+def test_few_items_say_less() -> None:
+    few, many = (believed(Seen(2, LAST, 0.7, items))[1][2] for items in (100, 1000))
+    assert few > 2 * many
+    # No item has less chance than its own part of it.
+    assert many >= 0.9 * np.sqrt((1 - SHARED_CHANCE) * variance(0.7) / 1000)
+
+
+def test_what_is_off_the_adapters_own_score_says_less_of_it() -> None:
+    exact = Seen(2, LAST, 0.7, 1000)
+    near, far = (believed(exact._replace(apart=apart))[1][2] for apart in (0.0, 0.03**2))
+    assert far**2 == pytest.approx(near**2 + 0.03**2, rel=0.2)
+
+
+def test_scores_rise_from_rung_to_rung() -> None:
+    mean, deviation = believed(Seen(2, 0, 0.5, 1000))
+    assert mean[2] == pytest.approx(0.5 + 2 * 0.09, abs=0.03)
+    assert deviation[2] > believed(Seen(2, 1, 0.5, 1000))[1][2] > believed(Seen(2, LAST, 0.5, 1000))[1][2]
+
+
+def test_one_that_climbed_shows_what_another_will_be() -> None:
+    climbed = (Seen(2, 0, 0.4, 1000), Seen(2, LAST, 0.75, 1000))
+    mean, deviation = believed(*climbed, Seen(1, 0, 0.3, 1000))
+    assert mean[1] < mean[2] - 0.03
+    assert deviation[1] < believed(Seen(1, 0, 0.3, 1000))[1][1] / 1.5
+
+
+def test_a_trend_goes_on_beyond_what_was_seen() -> None:
+    """Better and better towards higher rates: the next one is thought to be better still."""
+    mean, _ = believed(Seen(0, LAST, 0.5, 10_000), Seen(1, LAST, 0.6, 10_000), Seen(2, LAST, 0.7, 10_000))
+    assert mean[3] > mean[2]
+    assert mean[3] == mean.max()
+
+
+def test_adapters_are_compared_on_the_items_that_both_have_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chance that they have in common is in both scores: their difference is believed the more, the more that is."""
+    gaps = []
+    for share in (0.0, 0.5, 0.9):
+        monkeypatch.setattr("autotune.strategies.frontier.surrogate.SHARED_CHANCE", share)
+        mean, _ = believed(Seen(1, LAST, 0.62, 100), Seen(2, LAST, 0.7, 100))
+        gaps.append(mean[2] - mean[1])
+    assert 0 < gaps[0] < gaps[1] < gaps[2] < 0.08
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, LAST), st.floats(-1, 1), st.integers(0, 2000)),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_it_can_always_be_computed(observed: list[tuple[int, int, float, int]]) -> None:
+    mean, deviation = believed(*(Seen(*one) for one in observed))
+    assert np.isfinite(mean).all()
+    assert (deviation > 0).all()
+
+
+@pytest.mark.parametrize("rung", [0, 1])
+@pytest.mark.parametrize("known", [(), (Seen(1, LAST, 0.6, 500), Seen(3, 0, 0.3, 125))])
+def test_a_look_teaches_what_it_was_said_to(
+    rung: int, known: tuple[Look, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left unsure after it, and what was to be learned, is what was unsure before: whatever comes out."""
+    monkeypatch.setattr("autotune.strategies.frontier.surrogate.SHARED_CHANCE", 0.0)
+    process, who = surrogate(), np.arange(len(RATES))
+    before = process.posterior(known)
+    learned = process.learned(before, who, rung, variance(0.4) / 250)
+    for number in who:
+        after = process.posterior([*known, Seen(int(number), rung, 0.4, 250)])
+        assert after.deviation[number] ** 2 + learned[number] ** 2 == pytest.approx(before.deviation[number] ** 2)
+
+
+def test_more_is_learned_further_up_and_on_more_items() -> None:
+    process, who = surrogate(), np.array([2])
+    before = process.posterior([Seen(1, LAST, 0.6, 500)])
+    few, many = (process.learned(before, who, 0, 0.1 / items)[0] for items in (50, 500))
+    assert few < many < process.learned(before, who, 1, 0.1 / 500)[0] < before.deviation[2]
+
+
+def test_probabilities_have_less_chance_than_right_and_wrong() -> None:
+    assert 0 < variance(0.5, smooth=True) < variance(0.5) / 2

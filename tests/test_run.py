@@ -1,0 +1,220 @@
+"""The `run` command on functions as stages: what it writes and prints, and what stops it with a clear word."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fakes import FakeStages, inputs_in, make_sweep
+
+from autotune import run as run_module
+from autotune.data.schema import Dataset, LeftOut
+from autotune.errors import Exit, MachineError, UsageError
+from autotune.execution.local import LocalEngine
+from autotune.pipeline.measure import Inputs
+from autotune.results import folder as record_module
+from autotune.results.columns import COLUMNS, FINALISTS
+from autotune.results.folder import RUNS, Record, read_running
+from autotune.results.table import Table, read_table
+from autotune.run import data_report, run_command
+from autotune.stages.jobs import Job, ScoreJob
+from autotune.sweepfile.schema import Sweep
+
+DATA = Dataset(train=(), validation=(), test=(), labels=(" fear", " joy"), left_out=(), files={})
+
+
+class Command:
+    """`autotune run` in a folder."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.file, self.out = folder / "sweep.yaml", folder / "out"
+        self.stages = FakeStages(folder / "cache")
+        self.inputs = inputs_in(folder, test=True)
+        resolved = make_sweep(objectives={"accuracy": "maximize", "size_mb": "minimize"}).resolved()
+        self.file.write_text(yaml.safe_dump(resolved), encoding="utf-8")
+
+        def prepare(sweep: Sweep, do: Any, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+            return sweep, DATA, self.inputs
+
+        monkeypatch.setattr(run_module, "prepare", prepare)
+        monkeypatch.setattr(run_module, "Stages", lambda *_: self.stages)
+
+    def __call__(self, **options: Any) -> Exit:
+        return run_command(str(self.file), self.out, **options)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(tmp_path, monkeypatch)
+
+
+def test_a_run_writes_its_files_and_says_what_it_chose(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(trials=3) == Exit.OK
+    out, err = capsys.readouterr()
+    assert out.startswith("Winner: ")
+    assert "winner on test: accuracy 0." in out
+    assert "base on test: accuracy 0.400" in out
+    assert f"The winner is in {command.out / 'best'}" in out
+    assert re.search(r"3 trials in \d+ s \(budget.trials is reached\); the tuner's own cost: ", err)
+    assert sorted(p.name for p in command.out.iterdir() if not p.name.startswith(".")) == [
+        "best", "curves.csv", "finalists.csv", "front.csv", "inputs.json", "machine.json", "outcomes", "results.csv",
+        "runs.csv", "sweep.yaml",
+    ]  # fmt: skip
+    assert len(read_table(command.out / "results.csv", COLUMNS)) == 4
+    assert len(read_table(command.out / "finalists.csv", FINALISTS)) == 2
+    front = read_table(command.out / "front.csv", COLUMNS)
+    assert front
+    assert all(row["status"] == "ok" for row in front)
+    assert set(json.loads((command.out / "machine.json").read_text(encoding="utf-8"))) == {
+        "hardware",
+        "python",
+        "packages",
+    }
+    assert command(trials=5) == Exit.OK
+    assert [row["trials"] for row in read_table(command.out / "runs.csv", RUNS)] == [3, 2]
+
+
+def test_exit_codes_and_words_where_nothing_keeps_the_limits(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(trials=2, sets=["limits=['accuracy >= 0.99']"]) == Exit.NO_FEASIBLE
+    out = capsys.readouterr().out
+    assert out.startswith("No candidate keeps the limits.")
+    assert "misses 'accuracy >= 0.99' by " in out
+    assert "best" not in out
+
+
+def interrupt(job: Job) -> None:
+    if isinstance(job, ScoreJob):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_leaves_the_folder_free(command: Command) -> None:
+    command.stages.trouble = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert read_running(command.out) is None
+    command.stages.trouble = lambda job: None
+    assert command() == Exit.OK
+
+
+def test_a_full_disk_has_a_clear_word(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = Table._append
+
+    def full(self: Table, text: str) -> None:
+        if text.count(",") > 50 and not text.startswith("candidate"):
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(text[:20])  # what still fitted
+            raise OSError(28, "No space left on device", str(self.file))
+        append(self, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "_append", full)
+        with pytest.raises(MachineError, match=r"results\.csv: No space left on device; .* run the same command again"):
+            command()
+    assert command(trials=2) == Exit.OK
+    assert [row["trial"] for row in read_table(command.out / "results.csv", COLUMNS)] == [0, 1, 2]
+
+
+def test_a_results_folder_that_vanishes_has_a_clear_word(command: Command) -> None:
+    def remove(job: Job) -> None:
+        if isinstance(job, ScoreJob) and len(command.stages.jobs) > 8:
+            shutil.rmtree(command.out)
+
+    command.stages.trouble = remove
+    with pytest.raises(MachineError, match="No such file or directory"):
+        command()
+    command.stages.trouble = lambda job: None
+    assert command() == Exit.OK
+
+
+def test_only_results_csv_removed_is_written_anew(command: Command) -> None:
+    def remove(job: Job) -> None:
+        if isinstance(job, ScoreJob):
+            (command.out / "results.csv").unlink(missing_ok=True)
+
+    command.stages.trouble = remove
+    assert command(trials=4) == Exit.OK
+    assert [row["trial"] for row in read_table(command.out / "results.csv", COLUMNS)] == [0, 1, 2, 3, 4]
+
+
+def test_edited_data_is_refused(command: Command, tmp_path: Path) -> None:
+    assert command(trials=2) == Exit.OK
+    edited = {**command.inputs.items, "validation": ("another digest", tmp_path / "v.json")}
+    command.inputs = Inputs(**{**vars(command.inputs), "items": edited})
+    with pytest.raises(UsageError, match="the content of validation has changed"):
+        command(trials=3)
+    command.inputs = Inputs(**{**vars(command.inputs), "items": inputs_in(tmp_path).items})  # without test: as before
+    assert command(trials=3) == Exit.OK
+
+
+def test_a_pipe_that_closes_is_no_trouble_of_the_machine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any) -> str:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(run_module, "explain", closed)
+    with pytest.raises(BrokenPipeError):
+        command(trials=1)
+
+
+def test_a_front_that_cannot_be_written_hides_no_winner(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def held(self: Path, target: Path) -> Path:
+        if target.name == "front.csv":  # as Windows says where a spreadsheet has it open
+            raise PermissionError(13, "Permission denied", str(self), None, str(target))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", held)
+        assert command(trials=2) == Exit.OK
+    out, err = capsys.readouterr()
+    assert out.startswith("Winner: ")
+    assert f"{command.out / 'front.csv'} could not be written (Permission denied)" in err
+    assert [(row["trials"], row["ended"]) for row in read_table(command.out / "runs.csv", RUNS)] == [(2, "done")]
+    assert command(trials=2) == Exit.OK
+    assert read_table(command.out / "front.csv", COLUMNS)
+
+
+def test_what_was_spent_is_noted_while_a_stage_is_at_work(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines: list[LocalEngine] = []
+    noted: list[float] = []
+
+    def made(*given: Any) -> LocalEngine:
+        engines.append(LocalEngine(*given))
+        return engines[-1]
+
+    def look(job: Job) -> None:
+        for waiting in (engines[0].waiting, engines[0].host.waiting):
+            waiting()
+            noted.append((read_running(command.out) or {})["spent_s"])
+
+    monkeypatch.setattr(run_module, "LocalEngine", made)
+    monkeypatch.setattr(record_module, "NOTE_S", 0.0)
+    command.stages.trouble = look
+    assert command(trials=1) == Exit.OK
+    assert noted == sorted(set(noted))
+
+
+def test_a_second_run_is_refused(command: Command) -> None:
+    assert command(trials=1) == Exit.OK
+    sweep = make_sweep(objectives={"accuracy": "maximize", "size_mb": "minimize"})
+    with Record(command.out, sweep), pytest.raises(UsageError, match="another process is at work"):
+        command()
+
+
+def test_the_data_in_a_few_lines() -> None:
+    examples = ("train.csv:3", "train.csv:9")
+    left = LeftOut(split="train", reason="the same as an item of test", rows=7, examples=examples)
+    lines = data_report(DATA.model_copy(update={"left_out": (left,)}))
+    assert lines == [
+        "data: 0 train; 2 labels",
+        "data: 7 rows of train left out: the same as an item of test (train.csv:3, train.csv:9, ...)",
+    ]
