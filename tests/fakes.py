@@ -265,11 +265,15 @@ class Sweeping:
     def out(self) -> Path:
         return self.folder / "out"
 
+    def pipeline(self, sweep: Sweep | None = None) -> Pipeline:
+        """Return the stages of a sweep, in order."""
+        pace = Pace(self.folder / "cache", self.machine) if self.machine else None
+        return Pipeline(sweep or self.sweep, self.inputs, self.stages, pace)
+
     def run(self, sweep: Sweep | None = None, strategy: Strategy | None = None) -> Summary:
         sweep = sweep or self.sweep
         with Record(self.out, sweep, self.clock) as record:
-            pace = Pace(self.folder / "cache", self.machine) if self.machine else None
-            pipeline = Pipeline(sweep, self.inputs, self.stages, pace)
+            pipeline = self.pipeline(sweep)
             strategy = strategy or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
             self.loop = Loop(sweep, record, pipeline, strategy, self.watched, self.clock)
             return self.loop.run()

@@ -212,16 +212,26 @@ class Pipeline:
         if candidate.lora is not None:
             done.adapter = self._finetune(candidate, done, rung)
         if candidate.recipe is not None:
-            build = self._build_job(candidate)
-            found = self.do.find(build)
-            if found is None:
-                build = build.model_copy(update={"source_dir": self._source_dir(candidate, done)})
-            done.build = self._run("build", build, done, found=found)
+            done.build = self._build(candidate, done)
+
+    def _build(self, candidate: Candidate, done: Measurement) -> Stored:
+        """Return a candidate's build: as it is there, or made from what it is built of."""
+        build = self._build_job(candidate)
+        found = self.do.find(build)
+        if found is None:
+            build = build.model_copy(update={"source_dir": self._source_dir(candidate, done)})
+        return self._run("build", build, done, found=found)
 
     def time_in_turns(
-        self, entrants: Mapping[str, Candidate], suffix: str = "", on_stage: Callable[[str], None] = lambda _: None
+        self,
+        entrants: Mapping[str, Candidate],
+        graphs: Mapping[str, str],
+        suffix: str = "",
+        on_stage: Callable[[str], None] = lambda _: None,
     ) -> tuple[Turns, dict[str, Row], float]:
         """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
+
+        `graphs`: the graph of each, which is known already.
 
         Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
         MachineError.
@@ -229,11 +239,9 @@ class Pipeline:
         self._on_stage = on_stage
         done = Measurement()
         jobs: list[TimeJob] = []
-        for candidate in entrants.values():
+        for name, candidate in entrants.items():
             made = Measurement()
-            self._make(candidate, made)
-            assert made.build is not None
-            jobs.append(self.time_job(candidate, made.build, suffix))
+            jobs.append(self.time_job(candidate, self._make_to_time(candidate, made, graphs.get(name)), suffix))
             done.seconds += made.seconds
         rounds = self._run(
             "time", TurnsJob(graphs=(*jobs, jobs[0]), **self.sweep.target.timing.model_dump()), done
@@ -251,10 +259,8 @@ class Pipeline:
         Raises StageError, MachineError.
         """
         assert self.pace is not None
-        done = Measurement()
-        self._make(candidate, done)
-        assert done.build is not None
-        return self._holds(self.time_job(candidate, done.build), row)
+        build = self._make_to_time(candidate, Measurement(), str(row["graph"]))
+        return self._holds(self.time_job(candidate, build), row)
 
     def _holds(self, job: TimeJob, before: Mapping[str, Any]) -> bool:
         assert self.pace is not None
@@ -267,24 +273,41 @@ class Pipeline:
         return False
 
     def is_there(self, candidate: Candidate) -> bool:
-        """Whether a candidate is made as far as it takes to time it."""
-        adapter = candidate.lora is None or self.do.find(self.finetune_job(candidate)) is not None
-        return adapter and self.do.find(self._build_job(candidate)) is not None
+        """Whether a candidate is made as far as it takes to time it: its build is all that takes."""
+        return self.do.find(self._build_job(candidate)) is not None
+
+    def _make_to_time(self, candidate: Candidate, done: Measurement, graph: str | None = None) -> Stored:
+        """Return a build that is timed as the candidate's own would be, without training. Raises StageError.
+
+        No adapter changes a graph: where the candidate's build is gone, the untouched model in its recipe does. Should that
+        turn out to be another than `graph` (a recipe may choose layers by their weights), the candidate itself is made.
+        """
+        if self.is_there(candidate):
+            done.build = self._build(candidate, done)
+            return done.build
+        self._make(candidate.model_copy(update={"lora": None}), done)
+        assert done.build is not None
+        if graph is not None and done.build.result["signature"] != graph:
+            self._make(candidate, done)
+        return done.build
 
     def timing(
-        self, candidate: Candidate, on_stage: Callable[[str], None] = lambda _: None, whole: bool = False
+        self,
+        candidate: Candidate,
+        on_stage: Callable[[str], None] = lambda _: None,
+        whole: bool = False,
+        graph: str | None = None,
     ) -> Measurement:
-        """Make a candidate as far as it takes to time it, and time it; `whole`: until it is known as precisely as the sweep
-        asks for. Never raises StageError.
+        """Time a candidate's graph, which is known to be `graph`; `whole`: until it is known as precisely as the sweep asks
+        for. Never raises StageError.
         """
         self._on_stage = on_stage
         done = Measurement()
         try:
-            self._make(candidate, done)
-            assert done.build is not None
-            done.cells["graph"] = done.build.result["signature"]
+            build = self._make_to_time(candidate, done, graph)
+            done.cells["graph"] = build.result["signature"]
             for suffix in self.sweep.target.timed:
-                self._time(candidate, done.build, suffix, done, whole)
+                self._time(candidate, build, suffix, done, whole)
         except StageError as error:
             done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
         return done

@@ -111,7 +111,8 @@ class Finalists:
         candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
         try:
             shown = self.at_work("turns", next(iter(candidates.values())))
-            turns, cells, seconds = self.pipeline.time_in_turns(candidates, suffix, shown)
+            graphs = {name: str(row["graph"]) for name, row in entrants.items()}
+            turns, cells, seconds = self.pipeline.time_in_turns(candidates, graphs, suffix, shown)
         except StageError as error:
             self.watcher.note(f"the finalists could not be timed in turns: {error}")
             return None, {}

@@ -257,11 +257,10 @@ class Loop:
     def _time_anew(self, rows: list[Row], whole: bool = False) -> None:
         """Time the one graph of these rows and write them anew, unless they say it already; `whole` as in `Pipeline.timing`."""
         made = [self._candidate_of(row) for row in rows]
-        # No adapter changes a graph: where none is at hand, the untouched model in that recipe does.
-        plain = made[0].model_copy(update={"lora": None})
-        candidate = next(filter(self.pipeline.is_there, made), plain)
+        candidate = next(filter(self.pipeline.is_there, made), made[0])
         began, started = self.clock(), now()
-        measured = self.pipeline.timing(candidate, on_stage=self._shown(0, candidate), whole=whole)
+        shown = self._shown(0, candidate)
+        measured = self.pipeline.timing(candidate, on_stage=shown, whole=whole, graph=str(rows[0]["graph"]))
         self.stages_s += measured.seconds
         if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
             why = measured.error or "its build is another one today"

@@ -58,6 +58,27 @@ def test_a_training_is_measured_by_its_sequences() -> None:
     assert timeouts.of(EPOCHS) == FIRST_S  # only the stage knows its steps
 
 
+@pytest.mark.parametrize("limit", [7200.0, 90.0])
+@pytest.mark.parametrize("settings", [{"steps": None, "epochs": 3.0}, {"steps": 100_000}])
+def test_a_training_of_which_nothing_is_known_may_take_what_the_sweep_says(
+    settings: dict[str, object], limit: float
+) -> None:
+    job = TRAIN.model_copy(update={"lora": LORA.model_copy(update=settings), "time_limit_s": limit})
+    assert Timeouts().of(job) == limit + LEAST_S
+    if settings["steps"] is None:  # epochs: its pace may be known, but not its steps
+        assert learned(TRAIN, {"step": 50}, 160.0).of(job) == limit + LEAST_S
+
+
+def test_short_texts_say_nothing_about_long_ones() -> None:
+    known = learned(TRAIN, {"step": 50}, 16.0)
+    for other in (
+        TRAIN.model_copy(update={"data": "long texts"}),
+        TRAIN.model_copy(update={"lora": LORA.model_copy(update={"max_length": 4096})}),
+    ):
+        assert known.of(other.model_copy(update={"time_limit_s": 9000.0})) == 9000.0 + LEAST_S
+    assert learned(SCORE, {"items": 200}, 1.0).of(SCORE.model_copy(update={"data": "long texts"})) == FIRST_S
+
+
 def test_a_timing_is_measured_by_its_tokens() -> None:
     short = TimeJob(graph="g", provider="cpu", prompt_tokens=24, new_tokens=16, machine="m", model_dir=HERE)
     timeouts = learned(short, {}, 10.0)  # 0.25 s a token

@@ -21,7 +21,7 @@ from autotune.present.select import select
 from autotune.results import table as results_module
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Row
 from autotune.results.folder import read_results, read_running
-from autotune.results.judge import judge, kept_turns
+from autotune.results.judge import candidate_of, judge, kept_turns
 from autotune.results.table import Table, read_table
 from autotune.scheduler.loop import Summary
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob, TimeJob, TurnsJob
@@ -704,6 +704,59 @@ def test_a_pace_that_changes_while_the_sweep_runs(tmp_path: Path) -> None:
     for row in last.values():
         by_recipe.setdefault(row["build_precision"], set()).add(row["itl_ms_p50"])
     assert all(len(times) == 1 for times in by_recipe.values())
+
+
+def evict(sweeping: Sweeping, *stages: str) -> None:
+    """Let the cache have no room for the results of these stages."""
+    stored = sweeping.stages.done
+    for key in [key for key, result in stored.items() if result.path.parent.name in stages]:
+        del stored[key]
+
+
+@pytest.mark.parametrize("gone", [("finetune",), ("finetune", "merge", "build")])
+def test_no_adapter_is_trained_again_only_to_time_its_graph(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    """Neither to see whether earlier timings still hold, nor to time them anew, nor in turns at the end."""
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    long_ago(sweeping)
+    evict(sweeping, *gone)
+    sweeping.stages.slower = 1.2
+    trained = sweeping.stages.ran["finetune"]
+    taken = len(sweeping.stages.jobs)
+    sweeping.run()
+    assert sweeping.stages.repeated == 1
+    last = {row["trial"]: row for row in rows_of(sweeping)}
+    assert all(str(row["pace"]).startswith("machine1 since ") for row in last.values())
+    new = [job for job in sweeping.stages.jobs[taken:] if isinstance(job, FinetuneJob)]
+    # The winner is made again for best/ and its test score, and nobody else.
+    winner = next(row for row in last.values() if row["candidate"] == chosen(sweeping))
+    assert sweeping.stages.ran["finetune"] - trained == len(new) <= 1
+    assert all(job.lora == candidate_of(winner, tmp_path).lora for job in new)
+
+
+def chosen(sweeping: Sweeping) -> str:
+    """Return the winner's name, as it is in best/."""
+    return str(json.loads((sweeping.out / "best" / "candidate.json").read_text(encoding="utf-8"))["candidate"])
+
+
+def test_a_graph_that_depends_on_the_weights_is_made_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the untouched model's graph turns out to be another one, the candidate itself is made again."""
+    done = FakeStages._do
+
+    def by_weights(self: FakeStages, job: Job, out: Path) -> dict[str, Any]:
+        result = done(self, job, out)
+        if isinstance(job, BuildJob) and self._builds[job.key][0] is None and job.recipe.precision == "int8":
+            result["signature"] = "another graph"
+        return result
+
+    monkeypatch.setattr(FakeStages, "_do", by_weights)
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    evict(sweeping, "finetune", "merge", "build")
+    pipeline, rows = sweeping.pipeline(), rows_of(sweeping)
+    row = next(row for row in rows if row["build_precision"] == "int8")
+    measured = pipeline.timing(candidate_of(row, tmp_path), graph=str(row["graph"]))
+    assert (measured.status, measured.cells["graph"]) == ("ok", row["graph"])
 
 
 def test_a_graph_that_cannot_be_timed_anew_keeps_its_row(tmp_path: Path) -> None:
