@@ -114,6 +114,8 @@ SCORES: dict[str, str] = {
     "f1_micro": "f1_micro",
     "rouge_l": "rouge_l",
 }
+ROUGE_TOKENS = 2
+"""The version of what ROUGE-L counts as tokens (`autotune.stages.rouge`): scores made with another are made anew."""
 LABELLED = frozenset({"choice", "f1", "f1_micro"})
 """Those that choose among labels."""
 

@@ -852,3 +852,13 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(dataset.files) == ["~/train.jsonl"]
     with pytest.raises(UsageError, match="the file must exist, got '~nobody_has_this_name/x"):
         load_dataset(spec(train="~nobody_has_this_name/x.jsonl", holdout=0.3), tmp_path)
+
+
+def test_rouge_l_leaves_out_what_has_nothing_to_count(tmp_path: Path) -> None:
+    rows = [*tones(4), {"text": "dots", "tone": "…"}, {"text": "thumb", "tone": "👍"}, {"text": "han", "tone": "好。"}]
+    dataset = load(tmp_path, rows, tones(2, start=50), metric="rouge_l")
+    assert [item.completion for item in dataset.train[4:]] == [" 👍", " 好。"]
+    assert {reason: rows for (_, reason), (rows, _) in left_out(dataset).items()} == {
+        "a completion without letters or digits, in which rouge_l has nothing to count": 1
+    }
+    assert len(load(tmp_path, rows, tones(2, start=50), metric="exact_match").train) == 7

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -78,6 +79,11 @@ def conversation_of(value: object) -> list[Message]:
     return messages
 
 
+def countable(text: str) -> bool:
+    """Whether ROUGE-L finds something to count in a text: a letter, a digit, or a symbol beyond ASCII (an emoji)."""
+    return any(c.isalnum() if c.isascii() else unicodedata.category(c)[0] in "LNS" for c in text)
+
+
 def clean(spec: DataSpec, split: Split, table: SourceTable, left_out: LeftOutPlaces) -> list[Row]:
     """Return the usable rows, each prompt once; a prompt with two answers teaches and tests nothing, so it goes."""
     rows: list[Row] = []
@@ -85,6 +91,8 @@ def clean(spec: DataSpec, split: Split, table: SourceTable, left_out: LeftOutPla
     for place, cells in table.rows:
         try:
             item = item_of(spec, cells)
+            if spec.metric == "rouge_l" and not countable(item.completion):
+                raise RowError("a completion without letters or digits, in which rouge_l has nothing to count")
         except RowError as error:
             left_out[split, str(error)].append(place)
             continue

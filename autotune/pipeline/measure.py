@@ -20,7 +20,7 @@ from autotune.analysis.scores import probability, summarise
 from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.errors import StageError, printable
-from autotune.metrics import LABELLED, METRICS, generates, is_task
+from autotune.metrics import LABELLED, METRICS, ROUGE_TOKENS, generates, is_task
 from autotune.pipeline.pace import Pace, agree, recent
 from autotune.results.columns import Row, in_workload
 from autotune.secrets import redact
@@ -506,7 +506,7 @@ class Pipeline:
         if generates(metric):
             shared |= {"max_new_tokens": self.sweep.data.max_new_tokens, "stop": self.sweep.data.stop}
         if metric == "rouge_l":
-            shared["code"] = f"rouge-score {installed('rouge-score')}"
+            shared["code"] = f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
         if (code := self.inputs.code) is not None:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if candidate.recipe is not None:

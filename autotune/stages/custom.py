@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
@@ -16,6 +16,7 @@ import numpy as np
 
 from autotune.errors import StageError, UsageError
 from autotune.stages.jobs import MetricJob, Result, reason
+from autotune.stages.rouge import scorer
 from autotune.usercode import ARGUMENTS, SIGNATURE, digest_code
 
 Metric = Callable[[str, str, Mapping[str, object]], object]
@@ -70,26 +71,32 @@ def check_metric(job: MetricJob, out: Path) -> Result:
     return {}
 
 
-class _Words:
-    """Lower-case words of any script: those of rouge-score's own tokenizer where all letters are ASCII.
+def with_references(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the items, each with `references`: the completions of all items that have its prompt."""
+    answers: dict[str, dict[str, None]] = {}
+    prompts = [json.dumps(item["prompt"], sort_keys=True) for item in items]
+    for prompt, item in zip(prompts, items, strict=True):
+        answers.setdefault(prompt, {})[item["completion"]] = None
+    return [{**item, "references": list(answers[prompt])} for prompt, item in zip(prompts, items, strict=True)]
 
-    That one drops every other letter, so that a text in Greek would have no words at all.
-    """
 
-    def tokenize(self, text: str) -> list[str]:
-        """Return the words of a text."""
-        return re.findall(r"[^\W_]+", text.lower())
+def nearest_reference(prediction: str, item: Mapping[str, Any]) -> str:
+    """Return the reference of an item that a text equals, or its own completion."""
+    wanted = [str(one).strip() for one in item["references"]]
+    return prediction if prediction in wanted else str(item["completion"]).strip()
 
 
 def rouge_l() -> Metric:
-    """Return the F-measure of the longest common subsequence of words. Source: Lin, ROUGE (2004); rouge-score."""
-    from rouge_score.rouge_scorer import RougeScorer
+    """Return ROUGE-L as a metric: that of the reference that fits best, where a prompt has several.
 
-    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
+    An item's `references` are all completions of its prompt, its own among them.
+    """
+    score = scorer()
 
     def metric(prediction: str, reference: str, item: Mapping[str, object]) -> float:
-        del item
-        return float(scorer.score(reference, prediction)["rougeL"].fmeasure)
+        references = item.get("references", (reference,))
+        assert isinstance(references, Sequence)
+        return max(score(prediction, str(one).strip()) for one in references)
 
     return metric
 

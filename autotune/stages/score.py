@@ -19,7 +19,7 @@ from autotune.candidate import Session
 from autotune.errors import StageError
 from autotune.metrics import LABELLED
 from autotune.stages.backends import Backend, OnnxBackend, Tokens, TorchBackend
-from autotune.stages.custom import evaluate, load_metric, rouge_l
+from autotune.stages.custom import evaluate, load_metric, nearest_reference, rouge_l, with_references
 from autotune.stages.jobs import Result, ScoreJob
 from autotune.stages.text import Encoded, context_length, encode, end_token, end_tokens, load_tokenizer, read_items
 
@@ -232,7 +232,8 @@ def score(job: ScoreJob, out: Path) -> Result:
 
     choice, f1: `predicted` and `gold` (indices into the labels), `margin` (nats), `loss` (cross-entropy over the labels,
     nats; a label that was given up early counts with what it had); exact_match: `predicted` and `gold` texts; rouge_l, a
-    user's own function: `predicted` texts and `values`; perplexity: `nll` and `tokens`.
+    user's own function: `predicted` texts and `values`; perplexity: `nll` and `tokens`. Where a prompt has several
+    completions, exact_match and rouge_l count the one that fits best.
     Result: `items`, `cut` (items whose prompt lost its beginning), `load_s`. Raises StageError: `failed`, `unsupported`.
     """
     began = time.perf_counter()
@@ -243,6 +244,8 @@ def score(job: ScoreJob, out: Path) -> Result:
     longest = max(map(len, labels), default=0)
     given = read_items(job.data_file)
     items, cut = encode(tokenizer, given, job.max_length, longest)
+    if job.metric in ("exact_match", "rouge_l"):
+        given = with_references(given)
     answer = max(len(item.completion) for item in items)
     if job.block is not None:
         places = sorted(range(len(given)), key=lambda place: given[place]["id"])[slice(*job.block)]
@@ -270,7 +273,9 @@ def score(job: ScoreJob, out: Path) -> Result:
             function = load_metric(job.metric, job.code, job.code_file, job.code_root)
             outcomes["values"] = evaluate(job.metric, function, outcomes["predicted"], given)
         else:
-            outcomes["gold"] = [item.text.strip() for item in items]
+            outcomes["gold"] = [
+                nearest_reference(text, item) for text, item in zip(outcomes["predicted"], given, strict=True)
+            ]
     else:
         outcomes |= {
             "nll": [round(value, 6) for value in completion_nll(backend, items, job.batched)],

@@ -18,7 +18,7 @@ from autotune.analysis.scores import per_item, summarise
 from autotune.analysis.statistics import wilson
 from autotune.candidate import Recipe
 from autotune.errors import StageError
-from autotune.stages.custom import evaluate, load_metric, rouge_l
+from autotune.stages.custom import evaluate, load_metric, nearest_reference, rouge_l, with_references
 from autotune.stages.jobs import MetricJob, ScoreJob
 from autotune.stages.score import cut_at
 from autotune.usercode import find_function
@@ -175,11 +175,28 @@ def test_rouge_l_of_ascii_is_that_of_the_library(prediction: str, reference: str
     assert rouge_l()(prediction, reference, {}) == plain
 
 
-def test_rouge_l_by_hand_and_in_other_scripts() -> None:
+def test_rouge_l_by_hand() -> None:
     # Longest common subsequence "the cat sat": 3 of 4 words predicted, 3 of 5 in the reference.
     assert rouge_l()("the cat sat here", "The cat, he sat down.", {}) == pytest.approx(2 / (4 / 3 + 5 / 3))
-    assert rouge_l()("η γάτα", "Η ΓΆΤΑ!", {}) == 1
     assert rouge_l()("", "words", {}) == 0
+
+
+def test_rouge_l_counts_the_reference_that_fits_best() -> None:
+    items = with_references(
+        [
+            {"id": "1", "prompt": "Say hello.", "completion": " good day"},
+            {"id": "2", "prompt": "Say goodbye.", "completion": " hello"},
+            {"id": "3", "prompt": "Say hello.", "completion": " hello there"},
+            {"id": "4", "prompt": [{"role": "user", "content": "Say hello."}], "completion": " hello"},
+        ]
+    )
+    assert [item["references"] for item in items] == [[" good day", " hello there"], [" hello"]] * 2
+    assert evaluate("rouge_l", rouge_l(), ["hello there", "good day", "good", "hello"], items) == [
+        1.0, 0.0, pytest.approx(2 / 3), 1.0
+    ]  # fmt: skip
+    texts = ["hello there", "hello", "good", "hello"]
+    nearest = [nearest_reference(text, item) for text, item in zip(texts, items, strict=True)]
+    assert nearest == ["hello there", "hello", "hello there", "hello"]
 
 
 @pytest.fixture
