@@ -11,6 +11,7 @@ from pathlib import Path
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root
 from autotune.data.schema import Dataset
+from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
@@ -23,7 +24,7 @@ from autotune.pipeline.prepare import needs_network, prepare
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
-from autotune.results.folder import Record, write_aside
+from autotune.results.folder import Record
 from autotune.scheduler.loop import Loop, Summary
 from autotune.secrets import redact, redacted
 from autotune.strategies.frontier.transfer import Taught, earlier_sweeps

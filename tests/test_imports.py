@@ -41,7 +41,7 @@ ROOMS = (
     ("tasks",),
     ("analysis",),
     ("usercode",),
-    ("candidate", "metrics", "paths", "providers", "errors", "secrets"),
+    ("candidate", "durable", "metrics", "paths", "providers", "errors", "secrets"),
 )
 
 

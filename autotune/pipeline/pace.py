@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from autotune.durable import write_aside
 from autotune.metrics import RESOLUTION_MS
 
 TRUST_S = 600.0
@@ -88,6 +89,4 @@ class Pace:
     def _keep(self) -> None:
         with contextlib.suppress(OSError):  # a cache that cannot be written is noticed by the stages
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            aside = self._file.with_suffix(f".{id(self)}.new")
-            aside.write_text(json.dumps({"since": self.since, "agreed": self._agreed}), encoding="utf-8")
-            aside.replace(self._file)
+            write_aside(self._file, json.dumps({"since": self.since, "agreed": self._agreed}))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autotune.data.schema import Dataset, HubDataset
 from autotune.data.sources import hub_source
+from autotune.durable import write_aside
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
 from autotune.metrics import LABELLED, is_function, is_task
@@ -24,7 +25,6 @@ from autotune.models import (
     shape_from,
 )
 from autotune.pipeline.measure import Do, Inputs
-from autotune.results.folder import write_aside
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,

@@ -18,6 +18,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from autotune.candidate import Session
+from autotune.durable import put, remove_asides, sync_tree, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.paths import exists, is_folder
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Cell, Column, Row, with_workloads, workload_names
@@ -49,17 +50,6 @@ def now() -> str:
     return iso(datetime.now(UTC))
 
 
-def write_aside(file: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, whole."""
-    aside = file.with_name(f"{file.name}.{os.getpid()}.new")  # the cache's files have several writers
-    try:
-        aside.write_text(text, encoding="utf-8", newline="\n")
-        aside.replace(file)
-    except OSError as error:
-        error.filename = error.filename or str(aside)  # a full disk is noticed where no file is named
-        raise
-
-
 class Record:
     """The results folder of a running sweep, held by this process alone. Raises UsageError."""
 
@@ -76,6 +66,7 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             self._check_same(sweep)
+            self._mend()
             killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(redacted(sweep.resolved())))
             workloads = [name for suffix in sweep.target.timed for name in workload_names(suffix)]
@@ -109,6 +100,16 @@ class Record:
                 self._curved[name] = max(self._curved.get(name, 0), int(row["step"] or 0))
         self.curves.rows.clear()
 
+    def _mend(self) -> None:
+        """Bring back a `best/` that a killed run had just moved away, and remove what it was still writing."""
+        best, old = self.folder / "best", self.folder / ".best.old"
+        with contextlib.suppress(OSError):  # it is done again at the end
+            if old.exists() and not best.exists():
+                put(old, best)
+            for left in (old, self.folder / ".best.new"):
+                shutil.rmtree(left, ignore_errors=True)
+        remove_asides([self.folder, self.folder / "outcomes"])
+
     def __enter__(self) -> Self:
         return self
 
@@ -133,9 +134,13 @@ class Record:
         """Add up what earlier runs have spent; `killed`: what the last one noted of itself, if it could not end."""
         if killed is not None:
             with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
-                started = datetime.fromtimestamp(float(killed["started"]), UTC)
-                spent = float(killed.get("spent_s") or 0.0)
-                self.runs.append({"started": iso(started), "wall_s": max(0.0, spent), "ended": "killed"})
+                started = iso(datetime.fromtimestamp(float(killed["started"]), UTC))
+                spent = max(0.0, float(killed.get("spent_s") or 0.0))
+                same = (float(row["wall_s"] or 0.0) for row in self.runs.rows if row.get("started") == started)
+                if not any(
+                    wall >= float(f"{spent:.6g}") for wall in same
+                ):  # it was killed after it had written its row
+                    self.runs.append({"started": started, "wall_s": spent, "ended": "killed"})
         runs = sum(float(row["wall_s"] or 0.0) for row in self.runs.rows)
         rows = sum(float(row["wall_s"] or 0.0) for row in self.results.rows)  # where runs.csv was removed
         self._spent_before_s = max(runs, rows)
@@ -180,7 +185,8 @@ class Record:
         self._doing, self._noted = what, self._clock()
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started}
         running = {**who, "spent_s": self._noted - self._began, **what}
-        write_aside(self.folder / "running.json", json.dumps(redacted(running)))
+        # Written at every stage; after a power cut the run's last minutes are counted as not spent.
+        write_aside(self.folder / "running.json", json.dumps(redacted(running)), sync=False)
 
     def still_busy(self) -> None:
         """Say that this goes on: it is noted now and then, and with it the time that was spent, lest a kill undo that."""
@@ -256,10 +262,11 @@ class Record:
         (aside / "candidate.json").write_text(
             json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8"
         )
+        sync_tree(aside)
         shutil.rmtree(old, ignore_errors=True)
         if best.exists():
-            best.rename(old)
-        aside.rename(best)
+            put(best, old, sync=False)
+        put(aside, best)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -5,13 +5,15 @@ Rows are appended, flushed and synced; a line that a power cut left half-written
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from autotune.durable import sync_folder, write_aside
 from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_file
 from autotune.results.columns import Cell, Column, Row, bounds_of, with_workloads
@@ -111,6 +113,18 @@ def _line(values: Sequence[str]) -> str:
     return buffer.getvalue()
 
 
+def _row_line(row: Mapping[str, Cell], names: Sequence[str], ours: Container[str]) -> str:
+    """Return a row as a line; what stands in columns that are not ours is left as it is."""
+    cells = ((name, row.get(name)) for name in names)
+    return _line([text_of(value) if name in ours else str(value or "") for name, value in cells])
+
+
+def _check_columns(row: Mapping[str, Cell], names: Sequence[str], file: Path) -> None:
+    unknown = set(row) - set(names)
+    if unknown:
+        raise KeyError(f"{file.name} has no column {', '.join(sorted(unknown))}")
+
+
 class Table:
     """An append-only CSV file. Opening it repairs a half-written end and adds columns that are new.
 
@@ -131,6 +145,7 @@ class Table:
             self._adopt_header()
         else:
             self._append(_line(self._names))
+            sync_folder(file.parent)
 
     def _repair(self) -> None:
         with self.file.open("rb+") as stream:
@@ -138,6 +153,8 @@ class Table:
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
                 stream.truncate(whole)
+                stream.flush()
+                os.fsync(stream.fileno())
 
     def _adopt_header(self) -> None:
         """Keep the file's order; new columns go to the end, and the file is then rewritten once."""
@@ -150,15 +167,10 @@ class Table:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        aside = self.file.with_name(f"{self.file.name}.new")
-        lines = [_line(self._names), *map(self._text, self.rows)]
-        aside.write_text("".join(lines), encoding="utf-8", newline="")
-        aside.replace(self.file)
+        write_aside(self.file, "".join([_line(self._names), *map(self._text, self.rows)]))
 
     def _text(self, row: Mapping[str, Cell]) -> str:
-        """Return a row as a line; what stands in columns that are not ours is left as it is."""
-        cells = ((name, row.get(name)) for name in self._names)
-        return _line([text_of(value) if name in self._ours else str(value or "") for name, value in cells])
+        return _row_line(row, self._names, self._ours)
 
     def append(self, row: Mapping[str, Cell]) -> Row:
         """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try.
@@ -171,9 +183,7 @@ class Table:
 
     def add(self, row: Mapping[str, Cell]) -> Row:
         """Add a row that the next `flush` writes. Returns as `append`."""
-        unknown = set(row) - set(self._names)
-        if unknown:
-            raise KeyError(f"{self.file.name} has no column {', '.join(sorted(unknown))}")
+        _check_columns(row, self._names, self.file)
         kept: Row = {name: value for name, value in row.items() if value is not None}
         self.rows.append(kept)
         self._waiting.append(self._text(row))
@@ -192,22 +202,30 @@ class Table:
         return True
 
     def _append(self, text: str) -> None:
+        before: int | None = None
         try:
-            with self.file.open("a", encoding="utf-8", newline="") as stream:
-                stream.write(text)
+            with self.file.open("ab") as stream:
+                before = stream.tell()
+                stream.write(text.encode("utf-8"))
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
+            if before is not None:
+                self._cut(before)
             error.filename = error.filename or str(self.file)  # a full disk is noticed where no file is named
             raise
+
+    def _cut(self, length: int) -> None:
+        """Take back lines that could be written in part only (a full disk), so that they can be written again."""
+        with contextlib.suppress(OSError), self.file.open("rb+") as stream:
+            stream.truncate(length)
 
 
 def write_table(file: Path, columns: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> None:
     """Write a table anew: a reader sees the old or the new one, whole. Raises OSError."""
-    aside = file.with_name(f"{file.name}.new")
-    aside.unlink(missing_ok=True)
-    table = Table(aside, columns)
+    names = [column.name for column in columns]
+    lines = [_line(names)]
     for row in rows:
-        table.add(row)
-    table.flush()
-    aside.replace(file)
+        _check_columns(row, names, file)
+        lines.append(_row_line(row, names, frozenset(names)))
+    write_aside(file, "".join(lines))

@@ -15,7 +15,7 @@ from autotune.candidate import Session
 from autotune.errors import UsageError
 from autotune.results import folder as record_module
 from autotune.results.columns import CURVES, FINALISTS, Row
-from autotune.results.folder import NOTE_S, Record, read_results, read_running, read_sweep, write_aside
+from autotune.results.folder import NOTE_S, Record, read_results, read_running, read_sweep
 from autotune.results.table import Table, read_table
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
@@ -248,38 +248,24 @@ def test_best_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_kill_while_best_is_replaced_loses_nothing_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Record(tmp_path / "out", sweep_of()) as record:
         record.keep_best({"onnx": model_in(tmp_path / "1", "one")}, {})
-        rename = Path.rename
+        replace = os.replace
 
-        def killed(self: Path, target: Path) -> Path:
-            if self.name == ".best.new":
+        def killed(aside: Path, place: Path) -> None:
+            if Path(aside).name == ".best.new":
                 raise KeyboardInterrupt
-            return rename(self, target)
+            replace(aside, place)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "rename", killed)
+            patch.setattr(os, "replace", killed)
             with pytest.raises(KeyboardInterrupt):
                 record.keep_best({"onnx": model_in(tmp_path / "2", "two")}, {})
+        assert not (record.folder / "best").exists()
+    with Record(tmp_path / "out", sweep_of()) as record:
+        assert (record.folder / "best" / "onnx" / "model.onnx").read_text(encoding="utf-8") == "one"
+        assert [p.name for p in record.folder.glob(".best*")] == []
         record.keep_best({"onnx": model_in(tmp_path / "3", "three")}, {})
         assert (record.folder / "best" / "onnx" / "model.onnx").read_text(encoding="utf-8") == "three"
         assert [p.name for p in record.folder.glob(".best*")] == []
-
-
-def test_a_file_written_aside_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file.json"
-    write_aside(file, "old")
-
-    def half(self: Path, text: str, **_: Any) -> int:
-        with self.open("w", encoding="utf-8") as stream:
-            stream.write(text[:2])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", half)
-        with pytest.raises(OSError, match="No space"):
-            write_aside(file, "new text")
-    assert file.read_text(encoding="utf-8") == "old"
-    write_aside(file, "new text")
-    assert file.read_text(encoding="utf-8") == "new text"
 
 
 # --- what it spent ---------------------------------------------------------------------------------------------------
@@ -302,13 +288,33 @@ def test_the_hours_of_a_run_that_is_killed_count(tmp_path: Path) -> None:
         assert [row["ended"] for row in record.runs.rows] == ["killed"]
 
 
+@pytest.mark.parametrize("moment", ["after its row", "before its own note"])
+def test_the_hours_of_a_run_are_counted_once_whenever_a_kill_comes(tmp_path: Path, moment: str) -> None:
+    now = [0.0]
+    first = Record(tmp_path, sweep_of(), lambda: now[0])
+    now[0] = 100.0
+    first.busy(stage="finetune")
+    noted = (tmp_path / "running.json").read_bytes()
+    if moment == "after its row":  # and before running.json is removed
+        first.close()
+        first._lock.release()
+    else:  # the next run has counted it, and is killed before it notes that it runs itself
+        first._lock.release()
+        Record(tmp_path, sweep_of(), lambda: now[0])._lock.release()
+        (tmp_path / "running.json").write_bytes(noted)
+    with Record(tmp_path, sweep_of(), lambda: now[0]) as record:
+        assert record.spent_s() == 100.0
+        assert len(record.runs.rows) == 1
+
+
 def test_it_is_noted_once_a_minute_and_trouble_with_that_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     notes: list[float] = []
 
-    def held(file: Path, text: str) -> None:
+    def held(file: Path, text: str, sync: bool) -> None:
+        assert not sync  # it is written at every stage, and only `status` reads it
         notes.append(now[0])
         raise PermissionError(13, "in use", str(file))
 

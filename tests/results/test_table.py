@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -273,10 +274,33 @@ def test_a_table_written_anew_replaces_the_old(tmp_path: Path) -> None:
     write_table(file, SMALL, [ROW, ROW])
     write_table(file, SMALL, [ROW | {"candidate": "b"}])
     assert [row["candidate"] for row in read_table(file, SMALL)] == ["b"]
-    (tmp_path / "t.csv.new").write_text("left by a killed process", encoding="utf-8")
     write_table(file, SMALL, [])
     assert read_table(file, SMALL) == []
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("written", [0, 1, 30, 70])
+def test_lines_that_a_full_disk_took_in_part_are_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    table = Table(tmp_path / "t.csv", SMALL)
+    table.append(ROW)
+    before = table.file.read_bytes()
+
+    def full(number: int) -> None:
+        os.truncate(table.file, min(len(before) + written, table.file.stat().st_size))
+        raise OSError(28, "No space left on device")
+
+    for name in "bcd":
+        table.add(ROW | {"candidate": name})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space") as raised:
+            table.flush()
+    assert raised.value.filename == str(table.file)
+    assert table.file.read_bytes() == before
+    table.flush()
+    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a", "b", "c", "d"]
 
 
 # --- files that are no tables ----------------------------------------------------------------------------------------

@@ -1,0 +1,112 @@
+"""Writing files so that neither a kill nor a power cut leaves half of one.
+
+A file is written aside, flushed to the disk, and then renamed; the rename is flushed too where the system can do that.
+Whoever opens the file meanwhile sees the old one or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+ASIDE = ".new"
+"""How the name of a file ends that is still being written."""
+_BUSY_S, _AGAIN_S = 2.0, 0.05
+"""Windows renames no file that another process has open: seconds in which it is tried again, and seconds between."""
+
+
+def write_aside(file: Path, content: str, *, sync: bool = True) -> None:
+    """Write a text file anew. Raises OSError, which names a file; the old file then stays.
+
+    `sync=False` leaves out the flush to the disk, for what is written often and worth nothing after a power cut.
+    """
+    aside = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}{ASIDE}")  # some files have several writers at once
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(content)
+            if sync:
+                stream.flush()
+                os.fsync(stream.fileno())
+        put(aside, file, sync=sync)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        error.filename = error.filename or str(aside)  # a full disk is noticed where no file is named
+        raise
+
+
+def put(aside: Path, place: Path, *, sync: bool = True) -> None:
+    """Rename a file, or a folder where nothing is yet at `place`, and flush the rename. Raises OSError.
+
+    What is in it must have been flushed before.
+    """
+    end = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            aside.replace(place)
+            break
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN_S)
+    if sync:
+        sync_folder(place.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder to the disk with all that is in it. Raises OSError."""
+    places = [folder]
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            places.append(path)
+        else:
+            sync_file(path)
+    for place in places:
+        sync_folder(place)
+
+
+def sync_file(file: Path) -> None:
+    """Flush a file that others have written to the disk. Raises OSError."""
+    number = os.open(
+        file, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
+    )  # Windows flushes only what may be written
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and never leave half of one under its name: it is renamed first. What cannot go stays aside.
+
+    Raises OSError where it cannot be renamed (on Windows: where a file in it is open).
+    """
+    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.gone")
+    with contextlib.suppress(FileNotFoundError):
+        put(folder, gone, sync=False)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_asides(folders: Iterable[Path]) -> None:
+    """Remove what killed processes were writing into folders that only this process writes to."""
+    for folder in folders:
+        for aside in folder.glob(f"*{ASIDE}"):
+            with contextlib.suppress(OSError):
+                if aside.is_file():
+                    aside.unlink()
