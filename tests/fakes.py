@@ -20,7 +20,7 @@ from autotune.results.folder import Record
 from autotune.scheduler.loop import Loop, Summary
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.strategies.named import make_strategy
-from autotune.strategies.protocol import Strategy
+from autotune.strategies.protocol import Proposal, Strategy
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
 
@@ -47,6 +47,12 @@ def make_sweep(lora: Any = LORA, build: Any = BUILD, session: Any = None, **keys
         "budget": {"trials": 6},
     }
     return parse_sweep(document | keys)
+
+
+def next_of(strategy: Strategy, pending: Sequence[Proposal] = ()) -> Proposal | None:
+    """Return the one proposal that a strategy has for a free worker."""
+    proposals = strategy.ask(1, pending)
+    return proposals[0] if proposals else None
 
 
 def score_of(lora: Lora | None, recipe: Recipe | None) -> float:

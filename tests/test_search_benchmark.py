@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -406,10 +406,10 @@ def test_levers_do_what_they_say(table: Table, truth: Truth, monkeypatch: pytest
             strategy = peers.strategy(name)(table, seed)
             ask = strategy.ask
 
-            def remembered() -> Proposal | None:
-                proposal = ask()
-                asked.setdefault(name, []).extend([proposal] if proposal is not None else [])
-                return proposal
+            def remembered(n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+                proposals = ask(n, pending)
+                asked.setdefault(name, []).extend(proposals)
+                return proposals
 
             strategy.ask = remembered  # type: ignore[method-assign]
             return strategy
@@ -437,10 +437,10 @@ def test_frontier_begins_where_most_is_to_be_gained_and_asks_for_nothing_twice(t
             self.inner = peers.strategy("frontier")(table, seed)
             self.replay = self.inner.replay
 
-        def ask(self) -> Proposal | None:
-            proposal = self.inner.ask()
-            asked.extend([proposal] if proposal is not None else [])
-            return proposal
+        def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+            proposals = self.inner.ask(n, pending)
+            asked.extend(proposals)
+            return proposals
 
         def tell(self, proposal: Proposal, told: Told) -> None:
             self.inner.tell(proposal, told)
@@ -514,10 +514,11 @@ class Climber(Whole):
         self.table, self.best, self.most = table, loras[0], -1.0
         self.told: list[Told] = []
 
-    def ask(self) -> Proposal | None:
-        if not self.queue and not any(told.values for told in self.told):
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        if not self.queue and not pending and not any(told.values for told in self.told):
             self.queue = [Proposal(Candidate(lora=self.best.lora, recipe=recipe)) for recipe in self.table.recipes]
-        return self.queue.pop(0) if self.queue else None
+        now, self.queue = self.queue[:n], self.queue[n:]
+        return now
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         self.told.append(told)

@@ -163,9 +163,11 @@ class Loop:
             if self._left_s() <= self._kept_s():
                 ended = "hours"
                 break
-            if (proposal := self.strategy.ask()) is None:
+            asked = self.strategy.ask(1, ())
+            if not asked:
                 ended = used_up
                 break
+            proposal = asked[0]
             row = self._try(proposal, self._trials.last + 1)
             self.strategy.tell(proposal, self._told(row))
             self._retime()

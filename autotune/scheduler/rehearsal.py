@@ -176,9 +176,11 @@ def rehearse(
             ended = "hours"
             break
         full = trials is not None and len(known) >= trials
-        if full or (proposal := strategy.ask()) is None:
+        asked = [] if full else strategy.ask(1, ())
+        if not asked:
             ended = "trials" if full else "space"
             break
+        proposal = asked[0]
         told = stage.measure(proposal)
         if told.values is not None:
             known.add(proposal.candidate.id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 
 from autotune.candidate import Candidate
 from autotune.space.adapters import lora_impossible
@@ -19,6 +20,11 @@ _COUNTABLE = 10_000
 """Combinations up to which a finite space is enumerated, to know what is left of it."""
 
 
+def ids_of(pending: Sequence[Proposal]) -> set[str]:
+    """Return the ids of the candidates that are in flight."""
+    return {proposal.candidate.id for proposal in pending}
+
+
 class Grid(Whole):
     """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next."""
 
@@ -26,12 +32,11 @@ class Grid(Whole):
         self._candidates: Iterator[Candidate] = space.grid()
         self._known: set[str] = set()
 
-    def ask(self) -> Proposal | None:
-        """Return the next candidate that is not known."""
-        for candidate in self._candidates:
-            if candidate.id not in self._known:
-                return Proposal(candidate)
-        return None
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the next candidates that are neither known nor pending."""
+        busy = ids_of(pending)
+        new = (c for c in self._candidates if c.id not in self._known and c.id not in busy)
+        return [Proposal(candidate) for candidate in itertools.islice(new, n)]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Remember the candidate."""
@@ -56,10 +61,9 @@ class Left:
         if combinations <= _COUNTABLE:
             self._all = {candidate.id: candidate for candidate in space.grid()}
 
-    @property
-    def none(self) -> bool:
-        """Whether the space is used up, as far as that is known."""
-        return self._all is not None and not self._all
+    def none(self, busy: Set[str] = frozenset()) -> bool:
+        """Whether the space is used up but for the candidates with the ids `busy`, as far as that is known."""
+        return self._all is not None and len(self._all) <= len(busy) and self._all.keys() <= busy
 
     def __contains__(self, candidate: Candidate) -> bool:
         """Whether it is new, and can run."""
@@ -73,13 +77,14 @@ class Left:
         if self._all is not None:
             self._all.pop(candidate.id, None)
 
-    def draw(self, seed: str) -> Candidate | None:
-        """Return one at random; None where there is none."""
+    def draw(self, seed: str, busy: Set[str] = frozenset()) -> Candidate | None:
+        """Return one at random that is none of `busy`; None where there is none."""
         rng = random.Random(seed)  # noqa: S311 - no secret
         if self._all is not None:
-            return rng.choice(list(self._all.values())) if self._all else None
+            free = [candidate for name, candidate in self._all.items() if name not in busy]
+            return rng.choice(free) if free else None
         draws = (drawn(self._space, rng) for _ in range(_DRAWS))
-        return next((candidate for candidate in draws if candidate in self), None)
+        return next((candidate for candidate in draws if candidate in self and candidate.id not in busy), None)
 
 
 def drawn(space: Space, rng: random.Random) -> Candidate:
@@ -103,22 +108,25 @@ def _random_value(domain: Domain, rng: random.Random) -> Value:
 
 
 class Random(Whole):
-    """Uniform draws. The n-th draw depends on seed and n alone, so a sweep goes on as if it had never stopped."""
+    """Uniform draws. The n-th draw depends on seed and n alone: neither a stop nor the number of workers changes the draws."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space, self._seed, self._draws = space, seed, 0
         self._left = Left(space)
 
-    def ask(self) -> Proposal | None:
-        """Return the next draw that is not known."""
-        repeats = 0
-        while not self._left.none and repeats < _DRAWS:
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the next draws that are neither known nor pending."""
+        asked: list[Proposal] = []
+        busy, repeats = ids_of(pending), 0
+        while len(asked) < n and not self._left.none(busy) and repeats < _DRAWS:
             candidate = drawn(self._space, random.Random(f"{self._seed}-{self._draws}"))  # noqa: S311 - no secret
             self._draws += 1
-            if candidate in self._left:
-                return Proposal(candidate)
             repeats += 1
-        return None
+            if candidate in self._left and candidate.id not in busy:
+                asked.append(Proposal(candidate))
+                busy.add(candidate.id)
+                repeats = 0
+        return asked
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Remember the candidate."""

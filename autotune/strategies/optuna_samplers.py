@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import optuna
@@ -21,7 +21,7 @@ from autotune.metrics import Direction
 from autotune.space.domains import Choice, Domain
 from autotune.space.parameters import Value
 from autotune.space.space import Space
-from autotune.strategies.baselines import Left
+from autotune.strategies.baselines import Left, ids_of
 from autotune.strategies.protocol import Proposal, Told, Whole
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -32,18 +32,22 @@ _REPEATS = {"tpe": 10, "nsga2": 10, "gp": 2}
 """Draws of known candidates in a row, after which a new one is drawn at random: a sampler that has converged would go
 on for ever, and each draw of gp takes seconds."""
 
-Samplers = Mapping[str, Callable[[int], BaseSampler]]
+Samplers = Mapping[str, Callable[[int, bool], BaseSampler]]
+"""Each takes a seed, and whether other trials are running."""
 
 
-def _tpe(seed: int) -> BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+def _tpe(seed: int, running: bool) -> BaseSampler:
+    # The constant liar counts running trials as bad ones, so that others are drawn elsewhere.
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=running)
 
 
-def _nsga2(seed: int) -> BaseSampler:
+def _nsga2(seed: int, running: bool) -> BaseSampler:
+    del running  # a generation is drawn without knowing its own scores
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
 
 
-def _gp(seed: int) -> BaseSampler:
+def _gp(seed: int, running: bool) -> BaseSampler:
+    del running  # it conditions its acquisition on running trials by itself
     return optuna.samplers.GPSampler(seed=seed)
 
 
@@ -63,7 +67,7 @@ class Sampled(Whole):
         self._make, self._space, self._seed = SAMPLERS[name], space, seed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study = optuna.create_study(directions=list(directions), sampler=self._make(seed))
+            self._study = optuna.create_study(directions=list(directions), sampler=self._make(seed, False))
         self._nsga2 = name == "nsga2"
         self._repeats = _REPEATS[name]
         self._domains = space.searched
@@ -74,25 +78,39 @@ class Sampled(Whole):
         self._left = Left(space)
         self._complete = 0
 
-    def ask(self) -> Proposal | None:
-        """Return the next candidate. A draw that is known already is forgotten: it has taught what it can."""
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the sampler's next candidates. Those that are pending are running trials of the study, which the sampler
+        takes into account in its own way.
+        """
+        asked: list[Proposal] = []
+        busy = ids_of(pending)
+        while len(asked) < n and (proposal := self._another(busy)) is not None:
+            asked.append(proposal)
+            busy.add(proposal.candidate.id)
+        return asked
+
+    def _another(self, busy: Set[str]) -> Proposal | None:
+        """Return one more candidate. A draw that is known or running already is forgotten: it has taught what it can."""
         for _ in range(self._repeats):
-            if self._left.none:
+            if self._left.none(busy):
                 return None
-            trial = self._next()
+            trial = self._next(running=bool(busy))
             candidate = self._candidate(trial)
-            if candidate in self._left:
+            if candidate in self._left and candidate.id not in busy:
                 return Proposal(candidate, trial)
             self._study.tell(trial, state=TrialState.FAIL)
-        new = self._left.draw(f"{self._seed}-{self._number()}")
+        new = self._left.draw(f"{self._seed}-{self._number()}", busy)
         if new is None:
             return None
         self._study.enqueue_trial(self._params(new) or {})
-        trial = self._next()
+        trial = self._next(running=bool(busy))
         return Proposal(self._candidate(trial), trial)
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Tell the sampler; a candidate that could not be measured is PRUNED, which keeps it away from there."""
+        if proposal.trial is None:  # it was begun by an earlier run, or by another strategy
+            self.replay(proposal.candidate, told)
+            return
         self._left.remove(proposal.candidate)
         trial: Trial = proposal.trial
         for limit, gap in told.gaps.items():
@@ -124,10 +142,11 @@ class Sampled(Whole):
     def _number(self) -> int:
         return len(self._study.get_trials(deepcopy=False))
 
-    def _next(self) -> Trial:
+    def _next(self, running: bool) -> Trial:
+        """Return the next trial; `running`: whether others are in flight."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = self._make((self._seed * 1_000_003 + self._number()) % 2**32)
+            self._study.sampler = self._make((self._seed * 1_000_003 + self._number()) % 2**32, running)
         return self._study.ask()
 
     def _distribution(self, name: str) -> BaseDistribution:

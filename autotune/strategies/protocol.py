@@ -5,7 +5,7 @@ A strategy lives in memory and is rebuilt from the rows of results.csv, which ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -78,12 +78,20 @@ class Strategy(Protocol):
         """Shares of its steps to which it may train an adapter; empty: it asks for whole candidates only."""
         ...
 
-    def ask(self) -> Proposal | None:
-        """Return the next candidate, never one that is known; None where the space is used up."""
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return up to `n` proposals to run at the same time as those that are `pending`: asked for, and not told yet.
+
+        None of them is known or pending, and no two of them, nor one of them and a pending one, answer the same question.
+        An empty list means that there is nothing to propose now: with nothing pending the search is over, else the answer
+        may change once a pending proposal is told.
+
+        A proposal may need an adapter that a pending proposal trains, at the same rung or a higher one. The scheduler starts
+        its own stages when that training has ended; until then it occupies no worker.
+        """
         ...
 
     def tell(self, proposal: Proposal, told: Told) -> None:
-        """Say what became of a proposal."""
+        """Say what became of a proposal. Proposals are told in the order in which they end."""
         ...
 
     def replay(self, candidate: Candidate, told: Told) -> None:

@@ -65,10 +65,11 @@ def main() -> int:
     took = []
     for _ in range(given.candidates):
         began = time.perf_counter()
-        proposal = strategy.ask()
+        proposals = strategy.ask(1, ())
         asked = time.perf_counter() - began
-        if proposal is None:
+        if not proposals:
             break
+        proposal = proposals[0]
         told = answer(proposal, footprints, rng)
         began = time.perf_counter()
         strategy.tell(proposal, told)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -109,13 +109,13 @@ class PlainOptuna(Whole):
         for places in self._joint.likely() if warm else ():
             self._study.enqueue_trial(places)
 
-    def ask(self) -> Proposal | None:
-        """Return the sampler's next candidate, known or not."""
-        if self._asked >= MOST_PROPOSALS:
-            return None
-        self._asked += 1
-        trial = self._study.ask(self._distributions)
-        return Proposal(self._joint.candidate(trial.params), trial)
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the sampler's next candidates, known or not."""
+        del pending  # they are running trials of the study
+        count = min(n, MOST_PROPOSALS - self._asked)
+        self._asked += count
+        trials = [self._study.ask(self._distributions) for _ in range(count)]
+        return [Proposal(self._joint.candidate(trial.params), trial) for trial in trials]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Tell the study; a candidate that could not run is pruned, which keeps TPE away from there."""
@@ -141,10 +141,10 @@ class InTurn(Whole):
         pairs = itertools.product(order.tolist(), _recipes(table, seed))
         self._left = iter([table.candidate(adapter, recipe) for adapter, recipe in pairs])
 
-    def ask(self) -> Proposal | None:
-        """Return the next pair."""
-        candidate = next(self._left, None)
-        return None if candidate is None else Proposal(candidate)
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the next pairs."""
+        del pending
+        return [Proposal(candidate) for candidate in itertools.islice(self._left, n)]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Nothing is learned."""
@@ -169,19 +169,22 @@ class Halving(Whole):
         self._recipes = _recipes(table, seed)
         self._pairs: list[Candidate] | None = None
 
-    def ask(self) -> Proposal | None:
-        """Return the next adapter of the rung, or the next pair."""
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the next adapters of the rung, or the next pairs. A rung begins when the one before has ended."""
         if self._pairs is not None:
-            return Proposal(self._pairs.pop(0)) if self._pairs else None
-        adapter = self._queue[0]
-        return Proposal(Candidate(lora=self._table.adapters[adapter]), rung=self._table.rungs[self._rung])
+            now, self._pairs = self._pairs[:n], self._pairs[n:]
+            return [Proposal(candidate) for candidate in now]
+        busy = {proposal.trial for proposal in pending}
+        free = [adapter for adapter in self._queue if adapter not in busy]
+        rung = self._table.rungs[self._rung]
+        return [Proposal(Candidate(lora=self._table.adapters[a]), a, rung) for a in free[:n]]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Take in a score; at the end of a rung a third goes on."""
-        del proposal  # that at the head of the queue
         if self._pairs is not None:
             return
-        self._scores[self._queue.pop(0)] = told.measured.get("accuracy", -1.0)
+        self._queue.remove(proposal.trial)
+        self._scores[proposal.trial] = told.measured.get("accuracy", -1.0)
         if self._queue:
             return
         ranked = sorted(self._alive, key=lambda adapter: -self._scores[adapter])
@@ -217,21 +220,24 @@ class Rungs(Whole, ABC):
     def report(self, handle: Any, rung: int, values: tuple[float, float, float]) -> None:
         """Take in the objectives of an evaluation."""
 
-    def ask(self) -> Proposal | None:
-        """Return the next evaluation, or first the recipe's footprint, where a lower rung needs it."""
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return the next evaluation, or first the recipe's footprint, where a lower rung needs it: one at a time."""
+        del n
+        if pending:
+            return []
         if self._pending is None:
             if self._asked >= MOST_EVALUATIONS:
-                return None
+                return []
             self._asked += 1
             self._pending = self.next_config()
         _, places, rung = self._pending
         last = len(self._table.rungs) - 1
         if rung < last and places["recipe"] not in self._footprints:
-            return Proposal(Candidate(recipe=self._table.recipes[places["recipe"]]), "footprint", items=0)
+            return [Proposal(Candidate(recipe=self._table.recipes[places["recipe"]]), "footprint", items=0)]
         candidate = self._joint.candidate(places)
         if rung < last:
             candidate = Candidate(lora=candidate.lora)
-        return Proposal(candidate, rung=self._table.rungs[rung])
+        return [Proposal(candidate, rung=self._table.rungs[rung])]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Pass the objectives on."""

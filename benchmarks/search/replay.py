@@ -544,10 +544,11 @@ def replay(
     before: list[Pair] = []
     while world.clock < budget_s:
         began = time.perf_counter()
-        proposal = strategy.ask()
+        proposals = strategy.ask(1, ())
         decided = time.perf_counter() - began
-        if proposal is None:
+        if not proposals:
             break
+        proposal = proposals[0]
         asked += 1
         told = world.measure(proposal)
         began = time.perf_counter()

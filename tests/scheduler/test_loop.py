@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -49,8 +49,8 @@ class Listening:
         self.told: list[tuple[Candidate, Told]] = []
         self.replayed: list[tuple[Candidate, Told]] = []
 
-    def ask(self) -> Proposal | None:
-        return self.inner.ask()
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        return self.inner.ask(n, pending)
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         self.told.append((proposal.candidate, told))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fakes import score_of
+from fakes import next_of, score_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -60,6 +61,21 @@ def space_of(lora: Mapping[str, Domain] | None, recipes: tuple[Recipe, ...] = RE
     return Space(lora, recipes, (), DEFAULTS, "cpu")
 
 
+def take_with(strategy: Strategy, workers: int, rng: random.Random, most: int = 1000) -> list[Candidate]:
+    """Ask and tell with so many in flight, which end in a random order, until nothing is left. Returns them as asked."""
+    taken: list[Candidate] = []
+    pending: list[Proposal] = []
+    while True:
+        asked = strategy.ask(min(workers - len(pending), most - len(taken)), tuple(pending))
+        pending += asked
+        taken += [proposal.candidate for proposal in asked]
+        assert len(pending) <= workers
+        if not pending:
+            return taken
+        ended = pending.pop(rng.randrange(len(pending)))
+        strategy.tell(ended, told_of(ended.candidate))
+
+
 def make(name: str, space: Space, seed: int = 0) -> Strategy:
     return make_strategy(name, space, OBJECTIVES, seed)
 
@@ -75,7 +91,7 @@ def told_of(candidate: Candidate) -> Told:
 def take(strategy: Strategy, most: int = 1000) -> list[Candidate]:
     """Ask and tell until nothing is left."""
     taken: list[Candidate] = []
-    while len(taken) < most and (proposal := strategy.ask()) is not None:
+    while len(taken) < most and (proposal := next_of(strategy)) is not None:
         taken.append(proposal.candidate)
         strategy.tell(proposal, told_of(proposal.candidate))
     return taken
@@ -148,7 +164,7 @@ def test_a_whole_replay_ends_at_once(name: str) -> None:
     strategy = make(name, space)
     for candidate in space.grid():
         strategy.replay(candidate, told_of(candidate))
-    assert strategy.ask() is None
+    assert next_of(strategy) is None
 
 
 @every
@@ -201,6 +217,86 @@ def test_a_space_too_large_to_count_is_not_enumerated(name: str, monkeypatch: py
     assert len(take(make(name, space_of(many)), 12)) == 12
 
 
+# --- several in flight -----------------------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("workers", [2, 4, 16])
+def test_with_many_in_flight_a_finite_space_is_visited_whole_each_candidate_once(name: str, workers: int) -> None:
+    space = space_of(CONDITIONAL)
+    taken = take_with(make(name, space), workers, random.Random(workers))
+    assert Counter(c.id for c in taken) == Counter(c.id for c in space.grid())
+
+
+@pytest.mark.parametrize("name", ["random", "grid"])
+@pytest.mark.parametrize("workers", [2, 5, 16])
+def test_a_plain_strategy_proposes_the_same_with_any_number_of_workers(name: str, workers: int) -> None:
+    for space, most in ((space_of(CONDITIONAL), 1000), (space_of(WIDE), 40)):
+        if name == "grid" and space.size() is None:
+            continue
+        alone = take(make(name, space), most)
+        assert take_with(make(name, space), workers, random.Random(workers), most) == alone
+
+
+@every
+def test_there_is_nothing_to_propose_while_all_that_is_left_is_pending_and_more_after_a_change(name: str) -> None:
+    space = space_of({"r": Choice((4, 8))}, RECIPES[:2])
+    strategy = make(name, space)
+    pending = strategy.ask(10, ())
+    assert len({proposal.candidate.id for proposal in pending}) == 4
+    assert strategy.ask(3, pending) == []
+    assert strategy.ask(0, pending) == []
+    for proposal in reversed(pending):
+        strategy.tell(proposal, told_of(proposal.candidate))
+    assert strategy.ask(3, ()) == []
+
+
+@every
+def test_what_an_earlier_run_began_may_be_pending_and_is_told(name: str) -> None:
+    """The loop tries what was lost again: a proposal that this strategy did not make."""
+    space = space_of(CONDITIONAL)
+    strategy = make(name, space)
+    first = next(space.grid())
+    stranger = Proposal(first)
+    taken = [proposal.candidate for proposal in strategy.ask(30, [stranger])]
+    assert len(taken) == 17
+    assert first not in taken
+    strategy.tell(stranger, told_of(first))
+    assert first not in [proposal.candidate for proposal in strategy.ask(30, ())]
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_pending_trials_run_in_the_study(name: str) -> None:
+    strategy = make(name, space_of(WIDE))
+    pending = strategy.ask(4, ())
+    assert [trial.state for trial in study_of(strategy).trials if not trial.state.is_finished()] == [
+        TrialState.RUNNING
+    ] * 4
+    for proposal in reversed(pending):
+        strategy.tell(proposal, Told((0.5, 1.0), {}))
+    assert Counter(trial.state for trial in study_of(strategy).trials)[TrialState.COMPLETE] == 4
+
+
+def test_tpe_draws_apart_from_what_is_running() -> None:
+    """With the constant liar, eight draws at once lie further from one another than eight that do not know of each other."""
+    space = space_of({"learning_rate": Range(1e-5, 1e-1, log=True)}, ())
+
+    def spread(told_of_each_other: bool, seed: int) -> float:
+        strategy = make_strategy("tpe", space, {"accuracy": "maximize"}, seed)
+        rng = random.Random(seed)
+        for _ in range(20):
+            candidate = drawn(space, rng)
+            strategy.replay(candidate, Told((score_of(candidate.lora, None),), {}))
+        asked: list[Proposal] = []
+        for _ in range(8):
+            asked += strategy.ask(1, asked if told_of_each_other else ())
+        rates = sorted(math.log10(p.candidate.lora.learning_rate) for p in asked if p.candidate.lora)
+        return rates[-2] - rates[1]
+
+    apart = [[spread(knows, seed) for seed in range(6)] for knows in (True, False)]
+    assert sum(apart[0]) > 1.2 * sum(apart[1])
+
+
 # --- what the samplers are told --------------------------------------------------------------------------------------
 
 
@@ -214,7 +310,7 @@ def study_of(strategy: Strategy) -> Any:
 def test_no_values_are_told_as_pruned_and_limits_as_constraints(name: str, replayed: bool) -> None:
     strategy = make(name, space_of(CONDITIONAL))
     for told in (Told((0.5, 100.0), {"size_mb <= 90": 10.0}), Told(None, {"size_mb <= 90": -1.0}), Told(None, {})):
-        proposal = strategy.ask()
+        proposal = next_of(strategy)
         assert proposal is not None
         if replayed:
             strategy.replay(proposal.candidate, told)
@@ -242,7 +338,7 @@ def test_tpe_keeps_away_from_a_rank_that_always_fails() -> None:
     for seed in range(5):
         strategy, failed = make("tpe", space, seed), 0
         for _ in range(60):
-            proposal = strategy.ask()
+            proposal = next_of(strategy)
             assert proposal is not None
             lora = proposal.candidate.lora
             assert lora is not None
@@ -259,7 +355,7 @@ def test_tpe_learns_the_objective_and_the_limit() -> None:
         strategy = make_strategy("tpe", space, {"accuracy": "maximize"}, seed)
         taken: list[Candidate] = []
         for _ in range(50):
-            proposal = strategy.ask()
+            proposal = next_of(strategy)
             assert proposal is not None
             candidate = proposal.candidate
             assert candidate.recipe is not None
@@ -371,7 +467,7 @@ def test_what_is_left_of_a_space() -> None:
         left.remove(candidate)
         assert candidate not in left
         seen.add(candidate.id)
-    assert left.none
+    assert left.none()
     assert len(seen) == 18
 
 
@@ -388,14 +484,14 @@ def test_sessions_are_searched_and_an_earlier_run_is_known(name: str) -> None:
     whole = Space({"r": Choice((4, 8))}, RECIPES[:2], (), DEFAULTS, "cpu", SESSIONS)
     strategy, seen = make(name, whole), []
     for _ in range(7):
-        proposal = strategy.ask()
+        proposal = next_of(strategy)
         assert proposal is not None
         seen.append(proposal.candidate)
         strategy.tell(proposal, told_of(proposal.candidate))
     again = make(name, whole)
     for candidate in seen:
         again.replay(candidate, told_of(candidate))
-    while (proposal := again.ask()) is not None:
+    while (proposal := next_of(again)) is not None:
         seen.append(proposal.candidate)
         again.tell(proposal, told_of(proposal.candidate))
     assert len(seen) == len({candidate.id for candidate in seen}) == 2 * 2 * 3

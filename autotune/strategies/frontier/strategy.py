@@ -17,7 +17,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -271,8 +271,17 @@ class Frontier:
 
     # --- the next proposal ------------------------------------------------------------------------------------------
 
-    def ask(self) -> Proposal | None:
-        """Return what promises most hypervolume a second."""
+    def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
+        """Return what promises most hypervolume a second: of each adapter one proposal at a time is in flight."""
+        asked: list[Proposal] = []
+        busy = {_adapter_id(proposal.candidate) for proposal in pending if proposal.candidate.lora is not None}
+        while len(asked) < n and (proposal := self._next(busy)) is not None:
+            asked.append(proposal)
+            busy.add(_adapter_id(proposal.candidate))
+        return asked
+
+    def _next(self, busy: Set[str]) -> Proposal | None:
+        """Return what promises most of the adapters that are not `busy`."""
         belief = self._believe()
         recipes = [recipe for recipe in self._recipes if recipe not in self._over]
         begun = any(items >= self._items for adapter in belief.adapters for _, items in adapter.pairs.values())
@@ -281,6 +290,8 @@ class Frontier:
         pair_s = np.array([self._pair_s(recipe) for recipe in recipes])
         growth = self._growth(belief, recipes)
         gains = self._gains(belief, recipes, growth)
+        if busy:
+            gains[:, [name in busy for name in self._adapters]] = 0.0
         trained = np.array([adapter.reached == len(RUNGS) - 1 and not adapter.ended for adapter in belief.adapters])
         crossing = np.where(trained, gains / pair_s[:, None], 0.0)
         if not self._levers.gate:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep, score_of
+from fakes import ITEMS, FakeStages, Sweeping, ids_of, inputs_in, make_sweep, next_of, score_of
 
 from autotune.analysis.limits import parse_limit
 from autotune.candidate import Candidate, Recipe
@@ -313,7 +313,7 @@ def test_a_recipe_that_can_never_be_built_is_left_to_the_last() -> None:
     strategy = Frontier(sweep.space, sweep.objectives, 0)
     tried: list[str] = []
     for _ in range(20):
-        proposal = strategy.ask()
+        proposal = next_of(strategy)
         assert proposal is not None
         recipe = proposal.candidate.recipe
         if recipe is None:
@@ -337,7 +337,7 @@ def test_a_recipe_that_can_never_be_built_is_left_to_the_last() -> None:
 def test_a_training_is_not_forgotten_where_its_build_failed() -> None:
     sweep = make_sweep(LORA, strategy="frontier", **AIMS)
     strategy = Frontier(sweep.space, sweep.objectives, 0)
-    first = strategy.ask()
+    first = next_of(strategy)
     assert first is not None
     strategy.tell(first, Told(None, {}, seconds={"train": 90.0, "merge": 2.0, "build": 9.0}))
     assert [adapter.reached for adapter in strategy._adapters.values() if adapter.failed] == [len(RUNGS) - 1]
@@ -346,10 +346,10 @@ def test_a_training_is_not_forgotten_where_its_build_failed() -> None:
 def test_an_objective_that_nothing_measured_leaves_a_pair_off_the_front() -> None:
     sweep = make_sweep(LORA, strategy="frontier", **AIMS)
     strategy = Frontier(sweep.space, sweep.objectives, 0)
-    first = strategy.ask()
+    first = next_of(strategy)
     assert first is not None
     strategy.tell(first, Told(None, {}, {"accuracy": 0.6, "size_mb": 9.0}, seconds={"score": 40.0}, items=1000))
-    assert strategy.ask() is not None
+    assert next_of(strategy) is not None
 
 
 def test_all_adapters_are_thought_of_however_they_may_be_served() -> None:
@@ -379,7 +379,7 @@ def test_a_score_of_any_scale_is_searched_as_a_share_is(direction: Direction, un
     strategy.replay(Candidate(), Told(None, {}, {"custom": sign * 40 * unit}))
     ended: list[float] = []
     for _ in range(25):
-        proposal = strategy.ask()
+        proposal = next_of(strategy)
         if proposal is None:
             break
         lora = proposal.candidate.lora
@@ -425,7 +425,7 @@ def test_probabilities_tell_adapters_apart_whose_scores_are_the_same(better: int
         seconds = {"train": 100.0, "score": 10.0}
         told = Told(None, {}, {"accuracy": 0.5}, None, seconds, RUNGS[1], 500, probability=probability)
         strategy.replay(Candidate(lora=one), told)
-    proposal = strategy.ask()
+    proposal = next_of(strategy)
     assert proposal is not None
     assert proposal.candidate.lora == (first, second)[better]
 
@@ -443,7 +443,7 @@ def test_what_was_made_in_another_space_is_learned_from_and_never_proposed() -> 
         built = Candidate(lora=lora, recipe=Recipe(precision="fp32"))
         strategy.replay(built, replace(told_of(0.99, 0.9, {"score": 20.0}), values=None, items=500))
     for _ in range(30):
-        proposal = strategy.ask()
+        proposal = next_of(strategy)
         assert proposal is not None
         assert proposal.candidate.lora is not None
         assert space.has(proposal.candidate.lora)
@@ -461,7 +461,7 @@ def test_an_adapter_whose_score_is_no_number_is_left(precision: str, built: int)
     for recipe in space.recipes[:built]:
         said = Told(None, {}, {"itl_ms_p50": 10.0, "size_mb": 100.0}, seconds={"build": 1.0}, status="diverged")
         strategy.replay(Candidate(lora=first, recipe=recipe), said)
-    while (proposal := strategy.ask()) is not None:
+    while (proposal := next_of(strategy)) is not None:
         assert proposal.candidate.lora != first
         strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
 
@@ -494,7 +494,7 @@ def test_a_trouble_that_may_be_the_recipe_s_leaves_the_adapter_to_others(said: l
     for candidate, told in said:
         strategy.replay(candidate, told)
     tried = []
-    while (proposal := strategy.ask()) is not None:
+    while (proposal := next_of(strategy)) is not None:
         tried.append(proposal.candidate.lora)
         strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
     assert said[0][0].lora in tried
@@ -518,7 +518,7 @@ def test_a_pair_that_was_left_on_some_of_its_items_is_measured() -> None:
     left = replace(told_of(0.9, 0.8, {"train": 50.0, "score": 20.0}), values=None, items=500, status="stopped")
     strategy.replay(pair, left)
     tried = []
-    while (proposal := strategy.ask()) is not None:
+    while (proposal := next_of(strategy)) is not None:
         tried.append(proposal.candidate)
         strategy.tell(proposal, told_of(0.5, 0.4, {"train": 50.0, "score": 20.0}))
     assert tried.count(pair) == 1
@@ -572,7 +572,7 @@ def test_a_build_that_is_refused_does_not_end_an_adapter_that_is_trained() -> No
     assert first.lora == second.lora == third.lora
     strategy.tell(Proposal(first), Told((0.6, 9.0), {}, {"accuracy": 0.6, "size_mb": 9.0}, items=100))
     strategy.tell(Proposal(second), Told(None, {}))
-    proposal = strategy.ask()
+    proposal = next_of(strategy)
     assert proposal is not None
     assert proposal.candidate == third
 
@@ -607,10 +607,10 @@ def test_a_training_costs_by_what_it_is_trained_on() -> None:
     known = next(candidate for candidate in space.grid() if candidate.lora and candidate.lora.steps == 100)
     values = {"accuracy": 0.6, "itl_ms_p50": 10.0}
     strategy.replay(known, Told((0.6, 10.0), {}, values, seconds={"train": 90.0, "score": 40.0}, items=400))
-    proposal = strategy.ask()
+    proposal = next_of(strategy)
     while proposal is not None and proposal.candidate.lora == known.lora:  # it is built in other recipes before
         strategy.tell(proposal, Told((0.6, 10.0), {}, values, seconds={"score": 40.0}, items=400))
-        proposal = strategy.ask()
+        proposal = next_of(strategy)
     assert proposal is not None
     assert proposal.candidate.lora is not None
     assert proposal.candidate.lora.steps == 100
