@@ -79,7 +79,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
-            stages.settle(inputs.files, inputs.model_mb)
+            stages.settle(inputs.files, inputs.model_mb, inputs.places)
             for line in data_report(dataset):
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))

@@ -18,7 +18,8 @@ from autotune.artifacts.store import Cache, Stored, default_root
 from autotune.candidate import Candidate
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
-from autotune.pipeline.measure import Pipeline, base_candidate
+from autotune.pipeline.graph import base_candidate
+from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.results.columns import FINALISTS
 from autotune.results.folder import read_results
@@ -57,8 +58,8 @@ def main(folder: Path) -> int:
         stages = Stages(cache, engine, lambda: log, sweep.model)
         sweep, _, inputs = prepare(sweep, stages, cache.root)
         pipeline = Pipeline(sweep, inputs, stages)
-        adapter = stages(pipeline.finetune_job(chosen))
-        torch_job = pipeline.score_job(Candidate(lora=chosen.lora), "test")
+        adapter = stages(pipeline.graph.finetune_job(chosen))
+        torch_job = pipeline.graph.score_job(Candidate(lora=chosen.lora), "test")
         where: dict[str, Path] = {"model_dir": inputs.base_dir, "adapter_dir": adapter.path}
         reference = outcomes(stages(torch_job.model_copy(update=where)))
         recipes = dict.fromkeys([base_candidate(sweep).recipe, *sweep.space.recipes])
@@ -74,7 +75,7 @@ def main(folder: Path) -> int:
                 bad |= reference["predicted"] != measured.outcomes["predicted"]
             assert measured.build is not None
             one_by_one: dict[str, Any] = {"batched": False, "model_dir": measured.build.path}
-            single_job = pipeline.score_job(candidate, "test").model_copy(update=one_by_one)
+            single_job = pipeline.graph.score_job(candidate, "test").model_copy(update=one_by_one)
             single = outcomes(stages(single_job))
             rows.append(compare(f"{recipe}: batched / one by one", measured.outcomes, single))
             bad |= single["predicted"] != measured.outcomes["predicted"]

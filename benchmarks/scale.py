@@ -26,7 +26,8 @@ from autotune.artifacts.store import Cache
 from autotune.candidate import Candidate
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
-from autotune.pipeline.measure import Inputs, Pipeline
+from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.measure import Pipeline
 from autotune.results.columns import Row
 from autotune.results.folder import Record
 from autotune.scheduler.loop import Loop

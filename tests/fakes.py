@@ -6,19 +6,20 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate, Lora, Recipe
-from autotune.pipeline.measure import Inputs, Pipeline
+from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.results.columns import Row
 from autotune.results.folder import Record
 from autotune.scheduler.loop import Loop, Summary
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob, resolved
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Strategy
 from autotune.sweepfile.resolve import parse_sweep
@@ -117,7 +118,13 @@ class FakeStages:
     def let_go(self, *needed: Job) -> None:
         self.needed = [job.key for job in needed]
 
-    def settle(self, files: Iterable[Path], model_mb: float) -> None: ...
+    def settle(self, files: Iterable[Path], model_mb: float, places: Mapping[str, Path] | None = None) -> None: ...
+
+    def _place(self, key: str) -> Path:
+        found = self.done.get(key)
+        return (
+            found.path if found is not None else self.root.parent / key.removesuffix(" digest")
+        )  # of the sweep's inputs
 
     def close(self) -> None:
         self.needed = []
@@ -129,6 +136,7 @@ class FakeStages:
         found = self.find(job)
         if found is not None:
             return found
+        job = resolved(job, self._place)
         self.jobs.append(job)
         self.trouble(job)
         out = self.root / job.stage / job.key[:12]

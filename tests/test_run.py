@@ -16,7 +16,7 @@ from autotune import run as run_module
 from autotune.data.schema import Dataset, LeftOut
 from autotune.errors import Exit, MachineError, UsageError
 from autotune.execution.local import LocalEngine
-from autotune.pipeline.measure import Inputs
+from autotune.pipeline.inputs import Inputs
 from autotune.results import folder as record_module
 from autotune.results.columns import COLUMNS, FINALISTS
 from autotune.results.folder import RUNS, Record, read_running

@@ -82,6 +82,10 @@ class Cache:
         """Return where a job's result lies, or would lie."""
         return self.root / job.stage / job.key
 
+    def locate(self, key: str) -> Path | None:
+        """Return where the result of the job with this key lies, whatever its stage; None where it is not there."""
+        return next((folder for folder in self.root.glob(f"*/{key}") if folder.is_dir()), None)
+
     def checkpoint(self, job: Job) -> Path:
         """Return where a training keeps its checkpoints."""
         folder = self.folder(job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autotune.artifacts.room import Room
@@ -13,7 +13,7 @@ from autotune.execution.input_guard import Guard
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import LEARNED, Timeouts
-from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob, resolved
 
 _GOES_ON = ("lost", "timeout")
 """Ends of a training after which its checkpoint is of use."""
@@ -43,6 +43,8 @@ class Stages:
         """Seconds inside stages that were done here and ended well."""
         self._in_use: dict[str, Job] = {}
         self._settled: set[str] = set()
+        self._places: dict[str, Path] = {}
+        """Where what has a key lies: inputs from outside the cache, and results that were found or made."""
         for kind in LEARNED:
             for inputs, result, seconds in cache.measured(kind.stage, model):
                 self.timeouts.learn(kind.stage, inputs, result, seconds)
@@ -60,6 +62,7 @@ class Stages:
         if self.room is not None:
             self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
         limit = min(self.timeouts.of(job), timeout or float("inf"))
+        job = resolved(job, self._place)
 
         def run(out: Path) -> tuple[Result, float]:
             self.guard.check()
@@ -91,7 +94,7 @@ class Stages:
         if self.stop is not None:
             self.stop.check()
         self.guard.check()
-        result, seconds = self._timed(job, self.timeouts.of(job))
+        result, seconds = self._timed(resolved(job, self._place), self.timeouts.of(job))
         self.spent_s += seconds
         return result
 
@@ -115,6 +118,13 @@ class Stages:
         self._use(job)
         return self.cache.find(job)
 
+    def _place(self, key: str) -> Path:
+        """Return where what has a key lies. Raises StageError where it is gone: the candidate that made it must make it anew."""
+        place = self._places.get(key) or self.cache.locate(key)
+        if place is None:
+            raise StageError("lost", f"what was made as {key[:12]} is no longer in the cache")
+        return place
+
     def _use(self, job: Job) -> None:
         if job.key not in self._in_use:
             self.cache.hold(job)
@@ -131,10 +141,12 @@ class Stages:
         for key in set(self._in_use) - keys:
             self.cache.let_go(self._in_use.pop(key))
 
-    def settle(self, files: Iterable[Path], model_mb: float) -> None:
+    def settle(self, files: Iterable[Path], model_mb: float, places: Mapping[str, Path] | None = None) -> None:
         """Say that preparation is over: what is in use now (the base model) is needed until `close`, and `files` must
-        not change; `model_mb`, 10^6 bytes, is what a merge or a build may need of the disk. Raises OSError.
+        not change; `model_mb`, 10^6 bytes, is what a merge or a build may need of the disk; `places` says where inputs
+        from outside the cache lie, by their keys. Raises OSError.
         """
+        self._places |= places or {}
         self._settled |= set(self._in_use)
         self._needs_mb = model_mb
         self.guard.watch(files)

@@ -24,7 +24,8 @@ from autotune.models import (
     parameters_of,
     shape_from,
 )
-from autotune.pipeline.measure import Do, Inputs
+from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.measure import Do
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,

@@ -16,7 +16,7 @@ from autotune.errors import MachineError
 from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
-from autotune.pipeline.measure import base_candidate, recipe_alone
+from autotune.pipeline.graph import base_candidate, recipe_alone
 from autotune.pipeline.prepare import needed_disk_mb, probe_job, read_data
 from autotune.present.progress import duration
 from autotune.scheduler.rehearsal import Spent, rehearse

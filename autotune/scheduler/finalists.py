@@ -11,7 +11,8 @@ from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.errors import StageError
 from autotune.metrics import METRICS
-from autotune.pipeline.measure import Measurement, Pipeline, base_candidate
+from autotune.pipeline.graph import base_candidate
+from autotune.pipeline.measure import Measurement, Pipeline
 from autotune.results.columns import CONDITIONS, LATENCY, SERVED, Row
 from autotune.results.folder import Record
 from autotune.results.judge import candidate_of, judge, served_as
@@ -186,5 +187,5 @@ class Finalists:
             return False
         settings = candidate.model_dump(exclude_none=True)
         about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
-        self.record.keep_best(made, about, self.pipeline.session(candidate), self.sweep.provider.genai_name)
+        self.record.keep_best(made, about, self.pipeline.graph.session(candidate), self.sweep.provider.genai_name)
         return True

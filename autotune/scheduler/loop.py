@@ -19,7 +19,8 @@ from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, StageError
 from autotune.metrics import METRICS, is_task
-from autotune.pipeline.measure import LOOKS, Measurement, Pipeline, base_candidate
+from autotune.pipeline.graph import base_candidate
+from autotune.pipeline.measure import LOOKS, Measurement, Pipeline
 from autotune.results.columns import STAGES, Row
 from autotune.results.folder import Record, now
 from autotune.results.judge import candidate_of, front_of, judge, served_as, values_of
@@ -449,7 +450,7 @@ class Loop:
         """Return in words how far a candidate came that is not fully measured; empty where it is."""
         lora, words = proposal.candidate.lora, []
         if lora is not None and proposal.rung < 1:
-            words.append(f"trained for {measured.cells['train_steps']} of {self.pipeline.horizon(lora)} steps")
+            words.append(f"trained for {measured.cells['train_steps']} of {self.pipeline.graph.horizon(lora)} steps")
         items, scored = self.pipeline.inputs.counts["validation"], int(measured.cells.get(f"{self.sweep.score}_n") or 0)
         if scored < items and not is_task(self.sweep.data.metric):
             words.append(f"scored on {scored} of {items} items")

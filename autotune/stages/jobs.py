@@ -7,12 +7,12 @@ found again by what went into it, wherever that was.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,6 +70,8 @@ class Job(BaseModel):
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
     """The packages whose versions change the result."""
+    sources: ClassVar[Mapping[str, str]] = {}
+    """Of each field that says where an input lies, the field that holds the input's key. See `resolved`."""
 
     def described(self) -> dict[str, Any]:
         """All inputs that decide the result, as plain data."""
@@ -134,10 +136,14 @@ class FinetuneJob(Job):
     seed: int
     device: str
     threads: int | None = None
-    base_dir: Path = where()
-    data_file: Path = where()
+    sources: ClassVar[Mapping[str, str]] = {
+        "base_dir": "base", "data_file": "data", "checkpoint_dir": "checkpoint",
+    }  # fmt: skip
+    checkpoint: str | None = where(None)
+    """Key of an adapter of the same job that stopped earlier."""
+    base_dir: Path = where(Path())
+    data_file: Path = where(Path())
     checkpoint_dir: Path | None = where(None)
-    """An adapter of the same job that stopped earlier."""
     keep_dir: Path | None = where(None)
     """Where to keep checkpoints, and to go on from the last one if there is one."""
     stop_file: Path | None = where(None)
@@ -152,10 +158,12 @@ class MergeJob(Job):
     function: ClassVar[str] = "autotune.stages.merge:merge"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
 
+    sources: ClassVar[Mapping[str, str]] = {"base_dir": "base", "adapter_dir": "adapter"}
+
     adapter: str
     base: str
-    base_dir: Path = where()
-    adapter_dir: Path = where()
+    base_dir: Path = where(Path())
+    adapter_dir: Path = where(Path())
 
 
 class BuildJob(Job):
@@ -170,7 +178,8 @@ class BuildJob(Job):
     """Key of the merged model, or digest of the base model."""
     recipe: Recipe
     provider: str
-    source_dir: Path = where()
+    sources: ClassVar[Mapping[str, str]] = {"source_dir": "source"}
+    source_dir: Path = where(Path())
 
 
 class CheckJob(Job):
@@ -188,9 +197,12 @@ class CheckJob(Job):
     """Digest of the items."""
     max_length: int
     threads: int | None = where(None)
-    model_dir: Path = where()
-    source_dir: Path = where()
-    data_file: Path = where()
+    sources: ClassVar[Mapping[str, str]] = {"model_dir": "source", "source_dir": "original", "data_file": "data"}
+    original: str = where("")
+    """Key of what it was built from: the merged model, or digest of the base model."""
+    model_dir: Path = where(Path())
+    source_dir: Path = where(Path())
+    data_file: Path = where(Path())
     code_file: Path | None = where(None)
     """Where the task of lm-evaluation-harness lies that the items are of."""
 
@@ -237,9 +249,14 @@ class ScoreJob(Job):
     """Digest of a user's own metric, or the library that scores and its version."""
     batched: bool = True
     """False: one item at a time (to show that it makes no difference)."""
-    model_dir: Path = where()
+    sources: ClassVar[Mapping[str, str]] = {"model_dir": "model", "adapter_dir": "adapter", "data_file": "data"}
+    model: str = where("")
+    """Key of the build; digest of the base model where nothing is built."""
+    adapter: str | None = where(None)
+    """Key of the adapter, where nothing is built."""
+    model_dir: Path = where(Path())
     adapter_dir: Path | None = where(None)
-    data_file: Path = where()
+    data_file: Path = where(Path())
     items: int | None = where(None)
     """How many items are to be scored."""
     code_file: Path | None = where(None)
@@ -325,7 +342,10 @@ class TimeJob(Job):
     """Half the width of the interval at which it is narrow enough, as a share."""
     since: str | None = None
     """Since when this machine has its present pace; None: always, as far as is known."""
-    model_dir: Path = where()
+    sources: ClassVar[Mapping[str, str]] = {"model_dir": "build"}
+    build: str = where("")
+    """Key of a build of this graph."""
+    model_dir: Path = where(Path())
     begun: tuple[Result, ...] = where(())
     """What processes have measured before: they count."""
 
@@ -369,6 +389,20 @@ class TinyJob(Job):
 
     architecture: str = "LlamaForCausalLM"
     seed: int = 0
+
+
+J = TypeVar("J", bound=Job)
+
+
+def resolved(job: J, place: Callable[[str], Path]) -> J:
+    """Return a job with the paths of its inputs filled in: `place` says where what has a key lies.
+
+    A path that is given already stays. What `place` raises passes.
+    """
+    if isinstance(job, TurnsJob):
+        return job.model_copy(update={"graphs": tuple(resolved(graph, place) for graph in job.graphs)})
+    keys = {path: getattr(job, key) for path, key in job.sources.items() if getattr(job, path) in (None, Path())}
+    return job.model_copy(update={path: place(key) for path, key in keys.items() if key})
 
 
 def function_of(job: Job) -> Callable[..., Result]:

@@ -66,7 +66,7 @@ def step_times(device: str, model: str) -> dict[str, float | str]:
                 {"r": 16, "learning_rate": 1e-3, "quantized_base": base, "steps": STEPS}, None
             )
             try:
-                result = stages(Pipeline(wanted, inputs, stages).finetune_job(candidate)).result
+                result = stages(Pipeline(wanted, inputs, stages).graph.finetune_job(candidate)).result
                 found[base] = float(result["step_s"])
             except StageError as error:
                 found[base] = str(error)

@@ -128,7 +128,7 @@ def score(turn: Turn, file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str
         stages = Stages(cache, engine, lambda: Path(scratch) / "log", wanted.model)
         with closing(stages):
             resolved, _, inputs = prepare(wanted, stages, cache.root)
-            stages.settle(inputs.files, inputs.model_mb)
+            stages.settle(inputs.files, inputs.model_mb, inputs.places)
             pipeline = Pipeline(resolved, inputs, stages)
             for name, row in missing.items():
                 measured = pipeline.measure(candidate_of(row, turn.folder / "results.csv"), "test", timed=False)

@@ -169,7 +169,7 @@ class Maker:
         self.recipes = self.sweep.space.recipes
         self.exact = Recipe(precision=self.sweep.provider.precisions[0])
         self.began = time.monotonic()
-        stages.settle(self.inputs.files, self.inputs.model_mb)
+        stages.settle(self.inputs.files, self.inputs.model_mb, self.inputs.places)
         header: Row = {
             "kind": "header", "format": FORMAT, "task": sweep.name, "sweep": self.sweep.resolved(),
             "model": self.inputs.base, "data": {split: key for split, (key, _) in self.inputs.items.items()},
@@ -325,7 +325,7 @@ class Maker:
         if horizon is None:
             raise SystemExit("a table needs space.lora.steps: rungs are shares of them")
         shares = {rung_name(share): max(1, round(share * horizon)) for share in RUNGS}
-        job = self.pipeline.finetune_job(Candidate(lora=lora))
+        job = self.pipeline.graph.finetune_job(Candidate(lora=lora))
         update: dict[str, Any] = {
             "seed": seed, "horizon": horizon, "stop_at": shares[rung], "threads": self.threads,
         }  # fmt: skip
@@ -446,7 +446,7 @@ class Maker:
         for recipe in self.recipes:
             name, where = str(recipe), {"source_dir": self.inputs.base_dir}
             build = afresh("build", self._build_job(Step("build", recipe=recipe)).model_copy(update=where), recipe=name)
-            check = self.pipeline.check_job(Candidate(recipe=recipe))
+            check = self.pipeline.graph.check_job(Candidate(recipe=recipe))
             afresh("check", check.model_copy(update=where | {"model_dir": build.path}), recipe=name)
             step = Step("score", recipe=recipe, split="validation")
             afresh("score", self._score_job(step).model_copy(update={"model_dir": build.path}), recipe=name)

@@ -18,7 +18,7 @@ from autotune.execution.timeouts import FIRST_S, LEAST_S, Timeouts
 from autotune.space.adapters import resolve_lora
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, Result, TinyJob
 
-HERE = Path()
+HERE = Path(__file__).parent
 BUILD = BuildJob(source="s", recipe=Recipe(precision="int8"), provider="cpu", source_dir=HERE)
 MERGE = MergeJob(adapter="a", base="b", base_dir=HERE, adapter_dir=HERE)
 TRAIN = FinetuneJob(base="b", data="d", lora=resolve_lora({"steps": 4, "batch_size": 2, "max_length": 64}), seed=0, device="cpu",

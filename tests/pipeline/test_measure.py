@@ -17,7 +17,8 @@ from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError
 from autotune.metrics import METRICS
-from autotune.pipeline.measure import Pipeline, base_candidate, recipe_alone
+from autotune.pipeline.graph import base_candidate, recipe_alone
+from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.space.domains import Choice
 from autotune.space.space import Space
@@ -137,7 +138,7 @@ def test_a_check_that_is_missing_needs_the_merged_model_and_no_build(tmp_path: P
     pipeline, stages = make(tmp_path)
     pipeline.measure(candidate())
     pipeline.tidy()
-    stages.done.pop(pipeline.check_job(candidate()).key)
+    stages.done.pop(pipeline.graph.check_job(candidate()).key)
     before = len(stages.jobs)
     done = pipeline.measure(candidate())
     assert [job.stage for job in stages.jobs[before:]] == ["merge", "check"]
@@ -267,7 +268,7 @@ def test_a_build_is_checked_on_the_prompts_of_a_task(tmp_path: Path) -> None:
     pipeline, stages = make(tmp_path, data=data)
     code = Code(tmp_path / "arc.yaml", None, "digest", ())
     pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
-    job = pipeline.check_job(candidate())
+    job = pipeline.graph.check_job(candidate())
     assert isinstance(job, TaskCheckJob)
     assert (job.metric, job.code_file, job.data) == ("lm-eval:arc_easy", code.file, "validation digest")
 
@@ -281,7 +282,7 @@ def test_labels_are_part_of_a_score_only_where_they_mean_something(tmp_path: Pat
     for metric, labels in (("choice", 2), ("f1", 2), ("exact_match", 0), ("perplexity", 0)):
         data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}", "metric": metric}
         pipeline, _ = make(tmp_path, data=data)
-        assert len(pipeline.score_job(candidate(), "validation").labels) == labels
+        assert len(pipeline.graph.score_job(candidate(), "validation").labels) == labels
 
 
 def test_the_base_is_the_most_exact_build_of_its_provider() -> None:
@@ -299,7 +300,7 @@ def test_what_scores_is_part_of_a_score(tmp_path: Path) -> None:
     def job(metric: str, code: Code | None = None, **more: Any) -> ScoreJob:
         pipeline, stages = make(tmp_path, data=data | {"metric": metric} | more)
         pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
-        return pipeline.score_job(candidate(), "validation")
+        return pipeline.graph.score_job(candidate(), "validation")
 
     plain = job("exact_match")
     assert (plain.max_new_tokens, plain.stop, plain.code) == (None, None, None)

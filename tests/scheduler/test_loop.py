@@ -532,7 +532,7 @@ def test_the_cache_keeps_a_winner_that_is_not_on_the_front(tmp_path: Path) -> No
     assert won["build_precision"] == "int8"
     assert sweeping.loop is not None
     pipeline, candidate = sweeping.loop.pipeline, sweeping.loop._candidate_of(won)
-    needed = {pipeline.finetune_job(candidate).key, pipeline._build_job(candidate).key}
+    needed = {pipeline.graph.finetune_job(candidate).key, pipeline.graph.build_job(candidate).key}
     (pinned,) = sweeping.stages.pinned.values()
     assert needed <= set(pinned)
 

@@ -1,0 +1,151 @@
+"""The jobs of a candidate: which stages make it, check it, score it and time it.
+
+A job names its inputs by the keys of the jobs that make them, never by paths: whoever runs a job finds the files. What a
+job needs of the sweep is decided here, and nothing is run or looked up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.candidate import Candidate, Lora, Recipe, Session
+from autotune.metrics import LABELLED, ROUGE_TOKENS, generates, is_task
+from autotune.pipeline.inputs import Inputs
+from autotune.stages.jobs import (
+    BuildJob,
+    CheckJob,
+    FinetuneJob,
+    MergeJob,
+    ScoreJob,
+    TaskCheckJob,
+    TaskScoreJob,
+    TimeJob,
+    installed,
+)
+from autotune.sweepfile.schema import Sweep
+
+
+class Graph:
+    """The jobs of one sweep's candidates."""
+
+    def __init__(self, sweep: Sweep, inputs: Inputs) -> None:
+        self.sweep, self.inputs = sweep, inputs
+
+    def horizon(self, lora: Lora) -> int:
+        """Return the steps of an adapter's whole training."""
+        return lora.horizon(self.inputs.counts["train"])
+
+    def session(self, candidate: Candidate) -> Session:
+        """Return how a candidate is served: as its own session says, and where that is silent as the target says."""
+        return (candidate.session or Session()).over(self.sweep.target.session)
+
+    def scored_as(self, candidate: Candidate) -> Candidate:
+        """Return the candidate that is scored for one: an adapter alone may be scored as built."""
+        if candidate.lora is None or candidate.recipe is not None:
+            return candidate
+        return candidate.model_copy(update={"recipe": recipe_alone(self.sweep, self.inputs.device)})
+
+    def finetune_job(self, candidate: Candidate, rung: float = 1.0) -> FinetuneJob:
+        """Return the job that trains a candidate's adapter, as far as to a rung."""
+        lora = candidate.lora
+        assert lora is not None
+        horizon = self.horizon(lora) if rung < 1 else None
+        stop_at = max(1, round(rung * horizon)) if horizon is not None else None
+        return FinetuneJob(
+            base=self.inputs.base, data=self._data("train"), lora=lora, seed=self.sweep.seed, device=self.inputs.device,
+            horizon=horizon, stop_at=stop_at, time_limit_s=self.sweep.train.time_limit_s,
+        )  # fmt: skip
+
+    def merge_job(self, candidate: Candidate, rung: float = 1.0) -> MergeJob:
+        """Return the job that merges a candidate's adapter, trained to a rung, into the base model."""
+        return MergeJob(adapter=self.finetune_job(candidate, rung).key, base=self.inputs.base)
+
+    def source(self, candidate: Candidate, rung: float = 1.0) -> str:
+        """Return the key of what a candidate is built from: the merged model, or the base model's digest."""
+        return self.inputs.base if candidate.lora is None else self.merge_job(candidate, rung).key
+
+    def build_job(self, candidate: Candidate, rung: float = 1.0) -> BuildJob:
+        """Return the job that builds a candidate, its adapter trained to a rung."""
+        assert candidate.recipe is not None
+        return BuildJob(
+            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.sweep.target.provider
+        )
+
+    def check_job(self, candidate: Candidate) -> CheckJob:
+        """Return the job that compares a build with its source on validation items."""
+        assert candidate.recipe is not None
+        metric = self.sweep.data.metric
+        shared: dict[str, Any] = {
+            "source": self.build_job(candidate).key, "provider": self.sweep.target.provider,
+            "data": self._data("validation"), "recipe": candidate.recipe, "max_length": self.sweep.train.max_length,
+            "threads": self.sweep.target.threads, "original": self.source(candidate),
+        }  # fmt: skip
+        if is_task(metric):
+            assert self.inputs.code is not None
+            return TaskCheckJob(metric=metric, code_file=self.inputs.code.file, **shared)
+        return CheckJob(**shared)
+
+    def time_job(
+        self, candidate: Candidate, build: str, signature: str, suffix: str = "", since: str | None = None
+    ) -> TimeJob:
+        """Return the job that times the build with the key `build`, served as a candidate is, in one of the workloads.
+
+        `signature` is that of the built graph; `suffix` is `@long`, or empty for the first workload; `since` says from
+        when on this machine has its present pace.
+        """
+        target = self.sweep.target
+        workload = target.timed[suffix]
+        drawn = self.inputs.lengths.get(suffix)
+        prompt, new = (max(lengths) for lengths in zip(*drawn, strict=True)) if drawn else (None, None)
+        return TimeJob(
+            graph=signature, provider=target.provider, **self.session(candidate).model_dump(),
+            prompt_tokens=prompt or workload.prompt_tokens, new_tokens=new or workload.new_tokens, lengths=drawn,
+            batch=workload.batch, machine=self.inputs.machine, since=since,
+            **target.timing.model_dump(), build=build,
+        )  # fmt: skip
+
+    def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
+        """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
+        metric = self.sweep.data.metric
+        shared: dict[str, Any] = {
+            "data": self._data(split), "metric": metric, "max_length": self.sweep.train.max_length,
+            "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.sweep.target.threads,
+            "items": self.inputs.counts[split],
+        }  # fmt: skip
+        kind = TaskScoreJob if is_task(metric) else ScoreJob
+        if generates(metric):
+            shared |= {"max_new_tokens": self.sweep.data.max_new_tokens, "stop": self.sweep.data.stop}
+        if metric == "rouge_l":
+            shared["code"] = f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
+        if (code := self.inputs.code) is not None:
+            shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
+        if candidate.recipe is not None:
+            source = self.build_job(candidate, rung).key
+            options = self.session(candidate).provider_options
+            return kind(
+                source=source, model=source, provider=self.sweep.target.provider, provider_options=options, **shared
+            )
+        adapter = None if candidate.lora is None else self.finetune_job(candidate, rung).key
+        return kind(
+            source=adapter or self.inputs.base, model=self.inputs.base, adapter=adapter, device=self.inputs.device,
+            **shared,
+        )  # fmt: skip
+
+    def _data(self, split: str) -> str:
+        return self.inputs.items[split][0]
+
+
+def base_candidate(sweep: Sweep) -> Candidate:
+    """Return the untouched model: at the provider's most exact precision (fp32), or not built where nothing is."""
+    if not sweep.space.recipes:
+        return Candidate()
+    return Candidate(recipe=Recipe(precision=sweep.provider.precisions[0]))
+
+
+def recipe_alone(sweep: Sweep, device: str) -> Recipe | None:
+    """Return the recipe that an adapter alone is scored in, where adapters are trained on `device`; None: by PyTorch.
+
+    One that will be built for the CPU is scored as built at full precision, which predicts what PyTorch predicts, and
+    several times as fast.
+    """
+    return base_candidate(sweep).recipe if sweep.target.provider == device == "cpu" else None

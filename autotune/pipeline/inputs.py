@@ -1,0 +1,39 @@
+"""What all candidates of a sweep share, resolved to files and digests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autotune.usercode import Code
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The base model, the items and the machine of a sweep."""
+
+    base_dir: Path
+    base: str
+    """Digest of the base model."""
+    items: Mapping[str, tuple[str, Path]]
+    """Of each split: digest and file."""
+    counts: Mapping[str, int]
+    """Of each split: how many items."""
+    labels: tuple[str, ...]
+    device: str
+    machine: str
+    """Digest of this machine's hardware."""
+    model_mb: float = 0.0
+    """Size of the base model at fp32, 10^6 bytes."""
+    files: tuple[Path, ...] = ()
+    """Model and items: they must stay as they are while the sweep runs."""
+    code: Code | None = None
+    """The user's own metric, or an lm-eval task, where the sweep names one."""
+    lengths: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """Of each workload that draws lengths from the data: prompt and new tokens of its sequences."""
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """Where each input lies, by its digest: what an executor resolves keys with."""
+        return {self.base: self.base_dir, **dict(self.items.values())}
