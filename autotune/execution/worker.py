@@ -40,6 +40,13 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
 
 
+TRAINING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Added in the warm worker, where PyTorch computes, unless the user has set it: threads of OpenMP that wait for one another
+sleep. Those that spin hold the core on which another program keeps the last of them from ending: with one busy process
+beside it a training step took ten times as long (`benchmarks/busy.py`). A timing has none of it: models are served
+otherwise.
+"""
+
 TOO_LARGE = 77
 """Exit code of a worker that needed more memory than it may have."""
 _WATCH_S = 0.5
@@ -67,6 +74,8 @@ def start(parent: int, memory_mb: float) -> None:
 
 def start_warm(parent: int, memory_mb: float) -> None:
     """Prepare a worker that does task after task."""
+    for name, value in TRAINING.items():  # read when PyTorch is loaded, which no worker has done yet
+        os.environ.setdefault(name, value)
     start(parent, memory_mb)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
