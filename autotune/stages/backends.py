@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.stages.jobs import refused
-from autotune.stages.reading import READ, reading_graph
+from autotune.stages.reading import READ, SINGLE, reading_graph
 from autotune.stages.torch_model import load_adapter, load_model, resolve_device, resolve_dtype
 
 Tokens = tuple[int, ...]
@@ -37,6 +37,9 @@ _BF16 = "tensor(bfloat16)"
 _CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, _BF16: np.uint16,
                 "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}  # fmt: skip
 """Of key-value caches, and what they are held in here: NumPy has no bfloat16, so its bits are kept."""
+
+
+_FLOATS = {"tensor(float)": "fp32", "tensor(float16)": "fp16", _BF16: "bf16"}
 
 
 def _array(value: ort.OrtValue) -> NDArray[Any]:
@@ -112,8 +115,14 @@ class OnnxBackend:
     """A built model in an ONNX Runtime session on one execution provider."""
 
     def __init__(
-        self, folder: Path, provider: str, threads: int | None, provider_options: dict[str, str] | None = None
+        self,
+        folder: Path,
+        provider: str,
+        threads: int | None,
+        provider_options: dict[str, str] | None = None,
+        exact: bool = False,
     ) -> None:
+        """`exact`: quantised weights are multiplied in single precision, whatever the recipe's accuracy level."""
         runtime = PROVIDERS[provider].runtime_name
         if runtime not in ort.get_available_providers():
             raise StageError(
@@ -121,21 +130,25 @@ class OnnxBackend:
             )
         options = session_options(folder, threads)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        graph, grouped = reading_graph(folder / "model.onnx")
+        if exact:
+            options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(SINGLE))
+        graph, grouped = reading_graph(folder / "model.onnx", exact)
         # Other providers' kernels have not been tried with several lengths in one call.
         self.ragged = grouped and provider == "cpu"
-        self.reads = graph is not None
         try:
             self.session = ort.InferenceSession(
                 graph or str(folder / "model.onnx"), options, providers=[(runtime, provider_options or {})]
             )
         except Exception as error:
             raise refused(error, f"the build does not load on {provider}") from error
-        self.provider = provider
+        self.provider, self.threads = provider, threads
         if self.session.get_providers()[0] != runtime:
             raise StageError("unsupported", f"the build runs on {self.session.get_providers()[0]}, not on {runtime}")
         self.inputs = {i.name: i for i in self.session.get_inputs()}
+        self.reads = READ in self.inputs
         logits = next(output for output in self.session.get_outputs() if output.name == "logits")
+        self.floats = _FLOATS.get(logits.type, "fp32")
+        """What it computes in."""
         self.last_only = not self.reads and logits.shape[1] == 1
         """Whether nothing but the logits of the last position can be had of it."""
         config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
@@ -327,6 +340,11 @@ def by_depth(
     return np.stack([found[key] for key in asked])
 
 
+def rotates_by_length(config: Any) -> bool:
+    """Whether the rotation of positions depends on how long the longest text of a call is."""
+    return any(f"'{kind}'" in str(getattr(config, "rope_parameters", None)) for kind in ("longrope", "dynamic"))
+
+
 class TorchBackend:
     """A base model in PyTorch, with an adapter or without."""
 
@@ -338,6 +356,8 @@ class TorchBackend:
         self.device = resolve_device(device)
         model = load_model(folder, self.device, resolve_dtype(dtype, self.device), threads=threads)
         self.sliced = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.padded = not rotates_by_length(model.config)
+        """Whether texts may be padded at their ends to the longest, and nothing of them changes."""
         if adapter is not None:
             model = load_adapter(model, adapter)
         self.model = model.eval()

@@ -132,6 +132,18 @@ def shipped_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def plain(error: Exception) -> Exception:
+    """Return an error of the builder that says what happened: a KeyError says a name alone, an AssertionError nothing."""
+    match error:
+        case KeyError():
+            return RuntimeError(f"it does not find {error}, which this model's config.json or its own tables lack")
+        case AssertionError() | AttributeError() | ArithmeticError():
+            said = f": {error}" if str(error) else ""
+            return RuntimeError(f"it fails with {type(error).__name__}{said}; it was not made for this model")
+        case _:
+            return error
+
+
 def build(job: BuildJob, out: Path) -> Result:
     """Build `job.source_dir` into `out`. Result: what `read_back` says, and `size_mb`.
 
@@ -147,8 +159,11 @@ def build(job: BuildJob, out: Path) -> Result:
         try:
             extra = builder.parse_extra_options(None, source, str(out), precision, flag, scratch, given)
             builder.create_model(None, source, str(out), precision, flag, scratch, **extra)
-        except (NotImplementedError, ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
-            raise refused(error, f"the model builder refuses {job.recipe}") from error
+        except (
+            NotImplementedError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, AttributeError,
+            ArithmeticError,
+        ) as error:  # fmt: skip
+            raise refused(plain(error), f"the model builder refuses {job.recipe}") from error
     built = read_back(out)
     wrong = differences(job.recipe, built)
     if wrong:

@@ -1,12 +1,15 @@
-"""Check that a build is the model that it was made from: its logits against PyTorch's, and its weights read back.
+"""Check that a build is the model that it was made from: its logits, its weights read back, and what it computes.
 
-Two looks, because each is blind where the other sees. Logits show what a user would get, whatever went wrong: a bad
+Three looks, because each is blind where another sees. Logits show what a user would get, whatever went wrong: a bad
 kernel, a wrong position, gibberish. But honest four-bit rounding moves them as much as the ruin of one matrix of one
-layer does; the weights show that at once, because an honest one lies within half a step of its quantiser.
+layer does; the weights show that at once, because an honest one lies within half a step of its quantiser. It also moves
+them as much as another rotation of positions does; so PyTorch's model is given the build's own weights, as they were
+rounded, and must then compute what the build computes, within the error of the build's floats.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend, padded
 from autotune.stages.jobs import CheckJob, Result
 from autotune.stages.score import groups
 from autotune.stages.text import encode, load_tokenizer, read_items
-from autotune.stages.weights import compare_weights, damaged
+from autotune.stages.weights import compare_weights, damaged, put_quantised
 
 ITEMS = 8
 """Texts that are compared, spread evenly over the items."""
@@ -29,6 +32,8 @@ TOKENS = 1024
 """Tokens of all texts together, about: with longer ones there are fewer."""
 POSITIONS = 32
 """Of each text that many last positions are compared."""
+LONGEST = 512
+"""Tokens of the text on which it is seen what a build computes, at most."""
 REPEATS = 0.9
 """The share of positions with one and the same greedy token at which a model repeats itself, whatever the prompt."""
 
@@ -109,7 +114,7 @@ def logits_of(
 ) -> list[NDArray[np.float32]]:
     """Return the logits (positions, vocabulary) of each text's last positions, or of the last alone."""
     found: dict[int, NDArray[np.float32]] = {}
-    together = not last and (isinstance(backend, TorchBackend) or backend.ragged)
+    together = not last and backend.padded if isinstance(backend, TorchBackend) else not last and backend.ragged
     for members in groups([len(text) for text in texts], together, ragged=True):
         some = [texts[i] for i in members]
         starts = [max(0, len(text) - POSITIONS) for text in some]
@@ -163,8 +168,39 @@ _known: dict[tuple[Path, tuple[Tokens, ...]], dict[bool, list[NDArray[np.float32
 """In a warm worker the logits of the last source: recipes of one adapter often follow one another."""
 
 
-def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Recipe) -> Result:
-    """Compare the build in `folder`, loaded in `backend`, with its source: the result of `check`."""
+_computed: dict[tuple[str, ...], float] = {}
+"""In a warm worker the error of each graph that was seen to compute what its source computes: no adapter changes it."""
+
+
+def longest_text(texts: list[Tokens], longest: int) -> Tokens:
+    """Return the texts as one, of `longest` tokens and LONGEST at most: positions are told apart where they are many."""
+    return tuple(token for text in texts for token in text)[: min(longest, LONGEST)]
+
+
+def computed_error(reference: Reference, backend: OnnxBackend, folder: Path, longest: int) -> float | None:
+    """Return how far a build's logits are from those of PyTorch's model with the build's own weights (relative error).
+
+    Does it once for each graph. None where not all weights can be put into that model. The reference's model is another
+    one afterwards.
+    """
+    config = getattr(reference.backend.model, "config", None)
+    graph = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    texts = [longest_text(reference.texts, longest)]
+    key = (graph, backend.provider, str(config), str(texts))
+    if key not in _computed:
+        if put_quantised(folder, reference.backend.model):
+            return None
+        exact = OnnxBackend(folder, backend.provider, backend.threads, exact=True)
+        built = logits_of(exact, texts, exact.last_only)
+        _computed[key] = agreement(logits_of(reference.backend, texts, exact.last_only), built).error
+    return _computed[key]
+
+
+def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Recipe, longest: int = LONGEST) -> Result:
+    """Compare the build in `folder`, loaded in `backend`, with its source: the result of `check`.
+
+    `longest`: tokens of a text that the model is made to take, at most.
+    """
     weights = compare_weights(folder, reference.backend.model.state_dict())
     wrong, judged = damaged(weights)
     result: Result = {
@@ -193,7 +229,23 @@ def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Reci
         reasons.append(
             f"{len(wrong)} of {judged} weights that were read back are not the model's: {wrong[0].name} {error}"
         )
+    if not any(reasons):
+        computed, limit = computed_error(reference, backend, folder, longest), computed_limit(backend, recipe)
+        result["computed_error"] = _finite(computed)
+        if computed is not None and not computed <= limit:
+            reasons.append(
+                f"the build computes another model: with the same weights its logits differ from PyTorch's by "
+                f"{computed:.0%}, and by at most {limit:.0%} where both compute the same"
+            )
     return result | {"trouble": "; ".join(filter(None, reasons)) or None}
+
+
+def computed_limit(backend: OnnxBackend, recipe: Recipe) -> float:
+    """Return the relative error of logits that a build has for its floats alone, and for those of its cache."""
+    limit = LOGIT_ERROR[backend.floats]
+    if recipe.kv_cache_quant_scheme:
+        limit = max(limit, LOGIT_ERROR[recipe.kv_cache_quant_scheme.split("_")[0]])
+    return limit
 
 
 def _finite(value: float | None) -> float | None:
@@ -205,8 +257,9 @@ def check(job: CheckJob, out: Path) -> Result:
     """Compare the build in `job.model_dir` with its source in `job.source_dir` on held-out items.
 
     Result: `kl_nats`, `greedy_agreement`, `logit_error`, `texts`, `positions`; `weights` (how many were read back and
-    could be judged), the largest `weight_error` and `weight_steps`; `trouble`: None, or in words why the build is not
-    its source. A number that is not finite is None.
+    could be judged), the largest `weight_error` and `weight_steps`; `computed_error`: that of `computed_error`, absent
+    where the build is refused for another reason; `trouble`: None, or in words why the build is not its source. A
+    number that is not finite is None.
     """
     del out
     tokenizer = load_tokenizer(job.source_dir)
@@ -223,4 +276,4 @@ def compare(job: CheckJob, texts: list[Tokens]) -> Result:
         _known.clear()
     reference = Reference(source, texts, _known.setdefault(key, {}))
     backend = OnnxBackend(job.model_dir, job.provider, job.threads)
-    return judge(reference, backend, job.model_dir, job.recipe)
+    return judge(reference, backend, job.model_dir, job.recipe, job.max_length)

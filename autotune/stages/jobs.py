@@ -186,6 +186,7 @@ class CheckJob(Job):
     """Compare a build with the model that it was made from: logits on held-out texts, and weights."""
 
     stage: ClassVar[str] = "check"
+    version: ClassVar[int] = 2
     function: ClassVar[str] = "autotune.stages.fidelity:check"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "torch", "transformers")
 
@@ -389,6 +390,8 @@ class TinyJob(Job):
 
     architecture: str = "LlamaForCausalLM"
     seed: int = 0
+    changes: dict[str, Any] | None = None
+    """What of its config.json is another than a tiny model has."""
 
 
 J = TypeVar("J", bound=Job)

@@ -1,8 +1,11 @@
-"""The shipped graph with one change, for scoring: the head is given only the positions that are read.
+"""The shipped graph as it is scored. Nothing of what is computed at a position changes.
 
-Scoring reads few positions of a prompt, and the head over a vocabulary of 49,152 is a fifth of a small model's work at
-every position. Nothing of what is computed at a position changes. A head that was pruned to the last position reads
-any position this way.
+The head is given only the positions that are read: scoring reads few positions of a prompt, and the head over a
+vocabulary of 49,152 is a fifth of a small model's work at every position. A head that was pruned to the last position
+reads any position this way.
+
+Layers with a sliding window attend to the same positions, but keep the keys and values of all of them: a cache of the
+window's size, as onnxruntime-genai gives to the shipped graph, holds one text at a time, and no branches of it.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 
 READ = "autotune.read"
 """The input that says what is read: (reads, 2) pairs of sequence and position."""
 _AFTER_HEAD = {"Cast", "Mul", "Div", "Tanh", "Add"}
 _HEADS = {"MatMul", "MatMulNBits", "Gemm"}
 _PRUNING = {"Gather", "Unsqueeze", "Slice"}
+_WINDOWED = "sliding_window_cache"
+"""The attribute of an attention node whose cache is as long as its window."""
+SINGLE = 1
+"""The accuracy level at which a quantised node multiplies in single precision."""
 
 
 def _head(makers: dict[str, NodeProto]) -> NodeProto | None:
@@ -26,19 +33,52 @@ def _head(makers: dict[str, NodeProto]) -> NodeProto | None:
     return node if node is not None and node.op_type in _HEADS else None
 
 
-def reading_graph(file: Path) -> tuple[bytes | None, bool]:
-    """Return the changed graph, whose logits are (reads, vocabulary), and whether all attention is grouped-query.
+def reading_graph(file: Path, exact: bool = False) -> tuple[bytes | None, bool]:
+    """Return the changed graph, whose logits are (reads, vocabulary), and whether texts of several lengths may share a
+    call: all attention is grouped-query, and nothing is chosen by the longest text, as LongRoPE's factors are.
 
-    The graph is None where its head is not found. Weights outside the file stay where they are.
+    Where the head is not found the logits stay as they are, and the input READ is absent; the graph is None where
+    nothing had to be changed. `exact`: quantised nodes round their weights alone, and not what they multiply them by.
+    Weights outside the file stay where they are.
     """
     model = onnx.load(str(file), load_external_data=False)
     graph = model.graph
     attention = {node.op_type for node in graph.node if "Attention" in node.op_type}
-    grouped = attention == {"GroupQueryAttention"}
+    grouped = attention == {"GroupQueryAttention"} and all(node.op_type != "If" for node in graph.node)
+    changed = _whole_caches(graph)
+    if exact:
+        for node in graph.node:
+            if node.op_type == "MatMulNBits":
+                changed = True
+                _set(node, "accuracy_level", SINGLE)
     makers = {name: node for node in graph.node for name in node.output}
     head = _head(makers)
-    if head is None:
+    if head is not None:
+        _read_some(graph, makers, head)
+    elif not changed:
         return None, grouped
+    return model.SerializeToString(), grouped
+
+
+def _whole_caches(graph: GraphProto) -> bool:
+    """Let every layer keep all keys and values, and return whether one did not."""
+    changed = False
+    for node in graph.node:
+        windowed = [attribute for attribute in node.attribute if attribute.name == _WINDOWED and attribute.i]
+        for attribute in windowed:
+            node.attribute.remove(attribute)
+            changed = True
+    return changed
+
+
+def _set(node: NodeProto, name: str, value: int) -> None:
+    for attribute in [attribute for attribute in node.attribute if attribute.name == name]:
+        node.attribute.remove(attribute)
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def _read_some(graph: GraphProto, makers: dict[str, NodeProto], head: NodeProto) -> None:
+    """Give the head only what is read."""
     hidden = head.input[0]
     while hidden in makers and makers[hidden].op_type in _PRUNING:
         hidden = makers[hidden].input[0]
@@ -50,4 +90,3 @@ def reading_graph(file: Path) -> tuple[bytes | None, bool]:
     kind = logits.type.tensor_type.elem_type
     logits.CopyFrom(helper.make_tensor_value_info("logits", kind, ["reads", "vocabulary"]))
     del graph.value_info[:]
-    return model.SerializeToString(), grouped

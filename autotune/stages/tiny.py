@@ -10,8 +10,17 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
+from autotune.models import ARCHITECTURES
 from autotune.stages.jobs import Result, TinyJob
 
 _TEXT = (
@@ -25,8 +34,52 @@ _TEMPLATE = (
 )
 
 
+_OTHERS = {"vocab_size": 552, "pad_token_id": None}
+"""Of other models. The builder takes any matrix with as many outputs as the vocabulary has tokens for the head, so no
+other has that many; and where a token stands for padding its embedding is zero."""
+_MODELS: dict[str, dict[str, Any]] = {
+    "Gemma2ForCausalLM": {"query_pre_attn_scalar": 16, "sliding_window": 16},
+    "Gemma3ForCausalLM": {"query_pre_attn_scalar": 16, "sliding_window": 16},
+    "GptOssForCausalLM": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16},
+    "GraniteMoeHybridForCausalLM": {
+        "layer_types": ["attention", "attention"], "num_local_experts": 0, "shared_intermediate_size": 128,
+        "position_embedding_type": "rope",
+    },
+    "Lfm2ForCausalLM": {"layer_types": ["conv", "full_attention"]},
+    "Lfm2MoeForCausalLM": {
+        "layer_types": ["conv", "full_attention"], "num_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64, "num_dense_layers": 1,
+    },
+    "MistralForCausalLM": {"sliding_window": None},
+    # Half of each head is rotated, and the runtime takes a multiple of 16.
+    "NemotronForCausalLM": {"head_dim": 32},
+    "PhiForCausalLM": {"hidden_size": 128},
+    "Phi3ForCausalLM": {"original_max_position_embeddings": 512},
+    "PhiMoEForCausalLM": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "SmolLM3ForCausalLM": {"no_rope_layers": [1, 1]},
+}  # fmt: skip
+"""What of a config.json a tiny model has besides its sizes."""
+
+
+def random_model(architecture: str, changes: dict[str, Any], sizes: dict[str, Any]) -> Any:
+    """Return a random model of an architecture. Its norms and biases are random as well: where a norm is 1 and a bias 0,
+    nobody would see that they were left out.
+    """
+    own = _MODELS.get(architecture, {})
+    given = {**sizes, **_OTHERS, "head_dim": 16, **own, **changes}
+    if architecture in ("PhiForCausalLM", "PhiMoEForCausalLM", "OlmoForCausalLM"):  # divided, not given
+        given.pop("head_dim")
+    config = AutoConfig.for_model(ARCHITECTURES[architecture], **given)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
 def tiny(job: TinyJob, out: Path) -> Result:
-    """Write a two-layer model (hidden 64, vocabulary 512) of `job.architecture` (Llama or Qwen2) into `out`."""
+    """Write a two-layer model (hidden 64) of `job.architecture` into `out`, with a tokenizer of 512 tokens at most."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -49,8 +102,10 @@ def tiny(job: TinyJob, out: Path) -> Result:
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
         "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.1,
     }  # fmt: skip
-    if job.architecture == "Qwen2ForCausalLM":
-        model: Any = Qwen2ForCausalLM(Qwen2Config(tie_word_embeddings=False, **sizes))
+    if job.changes is not None or job.architecture not in ("LlamaForCausalLM", "Qwen2ForCausalLM"):
+        model: Any = random_model(job.architecture, job.changes or {}, sizes)
+    elif job.architecture == "Qwen2ForCausalLM":
+        model = Qwen2ForCausalLM(Qwen2Config(tie_word_embeddings=False, **sizes))
     else:
         model = LlamaForCausalLM(LlamaConfig(tie_word_embeddings=True, **sizes))
     model.save_pretrained(str(out))

@@ -1,4 +1,4 @@
-"""Read a built graph's weights back, and say how far each lies from the source's.
+"""Read a built graph's weights back, say how far each lies from the source's, or put them into the source.
 
 A weight of the graph is found in the source by its layer and its name. Builders may rename, fuse, permute or rescale, so
 a kind of weight (all `o_proj`, say) counts only where at least half of its layers are as in the source: then one that is
@@ -7,10 +7,11 @@ not was damaged. What has no such counterpart is left to the logits.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ NUMBERS = 2**18
 """Numbers of one weight that are compared, about: rows at equal distances from its first to its last."""
 FLOAT_ERROR = 0.05
 """The relative error from which on a float weight is another one: bf16 rounds by at most 0.004; a scrambled norm has 0.1 or more."""
+_WEIGHTS = 256
+"""Integers from which on an initializer is taken for weights, and not for shapes and indices."""
 STEPS = 0.5
 """The root mean square error, in steps of the quantiser, from which on a quantised weight is another one.
 
@@ -92,8 +95,10 @@ class _Tensors:
         return np.memmap(self.folder / external["location"], dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
-def _stride(shape: tuple[int, ...], along: int) -> slice:
-    """Return which rows (or columns) to compare, so that about NUMBERS are."""
+def _stride(shape: tuple[int, ...], along: int, whole: bool = False) -> slice:
+    """Return which rows (or columns) to compare, so that about NUMBERS are; all if `whole`."""
+    if whole:
+        return slice(None)
     each = math.prod(shape) // max(1, shape[along])
     wanted = max(1, NUMBERS // max(1, each))
     return slice(None, None, max(1, shape[along] // wanted))
@@ -112,14 +117,14 @@ def _unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> torch.Tensor:
     return held[..., :count].float()
 
 
-def _matmul_nbits(node: NodeProto, tensors: _Tensors) -> Weight | None:
+def _matmul_nbits(node: NodeProto, tensors: _Tensors, whole: bool) -> Weight | None:
     """Return the weight of a MatMulNBits node; None where its layout is a kernel's own."""
     given = {a.name: get_attribute_value(a) for a in node.attribute}
     bits, block, outputs, inputs = given.get("bits", 4), given["block_size"], given["N"], given["K"]
     if given.get("weight_prepacked") or bits not in (2, 4, 8) or not set(node.input[1:3]) <= set(tensors.named):
         return None
     blocks = -(-inputs // block)
-    rows = _stride((outputs, inputs), 0)
+    rows = _stride((outputs, inputs), 0, whole)
     steps = tensors(node.input[2]).reshape(outputs, blocks)[rows]
     levels = _unpacked(tensors(node.input[1]).reshape(outputs, blocks, -1)[rows], bits, block)
     zero: Any = float(2 ** (bits - 1))
@@ -135,7 +140,7 @@ def _matmul_nbits(node: NodeProto, tensors: _Tensors) -> Weight | None:
     return Weight(node.name, *_named(node.input[1]), (outputs, inputs), rows, slice(None), values, spread)
 
 
-def _dequantised(node: NodeProto, tensors: _Tensors) -> Weight | None:
+def _dequantised(node: NodeProto, tensors: _Tensors, whole: bool) -> Weight | None:
     """Return the weight (inputs, outputs) of a DequantizeLinear node whose blocks lie along its inputs."""
     given = {a.name: get_attribute_value(a) for a in node.attribute}
     if not set(node.input[:2]) <= set(tensors.named) or given.get("axis", 1) != 0 or not given.get("block_size"):
@@ -144,7 +149,7 @@ def _dequantised(node: NodeProto, tensors: _Tensors) -> Weight | None:
     if levels.ndim != 2:
         return None
     inputs, outputs = levels.shape
-    rows = _stride((outputs, inputs), 0)
+    rows = _stride((outputs, inputs), 0, whole)
 
     def spread(array: NDArray[Any]) -> torch.Tensor:
         return _tensor(array[:, rows]).T.repeat_interleave(given["block_size"], dim=1)[:, :inputs]
@@ -155,13 +160,45 @@ def _dequantised(node: NodeProto, tensors: _Tensors) -> Weight | None:
     return Weight(node.name, *_named(node.input[0]), (outputs, inputs), rows, slice(None), values, step)
 
 
-def weights_in(folder: Path) -> Iterator[Weight]:
-    """Yield the weights of the graph in `folder` that can be read, one at a time."""
+def _gathered(node: NodeProto, tensors: _Tensors) -> Weight | None:
+    """Return the whole table of a GatherBlockQuantized node, of the embedding; None where its layout is another.
+
+    Where embedding and head share their numbers, the table is the head's, seen through a Reshape.
+    """
+    given = {a.name: get_attribute_value(a) for a in node.attribute}
+    bits, block = given.get("bits", 4), given.get("block_size", 128)
+    makers = {name: maker for maker in tensors.graph.node for name in maker.output}
+    held = node.input[0]
+    if held in makers and makers[held].op_type == "Reshape":
+        held = makers[held].input[0]
+    known = {held, node.input[2], *filter(None, node.input[3:4])}
+    if not known <= set(tensors.named) or given.get("gather_axis", 0) != 0 or bits not in (4, 8):
+        return None
+    stored, steps = tensors(held), tensors(node.input[2])
+    outputs, packed = stored.shape[0], tensors.named[held].data_type == TensorProto.UINT8
+    if packed:
+        stored = stored.reshape(outputs, -1)
+    inputs = stored.shape[1] * (8 // bits if packed else 1)
+    levels = _unpacked(stored, bits, inputs) if packed else _tensor(stored)
+    step = _tensor(steps.reshape(outputs, -1)).repeat_interleave(block, dim=1)[:, :inputs]
+    zero: Any = float(2 ** (bits - 1)) if packed else 0.0
+    if len(node.input) > 3 and node.input[3]:
+        zeros, blocks = tensors(node.input[3]), -(-inputs // block)
+        many = _unpacked(zeros.reshape(outputs, -1), bits, blocks) if packed else _tensor(zeros)
+        zero = many.repeat_interleave(block, dim=1)[:, :inputs]
+    return Weight(
+        node.name, None, "embed_tokens", "weight", (outputs, inputs), slice(None), slice(None),
+        (levels - zero) * step, step,
+    )  # fmt: skip
+
+
+def weights_in(folder: Path, whole: bool = False) -> Iterator[Weight]:
+    """Yield the weights of the graph in `folder` that can be read, one at a time; `whole`: all their numbers."""
     tensors = _Tensors(folder)
     multiplied = {node.input[1] for node in tensors.graph.node if node.op_type == "MatMul"}
     for node in tensors.graph.node:
         read = {"MatMulNBits": _matmul_nbits, "DequantizeLinear": _dequantised}.get(node.op_type)
-        if read is not None and (weight := read(node, tensors)) is not None:
+        if read is not None and (weight := read(node, tensors, whole)) is not None:
             yield weight
     for tensor in tensors.graph.initializer:
         if tensor.data_type not in _FLOATS or not tensor.name.endswith((".weight", ".bias")):
@@ -173,11 +210,11 @@ def weights_in(folder: Path) -> Iterator[Weight]:
         if array.ndim == 1:
             yield Weight(tensor.name, layer, leaf, kind, array.shape, slice(None), slice(None), _tensor(array), None)
         elif tensor.name in multiplied:  # (inputs, outputs)
-            columns = _stride(array.shape, 0)
+            columns = _stride(array.shape, 0, whole)
             values = _tensor(array[columns]).T
             yield Weight(tensor.name, layer, leaf, kind, array.shape[::-1], slice(None), columns, values, None)
         else:
-            rows = _stride(array.shape, 0)
+            rows = _stride(array.shape, 0, whole)
             yield Weight(tensor.name, layer, leaf, kind, array.shape, rows, slice(None), _tensor(array[rows]), None)
 
 
@@ -243,6 +280,87 @@ def compare_weights(folder: Path, state: Mapping[str, torch.Tensor]) -> list[Com
             kind = "outside of layers"
         found.append(Compared(weight.name, kind, error, steps))
     return found
+
+
+@torch.no_grad()
+def put_quantised(folder: Path, model: Any) -> list[str]:
+    """Put the graph's quantised weights, as they were rounded, into the model in PyTorch that it was made from.
+
+    What then differs between the two is what they compute, whatever the bits. Returns the names of quantised nodes whose
+    weights have no place in the model, or are not the model's weights within half a step: while there is one, more
+    differs than that. All other weights of the model stay as they are.
+    """
+    tensors = _Tensors(folder)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embedding.weight:
+        # The graph may have rounded one and not the other.
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    places: dict[tuple[int | None, str, str], torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        places.setdefault(_named(name), tensor)
+    left = []
+    quantised = {name for name, tensor in tensors.named.items() if _is_quantised(tensor)}
+    for node in tensors.graph.node:
+        read = _READERS.get(node.op_type)
+        if node.op_type == "Reshape" and node.input[0] in quantised:
+            quantised.add(node.output[0])
+        elif read is not None:
+            weight = read(node, tensors, True)
+            if weight is None or not _put(weight, places):
+                left.append(node.name)
+        elif quantised & set(node.input):
+            left.append(node.name)
+    return left
+
+
+def _put(weight: Weight, places: Mapping[tuple[int | None, str, str], torch.Tensor]) -> bool:
+    """Put a quantised weight where the model has the numbers that it was rounded from, and return whether it has them."""
+    assert weight.step is not None
+    values, step = weight.values, weight.step
+    named = [(weight.leaf,), _FUSED.get(weight.leaf, ())]
+    for names in (names for names in named if names and all((weight.layer, n, "weight") in places for n in names)):
+        into = [places[weight.layer, name, "weight"] for name in names]
+        if sum(map(len, into)) != len(values):
+            continue
+        if weight.leaf == "embed_tokens":  # a quantised row ends with a whole block
+            values, step = values[:, : into[0].shape[1]], step[:, : into[0].shape[1]]
+        if any(part.dim() != 2 or part.shape[1] != values.shape[1] for part in into):
+            continue
+        ends = list(itertools.accumulate(map(len, into)))
+        parts = [slice(end - len(part), end) for part, end in zip(into, ends, strict=True)]
+        if _place(into, [values[part] for part in parts], [step[part] for part in parts]):
+            return True
+    # By its numbers: the builder renames, and splits what the model holds in one.
+    for (layer, _, _), whole in places.items():
+        if layer == weight.layer and whole.dim() == 2 and whole.shape[1] == values.shape[1]:
+            first = int((whole - values[0]).square().sum(dim=1).argmin())
+            part = whole[first : first + len(values)]
+            if len(part) == len(values) and _place([part], [values], [step]):
+                return True
+    return False
+
+
+def _place(into: list[torch.Tensor], values: list[torch.Tensor], steps: list[torch.Tensor]) -> bool:
+    """Write values over numbers that they were rounded from, and return whether they were."""
+    for part, new, step in zip(into, values, steps, strict=True):
+        # A step of 0 stands for zeros alone.
+        if not bool((new - part).square().sum() <= (STEPS * step).square().sum()):
+            return False
+    for part, new in zip(into, values, strict=True):
+        part.copy_(new)
+    return True
+
+
+_READERS: dict[str, Callable[[NodeProto, _Tensors, bool], Weight | None]] = {
+    "MatMulNBits": _matmul_nbits,
+    "DequantizeLinear": _dequantised,
+    "GatherBlockQuantized": lambda node, tensors, _: _gathered(node, tensors),
+}
+_INTEGERS = {TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8}
+
+
+def _is_quantised(tensor: TensorProto) -> bool:
+    return tensor.data_type in _INTEGERS and math.prod(tensor.dims) >= _WEIGHTS
 
 
 def damaged(compared: list[Compared]) -> tuple[list[Compared], int]:

@@ -255,7 +255,7 @@ def test_together_or_one_by_one_logits_are_the_same(tiny_llama: Path, built: Do)
 def test_a_pruned_head_that_cannot_be_opened_is_compared_at_last_positions(
     checked: Callable[..., Result], tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "reading_graph", lambda _: (None, True))
+    monkeypatch.setattr(backends, "reading_graph", lambda *_: (None, True))
     found = checked(recipe("fp32", prune_lm_head=True), tiny_llama)
     assert (found["trouble"], found["positions"]) == (None, ITEMS)
     assert found["kl_nats"] < 1e-6

@@ -1,0 +1,195 @@
+"""Builds of many architectures: those that are the model are taken at every precision, those of another model at none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai as og
+import pytest
+from conftest import Do
+
+from autotune.candidate import Recipe
+from autotune.stages.backends import OnnxBackend, TorchBackend
+from autotune.stages.fidelity import Reference, judge, logits_of
+from autotune.stages.jobs import Result, TinyJob
+from autotune.stages.score import choose_labels, completion_nll, generate
+from autotune.stages.text import Encoded, load_tokenizer
+
+INTEGERS: dict[str, Any] = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
+RECIPES = {
+    "fp32": Recipe(precision="fp32"),
+    "int8": Recipe(precision="int8", **INTEGERS),
+    "int4": Recipe(precision="int4", **INTEGERS),
+}
+Model = tuple[str, dict[str, Any] | None]
+
+
+def rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
+
+
+LINEAR, YARN = rope("linear", factor=4.0), rope("yarn", factor=4.0, original_max_position_embeddings=128)
+LLAMA3 = rope(
+    "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=128
+)  # fmt: skip
+LONG = {
+    **rope(
+        "longrope", type="longrope", short_factor=[1 + 0.1 * n for n in range(8)], long_factor=[2 + 0.5 * n for n in range(8)],
+        original_max_position_embeddings=64,
+    ),
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+WINDOW: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+SMOLLM3_WINDOW: dict[str, Any] = {
+    "use_sliding_window": True, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"],
+}  # fmt: skip
+
+HONEST: dict[str, Model] = {
+    "Ernie 4.5": ("Ernie4_5ForCausalLM", None),
+    "Gemma": ("GemmaForCausalLM", None),
+    "Gemma 2": ("Gemma2ForCausalLM", None),
+    "Granite": ("GraniteForCausalLM", None),
+    "Granite hybrid without its mambas": ("GraniteMoeHybridForCausalLM", None),
+    "HunYuan": ("HunYuanDenseV1ForCausalLM", None),
+    "Llama 3's rotation": ("LlamaForCausalLM", LLAMA3),
+    "Llama with biases and a tied head": (
+        "LlamaForCausalLM",
+        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    ),
+    "Mistral": ("MistralForCausalLM", None),
+    "Mistral, linear": ("MistralForCausalLM", LINEAR),
+    "Nemotron": ("NemotronForCausalLM", None),
+    "Phi": ("PhiForCausalLM", None),
+    "Phi 3": ("Phi3ForCausalLM", None),
+    "Phi 3, long": ("Phi3ForCausalLM", LONG),
+    "Qwen2 with a window": ("Qwen2ForCausalLM", WINDOW),
+    "Qwen3": ("Qwen3ForCausalLM", None),
+    "Qwen3 with a window": ("Qwen3ForCausalLM", WINDOW),
+    "SmolLM3 with a window": ("SmolLM3ForCausalLM", SMOLLM3_WINDOW),
+}
+WINDOWED = [name for name in HONEST if "window" in name or name == "Gemma 2"]
+WRONG: dict[str, Model] = {
+    "Llama, linear": ("LlamaForCausalLM", LINEAR),
+    "Llama, YaRN": ("LlamaForCausalLM", YARN),
+    "Llama, half of each head rotated": ("LlamaForCausalLM", {"head_dim": 32, "partial_rotary_factor": 0.5}),
+    "OLMo": ("OlmoForCausalLM", None),
+    "Phi with normed queries": ("PhiForCausalLM", {"qk_layernorm": True}),
+    "Mistral beyond its window": ("MistralForCausalLM", {"sliding_window": 16}),
+    "Granite hybrid with experts": (
+        "GraniteMoeHybridForCausalLM",
+        {"num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+}
+
+_DRAW = np.random.default_rng(0)
+TEXTS = [tuple(int(token) for token in _DRAW.integers(5, 300, size)) for size in (40, 87, 10)]
+
+
+@pytest.fixture(scope="module")
+def model(do: Do) -> Callable[[Model], Path]:
+    """Make a tiny model once."""
+    made: dict[str, Path] = {}
+
+    def make(which: Model) -> Path:
+        if str(which) not in made:
+            made[str(which)] = do(TinyJob(architecture=which[0], changes=which[1]))[0]
+        return made[str(which)]
+
+    return make
+
+
+@pytest.fixture
+def judged(built: Do, model: Callable[[Model], Path]) -> Callable[[Model, str], Result]:
+    """Build a model in a precision and compare the two."""
+
+    def run(which: Model, precision: str) -> Result:
+        source, recipe = model(which), RECIPES[precision]
+        folder, _ = built(recipe, source)
+        reference = Reference(TorchBackend(source, None, "cpu", 1), TEXTS)
+        return judge(reference, OnnxBackend(folder, "cpu", 1), folder, recipe)
+
+    return run
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow), "int4"])
+def test_a_build_of_the_model_is_taken_and_its_weights_put_back_give_its_logits(
+    judged: Callable[[Model, str], Result], name: str, precision: str
+) -> None:
+    found = judged(HONEST[name], precision)
+    assert found["trouble"] is None
+    # Of Phi and Nemotron PyTorch's and the runtime's activations are approximations of their own.
+    assert found["computed_error"] < (0.003 if name in ("Phi", "Nemotron") else 1e-5)
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("precision", RECIPES)
+def test_a_build_of_another_model_is_refused_at_every_precision(
+    judged: Callable[[Model, str], Result], name: str, precision: str
+) -> None:
+    trouble = judged(WRONG[name], precision)["trouble"]
+    assert "logits are not PyTorch's" in trouble or "the build computes another model" in trouble
+
+
+def test_what_rounding_hides_is_named(judged: Callable[[Model, str], Result]) -> None:
+    for name in ("Llama, linear", "OLMo"):
+        found = judged(WRONG[name], "int4")
+        assert found["logit_error"] < 0.9
+        assert found["computed_error"] > 0.1
+        assert found["trouble"].startswith("the build computes another model: with the same weights its logits differ")
+
+
+def test_it_is_seen_only_as_far_as_texts_go(built: Do, model: Callable[[Model], Path]) -> None:
+    source = model(WRONG["Mistral beyond its window"])
+    folder, _ = built(RECIPES["int4"], source)
+    for size, right in ((15, True), (30, False)):
+        reference = Reference(TorchBackend(source, None, "cpu", 1), [TEXTS[1][:size]])
+        found = judge(reference, OnnxBackend(folder, "cpu", 1), folder, RECIPES["int4"], longest=size)
+        assert (found["trouble"] is None) is right
+
+
+# --- Sliding windows -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_model_with_a_window_is_scored_as_pytorch_scores_it(
+    built: Do, model: Callable[[Model], Path], name: str
+) -> None:
+    source = model(HONEST[name])
+    built_, torch_ = OnnxBackend(built(RECIPES["fp32"], source)[0], "cpu", 1), TorchBackend(source, None, "cpu", 1)
+    items = [Encoded(str(n), text, TEXTS[0][:5], "") for n, text in enumerate(TEXTS)]
+    labels = [(7, 8, 9), (7, 8, 10), (11,), (12, 13)]
+    ours, theirs = (choose_labels(backend, items, labels) for backend in (built_, torch_))
+    assert ours[0] == theirs[0]
+    np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
+    np.testing.assert_allclose(completion_nll(built_, items), completion_nll(torch_, items), atol=1e-4)
+    tokenizer = load_tokenizer(source)
+    written = [generate(backend, items, tokenizer, (), 24) for backend in (built_, torch_)]
+    assert written[0] == written[1]
+    assert any(written[0])
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_genai_with_a_cache_of_the_windows_size_computes_the_same(
+    built: Do, model: Callable[[Model], Path], name: str
+) -> None:
+    source = model(HONEST[name])
+    folder, _ = built(RECIPES["fp32"], source)
+    backend = OnnxBackend(folder, "cpu", 1)
+    served = og.Model(str(folder))
+    parameters = og.GeneratorParams(served)
+    parameters.set_search_options(max_length=128, do_sample=False)
+    generator = og.Generator(served, parameters)
+    generator.append_tokens(np.array(TEXTS[0], dtype=np.int32))
+    text = TEXTS[0]
+    for _ in range(24):
+        np.testing.assert_allclose(
+            np.asarray(generator.get_logits()).reshape(-1), logits_of(backend, [text], last=True)[0][0], atol=1e-4
+        )
+        generator.generate_next_token()
+        if generator.is_done():  # the end of the text, and no logits after it
+            break
+        text = tuple(int(token) for token in generator.get_sequence(0))
