@@ -118,6 +118,8 @@ ROUGE_TOKENS = 2
 """The version of what ROUGE-L counts as tokens (`autotune.stages.rouge`): scores made with another are made anew."""
 LABELLED = frozenset({"choice", "f1", "f1_micro"})
 """Those that choose among labels."""
+REFERENCED = frozenset({"exact_match", "rouge_l"})
+"""Those that compare a generated text with the best of an item's references."""
 
 
 def is_function(metric: str) -> bool:

@@ -115,6 +115,7 @@ def data_report(dataset: Dataset) -> list[str]:
         more = ", ..." if left.rows > len(left.examples) else ""
         examples = ", ".join(left.examples) + more
         lines.append(f"data: {left.rows} rows of {left.split} left out: {left.reason} ({examples})")
+    lines += [f"data: {note}" for note in dataset.notes]
     return lines
 
 

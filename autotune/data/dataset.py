@@ -8,22 +8,52 @@ Order of the work (each step sees what the one before it left):
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from autotune.data.labels import wrong_labels
+from autotune.data.labels import label_notes, label_rows, wrong_labels
 from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Split
-from autotune.data.sources import SourceTable, load_table, locate
-from autotune.data.splits import LeftOutPlaces, Splits, cap, clean, hold_out, separate
+from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate
+from autotune.data.splits import LeftOutPlaces, Splits, cap, clean, hold_out, merge_references, separate
 from autotune.errors import Problem, UsageError
-from autotune.metrics import LABELLED, SCORES
+from autotune.metrics import LABELLED, REFERENCED, SCORES
 
 _SHOWN_PLACES = 3
+_SHOWN_REASONS = 5
+# What to do about rows that were left out, by how the reason begins.
+_REMEDIES = {
+    "empty value": "fill these cells, or write {column?} where one may be empty",
+    "empty prompt": "fill these cells",
+    "conflicting labels": "keep one label for a prompt, or use a metric that generates text, such as exact_match",
+    "also in": "name other rows: a prompt is in one split only",
+    "duplicate": "add other rows",
+    "not text": "name a column of texts",
+    "tools": "leave tools out of the data",
+    "messages": "write the messages as JSON",
+}
+
+
+def _reasons(left_out: LeftOutPlaces, owners: Collection[Split]) -> tuple[str, str]:
+    """Return why rows of these splits were left out, the most frequent reason first, and what to do."""
+    found = sorted(
+        ((r, places) for (where, r), places in left_out.items() if where in owners), key=lambda f: -len(f[1])
+    )
+    told = [f"; {len(places)} left out: {reason} ({', '.join(places[:_SHOWN_PLACES])})" for reason, places in found]
+    first = found[0][0] if found else ""
+    remedy = next((remedy for begin, remedy in _REMEDIES.items() if first.startswith(begin)), "")
+    return "".join(told[:_SHOWN_REASONS]), remedy or ("correct these rows" if found else "add rows")
+
+
+def _no_rows(left_out: LeftOutPlaces, split: Split) -> Problem:
+    told, remedy = _reasons(left_out, (split,))
+    return Problem(f"{split} must have rows, but none remain{told}", f"data.{split}", remedy=remedy)
 
 
 def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> Iterator[Problem]:
+    """Yield the splits that have no rows after shares were held out."""
     shares: dict[Split, tuple[str, float | None]] = {
         "train": ("train", None),
         "validation": ("holdout", spec.holdout),
@@ -32,18 +62,41 @@ def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> It
     for split, (key, share) in shares.items():
         if splits[split] or (share is None and getattr(spec, split) is None):
             continue
-        # Rows lost before a share was held out were lost as rows of train.
-        owners = (split,) if share is None else (split, "train")
-        told = [
-            f"; {len(places)} left out: {reason} ({', '.join(places[:_SHOWN_PLACES])})"
-            for (where, reason), places in left_out.items()
-            if where in owners
-        ]
-        rule = f"{split} must have rows, but none remain{''.join(told)}"
-        remedy = "add rows" if share is None else "raise the share, or add rows"
-        if split == "train" and (spec.holdout or spec.test_holdout):
-            remedy = "lower the share that is held out, or add rows"
+        if share is None and not (split == "train" and (spec.holdout or spec.test_holdout)):
+            yield _no_rows(left_out, split)
+            continue
+        told, remedy = _reasons(left_out, (split, "train"))
+        usable = sum(len(splits[one]) for one in SPLITS if one == "train" or shares[one][1])
+        rows = f"{usable} usable row{'s' * (usable != 1)} in train{told}"
+        rule = f"{split} must have rows, but none remain of {rows}"
+        remedy = "lower the share that is held out, or add rows" if split == "train" else "raise the share, or add rows"
         yield Problem(rule, f"data.{split if share is None else key}", value=share, remedy=remedy)
+
+
+def source_problems(
+    sources: Mapping[Split, str | HubDataset], needed: Needed, root: Path, sweep_file: str, encoding: str | None = None
+) -> list[Problem]:
+    """Return what is wrong with files and columns that a sweep names whose other parts are wrong too."""
+    return _tables(sources, needed, root, sweep_file, None, encoding)[1]
+
+
+def _tables(
+    sources: Mapping[Split, str | HubDataset],
+    needed: Needed,
+    root: Path,
+    sweep_file: str,
+    fetch: Callable[[HubDataset], Path] | None,
+    encoding: str | None,
+) -> tuple[dict[Split, SourceTable], list[Problem]]:
+    problems: list[Problem] = []
+    tables: dict[Split, SourceTable] = {}
+    for split, source in sources.items():
+        key = f"data.{split}"
+        try:
+            tables[split] = load_table(needed, key, locate(source, root, fetch), sweep_file, encoding)
+        except UsageError as error:
+            problems += [replace(one, key=one.key or key, file=one.file or sweep_file) for one in error.problems]
+    return tables, problems
 
 
 def load_dataset(
@@ -55,22 +108,16 @@ def load_dataset(
     `fetch` turns a hub data set into a local file. Labels and their checks cover all rows, also those over
     `max_items`: a cap saves time and does not change the task. Raises UsageError with every problem found.
     """
-    problems: list[Problem] = []
-    tables: dict[Split, SourceTable] = {}
-    for split in SPLITS:
-        source, key = getattr(spec, split), f"data.{split}"
-        if source is None:
-            continue
-        try:
-            tables[split] = load_table(spec, key, locate(source, root, fetch), sweep_file)
-        except UsageError as error:
-            problems += [replace(one, key=one.key or key, file=one.file or sweep_file) for one in error.problems]
+    sources = {split: source for split in SPLITS if (source := getattr(spec, split)) is not None}
+    tables, problems = _tables(sources, columns_needed(spec), root, sweep_file, fetch, spec.encoding)
     _raise_any(problems)
 
+    notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
     left_out: LeftOutPlaces = defaultdict(list)
     splits: Splits = {split: [] for split in SPLITS}
     for split, table in tables.items():
-        splits[split] = clean(spec, split, table, left_out)
+        splits[split] = clean(spec, split, table, left_out, notes)
+    _raise_any(replace(_no_rows(left_out, split), file=sweep_file) for split in tables if not splits[split])
     hold_out(spec, splits)
     separate(splits, left_out)
     _raise_any(replace(problem, file=sweep_file) for problem in _empty_splits(spec, splits, left_out))
@@ -82,6 +129,12 @@ def load_dataset(
         _raise_any(replace(problem, file=sweep_file) for problem in wrong_labels(spec, labels, splits))
     elif spec.metric in SCORES:
         labels = ()
+    rows = label_rows(labels, splits) if spec.metric in LABELLED else {}
+    notes += label_notes(rows)
+    if spec.metric in REFERENCED and (merged := merge_references(splits)):
+        notes.append(
+            f"{merged} rows of validation and test are further references: a text is scored against the best of its own"
+        )
     cap(spec, splits, left_out)
 
     items = {split: tuple(row.item for row in rows) for split, rows in splits.items()}
@@ -95,7 +148,27 @@ def load_dataset(
             for (split, reason), places in left_out.items()
         ),
         files={str(getattr(spec, split)): table.sha256 for split, table in tables.items()},
+        label_rows=rows,
+        notes=(*template_notes(spec), *notes),
     )
+
+
+_WRITTEN = re.compile(r"\\[nt]")
+"""A line end or tab that a text spells out: two characters, where one was probably meant."""
+
+
+def template_notes(spec: DataSpec) -> list[str]:
+    """Return warnings about templates that say something else than they seem to."""
+    texts = {"data.prompt": spec.prompt, "data.completion": spec.completion}
+    if not isinstance(spec.messages, str | None):
+        texts |= {f"data.messages[{place}].content": one.content for place, one in enumerate(spec.messages)}
+    texts |= {f"data.stop[{place}]": text for place, text in enumerate(spec.stop or ())}
+    return [
+        f"{key} holds a backslash and the letter {found[0][1]}, not a {'line end' if found[0][1] == 'n' else 'tab'}: in "
+        "YAML only double quotes turn it into one"
+        for key, text in texts.items()
+        if (found := _WRITTEN.search(text or ""))
+    ]
 
 
 def _raise_any(problems: Iterable[Problem]) -> None:

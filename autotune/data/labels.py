@@ -1,29 +1,160 @@
-"""The labels that a metric chooses among, and whether the splits fit them."""
+"""The labels that a metric chooses among: whether the splits fit them, and which of them look like a slip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from difflib import SequenceMatcher
 
 from autotune.data.schema import SPLITS, DataSpec
 from autotune.data.sources import some_of
 from autotune.data.splits import Splits
-from autotune.errors import Problem, nearest
+from autotune.errors import Problem, nearest, shown
 
 _SHOWN_LABELS = 5
+_SHOWN_NOTES = 10
+_SHOWN_LINES = 20
+_RARE = 0.02
+"""Share of another label's rows up to which a label may be that one misspelt."""
+_COMPARED = 300
+"""Labels up to which each is compared with each."""
+_ALIKE = 0.85
+_MISSING = {
+    "nan", "none", "null", "na", "n/a", "n.a.", "<na>", "#n/a", "nil", "nat", "-", "--", "?", "undefined", "missing", "#value!", "#ref!",
+}  # fmt: skip
 
 
 def wrong_labels(spec: DataSpec, labels: tuple[str, ...], splits: Splits) -> Iterator[Problem]:
+    """Yield what is wrong with the labels of a sweep, and with completions that are none of them."""
     if len(labels) < 2:
         remedy = "add rows with another completion to train, or use metric: exact_match"
         yield Problem(f"metric {spec.metric} needs two labels or more", "data.labels", value=labels, remedy=remedy)
     for split in SPLITS:
-        unknown = sorted({row.item.completion for row in splits[split]}.difference(labels))
-        if unknown and spec.labels is None:
-            rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN_LABELS)}"
+        places: dict[str, str] = {}
+        for row in splits[split]:
+            places.setdefault(row.item.completion, row.place)
+        unknown = sorted(places.keys() - set(labels))
+        if not unknown:
+            continue
+        where = f" (first in {places[unknown[0]]})"
+        near = nearest(unknown[0], labels)
+        meant = _alike(unknown[0], labels) or near
+        if spec.labels is None:
+            rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN_LABELS)}{where}"
             remedy = "add such rows to train, list all labels in data.labels, or use metric: exact_match"
+            if meant:
+                remedy = f"write {meant!r} for {unknown[0]!r} if that is meant; else {remedy}"
             yield Problem(rule, f"data.{split if getattr(spec, split) else 'train'}", remedy=remedy)
-        elif unknown:
-            rule = f"labels must hold every completion exactly; {split} has {some_of(unknown, _SHOWN_LABELS)}"
-            near = nearest(unknown[0], labels)
-            remedy = f"write {unknown[0]!r} for {near!r}" if near else "add what is missing"
+        else:
+            rule = f"labels must hold every completion exactly; {split} has {some_of(unknown, _SHOWN_LABELS)}{where}"
+            remedy = f"write {unknown[0]!r} for {meant!r}" if meant else "add what is missing"
             yield Problem(rule, "data.labels", value=labels, remedy=remedy)
+
+
+def _alike(label: str, labels: Collection[str]) -> str | None:
+    return next((other for other in labels if folded(other) == folded(label)), None)
+
+
+def label_rows(labels: Collection[str], splits: Splits) -> dict[str, dict[str, int]]:
+    """Return of each label how many rows of each split have it."""
+    counts = {split: Counter(row.item.completion for row in splits[split]) for split in SPLITS if splits[split]}
+    return {label: {split: counts[split][label] for split in counts} for label in labels}
+
+
+def label_lines(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return the labels with their rows in words, a line each: the first in full, the others as a count."""
+    lines = [
+        f"  label {shown(label)}: {', '.join(f'{count} {split}' for split, count in counts.items())}"
+        for label, counts in list(rows.items())[:_SHOWN_LINES]
+    ]
+    if (more := len(rows) - _SHOWN_LINES) > 0:
+        lines.append(f"  and {more} more labels (plan --json lists all)")
+    return lines
+
+
+def folded(label: str) -> str:
+    """Return what two labels have in common that a reader would take for one.
+
+    Case, white space, invisible characters, Unicode forms, quotes around it, a full stop at its end, - or _ for a space,
+    and how a number is written: 1, 01, 1.0.
+    """
+    text = unicodedata.normalize("NFKC", label).casefold()
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
+    text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", text.translate(_QUOTES)).strip(" \t\n\r\u00a0'.,;:!")
+    number = re.fullmatch(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?", text)
+    return f"{float(text):g}" if number and abs(float(text)) < 1e6 else text or label
+
+
+_QUOTES = {ord(c): "'" for c in "\"'`´‘’‚‛“”„‟«»‹›"} | {ord(c): "-" for c in "‐‑‒–—−"}
+
+
+def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return warnings about labels that are probably one, with their rows, and what to do."""
+    total = {label: sum(counts.values()) for label, counts in rows.items()}
+    notes = []
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for label in rows:
+        groups[folded(label)].append(label)
+    for members in groups.values():
+        if len(members) > 1:
+            told = some_of([*members], _SHOWN_LABELS)
+            counts = ", ".join(f"{total[label]}" for label in members[:_SHOWN_LABELS])
+            most = max(members, key=lambda label: total[label])
+            how = _difference(members)
+            notes.append(
+                f"labels {told} ({counts} rows) differ only in {how}, and count as {len(members)} labels; "
+                f"if they are one, write {most!r} for all of them in the data"
+            )
+    notes += [
+        f"label {label!r} ({total[label]} rows) looks like a missing value, and counts as a label; "
+        "to leave these rows out, empty their cells in the data"
+        for label in rows
+        if label.strip().casefold() in _MISSING and len(rows) > 1
+    ]
+    notes += _misspelt(rows, total, groups)
+    if (more := len(notes) - _SHOWN_NOTES) > 0:
+        notes = [*notes[:_SHOWN_NOTES], f"and {more} more labels like these"]
+    return notes
+
+
+def _difference(members: list[str]) -> str:
+    """Return in words by what labels differ that fold to the same."""
+
+    def same(change: Callable[[str], str]) -> bool:
+        return len({" ".join(change(label).split()) for label in members}) == 1
+
+    if same(str):
+        return "white space"
+    if same(str.casefold):
+        return "upper and lower case"
+    if same(lambda label: unicodedata.normalize("NFKC", label)):
+        return "the Unicode form of their characters"
+    if all(re.search(r"[0-9]", label) for label in members) and all(
+        re.fullmatch(r"\W*[0-9.]+\W*", label) for label in members
+    ):
+        return "how a number is written"
+    if any(unicodedata.category(c) == "Cf" for label in members for c in label):
+        return "invisible characters"
+    return "case, spaces or punctuation"
+
+
+def _misspelt(rows: Mapping[str, object], total: Mapping[str, int], groups: Mapping[str, list[str]]) -> Iterator[str]:
+    """Yield the labels of few rows that are nearly another one of many: words only, since 1 and 11 are two labels."""
+    if len(rows) > _COMPARED:
+        return
+    for name, members in groups.items():
+        few = sum(total[label] for label in members)
+        for other, others in groups.items():
+            many = sum(total[label] for label in others)
+            if few > max(1, _RARE * many) or few >= many or min(len(name), len(other)) < 5:
+                continue
+            if re.search(r"[0-9]", name + other) or abs(len(name) - len(other)) > 2:
+                continue
+            if SequenceMatcher(None, name, other, autojunk=False).ratio() >= _ALIKE:
+                yield (
+                    f"label {members[0]!r} ({few} rows) is nearly {others[0]!r} ({many} rows); "
+                    "correct it in the data if it is misspelt"
+                )
+                break

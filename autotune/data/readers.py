@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from autotune.data.delimited import read_delimited
+from autotune.data.encodings import decode, unpacked
 from autotune.data.schema import FORMATS
 from autotune.errors import Problem, did_you_mean
 
 _SHOWN_PROBLEMS = 5
+# Files of rows that are not read, and how to make one that is.
+_ELSEWHERE = {
+    ".xlsx": "save the sheet as 'CSV UTF-8' and name that file",
+    ".xls": "save the sheet as 'CSV UTF-8' and name that file",
+    ".ods": "save the sheet as CSV in UTF-8 and name that file",
+    ".zip": "unpack it and name the file in it",
+    ".bz2": "unpack it and name the file in it",
+    ".xz": "unpack it and name the file in it",
+    ".zst": "unpack it and name the file in it",
+    ".tar": "unpack it and name the file in it",
+    ".tgz": "unpack it and name the file in it",
+    ".arrow": "write it as parquet: datasets.Dataset.from_file(...).to_parquet('train.parquet')",
+    ".feather": "write it as parquet: pandas.read_feather(...).to_parquet('train.parquet')",
+    ".pkl": "a pickle can run code and is never read; write parquet or .jsonl",
+    ".pickle": "a pickle can run code and is never read; write parquet or .jsonl",
+    ".txt": "rename it for what it holds: .jsonl, .csv (a header and cells) or .tsv (tabs)",
+    ".yaml": "write the rows as .jsonl, one JSON object a line",
+    ".yml": "write the rows as .jsonl, one JSON object a line",
+    ".xml": "write the rows as .jsonl, one JSON object a line",
+    ".db": "export the table as CSV and name that file",
+    ".sqlite": "export the table as CSV and name that file",
+}
 
 
 class Record(NamedTuple):
@@ -20,116 +43,195 @@ class Record(NamedTuple):
     cells: Mapping[str, object]
 
 
-_Found = Iterator[Record | Problem]  # what a reader gives; its problems still lack key and file
+@dataclass
+class Found:
+    """What a file holds: its columns, records with the columns asked for at least, problems without key and file."""
+
+    columns: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    mark: str = ":"
+    """What stands between the file's name and a record's number: a colon before a line, ` row ` before a row."""
 
 
-def _read_jsonl(text: str) -> _Found:
+_Rows = Iterator[Record | Problem]
+
+
+def _read_jsonl(text: str) -> _Rows:
     # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        rule, value = "each line must be a JSON object", None
+        rule, value, remedy = "each line must be a JSON object", None, "correct the line"
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             rule += f" ({error.msg} at column {error.colno})"
+            if line.startswith("{'"):
+                remedy = "this is Python's notation: write each row by json.dumps"
+            elif line.strip() in ("{", "["):
+                remedy = "write each object on one line, or call the file .json"
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
             rule += f" ({error})"
         if isinstance(value, dict):
             yield Record(number, value)
         else:
-            yield Problem(rule, line=number, value=line[:80], remedy="correct the line")
+            yield Problem(rule, line=number, value=line[:80], remedy=remedy)
 
 
-def _read_json(text: str) -> _Found:
+def _by_column(value: dict[str, object]) -> list[object] | None:
+    """Return the rows of a mapping of columns: lists of one length, or mappings with the same keys, as pandas writes."""
+    columns = list(value.values())
+    if columns and all(isinstance(column, list) for column in columns):
+        lists = [column for column in columns if isinstance(column, list)]
+        if len({len(column) for column in lists}) == 1 and not any(isinstance(cell, dict) for cell in lists[0]):
+            return [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
+    if columns and all(isinstance(column, dict) for column in columns):
+        maps = [column for column in columns if isinstance(column, dict)]
+        if all(column.keys() == maps[0].keys() for column in maps):
+            return [{name: column[place] for name, column in zip(value, maps, strict=True)} for place in maps[0]]
+    return None
+
+
+def _read_json(text: str) -> Found:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _collected(_read_jsonl(text))  # one object a line: JSON lines by another name
         remedy = "correct it, or call it .jsonl if it holds one object a line"
-        yield Problem(f"the file must be JSON ({error})", line=getattr(error, "lineno", None), remedy=remedy)
-        return
-    rows = value.get("data") if isinstance(value, dict) else value
+        line = getattr(error, "lineno", None)
+        return Found(problems=[Problem(f"the file must be JSON ({error})", line=line, remedy=remedy)])
+    rows: object = value
+    if isinstance(value, dict):
+        lists = {name: part for name, part in value.items() if isinstance(part, list) and _some_object(part)}
+        rows = value.get("data") if isinstance(value.get("data"), list) else None
+        if rows is None:
+            rows = next(iter(lists.values())) if len(lists) == 1 else _by_column(value)
+        if rows is None and len(lists) > 1:
+            remedy = "keep one of them in the file, and write the others to files of their own"
+            return Found(problems=[Problem("the file must hold one list of objects", value=list(lists), remedy=remedy)])
     if not isinstance(rows, list):
-        yield Problem("the file must hold a list of objects", remedy='write [{...}, ...] or {"data": [{...}, ...]}')
-        return
-    for number, row in enumerate(rows, start=1):
-        if isinstance(row, dict):
-            yield Record(number, row)
-        else:
-            yield Problem(f"row {number} must be an object", value=type(row).__name__, remedy="correct the row")
+        remedy = 'write [{...}, ...] or {"data": [{...}, ...]}'
+        return Found(problems=[Problem("the file must hold a list of objects", remedy=remedy)])
+    found = _collected(
+        Record(number, row)
+        if isinstance(row, dict)
+        else Problem(f"row {number} must be an object", value=type(row).__name__, remedy="correct the row")
+        for number, row in enumerate(rows, start=1)
+    )
+    found.mark = " row "
+    return found
 
 
-def _read_csv(text: str, delimiter: str) -> _Found:
-    # Strict: a quote that is never closed would otherwise swallow the rest of the file without a word.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    start = 1
-    try:
-        for cells in reader:
-            line, start = start, reader.line_num + 1  # a quoted cell may span lines
-            if not cells:
-                continue
-            if not header:
-                header = [name.strip() for name in cells]
-                if len(set(header)) < len(header):
-                    yield Problem("column names must differ", line=line, value=header, remedy="rename or drop one")
-                    return
-            elif len(cells) == len(header):
-                yield Record(line, dict(zip(header, cells, strict=True)))
-            else:
-                rule = f"each row must have {len(header)} cells, as the header has"
-                yield Problem(rule, line=line, value=len(cells), remedy="quote cells that hold the delimiter")
-    except csv.Error as error:
-        yield Problem(f"the row cannot be read ({error})", line=start, remedy="look for a stray quote")
+def _some_object(rows: list[object]) -> bool:
+    return any(isinstance(row, dict) for row in rows)
 
 
-def _read_parquet(data: bytes, wanted: Collection[str]) -> _Found:
+def _read_parquet(data: bytes, wanted: Collection[str]) -> Found:
     import pyarrow
     import pyarrow.parquet
 
+    found = Found(mark=" row ")
+    place = ""
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-        # Columns that nobody asked for keep their name only: converting some types would load pandas.
-        blank = [None] * table.num_rows
-        columns = {name: table.column(name).to_pylist() if name in wanted else blank for name in table.column_names}
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        found.columns = list(file.schema_arrow.names)
+        asked = [name for name in dict.fromkeys(found.columns) if name in wanted]
+        table = file.read(columns=asked)
+        columns: dict[str, list[object]] = {}
+        for name in asked:
+            place = f"column {name!r}: "
+            columns[name] = table.column(name).to_pylist()
+        count = file.metadata.num_rows
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
-        yield Problem(f"the file must be parquet ({reason})", remedy="write it again, or use .jsonl")
-        return
-    for number, cells in enumerate(zip(*columns.values(), strict=True), start=1):
-        yield Record(number, dict(zip(columns, cells, strict=True)))
+        remedy = "write the column as text" if place else "write it again, or use .jsonl"
+        found.problems.append(Problem(f"the file must be parquet ({place}{reason})", remedy=remedy))
+        return found
+    if not columns:
+        found.records = [Record(number, {}) for number in range(1, count + 1)]
+        return found
+    names = list(columns)
+    rows = zip(*columns.values(), strict=True)
+    found.records = [Record(number, dict(zip(names, row, strict=True))) for number, row in enumerate(rows, start=1)]
+    return found
 
 
-def _decode(data: bytes) -> str | Problem:
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")  # not utf-8-sig: its error offsets leave out the BOM
-    except UnicodeDecodeError as error:
-        rule = f"the file must be UTF-8 text (byte {data[error.start]:#04x} at offset {error.start})"
-        return Problem(rule, line=data.count(b"\n", 0, error.start) + 1, remedy="save it as UTF-8")
+def _read_table(text: str, usual: str, wanted: Collection[str]) -> Found:
+    table = read_delimited(text, usual, wanted)
+    asked = [(name, place) for place, name in enumerate(table.columns) if name in wanted]
+    records = [Record(line.number, {name: line.cells[place] for name, place in asked}) for line in table.lines]
+    return Found([name for name in table.columns if name], records, table.problems, table.notes)
 
 
-def read_rows(path: Path, data: bytes, wanted: Collection[str]) -> tuple[list[Record], list[Problem]]:
-    """Return the records of a file and what is wrong with it: the first problems in full, the rest as a count."""
-    suffix = path.suffix.lower()
-    found: Iterable[Record | Problem]
-    if suffix not in FORMATS:
-        remedy = did_you_mean(suffix, FORMATS)
-        found = [Problem("the file name must end in a known format", value=path.name, remedy=remedy)]
-    elif suffix == ".parquet":
-        found = _read_parquet(data, wanted)
-    elif isinstance(text := _decode(data), Problem):
-        found = [text]
-    elif suffix == ".json":
+def _collected(rows: Iterable[Record | Problem]) -> Found:
+    found = Found()
+    columns: dict[str, None] = {}
+    for row in rows:
+        if isinstance(row, Problem):
+            found.problems.append(row)
+            continue
+        found.records.append(row)
+        if row.cells.keys() - columns.keys():
+            columns |= dict.fromkeys(row.cells)
+    found.columns = list(columns)
+    return found
+
+
+def _read_text(suffix: str, text: str, wanted: Collection[str]) -> Found:
+    if suffix in (".csv", ".tsv"):
+        return _read_table(text, "," if suffix == ".csv" else "\t", wanted)
+    if suffix == ".json":
+        return _read_json(text)
+    if text.lstrip().startswith("["):  # a JSON list by another name
         found = _read_json(text)
-    elif suffix in (".csv", ".tsv"):
-        found = _read_csv(text, "," if suffix == ".csv" else "\t")
-    else:
-        found = _read_jsonl(text)
-    everything = list(found)
-    records = [one for one in everything if isinstance(one, Record)]
-    problems = [one for one in everything if isinstance(one, Problem)]
-    if not records and not problems:
-        problems.append(Problem("the file must have rows", remedy="add some, or name another file"))
-    if (more := len(problems) - _SHOWN_PROBLEMS) > 0:
-        problems = [*problems[:_SHOWN_PROBLEMS], Problem(f"and {more} more problems like these")]
-    return records, problems
+        if found.records:
+            return found
+    return _collected(_read_jsonl(text))
+
+
+def format_of(path: Path) -> str:
+    """Return the ending that says what a file holds, that of `.gz` left out; empty where it is no known one."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ""
+
+
+def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None) -> Found:
+    suffix = format_of(path)
+    if not suffix:
+        ending = path.suffix.lower()
+        remedy = _ELSEWHERE.get(ending) or did_you_mean(ending, FORMATS)
+        return Found(problems=[Problem("the file name must end in a known format", value=path.name, remedy=remedy)])
+    if path.suffix.lower() == ".gz":
+        content = unpacked(data)
+        if isinstance(content, Problem):
+            return Found(problems=[content])
+        data = content
+    if suffix == ".parquet":
+        return _read_parquet(data, wanted)
+    text = decode(data, encoding)
+    if isinstance(text, Problem):
+        return Found(problems=[text])
+    found = _read_text(suffix, text[0], wanted)
+    found.notes = [note for note in (text[1], *found.notes) if note]
+    if "\ufffd" in text[0]:
+        line = text[0].count("\n", 0, text[0].index("\ufffd")) + 1
+        found.notes.append(f"characters were lost before it was saved (U+FFFD, first in line {line})")
+    return found
+
+
+def read_rows(path: Path, data: bytes, wanted: Collection[str], encoding: str | None = None) -> Found:
+    """Return what a file holds; of its problems the first in full, the rest as a count.
+
+    `wanted`: the columns that somebody asks for. `encoding`: that of text without a byte order mark; None: UTF-8.
+    """
+    found = _read(path, data, wanted, encoding)
+    if not found.records and not found.problems:
+        found.problems.append(Problem("the file must have rows", remedy="add some, or name another file"))
+    if (more := len(found.problems) - _SHOWN_PROBLEMS) > 0:
+        found.problems = [*found.problems[:_SHOWN_PROBLEMS], Problem(f"and {more} more problems like these")]
+    return found

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from autotune.data.encodings import is_text_encoding
 from autotune.data.templates import template_columns
 from autotune.errors import did_you_mean
 from autotune.metrics import SCORES, generates, is_function, is_task
@@ -15,10 +27,12 @@ from autotune.metrics import SCORES, generates, is_function, is_task
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+DEFAULT_HOLDOUT = 0.2
+"""Share of train held out for validation where a sweep gives neither validation rows nor a share."""
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
-_HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
-HUB_TEXT = re.compile(rf"({_HUB_NAME}):([A-Za-z0-9_.\[\]:%+-]+)")
+HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
+HUB_TEXT = re.compile(rf"({HUB_NAME}):([A-Za-z0-9_.\[\]:%+-]+)")
 
 
 class _Frozen(BaseModel):
@@ -35,7 +49,7 @@ class Message(_Frozen):
 class HubDataset(_Frozen):
     """A split of a data set on the Hugging Face hub."""
 
-    dataset: str = Field(pattern=rf"^{_HUB_NAME}$", description="owner/name")
+    dataset: str = Field(pattern=rf"^{HUB_NAME}$", description="owner/name")
     config: str | None = Field(None, min_length=1, description="the data set's configuration, if it has several")
     split: str = Field(min_length=1, description="which split of it, e.g. train")
 
@@ -65,12 +79,21 @@ class DataSpec(_Frozen):
     failing that it is the path of a missing file.
     """
 
-    train: Source = Field(description="jsonl, json, csv, tsv or parquet file, or owner/name:split on the hub")
+    train: Source = Field(
+        description="jsonl, json, csv, tsv or parquet file (each but parquet also as .gz), or owner/name:split on the hub"
+    )
     validation: Source | None = Field(None, description="rows that the search judges candidates on")
     test: Source | None = Field(None, description="rows that only the finalists are scored on")
-    holdout: Share | None = Field(None, description="share of train held out for validation, by content")
+    encoding: str | None = Field(
+        None, description="of text files without a byte order mark, e.g. cp1252 of European Excel; default: UTF-8"
+    )
+    holdout: Share | None = Field(
+        None, description=f"share of train held out for validation, by content; without validation: {DEFAULT_HOLDOUT}"
+    )
     test_holdout: Share | None = Field(None, description="share of train held out for test, by content")
-    prompt: str | None = Field(None, description="template of the prompt, e.g. 'Text: {phrase}\\nTone:'")
+    prompt: str | None = Field(
+        None, description="template of the prompt, e.g. 'Text: {phrase}\\nTone:'; {column?} may be empty"
+    )
     completion: str | None = Field(None, description="template of the completion, e.g. ' {tone}'")
     messages: _Messages = Field(
         None, description="column that holds {role, content} messages, or templates of them; the last one answers"
@@ -87,11 +110,22 @@ class DataSpec(_Frozen):
     )
     max_items: MaxItems = Field(default_factory=MaxItems, description="caps on items, drawn once, by content")
 
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str | None) -> str | None:
+        if encoding is not None and not is_text_encoding(encoding):
+            raise ValueError("encoding must be one that Python knows, such as utf-8, cp1252, latin-1 or utf-16")
+        return encoding
+
     @field_validator("prompt", "completion")
     @classmethod
-    def _template_names_a_column(cls, template: str | None) -> str | None:
-        if template is not None and not template_columns(template):
+    def _template_names_a_column(cls, template: str | None, info: ValidationInfo) -> str | None:
+        if template is None:
+            return None
+        if not template_columns(template):
             raise ValueError("a template must name at least one column; write it in braces, like {text}")
+        if info.field_name == "completion" and not template_columns(template, optional=False):
+            raise ValueError("a completion must name a column that is never empty; write one without '?'")
         return template
 
     @field_validator("messages")
@@ -111,6 +145,8 @@ class DataSpec(_Frozen):
             raise ValueError(
                 "the last message, and at least one before it, must name a column; write it in braces, like {text}"
             )
+        if not template_columns(messages[-1].content, optional=False):
+            raise ValueError("the last message must name a column that is never empty; write one without '?'")
         return messages
 
     @field_validator("metric")
@@ -137,11 +173,10 @@ class DataSpec(_Frozen):
                 for name in ("validation", "holdout", "test", "test_holdout")
                 if getattr(self, name) is not None
             ]
-        elif (self.validation is None) == (self.holdout is None):
-            wrong.append(
-                "exactly one of validation and holdout must be given; "
-                "name a file of validation rows, or a share such as holdout: 0.2"
-            )
+        elif self.validation is not None and self.holdout is not None:
+            wrong.append("validation and holdout exclude each other; keep one of them")
+        elif self.validation is None and self.holdout is None:
+            object.__setattr__(self, "holdout", DEFAULT_HOLDOUT)  # not among the fields that were set
         if self.test is not None and self.test_holdout is not None:
             wrong.append("test and test_holdout exclude each other; keep one of them")
         wrong += [
@@ -150,7 +185,10 @@ class DataSpec(_Frozen):
             if getattr(self, name) is not None and not generates(self.metric)
         ]
         if (self.holdout or 0) + (self.test_holdout or 0) >= 1:
-            wrong.append("holdout + test_holdout < 1 must hold; leave rows to train on")
+            wrong.append(
+                f"holdout + test_holdout < 1 must hold, and they are {self.holdout:g} and {self.test_holdout or 0:g}; "
+                "leave rows to train on"
+            )
         if {self.prompt is not None, self.completion is not None} != {self.messages is None}:
             wrong.append(
                 "exactly one of prompt with completion, or messages, must be given; "
@@ -161,12 +199,44 @@ class DataSpec(_Frozen):
         return self
 
 
+_SOURCE: TypeAdapter[str | HubDataset] = TypeAdapter(Source)
+
+
+def readable_parts(raw: object) -> tuple[dict[Split, str | HubDataset], list[tuple[str, str]], str | None]:
+    """Return of a `data:` part that is wrong somewhere its sources, (key, column) of its templates, and its encoding.
+
+    What is wrong itself is left out: so one mistake does not hide those in files and columns.
+    """
+    if not isinstance(raw, Mapping):
+        return {}, [], None
+    sources: dict[Split, str | HubDataset] = {}
+    for split in SPLITS:
+        with contextlib.suppress(ValidationError):
+            sources[split] = _SOURCE.validate_python(raw.get(split))
+    templates = [(f"data.{name}", raw.get(name)) for name in ("prompt", "completion")]
+    needed = []
+    messages = raw.get("messages")
+    if isinstance(messages, str):
+        needed = [("data.messages", messages)] if messages else []
+    elif isinstance(messages, list):
+        templates += [("data.messages", turn.get("content")) for turn in messages if isinstance(turn, Mapping)]
+    for key, template in templates:
+        with contextlib.suppress(ValueError):
+            if isinstance(template, str):
+                needed += [(key, column) for column in template_columns(template)]
+    encoding = raw.get("encoding")
+    return sources, needed, encoding if isinstance(encoding, str) and is_text_encoding(encoding) else None
+
+
 class Item(_Frozen):
     """One example: what the model is given and what it should answer."""
 
     id: str = Field(description="16 hex digits of a sha256 over prompt and completion")
     prompt: str | tuple[Message, ...]
     completion: str
+    references: tuple[str, ...] = Field(
+        (), description="further right answers; a generated text is scored against the best of them"
+    )
 
 
 class LeftOut(_Frozen):
@@ -179,7 +249,7 @@ class LeftOut(_Frozen):
 
 
 class Dataset(_Frozen):
-    """The three splits, in file order; every row read is in one of them or counted in `left_out`."""
+    """The three splits, in file order; every row read is in one of them, among an item's references, or in `left_out`."""
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
@@ -187,6 +257,10 @@ class Dataset(_Frozen):
     labels: tuple[str, ...] = Field(description="sorted; empty when the metric needs none")
     left_out: tuple[LeftOut, ...]
     files: dict[str, str] = Field(description="source, as the sweep file names it -> sha256 of its content")
+    label_rows: dict[str, dict[str, int]] = Field(
+        {}, description="label -> split -> its rows, before any cap; the labels in order"
+    )
+    notes: tuple[str, ...] = Field((), description="what a reader should know: how files were read, labels alike")
 
     def digest(self, split: str) -> str:
         """Return the sha256 of a split's item ids, in order; KeyError for an unknown split."""

@@ -4,49 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from autotune.data.readers import read_rows
-from autotune.data.schema import FORMATS, HUB_TEXT, DataSpec, HubDataset
+from autotune.data.readers import format_of, read_rows
+from autotune.data.schema import HUB_NAME, HUB_TEXT, DataSpec, HubDataset
 from autotune.data.templates import template_columns
 from autotune.errors import Problem, UsageError, nearest, shown
 from autotune.paths import exists, is_file, is_folder
 
 SHOWN_COLUMNS = 20
+_LONGEST_NAME = 40
+"""Characters of a column's name beyond which it is more likely a cell."""
+TOOLS = ("tools", "functions")
+"""Columns that say which tools a conversation may call: it means another prompt where one is filled."""
 
 
 class SourceTable(NamedTuple):
     sha256: str
     rows: list[tuple[str, Mapping[str, object]]]  # each with its place
+    notes: list[str]
 
 
-def load_table(spec: DataSpec, key: str, path: Path, sweep_file: str) -> SourceTable:
+Needed = Sequence[tuple[str, str]]
+"""(Key in the sweep file, column that it names)."""
+
+
+def load_table(needed: Needed, key: str, path: Path, sweep_file: str, encoding: str | None = None) -> SourceTable:
+    """Read a file that `key` names. Raises UsageError with every problem of the file and of the columns needed."""
     try:
         data = path.read_bytes()
     except OSError as error:
         rule = f"the file must be readable ({error.strerror or error})"
         raise UsageError(Problem(rule, key, str(path), remedy="check its permissions")) from None
-    needed = _columns_needed(spec)
-    records, found = read_rows(path, data, {column for _, column in needed})
-    problems = [replace(problem, key=key, file=str(path)) for problem in found]
-    columns = list(dict.fromkeys(column for record in records for column in record.cells))
+    found = read_rows(path, data, {column for _, column in needed} | set(TOOLS), encoding)
+    problems = [replace(problem, key=key, file=str(path)) for problem in found.problems]
     for user, column in needed:
-        if records and column not in columns:
-            rule = f"the column must be in {path}, which has {some_of(columns, SHOWN_COLUMNS)}"
-            near = nearest(column, columns)
-            remedy = f"did you mean '{near}'?" if near else "name one of those"
-            problems.append(Problem(rule, user, sweep_file, value=column, remedy=remedy))
+        if found.columns and column not in found.columns:
+            rule = f"the column must be in {path}, which has {some_of(found.columns, SHOWN_COLUMNS)}"
+            problems.append(Problem(rule, user, sweep_file, value=column, remedy=_column_remedy(column, found.columns)))
     if problems:
         raise UsageError(problems)
-    mark = " row " if path.suffix.lower() in (".json", ".parquet") else ":"
-    places = [f"{path.name}{mark}{record.number}" for record in records]
-    return SourceTable(hashlib.sha256(data).hexdigest(), list(zip(places, (one.cells for one in records), strict=True)))
+    before = f"{path.name}{found.mark}"
+    rows = [(f"{before}{record.number}", record.cells) for record in found.records]
+    return SourceTable(hashlib.sha256(data).hexdigest(), rows, [f"{path.name}: {note}" for note in found.notes])
 
 
-def _columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
+def _column_remedy(column: str, columns: Sequence[str]) -> str:
+    if f"{column}?" in columns:
+        return f"rename the column '{column}?': in a template, ? says that a cell may be empty"
+    alike = [name for name in columns if name.strip().casefold() == column.casefold()]
+    near = alike[0] if alike else nearest(column, columns)
+    if near:
+        return f"did you mean '{near}'?"
+    if any(len(name) > _LONGEST_NAME or name[:1].isdigit() for name in columns):
+        return "name one of those; the first line of a table must name its columns"
+    return "name one of those"
+
+
+def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
     """Return (key in the sweep file, column that it names), each pair once."""
     match spec.messages:
         case None:
@@ -81,7 +100,7 @@ def locate(source: str | HubDataset, root: Path, fetch: Callable[[HubDataset], P
             raise UsageError(Problem(rule, value=source, remedy="name a file in it"))
         hub = hub_source(source, root)
     if hub is None:
-        raise UsageError(Problem("the file must exist", value=str(source), remedy=_nearest(candidates)))
+        raise UsageError(Problem("the file must exist", value=str(source), remedy=_missing(str(source), candidates)))
     if fetch is None:
         remedy = "save it as a jsonl file and name that, or correct the path if a file was meant"
         raise UsageError(Problem("a data set on the hub cannot be fetched here", value=str(source), remedy=remedy))
@@ -96,10 +115,35 @@ def _places(source: str, root: Path) -> list[Path]:
     return list(dict.fromkeys([path, root / path]))
 
 
+_NO_PATHS = (
+    (r"[a-z][a-z0-9+]+://", "download it and name the file: no address is fetched"),
+    (r"[“”„«»‘’]|^['\"].*['\"]$", "the quotes are part of the name: write plain ones, and only around the whole value"),
+    (r"\$\{?\w|%\w+%", "write the path out: variables of the environment are not filled in"),
+    (r"[\x00-\x1f]", "in double quotes \\n, \\t and their like stand for control characters: use single quotes, or /"),
+    (r"[*?]", "name one file: patterns are not expanded"),
+)
+
+
+def _missing(source: str, candidates: Sequence[Path]) -> str:
+    """Return what to do about a source that is neither a file nor a data set."""
+    for pattern, remedy in _NO_PATHS:
+        if re.search(pattern, source):
+            return remedy
+    if "\\" in source:
+        plain = Path(source.replace("\\", "/"))
+        for path in dict.fromkeys([plain, *(candidate.parent / plain for candidate in candidates)]):
+            if is_file(path):
+                return f"write / between folders: '{plain.as_posix()}'"
+    found = _nearest(candidates)
+    if re.fullmatch(HUB_NAME, source) and not Path(source).suffix and not found.startswith("did you mean"):
+        return f"write {source}:train if the split train of that data set on the hub is meant; else check the path"
+    return found
+
+
 def _nearest(candidates: Sequence[Path]) -> str:
     for path in candidates:
         try:
-            names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in FORMATS)
+            names = sorted(entry.name for entry in path.parent.iterdir() if format_of(entry))
         except (OSError, ValueError):
             continue
         if close := nearest(path.name, names):

@@ -1,73 +1,120 @@
-"""Templates of prompts and completions: `{column}` filled from a row."""
+"""Templates of prompts and completions: `{column}` filled from a row.
+
+{column}        the cell; a row whose cell is empty is left out
+{column?}       the cell, or nothing where it is empty
+{column?TEXT}   TEXT and then the cell, or nothing at all: "{instruction}{input?\\n\\nInput: }"
+{{ and }}       braces themselves
+"""
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
+from typing import NamedTuple
 
 
 class RowError(ValueError):
     """A row cannot become an item; the message is the reason under which it is left out."""
 
 
-@lru_cache(maxsize=256)
-def parse_template(template: str) -> tuple[tuple[str, str | None], ...]:
-    """Split a template into (text, column that follows it or None); ValueError, with the position, if malformed.
+class Piece(NamedTuple):
+    """Text, and the column that follows it: None at the end; `before`: what precedes a cell that may be empty."""
 
-    The syntax is the harmless part of `str.format`: `{column}`, and `{{` or `}}` for a brace itself.
-    """
-    pieces: list[tuple[str, str | None]] = []
+    text: str
+    column: str | None = None
+    before: str | None = None
+
+
+@lru_cache(maxsize=256)
+def parse_template(template: str) -> tuple[Piece, ...]:
+    """Split a template into texts and columns; ValueError, with the position, if malformed."""
+    pieces: list[Piece] = []
     end = 0
     for found in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", template):
-        text, mark, column = template[end : found.start()], found[0], found[1]
+        text, mark, inside = template[end : found.start()], found[0], found[1]
         place = f"at character {found.start() + 1}"
+        end = found.end()
         if mark in ("{{", "}}"):
-            text, column = text + mark[0], None
-        elif column is None:
+            pieces.append(Piece(text + mark[0]))
+            continue
+        if inside is None:
             state = "never closed" if mark == "{" else "never opened"
             raise ValueError(f"'{mark}' {place} is {state}; write '{mark * 2}' for a brace itself")
-        elif not column.strip() or re.search(r"[.\[\]!:]", column):
+        column, optional, before = inside.partition("?")
+        if not column.strip() or re.search(r"[.\[\]!:]", column):
             raise ValueError(
                 f"'{mark}' {place} must be a plain column name in braces, without '.', '[', '!' or ':'; "
                 "rename the column, or write '{{' and '}}' for braces themselves"
             )
-        pieces.append((text, column))
-        end = found.end()
-    pieces.append((template[end:], None))
+        pieces.append(Piece(text, column.strip(), before if optional else None))
+    pieces.append(Piece(template[end:]))
     return tuple(pieces)
 
 
-def template_columns(template: str) -> tuple[str, ...]:
-    """Return the columns that a template names, each once, in order; ValueError if the template is malformed."""
-    return tuple(dict.fromkeys(column for _, column in parse_template(template) if column is not None))
+def template_columns(template: str, optional: bool = True) -> tuple[str, ...]:
+    """Return the columns that a template names, each once, in order; ValueError if the template is malformed.
+
+    Without those whose cell may be empty, unless `optional`.
+    """
+    pieces = parse_template(template)
+    names = [piece.column for piece in pieces if piece.column is not None and (optional or piece.before is None)]
+    return tuple(dict.fromkeys(names))
 
 
 def render(template: str, row: Mapping[str, object]) -> str:
     """Fill a template from a row; RowError if a value is missing, blank or not text, ValueError if malformed."""
-    return "".join(
-        text if column is None else text + cell_text(row.get(column)) for text, column in parse_template(template)
-    )
+    parts: list[str] = []
+    for text, column, before in parse_template(template):
+        parts.append(text)
+        if column is None:
+            continue
+        value = row.get(column)
+        if before is None:
+            parts.append(cell_text(value, column))
+        elif not _is_empty(value):
+            parts += [before, cell_text(value, column)]
+    return "".join(parts)
 
 
-def cell_text(value: object) -> str:
+def _is_empty(value: object) -> bool:
     match value:
         case None:
-            raise RowError("empty value")
-        case bool():  # an int to Python, but never text to a reader
-            raise RowError("not text")
-        case float() if math.isnan(value):  # how data frames write null
-            raise RowError("empty value")
-        case str() | int() | float() | Decimal():
+            return True
+        case str():
+            return not value.strip()
+        case float():
+            return math.isnan(value)  # how data frames write null
+        case _:
+            return False
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bytes, "bytes"),
+    ((list, tuple), "a list"),
+    (Mapping, "an object"),
+)
+
+
+def cell_text(value: object, column: str = "") -> str:
+    """Return a cell as text: `true` and `false` as JSON has them, dates in ISO 8601. Raises RowError, with the column."""
+    within = f" in '{column}'" if column else ""
+    if _is_empty(value):
+        raise RowError(f"empty value{within}")
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str() | int() | float() | Decimal() | datetime.date() | datetime.time():
             try:
                 text = str(value)
                 text.encode()  # half a surrogate pair can be neither hashed nor tokenised
             except ValueError:  # also an int of thousands of digits
-                raise RowError("not text") from None
-            if not text.strip():
-                raise RowError("empty value")
+                what = "half a character" if isinstance(value, str) else "a number of thousands of digits"
+                raise RowError(f"not text, but {what}{within}") from None
             return text
         case _:
-            raise RowError("not text")
+            what = next((name for kind, name in _KINDS if isinstance(value, kind)), type(value).__name__)
+            raise RowError(f"not text, but {what}{within}")

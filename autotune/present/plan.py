@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.artifacts.store import Cache, default_root
+from autotune.data.labels import label_lines
 from autotune.data.schema import Dataset
 from autotune.data.sources import hub_source
 from autotune.errors import MachineError
@@ -89,8 +90,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
             "items_scored": expected.items,
         },
         "metric": sweep.data.metric,
-        "data": _data(dataset),
-        "notes": [],
+        "data": _data(sweep, dataset),
+        "notes": list(dataset.notes) if dataset else [],
     }
     plan["notes"] += _many_threads(sweep)
     if sweep.model in BUILT_IN:
@@ -153,16 +154,40 @@ def _many_threads(sweep: Sweep) -> list[str]:
     ]
 
 
-def _data(dataset: Dataset | None) -> dict[str, Any] | None:
+def _data(sweep: Sweep, dataset: Dataset | None) -> dict[str, Any] | None:
     if dataset is None:
         return None
+    spec = sweep.data
+    shares = {"validation": spec.holdout, "test": spec.test_holdout}
     return {
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "test": len(dataset.test),
+        "held_out": {split: share for split, share in shares.items() if share is not None},
+        "holdout_by_default": spec.holdout is not None and "holdout" not in spec.model_fields_set,
         "labels": list(dataset.labels),
+        "label_rows": dataset.label_rows,
         "left_out": [left.model_dump() for left in dataset.left_out],
     }
+
+
+def _data_lines(data: dict[str, Any], metric: str) -> list[str]:
+    """Return in words what the data holds: splits, labels with their rows, rows left out."""
+    if is_task(metric):
+        lines = [f"data: {data['train']} train; scored on {metric}"]
+    else:
+        counts = f"{data['train']} train, {data['validation']} validation, {data['test']} test"
+        lines = [f"data: {counts}; {len(data['labels'])} labels"]
+    for split, share in data["held_out"].items():
+        default = "; the default, since neither data.validation nor data.holdout is given"
+        why = default if split == "validation" and data["holdout_by_default"] else ""
+        lines.append(f"  {split}: a share of {share:g} of train, held out by content{why}")
+    lines += label_lines(data["label_rows"])
+    for left in data["left_out"]:
+        more = ", ..." if left["rows"] > len(left["examples"]) else ""
+        places = f" ({', '.join(left['examples'])}{more})"
+        lines.append(f"  {left['rows']} rows of {left['split']} left out: {left['reason']}{places}")
+    return lines
 
 
 def _budget_s(sweep: Sweep) -> float:
@@ -342,12 +367,7 @@ def as_text(plan: dict[str, Any]) -> str:
         lines += [f"  {item['combination']}: {item['reason']}" for item in plan["left_out"]]
     data = plan["data"]
     if data:
-        if is_task(plan["metric"]):
-            lines.append(f"data: {data['train']} train; scored on {plan['metric']}")
-        else:
-            counts = f"{data['train']} train, {data['validation']} validation, {data['test']} test"
-            lines.append(f"data: {counts}; {len(data['labels'])} labels")
-        lines += [f"  {left['rows']} rows of {left['split']} left out: {left['reason']}" for left in data["left_out"]]
+        lines += _data_lines(data, plan["metric"])
     if "estimate" in plan:
         estimate = plan["estimate"]
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in estimate["seconds"].items() if seconds)

@@ -72,11 +72,11 @@ def check_metric(job: MetricJob, out: Path) -> Result:
 
 
 def with_references(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the items, each with `references`: the completions of all items that have its prompt."""
+    """Return the items, each with `references`: the completions of all items that have its prompt, and its own others."""
     answers: dict[str, dict[str, None]] = {}
     prompts = [json.dumps(item["prompt"], sort_keys=True) for item in items]
     for prompt, item in zip(prompts, items, strict=True):
-        answers.setdefault(prompt, {})[item["completion"]] = None
+        answers.setdefault(prompt, {}).update(dict.fromkeys((item["completion"], *item.get("references", ()))))
     return [{**item, "references": list(answers[prompt])} for prompt, item in zip(prompts, items, strict=True)]
 
 

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from autotune.analysis.limits import Limit, parse_limit
 from autotune.candidate import Session
-from autotune.data.dataset import load_dataset
-from autotune.data.schema import Dataset, DataSpec, HubDataset
+from autotune.data.dataset import load_dataset, source_problems
+from autotune.data.schema import Dataset, DataSpec, HubDataset, readable_parts
 from autotune.data.sources import hub_source
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.metrics import (
@@ -82,8 +82,10 @@ def _data_problems(raw: Any, root: Path, shown: str) -> tuple[Problem, ...]:
         spec = DataSpec.model_validate(raw)
         if not any(hub_source(source, root) for source in (spec.train, spec.validation, spec.test)):
             load_dataset(spec, root, shown)
-    except ValidationError:
-        pass  # said by the sweep's own check
+    except ValidationError:  # said by the sweep's own check; what can be told of the files is told beside it
+        sources, needed, encoding = readable_parts(raw)
+        local = {split: source for split, source in sources.items() if hub_source(source, root) is None}
+        return tuple(source_problems(local, needed, root, shown, encoding))
     except UsageError as error:
         return error.problems
     return ()

@@ -1,0 +1,244 @@
+"""Rows of text tables: CSV, TSV, and what spreadsheets and exports make of them.
+
+The delimiter is what the header says, the names of the columns that the sweep asks for being known. Quotes are read as
+RFC 4180 has them where the whole file fits that, else as one of the other notations that the whole file fits; where
+none does, the line is named. Nothing is melted: a quote that is part of the text never swallows rows unseen.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from autotune.errors import Problem
+
+DELIMITERS = (",", ";", "\t", "|")
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SAMPLED = 60
+"""Lines by which the delimiter is told where no header holds all columns that are asked for."""
+_HEAD = 1_000_000
+"""Characters in which the header must end."""
+_LONGEST_CELL = 2**31 - 1
+_SEP = re.compile(r'"?sep=([^"\r\n])"?[^\S\r\n]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
+"""What Excel writes before the header to say which delimiter follows."""
+_STRIPPED = " \t\r\n\v\f\u00a0\u200b\ufeff"
+
+Quotes = Literal["doubled", "escaped", "after spaces", "text"]
+_NOTES: dict[Quotes, str] = {
+    "doubled": "",
+    "escaped": 'quotes within cells are read as \\"',
+    "after spaces": "spaces before quoted cells are left out",
+    "text": "quotes are read as part of the text",
+}
+
+
+class Line(NamedTuple):
+    number: int  # of its first line in the file, from 1
+    lines: int
+    cells: list[str]
+
+
+class Table(NamedTuple):
+    columns: list[str]
+    lines: list[Line]
+    problems: list[Problem]
+    notes: list[str]
+
+
+class _BrokenError(Exception):
+    """A text does not fit a notation of quotes."""
+
+    def __init__(self, rule: str, line: int) -> None:
+        self.rule, self.line = rule, line
+        super().__init__(rule)
+
+
+def _plain_lines(text: str) -> list[str]:
+    # Not splitlines(): cells may hold U+2028 and its like as they are.
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _why(error: csv.Error) -> str:
+    """Return what the csv module found, in words that hold here."""
+    said = str(error)
+    if "unexpected end of data" in said:
+        return "a quote is opened and never closed"
+    if "expected after" in said:
+        return "text follows a closing quote"
+    return said.split(" - ")[0]
+
+
+def _parsed(text: str, delimiter: str, quotes: Quotes, first: int) -> Iterator[Line]:
+    """Yield the lines of a table that are not blank. Raises _BrokenError where the text does not fit the notation."""
+    if quotes == "text":
+        for number, line in enumerate(_plain_lines(text), start=first):
+            if line:
+                yield Line(number, 1, line.split(delimiter))
+        return
+    # Strict: a quote that is never closed would otherwise swallow the rest of the file without a word.
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, doublequote=quotes != "escaped",
+        escapechar="\\" if quotes == "escaped" else None, skipinitialspace=quotes == "after spaces",
+    )  # fmt: skip
+    before = csv.field_size_limit(_LONGEST_CELL)
+    start = 0
+    try:
+        for cells in reader:
+            if cells:
+                yield Line(start + first, reader.line_num - start, cells)
+            start = reader.line_num
+    except csv.Error as error:
+        raise _BrokenError(_why(error), start + first) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header_of(text: str, delimiter: str) -> list[str]:
+    try:
+        cells = next(_parsed(text, delimiter, "doubled", 1), Line(1, 1, [])).cells
+    except _BrokenError:
+        cells = next(_parsed(text, delimiter, "text", 1), Line(1, 1, [])).cells
+    return [name.strip(_STRIPPED) for name in cells]
+
+
+def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
+    """Return the delimiter under which the header holds most of the wanted columns, and lines are alike."""
+    text = text[:_HEAD]
+    kinds = sorted(DELIMITERS, key=lambda kind: kind != usual)
+    head = _plain_lines(text)[:_SAMPLED]
+
+    def fitness(kind: str) -> tuple[int, float]:
+        header = _header_of(text, kind)
+        if len(header) < 2:
+            return len(set(wanted).intersection(header)), 0.0
+        alike = [line.count(kind) >= len(header) - 1 for line in head if line]
+        return len(set(wanted).intersection(header)), sum(alike) / max(1, len(alike))
+
+    if set(wanted) <= set(_header_of(text, usual)):
+        return usual
+    return max(kinds, key=fitness)
+
+
+def _fitting(line: Line, columns: Sequence[str], needed: int) -> list[str] | None:
+    """Return the cells of a line as the header has them; None where it is unclear which cell is which.
+
+    What is lacking at the end counts as empty if nobody asks for it; empty cells too many count as none.
+    """
+    cells = line.cells
+    if len(cells) > len(columns):
+        return None if any(cell.strip() for cell in cells[len(columns) :]) else cells[: len(columns)]
+    return cells if len(cells) == len(columns) or len(cells) >= needed else None
+
+
+def _like_rows(raw: Sequence[str], delimiter: str, width: int, known: Sequence[set[str]]) -> bool:
+    """Return whether a row of several lines is several rows, whose quotes are text.
+
+    `known`: of each column the values of rows that are certain. Tabs hardly ever stand within a quoted cell; of other
+    delimiters more is asked: some column of these lines must hold nothing but values known from other rows.
+    """
+    parts = [text.split(delimiter) for text in raw if text]
+    if len(parts) < 2 or any(len(part) != width for part in parts):
+        return False
+    if delimiter == "\t":
+        return True
+    return any(values and all(part[place].strip('"') in values for part in parts) for place, values in enumerate(known))
+
+
+def _few(lines: Sequence[Line], width: int) -> list[set[str]]:
+    """Return of each column its values, or nothing where hardly any value comes twice."""
+    found = []
+    for place in range(width):
+        values = {line.cells[place] for line in lines}
+        found.append(values if 2 * len(values) <= len(lines) else set())
+    return found
+
+
+def read_delimited(text: str, usual: str, wanted: Collection[str]) -> Table:
+    """Read a table of text; `usual`: the delimiter by the file's name, `wanted`: the columns that somebody asks for."""
+    first, notes = 1, []
+    if named := _SEP.match(text):
+        text, first, delimiter = text[named.end() :], 2, named[1]
+    else:
+        delimiter = _delimiter(text, usual, wanted)
+    if delimiter != usual:
+        notes.append(f"cells are separated by {NAMES.get(delimiter, repr(delimiter))}")
+    tried: dict[Quotes, Table] = {}
+    for quotes in _notations(text, delimiter):
+        table = tried[quotes] = _read(text, delimiter, quotes, first, wanted)
+        if not table.problems:
+            notes += [note for note in [_NOTES[quotes]] if note]
+            return table._replace(notes=notes)
+    return tried["doubled"]._replace(notes=notes)
+
+
+def _notations(text: str, delimiter: str) -> list[Quotes]:
+    """Return the notations of quotes that a text may be in, the likeliest first."""
+    if '"' not in text:
+        return ["doubled"]
+    kinds: list[Quotes] = ["doubled"]
+    if '\\"' in text:
+        kinds.append("escaped")
+    if f'{delimiter} "' in text:
+        kinds.append("after spaces")
+    around = re.escape(delimiter)
+    # Where whole cells are quoted, quotes are no text; a tab-separated file may hold quotations, cell by cell.
+    if delimiter == "\t" or not re.search(rf'(?:^|{around})"[^"\r\n]*"(?:{around}|$)', text, re.MULTILINE):
+        kinds.append("text")
+    return kinds
+
+
+def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collection[str]) -> Table:
+    columns: list[str] = []
+    lines: list[Line] = []
+    problems: list[Problem] = []
+    needed = 0
+    several: list[Line] = []
+    try:
+        for line in _parsed(text, delimiter, quotes, first):
+            if not columns:
+                columns = [name.strip(_STRIPPED) for name in line.cells]
+                twice = [name for name in columns if name in wanted and columns.count(name) > 1]
+                if twice:
+                    rule = f"column names must differ, and {twice[0]!r} stands twice"
+                    problem = Problem(rule, line=line.number, value=columns, remedy="rename or drop one")
+                    return Table(columns, [], [problem], [])
+                needed = max((place + 1 for place, name in enumerate(columns) if name in wanted), default=len(columns))
+                continue
+            cells = _fitting(line, columns, needed)
+            if cells is None:
+                rule = f"each row must have {len(columns)} cells, as the header has"
+                remedy = f"quote cells that hold {_one(delimiter)}, or complete the row"
+                problems.append(Problem(rule, line=line.number, value=len(line.cells), remedy=remedy))
+                continue
+            row = line if cells is line.cells else line._replace(cells=cells)
+            lines.append(row)
+            if line.lines > 1:
+                several.append(line)
+    except _BrokenError as broken:
+        remedy = "close the quote; a quote that is text is written twice, in a cell that is quoted"
+        problems.append(Problem(f"the row cannot be read ({broken.rule})", line=broken.line, remedy=remedy))
+    if several and len(columns) > 1:
+        problems += _melted(text, delimiter, first, columns, lines, several)
+    return Table(columns, lines, problems, [])
+
+
+def _one(delimiter: str) -> str:
+    return {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}.get(delimiter, repr(delimiter))
+
+
+def _melted(
+    text: str, delimiter: str, first: int, columns: Sequence[str], lines: Sequence[Line], several: Sequence[Line]
+) -> Iterator[Problem]:
+    """Yield the rows that are several, because a quote that is text was taken to open a cell."""
+    raw = _plain_lines(text)
+    certain = [line for line in lines if line.lines == 1 and len(line.cells) == len(columns)]
+    known = [] if delimiter == "\t" else _few(certain, len(columns))
+    for line in several:
+        start = line.number - first
+        if _like_rows(raw[start : start + line.lines], delimiter, len(columns), known):
+            rule = f"a quote opens a cell that ends {line.lines - 1} lines later, and the lines between look like rows"
+            remedy = "write a quote that is text twice, and quote its cell"
+            yield Problem(rule, line=line.number, remedy=remedy)

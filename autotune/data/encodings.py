@@ -1,0 +1,141 @@
+"""Bytes of a data file to text: UTF-8, or what a byte order mark or `data.encoding` says; nothing is guessed silently.
+
+Excel writes UTF-8 with a mark, UTF-16 with a mark ("Unicode text"), or the computer's own code page. A mark is
+unambiguous and is followed. A code page is not: the message names the likely one and shows how a line reads in it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import re
+import zlib
+
+from autotune.errors import Problem
+
+_MARKS = (  # the longer first: the mark of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LOOKED_AT = 4096
+"""Bytes by which the encoding is told where nothing says it."""
+_SHOWN = 40
+"""Characters that are shown of a line around what cannot be read."""
+
+# What a file is by its first bytes, and what to do: none of them is text.
+_OTHER_CONTENT = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "save the sheet as 'CSV UTF-8', or unpack the archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as 'CSV UTF-8'"),
+    (b"PAR1", "parquet", "rename it to end in .parquet"),
+    (b"\x1f\x8b", "compressed with gzip", "rename it to end in .gz, or unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
+    (b"BZh", "compressed with bzip2", "unpack it"),
+    (b"\xfd7zXZ", "compressed with xz", "unpack it"),
+    (b"ARROW1", "an Arrow file", "write it as parquet"),
+    (b"\x89PNG", "an image", "name a file of rows"),
+    (b"%PDF", "a PDF document", "name a file of rows"),
+    (b"version https://git-lfs", "a Git LFS pointer, and not the data itself", "run `git lfs pull`"),
+)
+_WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)", re.IGNORECASE)
+
+
+def is_text_encoding(name: str) -> bool:
+    """Return whether Python decodes bytes to text under this name."""
+    try:
+        b"text".decode(name)  # not of no bytes: Python then looks nothing up
+    except UnicodeError:
+        return True
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def other_content(data: bytes) -> Problem | None:
+    """Return what is wrong with a file of text whose first bytes are those of something else."""
+    for mark, what, remedy in _OTHER_CONTENT:
+        if data.startswith(mark):
+            return Problem(f"the file must be text, and its content is {what}", remedy=remedy)
+    if _WEB_PAGE.match(data[:200]):
+        remedy = "download the file itself ('raw'), and not the page that shows it"
+        return Problem("the file must be rows, and its content is a web page", remedy=remedy)
+    return None
+
+
+def unpacked(data: bytes) -> bytes | Problem:
+    """Return the content of a gzip file."""
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        return Problem(f"the file must be compressed with gzip ({error})", remedy="compress it again, or unpack it")
+
+
+def _without_mark(data: bytes) -> str | None:
+    """Return UTF-16 of a text without a byte order mark, told by the zeros of its ASCII characters."""
+    head = data[:_LOOKED_AT]
+    pairs = len(head) // 2
+    if not pairs or len(data) % 2:
+        return None
+    for name, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[0::2])):
+        if zeros.count(0) > 0.4 * pairs and head.count(0) < 0.6 * len(head):
+            return name
+    return None
+
+
+def _likely(data: bytes) -> str:
+    """Return the likeliest code page of bytes that are not UTF-8.
+
+    charset-normalizer named 6 of 9 right on lines of a table (chardet as many, under a licence that is not permissive):
+    so it is asked for a name to show, and never followed.
+    """
+    from charset_normalizer import from_bytes
+
+    lines = [line for line in data[: _LOOKED_AT * 16].split(b"\n") if not line.isascii()][:50]
+    best = from_bytes(b"\n".join(lines)).best()
+    name = best.encoding if best is not None else "cp1252"
+    return "cp1252" if name in ("ascii", "latin_1", "iso8859_1") else name
+
+
+def _not_utf8(data: bytes, error: UnicodeDecodeError) -> Problem:
+    line = data.count(b"\n", 0, error.start) + 1
+    rule = f"the file must be UTF-8 text (byte {data[error.start]:#04x} at offset {error.start})"
+    loose = data.decode("utf-8", "replace")
+    lost = loose.count("\ufffd")
+    others = len(loose) - lost - sum(map(len, re.findall(r"[\x00-\x7f]+", loose)))
+    if others > 5 * lost:
+        remedy = "correct that line: the rest of the file is UTF-8"
+        return Problem(f"{rule}; {lost} places of it are not", line=line, remedy=remedy)
+    name = _likely(data)
+    start = data.rfind(b"\n", 0, error.start) + 1
+    end = data.find(b"\n", error.start)
+    shown = data[max(start, error.start - _SHOWN) : end if end >= 0 else len(data)][: 2 * _SHOWN].decode(
+        name, "replace"
+    )
+    remedy = f"save it as UTF-8 (Excel: 'CSV UTF-8'), or write data.encoding: {name} if the line reads right"
+    return Problem(f"{rule}; as {name} the line reads {shown.strip()!r}", line=line, remedy=remedy)
+
+
+def decode(data: bytes, encoding: str | None = None) -> tuple[str, str] | Problem:
+    """Return the text of a file and a note on its encoding, empty for UTF-8; or what is wrong with it.
+
+    `encoding`: what the sweep file says; it is followed unless a byte order mark says otherwise.
+    """
+    name = next((name for mark, name in _MARKS if data.startswith(mark)), encoding)
+    if name is None and (problem := other_content(data)):
+        return problem
+    if name is None and b"\0" in data[:_LOOKED_AT]:
+        name = _without_mark(data)
+    try:
+        text = data.decode(name or "utf-8").removeprefix("\ufeff")  # not utf-8-sig: its offsets leave out the mark
+    except UnicodeDecodeError as error:
+        if name in (None, "utf-8"):
+            return _not_utf8(data, error)
+        place = f"byte {data[error.start]:#04x} at offset {error.start}"
+        remedy = "save it as UTF-8" if encoding is None else "correct data.encoding, or save the file as UTF-8"
+        line = data.count(b"\n", 0, error.start) + 1
+        return Problem(f"the file cannot be read as {name} ({place})", line=line, remedy=remedy)
+    except UnicodeError as error:
+        return Problem(f"the file cannot be read as {name} ({error})", remedy="save it as UTF-8")
+    return text, "" if name in (None, "utf-8") else f"read as {name}"
