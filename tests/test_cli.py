@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_inputs import SWEEP, write_demo
+from bad_inputs import SWEEP, write_csv, write_demo
 
 from autotune import __version__
 from autotune.artifacts.store import Cache, default_root
@@ -230,7 +230,12 @@ def test_a_plan_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["timings_at_most"] == 3, "two recipes, and the untouched model at fp32"
     assert plan["recipes"] == ["int8 default block_size=32 accuracy_level=4 symmetric=True",
                                "int4 default block_size=32 accuracy_level=4 symmetric=True"]  # fmt: skip
-    assert plan["data"] == {"train": 8, "validation": 4, "test": 0, "labels": [" fear", " joy"], "left_out": []}
+    assert plan["data"] == {
+        "train": 8, "validation": 4, "test": 0, "held_out": {}, "holdout_by_default": False,
+        "labels": [" fear", " joy"],
+        "label_rows": {" fear": {"train": 4, "validation": 2}, " joy": {"train": 4, "validation": 2}},
+        "left_out": [],
+    }  # fmt: skip
     assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
     assert plan["estimate"]["measured_here"] == []
     assert plan["disk"]["free_mb"] > 0
@@ -252,9 +257,29 @@ def test_a_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "left out (1), cannot run here:" in lines
     assert any("64 in blocks of 64 gives 1" in line for line in lines)
     assert "data: 8 train, 4 validation, 0 test; 2 labels" in lines
-    assert "  1 rows of train left out: duplicate" in lines
-    assert "  1 rows of train left out: empty value" in lines
+    assert "  label ' joy': 4 train, 2 validation" in lines
+    assert "  1 rows of train left out: duplicate (train.csv:10)" in lines
+    assert "  1 rows of train left out: empty value in 'text' (train.csv:11)" in lines
     assert any(line.startswith("time: about ") and "nothing measured here yet" in line for line in lines)
+
+
+def test_a_plan_says_what_is_held_out_by_default_and_which_labels_are_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"phrase {n}", ("joy", "fear", "joy ")[n % 3]) for n in range(60)]
+    write_csv(Path("train.csv"), rows)
+    sweep = Path("sweep.yaml").read_text(encoding="utf-8")
+    Path("sweep.yaml").write_text(sweep.replace("  validation: validation.csv\n", ""), encoding="utf-8")
+    assert main(["plan", "sweep.yaml"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "  validation: a share of 0.2 of train, held out by content; the default, since neither data.validation nor "
+        "data.holdout is given\n"
+    ) in text
+    assert "note: labels ' joy', ' joy ' (20, 20 rows) differ only in white space, and count as 2 labels" in text
+    plan = planned(capsys)
+    assert plan["data"]["held_out"] == {"validation": 0.2}
+    assert plan["data"]["holdout_by_default"] is True
+    assert sum(plan["data"]["label_rows"][" joy "].values()) == 20
+    assert planned(capsys, "data.holdout=0.4")["data"]["holdout_by_default"] is False
 
 
 def test_a_plan_of_adapters_or_of_recipes_alone(capsys: pytest.CaptureFixture[str]) -> None:
