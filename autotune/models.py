@@ -288,3 +288,56 @@ def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:
             value = memo[key]
         total.update(f"{path.name} {value}\n".encode())
     return total.hexdigest()
+
+
+def tensors_of(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that a model folder's files of weights hold, with their shapes; no weights are read.
+
+    Source of the format: a safetensors file begins with the length of its header (8 bytes, little-endian), then the header
+    as JSON. Raises OSError, ValueError where a file is damaged.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(folder):
+        for name, about in _header(path).items():
+            if name != "__metadata__":
+                found[name] = tuple(about["shape"])
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that a model's weights are loaded from. Raises OSError, ValueError, LookupError."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header at most, as its own reader allows."""
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= _LONGEST_HEADER:
+            raise ValueError(f"{path.name} is no safetensors file")
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path.name} is no safetensors file")
+    return header
+
+
+def digest_outline(folder: Path) -> str:
+    """Return a SHA-256 over what can be seen of a model without reading its weights: settings, tokenizer, names and shapes
+    of tensors, and the sizes of the files. Raises OSError, ValueError, LookupError.
+    """
+    total = hashlib.sha256()
+    for path in model_files(folder):
+        total.update(f"{path.name} {path.stat().st_size}\n".encode())
+        if path.suffix == ".safetensors":
+            with path.open("rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                total.update(stream.read(min(length, _LONGEST_HEADER)))
+        else:
+            total.update(path.read_bytes())
+    return total.hexdigest()

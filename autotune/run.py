@@ -80,7 +80,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
             stages.settle(inputs.files, inputs.model_mb, inputs.places)
-            for line in data_report(dataset):
+            for line in (*data_report(dataset), *inputs.notes):
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]

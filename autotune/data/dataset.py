@@ -150,6 +150,7 @@ def load_dataset(
         files={str(getattr(spec, split)): table.sha256 for split, table in tables.items()},
         label_rows=rows,
         notes=(*template_notes(spec), *notes),
+        places={row.item.id: row.place for rows in splits.values() for row in rows},
     )
 
 

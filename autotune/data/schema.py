@@ -261,6 +261,7 @@ class Dataset(_Frozen):
         {}, description="label -> split -> its rows, before any cap; the labels in order"
     )
     notes: tuple[str, ...] = Field((), description="what a reader should know: how files were read, labels alike")
+    places: dict[str, str] = Field(default_factory=dict, description="id of an item -> file and line of its row")
 
     def digest(self, split: str) -> str:
         """Return the sha256 of a split's item ids, in order; KeyError for an unknown split."""

@@ -53,7 +53,8 @@ class Graph:
         stop_at = max(1, round(rung * horizon)) if horizon is not None else None
         return FinetuneJob(
             base=self.inputs.base, data=self._data("train"), lora=lora, seed=self.sweep.seed, device=self.inputs.device,
-            horizon=horizon, stop_at=stop_at, time_limit_s=self.sweep.train.time_limit_s,
+            horizon=horizon, stop_at=stop_at, encoding=self.inputs.encoding,
+            time_limit_s=self.sweep.train.time_limit_s,
         )  # fmt: skip
 
     def merge_job(self, candidate: Candidate, rung: float = 1.0) -> MergeJob:
@@ -110,7 +111,7 @@ class Graph:
         shared: dict[str, Any] = {
             "data": self._data(split), "metric": metric, "max_length": self.sweep.train.max_length,
             "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.sweep.target.threads,
-            "items": self.inputs.counts[split],
+            "items": self.inputs.counts[split], "encoding": self.inputs.encoding,
         }  # fmt: skip
         kind = TaskScoreJob if is_task(metric) else ScoreJob
         if generates(metric):

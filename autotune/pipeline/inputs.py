@@ -32,6 +32,10 @@ class Inputs:
     """The user's own metric, or an lm-eval task, where the sweep names one."""
     lengths: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     """Of each workload that draws lengths from the data: prompt and new tokens of its sequences."""
+    encoding: str | None = None
+    """What makes tokens of text, as `Inspection.encoding`."""
+    notes: tuple[str, ...] = ()
+    """What was seen of model and data that the user should know, one line each."""
 
     @property
     def places(self) -> dict[str, Path]:

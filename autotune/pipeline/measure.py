@@ -360,6 +360,7 @@ class Pipeline:
             job = job.model_copy(update={"checkpoint": before.key if before is not None else None})
         stored = yield from self._run("train", job, done, self.sweep.train.time_limit_s + 300, found=found)
         done.cells |= {"train_steps": stored.result["step"], "train_loss": stored.result["loss"]}
+        done.cells["train_cut"] = stored.result.get("cut")
         state = json.loads((stored.path / "state.json").read_text(encoding="utf-8"))
         done.curve = state["curve"]
         return stored
@@ -559,6 +560,7 @@ class Pipeline:
                 yield from self._to_score(candidate, scored, done, rung)
             stored = yield from self._run("score", job, done, found=there)
             found.append(json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8")))
+            done.cells["prompts_cut"] = stored.result.get("cut")  # of all items, those of other parts too
         if rung < 1 and scored.recipe is not None:
             self.do.discard(self.graph.build_job(scored, rung))  # large, and of no use but this
         done.outcomes = found[0] if jobs[0].block is None else self._together(found, split)

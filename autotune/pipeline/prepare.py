@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from autotune.data.schema import Dataset, HubDataset
+from autotune.data.schema import SPLITS, Dataset, HubDataset
 from autotune.data.sources import hub_source
 from autotune.durable import write_aside
 from autotune.errors import MachineError, Problem, StageError, UsageError
@@ -25,12 +25,14 @@ from autotune.models import (
     shape_from,
 )
 from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
 from autotune.pipeline.measure import Do
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,
     BaseJob,
     DataJob,
+    Inspection,
     LengthsJob,
     MetricJob,
     ProbeJob,
@@ -158,15 +160,11 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
         )
         raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
 
-    items = {}
-    for split in ("train", "validation", "test"):
-        members = getattr(dataset, split)
-        if members:
-            file = cache / "items" / f"{dataset.digest(split)}.json"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_aside(file, json.dumps([item.model_dump(mode="json") for item in members], ensure_ascii=False))
-            items[split] = (dataset.digest(split), file)
+    seen = look(sweep, dataset, folder, do, cache)
+    dataset = seen.dataset
+    items: dict[str, tuple[str, Path]] = {
+        split: items_file(cache, dataset, split) for split in SPLITS if getattr(dataset, split)
+    }
     memo_file = cache / "digests.json"
     try:
         memo = dict(json.loads(memo_file.read_text(encoding="utf-8")))
@@ -184,8 +182,20 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     model_mb = parameters_of(config) * 4 / 1e6
     files = (*model_files(folder), *(file for _, file in items.values()))
     files += code.files if code else ()
-    inputs = Inputs(folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code)
+    inputs = Inputs(
+        folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
+        encoding=seen.encoding, notes=seen.notes,
+    )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
+
+
+def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Do, cache: Path) -> Seen:
+    """Look at the model in `folder`, its tokenizer and the data in a worker. Raises UsageError, MachineError."""
+    try:
+        found = do(inspect_job(sweep, dataset, folder, cache)).result
+    except StageError as error:
+        raise MachineError(f"model {sweep.model} could not be looked at: {error}") from None
+    return judge_inspection(sweep, dataset, Inspection.model_validate(found))
 
 
 _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
@@ -203,8 +213,8 @@ def _drawn(sweep: Sweep, inputs: Inputs, do: Do) -> dict[str, tuple[tuple[int, i
     data, file = inputs.items["validation"]
     labels = inputs.labels if sweep.data.metric in LABELLED else ()
     job = LengthsJob(
-        base=inputs.base, data=data, labels=labels, max_length=sweep.train.max_length, base_dir=inputs.base_dir,
-        data_file=file,
+        base=inputs.base, data=data, labels=labels, max_length=sweep.train.max_length, encoding=inputs.encoding,
+        base_dir=inputs.base_dir, data_file=file,
     )  # fmt: skip
     try:
         found = do(job).result

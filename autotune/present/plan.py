@@ -18,7 +18,9 @@ from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.metrics import is_task
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.pipeline.graph import base_candidate, recipe_alone
+from autotune.pipeline.inspection import Seen
 from autotune.pipeline.prepare import needed_disk_mb, probe_job, read_data
+from autotune.present.look import looked_at
 from autotune.present.progress import duration
 from autotune.scheduler.rehearsal import Spent, rehearse
 from autotune.space.domains import Choice
@@ -44,6 +46,11 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     on_hub = any(hub_source(source, sweep.root) for source in sources)
     dataset = None if on_hub else read_data(sweep)
     config = config_of(sweep.model, sweep.root)
+    seen: Seen | None = None
+    notes: list[str] = []
+    if dataset is not None:
+        seen, notes = looked_at(sweep, dataset)
+        dataset = seen.dataset if seen is not None else dataset
     size = sweep.space.size()
     most, ends_by = _bound(sweep, size)
     trials = most if most is not None and most <= _MOST else _MOST
@@ -91,7 +98,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         },
         "metric": sweep.data.metric,
         "data": _data(sweep, dataset),
-        "notes": list(dataset.notes) if dataset else [],
+        "notes": [*(dataset.notes if dataset else ()), *notes],
     }
     plan["notes"] += _many_threads(sweep)
     if sweep.model in BUILT_IN:

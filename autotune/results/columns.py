@@ -157,6 +157,12 @@ COLUMNS: tuple[Column, ...] = (
         0,
         1,
     ),
+    Column(
+        "prompts_cut", int, "validation prompts, of all, that lost their beginning because train.max_length is short", 0
+    ),
+    Column(
+        "train_cut", int, "training prompts, of all, that lost their beginning because train.max_length is short", 0
+    ),
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 
@@ -183,6 +189,14 @@ FINALISTS: tuple[Column, ...] = (
         "share by which the winner's time between tokens may seem to differ from itself (A/A, timed in turns)",
         0.0,
     ),
+    Column("prompts_cut", int, "test prompts, of all, that lost their beginning because train.max_length is short", 0),
+    Column(
+        "verified",
+        bool,
+        "whether best/, loaded by onnxruntime-genai alone in a process of its own and given the prompts as text, answers as is recorded; empty: not tried",
+    ),
+    Column("verified_items", int, "items on which that was tried", 0),
+    Column("verify_error", str, "what differed, in one line, where verified is false"),
 )
 
 CURVES: tuple[Column, ...] = (

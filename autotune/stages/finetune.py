@@ -238,7 +238,7 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
     began = time.perf_counter()
     lora = job.lora
     device = resolve_device(job.device)
-    tokenizer = load_tokenizer(job.base_dir)
+    tokenizer = load_tokenizer(job.base_dir, job.encoding)
     end = end_token(tokenizer)
     items, cut = encode(tokenizer, read_items(job.data_file), lora.max_length)
     horizon = job.horizon or lora.horizon(len(items))

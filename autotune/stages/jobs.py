@@ -136,6 +136,8 @@ class FinetuneJob(Job):
     seed: int
     device: str
     threads: int | None = None
+    encoding: str | None = None
+    """What makes tokens of text, as `Inspection.encoding`; None: transformers."""
     sources: ClassVar[Mapping[str, str]] = {
         "base_dir": "base", "data_file": "data", "checkpoint_dir": "checkpoint",
     }  # fmt: skip
@@ -250,6 +252,8 @@ class ScoreJob(Job):
     """Digest of a user's own metric, or the library that scores and its version."""
     batched: bool = True
     """False: one item at a time (to show that it makes no difference)."""
+    encoding: str | None = None
+    """What makes tokens of text, as `Inspection.encoding`; None: transformers."""
     sources: ClassVar[Mapping[str, str]] = {"model_dir": "model", "adapter_dir": "adapter", "data_file": "data"}
     model: str = where("")
     """Key of the build; digest of the base model where nothing is built."""
@@ -311,8 +315,135 @@ class LengthsJob(Job):
     data: str
     labels: tuple[str, ...] = ()
     max_length: int
+    encoding: str | None = None
+    """What makes tokens of text, as `Inspection.encoding`; None: transformers."""
     base_dir: Path = where()
     data_file: Path = where()
+
+
+class InspectJob(Job):
+    """Look at a model, its tokenizer and the data before anything is trained; the result is an `Inspection`."""
+
+    stage: ClassVar[str] = "inspect"
+    function: ClassVar[str] = "autotune.stages.inspection:inspect"
+    packages: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "jinja2", *ORT_WHEELS)
+
+    model: str
+    """Digest of what decides the result: `models.digest_outline`."""
+    data: tuple[tuple[str, str], ...]
+    """Of each split: its name and the digest of its items."""
+    labels: tuple[str, ...] = ()
+    metric: str
+    max_length: int
+    max_new_tokens: int | None = None
+    ships: bool
+    """Whether a model is built, whose users have ONNX Runtime GenAI alone."""
+    model_dir: Path = where()
+    files: tuple[Path, ...] = where()
+    """The items of each split, in the order of `data`."""
+
+
+class Control(BaseModel):
+    """A token with a meaning of its own that is written out in texts of the data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    token: str
+    split: str
+    where: str
+    """prompt or completion."""
+    items: tuple[str, ...]
+    """Ids of the items."""
+
+
+class Inspection(BaseModel):
+    """What was seen of a model, its tokenizer and the data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trouble: str = ""
+    """Why the model or its tokenizer cannot be read at all."""
+    remedy: str = ""
+    missing: tuple[str, ...] = ()
+    """Tensors that the model needs and its files do not hold: they would be random."""
+    mismatched: tuple[str, ...] = ()
+    """Tensors of another shape than the model's, with both shapes."""
+    foreign: tuple[str, ...] = ()
+    """Tensors of the files that would be dropped although they belong to a module of the model."""
+    unused: tuple[str, ...] = ()
+    """Tensors of the files for which the model has no module."""
+    tokens: int = 0
+    rows: int = 0
+    """Of the tokenizer, and of the embedding."""
+    beyond: tuple[str, ...] = ()
+    """Tokens without a row that the data uses."""
+    encoding: str | None = None
+    """What makes tokens of text in training and in scoring: ONNX Runtime GenAI with its version, where its tokens are not
+    those of transformers; else None."""
+    unread: str = ""
+    """Why ONNX Runtime GenAI cannot read the tokenizer."""
+    around: tuple[str, str] = ("", "")
+    """Tokens that transformers puts before and behind a text, and that ONNX Runtime GenAI leaves out."""
+    differing: int = 0
+    texts: int = 0
+    """Texts whose tokens differ between the two, apart from those around them; and texts in all."""
+    example: str = ""
+    """The first of them."""
+    template: str = ""
+    """Why ONNX Runtime GenAI does not render the chat template as transformers does."""
+    refused: tuple[tuple[str, str, str], ...] = ()
+    """Conversations that the chat template refuses: split, item, reason."""
+    conversations: int = 0
+    ends: tuple[str, ...] = ()
+    """The tokens that end a text, as text."""
+    controls: tuple[Control, ...] = ()
+    alike: tuple[tuple[str, ...], ...] = ()
+    """Labels that have the same tokens."""
+    blank: tuple[str, ...] = ()
+    """Labels that have no tokens."""
+    too_long: tuple[tuple[str, str, int], ...] = ()
+    """Completions that `max_length` cannot hold: split, item, tokens."""
+    cut: dict[str, int] = Field(default_factory=dict)
+    """Of each split, how many prompts lose their beginning at `max_length`."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Of each split, how many items were looked at."""
+    too_far: tuple[int, int, int] | None = None
+    """The longest prompt, the tokens to generate, and the context that does not hold both."""
+
+
+class VerifyItem(BaseModel):
+    """One item of a scored split, and what is recorded of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    prompt: str | tuple[dict[str, str], ...]
+    completion: str
+    label: int | None = None
+    """Index of the likeliest label."""
+    margin: float = 0.0
+    """Its lead over the second, nats."""
+    text: str | None = None
+    """What was generated."""
+    nll: float | None = None
+    """Negative log-likelihood of the completion, nats."""
+
+
+class VerifyJob(Job):
+    """Run a kept model from the text of prompts by ONNX Runtime GenAI alone, and compare with what is recorded."""
+
+    stage: ClassVar[str] = "verify"
+    function: ClassVar[str] = "autotune.stages.verification:verify"
+
+    provider: str
+    items: tuple[VerifyItem, ...]
+    most: int
+    """Items to look at; those whose prompts were cut for the score are passed over."""
+    labels: tuple[str, ...] = ()
+    max_length: int
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    model_dir: Path = where()
 
 
 class TimeJob(Job):

@@ -28,7 +28,7 @@ def lengths(job: LengthsJob, out: Path) -> Result:
     Prompts are as they are scored: in the chat template, and cut to `max_length`. Raises StageError (`failed`).
     """
     del out
-    tokenizer = load_tokenizer(job.base_dir)
+    tokenizer = load_tokenizer(job.base_dir, job.encoding)
     longest = max(map(len, label_tokens(tokenizer, job.labels)), default=0)
     items, _ = encode(tokenizer, read_items(job.data_file), job.max_length, longest)
     return {

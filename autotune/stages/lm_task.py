@@ -211,7 +211,7 @@ def score(job: TaskScoreJob, out: Path) -> Result:
     if task.get_config("num_fewshot") is None:
         task.set_config("num_fewshot", 0)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
-    model = _Model(open_backend(job), load_tokenizer(job.model_dir), job.model_dir, job.batched)
+    model = _Model(open_backend(job), load_tokenizer(job.model_dir, job.encoding), job.model_dir, job.batched)
     name = task.task_name
     try:
         found = evaluate(

@@ -239,7 +239,7 @@ def score(job: ScoreJob, out: Path) -> Result:
     began = time.perf_counter()
     backend = open_backend(job)
     load_s = time.perf_counter() - began
-    tokenizer = load_tokenizer(job.model_dir)
+    tokenizer = load_tokenizer(job.model_dir, job.encoding)
     labels = label_tokens(tokenizer, job.labels)
     longest = max(map(len, labels), default=0)
     given = read_items(job.data_file)

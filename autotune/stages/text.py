@@ -1,18 +1,24 @@
 """From items to tokens, one way for training and scoring: the prompt's tokens, then the completion's.
 
-The completion is encoded by itself, because that is what a deployed model continues: the tokens of the prompt.
+The completion is encoded by itself, because that is what a deployed model continues: the tokens of the prompt. Where a
+model is built, a deployed prompt is encoded by ONNX Runtime GenAI, and that does not always give the tokens of
+transformers: it puts no begin-of-text or end-of-text token around a text, and leaves out the tokenizer's normaliser.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from autotune.errors import StageError
+from autotune.stages.jobs import reason
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,72 @@ class Encoded:
     """The completion as text."""
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Return the fast tokenizer of a model folder."""
-    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+def load_tokenizer(folder: Path, encoding: str | None = None) -> Any:
+    """Return the fast tokenizer of a model folder; with an `encoding`, one that makes tokens as ONNX Runtime GenAI does."""
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    return tokenizer if encoding is None else RuntimeTokenizer(tokenizer, folder)
+
+
+class RuntimeTokenizer:
+    """A tokenizer of transformers whose tokens and texts are made by ONNX Runtime GenAI, from the files that ship.
+
+    What is asked of it besides (special tokens, the chat template's presence) transformers answers.
+    """
+
+    def __init__(self, tokenizer: Any, folder: Path) -> None:
+        """`folder`: a built model's, or the original's. Raises StageError (`unsupported`) where the runtime cannot read it."""
+        self.tokenizer = tokenizer
+        self.runtime = runtime_tokenizer(tokenizer, folder)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """Return the tokens of a text. The runtime adds none around it, whatever is asked for."""
+        del add_special_tokens
+        return [int(token) for token in self.runtime.encode(text)]
+
+    def decode(self, tokens: int | Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Return the text of tokens, without special ones; with them transformers answers."""
+        if isinstance(tokens, int) or not skip_special_tokens:
+            return str(self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens))
+        return str(self.runtime.decode(np.array(tokens, dtype=np.int32))) if len(tokens) else ""
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], **given: Any) -> str:
+        """Return a conversation as text; where the runtime cannot render the template, as transformers renders it."""
+        try:
+            asked = bool(given.get("add_generation_prompt"))
+            return str(self.runtime.apply_chat_template(json.dumps(list(messages)), add_generation_prompt=asked))
+        except RuntimeError:
+            return str(self.tokenizer.apply_chat_template(messages, **given))
+
+
+_SETTINGS = {
+    "model": {
+        "type": "llama", "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size": 1, "context_length": 1,
+        "decoder": {"filename": "model.onnx"},
+    },
+    "search": {},
+}  # fmt: skip
+"""As much of genai_config.json as the runtime needs to make a tokenizer. No number of it changes what it does."""
+
+
+def runtime_tokenizer(tokenizer: Any, folder: Path) -> Any:
+    """Return ONNX Runtime GenAI's tokenizer of a model folder, made from the files that a build of it ships.
+
+    The model builder saves the tokenizer as transformers writes it. Raises StageError (`unsupported`).
+    """
+    import onnxruntime_genai as og
+
+    try:
+        if (folder / "genai_config.json").is_file():
+            return og.Tokenizer(str(folder))
+        with tempfile.TemporaryDirectory(prefix="autotune-tokenizer-", ignore_cleanup_errors=True) as scratch:
+            tokenizer.save_pretrained(scratch)
+            (Path(scratch) / "genai_config.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
+            return og.Tokenizer(scratch)
+    except RuntimeError as error:
+        raise StageError("unsupported", f"ONNX Runtime GenAI cannot read the tokenizer: {reason(error)}") from error
 
 
 def read_items(file: Path) -> list[dict[str, Any]]:

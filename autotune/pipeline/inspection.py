@@ -1,0 +1,319 @@
+"""What a look at the model, its tokenizer and the data means for a sweep: refused, left out, or told, before anything is trained.
+
+The look itself is one stage in a worker process, for `run` and for `plan` alike: whether a tensor is missing, a chat
+template takes a conversation, or two labels have the same tokens is answered by the libraries that will load, render and
+encode, not by a second opinion of ours. It takes seconds, and its result is in the cache from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.data.control import without_end
+from autotune.data.schema import SPLITS, Dataset, Item, LeftOut, Split
+from autotune.data.sources import some_of
+from autotune.data.splits import make_item
+from autotune.durable import write_aside
+from autotune.errors import Problem, UsageError, shown
+from autotune.metrics import LABELLED, generates
+from autotune.models import digest_outline, tensors_of
+from autotune.stages.jobs import Control, Inspection, InspectJob
+from autotune.sweepfile.schema import Sweep
+
+_SHOWN = 4
+"""Tensors, tokens or rows that a message names."""
+_AGAIN = "fetch or save the model again"
+_SHIPPED = "ONNX Runtime GenAI, which is all that users of best/ need,"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a sweep goes on with after the look."""
+
+    dataset: Dataset
+    notes: tuple[str, ...]
+    """What its user should know, one line each."""
+    encoding: str | None = None
+    """As in `Inspection`."""
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model's files hold any number at all: an example's may not, and there is nothing to compare then."""
+    try:
+        return any(all(shape) for shape in tensors_of(folder).values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True  # damaged: the look says how
+
+
+def items_file(cache: Path, dataset: Dataset, split: str) -> tuple[str, Path]:
+    """Write the items of a split for stages, and return their digest and the file."""
+    digest = dataset.digest(split)
+    file = cache / "items" / f"{digest}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        members = getattr(dataset, split)
+        write_aside(file, json.dumps([item.model_dump(mode="json") for item in members], ensure_ascii=False))
+    return digest, file
+
+
+def inspect_job(sweep: Sweep, dataset: Dataset, folder: Path, cache: Path) -> InspectJob:
+    """Return the job that looks at the model in `folder` and at all items. Raises OSError."""
+    files = {split: items_file(cache, dataset, split) for split in SPLITS if getattr(dataset, split)}
+    try:
+        outline = digest_outline(folder)
+    except (ValueError, LookupError):  # damaged: the look says how
+        outline = ""
+    return InspectJob(
+        model=outline, data=tuple((split, digest) for split, (digest, _) in files.items()),
+        labels=dataset.labels if sweep.data.metric in LABELLED else (), metric=sweep.data.metric,
+        max_length=sweep.train.max_length, max_new_tokens=sweep.data.max_new_tokens, ships=bool(sweep.space.recipes),
+        model_dir=folder, files=tuple(file for _, file in files.values()),
+    )  # fmt: skip
+
+
+def judge_inspection(sweep: Sweep, dataset: Dataset, look: Inspection) -> Seen:
+    """Return what the sweep goes on with. Raises UsageError with everything that forbids it."""
+    problems = list(_model_problems(sweep, look))
+    if not problems:
+        problems += _data_problems(sweep, dataset, look)
+        kept = _kept(sweep, dataset, look)
+        problems += _emptied(sweep, dataset, kept)
+    if problems:
+        raise UsageError(problems)
+    return Seen(kept, tuple(_notes(sweep, dataset, kept, look)), look.encoding)
+
+
+# --- Refused -------------------------------------------------------------------------------------------------------
+
+
+def _model_problems(sweep: Sweep, look: Inspection) -> Iterator[Problem]:
+    def problem(rule: str, remedy: str) -> Problem:
+        return Problem(rule, "model", sweep.file, value=sweep.model, remedy=remedy)
+
+    if look.trouble:
+        yield problem(look.trouble, look.remedy)
+    if look.missing:
+        rule = f"its files lack {_count(look.missing, 'tensor')} that config.json asks for, which would be random: "
+        tied = ", or, where the head is the embedding, set tie_word_embeddings to true in config.json"
+        yield problem(
+            rule + _names(look.missing), _AGAIN + (tied if any("lm_head" in name for name in look.missing) else "")
+        )
+    if look.mismatched:
+        yield problem(
+            f"{_count(look.mismatched, 'tensor')} of its files do not fit config.json: {_list(look.mismatched)}", _AGAIN
+        )
+    if look.foreign:
+        rule = f"its files hold {_count(look.foreign, 'tensor')} that config.json leaves out, so that another model would be loaded: "
+        yield problem(rule + _names(look.foreign), "set config.json right, or save the model again")
+    if look.beyond:
+        rule = f"the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows: the data uses {_names(look.beyond)}, which {'has' if len(look.beyond) == 1 else 'have'} none"
+        remedy = "call model.resize_token_embeddings(len(tokenizer)) and save the model, or write the texts without"
+        yield problem(rule, f"{remedy} {'it' if len(look.beyond) == 1 else 'them'}")
+    if look.unread:
+        remedy = "name a model with another tokenizer, or leave out space.build to tune adapters for PyTorch alone"
+        yield problem(f"{look.unread}, so that a built model could not be given text", remedy)
+
+
+def _data_problems(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator[Problem]:
+    key = "data.messages" if sweep.data.messages is not None else "data.completion"
+
+    def problem(rule: str, where: str, remedy: str, value: object = None) -> Problem:
+        return Problem(rule, where, sweep.file, value=value, remedy=remedy)
+
+    if look.conversations and len(look.refused) == look.conversations:
+        reasons = list(dict.fromkeys(reason for _, _, reason in look.refused))
+        rule = f"the model's chat template refuses every conversation ({'; '.join(reasons[:_SHOWN])})"
+        yield problem(rule, "data.messages", _template_remedy(reasons))
+    for group in look.alike:
+        rule = f"the labels {' and '.join(map(_exact, group))} have the same tokens in this model's tokenizer, so that one of them could never be chosen"
+        yield problem(rule, "data.labels", "write one of them for all of these in the data")
+    if look.blank:
+        rule = f"the label {_exact(look.blank[0])} has no tokens in this model's tokenizer"
+        yield problem(rule, "data.labels", "write another text for it in the data")
+    if look.too_long:
+        split, item, tokens = max(look.too_long, key=lambda one: one[2])
+        rule = f"{_count(look.too_long, 'completion')} do not fit into it: that of {_place(dataset, split, item)} has {tokens} tokens"
+        remedy = f"raise it to {tokens + 2} at least, or shorten the completions"
+        yield problem(rule, "train.max_length", remedy, sweep.train.max_length)
+    if look.too_far is not None:
+        prompt, limit, context = look.too_far
+        rule = f"a prompt of {prompt} tokens and {limit} new ones do not fit into the model's {context}"
+        yield problem(rule, "data.max_new_tokens", "lower data.max_new_tokens or train.max_length")
+    if generates(sweep.data.metric):
+        inside = [one for one in look.controls if one.where == "completion" and _inside(dataset, one, look.ends)]
+        for token in dict.fromkeys(one.token for one in inside):
+            places = [_place(dataset, one.split, item) for one in inside if one.token == token
+                      for item in _inside(dataset, one, look.ends)]  # fmt: skip
+            rule = f"completions hold {shown(token)}, which no generated text shows, so that they could never be matched ({_list(places)})"
+            yield problem(rule, key, "take it out of the completions")
+
+
+def _template_remedy(reasons: Sequence[str]) -> str:
+    if "has none" in reasons[0]:
+        return "name a model with a chat template, or write data.prompt and data.completion"
+    if any("system" in reason.lower() for reason in reasons):
+        return "take the system message out, or write its text into the first message of the user"
+    return "write the messages as the template wants them, or use data.prompt"
+
+
+def _emptied(sweep: Sweep, dataset: Dataset, kept: Dataset) -> Iterator[Problem]:
+    """Say where a split, or a label of train, was lost with the conversations that the template refuses."""
+    for split in SPLITS:
+        if getattr(dataset, split) and not getattr(kept, split):
+            if any(getattr(kept, other) for other in SPLITS):  # else it was said of all
+                rule = f"{split} must have rows, and the model's chat template refuses all of them"
+                yield Problem(rule, "data.messages", sweep.file, remedy=_template_remedy([""]))
+            return
+    if sweep.data.metric in LABELLED:
+        for split in SPLITS:
+            unknown = sorted({item.completion for item in getattr(kept, split)} - set(kept.labels))
+            if unknown:
+                rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN)} without the rows that are left out"
+                yield Problem(rule, "data.train", sweep.file, remedy="list all labels in data.labels, or add rows")
+
+
+# --- Left out, changed ---------------------------------------------------------------------------------------------
+
+
+def _kept(sweep: Sweep, dataset: Dataset, look: Inspection) -> Dataset:
+    """Return the data without the conversations that the template refuses, and completions without the tokens that end them."""
+    refused = {(split, item): reason for split, item, reason in look.refused}
+    if not refused and not any(one.where == "completion" and one.token in look.ends for one in look.controls):
+        return dataset
+    places = dict(dataset.places)
+    gone: defaultdict[tuple[Split, str], list[str]] = defaultdict(list)
+    splits: dict[str, tuple[Item, ...]] = {}
+    for split in SPLITS:
+        items = []
+        for item in getattr(dataset, split):
+            reason = refused.get((split, item.id))
+            completion = without_end(item.completion, look.ends)
+            place = dataset.places.get(item.id, f"item {item.id}")
+            if reason is not None:
+                gone[split, f"refused by the chat template ({reason})"].append(place)
+            elif not completion.strip():
+                gone[split, "empty completion"].append(place)
+            else:
+                changed = item if completion == item.completion else make_item(item.prompt, completion)
+                places[changed.id] = place
+                items.append(changed)
+        splits[split] = tuple(items)
+    labels: Iterable[str] = dict.fromkeys(without_end(label, look.ends) for label in dataset.labels)
+    if sweep.data.metric in LABELLED and sweep.data.labels is None and refused:
+        labels = {item.completion for item in splits["train"]}
+    more = tuple(
+        LeftOut(split=split, reason=reason, rows=len(rows), examples=tuple(rows[:3]))
+        for (split, reason), rows in gone.items()
+    )
+    rows: dict[str, dict[str, int]] = {}
+    for label, counts in dataset.label_rows.items():
+        mine = rows.setdefault(without_end(label, look.ends), {})
+        for part, count in counts.items():
+            mine[part] = mine.get(part, 0) + count
+    return dataset.model_copy(
+        update={
+            **splits,
+            "labels": tuple(sorted(labels)),
+            "left_out": (*dataset.left_out, *more),
+            "places": places,
+            "label_rows": rows,
+        }
+    )
+
+
+# --- Told ----------------------------------------------------------------------------------------------------------
+
+
+def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> Iterator[str]:
+    if look.unused:
+        yield f"model: {_count(look.unused, 'tensor')} of its files are of no use to it, and are left out: {_names(look.unused)}"
+    if look.tokens > look.rows:
+        yield f"model: the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows; the data uses none of those without a row"
+    before, behind = look.around
+    if before or behind:
+        where = " and ".join(
+            f"{way} a text with {shown(token)}" for way, token in (("begins", before), ("ends", behind)) if token
+        )
+        line = f"model: its tokenizer {where}, and {_SHIPPED} does not: so neither training nor scoring does"
+        if before:
+            line += f"; to have it, write {shown(before)} at the beginning of data.prompt, and of each prompt that best/ is given"
+        yield line
+    if look.differing:
+        yield (
+            f"model: {_SHIPPED} makes other tokens of {look.differing} of {look.texts} texts than transformers "
+            f"({look.example}): training and scoring take its tokens"
+        )
+    if look.template:
+        used = "text is rendered by transformers, and best/ must be given such text"
+        if not look.template.startswith("it gives an error"):
+            used = "training and scoring take its text"
+        yield f"model: {_SHIPPED} renders the chat template otherwise ({look.template}): {used}"
+    yield from _control_notes(sweep, dataset, look)
+    for split, item, reason in look.refused[:_SHOWN]:
+        yield f"data: {_place(dataset, split, item)} is left out: the chat template refuses it ({reason})"
+    if len(look.refused) > _SHOWN:
+        yield f"data: {len(look.refused) - _SHOWN} more conversations are left out, which the chat template refuses"
+    for split, count in look.cut.items():
+        if count:
+            total = len(getattr(kept, split))
+            yield (
+                f"data: {count} of {total} {split} prompts do not fit into train.max_length {sweep.train.max_length} and "
+                "lose their beginning; raise it to keep them whole"
+            )
+
+
+def _control_notes(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator[str]:
+    """Tell of special tokens that are written out in texts."""
+    by_token: defaultdict[tuple[str, str], list[Control]] = defaultdict(list)
+    for one in look.controls:
+        by_token[one.token, one.where].append(one)
+    for (token, where), ones in by_token.items():
+        counts = " and ".join(f"{len(one.items)} {one.split}" for one in ones)
+        place = _place(dataset, ones[0].split, ones[0].items[0])
+        held = f"data: {counts} {where}s hold {shown(token)} ({place}, ...)"
+        if where == "completion" and token in look.ends:
+            yield f"{held}, which ends a text: it is taken off their end, because training and scoring add it themselves"
+        elif where == "completion":
+            yield f"{held}, which this tokenizer takes for a token of its own, and no generated text shows"
+        elif look.around[0] != token:  # else it was told
+            written = any(token in text for text in _templates(sweep))
+            source = "as the sweep file writes it" if written else "from the data, not from the sweep file"
+            yield f"{held}, {source}, which this tokenizer takes for a token of its own"
+
+
+def _templates(sweep: Sweep) -> list[str]:
+    if isinstance(sweep.data.messages, tuple):
+        return [message.content for message in sweep.data.messages]
+    return [sweep.data.prompt or ""]
+
+
+def _inside(dataset: Dataset, one: Control, ends: Sequence[str]) -> list[str]:
+    """Return the items of `one` whose completion still holds its token when those at its end are off."""
+    there = {item.id: item.completion for item in getattr(dataset, one.split)}
+    return [item for item in one.items if one.token in without_end(there.get(item, ""), ends)]
+
+
+def _place(dataset: Dataset, split: str, item: str) -> str:
+    return dataset.places.get(item, f"an item of {split}")
+
+
+def _exact(label: str) -> str:
+    """Return a label as text, with its characters spelled out where it is not plain ASCII: two may look alike."""
+    spelled = label.encode("ascii", "backslashreplace").decode("ascii")
+    return shown(label) if spelled == label else f"{shown(label)} ({spelled.strip()})"
+
+
+def _count(names: Sequence[object], what: str) -> str:
+    return f"{len(names)} {what}" + ("s" if len(names) != 1 else "")
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _names(names: Sequence[str]) -> str:
+    return _list([shown(name) for name in names])

@@ -1,0 +1,77 @@
+"""The look at model, tokenizer and data that `plan` takes: the stage of a run, in a worker, so that `plan` itself stays light.
+
+It takes some seconds the first time, because the libraries are imported, and nothing after that: the result is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from autotune.artifacts.store import Cache, default_root
+from autotune.data.schema import Dataset
+from autotune.errors import MachineError, StageError
+from autotune.models import BUILT_IN, local_folder
+from autotune.pipeline.inspection import Seen, has_weights, inspect_job, judge_inspection
+from autotune.stages.jobs import ORT_WHEELS, BaseJob, Inspection, InspectJob, installed
+from autotune.sweepfile.schema import Sweep
+
+
+def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
+    """Return what was seen, and notes for the user. Nothing is seen of a model that is still to be fetched.
+
+    Raises UsageError with everything that forbids the sweep.
+    """
+    cache = Cache(default_root())
+    folder = _folder(sweep, cache)
+    if folder is None or not has_weights(folder):
+        return None, []
+    job = inspect_job(sweep, dataset, folder, cache.root)
+    found = cache.find(job)
+    if found is not None:
+        seen = judge_inspection(sweep, dataset, Inspection.model_validate(found.result))
+        return seen, list(seen.notes)
+    missing = _missing(sweep)
+    if missing:
+        return None, [f"model, tokenizer and texts were not looked at, because {missing} is not installed"]
+    try:
+        seen = judge_inspection(sweep, dataset, _look(job, cache, sweep.model))
+    except (StageError, MachineError) as error:
+        return None, [f"model, tokenizer and texts could not be looked at: {error}"]
+    return seen, list(seen.notes)
+
+
+def _folder(sweep: Sweep, cache: Cache) -> Path | None:
+    """Return where the model lies, or None where it is still to be fetched."""
+    folder = local_folder(sweep.model, sweep.root)
+    if sweep.model not in BUILT_IN and folder is not None:
+        return folder
+    stored = cache.find(BaseJob(name=sweep.model))
+    return stored.path if stored is not None else None
+
+
+def _missing(sweep: Sweep) -> str:
+    """Return the package without which nothing can be looked at, or an empty text."""
+    lacking = [name for name in ("torch", "transformers", "safetensors") if not installed(name)]
+    if sweep.space.recipes and not any(installed(wheel) for wheel in ORT_WHEELS):
+        lacking.append(sweep.provider.wheel)
+    return lacking[0] if lacking else ""
+
+
+def _say(line: str) -> None:
+    """Say on stderr why it takes so long."""
+    sys.stderr.write(f"autotune: {line}\n")
+
+
+def _look(job: InspectJob, cache: Cache, model: str) -> Inspection:
+    """Do the job in a worker. Raises StageError, MachineError."""
+    from autotune.execution.executor import Stages
+    from autotune.execution.local import LocalEngine
+
+    with LocalEngine() as engine:
+        engine.host.say = _say
+        stages = Stages(cache, engine, lambda: cache.root / "logs" / "plan.log", model)
+        try:
+            return Inspection.model_validate(stages(job).result)
+        finally:
+            stages.close()

@@ -1,0 +1,360 @@
+"""Look at a model, its tokenizer and the data before anything is trained: what would go wrong later is said now.
+
+Nothing is computed with the model: its tensors are compared by name and shape with what its settings ask for. Every text
+is encoded twice, by transformers and by ONNX Runtime GenAI, because a built model is used with the second alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2.exceptions import TemplateError
+
+from autotune.data.control import found_in, without_end
+from autotune.errors import StageError
+from autotune.metrics import LABELLED, generates
+from autotune.models import tensors_of, weight_files
+from autotune.stages.jobs import ORT_WHEELS, Control, Inspection, InspectJob, Result, installed, reason
+from autotune.stages.text import (
+    RuntimeTokenizer,
+    context_length,
+    end_tokens,
+    load_tokenizer,
+    read_items,
+)
+
+Prompt = str | list[dict[str, str]]
+_HEAD = ("lm_head.weight", "output.weight", "embed_out.weight")
+_BYTES = 2**20
+
+
+def inspect(job: InspectJob, out: Path) -> Result:
+    """Result: an `Inspection`, as plain data."""
+    del out
+    found: dict[str, Any] = {}
+    try:
+        found |= weights(job.model_dir)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, StageError) as error:
+        return Inspection(
+            trouble=f"the model cannot be loaded: {reason(error)}", remedy="fetch or save the model again"
+        ).model_dump(mode="json")
+    try:
+        tokenizer = load_tokenizer(job.model_dir)
+    except Exception as error:  # noqa: BLE001 - the tokenizers package raises a bare Exception
+        return Inspection(
+            trouble=f"the tokenizer cannot be loaded: {reason(error)}",
+            remedy="save it again: tokenizer.save_pretrained(folder)",
+        ).model_dump(mode="json")
+    if tokenizer.eos_token_id is None:
+        return Inspection(
+            trouble="the model's tokenizer names no end-of-text token",
+            remedy="set eos_token in its tokenizer_config.json",
+        ).model_dump(mode="json")
+    return Inspection(**found, **_Looker(job, tokenizer, found["rows"]).look()).model_dump(mode="json")
+
+
+# --- Weights -------------------------------------------------------------------------------------------------------
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """Compare the tensors in a model's files with those that its settings ask for, by name and shape.
+
+    Returns `missing`, `mismatched`, `foreign`, `unused` and `rows` (of the embedding), as in `Inspection`. transformers
+    itself says which tensor of the files is which of the model's. Raises what loading raises.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its report of the same, in colours
+        model, told = AutoModelForCausalLM.from_pretrained(
+            str(folder), device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False, use_safetensors=True,
+        )  # fmt: skip
+    modules = {name for name, _ in model.named_modules()}
+    unexpected = sorted(map(str, told["unexpected_keys"]))
+    foreign = [name for name in unexpected if name.rpartition(".")[0] in modules]
+    head = _other_head(folder, bool(getattr(model.config, "tie_word_embeddings", False)))
+    mismatched = [
+        f"{name} is {_shape(there)} in the file and {_shape(wanted)} in the model"
+        for name, there, wanted in sorted(told["mismatched_keys"], key=lambda one: str(one[0]))
+    ]
+    return {
+        "missing": sorted(map(str, told["missing_keys"])),
+        "mismatched": mismatched,
+        "foreign": foreign + head,
+        "unused": [name for name in unexpected if name not in foreign],
+        "rows": int(model.get_input_embeddings().weight.shape[0]),
+    }
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _other_head(folder: Path, tied: bool) -> list[str]:
+    """Return the head in a model's files where the settings tie it to the embedding and it is another than that."""
+    names = tensors_of(folder)
+    head = next((name for name in names if name in _HEAD), None)
+    embedding = next((name for name in names if name.endswith(("embed_tokens.weight", "wte.weight"))), None)
+    if not tied or head is None or embedding is None or head == embedding:
+        return []
+    same = all(a == b for a, b in zip(_raw(folder, head), _raw(folder, embedding), strict=False))
+    return [] if same and names[head] == names[embedding] else [f"{head} (tie_word_embeddings is true)"]
+
+
+def _raw(folder: Path, name: str) -> Iterator[bytes]:
+    """Yield the bytes of a tensor in a model's files."""
+    for path in weight_files(folder):
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+            if name not in header:
+                continue
+            first, end = header[name]["data_offsets"]
+            stream.seek(8 + length + first)
+            for at in range(first, end, _BYTES):
+                yield stream.read(min(_BYTES, end - at))
+
+
+# --- Tokenizer and data --------------------------------------------------------------------------------------------
+
+
+def chat_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
+    """Return a conversation as the chat template renders it. Raises TemplateError, TypeError, ValueError."""
+    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+
+
+def added_around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens that transformers puts before and behind a text."""
+    whole, inner = tokenizer.encode("a"), tokenizer.encode("a", add_special_tokens=False)
+    if not inner:
+        return (), ()
+    at = next((k for k in range(len(whole)) if whole[k : k + len(inner)] == inner), 0)
+    return tuple(whole[:at]), tuple(whole[at + len(inner) :])
+
+
+_Both = tuple[tuple[int, ...], tuple[int, ...]]
+"""Tokens of a text by transformers, and by ONNX Runtime GenAI."""
+_NOT_RENDERED = "it gives an error"
+
+
+class _Encoded(NamedTuple):
+    id: str
+    prompt: _Both
+    completion: _Both
+
+
+class _Looker:
+    """One look at a tokenizer and data; what is seen is gathered in `found`, by the names of `Inspection`."""
+
+    def __init__(self, job: InspectJob, tokenizer: Any, rows: int) -> None:
+        self.job, self.tokenizer, self.rows = job, tokenizer, rows
+        self.found: dict[str, Any] = {}
+        self.runtime: RuntimeTokenizer | None = None
+        self.used: set[int] = set()
+        self.differing, self.texts, self.example = 0, 0, ""
+        self.template = ""
+
+    def look(self) -> dict[str, Any]:
+        """Return what was seen."""
+        tokenizer, found = self.tokenizer, self.found
+        splits = {name: read_items(file) for (name, _), file in zip(self.job.data, self.job.files, strict=True)}
+        ends = sorted(end_tokens(self.job.model_dir, tokenizer))
+        self.used |= {tokenizer.eos_token_id}
+        named = [str(tokenizer.convert_ids_to_tokens(end)) for end in ends if 0 <= end < len(tokenizer)]
+        found["ends"] = [text for text in named if text in tokenizer.all_special_tokens or text in _added(tokenizer)]
+        found["tokens"] = max(tokenizer.get_vocab().values()) + 1
+        found["counts"] = {name: len(items) for name, items in splits.items()}
+        if self.job.ships:
+            try:
+                self.runtime = RuntimeTokenizer(tokenizer, self.job.model_dir)
+            except StageError as error:
+                found["unread"] = str(error)
+        found["controls"] = self._controls(splits)
+        for items in splits.values():
+            for item in items:
+                item["completion"] = without_end(item["completion"], found["ends"])
+        self._render(splits)
+        labels = [without_end(label, found["ends"]) for label in self.job.labels]
+        self._labels(list(dict.fromkeys(labels)))
+        self._encode(splits, labels)
+        beyond = sorted(token for token in self.used if token >= self.rows)
+        found["beyond"] = [str(tokenizer.convert_ids_to_tokens(token)) for token in beyond]
+        return found
+
+    def _controls(self, splits: dict[str, list[dict[str, Any]]]) -> list[Control]:
+        """Return where special tokens are written out in texts; those that only end a completion are told there, too."""
+        special = sorted(
+            {str(token.content) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        )
+        seen: dict[tuple[str, str, str], list[str]] = {}
+        any_of = re.compile("|".join(map(re.escape, filter(None, special)))) if any(special) else None
+        for split, items in splits.items():
+            for item in items:
+                prompt = item["prompt"]
+                parts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+                for where, text in (("prompt", "\0".join(parts)), ("completion", item["completion"])):
+                    if any_of is not None and any_of.search(text):
+                        for token in found_in(text, special):
+                            seen.setdefault((token, split, where), []).append(item["id"])
+        return [Control(token=t, split=s, where=w, items=tuple(ids)) for (t, s, w), ids in seen.items()]
+
+    def _render(self, splits: dict[str, list[dict[str, Any]]]) -> None:
+        """Put the text of each conversation into its item; take out those that the chat template refuses."""
+        refused: list[tuple[str, str, str]] = []
+        self.found["conversations"] = 0
+        for split, items in splits.items():
+            kept = []
+            for item in items:
+                item["text"] = item["prompt"]
+                if not isinstance(item["prompt"], str):
+                    self.found["conversations"] += 1
+                    try:
+                        item["text"] = self._chat(item["prompt"])
+                    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+                        refused.append((split, item["id"], reason(error)))
+                        continue
+                kept.append(item)
+            items[:] = kept
+        self.found |= {"refused": refused, "template": self.template}
+
+    def _chat(self, messages: list[dict[str, str]]) -> str:
+        if self.tokenizer.chat_template is None:
+            raise ValueError("the model has none")
+        text = chat_text(self.tokenizer, messages)
+        if self.runtime is not None and not self.template:
+            try:
+                rendered = str(
+                    self.runtime.runtime.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+                )
+            except RuntimeError as error:
+                self.template = f"{_NOT_RENDERED}: {reason(error)}"
+            else:
+                if rendered != text:
+                    self.template = f"{_first_difference(text, rendered)}"
+        return text
+
+    def _labels(self, labels: list[str]) -> None:
+        """Find labels that have the same tokens, or none."""
+        alike: list[tuple[str, ...]] = []
+        blank: list[str] = []
+        for encode in self._encoders():
+            groups: dict[tuple[int, ...], list[str]] = {}
+            for label in labels:
+                groups.setdefault(encode(label), []).append(label)
+            blank += groups.pop((), [])
+            alike += [tuple(group) for group in groups.values() if len(group) > 1]
+        self.found |= {"alike": list(dict.fromkeys(alike)), "blank": list(dict.fromkeys(blank))}
+
+    def _encoders(self) -> list[Any]:
+        """Return the ways to make tokens of a completion: transformers', and the runtime's where it reads the tokenizer."""
+        theirs = [lambda text: tuple(self.tokenizer.encode(text, add_special_tokens=False))]
+        runtime = self.runtime
+        return theirs if runtime is None else [*theirs, lambda text: tuple(runtime.encode(text))]
+
+    def _encode(self, splits: dict[str, list[dict[str, Any]]], labels: list[str]) -> None:
+        """Encode every text both ways; decide which way the sweep goes, and count what `max_length` cuts."""
+        tokenizer, runtime = self.tokenizer, self.runtime
+        before, behind = added_around(tokenizer)
+        plain = any(isinstance(item["prompt"], str) for items in splits.values() for item in items)
+        rendered = bool(self.template) and not self.template.startswith(_NOT_RENDERED)
+        completions: dict[str, _Both] = {}
+        encoded: dict[str, list[_Encoded]] = {}
+        for split, items in splits.items():
+            encoded[split] = []
+            for item in items:
+                prompt = self._both(item["text"])
+                if isinstance(item["prompt"], str):
+                    prompt = ((*before, *prompt[0], *behind), prompt[1])
+                elif rendered and runtime is not None:
+                    text = runtime.apply_chat_template(item["prompt"], add_generation_prompt=True, tokenize=False)
+                    prompt = (prompt[0], tuple(runtime.encode(text)))
+                if item["completion"] not in completions:
+                    completions[item["completion"]] = self._both(item["completion"])
+                encoded[split].append(_Encoded(item["id"], prompt, completions[item["completion"]]))
+        answers = [completions.get(label) or self._both(label) for label in labels]
+        around = ["", ""]
+        if runtime is not None and plain:
+            around = ["".join(map(str, tokenizer.convert_ids_to_tokens(list(part)))) for part in (before, behind)]
+        decoded = any(self._decoded_otherwise(*ways) for ways in completions.values())
+        shipped = runtime is not None and (any(around) or rendered or decoded or self.differing > 0)
+        self.found |= {
+            "around": around, "differing": self.differing, "texts": self.texts, "example": self.example,
+            "encoding": runtime_name() if shipped else None,
+        }  # fmt: skip
+        self._fit(encoded, answers, 1 if shipped else 0)
+
+    def _both(self, text: str) -> _Both:
+        """Return the tokens of a text by transformers and by the runtime, and count where they differ."""
+        ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        self.used |= set(ids)
+        if self.runtime is None:
+            return ids, ids
+        shipped = tuple(self.runtime.encode(text))
+        self.used |= set(shipped)
+        self.texts += 1
+        if shipped != ids:
+            self.differing += 1
+            if not self.example:
+                at = next((k for k, (a, b) in enumerate(zip(ids, shipped, strict=False)) if a != b), 0)
+                theirs, ours = (
+                    " ".join(map(str, self.tokenizer.convert_ids_to_tokens(list(way[at : at + 3]))))
+                    for way in (ids, shipped)
+                )
+                self.example = f"{theirs!r} there, {ours!r} here"
+        return ids, shipped
+
+    def _decoded_otherwise(self, ids: tuple[int, ...], shipped: tuple[int, ...]) -> bool:
+        """Whether the runtime makes another text of a completion's tokens than transformers does, white space around aside."""
+        if self.runtime is None or not generates(self.job.metric) or ids != shipped:
+            return False
+        theirs = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return theirs.strip() != self.runtime.decode(list(ids)).strip()
+
+    def _fit(self, splits: dict[str, list[_Encoded]], labels: list[_Both], way: int) -> None:
+        """Count the prompts that lose their beginning, and find what does not fit at all; `way`: 0 or 1, of two."""
+        job = self.job
+        answers = [label[way] for label in labels]
+        longest = max(map(len, answers), default=0) if job.metric in LABELLED else 0
+        if any(a != b and b[: len(a)] == a for a in answers for b in answers):
+            longest += 1  # the end-of-text token that tells one from the other
+        cut: dict[str, int] = {}
+        too_long: list[tuple[str, str, int]] = []
+        for split, items in splits.items():
+            cut[split] = 0
+            for item in items:
+                answer = max(len(item.completion[way]), 0 if split == "train" else longest)
+                room = job.max_length - answer - 1
+                cut[split] += len(item.prompt[way]) > room
+                if room < 1:
+                    too_long.append((split, item.id, answer))
+        self.found |= {"cut": cut, "too_long": too_long}
+        context = context_length(job.model_dir)
+        scored = [item for split, items in splits.items() if split != "train" for item in items]
+        if generates(job.metric) and scored and context is not None:
+            prompts = (min(len(item.prompt[way]), job.max_length - len(item.completion[way]) - 1) for item in scored)
+            longest_prompt = max(prompts)
+            limit = job.max_new_tokens or max(len(item.completion[way]) for item in scored) + 1
+            if longest_prompt + limit > context:
+                self.found["too_far"] = (longest_prompt, limit, context)
+
+
+def _added(tokenizer: Any) -> set[str]:
+    return {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
+
+
+def runtime_name() -> str:
+    """Return what ONNX Runtime GenAI is called in a key, with its version."""
+    wheel = next((name for name in ORT_WHEELS if installed(name)), ORT_WHEELS[0])
+    return f"onnxruntime-genai {installed(wheel)}"
+
+
+def _first_difference(theirs: str, ours: str) -> str:
+    at = next((k for k, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    start = max(0, at - 10)
+    return f"{theirs[start : at + 20]!r} there, {ours[start : at + 20]!r} here"
