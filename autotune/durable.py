@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-ASIDE = ".new"
-"""How the name of a file ends that is still being written."""
+ASIDE, GONE = ".new", ".gone"
+"""How the name of a file ends that is still being written, and that of a folder which is being removed."""
 _BUSY_S, _AGAIN_S = 2.0, 0.05
 """Windows renames no file that another process has open: seconds in which it is tried again, and seconds between."""
 
@@ -83,24 +83,28 @@ def sync_tree(folder: Path) -> None:
 
 def sync_file(file: Path) -> None:
     """Flush a file that others have written to the disk. Raises OSError."""
-    number = os.open(
-        file, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY
-    )  # Windows flushes only what may be written
+    how = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY  # Windows flushes only what may be written
+    number = os.open(file, how)
     try:
         os.fsync(number)
     finally:
         os.close(number)
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and never leave half of one under its name: it is renamed first. What cannot go stays aside.
+def move_away(folder: Path) -> Path:
+    """Give a folder that is to be removed another name, so that half of one never stands under its own. Returns that.
 
-    Raises OSError where it cannot be renamed (on Windows: where a file in it is open).
+    Raises OSError where that cannot be done (on Windows: where a file in it is open); nothing where there is no such folder.
     """
-    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.gone")
+    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}{GONE}")
     with contextlib.suppress(FileNotFoundError):
         put(folder, gone, sync=False)
-        shutil.rmtree(gone, ignore_errors=True)
+    return gone
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and never leave half of one under its name. Raises as `move_away`."""
+    shutil.rmtree(move_away(folder), ignore_errors=True)
 
 
 def remove_asides(folders: Iterable[Path]) -> None:

@@ -72,7 +72,10 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             progress.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
             )
-            engine.host.say = progress.note
+            engine.host.say = stages.say = progress.note
+            if sweep.budget.hours is not None:
+                hours = sweep.budget.hours
+                stages.left_s = lambda: hours * 3600 - record.spent_s()
             engine.waiting = engine.host.waiting = record.still_busy
             record.busy(stage="prepare")
             sweep, dataset, inputs = prepare(sweep, stages, cache.root)

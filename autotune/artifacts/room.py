@@ -5,6 +5,7 @@ Never removed: what a living process uses, and what the front of a results folde
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -60,9 +61,14 @@ def tidy(cache: Cache, dry: bool = False) -> list[Removed]:
     """Remove what no result needs: leftovers of killed processes, damaged results."""
     removed = []
     for folder in cache.leftovers():
-        size = size_mb(folder)
+        try:
+            size = folder.stat().st_size / 1e6 if folder.is_file() else size_mb(folder)
+        except OSError:  # another process has removed it just now
+            continue
         if not dry:
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.unlink(missing_ok=True)
         removed.append(Removed(f"leftover {folder.parent.name}/{folder.name}", size))
     damaged = [entry for entry in cache.entries() if entry.state == "damaged"]
     return removed + _remove(cache, damaged, dry)

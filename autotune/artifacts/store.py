@@ -3,8 +3,9 @@
 A result is made aside, under a lock, and renamed when it is whole, its manifest written last. Only successes are kept.
 Sweeps share it. What a killed process left aside is removed when the same result is made again, or by `autotune cache prune`.
 
-Beside a result `KEY` may lie `KEY.lock`; `KEY.use/PID`, by which a living process keeps it from being removed; and
-`KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says which results a sweep's front needs.
+Beside a result `KEY` may lie `KEY.lock`, held by who makes it, and `KEY.maker`, which says who that is; `KEY.use/`, the
+marks of those who use it (`leases.py`); and `KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says
+which results a sweep's front needs.
 """
 
 from __future__ import annotations
@@ -14,23 +15,33 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import platformdirs
-import psutil
 from filelock import FileLock, Timeout
 
+from autotune.artifacts.leases import USE, Leases
+from autotune.durable import ASIDE, GONE, move_away, put, remove_tree, sync_tree, write_aside
 from autotune.models import PICKLED
 from autotune.paths import size_mb
 from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
 PINS = "pins"
-CHECKPOINT, USE = ".checkpoint", ".use"
+CHECKPOINT, MAKER = ".checkpoint", ".maker"
+_QUICK = ("merge", "build")
+"""Stages whose results are not flushed to the disk: they are large and made again in seconds, and their content is compared
+with its digest before it is used."""
+_STALE_S = 86_400.0
+"""After so long nobody writes on at a file, seconds."""
+_POLL_S = 0.5
+"""How often who waits for a maker looks up."""
 
 
 def default_root() -> Path:
@@ -70,11 +81,28 @@ class Entry:
     """Who needs it: a process, or the results folder whose front it is on; empty: nobody."""
 
 
-class Cache:
-    """A folder of stage results."""
+@dataclass(frozen=True)
+class Maker:
+    """Who makes a result just now, as far as it is known."""
 
-    def __init__(self, root: Path) -> None:
+    pid: int
+    host: str
+    since: str
+    """ISO 8601, UTC."""
+    what: str
+    """For which candidate and results folder; empty where that was not said."""
+
+    def __str__(self) -> str:
+        where = "" if self.host == socket.gethostname() else f" on {self.host}"
+        return f"process {self.pid}{where} makes it since {self.since}" + (f" for {self.what}" if self.what else "")
+
+
+class Cache:
+    """A folder of stage results. Threads may share it."""
+
+    def __init__(self, root: Path, leases: Leases | None = None) -> None:
         self.root = root
+        self.leases = leases or Leases(root)
         self._checked: dict[Path, float] = {}
         """Results whose content was compared with the manifest by this process, and when that was written."""
 
@@ -107,20 +135,29 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
             return None
 
-    def make(self, job: Job, run: Callable[[Path], tuple[Result, float]], model: str = "") -> Stored:
+    def make(
+        self,
+        job: Job,
+        run: Callable[[Path], tuple[Result, float]],
+        model: str = "",
+        what: str = "",
+        waiting: Callable[[Maker | None, float], None] = lambda *_: None,
+    ) -> Stored:
         """Return a job's result, made by `run(folder)` if it is not there.
 
-        `model` is noted beside it, for estimates. What `run` raises passes, and nothing is kept.
+        `model` is noted beside it, for estimates. What `run` raises passes, and nothing is kept. While another process or
+        thread makes the result, `waiting` is told again and again who does, if that is known, and the seconds waited;
+        what it raises ends the wait. `what` tells others whom they wait for. Raises OSError.
         """
         found = self.find(job)
         if found is not None:
             return found
         folder = self.folder(job)
-        with _locked(folder):
+        with _making(folder, what, waiting):
             found = self.find(job)
             if found is not None:
                 return found
-            aside = folder.with_name(f".{folder.name}.new")
+            aside = folder.with_name(f".{folder.name}{ASIDE}")
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             try:
@@ -138,9 +175,12 @@ class Cache:
                         if path.is_file()
                     },
                 }
-                (aside / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
-                shutil.rmtree(folder, ignore_errors=True)
-                aside.rename(folder)
+                dear = job.stage not in _QUICK
+                write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=dear)
+                if dear:
+                    sync_tree(aside)
+                remove_tree(folder)  # a damaged one
+                put(aside, folder, sync=dear)
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
@@ -151,21 +191,15 @@ class Cache:
     # --- what is needed stays ----------------------------------------------------------------------------------------
 
     def hold(self, job: Job) -> None:
-        """Note that this process uses a job's result, made or still to be made, until it says `let_go`."""
-        folder = self.folder(job)
-        with _locked(folder):
-            while True:
-                _marks(folder).mkdir(exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):  # somebody let go just now, and was the last
-                    (_marks(folder) / str(os.getpid())).touch()
-                    return
+        """Note that this process uses a job's result, made or still to be made, until it says `let_go`.
+
+        Nobody waits for the result's maker here. Raises OSError, MachineError.
+        """
+        self.leases.mark(self.folder(job))
 
     def let_go(self, job: Job) -> None:
         """Take back `hold`."""
-        marks = _marks(self.folder(job))
-        with contextlib.suppress(OSError):  # another process has marked it, too; or nobody has
-            (marks / str(os.getpid())).unlink(missing_ok=True)
-            marks.rmdir()
+        self.leases.unmark(self.folder(job))
 
     def discard(self, job: Job) -> None:
         """Remove a job's result, unless another living process holds it."""
@@ -178,9 +212,13 @@ class Cache:
         place.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(str(owner.resolve()).encode()).hexdigest()[:16]
         keys = sorted(f"{job.stage}/{job.key}" for job in jobs)
-        aside = place / f"{name}.{os.getpid()}.new"
-        aside.write_text(json.dumps({"folder": str(owner.resolve()), "results": keys}), encoding="utf-8")
-        aside.replace(place / f"{name}.json")
+        file, text = place / f"{name}.json", json.dumps({"folder": str(owner.resolve()), "results": keys})
+        try:
+            same = file.read_text(encoding="utf-8") == text
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            write_aside(file, text)
 
     def pinned(self) -> dict[Path, str]:
         """Return the results that some results folder needs, and which."""
@@ -197,30 +235,50 @@ class Cache:
     def entries(self) -> list[Entry]:
         """Return every result, the longest unused first. Nothing is read but manifests."""
         pinned = self.pinned()
-        folders = (
-            path for path in self.root.glob("*/*") if path.is_dir() and path.suffix not in (CHECKPOINT, USE, ".new")
-        )
-        found = [_entry(folder, pinned.get(folder, "")) for folder in folders]
-        return sorted(found, key=lambda entry: entry.used)
+        others = (CHECKPOINT, USE, ASIDE, GONE)
+        folders = (path for path in self.root.glob("*/*") if path.suffix not in others and path.is_dir())
+        found = [self._entry(folder, pinned.get(folder, "")) for folder in folders]
+        return sorted(filter(None, found), key=lambda entry: entry.used)
+
+    def _entry(self, folder: Path, pinned_by: str) -> Entry | None:
+        """Return a result as housekeeping sees it; None where another process has removed it just now."""
+        try:
+            size = size_mb(folder)
+            kept_for = self.leases.holder(folder) or pinned_by
+            try:
+                manifest = _manifest(folder)
+                used, model = (folder / MANIFEST).stat().st_mtime, str(manifest["model"])
+                return Entry(
+                    folder.parent.name, folder, size, float(manifest["seconds"]), used, model, "whole", kept_for
+                )
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                used = folder.stat().st_mtime
+                return Entry(folder.parent.name, folder, size, 0.0, used, "", "damaged", kept_for)
+        except FileNotFoundError:
+            return None
 
     def leftovers(self) -> list[Path]:
         """Return what no result needs: half-made ones of processes that were killed, checkpoints of finished jobs."""
-        found = [path for path in self.root.glob("*/.*.new") if _unlocked(path.with_name(path.name[1:-4]))]
+        self.leases.clean()
+        found = [path for path in self.root.glob(f"*/.*{ASIDE}") if _unlocked(path.with_name(path.name[1:-4]))]
+        found += self.root.glob(f"*/.*{GONE}")
+        found += (path for deep in ("", "*/") for path in self.root.glob(f"{deep}[!.]*{ASIDE}") if _stale(path))
         checkpoints = (path for path in self.root.glob(f"*/*{CHECKPOINT}") if _unlocked(path.with_suffix("")))
         return found + [path for path in checkpoints if path.with_suffix("").exists()]
 
     def remove(self, folder: Path) -> bool:
         """Remove a result that no living process holds. Returns whether it is gone."""
-        if _holder(folder):
+        if self.leases.holder(folder):
             return False
         try:
             with FileLock(str(folder) + ".lock", timeout=0):
-                if _holder(folder):
-                    return False
-                shutil.rmtree(_marks(folder), ignore_errors=True)
-                (folder / MANIFEST).unlink(missing_ok=True)  # first: half a result must not look whole
-                shutil.rmtree(folder, ignore_errors=True)
-        except Timeout:  # it is being made
+                with self.leases.alone():
+                    if self.leases.holder(folder):
+                        return False
+                    self.leases.clear(folder)
+                    gone = move_away(folder)
+                shutil.rmtree(gone, ignore_errors=True)
+        except (Timeout, OSError):  # it is being made; or it cannot be renamed, because somebody reads it
             return False
         return not folder.exists()
 
@@ -252,27 +310,49 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _entry(folder: Path, pinned_by: str) -> Entry:
-    size = size_mb(folder)
-    kept_for = _holder(folder) or pinned_by
-    try:
-        manifest = _manifest(folder)
-        used, model, seconds = (folder / MANIFEST).stat().st_mtime, str(manifest["model"]), float(manifest["seconds"])
-        return Entry(folder.parent.name, folder, size, seconds, used, model, "whole", kept_for)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Entry(folder.parent.name, folder, size, 0.0, folder.stat().st_mtime, "", "damaged", kept_for)
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _making(folder: Path, what: str, waiting: Callable[[Maker | None, float], None]) -> Iterator[None]:
+    """Be the only one who makes a result. The lock ends with its process, and whoever waits goes on."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(folder) + ".lock"):
+    lock, maker = FileLock(str(folder) + ".lock"), folder.with_name(folder.name + MAKER)
+    began = time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=_POLL_S)
+            break
+        except Timeout:
+            waiting(_maker(maker), time.monotonic() - began)
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "what": what}
+        with contextlib.suppress(OSError):  # others learn less, that is all
+            write_aside(maker, json.dumps(mine), sync=False)
         yield
+    finally:
+        with contextlib.suppress(OSError):
+            maker.unlink(missing_ok=True)
+        lock.release()
+
+
+def _maker(file: Path) -> Maker | None:
+    """Return what a maker says of itself."""
+    try:
+        said: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return Maker(int(said["pid"]), str(said["host"]), str(said["since"]), str(said["what"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _stale(file: Path) -> bool:
+    """Whether a file that was being written has been left."""
+    with contextlib.suppress(OSError):
+        return file.is_file() and time.time() - file.stat().st_mtime > _STALE_S
+    return False
 
 
 def _unlocked(folder: Path) -> bool:
@@ -281,16 +361,3 @@ def _unlocked(folder: Path) -> bool:
             return True
     except Timeout:
         return False
-
-
-def _marks(folder: Path) -> Path:
-    return folder.with_name(folder.name + USE)
-
-
-def _holder(folder: Path) -> str:
-    """Return the living process that holds a result; empty where none does."""
-    try:
-        pids = [int(mark.name) for mark in _marks(folder).iterdir()]
-    except (OSError, ValueError):
-        return ""
-    return next((f"process {pid}" for pid in pids if psutil.pid_exists(pid)), "")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autotune.artifacts.room import Room
-from autotune.artifacts.store import Cache, Stored
+from autotune.artifacts.store import Cache, Maker, Stored
 from autotune.errors import StageError
 from autotune.execution.input_guard import Guard
 from autotune.execution.local import LocalEngine
@@ -15,6 +17,8 @@ from autotune.execution.stop import Stop
 from autotune.execution.timeouts import LEARNED, Timeouts
 from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob, resolved
 
+PATIENCE_S = 3.0
+"""Seconds of waiting for another process after which the user is told."""
 _GOES_ON = ("lost", "timeout")
 """Ends of a training after which its checkpoint is of use."""
 
@@ -41,6 +45,11 @@ class Stages:
         self._needs_mb = 0.0
         self.spent_s = 0.0
         """Seconds inside stages that were done here and ended well."""
+        self.say: Callable[[str], None] = lambda _: None
+        """Who is told that a stage waits for another process."""
+        self.left_s: Callable[[], float] = lambda: math.inf
+        """How many seconds of the sweep's budget are left."""
+        self._guard = threading.Lock()
         self._in_use: dict[str, Job] = {}
         self._settled: set[str] = set()
         self._places: dict[str, Path] = {}
@@ -61,7 +70,7 @@ class Stages:
             self.stop.check()
         if self.room is not None:
             self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
-        limit = min(self.timeouts.of(job), timeout or float("inf"))
+        limit = min(self.timeouts.of(job), timeout or math.inf)
         job = resolved(job, self._place)
 
         def run(out: Path) -> tuple[Result, float]:
@@ -76,7 +85,7 @@ class Stages:
             return done
 
         try:
-            stored = self.cache.make(job, run, self.model)
+            stored = self.cache.make(job, run, self.model, self._what(), self._waiting(job, limit))
         except StageError as error:
             if error.status not in _GOES_ON:
                 shutil.rmtree(self.cache.checkpoint(job), ignore_errors=True)
@@ -126,20 +135,48 @@ class Stages:
         return place
 
     def _use(self, job: Job) -> None:
-        if job.key not in self._in_use:
-            self.cache.hold(job)
-            self._in_use[job.key] = job
+        with self._guard:
+            if job.key not in self._in_use:
+                self.cache.hold(job)
+                self._in_use[job.key] = job
+
+    def _waiting(self, job: Job, limit: float) -> Callable[[Maker | None, float], None]:
+        """Return who is told, while another process or thread makes a job's result, that this one waits: seconds at most."""
+        told = False
+
+        def wait(maker: Maker | None, seconds: float) -> None:
+            """Go on. Raises Interrupted; StageError (`lost`: it is tried again) where it takes too long."""
+            nonlocal told
+            if self.stop is not None:
+                self.stop.check()
+            self.engine.waiting()
+            who = str(maker or "another process makes it")
+            if seconds > PATIENCE_S and not told:
+                self.say(f"waiting for the result of {job.stage}: {who}; Ctrl-C ends the wait")
+                told = True
+            over = "its time limit" if seconds > limit else "the end of budget.hours" if self.left_s() <= 0 else ""
+            if over:
+                raise StageError("lost", f"{job.stage}: waited for {seconds:.0f} s, until {over}: {who}")
+
+        return wait
+
+    def _what(self) -> str:
+        """Return for which candidate and results folder a stage is done, for others who wait for it."""
+        log = self.log()
+        return f"{log.stem} in {log.parent.parent.resolve()}"
 
     def discard(self, job: Job) -> None:
         """Remove a result that is large and made again in seconds, unless another sweep uses it."""
-        self._in_use.pop(job.key, None)
-        self.cache.discard(job)
+        with self._guard:
+            self._in_use.pop(job.key, None)
+            self.cache.discard(job)
 
     def let_go(self, *needed: Job) -> None:
         """Say that no result is in use any more but those of `needed`, and what `settle` was said of."""
         keys = {job.key for job in needed} | self._settled
-        for key in set(self._in_use) - keys:
-            self.cache.let_go(self._in_use.pop(key))
+        with self._guard:
+            for key in set(self._in_use) - keys:
+                self.cache.let_go(self._in_use.pop(key))
 
     def settle(self, files: Iterable[Path], model_mb: float, places: Mapping[str, Path] | None = None) -> None:
         """Say that preparation is over: what is in use now (the base model) is needed until `close`, and `files` must

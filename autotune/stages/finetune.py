@@ -22,6 +22,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, se
 from safetensors.torch import load_file, save_file
 
 from autotune.candidate import Lora
+from autotune.durable import put, sync_tree
 from autotune.errors import Interrupted, StageError
 from autotune.stages.jobs import FinetuneJob, Result
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
@@ -211,7 +212,8 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
         aside.mkdir(parents=True)
         _save(model, optimizer, state, aside)
-        aside.rename(place)
+        sync_tree(aside)
+        put(aside, place)
         for old in self.folder.glob("step-*"):
             if old != place:
                 shutil.rmtree(old, ignore_errors=True)

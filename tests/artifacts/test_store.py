@@ -219,7 +219,8 @@ def test_lesson_4_the_key_is_of_everything_that_decides_and_of_no_place(job: Job
         assert (changed.key == job.key) == bool(info.exclude), name
     places = {name for name, info in kind.model_fields.items() if info.exclude}
     assert all(
-        name.endswith(("_dir", "_file", "_limit_s")) or name in ("items", "code_root", "file", "root", "begun")
+        name.endswith(("_dir", "_file", "_limit_s"))
+        or name in ("items", "code_root", "file", "root", "begun", *kind.sources.values())
         for name in places
     )
 
@@ -290,7 +291,8 @@ import sys
 from pathlib import Path
 from autotune.stages.jobs import TinyJob
 from autotune.artifacts.store import Cache
-Cache(Path({str(tmp_path)!r})).hold(TinyJob())
+cache = Cache(Path({str(tmp_path)!r}))
+cache.hold(TinyJob())
 print("held", flush=True)
 sys.stdin.read()
 """

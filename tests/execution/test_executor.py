@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from autotune.artifacts import store
 from autotune.artifacts.room import Room
 from autotune.artifacts.store import Cache
 from autotune.candidate import Recipe
 from autotune.errors import Interrupted, MachineError, StageError, UsageError
+from autotune.execution import executor
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
@@ -181,3 +188,139 @@ def test_room_is_made_before_a_large_stage(cache: Cache) -> None:
     there = [cache.find(build) is not None for build in builds]
     assert there == [False, False, False, True]  # the base stays, and with it there is room for one
     assert kept_for(cache)["tiny"]
+
+
+# --- two sweeps on one cache -----------------------------------------------------------------------------------------
+
+MAKING = """
+import sys, time
+from pathlib import Path
+from autotune.artifacts.store import Cache
+from autotune.stages.jobs import TinyJob
+def run(out):
+    (out / "file").write_text("made by the other", encoding="utf-8")
+    print("making", flush=True)
+    sys.stdin.readline()
+    return {"step": 4}, 30.0
+Cache(Path(sys.argv[1])).make(TinyJob(), run, what="abc in /results/theirs")
+"""
+
+
+@pytest.fixture
+def maker(cache: Cache) -> Iterator[subprocess.Popen[str]]:
+    """Another sweep that is making a result."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", MAKING, str(cache.root)], stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "making"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(store, "_POLL_S", 0.05)
+
+
+def waiting(cache: Cache, engine: InProcess, then: Callable[[], None], **more: object) -> tuple[Stages, list[str]]:
+    """Return stages that call `then` when they have said that they wait, and what they say."""
+    stages, said = stages_of(cache, engine, **more), list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        then()
+
+    stages.say = say
+    return stages, said
+
+
+def test_who_waits_for_another_sweep_says_for_whom_and_takes_its_result(
+    cache: Cache, maker: subprocess.Popen[str], impatient: None
+) -> None:
+    looks: list[int] = []
+
+    def end() -> None:
+        assert maker.stdin is not None
+        maker.stdin.write("\n")
+        maker.stdin.flush()
+
+    engine = InProcess()
+    engine.waiting = lambda: looks.append(1)
+    stages, said = waiting(cache, engine, end)
+    stored = stages(TinyJob())
+    assert (stored.path / "file").read_text(encoding="utf-8") == "made by the other"
+    assert (stored.cached, engine.jobs, stages.spent_s) == (True, [], 0.0)
+    assert looks
+    (line,) = said
+    pattern = r"waiting for the result of tiny: process {} makes it since \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ for abc in /results/theirs; Ctrl-C ends the wait"
+    assert re.fullmatch(pattern.format(maker.pid), line)
+    assert not list(cache.root.glob("*/*.maker"))
+
+
+def test_where_the_maker_dies_who_waits_makes_it(cache: Cache, maker: subprocess.Popen[str], impatient: None) -> None:
+    engine = InProcess()
+    stages, said = waiting(cache, engine, maker.kill)
+    assert not stages(TinyJob()).cached
+    assert len(said) == len(engine.jobs) == 1
+    assert [path.name for path in cache.folder(TinyJob()).iterdir() if path.name != "manifest.json"] == ["file"]
+
+
+def test_the_first_ctrl_c_ends_a_wait(
+    cache: Cache, maker: subprocess.Popen[str], impatient: None, tmp_path: Path
+) -> None:
+    stop = Stop(tmp_path / "stop")
+    stages, said = waiting(cache, InProcess(), stop.file.touch, stop=stop)
+    with pytest.raises(Interrupted):
+        stages(TinyJob())
+    assert len(said) == 1
+    assert maker.poll() is None  # the other is not disturbed
+
+
+@pytest.mark.parametrize("limit", ["the stage's", "the call's", "the sweep's"])
+def test_a_wait_has_the_limits_of_the_stage_and_of_the_sweep(
+    cache: Cache, maker: subprocess.Popen[str], impatient: None, limit: str
+) -> None:
+    timeouts = Timeouts({"tiny": 0.3 if limit == "the stage's" else 900.0})
+    stages, _ = waiting(cache, InProcess(), lambda: None, timeouts=timeouts)
+    if limit == "the sweep's":
+        left = iter([1.0, 0.5, 0.0])
+        stages.left_s = lambda: next(left)
+    words = "the end of budget.hours" if limit == "the sweep's" else "its time limit"
+    with pytest.raises(
+        StageError, match=f"tiny: waited for 0 s, until {words}: process {maker.pid} makes it"
+    ) as raised:
+        stages(TinyJob(), 0.3 if limit == "the call's" else None)
+    assert raised.value.status == "lost"  # it is not the candidate's doing: it is tried again
+
+
+def test_threads_of_one_sweep_wait_for_one_another(cache: Cache, impatient: None) -> None:
+    together, found = threading.Barrier(4), list[bool]()
+    engine = InProcess(lambda job, out: time.sleep(0.2))
+    stages = stages_of(cache, engine)
+
+    def ask() -> None:
+        together.wait()
+        found.append(stages(TinyJob()).cached)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sorted(found), len(engine.jobs)) == ([False, True, True, True], 1)
+
+
+def test_whoever_makes_it_may_say_nothing_of_himself(
+    cache: Cache, maker: subprocess.Popen[str], impatient: None
+) -> None:
+    """An earlier version, or a disk that is full."""
+    for text in (None, "", "[]", '{"pid": "x"}'):
+        (file,) = cache.root.glob("tiny/*.maker")
+        file.unlink() if text is None else file.write_text(text, encoding="utf-8")
+        stages, said = waiting(cache, InProcess(), lambda: None)
+        with pytest.raises(StageError):
+            stages(TinyJob(), 0.1)
+        assert said == ["waiting for the result of tiny: another process makes it; Ctrl-C ends the wait"]
+        file.touch()

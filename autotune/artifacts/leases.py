@@ -1,0 +1,285 @@
+"""Leases: how a process says what of the cache it uses, to processes of other containers and hosts too.
+
+A holder has one file, `leases/ID`, which says who it is; a thread touches it every `BEAT_S`. What it uses bears its id as
+a mark, `KEY.use/ID`. A mark counts as long as the lease of its holder does:
+
+- Where the holder can be looked for (same boot of the same system, same namespace of process ids), its process decides.
+- Elsewhere its lease ends `LEASE_S` after the last touch, by the clock of the file system on which the cache lies.
+
+Earlier versions marked with a process id alone. Such a mark counts while a process of that id lives here that is older.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from autotune.durable import write_aside
+from autotune.errors import MachineError
+
+FOLDER, USE = "leases", ".use"
+BEAT_S = 20.0
+"""Seconds between two touches of a lease."""
+LEASE_S = 600.0
+"""Seconds after the last touch at which a lease ends whose holder cannot be looked for: a process may be stopped, and a
+disk may hang, for minutes."""
+_LOCK_S = 60.0
+"""Seconds to wait for who marks or removes just now, which takes milliseconds."""
+_SLACK_S = 2.0
+"""What the clocks of a process table and of a file system may differ by on one machine, seconds."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as others find it, or cannot find it."""
+
+    pid: int
+    host: str
+    boot: str
+    """Which boot of which system; empty: not known."""
+    namespace: str
+    """In which namespace its process id counts; empty: not known."""
+    began: float | None
+    """When it began, by a clock of that boot: another process may get the same id later."""
+
+    def __str__(self) -> str:
+        here = self.host == socket.gethostname()
+        return f"process {self.pid}" if here else f"process {self.pid} on {self.host}"
+
+
+def this_process() -> Process:
+    """Return this process."""
+    boot, namespace = _place()
+    return Process(os.getpid(), socket.gethostname(), boot, namespace, _began(os.getpid()) if namespace else None)
+
+
+def _place() -> tuple[str, str]:
+    """Return this boot and the namespace of process ids here; empty where process ids mean nothing."""
+    if sys.platform != "linux":
+        return f"{socket.gethostname()} {round(psutil.boot_time(), -1)}", "host"
+    try:
+        if Path("/proc/self").readlink() != Path(str(os.getpid())):  # /proc shows another namespace than ours
+            return "", ""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return boot, str(Path("/proc/self/ns/pid").readlink())
+    except (OSError, ValueError):
+        return "", ""
+
+
+def _began(pid: int) -> float | None:
+    """Return when a process began; None where that cannot be seen, -1 where it has ended and waits for its parent."""
+    if sys.platform != "linux":
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(pid).create_time()
+        return None
+    try:  # in ticks since the boot, which no change of the clock moves
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return -1.0 if fields[0] in (b"Z", b"X") else float(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def lives(process: Process) -> bool | None:
+    """Whether a process lives; None where it cannot be looked for from here."""
+    boot, namespace = _place()
+    if not namespace or (process.boot, process.namespace) != (boot, namespace):
+        return None
+    if not psutil.pid_exists(process.pid):
+        return False
+    began = _began(process.pid)
+    return None if began is None or process.began is None else began == process.began
+
+
+class Leases:
+    """What this holder uses of a cache, and who uses what. Threads may share it."""
+
+    def __init__(self, root: Path, lease_s: float = LEASE_S, beat_s: float = BEAT_S) -> None:
+        self.folder = root / FOLDER
+        self.id = uuid.uuid4().hex
+        self._lease_s, self._beat_s = lease_s, beat_s
+        self._guard = threading.RLock()
+        self._marked: set[Path] = set()
+        self._ended: threading.Event | None = None
+        """Tells the thread that touches the lease to end; None: no lease is held."""
+        self._ending: Callable[[], object] = lambda: None
+
+    @property
+    def file(self) -> Path:
+        """The lease of this holder."""
+        return self.folder / self.id
+
+    # --- holding -----------------------------------------------------------------------------------------------------
+
+    def mark(self, folder: Path) -> None:
+        """Say that this holder uses a result, made or still to be made. Raises OSError, MachineError."""
+        with self._guard:
+            if self._ended is None:
+                self._begin()
+            with self.alone():
+                _marks(folder).mkdir(parents=True, exist_ok=True)
+                (_marks(folder) / self.id).touch()
+            self._marked.add(folder)
+
+    def unmark(self, folder: Path) -> None:
+        """Take back `mark`."""
+        with self._guard:
+            self._marked.discard(folder)
+            with contextlib.suppress(OSError):  # another holder has marked it, too; or nobody has
+                (_marks(folder) / self.id).unlink(missing_ok=True)
+                _marks(folder).rmdir()
+            if not self._marked:
+                self._end()
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.clean()
+        self._write()
+        self._ended = threading.Event()
+        beat = (weakref.ref(self), self._ended, self._beat_s)
+        threading.Thread(target=_beat, args=beat, name="lease", daemon=True).start()
+        self._ending = weakref.finalize(self, _forget, self.file, self._ended)
+
+    def _end(self) -> None:
+        self._ending()
+        self._ended = None
+
+    def _write(self) -> None:
+        write_aside(self.file, json.dumps(asdict(this_process())), sync=False)
+
+    def touch(self) -> None:
+        """Renew the lease; write it anew where somebody took it for ended, while this process was stopped."""
+        with self._guard, contextlib.suppress(OSError):  # a disk in trouble: the next time, perhaps
+            if self._ended is not None:
+                try:
+                    os.utime(self.file)
+                except FileNotFoundError:
+                    self._write()
+
+    # --- seeing who holds --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let nobody mark, or remove what is not marked, meanwhile. Raises MachineError, OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(self.folder / ".lock"))
+        try:
+            lock.acquire(timeout=_LOCK_S)
+        except Timeout:
+            what = f"the cache {self.folder.parent} has been locked by another process for {_LOCK_S:.0f} s"
+            raise MachineError(f"{what}; end it if it hangs, then run the same command again") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def holder(self, folder: Path) -> str:
+        """Return who holds a result; empty: nobody."""
+        try:
+            marks = list(_marks(folder).iterdir())
+        except OSError:
+            return ""
+        return next(filter(None, map(self._counts, marks)), "")
+
+    def clear(self, folder: Path) -> None:
+        """Remove the marks of a result that nobody holds."""
+        with contextlib.suppress(OSError):
+            for mark in _marks(folder).iterdir():
+                mark.unlink(missing_ok=True)
+            _marks(folder).rmdir()
+
+    def clean(self) -> None:
+        """Remove the leases of holders that are gone."""
+        with contextlib.suppress(OSError):
+            for lease in self.folder.iterdir():
+                if not lease.name.startswith(".") and not self._holds(lease):
+                    lease.unlink(missing_ok=True)
+
+    def _counts(self, mark: Path) -> str:
+        """Return who holds by a mark; empty where it does not count any more."""
+        if mark.name == self.id:
+            return str(this_process()) if self._ended is not None else ""
+        if mark.name.isascii() and mark.name.isdecimal() and len(mark.name) < len(self.id):
+            return _old(mark)
+        return "" if mark.name.startswith(".") else self._holds(self.folder / mark.name)
+
+    def _holds(self, lease: Path) -> str:
+        """Return whose lease it is, as long as it lasts."""
+        try:
+            touched = lease.stat().st_mtime
+        except FileNotFoundError:
+            return ""
+        except OSError:  # a disk in trouble: nothing is removed
+            return "another process"
+        process = _read(lease)
+        living = None if process is None else lives(process)
+        if living is None:
+            now = self._now()
+            living = now is None or abs(now - touched) <= self._lease_s
+        return str(process or "another process") if living else ""
+
+    def _now(self) -> float | None:
+        """Return the time by the clock of the cache's file system; None where it cannot be seen."""
+        probe = self.folder / f".clock.{uuid.uuid4().hex}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        except OSError:
+            return None
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+
+def _beat(holder: weakref.ref[Leases], ended: threading.Event, beat_s: float) -> None:
+    while not ended.wait(beat_s):
+        leases = holder()
+        if leases is None:
+            return
+        leases.touch()
+        del leases
+
+
+def _forget(lease: Path, ended: threading.Event) -> None:
+    ended.set()
+    with contextlib.suppress(OSError):
+        lease.unlink(missing_ok=True)
+
+
+def _marks(folder: Path) -> Path:
+    return folder.with_name(folder.name + USE)
+
+
+def _read(lease: Path) -> Process | None:
+    """Return who holds a lease; None where that cannot be read."""
+    try:
+        data: Any = json.loads(lease.read_text(encoding="utf-8"))
+        process = Process(**data)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    sound = isinstance(process.pid, int) and process.pid > 0 and isinstance(process.host, str)
+    return process if sound else None
+
+
+def _old(mark: Path) -> str:
+    """Return who holds by a mark of an earlier version, whose name is a process id."""
+    try:
+        pid = int(mark.name)
+        older = psutil.Process(pid).create_time() <= mark.stat().st_mtime + _SLACK_S
+        return f"process {pid}" if older else ""
+    except (OSError, ValueError, OverflowError, psutil.NoSuchProcess):
+        return ""
+    except psutil.Error:  # it lives, and cannot be looked at
+        return f"process {mark.name}"
