@@ -201,6 +201,8 @@ def other(value: Any, annotation: Any) -> Any:
         return (3, 4)
     if "tuple[tuple" in str(annotation):
         return (*(value or ()), (9, 9))
+    if isinstance(value, dict) or any("dict" in str(kind) for kind in kinds):
+        return {**(value or {}), "another": 1}
     if isinstance(value, tuple) or any("tuple" in str(kind) for kind in kinds):
         return (*(value or ()), "another")
     if isinstance(value, Path) or Path in kinds:
