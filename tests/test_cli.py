@@ -514,10 +514,12 @@ def test_select_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert said.startswith("Winner: good (trial 1)  int4 b32\n  accuracy 0.900 [0.800, 1], size_mb 90 MB\n")
     assert "uncertain, the interval straddles the threshold: accuracy>=0.85" in said
-    assert "compared by unpaired intervals" in said
+    assert "compared by" not in said, "it is alone under this limit"
     assert "Front of accuracy, size_mb (2 of 4):" in said
     assert [line.split()[:3] for line in said.splitlines() if line.startswith("*")] == [["*", "good", "1"]]
     assert "bad" not in said
+    assert main(["select", str(folder)]) == 0
+    assert "  compared by unpaired intervals: the outcomes of single items are not at hand\n" in capsys.readouterr().out
     assert main(["select", str(folder), "--limit", "size_mb<=40"]) == 4
     said = capsys.readouterr().out
     assert said.splitlines()[0] == "No candidate keeps the limits."

@@ -19,17 +19,17 @@ Processes = Sequence[Mapping[str, Any]]
 def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | None]:
     """Return the latency columns of results.csv (times in milliseconds, memory in 10^6 bytes).
 
-    A median is the mean over processes of each one's median, with Student's interval over processes, because tokens of
-    one process are not independent. A 90th percentile is of all samples together, and None below 64 of them.
+    A median is the mean over processes of each one's median, because tokens of one process are not independent. A 90th
+    percentile is of all samples together, and None below 64 of them. Each number of two processes or more has an
+    interval: Student's over what the single processes say, as wide, around the number.
     """
     each = [medians(process, batch) for process in processes]
-    itl = [process["itl_ms_p50"] for process in each]
     gpu = [p["gpu_memory_mb"] for p in processes if p.get("gpu_memory_mb") is not None]
     threads = [p["threads"] for p in processes if p.get("threads") is not None]
     cells: dict[str, float | int | None] = {
         "ttft_ms_p50": float(np.mean([process["ttft_ms_p50"] for process in each])),
         "ttft_ms_p90": _p90([x for p in processes for x in p["ttft_ms"]]),
-        "itl_ms_p50": float(np.mean(itl)),
+        "itl_ms_p50": float(np.mean([process["itl_ms_p50"] for process in each])),
         "itl_ms_p90": _p90([x for p in processes for x in p["itl_ms"]]),
         "decode_tps": batch * 1000 / float(np.mean([np.mean(p["itl_ms"]) for p in processes])),
         "peak_memory_mb": float(np.median([p["peak_memory_mb"] for p in processes])),
@@ -39,9 +39,15 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | N
         cells["gpu_memory_mb"] = float(np.median(gpu))
     if threads:
         cells["threads"] = max(threads)
-    if len(itl) > 1:
-        interval = t_interval(itl)
-        cells |= {"itl_ms_p50_low": max(0.0, interval.low), "itl_ms_p50_high": interval.high}
+    cells["processes"] = len(processes)
+    singly: dict[str, list[float]] = {name: [process[name] for process in each] for name in each[0]}
+    singly |= {name: [p[name] for p in processes] for name in ("peak_memory_mb", "load_s")}
+    singly["gpu_memory_mb"] = gpu
+    for name, values in singly.items():
+        value = cells.get(name)
+        if value is not None and len(values) > 1:
+            interval, away = t_interval(values), value - float(np.mean(values))
+            cells |= {f"{name}_low": max(0.0, interval.low + away), f"{name}_high": interval.high + away}
     for name in dict.fromkeys(name for p in processes for name in p.get("conditions", {})):
         known = [p["conditions"][name] for p in processes if p.get("conditions", {}).get(name) is not None]
         if known:

@@ -13,7 +13,8 @@ from autotune.analysis.statistics import Interval, bootstrap, bootstrap_mean, wi
 
 Outcomes = Mapping[str, Any]
 """What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
-where a task's score is no mean, `score` with its `low` and `high`."""
+where a task's score is no mean, `score` with its `low` and `high`, and what it is on resamples of the items, the same
+for all candidates, `resampled`."""
 
 
 def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
@@ -25,15 +26,44 @@ def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
 
 
 def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
-    """Return each item's share in the metric (0/1, nats a token, a function's value), or None where it is no mean."""
+    """Return each item's part in the score, so that their mean is what candidates are ranked by; None where there is none.
+
+    That is 0 or 1, or a function's value; for perplexity, a ratio of sums, the mean is its logarithm, and for macro F1 it
+    is the score: each item's part is the score and what the item moves it by, to first order (the influence function).
+    So a paired test of the items' parts tests the ranked quantity. Source: Hampel, JASA 69 (1974), 383-393; that of a
+    ratio: Cochran, Sampling Techniques (1977), section 6.3.
+    """
     if "values" in outcomes:
         return np.array(outcomes["values"], dtype=np.float64)
     if metric in ("choice", "exact_match", "f1_micro"):  # where each item has one label, micro F1 is the share of hits
         pairs = zip(outcomes["predicted"], outcomes["gold"], strict=True)
         return np.array([float(p == g) for p, g in pairs])
+    if metric == "f1":
+        return f1_parts(np.array(outcomes["predicted"], np.intp), np.array(outcomes["gold"], np.intp))
     if metric == "perplexity":
-        return np.asarray(np.array(outcomes["nll"]) / np.array(outcomes["tokens"]), dtype=np.float64)
+        nll, tokens = np.array(outcomes["nll"], np.float64), np.array(outcomes["tokens"], np.float64)
+        if nll.shape != tokens.shape or not (tokens > 0).all():
+            raise ValueError("every item must have a likelihood and at least one token")
+        mean = nll.sum() / tokens.sum()
+        return np.asarray(mean + (nll - mean * tokens) / tokens.mean(), dtype=np.float64)
     return None
+
+
+def f1_parts(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return each item's part in macro F1: their mean is the score, see `per_item`; labels are numbers from 0.
+
+    A label's 2 TP / (P + G) moves by (2 [hit] - F1 ([predicted] + [gold])) n / (P + G) with an item's weight.
+    """
+    if predicted.shape != gold.shape or not predicted.size:
+        raise ValueError("every item must have a predicted and a right label")
+    count = int(max(predicted.max(), gold.max())) + 1
+    hit = predicted == gold
+    hits = np.bincount(gold[hit], minlength=count)
+    either = np.bincount(predicted, minlength=count) + np.bincount(gold, minlength=count)
+    each = np.divide(2.0 * hits, either, out=np.zeros(count), where=either > 0)
+    weight = np.divide(float(gold.size), either, out=np.zeros(count), where=either > 0) / np.count_nonzero(either)
+    moved = 2.0 * hit * weight[gold] - (each * weight)[predicted] - (each * weight)[gold]
+    return np.asarray(each[either > 0].mean() + moved, dtype=np.float64)
 
 
 def probability(outcomes: Outcomes) -> float | None:
@@ -48,8 +78,8 @@ def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[f
 
     Perplexity is infinite where it is beyond what a float holds, or a likelihood is not a number.
     """
-    shares = per_item(metric, outcomes)
-    if metric != "perplexity" and shares is not None:
+    shares = None if metric in ("perplexity", "f1") else per_item(metric, outcomes)
+    if shares is not None:
         n = len(shares)
         # An interval of width 0, which the bootstrap gives where all are right, would claim too much.
         proportion = bool(((shares == 0) | (shares == 1)).all())

@@ -2,6 +2,19 @@
 
 One idea: an objective does not rank candidates, it only drops those that are worse beyond the noise; what it
 cannot tell apart is left to the next objective.
+
+The error of the whole choice is bounded, not that of each objective: among equal candidates the chance that any
+objective calls one of them worse is at most `alpha`. Each objective whose numbers have noise gets an equal share of
+`alpha` (Bonferroni). Procedures that spend more are not open to this choice: testing in a fixed order, or passing a
+share on (Maurer, Hothorn and Lehmacher, Biometrie in der chemisch-pharmazeutischen Industrie 6 (1995), 3-18; Bretz,
+Maurer, Brannath and Posch, Stat. Med. 28 (2009), 586-604), goes on to the next hypothesis after a rejection, which
+frees its share; here the next objective is asked because candidates tied, which frees none, and those that were
+rejected are asked nothing more. For objectives with independent noise the exact share (Sidak) is 2.53 % of 5 % where
+two objectives have noise, against 2.5 %.
+
+Within an objective all pairs of the family are covered, because the data choose the leader. The family are those still
+in the running, except where an earlier objective came from the same measurement (two latencies of one timing): then
+those that were in the running at that one, because their noise has chosen who is left.
 """
 
 from __future__ import annotations
@@ -11,16 +24,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from autotune.analysis.latency import Turns
 from autotune.analysis.limits import Limit
-from autotune.analysis.statistics import Interval, against_leader, paired_p, two_proportion_p
+from autotune.analysis.statistics import (
+    Interval,
+    against_leader,
+    interval_p,
+    paired_family,
+    resampled_family,
+    two_proportion_p,
+    welch_p,
+)
 from autotune.metrics import METRICS, Direction
 
 Misses = tuple[tuple[Limit, float], ...]  # each limit that is broken, and by how much of its unit
 
 _PROPORTIONS = ("accuracy", "exact_match", "f1_micro")
+_LOGARITHMIC = ("perplexity",)  # intervals that are symmetric as logarithms
+_EXACT = ("size_mb",)  # what has no noise: any difference counts
+_PROCESSES = 5  # that a timing has at least, where a row does not say
 _NEAREST = 3
 
 
@@ -28,9 +53,10 @@ _NEAREST = 3
 class Entry:
     """One candidate as measured; what was not measured is absent.
 
-    `outcomes` holds a score's outcome of every item, the same items in the same order for all entries. Their
-    mean must be what the metric compares (0/1 for accuracy, negative log-likelihood for perplexity); a metric
-    that is no mean over items is left out, and compared by its intervals.
+    `outcomes` holds a score's part of every item (`scores.per_item`), the same items in the same order for all entries;
+    their mean is what the metric ranks by (0/1 for accuracy, parts of the logarithm of perplexity, of macro F1).
+    `resampled`: a score that is no such mean, on bootstrap resamples of the items that are the same for all entries. What
+    has neither is compared by its interval. `counts`: the items behind a score, the processes behind a timing.
     """
 
     id: str
@@ -40,6 +66,7 @@ class Entry:
     outcomes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     graph: str | None = None
     """What its timing belongs to: the graph, and the session that serves it."""
+    resampled: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,8 +75,9 @@ class Step:
 
     `tied` are the others that go on with the leader, best first; `beaten` those that leave, each with its
     adjusted p-value, or None where no test was made. `method` names how they were compared, joined by "+" where
-    in more ways than one: paired, unpaired, intervals, in turns, timing (same graph, noise floor or intervals), exact;
-    empty where the leader was alone.
+    in more ways than one: paired, unpaired, intervals, in turns, timing (same graph, noise floor or intervals over
+    processes), exact (no noise), face value (noise of an unknown size: any difference counts, and no error rate is
+    promised); empty where the leader was alone. `alpha` is the share of the error that the objective had.
     """
 
     metric: str
@@ -57,6 +85,7 @@ class Step:
     tied: tuple[str, ...]
     beaten: Mapping[str, float | None]
     method: str
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +116,7 @@ def choose(
 ) -> Choice:
     """Return the winner among the entries; their order does not matter.
 
-    `alpha` is the error rate over all pairs of one step together, for a leader chosen by the data. `turns` says how
+    `alpha` is the error rate of the whole choice: over all objectives and all pairs. `turns` says how
     finalists' latencies relate to each other, and the noise floor: two latencies that differ by no larger a share of
     the better one are the same. Limits refer to what each entry was measured at. `base` is the untouched model at fp32,
     for limits that name it.
@@ -111,10 +140,13 @@ def choose(
     feasible.sort(key=lambda entry: ([_loss(entry, *objective) for objective in objectives.items()], entry.id))
     left = feasible
     steps: list[Step] = []
+    noisy = [metric for metric in objectives if _has_noise(metric, feasible, turns)]
+    families: dict[bool, list[Entry]] = {}
     for metric, direction in objectives.items():
         # `sorted` is stable: entries with equal values stay best first.
         ordered = sorted(left, key=lambda entry: _loss(entry, metric, direction))
-        step = _step(metric, ordered, alpha, turns)
+        family = families.setdefault(_is_timed(metric), left) if metric in noisy else left
+        step = _step(metric, ordered, family, alpha / max(1, len(noisy)), turns)
         steps.append(step)
         left = [entry for entry in left if entry.id not in step.beaten]
         if len(left) == 1:
@@ -157,6 +189,27 @@ def _is_latency(metric: str) -> bool:
     return metric in METRICS and METRICS[metric].kind == "latency"
 
 
+def _is_timed(metric: str) -> bool:
+    """Whether a metric belongs to the graph and comes from the processes of a timing. What is not ours is a score."""
+    return metric in METRICS and METRICS[metric].kind != "score" and metric not in _EXACT
+
+
+def _has_noise(metric: str, entries: Sequence[Entry], turns: Turns | None) -> bool:
+    """Whether a test of this metric could err: not where it is exact, of unknown noise, or one number for all."""
+    if metric in _EXACT or len(entries) < 2:
+        return False
+    if not _is_timed(metric):
+        return any(metric in known for e in entries for known in (e.outcomes, e.resampled, e.intervals, e.counts))
+    return len({_place(metric, e) for e in entries}) > 1 and (
+        any(metric in entry.intervals for entry in entries) or (turns is not None and metric in turns.again)
+    )
+
+
+def _place(metric: str, entry: Entry) -> str:
+    """Return what a number of an entry belongs to: its graph, which candidates share, or the candidate."""
+    return (entry.graph or entry.id) if _is_timed(metric) else entry.id
+
+
 def _in_relation(entries: Sequence[Entry], metrics: Iterable[str], turns: Turns | None) -> list[Entry]:
     """Return the entries, the latencies of those that were timed in turns by their ratio to the anchor's."""
     anchor = next((e for e in entries if turns is not None and e.graph == turns.anchor), None)
@@ -173,63 +226,116 @@ def _in_relation(entries: Sequence[Entry], metrics: Iterable[str], turns: Turns 
     return related
 
 
-def _step(metric: str, entries: Sequence[Entry], alpha: float, turns: Turns | None) -> Step:
-    """Compare all entries with the first, which is the best of them on this metric."""
+def _step(metric: str, entries: Sequence[Entry], family: Sequence[Entry], alpha: float, turns: Turns | None) -> Step:
+    """Compare all entries with the first, which is the best of them on this metric. `family`: whose pairs count."""
     leader, *others = entries
-    p_values: dict[str, float] = {}
     beaten: dict[str, float | None] = {}
     methods: set[str] = set()
-    # What belongs to the graph is one comparison, however many candidates share it.
-    family = {e.id: (e.graph or e.id) if _is_latency(metric) else e.id for e in entries}
-    pairs = math.comb(len(set(family.values())), 2) or 1
+    adjusted = _paired(metric, leader, family, entries, alpha) if others and not _is_timed(metric) else None
+    if adjusted is not None:
+        methods.add("paired")
+    else:
+        p_values: dict[str, float] = {}
+        for other in others:
+            method, verdict = _compare(metric, leader, other, turns)
+            methods.add(method)
+            if isinstance(verdict, bool):
+                beaten |= {other.id: None} if verdict else {}
+            else:  # what belongs to the graph is one comparison, however many candidates share it
+                place = _place(metric, other)
+                p_values[place] = max(verdict, p_values.get(place, 0.0))
+        more = len({_place(metric, e) for e in family} - {*p_values, _place(metric, leader)})
+        found = against_leader(p_values, more)
+        adjusted = {other.id: found.get(_place(metric, other), 1.0) for other in others}
     for other in others:
-        method, verdict = _compare(metric, leader, other, turns, alpha / pairs)
-        methods.add(method)
-        if isinstance(verdict, float):
-            p_values[family[other.id]] = verdict
-        elif verdict:
-            beaten[other.id] = None
-    adjusted = against_leader(p_values)
-    for other in others:
-        p = adjusted.get(family[other.id], 1.0)
-        if p <= alpha and other.values[metric] != leader.values[metric]:
-            beaten[other.id] = p
+        if adjusted[other.id] <= alpha and other.values[metric] != leader.values[metric]:
+            beaten.setdefault(other.id, adjusted[other.id])
     tied = tuple(other.id for other in others if other.id not in beaten)
     ordered = {other.id: beaten[other.id] for other in others if other.id in beaten}
-    return Step(metric, leader.id, tied, ordered, "+".join(sorted(methods)))
+    return Step(metric, leader.id, tied, ordered, "+".join(sorted(methods)), alpha)
 
 
-def _compare(
-    metric: str, leader: Entry, other: Entry, turns: Turns | None, smallest: float
-) -> tuple[str, float | bool]:
-    """Return how the two were compared, and a p-value, or else whether `other` is beaten.
+def _paired(
+    metric: str, leader: Entry, family: Sequence[Entry], entries: Sequence[Entry], alpha: float
+) -> dict[str, float] | None:
+    """Return the entries' adjusted p-values where the whole family has outcomes of the same items; else None."""
+    first = next(place for place, entry in enumerate(family) if entry.id == leader.id)
+    among = {entry.id for entry in entries}
+    compared = np.array([entry.id in among for entry in family])
+    values = np.array([entry.values[metric] for entry in family])
+    for kept in ([e.outcomes.get(metric) for e in family], [e.resampled.get(metric) for e in family]):
+        data = _alike(kept)
+        if data is None:
+            continue
+        if kept[0] is family[0].outcomes.get(metric):
+            # Where outcomes and score disagree on who is better, the outcomes prove nothing.
+            means = data.mean(axis=1)
+            agrees = (means[first] - means) * (values[first] - values) >= 0
+            p = paired_family(data, first, alpha, compared & agrees)
+        else:
+            p = resampled_family(values, data, first, alpha, compared)
+        return {entry.id: float(each) for entry, each in zip(family, p, strict=True)}
+    return None
 
-    `smallest`: the p-value that the family's first step asks for.
-    """
+
+def _alike(kept: Sequence[NDArray[Any] | None]) -> NDArray[np.float64] | None:
+    """Return outcomes [candidates, items], or None where somebody has none or other items."""
+    rows = [row for row in kept if row is not None]
+    if not rows or len(rows) < len(kept) or any(len(row) != len(rows[0]) for row in rows):
+        return None
+    return np.array(rows, dtype=np.float64)
+
+
+def _compare(metric: str, leader: Entry, other: Entry, turns: Turns | None) -> tuple[str, float | bool]:
+    """Return how the two were compared, and a p-value, or else whether `other` is beaten."""
     best, value = leader.values[metric], other.values[metric]
-    # Metrics that are not ours are scores: a task of lm-eval, or a function of the user's.
-    kind = METRICS[metric].kind if metric in METRICS else "score"
-    if kind == "score":
-        if metric in leader.outcomes and metric in other.outcomes:
-            return "paired", paired_p(leader.outcomes[metric], other.outcomes[metric], smallest)
+    known = metric in leader.intervals and metric in other.intervals
+    if metric in _EXACT:
+        return "exact", value != best
+    if not _is_timed(metric):
+        paired = _paired(metric, leader, (leader, other), (leader, other), 0.0)
+        if paired is not None:
+            return "paired", paired[other.id]
         if metric in _PROPORTIONS and metric in leader.counts and metric in other.counts:
             return "unpaired", two_proportion_p(best, leader.counts[metric], value, other.counts[metric])
-        if metric in leader.intervals and metric in other.intervals:
-            return "intervals", not _overlap(leader.intervals[metric], other.intervals[metric])
-    elif kind == "latency":
-        if leader.graph is not None and leader.graph == other.graph:
-            return "timing", False
-        alike = turns is not None and abs(value - best) <= turns.noise_floor(metric) * abs(best) * (1 + 1e-12)
-        ratio = turns.ratio(metric, other.graph or "", leader.graph or "") if turns is not None else None
-        if ratio is not None:
-            return "in turns", 1.0 if alike else ratio.p
-        known = metric in leader.intervals and metric in other.intervals
-        return "timing", not (alike or (known and _overlap(leader.intervals[metric], other.intervals[metric])))
-    return "exact", value != best
+        return ("intervals", _by_intervals(metric, leader, other)) if known else ("face value", value != best)
+    if leader.graph is not None and leader.graph == other.graph:
+        return "timing", 1.0
+    alike = (
+        _is_latency(metric)
+        and turns is not None
+        and abs(value - best) <= turns.noise_floor(metric) * abs(best) * (1 + 1e-12)
+    )
+    ratio = turns.ratio(metric, other.graph or "", leader.graph or "") if turns is not None else None
+    if ratio is not None:
+        return "in turns", 1.0 if alike else ratio.p
+    if alike:
+        return "timing", 1.0
+    if not known:
+        return "face value", value != best
+    return "timing", welch_p(value - best, *_half(metric, leader), *_half(metric, other))
 
 
-def _overlap(a: Interval, b: Interval) -> bool:
-    return a.low <= b.high and b.low <= a.high
+def _half(metric: str, entry: Entry) -> tuple[float, int]:
+    """Return half the width of a timing's interval, and the processes behind it."""
+    low, high = entry.intervals[metric]
+    half = (high - low) / 2
+    # One that would reach below 0 was cut there. A latency in relation to turns may lie beside its interval.
+    return half if low > 0 else max(half, high - entry.values[metric]), max(2, entry.counts.get(metric, _PROCESSES))
+
+
+def _by_intervals(metric: str, leader: Entry, other: Entry) -> float:
+    """Return the p-value of a score by the ends of the intervals that face each other."""
+    points = [(e.intervals[metric].low, e.values[metric], e.intervals[metric].high) for e in (leader, other)]
+    if metric in _LOGARITHMIC:
+        points = [(_log(low), _log(value), _log(high)) for low, value, high in points]
+    (low, best, high), (other_low, value, other_high) = points
+    sides = (best - low, other_high - value) if best > value else (high - best, value - other_low)
+    return interval_p(best - value, max(0.0, sides[0]), max(0.0, sides[1]))
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
 
 
 def _nearest(

@@ -168,8 +168,13 @@ def explain(selection: Selection) -> str:
         lines.append(
             "  uncertain, the interval straddles the threshold: " + "; ".join(str(limit) for limit in choice.uncertain)
         )
-    if not selection.paired:
+    ways = {way: step.metric for step in reversed(choice.steps) for way in step.method.split("+")}
+    if {"unpaired", "intervals"} & set(ways):
         lines.append("  compared by unpaired intervals: the outcomes of single items are not at hand")
+    if "face value" in ways:
+        lines.append(
+            f"  {ways['face value']} has no interval in these results: any difference counts, so that a worse one may be noise"
+        )
     front = front_of(selection.rows, aims.objectives)
     first = next(iter(aims.objectives))
     best_first = aims.objectives[first] == "maximize"

@@ -93,6 +93,24 @@ SERVED = (
     ),
 )
 
+SPREAD = (
+    Column("processes", int, "fresh processes behind the timing", 1),
+    *(
+        Column(f"{name}_{end}", float, f"{which} end of the 95 % interval of {name} over processes")
+        for name in (
+            "ttft_ms_p50",
+            "ttft_ms_p90",
+            "itl_ms_p90",
+            "decode_tps",
+            "peak_memory_mb",
+            "load_s",
+            "gpu_memory_mb",
+        )
+        for end, which in (("low", "lower"), ("high", "upper"))
+    ),
+)
+"""How well a timing is known; the interval of `itl_ms_p50` stands beside it."""
+
 STAGES = {
     "train": "training",
     "merge": "merging",
@@ -163,6 +181,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "train_cut", int, "training prompts, of all, that lost their beginning because train.max_length is short", 0
     ),
+    *SPREAD,
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 
@@ -197,6 +216,7 @@ FINALISTS: tuple[Column, ...] = (
     ),
     Column("verified_items", int, "items on which that was tried", 0),
     Column("verify_error", str, "what differed, in one line, where verified is false"),
+    *SPREAD,
 )
 
 CURVES: tuple[Column, ...] = (
@@ -214,8 +234,9 @@ def _of_workload(name: str) -> Column | None:
     """Return the column of one metric in a workload (`itl_ms_p50@long`), or of an end of its interval; None for others."""
     plain, at, workload = name.partition("@")
     metric = plain.removesuffix("_low").removesuffix("_high")
-    column = next((column for column in (*LATENCY, *SERVED) if column.name == plain), None)
-    if column is None or metric not in PER_WORKLOAD or f"{metric}{at}{workload}" not in METRICS:
+    column = next((column for column in (*LATENCY, *SERVED, *SPREAD) if column.name == plain), None)
+    of_metric = metric in PER_WORKLOAD and f"{metric}{at}{workload}" in METRICS
+    if column is None or not (of_metric or (plain == "processes" and f"itl_ms_p50{at}{workload}" in METRICS)):
         return None
     return replace(column, name=name, meaning=f"{column.meaning}, in the workload {workload}") if at else None
 
@@ -229,7 +250,7 @@ def with_workloads(columns: Sequence[Column], names: Iterable[str]) -> tuple[Col
 
 def workload_names(suffix: str) -> list[str]:
     """Return the names of a workload's columns; `suffix` is `@long`."""
-    names = [column.name for column in (*LATENCY, *SERVED)]
+    names = [column.name for column in (*LATENCY, *SERVED, *SPREAD)]
     return [name + suffix for name in names if suffix and _of_workload(name + suffix)]
 
 

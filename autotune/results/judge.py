@@ -20,6 +20,9 @@ from autotune.errors import Problem, UsageError
 from autotune.metrics import METRICS, Direction, beside, score_column
 from autotune.results.folder import TURNS
 
+ENOUGH_RESAMPLES = 200
+"""Resamples of a score below which their spread says too little."""
+
 
 class Aims(Protocol):
     """What a sweep wants: its objectives in order, and its limits."""
@@ -70,9 +73,10 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
         low, high = row.get(beside(name, "low")), row.get(beside(name, "high"))
         if low is not None and high is not None:
             intervals[name] = Interval(float(low), float(high))
-        if row.get(f"{name}_n") is not None:
-            counts[name] = int(row[f"{name}_n"])
-    outcomes = {}
+        behind = row.get(_behind(name))
+        if behind is not None:
+            counts[name] = int(behind)
+    outcomes, resampled = {}, {}
     if folder is not None:
         try:
             kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
@@ -81,6 +85,10 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
                 items = per_item(kept["metric"], kept)
             if items is not None and np.isfinite(items).all() and len(items) == counts.get(column):
                 outcomes[column] = items
+            elif "resampled" in kept:
+                again = np.array(kept["resampled"], dtype=np.float64)
+                if again.ndim == 1 and again.size >= ENOUGH_RESAMPLES and np.isfinite(again).all():
+                    resampled[column] = again
         except (
             OSError,
             ValueError,
@@ -91,7 +99,12 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
             RecursionError,
         ):  # not kept, or damaged: intervals do
             pass
-    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row))
+    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row), resampled)
+
+
+def _behind(metric: str) -> str:
+    """Return the column that counts what a metric was measured on: items, or the processes of a timing."""
+    return f"{metric}_n" if METRICS[metric].kind == "score" else "processes" + "".join(metric.partition("@")[1:])
 
 
 def judge(

@@ -13,7 +13,7 @@ from autotune.errors import StageError
 from autotune.metrics import METRICS
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import Measurement, Pipeline
-from autotune.results.columns import CONDITIONS, LATENCY, SERVED, Row
+from autotune.results.columns import CONDITIONS, LATENCY, SERVED, SPREAD, Row
 from autotune.results.folder import Record
 from autotune.results.judge import candidate_of, judge, served_as
 from autotune.results.trials import rounded
@@ -24,7 +24,7 @@ RIVALS, NEAR = 3, 0.25
 """Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
 most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
 
-TIMING = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS)}
+TIMING = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD)}
 """The cells that come with a timing."""
 
 

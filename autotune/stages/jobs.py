@@ -273,6 +273,7 @@ class TaskScoreJob(ScoreJob):
     """Score on a task of lm-evaluation-harness: `data_file` says which of its items."""
 
     function: ClassVar[str] = "autotune.stages.lm_task:score"
+    version: ClassVar[int] = 4
     packages: ClassVar[tuple[str, ...]] = (*ScoreJob.packages, "lm-eval", "datasets")
 
 

@@ -201,7 +201,7 @@ def score(job: TaskScoreJob, out: Path) -> Result:
     """Score `job.model_dir` on a task and write `outcomes.json` into `out`, in the order of the task's items.
 
     `values` of the items where the score is their mean; elsewhere `score` with `low` and `high`, its 95 % bootstrap
-    interval. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`, `unavailable`.
+    interval, and `resampled`, the scores on the resamples, which are the same for every model. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`, `unavailable`.
     """
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
     assert job.code_file is not None
@@ -231,7 +231,7 @@ def score(job: TaskScoreJob, out: Path) -> Result:
         draw, aggregate = random.Random(0), task.aggregation()[metric]  # noqa: S311 - a bootstrap keeps no secret
         scores = [float(aggregate(draw.choices(shares, k=len(shares)))) for _ in range(RESAMPLES)]
         low, high = np.quantile(scores, [0.025, 0.975])
-        outcomes |= {"score": float(value), "low": float(low), "high": float(high)}
+        outcomes |= {"score": float(value), "low": float(low), "high": float(high), "resampled": scores}
     else:
         raise StageError("failed", f"score: {metric} of {job.metric} is {value!r}, which is no finite number")
     (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from autotune.analysis.latency import latency_cells, turns_from, turns_of
 from autotune.analysis.statistics import paired_ratio, t_interval
 from autotune.metrics import ENOUGH_FOR_P90, METRICS
-from autotune.results.columns import CONDITIONS, LATENCY
+from autotune.results.columns import CONDITIONS, LATENCY, SPREAD
 from autotune.stages.jobs import Result
 
 
@@ -28,6 +28,24 @@ def test_one_process_has_no_interval() -> None:
     cells = latency_cells([process([10.0] * 10)], 1)
     assert cells["itl_ms_p50"] == 10.0
     assert "itl_ms_p50_low" not in cells
+
+
+def test_every_number_of_a_timing_has_its_interval() -> None:
+    """So that every latency, memory and time to load can be compared; medians and percentiles keep their own middle."""
+    each = [process([10.0 + k] * 64, [30.0 + k * k] * 64, load_s=1.0 + k, gpu_memory_mb=50.0) for k in (0, 1, 5)]
+    cells = latency_cells(each, 2)
+    assert cells["processes"] == 3
+    for name in (*(name for name, metric in METRICS.items() if metric.kind == "latency"), "load_s", "peak_memory_mb"):
+        low, value, high = (cells[f"{name}{end}"] for end in ("_low", "", "_high"))
+        assert low is not None
+        assert value is not None
+        assert high is not None
+        assert low == 0 or high - value == pytest.approx(value - low)
+        assert low <= value <= high
+    interval = t_interval([1.0, 2.0, 6.0])
+    assert cells["load_s_high"] == pytest.approx(2.0 + (interval.high - interval.low) / 2)
+    assert (cells["gpu_memory_mb_low"], cells["gpu_memory_mb_high"]) == (50.0, 50.0)
+    assert not [name for name in latency_cells(each[:1], 2) if name.endswith(("_low", "_high"))]
 
 
 def test_an_interval_does_not_go_below_zero() -> None:
@@ -57,7 +75,7 @@ def test_memory_and_loading_are_medians_over_processes() -> None:
 
 def test_every_cell_has_its_column() -> None:
     cells = latency_cells([process([1.0] * 64, [2.0] * 64)] * 2, 1)
-    assert set(cells) < {column.name for column in LATENCY}
+    assert set(cells) < {column.name for column in (*LATENCY, *SPREAD)}
     assert {n for n, m in METRICS.items() if m.kind == "latency"} <= set(cells)
 
 

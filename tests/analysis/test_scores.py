@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.analysis.scores import macro_f1, per_item, probability, summarise
+from autotune.analysis.scores import f1_parts, macro_f1, per_item, probability, summarise
 from autotune.analysis.statistics import wilson
 
 
@@ -44,9 +44,26 @@ def test_a_proportion_has_wilsons_interval(metric: str) -> None:
     assert outcomes.tolist() == [1, 1, 1, 0]
 
 
-def test_f1_has_no_items_and_a_bootstrapped_interval() -> None:
+@settings(deadline=None)
+@given(labels)
+def test_the_items_parts_in_macro_f1_are_on_average_the_score(pairs: list[tuple[int, int]]) -> None:
+    predicted, gold = np.array([p for p, _ in pairs]), np.array([g for _, g in pairs])
+    assert f1_parts(predicted, gold).mean() == pytest.approx(macro_f1(predicted, gold))
+
+
+def test_an_items_part_in_macro_f1_is_what_its_weight_moves() -> None:
+    """By adding an item 1,001 times instead of 1,000 times."""
+    predicted, gold = np.array([0, 1, 1, 2, 0, 3]), np.array([0, 1, 0, 2, 2, 1])
+    many = np.repeat(np.arange(6), 1000)
+    score, parts = macro_f1(predicted, gold), f1_parts(predicted, gold)
+    for item in range(6):
+        more = np.append(many, item)
+        moved = (macro_f1(predicted[more], gold[more]) - score) * more.size
+        assert parts[item] - score == pytest.approx(moved, rel=1e-3)
+
+
+def test_f1_has_a_bootstrapped_interval() -> None:
     outcomes = {"predicted": [0, 1, 1, 0] * 20, "gold": [0, 1, 0, 0] * 20}
-    assert per_item("f1", outcomes) is None
     value, interval, n = summarise("f1", outcomes)
     assert n == 80
     assert 0.5 < interval.low < value < interval.high < 1.0
@@ -59,9 +76,18 @@ def test_perplexity_weighs_tokens_and_not_items() -> None:
     assert value == pytest.approx(math.exp(9 / 6))
     assert interval.low <= value <= interval.high
     assert n == 3
-    share = per_item("perplexity", outcomes)
-    assert share is not None
-    assert share.tolist() == [1.0, 1.0, 2.0]
+    parts = per_item("perplexity", outcomes)
+    assert parts is not None
+    assert math.exp(parts.mean()) == pytest.approx(value)  # and not the mean over items, exp(4/3)
+    assert parts.tolist() == [1.5 - 0.5, 1.5 - 0.25, 1.5 + 0.75]
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.integers(1, 200)), min_size=1, max_size=30))
+def test_the_parts_of_a_perplexity_are_on_average_its_logarithm(items: list[tuple[float, int]]) -> None:
+    nll, tokens = zip(*items, strict=True)
+    parts = per_item("perplexity", {"nll": nll, "tokens": tokens})
+    assert parts is not None
+    assert parts.mean() == pytest.approx(sum(nll) / sum(tokens))
 
 
 @pytest.mark.parametrize("nll", [[math.nan, 1.0], [math.inf, 1.0], [800.0, 900.0], [1e300, 1e300]])

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from autotune.analysis.latency import Turns
 from autotune.analysis.limits import Limit, parse_limit
 from autotune.analysis.selection import Choice, Entry, choose
-from autotune.analysis.statistics import Interval, mcnemar_exact, paired_p, wilson
+from autotune.analysis.statistics import (
+    Interval,
+    against_leader,
+    interval_p,
+    mcnemar_exact,
+    two_proportion_p,
+    welch_p,
+    wilson,
+)
 from autotune.metrics import METRICS, Direction
 
 OBJECTIVES: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
@@ -66,7 +74,9 @@ def test_a_better_score_wins_only_where_it_is_significant() -> None:
     assert (first.metric, first.leader, first.tied, first.beaten) == ("accuracy", "big", ("small",), {})
     assert first.method == "paired"
     assert (second.metric, second.leader, second.tied) == ("itl_ms_p50", "small", ())
-    assert (second.beaten, second.method) == ({"big": None}, "timing")
+    assert set(second.beaten) == {"big"}
+    assert second.beaten["big"] == pytest.approx(welch_p(10, 0.2, 5, 0.1, 5))  # of five processes each
+    assert (second.method, second.alpha) == ("timing", 0.025)
 
 
 def test_pairing_sees_what_intervals_hide() -> None:
@@ -79,13 +89,14 @@ def test_pairing_sees_what_intervals_hide() -> None:
 
 
 def test_the_whole_family_is_covered() -> None:
-    # p = 2/2^7 beats a single rival at 5 %; four such rivals make ten pairs, and would need p <= 0.05/10.
+    # p = 2/2^7 beats a single rival at 2.5 % (latency has the other half); of five candidates ten pairs could differ so.
     leader = entry("leader", 187, 20, 500)
-    rivals = [entry(f"rival{k}", 180, 10, 100 + k) for k in range(4)]
+    rivals = [entry(f"rival{k}", 180, 10, 100 + k, first=10 * k) for k in range(4)]
     assert chosen(choose([leader, rivals[0]], OBJECTIVES, [], None)) == "leader"
     family = choose([leader, *rivals], OBJECTIVES, [], None)
-    assert chosen(family) == "rival0"
     assert family.steps[0].tied == ("rival0", "rival1", "rival2", "rival3")
+    twins = [entry(f"rival{k}", 180, 10, 100 + k) for k in range(4)]  # the same answers, which are one comparison
+    assert set(choose([leader, *twins], OBJECTIVES, [], None).steps[0].beaten) == {e.id for e in twins}
 
 
 def test_among_equals_luck_is_seldom_called_a_win() -> None:
@@ -131,9 +142,9 @@ def test_scores_without_outcomes_or_counts_use_intervals_then_equality() -> None
     apart = choose([scored("a", 0.85, 2.0, narrow), scored("b", 0.7, 1.0, Interval(0.6, 0.8))], objectives, [], None)
     assert chosen(apart) == "a"
     unknown = choose([scored("a", 0.85, 2.0, narrow), scored("b", 0.8499, 1.0, None)], objectives, [], None)
-    assert (chosen(unknown), unknown.steps[0].method) == ("a", "exact")
+    assert (chosen(unknown), unknown.steps[0].method) == ("a", "face value")
     mixed = [scored("a", 0.85, 2.0, narrow), scored("b", 0.75, 1.0, wide), scored("c", 0.7, 0.5, None)]
-    assert choose(mixed, objectives, [], None).steps[0].method == "exact+intervals"
+    assert choose(mixed, objectives, [], None).steps[0].method == "face value+intervals"
 
 
 def test_latencies_tie_by_graph_noise_floor_or_intervals() -> None:
@@ -151,8 +162,130 @@ def test_latencies_tie_by_graph_noise_floor_or_intervals() -> None:
     assert chosen(choose([fast, timed("slow", 10.5, 1.0, "g1")], objectives, [], None)) == "slow"
     unsigned = [timed("fast", 10.0, 2.0, None), timed("slow", 10.5, 1.0, None)]
     assert chosen(choose(unsigned, objectives, [], None)) == "fast"
-    noisy = [timed("fast", 10.0, 2.0, "g1", 0.3), timed("slow", 10.5, 1.0, "g2", 0.3)]
+    noisy = [timed("fast", 10.0, 2.0, "g1", 0.5), timed("slow", 10.5, 1.0, "g2", 0.5)]
     assert chosen(choose(noisy, objectives, [], None)) == "slow"
+
+
+@pytest.mark.parametrize("metric", [n for n, m in METRICS.items() if m.kind in ("latency", "footprint")])
+def test_what_is_measured_with_noise_ties_within_it_and_what_has_none_does_not(metric: str) -> None:
+    direction = METRICS[metric].direction
+    better = 10.0 if direction == "minimize" else 10.2
+    objectives: dict[str, Direction] = {metric: direction, "accuracy": "maximize"}
+
+    def measured(value: float, half: float, **more: Any) -> Entry:
+        around = {metric: Interval(value - half, value + half)} if half else {}
+        return Entry(f"{value}", {metric: value, "accuracy": 20 - value}, around, {metric: 5}, **more)
+
+    step = choose([measured(10.0, 0.3), measured(10.2, 0.3)], objectives, [], None).steps[0]
+    assert step.leader == f"{better}"
+    if metric == "size_mb":
+        assert (step.method, list(step.beaten.values()), step.alpha) == ("exact", [None], 0.05)
+        return
+    assert (step.method, step.beaten) == ("timing", {})
+    apart = choose([measured(10.0, 0.03), measured(10.2, 0.03)], objectives, [], None).steps[0]
+    assert list(apart.beaten.values()) == [pytest.approx(welch_p(0.2, 0.03, 5, 0.03, 5))]
+    one = choose([measured(10.0, 0.03, graph="g"), measured(10.2, 0.03, graph="g")], objectives, [], None).steps[0]
+    assert (one.method, one.beaten) == ("timing", {}), "one graph is one timing"
+    unknown = choose([measured(10.0, 0.0), measured(10.2, 0.0)], objectives, [], None).steps[0]
+    assert (unknown.method, list(unknown.beaten.values())) == ("face value", [None])
+
+
+def test_the_error_is_shared_by_the_objectives_that_have_noise() -> None:
+    def entries(graphs: int, ends: float = 0.1) -> list[Entry]:
+        return [
+            Entry(
+                f"{k}", {"accuracy": right(180, k).mean(), "itl_ms_p50": 10.0 + 0.01 * k, "load_s": 1.0, "size_mb": 5.0},
+                {"itl_ms_p50": Interval(9, 11), "load_s": Interval(0.9, 1.1)} if ends else {},
+                outcomes={"accuracy": right(180, k)}, graph=f"g{k % graphs}",
+            )
+            for k in range(4)
+        ]  # fmt: skip
+
+    three: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "load_s": "minimize"}
+    for objectives, candidates, share in (
+        (three, entries(4), 0.05 / 3),
+        (three, entries(1), 0.05),  # one timing for all: latency and loading cannot err
+        (three, entries(4, ends=0), 0.05),  # noise of an unknown size is not tested
+        ({"accuracy": "maximize", "size_mb": "minimize"}, entries(4), 0.05),
+        ({"size_mb": "minimize", "itl_ms_p50": "minimize"}, entries(2), 0.05),
+    ):
+        steps = choose(candidates, objectives, [], None).steps
+        assert [step.alpha for step in steps] == pytest.approx([share] * len(steps))
+    assert choose(entries(4), three, [], None, alpha=0.3).steps[0].alpha == pytest.approx(0.1)
+
+
+def test_two_objectives_of_one_timing_count_the_same_family() -> None:
+    """Noise that both share has chosen who is left: those that the first dropped still count for the second."""
+
+    def timed(name: str, ms: float, tps: float) -> Entry:
+        around = {"itl_ms_p50": Interval(ms - 0.2, ms + 0.2), "decode_tps": Interval(tps - 0.5, tps + 0.5)}
+        return Entry(name, {"itl_ms_p50": ms, "decode_tps": tps}, around, {"itl_ms_p50": 5, "decode_tps": 5})
+
+    both: dict[str, Direction] = {"itl_ms_p50": "minimize", "decode_tps": "maximize"}
+    entries = [timed("a", 10.0, 100.0), timed("b", 10.05, 101.5)]
+    alone = choose(entries, both, [], None).steps[1]
+    slow = [timed(f"slow{k}", 20.0 + k, 50.0) for k in range(20)]
+    first, second = choose([*entries, *slow], both, [], None).steps
+    assert (set(first.beaten), alone.beaten.keys()) == ({e.id for e in slow}, {"a"})
+    assert (second.leader, second.tied, second.beaten) == ("b", ("a",), {})
+    only_speed = choose(entries, {"decode_tps": "maximize"}, [], None).steps[0].beaten["a"]
+    assert alone.beaten["a"] == only_speed
+
+
+def test_outcomes_that_say_the_contrary_prove_nothing() -> None:
+    """A damaged file, or an older one: whoever is better by the score is never worse by its outcomes."""
+    a = Entry("a", {"f1": 0.81, "size_mb": 2.0}, outcomes={"f1": right(100)})
+    b = Entry("b", {"f1": 0.80, "size_mb": 1.0}, outcomes={"f1": right(190)})
+    assert chosen(choose([a, b], {"f1": "maximize", "size_mb": "minimize"}, [], None)) == "b"
+
+
+def test_a_family_that_is_partly_without_outcomes_is_compared_as_far_as_each_pair_can() -> None:
+    best, rest = entry("best", 190, 10, 300, graph="g"), entry("rest", 150, 10, 100, graph="g")
+    lone = replace(entry("lone", 150, 10, 200, graph="g"), outcomes={})
+    step = choose([best, rest, lone], OBJECTIVES, [], None).steps[0]
+    assert step.method == "paired+unpaired"
+    raw = {"rest": mcnemar_exact(right(190), right(150)), "lone": two_proportion_p(0.95, 200, 0.75, 200)}
+    assert step.beaten == against_leader(raw)
+    # So many draws as there are of signs cannot tell such a p-value from 0 where a large family asks for it.
+    nll = np.linspace(0.5, 1.5, 60)
+    scored = [
+        Entry(f"{k}", {"perplexity": math.exp(1 + 0.1 * k)}, outcomes={"perplexity": nll + 0.1 * k}) for k in range(80)
+    ]
+    without = Entry("x", {"perplexity": math.exp(9)}, {"perplexity": Interval(math.exp(8.9), math.exp(9.1))})
+    assert len(choose([*scored, without], {"perplexity": "minimize"}, [], None).steps[0].beaten) == 80
+
+
+def test_scores_by_intervals_are_adjusted_for_the_family() -> None:
+    def scored(name: str, value: float, metric: str = "f1") -> Entry:
+        return Entry(name, {metric: value}, {metric: Interval(value - 0.04, value + 0.04)})
+
+    two = [scored("a", 0.85), scored("b", 0.76)]  # the intervals do not meet
+    assert choose(two, {"f1": "maximize"}, [], None).steps[0].beaten.keys() == {"b"}
+    many = [*two, *(scored(f"m{k}", 0.80) for k in range(38))]
+    assert choose(many, {"f1": "maximize"}, [], None).steps[0].beaten == {}
+    # Of perplexities the logarithms are symmetric.
+    around = (
+        {"perplexity": Interval(math.exp(1.0), math.exp(1.2))},
+        {"perplexity": Interval(math.exp(1.3), math.exp(1.5))},
+    )
+    logs = [Entry("a", {"perplexity": math.exp(1.1)}, around[0]), Entry("b", {"perplexity": math.exp(1.4)}, around[1])]
+    step = choose(logs, {"perplexity": "minimize"}, [], None).steps[0]
+    assert step.beaten == {"b": pytest.approx(interval_p(0.3, 0.1, 0.1))}
+
+
+def test_resampled_scores_are_compared_in_pairs() -> None:
+    """The single scores vary together: by intervals it is a tie."""
+    generator = np.random.default_rng(1)
+    shared = generator.normal(0, 0.02, 500)
+
+    def scored(name: str, value: float, kept: bool) -> Entry:
+        again = value + shared + generator.normal(0, 0.002, 500)
+        around = {"lm_eval": Interval(value - 0.04, value + 0.04)}
+        return Entry(name, {"lm_eval": value}, around, resampled={"lm_eval": again} if kept else {})
+
+    for kept, method in ((True, "paired"), (False, "intervals")):
+        step = choose([scored("a", 0.60, kept), scored("b", 0.58, kept)], {"lm_eval": "maximize"}, [], None).steps[0]
+        assert (step.method, bool(step.beaten)) == (method, kept)
 
 
 def in_turns(again: float = 1.0, **graphs: Sequence[float]) -> Turns:
@@ -357,8 +490,6 @@ def test_the_order_of_the_entries_does_not_matter(data: st.DataObject, entries: 
 @given(tables(), RULES)
 def test_a_candidate_that_is_surely_better_everywhere_wins(entries: list[Entry], texts: list[str]) -> None:
     best = entry("best", 200, 5.0, 10.0, graph="own")
-    significant = all(paired_p(right(200), right(190, first)) * len(entries) <= 0.05 for first in range(21))
-    assert significant
     assert chosen(choose([*entries, best], OBJECTIVES, limits(*texts), BASE)) == "best"
 
 
@@ -367,5 +498,5 @@ def test_a_candidate_that_is_surely_better_everywhere_wins(entries: list[Entry],
 def test_a_tie_goes_to_the_cheaper(correct: int, more: int, first: int) -> None:
     dear, cheap = entry("dear", correct + more, 20.0, 500.0), entry("cheap", correct, 10.0, 100.0, first)
     p = mcnemar_exact(dear.outcomes["accuracy"], cheap.outcomes["accuracy"])
-    expected = "dear" if p <= 0.05 and more else "cheap"
+    expected = "dear" if p <= 0.025 and more else "cheap"  # latency has noise, too, and the other half of 5 %
     assert chosen(choose([dear, cheap], OBJECTIVES, [], None)) == expected

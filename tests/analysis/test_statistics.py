@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,71 +166,184 @@ def test_mcnemar_of_very_many_items_does_not_overflow() -> None:
 
 def test_paired_tests_refuse_what_is_not_paired() -> None:
     with pytest.raises(ValueError, match="same items, but got 2 and 3"):
-        ours.paired_p([0, 1], [0, 1, 1])
+        ours.mcnemar_exact([0, 1], [0, 1, 1])
     with pytest.raises(ValueError, match="0 or 1"):
         ours.mcnemar_exact([0, 0.5], [0, 1])
+    with pytest.raises(ValueError, match="finite numbers"):
+        ours.paired_family([[0.0, math.nan], [0.0, 1.0]], 0)
+    with pytest.raises(ValueError, match=r"leader < 2"):
+        ours.paired_family([[0.0], [1.0]], 2)
+    with pytest.raises(ValueError, match="resamples must be finite"):
+        ours.resampled_family([1.0, 2.0], [[1.0, 2.0]], 0)
 
 
-def test_permutation_is_scipys() -> None:
+# --- A family against its leader ------------------------------------------------------------------------------------
+
+
+def two(a: Any, b: Any, **options: Any) -> float:
+    """Return the p-value of two candidates alone."""
+    return float(ours.paired_family([a, b], 0, **options)[1])
+
+
+def test_two_candidates_are_compared_as_by_scipys_permutation_test() -> None:
     generator = np.random.default_rng(6)
     a = generator.normal(size=40)
     b = a + generator.normal(0.3, 1.0, size=40)
     theirs = stats.permutation_test(
         (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=20_000, rng=7
     )
-    assert ours.paired_permutation(a, b, resamples=20_000) == pytest.approx(theirs.pvalue, abs=0.01)
-
-
-def test_permutation_of_three_differences_has_two_flips_in_eight_as_extreme() -> None:
-    assert ours.paired_permutation([1.0, 2.0, 3.0, 7.0], [0.9, 1.8, 2.7, 7.0]) == pytest.approx(0.25, abs=0.02)
-
-
-def test_permutation_is_symmetric_deterministic_and_never_zero() -> None:
-    a, b = np.arange(600.0), np.arange(600.0) + 1.5
-    assert ours.paired_permutation(a, b) == ours.paired_permutation(b, a) == 1 / 10_001
-    assert ours.paired_permutation(a, a) == 1.0
-    # More numbers than one part holds.
-    many = np.random.default_rng(8).normal(size=(2, 3_000))
-    assert ours.paired_permutation(*many) == ours.paired_permutation(*many[::-1])
+    assert two(a, b, resamples=20_000) == pytest.approx(theirs.pvalue, abs=0.01)
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-100, 100).map(lambda x: round(x, 2)), min_size=1, max_size=9))
-def test_permutation_gives_the_exact_p_within_its_own_noise(differences: list[float]) -> None:
+def test_two_candidates_have_the_exact_p_within_its_own_noise(differences: list[float]) -> None:
     sums = [
         abs(sum(sign * value for sign, value in zip(signs, differences, strict=True)))
         for signs in product([1, -1], repeat=len(differences))
     ]
     exact = np.mean([total >= abs(sum(differences)) - 1e-9 for total in sums])
-    p = ours.paired_permutation(differences, [0.0] * len(differences), resamples=2_000)
-    assert p == pytest.approx(exact, abs=0.06)
+    assert two(differences, [0.0] * len(differences), resamples=2_000) == pytest.approx(exact, abs=0.06)
 
 
-def test_paired_p_picks_by_the_outcomes() -> None:
-    a, b = [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]
-    assert ours.paired_p(a, b) == ours.mcnemar_exact(a, b)
-    assert ours.paired_p([0.5, *a], [0.5, *b]) == ours.paired_permutation(a, b)
-    assert ours.paired_p([0.5, *a], [0.5, *b], smallest=1e-9) == ours.paired_z([0.5, *a], [0.5, *b])
+def test_two_candidates_right_or_wrong_are_mcnemars() -> None:
+    a, b = [1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 0]
+    assert two(a, b) == ours.mcnemar_exact(a, b)
 
 
-def test_the_normal_test_of_pairs_by_hand() -> None:
-    a, b = np.array([0.3, 0.1, 0.9, 0.4]), np.array([0.1, 0.2, 0.5, 0.3])
-    z = np.mean(a - b) / (np.std(a - b, ddof=1) / 2)
-    assert ours.paired_z(a, b) == ours.paired_z(b, a) == pytest.approx(2 * stats.norm.sf(z))
-    assert ours.paired_z([1.5, 1.5], [1.0, 1.0]) == 0.0  # every item differs by the same
-    assert ours.paired_z(a, a) == ours.paired_z([1.0], [2.0]) == 1.0
+def slow_family(data: np.ndarray[Any, Any], leader: int, draws: int, alpha: float = 0.05) -> set[int]:
+    """The definition: who is worse than the leader beyond the largest statistic of all pairs, again without those."""
+    generator = np.random.default_rng(1)
+    signs = generator.choice([-1.0, 1.0], size=(draws, data.shape[1]))
+    left = list(range(len(data)))
+    while True:
+        largest = np.zeros(draws)
+        for i in left:
+            for j in left:
+                d = data[i] - data[j]
+                if i < j and d.any():
+                    largest = np.maximum(largest, np.abs(signs @ d) / np.sqrt((d * d).sum()))
+        threshold = np.quantile(largest, 1 - alpha)
+        differences = {j: data[leader] - data[j] for j in left if j != leader}
+        worse = {j for j, d in differences.items() if d.any() and abs(d.sum()) / np.sqrt((d * d).sum()) > threshold}
+        if not worse:
+            return set(range(len(data))) - set(left)
+        left = [j for j in left if j not in worse]
 
 
-def test_paired_p_keeps_its_level_when_nothing_differs() -> None:
-    generator = np.random.default_rng(9)
-    rejected = [
-        *(
-            ours.paired_permutation(generator.normal(size=30), generator.normal(size=30), 500) <= 0.05
-            for _ in range(400)
-        ),
-        *(ours.paired_p(*(generator.random((2, 200)) < 0.8).astype(int)) <= 0.05 for _ in range(400)),
-    ]
-    assert np.mean(rejected) <= 0.05 + 0.02
+@pytest.mark.parametrize("seed", range(6))
+def test_a_family_is_judged_as_by_the_definition(seed: int) -> None:
+    """In units that do not sit on the threshold: p-values between 4 and 6 % may fall on either side by the draws."""
+    generator = np.random.default_rng(seed)
+    item = generator.normal(size=150)
+    data = item + generator.normal(size=(8, 150)) - np.array([0, 0.1, 0.2, 0.4, 0.5, 0.8, 0.3, 0.3])[:, None]
+    data[6] = data[3] + 0.05 * generator.normal(size=150)  # nearly the same model
+    leader = int(data.sum(axis=1).argmax())
+    p = ours.paired_family(data, leader)
+    found = slow_family(data, leader, 2_000)
+    assert {j for j in range(8) if p[j] <= 0.04} <= found <= {j for j in range(8) if p[j] <= 0.06}
+    assert found, "the family would show nothing"
+
+
+def test_a_family_gives_what_it_gave_whatever_the_order_of_candidates() -> None:
+    generator = np.random.default_rng(2)
+    data = (generator.random((12, 80)) < np.linspace(0.5, 0.8, 12)[:, None]).astype(float)
+    leader, order = int(data.sum(axis=1).argmax()), generator.permutation(12)
+    p = ours.paired_family(data, leader)
+    again = ours.paired_family(data[order], int(np.flatnonzero(order == leader)[0]))
+    assert again.tolist() == p[order].tolist()
+    assert p[leader] == 1.0
+
+
+def test_the_same_outcomes_are_one_comparison() -> None:
+    generator = np.random.default_rng(3)
+    data = generator.normal(size=(4, 60))
+    data[1:] -= 0.5
+    leader = int(data.sum(axis=1).argmax())
+    p = ours.paired_family(data, leader)
+    twice = ours.paired_family(np.concatenate([data, data]), leader)
+    assert twice.tolist() == [1.0 if place == leader else each for place, each in enumerate([*p, *p])]
+    assert ours.paired_family([data[0]] * 3, 1).tolist() == [1.0] * 3
+
+
+def test_who_is_not_compared_counts_in_the_family_and_is_never_worse() -> None:
+    generator = np.random.default_rng(4)
+    data = generator.normal(size=(30, 100))
+    data[0] += 0.6
+    few = np.arange(30) < 3
+    alone = ours.paired_family(data[:3], 0)
+    among = ours.paired_family(data, 0, compared=few)
+    assert among[3:].tolist() == [1.0] * 27
+    assert (among[1:3] > alone[1:3]).all()
+
+
+def test_a_family_too_large_to_resample_is_judged_by_bounds() -> None:
+    generator = np.random.default_rng(5)
+    data = generator.normal(size=(ours.MOST_COMPARED + 50, 200))
+    leader = int(data.sum(axis=1).argmax())
+    other = (leader + 1) % len(data)
+    data[other] -= 1.0
+    p = ours.paired_family(data, leader)
+    t = (data[leader] - data[other]).sum() / np.sqrt(((data[leader] - data[other]) ** 2).sum())
+    assert p[other] == pytest.approx(math.comb(len(data), 2) * ours.signs_bound(t)[0])
+    assert (np.delete(p, other) > 0.05).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=10), st.floats(0, 4))
+def test_the_bound_of_signed_sums_holds(numbers: list[float], t: float) -> None:
+    d = np.array(numbers)
+    sums = np.array(list(product([1, -1], repeat=d.size))) @ d
+    share = np.mean(np.abs(sums) >= t * np.sqrt((d * d).sum()) * (1 + 1e-9))
+    assert share <= ours.signs_bound(t)[0] + 1e-12
+
+
+def test_resampled_scores_of_means_are_as_paired_ones() -> None:
+    """A mean is a score like any other: its resamples must say what its items say."""
+    generator = np.random.default_rng(7)
+    data = generator.normal(size=300) + generator.normal(size=(6, 300))
+    data += np.linspace(0.45, 0.0, 6)[:, None]
+    leader = int(data.sum(axis=1).argmax())
+    resamples = generator.integers(300, size=(2_000, 300))
+    again = np.array([row[resamples].mean(axis=1) for row in data])
+    by_items = ours.paired_family(data, leader)
+    by_scores = ours.resampled_family(data.mean(axis=1), again, leader)
+    assert by_scores == pytest.approx(by_items, abs=0.04)
+    assert min(by_items) < 0.02 < 0.2 < sorted(by_items)[-2]
+    # What is the same on every resample differs by rounding alone.
+    assert ours.resampled_family([1.0, 1.0], [[1.0, 2.0, 3.0]] * 2, 0).tolist() == [1.0, 1.0]
+
+
+# --- By intervals ---------------------------------------------------------------------------------------------------
+
+
+def test_intervals_of_normal_scores_give_the_z_test() -> None:
+    # Standard errors 0.03 and 0.04: of the difference 0.05.
+    side = stats.norm.ppf(0.975)
+    assert ours.interval_p(0.1, 0.03 * side, 0.04 * side) == pytest.approx(2 * stats.norm.sf(2.0))
+    assert ours.interval_p(-0.1, 0.04 * side, 0.03 * side) == pytest.approx(2 * stats.norm.sf(2.0))
+    assert ours.interval_p(0.0, 0.0, 0.0) == 1.0
+    assert ours.interval_p(0.1, 0.0, 0.0) == 0.0
+    assert ours.interval_p(5.0, 1.0, math.inf) == 1.0  # a perplexity beyond numbers
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(5, 5), (5, 12), (2, 3), (30, 7)])
+def test_intervals_of_processes_give_welchs_test(n_a: int, n_b: int) -> None:
+    generator = np.random.default_rng(n_a)
+    a, b = generator.normal(10.0, 0.2, n_a), generator.normal(10.4, 0.6, n_b)
+    halves = [(each[1] - each[0]) / 2 for each in (ours.t_interval(a), ours.t_interval(b))]
+    p = ours.welch_p(float(a.mean() - b.mean()), halves[0], n_a, halves[1], n_b)
+    theirs = stats.ttest_ind(a, b, equal_var=False)
+    whole = 2 * stats.t.sf(abs(theirs.statistic), int(theirs.df))
+    assert p == pytest.approx(whole, rel=1e-6)
+    assert p >= theirs.pvalue * (1 - 1e-9)
+
+
+def test_welchs_test_of_what_never_varies() -> None:
+    assert ours.welch_p(0.0, 0.0, 5, 0.0, 5) == 1.0
+    assert ours.welch_p(0.1, 0.0, 5, 0.0, 5) == 0.0
+    with pytest.raises(ValueError, match="n >= 2"):
+        ours.welch_p(0.1, 1.0, 1, 1.0, 5)
 
 
 def test_two_proportions_by_hand() -> None:
@@ -253,6 +367,9 @@ def test_comparisons_with_the_leader_by_hand() -> None:
     assert ours.against_leader({"a": 0.04}) == {"a": 0.04}  # of two there is one pair
     assert ours.against_leader({"a": 0.7, "b": 0.8}) == {"a": 1.0, "b": 1.0}
     assert ours.against_leader({}) == {}
+    # With one more in the family that is not compared here: 15, 10, 6, 3.
+    among = ours.against_leader({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.002}, others=1)
+    assert among == pytest.approx({"a": 0.1, "b": 0.18, "c": 0.18, "d": 0.03})
 
 
 @settings(deadline=None)

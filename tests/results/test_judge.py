@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats  # type: ignore[import-untyped]
 
 from autotune.analysis.limits import Limit, parse_limit
+from autotune.analysis.scores import summarise
 from autotune.metrics import METRICS, Direction
 from autotune.results.columns import Row
-from autotune.results.judge import base_of, entry_of, front_of, judge, values_of
+from autotune.results.judge import ENOUGH_RESAMPLES, base_of, entry_of, front_of, judge, values_of
 
 
 @dataclass
@@ -133,6 +137,82 @@ def test_damaged_outcomes_are_not_used(kept: str, tmp_path: Path) -> None:
     (tmp_path / "outcomes").mkdir()
     (tmp_path / "outcomes" / "a.json").write_text(kept, encoding="utf-8")
     assert entry_of(row("a", 0.5, 90.0, perplexity=2.0, perplexity_n=2, accuracy_n=2), tmp_path).outcomes == {}
+
+
+def keep_nll(folder: Path, name: str, nll: Sequence[float], tokens: Sequence[int]) -> Row:
+    """Keep what the score stage wrote of a candidate; return its row."""
+    (folder / "outcomes").mkdir(exist_ok=True)
+    kept = {"metric": "perplexity", "nll": [float(x) for x in nll], "tokens": [int(x) for x in tokens]}
+    (folder / "outcomes" / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
+    value, interval, n = summarise("perplexity", kept)
+    ends = {"perplexity_low": interval.low, "perplexity_high": interval.high, "perplexity_n": n}
+    return row(name, None, 100.0, perplexity=value, **ends)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_perplexities_are_tested_by_what_they_rank(tmp_path: Path, seed: int) -> None:
+    """Each weighs tokens. `short` is better on most items, which are short; on the few long ones chance decides, and
+    with them the rank. By items `short` is better with p < 1e-4, so a test by items called it worse, or the other.
+    """
+    rng = np.random.default_rng(seed)
+    tokens = np.array([400] * 20 + [4] * 180)
+    luck = rng.normal(0.0, 0.3, 20)
+    luck -= luck.mean() - 0.04
+    per_token = np.full(200, 1.5)
+    short, long = per_token.copy(), per_token.copy()
+    short[:20] += luck  # worse on the long ones by 0.04, which is far within their noise
+    short[20:] -= 0.3 + rng.normal(0.0, 0.3, 180)
+    rows = [keep_nll(tmp_path, "short", short * tokens, tokens), keep_nll(tmp_path, "long", long * tokens, tokens)]
+    assert rows[1]["perplexity"] < rows[0]["perplexity"]
+    by_items = stats.ttest_rel(short, long)
+    assert by_items.statistic < 0
+    assert by_items.pvalue < 1e-4
+    aims = Aims({"perplexity": "minimize"})
+    step = judge(rows, aims, None, tmp_path).steps[0]
+    assert (step.leader, step.tied, step.beaten, step.method) == ("long", ("short",), {}, "paired")
+
+
+def test_a_perplexity_that_is_better_by_tokens_is_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    tokens = rng.integers(1, 300, 200)
+    nll = 1.5 * tokens + rng.normal(0, 1, 200) * np.sqrt(tokens)
+    rows = [keep_nll(tmp_path, "good", nll, tokens), keep_nll(tmp_path, "bad", nll + 0.05 * tokens, tokens)]
+    step = judge(rows, Aims({"perplexity": "minimize"}), None, tmp_path).steps[0]
+    assert (step.leader, list(step.beaten), step.method) == ("good", ["bad"], "paired")
+
+
+def test_macro_f1_is_compared_in_pairs(tmp_path: Path) -> None:
+    """The same predictions but for 12 of the rarest label, which macro F1 weighs; by intervals it is a tie."""
+    (tmp_path / "outcomes").mkdir()
+    gold = [0] * 150 + [1] * 130 + [2] * 20
+    rows = []
+    for name, rare in (("good", 16), ("bad", 4)):
+        predicted = [0] * 130 + [1] * 20 + [1] * 110 + [0] * 20 + [2] * rare + [0] * (20 - rare)
+        kept = {"metric": "f1", "predicted": predicted, "gold": gold}
+        (tmp_path / "outcomes" / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
+        value, interval, n = summarise("f1", kept)
+        rows.append(row(name, None, 1.0, f1=value, f1_low=interval.low, f1_high=interval.high, f1_n=n))
+    step = judge(rows, Aims({"f1": "maximize"}), None, tmp_path).steps[0]
+    assert (step.leader, list(step.beaten), step.method) == ("good", ["bad"], "paired")
+    assert judge(rows, Aims({"f1": "maximize"}), None).steps[0].method == "intervals"
+
+
+def test_a_score_of_lm_eval_that_is_no_mean_has_its_resamples(tmp_path: Path) -> None:
+    (tmp_path / "outcomes").mkdir()
+    resampled = [0.5 + 0.001 * (k % 7) for k in range(ENOUGH_RESAMPLES)]
+    kept: dict[str, Any] = {"metric": "lm-eval:task", "score": 0.5, "low": 0.4, "high": 0.6, "resampled": resampled}
+    file = tmp_path / "outcomes" / "a.json"
+    for change, right in (({}, True), ({"resampled": resampled[1:]}, False), ({"resampled": "x"}, False),
+                          ({"resampled": [float("nan"), *resampled]}, False), ({"resampled": [resampled] * 2}, False)):  # fmt: skip
+        file.write_text(json.dumps(kept | change), encoding="utf-8")
+        entry = entry_of(row("a", None, 1.0, lm_eval=0.5, lm_eval_n=30), tmp_path)
+        assert (set(entry.resampled), entry.outcomes) == ({"lm_eval"} if right else set(), {})
+
+
+def test_a_timing_knows_its_processes() -> None:
+    cells: dict[str, Any] = {"itl_ms_p50": 5.0, "itl_ms_p50@long": 9.0, "processes": 7, "processes@long": 12}
+    counts = entry_of(row("a", 0.5, 1.0, **cells)).counts
+    assert (counts["accuracy"], counts["itl_ms_p50"], counts["load_s"], counts["itl_ms_p50@long"]) == (100, 7, 7, 12)
 
 
 def test_two_sessions_of_one_graph_are_not_one_timing() -> None:

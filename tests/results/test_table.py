@@ -427,7 +427,9 @@ def test_columns_of_workloads_stand_at_the_end_and_are_read_as_numbers(tmp_path:
     assert columns[: len(COLUMNS)] == COLUMNS
     assert [column.name for column in columns[len(COLUMNS) :]] == [
         "ttft_ms_p50@long", "ttft_ms_p90@long", "itl_ms_p50@long", "itl_ms_p50_low@long", "itl_ms_p50_high@long",
-        "itl_ms_p90@long", "decode_tps@long", "peak_memory_mb@long", "gpu_memory_mb@long",
+        "itl_ms_p90@long", "decode_tps@long", "peak_memory_mb@long", "gpu_memory_mb@long", "processes@long",
+        *(f"{name}_{end}@long" for name in ("ttft_ms_p50", "ttft_ms_p90", "itl_ms_p90", "decode_tps", "peak_memory_mb", "gpu_memory_mb")
+          for end in ("low", "high")),
     ]  # fmt: skip
     assert workload_names("") == []
     file = tmp_path / "results.csv"

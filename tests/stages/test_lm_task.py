@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TONES, Do
 from lm_eval import evaluator
@@ -151,6 +152,9 @@ def test_a_score_that_is_no_mean_has_an_interval_all_the_same(
     assert per_item("lm-eval:tones.yaml", ours) is None
     assert summarise("lm-eval:tones.yaml", ours) == (ours["score"], (ours["low"], ours["high"]), 14)
     assert ours["low"] < ours["score"] < ours["high"]
+    assert np.quantile(ours["resampled"], [0.025, 0.975]).tolist() == [ours["low"], ours["high"]]
+    again = scored(ROLLING, tiny_qwen2, metric)["resampled"]  # another model, on the same resamples
+    assert np.corrcoef(ours["resampled"], again)[0, 1] > 0.9
 
 
 def test_a_task_with_two_splits_keeps_test_for_the_finalists_and_a_cap_is_drawn_by_content(
