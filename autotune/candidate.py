@@ -82,6 +82,11 @@ class Recipe(BaseModel):
     use_webgpu_fp32: bool | None = None
     enable_dml_graph: bool | None = None
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether its build is calibrated on training items."""
+        return (self.kv_cache_quant_scheme or "").endswith(("_per_tensor", "_per_channel"))
+
     def __str__(self) -> str:
         parts = [self.precision]
         for name, value in self.model_dump(exclude_none=True, exclude={"precision"}).items():

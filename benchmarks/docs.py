@@ -35,6 +35,8 @@ def parameters(table: dict[str, Parameter]) -> str:
     """Return a table of parameters: name, values, default, meaning."""
     lines = ["| parameter | values | default | what |", "|---|---|---|---|"]
     for p in table.values():
+        if p.choices == (p.default,):  # all other values are refused
+            continue
         if p.choices:
             values = ", ".join(str(choice) for choice in p.choices if choice != "")
         elif p.type is bool:

@@ -255,15 +255,44 @@ def test_what_does_not_count_makes_no_second_recipe(raw: Any) -> None:
 
 
 def test_what_counts_is_kept() -> None:
-    raw = {"precision": "int4", "kv_cache_quant_scheme": "int8_per_token", "kv_cache_rotation": ["none", "hadamard"],
+    raw = {"precision": "int4", "kv_cache_quant_scheme": ["none", "int4_per_channel"], "kv_cache_rotation": "none",
            "fuse_qkv": False, "symmetric": False, "shared_embeddings": False, "qmoe_block_size": 0}  # fmt: skip
-    plain, rotated = build(raw, "cuda")[0]
-    assert rotated.model_dump(exclude_none=True) == {
+    plain, quantised = build(raw, "cuda")[0]
+    assert quantised.model_dump(exclude_none=True) == {
         "precision": "int4", "algorithm": "default", "block_size": 32, "accuracy_level": 0, "symmetric": False,
-        "kv_cache_quant_scheme": "int8_per_token", "kv_cache_rotation": "hadamard", "fuse_qkv": False,
-        "shared_embeddings": False, "qmoe_block_size": 0,
+        "kv_cache_quant_scheme": "int4_per_channel", "fuse_qkv": False, "shared_embeddings": False, "qmoe_block_size": 0,
     }  # fmt: skip
+    assert (plain.kv_cache_quant_scheme, plain.calibrated, quantised.calibrated) == (None, False, True)
     assert plain.kv_cache_rotation is None
+
+
+CACHES = [
+    ("kv_cache_quant_scheme", f"{kind}_per_{shared}", said)
+    for kind, shared, said in (
+        ("int8", "token", "needs paged attention"), ("int4", "token", "needs paged attention"),
+        ("fp8", "tensor", "does not load on cpu"), ("fp8", "channel", "does not load on cpu"),
+    )
+] + [("kv_cache_rotation", "hadamard", "needs paged attention")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "said"), CACHES)
+def test_a_cache_that_can_never_run_is_refused_and_its_old_rows_are_read(name: str, value: str, said: str) -> None:
+    for written in (value, [RECIPE[name].default, value]):
+        problems: list[Problem] = []
+        found, _ = parse_recipes({"precision": "int4", name: written}, PROVIDERS["cuda"], None, problems)
+        assert found == ()
+        assert [(problem.key, problem.value) for problem in problems] == [(f"space.build[0].{name}", value)]
+        assert f"{value} {said}" in str(problems[0])
+        assert "write " in problems[0].remedy
+    old = {"build_precision": "int4", "build_accuracy_level": "0", f"build_{name}": value}
+    row = Candidate.from_columns(old)
+    assert getattr(row.recipe, name) == value
+    assert row.columns() == {"build_precision": "int4", "build_accuracy_level": 0, f"build_{name}": value}
+
+
+def test_a_parameter_of_recipes_names_no_value_twice() -> None:
+    for parameter in RECIPE.values():
+        assert not set(parameter.choices) & dict(parameter.refused).keys()
 
 
 @pytest.mark.parametrize(("provider", "level"), [("cpu", 4), ("cuda", 0), ("dml", 0), ("webgpu", 4)])
@@ -279,13 +308,12 @@ def test_an_option_of_one_provider_is_refused_on_another(name: str, provider: st
     other = not parameter.default if parameter.type is bool else parameter.choices[-1]
     problems: list[Problem] = []
     precision = PROVIDERS[provider].precisions[-1]
-    recipe = {"precision": precision, name: other, "kv_cache_quant_scheme": "int8_per_token"}
-    if provider not in RECIPE["kv_cache_quant_scheme"].providers and name != "kv_cache_quant_scheme":
-        del recipe["kv_cache_quant_scheme"]
+    recipe = {"precision": precision, name: other}
     found, _ = parse_recipes(recipe, PROVIDERS[provider], None, problems)
     if provider in parameter.providers:
         assert problems == []
-        assert name not in recipe or getattr(found[0], name) == recipe[name] or precision not in parameter.precisions
+        kept = None if other == parameter.default or precision not in parameter.precisions else other
+        assert getattr(found[0], name) == kept
     else:
         assert [problem.key for problem in problems] == [f"space.build[0].{name}"]
         assert f"remove it for {provider}" in str(problems[0])

@@ -68,9 +68,13 @@ class Graph:
     def build_job(self, candidate: Candidate, rung: float = 1.0) -> BuildJob:
         """Return the job that builds a candidate, its adapter trained to a rung."""
         assert candidate.recipe is not None
+        calibration: dict[str, Any] = {}
+        if candidate.recipe.calibrated:
+            calibration = {"data": self._data("train"), "max_length": self.sweep.train.max_length}
         return BuildJob(
-            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.sweep.target.provider
-        )
+            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.sweep.target.provider,
+            **calibration,
+        )  # fmt: skip
 
     def check_job(self, candidate: Candidate) -> CheckJob:
         """Return the job that compares a build with its source on validation items."""

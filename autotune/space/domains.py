@@ -116,6 +116,8 @@ def _check_value(parameter: Parameter, value: Any) -> tuple[Value | None, str]:
         return None, "must be a number"
     else:
         value = float(value)
+    if (reason := dict(parameter.refused).get(str(value))) is not None:
+        return None, f"{value} {reason}"
     if parameter.choices and value not in parameter.choices:
         return None, "must be one of " + ", ".join(str(choice) or "''" for choice in parameter.choices)
     if parameter.name == "target_modules" and value not in PRESETS:
@@ -200,7 +202,10 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
     for raw in values:
         value, rule = _check_value(parameter, raw)
         if rule or value is None:
-            problems.append(Problem(rule, key, value=raw, remedy=f"{parameter.name} is: {parameter.meaning}"))
+            remedy = f"{parameter.name} is: {parameter.meaning}"
+            if str(raw) in dict(parameter.refused):
+                remedy = "write " + " or ".join(map(str, parameter.choices))
+            problems.append(Problem(rule, key, value=raw, remedy=remedy))
             failed = True
         elif value not in good:
             good.append(value)

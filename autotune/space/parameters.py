@@ -30,6 +30,9 @@ class Parameter:
     """The only precisions where it means something (recipes)."""
     option: str = ""
     """Its name for the model builder (recipes), where that differs."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """Values that the model builder knows and that cannot run here, each with the reason. Rows of earlier versions may
+    hold them."""
 
 
 def _table(*parameters: Parameter) -> dict[str, Parameter]:
@@ -65,6 +68,8 @@ LORA = _table(
 )  # fmt: skip
 
 _QUANTIZED = ("int8", "int4")
+_PAGED = "needs paged attention, and models that are served one request at a time have none"
+_FP8 = "does not load on cpu, and has not been shown to run on cuda"
 
 RECIPE = _table(
     Parameter("precision", str, "precision of the weights", choices=PRECISIONS),
@@ -86,10 +91,13 @@ RECIPE = _table(
     Parameter("fuse_mlp_gate_up", bool, "one matrix product for gate and up", default=False),
     Parameter("fuse_qk_norm_gqa", bool, "fuse the q and k norms into attention", default=True, providers=("cuda", "webgpu")),
     Parameter("prune_lm_head", bool, "logits of the last position only", default=False),
-    Parameter("kv_cache_quant_scheme", str, "precision of the key-value cache (schemes without a calibration file)", "none",
-              choices=("none", "int8_per_token", "int4_per_token"), providers=("cuda",)),
-    Parameter("kv_cache_rotation", str, "rotation in front of a quantised key-value cache", "none",
-              choices=("none", "hadamard"), providers=("cuda",)),
+    Parameter("kv_cache_quant_scheme", str, "precision of the key-value cache, and what shares a scale; calibrated on training "
+              "items", "none", choices=("none", "int8_per_tensor", "int8_per_channel", "int4_per_tensor", "int4_per_channel"),
+              providers=("cpu", "cuda"),
+              refused=(*((f"{kind}_per_token", _PAGED) for kind in ("int8", "int4")),
+                       *((f"fp8_{shared}", _FP8) for shared in ("per_tensor", "per_channel")))),
+    Parameter("kv_cache_rotation", str, "rotation in front of a quantised key-value cache (earlier versions took hadamard)",
+              "none", choices=("none",), providers=("cuda",), refused=(("hadamard", _PAGED),)),
     Parameter("moe_quant_type", str, "precision of the experts of mixture models",
               choices=("int2", "int4", "int8", "mxfp4", "nvfp4"), precisions=_QUANTIZED),
     Parameter("qmoe_block_size", int, "block of the experts' weights", choices=(0, 16, 32, 64, 128, 256), precisions=_QUANTIZED),

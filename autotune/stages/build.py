@@ -7,6 +7,7 @@ size, accuracy level and zero points are read from the graph's nodes, and a buil
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,8 +21,12 @@ from autotune.errors import StageError
 from autotune.providers import PROVIDERS
 from autotune.space.parameters import RECIPE
 from autotune.stages.jobs import BuildJob, Result, refused
+from autotune.stages.kv_scales import SCALES, baseline, calibrate, calibration_texts
+from autotune.stages.text import encode, load_tokenizer, read_items
 
 _FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_CACHES = {"int8": "INT8", "int4": "UINT8"}
+"""Types of quantised key-value caches: two numbers of 4 bits share a byte."""
 _SMALL = 1024
 """Tensors above this many bytes are weights: they are not part of a graph's signature."""
 
@@ -40,8 +45,8 @@ def read_back(folder: Path) -> dict[str, Any]:
 
     `bits` and `blocks`: MatMulNBits nodes by bits and by block size; `accuracy_levels`; `symmetric` (no node has zero
     points); `left`: names of the MatMul nodes beside them that are not quantised; `pruned`: logits of the last position
-    only; `floats`: numbers in float matrices by type; `nodes`: operator counts; `signature`: SHA-256 of the graph and
-    its settings without the weights.
+    only; `floats`: numbers in float matrices by type; `nodes`: operator counts; `cache`: the type of the key-value
+    cache; `signature`: SHA-256 of the graph and its settings without the weights and the scales of the cache.
     """
     file = folder / "model.onnx"
     model = onnx.load(str(file), load_external_data=False)
@@ -63,10 +68,14 @@ def read_back(folder: Path) -> dict[str, Any]:
             size *= dim
         if len(tensor.dims) == 2 and size > _SMALL and tensor.data_type in _FLOATS.values():
             floats[next(name for name, kind in _FLOATS.items() if kind == tensor.data_type)] += size
-        if len(tensor.raw_data) > _SMALL:
+        if len(tensor.raw_data) > _SMALL or tensor.name.endswith(SCALES):
             tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
     left = [node.name for node in model.graph.node if node.op_type == "MatMul"] if bits else []
     logits = next(output for output in model.graph.output if output.name == "logits")
+    caches = {
+        value.type.tensor_type.elem_type for value in model.graph.input if value.name.startswith("past_key_values.")
+    }
     # The builder writes the git commit of the folder where it runs behind its version.
     model.ClearField("producer_version")
     signature = hashlib.sha256(model.SerializeToString(deterministic=True))
@@ -78,6 +87,7 @@ def read_back(folder: Path) -> dict[str, Any]:
         "symmetric": not zero_points,
         "left": left,
         "pruned": logits.type.tensor_type.shape.dim[1].dim_value == 1,
+        "cache": sorted(TensorProto.DataType.Name(kind) for kind in caches),
         "floats": dict(sorted(floats.items())),
         "nodes": dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         "signature": signature.hexdigest(),
@@ -89,6 +99,12 @@ def differences(recipe: Recipe, built: dict[str, Any]) -> list[str]:
     found = []
     if bool(recipe.prune_lm_head) != built["pruned"]:
         found.append(f"asked for prune_lm_head {bool(recipe.prune_lm_head)}, got {built['pruned']}")
+    scheme = recipe.kv_cache_quant_scheme or "none"
+    wanted = _CACHES.get(scheme.split("_")[0])
+    if wanted is not None and built["cache"] != [wanted]:
+        found.append(
+            f"asked for kv_cache_quant_scheme {scheme}, and the cache is {', '.join(built['cache']) or 'absent'}"
+        )
     bits = {int(k): v for k, v in built["bits"].items()}
     if recipe.precision in ("int4", "int8"):
         body = int(recipe.precision.removeprefix("int"))
@@ -144,26 +160,46 @@ def plain(error: Exception) -> Exception:
             return error
 
 
+def _run_builder(source: Path, recipe: Recipe, provider: str, out: Path, scratch: Path, more: dict[str, str]) -> None:
+    from onnxruntime_genai.models import builder
+
+    flag = PROVIDERS[provider].builder_flag
+    given = [f"{key}={value}" for key, value in (options(recipe) | more).items()]
+    place = (str(source), str(out), recipe.precision, flag, str(scratch))
+    try:
+        builder.create_model(None, *place, **builder.parse_extra_options(None, *place, given))
+    except (
+        NotImplementedError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, AttributeError,
+        ArithmeticError,
+    ) as error:  # fmt: skip
+        raise refused(plain(error), f"the model builder refuses {recipe}") from error
+
+
+def _calibrated(job: BuildJob, scratch: Path) -> Path:
+    """Build the recipe with its cache in floats, run the training items through it, and return the scale file."""
+    scheme = job.recipe.kv_cache_quant_scheme
+    if scheme is None or job.data_file is None or job.max_length is None:
+        raise StageError("unsupported", f"{job.recipe} is calibrated on training items, and there are none")
+    floats, file = scratch / "floats", scratch / "kv_scales.json"
+    floats.mkdir()
+    _run_builder(job.source_dir, baseline(job.recipe), "cpu", floats, scratch, {})
+    items, _ = encode(load_tokenizer(job.source_dir), read_items(job.data_file), job.max_length)
+    texts = calibration_texts([(item.prompt, item.completion) for item in items])
+    calibrate(floats, texts, scheme, file)
+    shutil.rmtree(floats, ignore_errors=True)
+    return file
+
+
 def build(job: BuildJob, out: Path) -> Result:
     """Build `job.source_dir` into `out`. Result: what `read_back` says, and `size_mb`.
 
     Raises StageError: `unsupported` where the builder refuses, `failed` where it built something else.
     """
-    from onnxruntime_genai.models import builder
-
-    flag = PROVIDERS[job.provider].builder_flag
-    given = [f"{key}={value}" for key, value in options(job.recipe).items()]
-    source = str(job.source_dir)
     with tempfile.TemporaryDirectory(prefix="autotune-build-", ignore_cleanup_errors=True) as scratch:
-        precision = job.recipe.precision
-        try:
-            extra = builder.parse_extra_options(None, source, str(out), precision, flag, scratch, given)
-            builder.create_model(None, source, str(out), precision, flag, scratch, **extra)
-        except (
-            NotImplementedError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, AttributeError,
-            ArithmeticError,
-        ) as error:  # fmt: skip
-            raise refused(plain(error), f"the model builder refuses {job.recipe}") from error
+        given = {}
+        if job.recipe.calibrated:
+            given["kv_cache_scale_file"] = str(_calibrated(job, Path(scratch)))
+        _run_builder(job.source_dir, job.recipe, job.provider, out, Path(scratch), given)
     built = read_back(out)
     wrong = differences(job.recipe, built)
     if wrong:

@@ -180,8 +180,13 @@ class BuildJob(Job):
     """Key of the merged model, or digest of the base model."""
     recipe: Recipe
     provider: str
-    sources: ClassVar[Mapping[str, str]] = {"source_dir": "source"}
+    data: str | None = None
+    """Digest of the training items, where the recipe is calibrated on them."""
+    max_length: int | None = None
+    """Tokens kept of such an item."""
+    sources: ClassVar[Mapping[str, str]] = {"source_dir": "source", "data_file": "data"}
     source_dir: Path = where(Path())
+    data_file: Path | None = where(None)
 
 
 class CheckJob(Job):

@@ -22,7 +22,17 @@ from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.space.domains import Choice
 from autotune.space.space import Space
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TaskCheckJob, TimeJob
+from autotune.stages.jobs import (
+    BuildJob,
+    CheckJob,
+    FinetuneJob,
+    Job,
+    MergeJob,
+    ScoreJob,
+    TaskCheckJob,
+    TimeJob,
+    resolved,
+)
 from autotune.usercode import Code
 
 SPACE = Space({"r": Choice((8, 16))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
@@ -292,6 +302,18 @@ def test_the_base_is_the_most_exact_build_of_its_provider() -> None:
     assert base_candidate(dml) == Candidate(recipe=Recipe(precision="fp16"))
     webgpu = make_sweep(build=[{"precision": "int4"}], target={"provider": "webgpu"})
     assert base_candidate(webgpu).recipe is not None
+
+
+def test_a_calibrated_recipe_is_built_with_the_training_items(tmp_path: Path) -> None:
+    pipeline, _ = make(tmp_path)
+    data, file = pipeline.inputs.items["train"]
+    graph, of = pipeline.graph, candidate()
+    assert of.recipe is not None
+    calibrated = of.recipe.model_copy(update={"kv_cache_quant_scheme": "int8_per_tensor"})
+    job = graph.build_job(of.model_copy(update={"recipe": calibrated}))
+    assert (job.data, job.max_length) == (data, pipeline.sweep.train.max_length)
+    assert resolved(job, lambda key: pipeline.inputs.places.get(key, Path(key))).data_file == file
+    assert graph.build_job(of).data is None
 
 
 def test_what_scores_is_part_of_a_score(tmp_path: Path) -> None:
