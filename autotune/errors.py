@@ -12,7 +12,7 @@ Every bad input becomes a `Problem`: file, key, rule, value, remedy. A `UsageErr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
@@ -155,7 +155,15 @@ class StageError(AutotuneError):
 _MEANT = {
     "rank": "r", "lora_r": "r", "lora_rank": "r", "lr": "learning_rate", "max_steps": "steps", "lora_alpha": "alpha",
     "bits": "precision", "gpu": "cuda", "directml": "dml", "latency": "itl_ms_p50", "size": "size_mb",
-    "memory": "peak_memory_mb", "recipes": "build", "bayesian": "tpe", "optuna": "tpe",
+    "memory": "peak_memory_mb", "recipes": "build", "bayesian": "tpe", "optuna": "tpe", "base_model": "model",
+    "model_name_or_path": "model", "model_id": "model", "dataset": "data", "datasets": "data", "search_space": "space",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "lora_dropout": "dropout", "lora_target_modules": "target_modules",
+    "per_device_train_batch_size": "batch_size", "max_seq_length": "max_length", "sequence_len": "max_length",
+    "quantization": "precision", "group_size": "block_size", "n_trials": "trials", "time_limit": "time_limit_s",
+    "constraints": "limits", "metrics": "metric", "response": "completion", "output": "completion", "input": "prompt",
+    "instruction": "prompt", "valid": "validation", "dev": "validation", "eval": "validation", "val": "validation",
+    "val_size": "holdout", "validation_split": "holdout", "test_size": "test_holdout", "size_gb": "size_mb",
+    "execution_provider": "provider", "device": "provider",
 }  # fmt: skip
 
 
@@ -170,8 +178,64 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a remedy for an unknown name: the nearest right one, or all of them."""
-    meant = _MEANT.get(name.lower(), "")
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    meant = plain if plain in known else _MEANT.get(plain, "")
     close = meant if meant in known else nearest(name, known)
     if close:
         return f"did you mean '{close}'?"
     return "use one of: " + ", ".join(known) if known else "remove it"
+
+
+_UNITS: dict[str, dict[str, float]] = {
+    "hours": {"h": 1, "m": 1 / 60, "s": 1 / 3600, "d": 24},
+    "s": {"h": 3600, "m": 60, "s": 1, "d": 86400},
+    "ms": {"ms": 1, "s": 1000},
+    "mb": {"kb": 1e-3, "mb": 1, "gb": 1e3, "mib": 1.048576, "gib": 1073.741824},
+}
+
+
+def _unit(name: str) -> Callable[[str], float | None]:
+    """Return what turns a unit into that of a key or metric, by the end of its name."""
+    parts = name.lower().partition("@")[0].split("_")
+    table = _UNITS["hours"] if name.endswith("hours") else next((_UNITS[p] for p in parts if p in _UNITS), {})
+
+    def factor(unit: str) -> float | None:
+        short = unit.lower()
+        for begin, kind in (("hour", "h"), ("hr", "h"), ("min", "m"), ("sec", "s"), ("day", "d")):
+            if short.startswith(begin):
+                short = kind
+        return table.get(short)
+
+    return factor
+
+
+_NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)(?:e[+-]?[0-9]+)?)\s*([a-z%/]*)(.*)", re.IGNORECASE)
+
+
+def number_remedy(text: str, name: str = "", quoted: bool = True) -> str:
+    """Return how a number is written that a text probably means, or nothing: '90%' is 0.9, '1,5' is 1.5, '8h' is 8 hours.
+
+    `name`: the key or metric, whose ending says its unit. `quoted`: a plain number stands in quotes.
+    """
+    plain = text.strip().replace("−", "-").replace("–", "-").replace("\u00a0", " ")
+    if plain.lower() in ("none", "unlimited", "inf", ".inf", "infinity", "off", "no"):
+        return "remove the key for none"
+    found = _NUMBER.fullmatch(plain)
+    if found is None:
+        return ""
+    digits, unit, rest = found[1], found[2], found[3]
+    if re.fullmatch(r"[+-]?[0-9]{1,3}(,[0-9]{3})+", plain):
+        return f"write {plain.replace(',', '')}"
+    if rest:
+        return ""
+    value = float(digits.replace(",", "."))
+    if unit == "%":
+        return f"write {value / 100:g}"
+    if unit == "":
+        if "," in digits:
+            return f"write {digits.replace(',', '.')}"
+        if plain != text.strip():
+            return f"write {plain}"
+        return "write it without quotes" if quoted else ""
+    factor = _unit(name)(unit)
+    return f"write {value * factor:.6g}" if factor is not None else f"write the number alone, without '{unit}'"

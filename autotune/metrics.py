@@ -118,6 +118,8 @@ ROUGE_TOKENS = 2
 """The version of what ROUGE-L counts as tokens (`autotune.stages.rouge`): scores made with another are made anew."""
 LABELLED = frozenset({"choice", "f1", "f1_micro"})
 """Those that choose among labels."""
+SHARES = frozenset({"accuracy", "exact_match", "f1", "f1_micro", "rouge_l"})
+"""Scores from 0 to 1."""
 REFERENCED = frozenset({"exact_match", "rouge_l"})
 """Those that compare a generated text with the best of an item's references."""
 

@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +145,47 @@ def given(
 ) -> Mistake:
     """Return a mistake outside of it: in other files, or on the command line."""
     return Mistake(name, command, says, ("", ""), files or {}, around, code)
+
+
+def slips(old: str, cases: Mapping[str, tuple[str, ...]]) -> Iterator[Mistake]:
+    """Yield mistakes in one place of the sweep file: by name what stands there instead, and what is said."""
+    for name, (new, *says) in cases.items():
+        yield changed(name, old, new, *says)
+
+
+def tables(cases: Mapping[str, tuple[str | bytes, ...]]) -> Iterator[Mistake]:
+    """Yield mistakes in the file of train: by name its name, its content, and what is said."""
+    for name, (file, content, *says) in cases.items():
+        if says[-1] == "cp1252":  # written so, and not said
+            content = str(content).encode(str(says.pop()))
+        swap = ("  train: train.csv", f"  train: {file!s}")
+        yield Mistake(f"{name} as data", PLAN, tuple(map(str, says)), swap, {str(file): content})
+
+
+def chat(name: str, turns: object, said: str, **beside: object) -> Mistake:
+    """Return a mistake in a conversation, the only one of a file."""
+    sweep = SWEEP.replace(
+        '  prompt: "Text: {text}\\nTone:"\n  completion: " {tone}"', "  messages: chat\n  metric: exact_match"
+    )
+    sweep = (
+        sweep.replace("train.csv", "train.jsonl")
+        .replace("  validation: validation.csv\n", "")
+        .replace("{ accuracy:", "{ exact_match:")
+    )
+    files = {"sweep.yaml": sweep, "train.jsonl": json.dumps({"chat": turns, **beside}) + "\n"}
+    says = ("sweep.yaml:4: data.train: train must have rows, but none remain", f"1 left out: {said}", "(train.jsonl:1)")
+    return Mistake(
+        f"a conversation with {name}",
+        PLAN,
+        says if said.startswith(("a ", "the ", "few", "mess", "not", "tools are o")) else (says[0], said, says[2]),
+        files=files,
+    )
+
+
+def chats(cases: Mapping[str, tuple[object, str]]) -> Iterator[Mistake]:
+    """Yield mistakes in the content of a message."""
+    for name, (content, said) in cases.items():
+        yield chat(name, [{"role": "user", "content": content}, {"role": "assistant", "content": "x"}], said)
 
 
 def _model(**changes: Any) -> Callable[[Path], None]:
@@ -340,7 +381,7 @@ MISTAKES: tuple[Mistake, ...] = (
             "sweep.yaml:20: trai: unknown key", around=_three),
     # --- the sweep file itself
     changed("broken YAML", "    r: 8", "    r: {8",
-            "sweep.yaml:13: is not valid YAML:", "begins in line 12", "mend the syntax"),
+            "sweep.yaml:13: is not valid YAML:", "begins in line 12", "close the bracket"),
     changed("a tab in YAML", "    r: 8", "\tr: 8",
             "sweep.yaml:12: is not valid YAML: found character '\\t'", "indent with spaces"),
     given("empty sweep file", PLAN,
@@ -356,7 +397,7 @@ MISTAKES: tuple[Mistake, ...] = (
     given("broken TOML", "plan sweep.toml",
             "sweep.toml:1: is not valid TOML: Invalid value at column 9", files={"sweep.toml": "model = model\n"}),
     given("sweep file in Latin-1", PLAN,
-            "sweep.yaml: a sweep file is UTF-8 text (byte 0xe9 at offset 9 is not)", "save it as UTF-8",
+            "sweep.yaml:1: a sweep file is UTF-8 text (byte 0xe9 at offset 9 is not)", "save it as UTF-8",
             files={"sweep.yaml": "name: caf\u00e9\n".encode("latin-1")}),
     given("misspelt sweep file", "plan sweeps.yaml", "sweeps.yaml: no such sweep file", "did you mean 'sweep.yaml'?"),
     given("sweep file in no folder", "plan nowhere/sweep.yaml",
@@ -478,6 +519,252 @@ MISTAKES: tuple[Mistake, ...] = (
     changed("mistakes in sweep and data", "    r: 8", "    r: -8",
             "autotune: 2 problems:", "sweep.yaml:12: space.lora.r:",
             "sweep.yaml:6: data.prompt: the column must be in train.csv", files={"train.csv": "txt,tone\na,joy\n"}),
+    # --- slips in the text of a sweep file
+    *slips("  train: train.csv", {
+        "a Windows path in double quotes": (
+            '  train: "C:\\data\\train.csv"',
+            "sweep.yaml:4: is not valid YAML: a backslash in double quotes begins a sign, and \\d is none",
+            "write it in single quotes, 'C:\\data\\train.csv', or with / between folders"),
+        "a Windows path that begins like a number": (
+            '  train: "C:\\Users\\me\\train.csv"', "sweep.yaml:4: is not valid YAML: a backslash in double quotes", "'C:\\Users\\me\\train.csv'"),
+        "a UNC path in double quotes": (
+            '  train: "\\\\server\\share\\train.csv"', "sweep.yaml:4: is not valid YAML: a backslash in double quotes", "or with / between folders"),
+        "a Windows path whose backslashes are signs": (
+            '  train: "data\\new\\train.csv"', "sweep.yaml:4: data.train: the file must exist, got 'data\\new\\train.csv'",
+            "in double quotes \\n, \\t and their like stand for control characters: use single quotes, or /"),
+        "a path with backslashes": (
+            "  train: .\\train.csv", "sweep.yaml:4: data.train: the file must exist", "write / between folders: 'train.csv'"),
+        "a variable in a path": (
+            "  train: $HOME/train.csv", "sweep.yaml:4: data.train: the file must exist", "variables of the environment are not filled in"),
+        "a Windows variable in a path": (
+            "  train: '%USERPROFILE%/train.csv'", "sweep.yaml:4: data.train: the file must exist", "variables of the environment"),
+        "an address for a file": (
+            "  train: https://example.org/train.csv", "sweep.yaml:4: data.train: the file must exist", "download it and name the file"),
+        "a bucket for a file": (
+            "  train: s3://bucket/train.csv", "sweep.yaml:4: data.train: the file must exist", "download it and name the file"),
+        "a pattern for files": (
+            "  train: data/*.csv", "sweep.yaml:4: data.train: the file must exist", "name one file: patterns are not expanded"),
+        "a list of files": (
+            "  train: [a.csv, b.csv]", "sweep.yaml:4: data.train: must be a text or a mapping, got ['a.csv', 'b.csv']", "name one file"),
+        "a data set without its split": (
+            "  train: stanfordnlp/imdb", "sweep.yaml:4: data.train: the file must exist", "write stanfordnlp/imdb:train"),
+        "smart quotes around a path": (
+            "  train: “train.csv”", "sweep.yaml:4: data.train: the quotes “ and ” are part of the text", 'write plain quotes: "'),
+        "a folder for data": (
+            "  train: model", "sweep.yaml:4: data.train: a source must be a file, not a folder", "name a file in it"),
+        "quotes within quotes": (
+            "  train: \"'train.csv'\"", "sweep.yaml:4: data.train: the file must exist", "the quotes are part of the name"),
+        "no space after a colon": (
+            "  train:train.csv", "is not valid YAML", "write a space after the colon of train"),
+        "two keys in a line": (
+            "  train: train.csv validation: x.csv", "sweep.yaml:4: is not valid YAML: mapping values are not allowed here",
+            "put the value of train in quotes"),
+        "indented too far": (
+            "  train: train.csv\n    test: x.csv", "sweep.yaml:5: is not valid YAML", "indent this line as those beside it"),
+        "no-break spaces for indentation": (
+            "\u00a0\u00a0train: train.csv", "sweep.yaml:4: ", "no-break space (U+00A0)", "plain spaces"),
+        "a zero-width space in a key": (
+            "  train\u200b: train.csv", "sweep.yaml:4: data.train", "the key holds zero width space (U+200B)"),
+    }),
+    *slips('  prompt: "Text: {text}\\nTone:"', {
+        "a prompt with a colon, unquoted": (
+            "  prompt: Text: {text} Tone:", "sweep.yaml:6: is not valid YAML: mapping values are not allowed here",
+            "put the value of prompt in quotes: a colon and a space in it begin another mapping"),
+        "a prompt that begins with a brace, unquoted": (
+            "  prompt: {text}", "sweep.yaml:6: data.prompt: a text that begins with { must stand in quotes, or it is a mapping", 'write prompt: "{text}"'),
+        "a prompt that begins with a brace and goes on": (
+            "  prompt: {text} Tone", "sweep.yaml:6: is not valid YAML", "put the value of prompt in quotes: a text may not begin with {"),
+        "a prompt that # cuts": (
+            "  prompt: Say {text} # Tone", "sweep.yaml:6: data.prompt: the text ends where # begins a comment, got 'Say {text}'",
+            "put the whole text in quotes"),
+        "a prompt that begins with #": (
+            "  prompt: ### Text {text}", "sweep.yaml:6: data.prompt: the text is a comment, since it begins with #", "put the whole text in quotes"),
+        "smart quotes around a prompt": (
+            "  prompt: “Text: {text}”", "sweep.yaml:6: is not valid YAML", "write plain quotes for “"),
+        "smart quotes that are taken": (
+            "  prompt: “Say {text}”", "sweep.yaml:6: data.prompt: the quotes “ and ” are part of the text", "write plain quotes"),
+        "a prompt that begins with an at sign": (
+            "  prompt: @{text}", "sweep.yaml:6: is not valid YAML: found character '@' that cannot start any token", "put the value in quotes"),
+        "a prompt that begins with a star": (
+            "  prompt: *{text}*", "sweep.yaml:6: is not valid YAML", "put the value in quotes"),
+        "text after a quoted prompt": (
+            '  prompt: "{text}" Tone', "sweep.yaml:6: is not valid YAML", "put the whole value of prompt in one pair of quotes"),
+        "a quote that stays open": (
+            '  prompt: "Text: {text}', "sweep.yaml:6: is not valid YAML", "close the quote of prompt"),
+        "a prompt without its column": (
+            "  prompt: Text", "sweep.yaml:6: data.prompt: a template must name at least one column", "like {text}"),
+        "a prompt of Python's": (
+            '  prompt: "{text!r}"', "sweep.yaml:6: data.prompt: '{text!r}' at character 1 must be a plain column name"),
+        "a prompt of Jinja's": (
+            '  prompt: "{{ text }}"', "sweep.yaml:6: data.prompt: a template must name at least one column"),
+        "a column name in another case": (
+            '  prompt: "{TEXT}"', "sweep.yaml:6: data.prompt: the column must be in train.csv", "did you mean 'text'?"),
+    }),
+    *slips('  completion: " {tone}"', {
+        "a completion that may be empty": (
+            '  completion: " {tone?}"', "sweep.yaml:7: data.completion: a completion must name a column that is never empty"),
+        "an optional column that is not there": (
+            '  completion: "{tone}{note?}"', "sweep.yaml:7: data.completion: the column must be in train.csv", "got 'note'"),
+        "a completion as a mapping": (
+            "  completion: {tone}", "sweep.yaml:7: data.completion: a text that begins with {", 'write completion: "{tone}"'),
+        "a missing file beside a completion without a column": (
+            "  completion: tone\n  test: tets.csv", "autotune: 2 problems:", "sweep.yaml:7: data.completion: a template must name",
+            "sweep.yaml:8: data.test: the file must exist, got 'tets.csv'"),
+        "a missing column beside an unknown key": (
+            '  completion: "{tune}"\n  shuffle: true', "autotune: 3 problems:", "sweep.yaml:8: data.shuffle: unknown key",
+            "sweep.yaml:7: data.completion: the column must be in train.csv", "did you mean 'tone'?"),
+        "messages beside prompt": (
+            '  completion: " {tone}"\n  messages: chat', "sweep.yaml:3: data: exactly one of prompt with completion, or messages, must be given"),
+        "an encoding that nobody knows": (
+            '  completion: " {tone}"\n  encoding: utf-9', "sweep.yaml:8: data.encoding: encoding must be one that Python knows"),
+        "an encoding that does not fit": (
+            '  completion: " {tone}"\n  encoding: utf-16', "train.csv", "data.train: the file must have rows"),
+    }),
+    *slips("  validation: validation.csv", {
+        "a share in per cent": ("  holdout: 20%", "sweep.yaml:5: data.holdout: must be a number, got '20%'", "write 0.2"),
+        "a share of a hundred": ("  holdout: 20", "sweep.yaml:5: data.holdout: must be less than 1, got 20", "it is a share: write 0.2 for 20 %"),
+        "a share with a comma": ("  holdout: 0,2", "sweep.yaml:5: data.holdout: must be a number, got '0,2'", "write 0.2"),
+        "a share of rows": ("  holdout: 200", "sweep.yaml:5: data.holdout: must be less than 1, got 200"),
+        "a share of nothing": ("  holdout: 0", "sweep.yaml:5: data.holdout: must be more than 0, got 0"),
+        "shares of everything": ("  test_holdout: 0.9", "sweep.yaml:3: data: holdout + test_holdout < 1 must hold, and they are 0.2 and 0.9"),
+        "a key of another tool": ("  val_size: 0.2", "sweep.yaml:5: data.val_size: unknown key", "did you mean 'holdout'?"),
+        "validation that is train": (
+            "  validation: train.csv", "sweep.yaml:4: data.train: train must have rows, but none remain",
+            "8 left out: also in validation (train.csv:2, train.csv:3, train.csv:4)", "name other rows"),
+        "a missing file beside a wrong share": (
+            "  holdout: 20%\n  test: tets.csv", "autotune: 2 problems:", "sweep.yaml:5: data.holdout:", "sweep.yaml:6: data.test: the file must exist"),
+        "a missing file beside a wrong space": (
+            "  validation: validatoin.csv\n  stop: x", "data.stop", "data.validation: the file must exist, got 'validatoin.csv'",
+            "did you mean 'validation.csv'?"),
+    }),
+    *slips("budget: { trials: 4 }", {
+        "hours with a unit": ("budget: { hours: 8h }", "sweep.yaml:22: budget.hours: must be a number, got '8h'", "write 8"),
+        "hours in minutes": ("budget: { hours: 90 min }", "sweep.yaml:22: budget.hours: must be a number, got '90 min'", "write 1.5"),
+        "hours with a comma": ("budget: { hours: '1,5' }", "sweep.yaml:22: budget.hours: must be a number, got '1,5'", "write 1.5"),
+        "hours in quotes": ("budget: { hours: '8' }", "sweep.yaml:22: budget.hours: must be a number, got '8'", "write it without quotes"),
+        "trials without an end": ("budget: { trials: unlimited }", "sweep.yaml:22: budget.trials: must be a whole number", "remove the key for none"),
+        "trials of thousands": ("budget: { trials: '1,000' }", "sweep.yaml:22: budget.trials: must be a whole number, got '1,000'", "write 1000"),
+        "a key in capitals": ("Budget: { trials: 4 }", "sweep.yaml:22: Budget: unknown key", "did you mean 'budget'?"),
+        "two documents": ("budget: { trials: 4 }\n---\nseed: 1", "is not valid YAML", "keep one document: --- begins another"),
+        "a word for true": ("budget: { trials: 4 }\ntrust_remote_code: no", "sweep.yaml:23: trust_remote_code: must be true or false, got 'no'", "write false"),
+        "a control character": ("budget: { trials: 4 }\nname: 'a\x07'", "sweep.yaml:23: is not valid YAML: the character", "remove the character"),
+    }),
+    *slips("train: { batch_size: 4 }", {
+        "a batch in quotes": ("train: { batch_size: '4' }", "sweep.yaml:8: train.batch_size: must be a whole number, got '4'", "write it without quotes"),
+        "a time limit with a unit": ("train: { time_limit_s: 30m }", "sweep.yaml:8: train.time_limit_s: must be a number, got '30m'", "write 1800"),
+        "a key of the Trainer": (
+            "train: { per_device_train_batch_size: 4 }", "sweep.yaml:8: train.per_device_train_batch_size: unknown key", "did you mean 'batch_size'?"),
+        "a key with a hyphen": ("train: { batch-size: 4 }", "sweep.yaml:8: train.batch-size: unknown key", "did you mean 'batch_size'?"),
+        "a bracket that stays open": ("train: { batch_size: 4", "is not valid YAML", "close the bracket, or write a comma between entries"),
+        "memory with a unit": (
+            "train: { batch_size: 4 }\nworkers: { memory_mb: 8GB }", "sweep.yaml:9: workers.memory_mb: must be a number, got '8GB'", "write 8000"),
+    }),
+    *slips("    r: 8", {
+        "a rank in quotes": ("    r: '8'", "sweep.yaml:12: space.lora.r: must be a whole number, got '8'", "write it without quotes"),
+        "dropout in per cent": ("    r: 8\n    dropout: 5%", "sweep.yaml:13: space.lora.dropout: must be a number, got '5%'", "write 0.05"),
+        "dropout with a comma": ("    r: 8\n    dropout: 0,05", "sweep.yaml:13: space.lora.dropout: must be a number, got '0,05'", "write 0.05"),
+        "a typographic minus": ("    r: 8\n    weight_decay: 1e−4", "space.lora.weight_decay: must be a number, got '1e−4'", "write 1e-4"),
+        "epochs by another name": ("    r: 8\n    num_train_epochs: 1", "sweep.yaml:13: space.lora.num_train_epochs: unknown key", "did you mean 'epochs'?"),
+    }),
+    *slips('limits: ["size_mb <= 100"]', {
+        "a limit with a typographic sign": ('limits: ["size_mb ≤ 100"]', "sweep.yaml:20: limits[0]: a limit must compare with <= or >=", "write <="),
+        "a limit with an arrow": ('limits: ["accuracy => 0.9"]', "sweep.yaml:20: limits[0]: a limit must compare with <= or >=", "write >="),
+        "a limit with a comma": ('limits: ["accuracy >= 0,9"]', "sweep.yaml:20: limits[0]: the bound of a limit must be", "write 0.9"),
+        "a limit in per cent with its remedy": ('limits: ["accuracy >= 90 %"]', "sweep.yaml:20: limits[0]: the bound of a limit must be", "write 0.9"),
+        "a limit of a hundred on a share": ('limits: ["accuracy >= 90"]', "sweep.yaml:20: limits[0]: accuracy is a share from 0 to 1", "write 0.9"),
+        "a limit with a unit": ('limits: ["size_mb <= 1GB"]', "sweep.yaml:20: limits[0]: the bound of a limit must be", "write 1000"),
+        "a limit in milliseconds": ('limits: ["itl_ms_p50 <= 20ms"]', "sweep.yaml:20: limits[0]: the bound of a limit must be", "write 20"),
+        "a limit as a mapping": ("limits: { size_mb: 100 }", "sweep.yaml:20: limits: must be a list"),
+        "a limit the wrong way round": ('limits: ["100 >= size_mb"]', "sweep.yaml:20: limits[0]: a limit must start with its metric"),
+    }),
+    given("a sweep file of text", "plan sweep.txt", "sweep.txt: a sweep file is YAML, TOML or JSON, got '.txt'", "rename it to sweep.yaml",
+          files={"sweep.txt": SWEEP}),
+    given("a sweep file that Notepad named", "plan sweep.yaml.txt", "a sweep file is YAML, TOML or JSON, got '.txt'", "rename it to sweep.yaml",
+          files={"sweep.yaml.txt": SWEEP}),
+    given("half a character of UTF-16", PLAN, "sweep.yaml", "save it as UTF-8", files={"sweep.yaml": SWEEP.encode("utf-16")[:-1]}),
+    *[
+        given(f"JSON with {name}", "plan sweep.json", f"sweep.json:{line}: is not valid JSON:", remedy, files={"sweep.json": text})
+        for name, line, text, remedy in (
+            ("a comment", 2, '{\n // the model\n "model": "model"}', "remove the comment: JSON has none; a .yaml file has, after #"),
+            ("a comment after a value", 1, '{"model": "model", # mine\n "seed": 1}', "remove the comment"),
+            ("a comma too many", 1, '{"model": "model",}', "remove the comma before the bracket"),
+            ("a comma too many in a list", 1, '{"limits": ["a",]}', "remove the comma before the bracket"),
+            ("single quotes", 1, "{'model': 'model'}", "write double quotes"),
+            ("a backslash", 1, '{"model": "C:\\models\\mine"}', "write \\\\ for a backslash, or / between folders"),
+            ("True", 1, '{"trust_remote_code": True}', "write true for True"),
+            ("None", 1, '{"seed": None}', "write null for None"),
+            ("smart quotes", 1, "{“model”: 1}", "write plain quotes for “"),
+            ("a line end in a text", 1, '{"model": "a\nb"}', "write \\n for a line end within a text"),
+            ("no comma", 2, '{"model": "a"\n "seed": 1}', "write a comma between entries"),
+            ("a key without quotes", 1, "{model: 1}", "write each key in double quotes"),
+            ("two documents", 2, '{"model": "a"}\n{"seed": 1}', "keep one document in the file"),
+        )
+    ],
+    given("JSON with NaN", "plan sweep.json", "sweep.json: is not valid JSON: NaN is no JSON number", "write null, or a number", files={"sweep.json": '{"seed": NaN}'}),
+    *[
+        given(f"TOML with {name}", "plan sweep.toml", f"sweep.toml:{line}: is not valid TOML:", remedy, files={"sweep.toml": text})
+        for name, line, text, remedy in (
+            ("backslashes", 1, 'model = "C:\\models\\mine"\n', "write it in single quotes, 'C:\\models\\mine', or with / between folders"),
+            ("a user's folder", 1, 'model = "C:\\Users\\me"\n', "write it in single quotes"),
+            ("a colon", 1, "model: model\n", "write key = value, or call the file .yaml"),
+            ("a key twice", 2, 'model = "a"\nmodel = "b"\n', "keep one"),
+            ("a text over two lines", 1, 'model = "a\nb"\n', "a text of several lines stands in three quotes"),
+            ("a text without quotes", 1, "model = model\n", "put texts in quotes"),
+            ("smart quotes", 1, "model = “model”\n", "write plain quotes"),
+        )
+    ],
+    # --- data as people have it
+    *tables({
+        "an Excel workbook": ("train.xlsx", "PK", "the file name must end in a known format, got 'train.xlsx'", "save the sheet as 'CSV UTF-8'"),
+        "a workbook by another name": ("t.csv", b"PK\x03\x04...", "its content is a zip archive or an Excel workbook", "save the sheet as 'CSV UTF-8'"),
+        "parquet by another name": ("t.csv", b"PAR1....", "its content is parquet", "rename it to end in .parquet"),
+        "a web page": ("t.csv", "<!DOCTYPE html><html>", "its content is a web page", "download the file itself"),
+        "a Git LFS pointer": ("t.jsonl", "version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "run `git lfs pull`"),
+        "a pickle": ("t.pkl", b"\x80\x04", "the file name must end in a known format", "a pickle can run code and is never read"),
+        "an Arrow file": ("t.arrow", b"ARROW1", "the file name must end in a known format", "write it as parquet"),
+        "text without a format": ("t.txt", "a\n", "the file name must end in a known format", "rename it for what it holds"),
+        "a broken gzip": ("t.csv.gz", b"text,tone\n", "the file must be compressed with gzip", "compress it again, or unpack it"),
+        "gzip by another name": ("t.csv", b"\x1f\x8b\x08", "its content is compressed with gzip", "rename it to end in .gz"),
+        "Windows-1252": ("t.csv", "text,tone\n" + "Größe bitte ändern,joy\n" * 3, "the file must be UTF-8 text (byte 0xf6 at offset 12)",
+                         "as cp1252 the line reads 'Größe bitte ändern,joy'", "write data.encoding: cp1252 if the line reads right", "cp1252"),
+        "one bad byte": ("t.csv", b"text,tone\n" + "größe,joy\n".encode() * 9 + b"gr\xf6\xdfe,joy\n", "t.csv:11: data.train: the file must be UTF-8 text",
+                         "correct that line: the rest of the file is UTF-8"),
+        "half a UTF-16 file": ("t.csv", "text,tone\na,joy\n".encode("utf-16")[:-1], "the file cannot be read as utf-16", "save it as UTF-8"),
+        "a column twice": ("t.csv", "text,tone,text\na,joy,b\n", "t.csv:1: data.train: column names must differ, and 'text' stands twice", "rename or drop one"),
+        "a row too short": ("t.csv", "text,tone\na,joy\nb\n", "t.csv:3: data.train: each row must have 2 cells, as the header has, got 1", "complete the row"),
+        "a row too long": ("t.csv", "text,tone\na,joy\nb,c,joy\n", "t.csv:3: data.train: each row must have 2 cells", "quote cells that hold a comma"),
+        "a row too long between semicolons": ("t.csv", "text;tone\na;joy\nb;c;joy\n", "t.csv:3: data.train: each row must have 2 cells", "quote cells that hold a semicolon"),
+        "a quote that stays open among quoted cells": ("t.csv", 'text,tone\n"a",joy\n"b,fear\n', "t.csv:3: data.train: the row cannot be read (a quote is opened and never closed)", "close the quote"),
+        "text after a closing quote": ("t.csv", 'text,tone\n"a","joy"\n"b"c,"joy"\n', "t.csv:3: data.train: the row cannot be read (text follows a closing quote)", "written twice"),
+        "a quote that swallows rows": ("t.tsv", 'text\ttone\na\tjoy\n"b\tfear\nc"\tjoy\nd\te\tf\n', "t.tsv:3: data.train: a quote opens a cell that ends 1 lines later, and the lines between look like rows", "write a quote that is text twice"),
+        "semicolons and a misspelt column": ("t.csv", "texts;tone\na;joy\n", "data.prompt: the column must be in t.csv, which has 'texts', 'tone', got 'text'", "did you mean 'texts'?"),
+        "a table without a header": ("t.csv", "1 what a day,joy\n2 oh no,fear\n", "which has '1 what a day', 'joy', got 'text'", "the first line of a table must name its columns"),
+        "Python's notation": ("t.jsonl", "{'text': 'a', 'tone': 'joy'}\n", "t.jsonl:1: data.train: each line must be a JSON object", "write each row by json.dumps"),
+        "objects over several lines": ("t.jsonl", '{\n"text": "a"\n}\n', "t.jsonl:1: data.train: each line must be a JSON object", "call the file .json"),
+        "several lists in JSON": ("t.json", '{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "the file must hold one list of objects, got ['train', 'test']", "write the others to files of their own"),
+        "cells of lists": ("t.jsonl", '{"text": ["a"], "tone": "joy"}\n', "1 left out: not text, but a list in 'text' (t.jsonl:1)", "name a column of texts"),
+        "empty cells": ("t.csv", "text,tone\n,joy\n,fear\n", "2 left out: empty value in 'text' (t.csv:2, t.csv:3)", "write {column?} where one may be empty"),
+        "two labels for each prompt": ("t.csv", "text,tone\na,joy\na,fear\n", "2 left out: conflicting labels (t.csv:2, t.csv:3)", "keep one label for a prompt"),
+        "labels with a space too many": ("t.csv", "text,tone\na,joy \nb,fear \n", "data.validation: every label of validation must occur in train, which lacks ' fear', ' joy'", "write ' fear ' for ' fear' if that is meant"),
+    }),
+    *chats({
+        "an image": ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}], "a message with a part of type 'image_url': only text is taken"),
+        "audio": ([{"type": "input_audio"}], "a message with a part of type 'input_audio': only text is taken"),
+        "a number for its content": (3, "a message whose content is not text, but int"),
+    }),
+    chat("a tool's answer", [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}, {"role": "assistant", "content": "c"}], "tools are not taken"),
+    chat("a tool call", [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], "tools are not taken"),
+    chat("a function call of ShareGPT", [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}], "tools are not taken"),
+    chat("a role that nobody knows", [{"role": "boss", "content": "a"}, {"role": "assistant", "content": "c"}], "a message of the role 'boss', not system, user or assistant"),
+    chat("no roles", [{"speaker": "a", "text": "b"}, {"speaker": "b", "text": "c"}], "a message without 'role' or 'from', but with 'speaker', 'text'"),
+    chat("no content", [{"role": "user", "text": "b"}, {"role": "assistant", "text": "c"}], "a message without 'content' or 'value', but with 'role', 'text'"),
+    chat("the user's last word", [{"role": "assistant", "content": "a"}, {"role": "user", "content": "c"}], "the last message is not the assistant's, but the user's"),
+    chat("one message", [{"role": "assistant", "content": "a"}], "fewer than two messages"),
+    chat("texts for messages", ["a", "b"], "a message that is no object"),
+    chat("Python's notation", "[{'role': 'user'}]", "messages in Python's notation: write jsonl or parquet, or JSON into the cell"),
+    chat("plain text", "hello", "not a list of messages, but text"),
+    chat("tools beside", [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}], "tools are offered, and no tool is written into the prompt",
+         tools=[{"name": "f"}]),
     # --- the command line
     given("no command", "", "usage: autotune", "the following arguments are required: COMMAND"),
     given("unknown command", "tune sweep.yaml", "invalid choice: 'tune'", "plan"),

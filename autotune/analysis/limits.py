@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autotune.analysis.statistics import Interval
-from autotune.errors import Problem, did_you_mean
+from autotune.errors import Problem, did_you_mean, number_remedy
 
 Operator = Literal["<=", ">="]
 
@@ -92,7 +92,9 @@ def parse_limit(text: str, known: Collection[str]) -> Limit:
         raise _refused("a limit must compare with <= or >=", text, f"write {_MEANT.get(op, '<= or >=')}")
     parts = _BOUND.fullmatch(bound)
     if parts is None:
-        raise _refused(f"the bound of a limit must be {_FORMS}", text, _EXAMPLES)
+        raise _refused(
+            f"the bound of a limit must be {_FORMS}", text, number_remedy(bound, metric, quoted=False) or _EXAMPLES
+        )
     number = float(parts["number"] or parts["operand"] or parts["factor"] or 0)
     if not math.isfinite(number):
         raise _refused("the number in a limit must be finite", text, _EXAMPLES)

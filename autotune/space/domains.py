@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.errors import Problem, did_you_mean
+from autotune.errors import Problem, did_you_mean, number_remedy
 from autotune.space.parameters import PRESETS, Parameter, Value
 
 
@@ -205,6 +205,8 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
             remedy = f"{parameter.name} is: {parameter.meaning}"
             if str(raw) in dict(parameter.refused):
                 remedy = "write " + " or ".join(map(str, parameter.choices))
+            elif parameter.type in (int, float) and isinstance(raw, str):
+                remedy = number_remedy(raw, parameter.name) or remedy
             problems.append(Problem(rule, key, value=raw, remedy=remedy))
             failed = True
         elif value not in good:

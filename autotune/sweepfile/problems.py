@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from autotune.errors import Problem, did_you_mean
+from autotune.data.schema import SPLITS
+from autotune.errors import Problem, did_you_mean, number_remedy
 from autotune.secrets import HIDDEN
 from autotune.sweepfile.schema import Document, Workload
 
@@ -27,6 +28,9 @@ def _model_at(path: Sequence[str | int]) -> type[BaseModel] | None:
     return current if isinstance(current, type) else None
 
 
+_NUMBERS = ("int_type", "int_from_float", "int_parsing", "float_type", "float_parsing")
+
+
 def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
     """Return what to do about an error of pydantic's."""
     if not path or kind in ("value_error", "invalid_key"):
@@ -36,10 +40,18 @@ def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
     field = fields.get(str(path[-1]))
     if kind == "extra_forbidden":
         return did_you_mean(str(path[-1]), list(fields))
+    if path[-1] in SPLITS and isinstance(value, list):
+        return "name one file: put the rows of several into one"
     if kind == "missing" or (field is not None and field.is_required()):
         return "add it; see search_spaces/ for examples" if kind == "missing" else "see search_spaces/ for examples"
     if value is None:
         return "give one, or remove the key"
+    if kind in _NUMBERS and isinstance(value, str) and (meant := number_remedy(value, str(path[-1]))):
+        return meant
+    if kind == "bool_type" and str(value).lower() in ("yes", "no", "on", "off", "true", "false", "1", "0"):
+        return f"write {'true' if str(value).lower() in ('yes', 'on', 'true', '1') else 'false'}"
+    if path[-1] in ("holdout", "test_holdout") and isinstance(value, int | float) and 1 <= value < 100:
+        return f"it is a share: write {value / 100:g} for {value:g} %"
     if kind in ("model_type", "dict_type"):
         return f"write {key}: {{ ... }}"
     if kind in ("list_type", "tuple_type"):

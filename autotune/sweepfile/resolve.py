@@ -25,6 +25,7 @@ from autotune.metrics import (
     ENOUGH_FOR_P90,
     METRICS,
     PER_WORKLOAD,
+    SHARES,
     WORKLOAD,
     Direction,
     is_function,
@@ -369,5 +370,9 @@ def _limits(raw: list[Any], usable: Mapping[str, str], problems: list[Problem]) 
             problems.append(Problem(str(error), key))
             continue
         _check_metric(limit.metric, key, usable, problems)
+        if limit.metric in SHARES and not limit.needs_base and not 0 <= limit.constant <= 1:
+            rule = f"{limit.metric} is a share from 0 to 1"
+            remedy = f"write {limit.constant / 100:g}" if 1 < limit.constant <= 100 else "give a bound from 0 to 1"
+            problems.append(Problem(rule, key, value=text, remedy=remedy))
         limits.append(limit)
     return tuple(limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
 
+from autotune.data.encodings import marked
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.paths import is_folder
+from autotune.sweepfile.slips import TEXTS, json_remedy, named, spoilt_text, toml_remedy, yaml_remedy
 
 DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
 """Of a sweep file: levels, entries with those of aliases, characters of a key with its parents'."""
@@ -95,12 +97,34 @@ def _checked(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Pr
                     Problem(f"written twice, first in line {lines[here]}", here, line=line, remedy="keep one")
                 )
             lines[here] = line
+            problems += [replace(found, line=line) for found in _slips(here, key_node.value, value_node)]
             _checked(key_node, here, lines, problems, depth + 1)
             _checked(value_node, here, lines, problems, depth + 1)
     elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[f"{key}[{index}]"] = child.start_mark.line + 1
             _checked(child, f"{key}[{index}]", lines, problems, depth + 1)
+
+
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+
+
+def _slips(key: str, name: str, node: yaml.Node) -> Iterator[Problem]:
+    """Yield what YAML read otherwise than it was meant, and took."""
+    odd = next((c for c in name if c in _INVISIBLE or (c.isspace() and c not in " \t")), "")
+    if odd:
+        yield Problem(f"the key holds {named(odd)}", key, remedy="write plain spaces, and none within a key")
+    last = key.rpartition(".")[2]
+    if isinstance(node, yaml.MappingNode) and node.flow_style and last in TEXTS:
+        inside = [child.value for child, _ in node.value if isinstance(child, yaml.ScalarNode)]
+        shown = "{" + ", ".join(inside) + "}"
+        rule = "a text that begins with { must stand in quotes, or it is a mapping"
+        yield Problem(rule, key, remedy=f'write {last}: "{shown}"')
+    if isinstance(node, yaml.ScalarNode):
+        mark = node.end_mark
+        after = mark.buffer[mark.pointer :].split("\n", 1)[0] if mark is not None and mark.buffer else ""
+        if found := spoilt_text(key, node.style, node.value, after):
+            yield Problem(found[0], key, value=node.value or None, remedy=found[1])
 
 
 def _parse_yaml(text: str, kind: type[Any] = _Loader) -> tuple[Any, dict[str, int], list[Problem]]:
@@ -164,6 +188,8 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     if suffix not in _SUFFIXES:
         rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
         remedy = "name a .yaml, .toml or .json file"
+        if suffix == ".txt":
+            remedy = f"rename it to {path.with_suffix('').name.removesuffix('.yaml')}.yaml"
         raise UsageError(Problem(rule, file=shown, value=suffix or None, remedy=remedy))
     try:
         if path.exists() and not path.is_file():
@@ -172,14 +198,17 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
             content = stream.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise OSError(f"it has more than {_LARGEST:,} bytes")
-        text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        encoding = marked(content) or "utf-8"
+        text = content.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
         remedy = did_you_mean(path.name, there) if there else "check the path"
         raise UsageError(Problem("no such sweep file", file=shown, remedy=remedy)) from None
     except UnicodeDecodeError as error:
         rule = f"a sweep file is UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start} is not)"
-        raise UsageError(Problem(rule, file=shown, remedy="save it as UTF-8")) from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        remedy = "save it as UTF-8 (Notepad: Save as, Encoding)"
+        raise UsageError(Problem(rule, file=shown, line=line, remedy=remedy)) from None
     except (OSError, ValueError) as error:
         rule = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise UsageError(Problem(rule, file=shown, remedy="check the path")) from None
@@ -213,30 +242,39 @@ def _syntax(error: Exception, suffix: str, text: str) -> Problem:
     name = suffix[1:].upper().replace("YML", "YAML")
     what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
     remedy = "mend the syntax"
-    if "'\\t'" in what:
-        remedy = "indent with spaces"
-    elif what.endswith("is written twice"):
-        remedy = "keep one"
     line: int | None = None
     if isinstance(error, RecursionError):
         what = "nested too deeply"
+    elif what.endswith("is written twice"):
+        remedy = "keep one"
+    elif "no JSON number" in what:
+        remedy = "write null, or a number"
     elif isinstance(error, LookupError):
         what = "a value does not fit its tag"
     elif "integer string conversion" in what:
         what = "a number has thousands of digits"
     if isinstance(error, ReaderError):
-        what, line = (
-            f"the character {chr(int(error.character))!r} is not allowed",
-            text.count("\n", 0, error.position) + 1,
-        )
+        what = f"the character {chr(int(error.character))!r} is not allowed"
+        line, remedy = text.count("\n", 0, error.position) + 1, "remove the character"
     elif isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        line = error.problem_mark.line + 1
-        if error.context and error.context_mark is not None and error.context_mark.line + 1 != line:
+        mark = error.problem_mark
+        line = mark.line + 1
+        lines = text.split("\n")
+        there = mark.line < len(lines) and lines[mark.line].strip()
+        at = mark.line if there else max(0, len(text.rstrip().split("\n")) - 1)
+        rule, remedy, blamed = yaml_remedy(what, lines, at)
+        what, line = rule or what, line if blamed == at else blamed + 1
+        if not rule and error.context and error.context_mark is not None and error.context_mark.line + 1 != line:
             what += f" {error.context} that begins in line {error.context_mark.line + 1}"
     elif isinstance(error, json.JSONDecodeError):
-        line, what = error.lineno, f"{error.msg} at column {error.colno}"
+        line, remedy = error.lineno, json_remedy(error.msg, text, error.pos)
+        what = f"{error.msg} at column {error.colno}"
     elif isinstance(error, tomllib.TOMLDecodeError) and (found := re.search(r" \(at line (\d+), (.*)\)$", what)):
-        line, what = int(found[1]), f"{what[: found.start()]} at {found[2]}"
+        line, what = int(found[1]), what[: found.start()]
+        remedy = toml_remedy(what, text.split("\n")[line - 1])
+        what += f" at {found[2]}"
+    elif isinstance(error, tomllib.TOMLDecodeError):
+        remedy = toml_remedy(what, text.rstrip().rsplit("\n", 1)[-1])
     return Problem(f"is not valid {name}: {what}", line=line, remedy=remedy)
 
 

@@ -1,0 +1,168 @@
+"""Slips of the hand in a sweep file's text, and what to write instead.
+
+A parser says where it stopped; people need to know what they typed. Each rule here looks at the line of the parser's
+complaint and at its words, and gives the remedy in the words of that notation.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+SMART = "“”„‟«»‘’‚‛"
+"""Quotes that word processors write."""
+_SPACES = re.compile(r"^[ \t]*([^\S \t\r\n]|[\u200b\u200c\u200d\u2060\ufeff])")
+"""White space before a line that only looks like spaces."""
+
+
+def odd_space(text: str) -> str:
+    """Return the name of the first character of a text's indentation that is no plain space, or nothing."""
+    found = _SPACES.match(text)
+    return named(found[1]) if found else ""
+
+
+def named(character: str) -> str:
+    """Return a character's name and number."""
+    name = unicodedata.name(character, "a character").lower()
+    return f"{name} (U+{ord(character):04X})"
+
+
+def _quoted(line: str) -> str:
+    """Return how a text with backslashes is written in single quotes."""
+    found = re.search(r'"([^"]*)"?', line)
+    inside = found[1] if found else ""
+    if "\\" not in inside or "'" in inside or len(inside) > 120:
+        return "write it in single quotes, or with / between folders"
+    return f"write it in single quotes, '{inside}', or with / between folders"
+
+
+def yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, str, int]:
+    """Return a rule, empty for the parser's own, a remedy, and the index of the line that is to blame.
+
+    `at`: the index of the line where the parser stopped.
+    """
+    line = lines[at]
+    if "escape" in what:
+        found = re.search(r"escape character '(.)'", what)
+        sign = f"\\{found[1]}" if found else "\\x, \\u and \\U without their digits"
+        return f"a backslash in double quotes begins a sign, and {sign} is none", _quoted(line), at
+    if "'\\t'" in what:
+        return "", "indent with spaces", at
+    for place in range(at, max(-1, at - 4), -1):
+        if odd := odd_space(lines[place]):
+            return f"the line is indented with {odd}", "indent with plain spaces", place
+        if found := re.search(rf"[{SMART}]", lines[place]):
+            return "", f"write plain quotes for {found[0]}", place
+    return "", *_yaml_remedy(what, lines, at)
+
+
+def _open_quote(line: str) -> str:
+    """Return the key of a value whose quote stays open in its line, or nothing."""
+    value = re.match(r"""\s*(?:-\s+)?([\w.-]+):\s+"((?:[^"\\]|\\.)*)$""", line)
+    return value[1] if value else ""
+
+
+def _yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, int]:
+    line = lines[at]
+    for place in range(max(0, at - 3), at + 1):
+        if key := _open_quote(lines[place]):
+            return f"close the quote of {key}", place
+    value = re.match(r"""\s*(?:-\s+)?["']?([\w.-]+)["']?\s*:\s+(\S.*)""", line)
+    if what.startswith("mapping values"):
+        if value and re.search(r":(\s|$)", value[2]):
+            return f"put the value of {value[1]} in quotes: a colon and a space in it begin another mapping", at
+        for place in range(at, max(-1, at - 4), -1):
+            if glued := re.match(r"\s*([A-Za-z_]\w*):[^\s/\\]", lines[place]):
+                return f"write a space after the colon of {glued[1]}", place
+        return "indent this line as those beside it, and write one key in a line", at
+    if re.search("cannot start any token|alias|alphabetic or numeric|anchor", what):
+        return "put the value in quotes", at
+    if value and value[2].startswith("{") and re.search(r"\}\s*[^\s,}\]#]", value[2]):
+        return f"put the value of {value[1]} in quotes: a text may not begin with {{", at
+    if value and value[2][:1] in ('"', "'") and "expected <block end>" in what:
+        return f"put the whole value of {value[1]} in one pair of quotes", at
+    for sign, remedy in _YAML:
+        if re.search(sign, what):
+            return remedy, at
+    return "mend the syntax", at
+
+
+_YAML = (
+    ("could not find expected ':'", "write key: value, with a space after the colon"),
+    ("end of stream|quoted scalar", "close the quote"),
+    ("another document|single document", "keep one document: --- begins another"),
+    ("expected ',' or", "close the bracket, or write a comma between entries"),
+    ("tag", "put the value in quotes: ! begins a tag"),
+    ("block end|block mapping", "indent this line as those beside it"),
+)
+
+
+def json_remedy(what: str, text: str, position: int) -> str:
+    """Return what to do where a JSON parser stopped."""
+    here = text[position:].lstrip()
+    behind = text[:position].rstrip()
+    if here.startswith(("//", "/*", "#")) or re.search(r"(//|#)[^\"\n]*$", text[:position].rsplit("\n", 1)[-1]):
+        return "remove the comment: JSON has none; a .yaml file has, after #"
+    if behind.endswith(",") and here[:1] in "}]":
+        return "remove the comma before the bracket"
+    if here[:1] == "," or (here[:1] in "}]" and behind.endswith(",")):
+        return "remove the comma"
+    if "escape" in what:
+        return "write \\\\ for a backslash, or / between folders"
+    if here[:1] == "'":
+        return "write double quotes, \" for '"
+    if here[:1] and here[0] in SMART:
+        return f"write plain quotes for {here[0]}"
+    if found := re.match(r"None|True|False|undefined|NaN|-?Infinity", here):
+        plain = {"True": "true", "False": "false"}.get(found[0], "null")
+        return f"write {plain} for {found[0]}"
+    if "control character" in what:
+        return "write \\n for a line end within a text"
+    if "Extra data" in what:
+        return "keep one document in the file"
+    if "delimiter" in what:
+        return "write a comma between entries, and a colon between a key and its value"
+    if "property name" in what:
+        return "write each key in double quotes"
+    return "mend the syntax"
+
+
+def toml_remedy(what: str, line: str) -> str:
+    """Return what to do where a TOML parser stopped."""
+    if "'\\\\'" in what or "hex value" in what or "escape" in what.lower():
+        return _quoted(line)
+    if re.search(rf"[{SMART}]", line):
+        return "write plain quotes"
+    if "overwrite" in what or "declare" in what or "twice" in what or "Duplicate" in what:
+        return "keep one"
+    if re.match(r"\s*[\w.-]+\s*:", line):
+        return "write key = value, or call the file .yaml"
+    if "Expected '='" in what or "Invalid statement" in what:
+        return "write key = value"
+    if "Illegal character '\\n'" in what or "Unterminated" in what:
+        return "close the quote; a text of several lines stands in three quotes"
+    if "Invalid value" in what:
+        return "put texts in quotes; numbers, true and false stand without"
+    return "mend the syntax"
+
+
+TEXTS = ("prompt", "completion", "content")
+"""Keys whose values are templates."""
+
+
+def spoilt_text(key: str, style: str | None, value: str, after: str) -> tuple[str, str] | None:
+    """Return what is wrong with a YAML text that was read, and is not what was written: (rule, remedy).
+
+    `style`: the quote or sign it stands in, None for a plain one; `after`: the rest of its line.
+    """
+    name = key.rpartition(".")[2]
+    if style is not None:
+        return None
+    if len(value) > 1 and value[0] in SMART and value[-1] in SMART:
+        return f"the quotes {value[0]} and {value[-1]} are part of the text", 'write plain quotes: "'
+    comment = re.match(r"\s*#", after) if not value else re.match(r"\s+#", after)
+    if name in TEXTS and comment:
+        rule = "the text ends where # begins a comment" if value else "the text is a comment, since it begins with #"
+        return rule, "put the whole text in quotes"
+    return None
