@@ -39,7 +39,7 @@ def runs() -> Iterator[Any]:
     """Each mistake with its command; a mistake that `plan` refuses, `run` must refuse as well."""
     for mistake in MISTAKES:
         yield pytest.param(mistake, mistake.argv, id=mistake.name)
-        if mistake.command.startswith(PLAN):
+        if mistake.command.startswith(PLAN) and not mistake.plan_only:
             yield pytest.param(mistake, ["run", *mistake.argv[1:]], id=f"{mistake.name} (run)")
 
 
@@ -62,7 +62,7 @@ def test_the_sweep_is_right_without_a_mistake() -> None:
 
 
 def test_there_are_many_mistakes_with_different_names() -> None:
-    assert len(MISTAKES) >= 45
+    assert len(MISTAKES) >= 250
     assert len({mistake.name for mistake in MISTAKES}) == len(MISTAKES)
     for mistake in MISTAKES:
         assert mistake.says, mistake.name
