@@ -32,8 +32,12 @@ _SMALL = 1024
 
 
 def options(recipe: Recipe) -> dict[str, str]:
-    """Return the recipe as options of the model builder."""
-    given: dict[str, str] = {"hf_token": "false", "hf_remote": "false"}
+    """Return the recipe as options of the model builder.
+
+    A cache of the window's size is not asked for: the runtime refuses any text whose `max_length` is below the window,
+    which a layer with a whole cache attends to as well.
+    """
+    given: dict[str, str] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
     for name, value in recipe.model_dump(exclude_none=True, exclude={"precision"}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         given[RECIPE[name].option or name] = text

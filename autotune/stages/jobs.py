@@ -172,7 +172,7 @@ class BuildJob(Job):
     """Build a model folder for ONNX Runtime GenAI and read back what was built."""
 
     stage: ClassVar[str] = "build"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     function: ClassVar[str] = "autotune.stages.build:build"
     packages: ClassVar[tuple[str, ...]] = (*ORT_WHEELS, "onnx", "onnx-ir", "transformers")
 

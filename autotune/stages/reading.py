@@ -3,9 +3,6 @@
 The head is given only the positions that are read: scoring reads few positions of a prompt, and the head over a
 vocabulary of 49,152 is a fifth of a small model's work at every position. A head that was pruned to the last position
 reads any position this way.
-
-Layers with a sliding window attend to the same positions, but keep the keys and values of all of them: a cache of the
-window's size, as onnxruntime-genai gives to the shipped graph, holds one text at a time, and no branches of it.
 """
 
 from __future__ import annotations
@@ -20,8 +17,6 @@ READ = "autotune.read"
 _AFTER_HEAD = {"Cast", "Mul", "Div", "Tanh", "Add"}
 _HEADS = {"MatMul", "MatMulNBits", "Gemm"}
 _PRUNING = {"Gather", "Unsqueeze", "Slice"}
-_WINDOWED = "sliding_window_cache"
-"""The attribute of an attention node whose cache is as long as its window."""
 SINGLE = 1
 """The accuracy level at which a quantised node multiplies in single precision."""
 
@@ -45,30 +40,16 @@ def reading_graph(file: Path, exact: bool = False) -> tuple[bytes | None, bool]:
     graph = model.graph
     attention = {node.op_type for node in graph.node if "Attention" in node.op_type}
     grouped = attention == {"GroupQueryAttention"} and all(node.op_type != "If" for node in graph.node)
-    changed = _whole_caches(graph)
-    if exact:
-        for node in graph.node:
-            if node.op_type == "MatMulNBits":
-                changed = True
-                _set(node, "accuracy_level", SINGLE)
+    quantised = [node for node in graph.node if node.op_type == "MatMulNBits"] if exact else []
+    for node in quantised:
+        _set(node, "accuracy_level", SINGLE)
     makers = {name: node for node in graph.node for name in node.output}
     head = _head(makers)
     if head is not None:
         _read_some(graph, makers, head)
-    elif not changed:
+    elif not quantised:
         return None, grouped
     return model.SerializeToString(), grouped
-
-
-def _whole_caches(graph: GraphProto) -> bool:
-    """Let every layer keep all keys and values, and return whether one did not."""
-    changed = False
-    for node in graph.node:
-        windowed = [attribute for attribute in node.attribute if attribute.name == _WINDOWED and attribute.i]
-        for attribute in windowed:
-            node.attribute.remove(attribute)
-            changed = True
-    return changed
 
 
 def _set(node: NodeProto, name: str, value: int) -> None:

@@ -173,23 +173,23 @@ def test_a_model_with_a_window_is_scored_as_pytorch_scores_it(
 
 
 @pytest.mark.parametrize("name", WINDOWED)
-def test_genai_with_a_cache_of_the_windows_size_computes_the_same(
+def test_genai_runs_it_at_any_length_and_computes_the_same(
     built: Do, model: Callable[[Model], Path], name: str
 ) -> None:
     source = model(HONEST[name])
     folder, _ = built(RECIPES["fp32"], source)
-    backend = OnnxBackend(folder, "cpu", 1)
+    backend = TorchBackend(source, None, "cpu", 1)
     served = og.Model(str(folder))
-    parameters = og.GeneratorParams(served)
-    parameters.set_search_options(max_length=128, do_sample=False)
-    generator = og.Generator(served, parameters)
-    generator.append_tokens(np.array(TEXTS[0], dtype=np.int32))
-    text = TEXTS[0]
-    for _ in range(24):
-        np.testing.assert_allclose(
-            np.asarray(generator.get_logits()).reshape(-1), logits_of(backend, [text], last=True)[0][0], atol=1e-4
-        )
-        generator.generate_next_token()
-        if generator.is_done():  # the end of the text, and no logits after it
-            break
-        text = tuple(int(token) for token in generator.get_sequence(0))
+    for size, most in ((3, 10), (12, 128), (40, 64)):  # the window is 16
+        text = TEXTS[0][:size]
+        parameters = og.GeneratorParams(served)
+        parameters.set_search_options(max_length=most, do_sample=False)
+        generator = og.Generator(served, parameters)
+        generator.append_tokens(np.array(text, dtype=np.int32))
+        for _ in range(24):
+            ours = np.asarray(generator.get_logits()).reshape(-1)
+            np.testing.assert_allclose(ours, logits_of(backend, [text], last=True)[0][0], atol=1e-4)
+            generator.generate_next_token()
+            if generator.is_done():  # the end of the text, and no logits after it
+                break
+            text = tuple(int(token) for token in generator.get_sequence(0))
