@@ -134,6 +134,7 @@ def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
         "trials": "budget.trials is reached",
         "hours": "budget.hours is reached",
         "space": "every candidate is done",
+        "export": "no recipe builds the model as it is, so nothing was trained",
         "front": "no candidate that is left promises to move the front",
     }
     sys.stderr.write(

@@ -19,7 +19,7 @@ from autotune.analysis.latency import Turns, latency_cells, turns_of
 from autotune.analysis.limits import Limit
 from autotune.analysis.scores import probability, summarise
 from autotune.artifacts.store import Stored
-from autotune.candidate import Candidate
+from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError, printable
 from autotune.metrics import METRICS, is_task
 from autotune.pipeline.graph import Graph
@@ -142,6 +142,8 @@ class Pipeline:
         self.graph = Graph(sweep, inputs)
         self.rungs: tuple[float, ...] = ()
         """Shares of its steps to which an adapter may have been trained before."""
+        self.given_up: dict[Recipe, StageError] = {}
+        """Recipes in which nothing is tried any more, and why."""
         self._under_way: list[Measurement] = []
         self._merged: MergeJob | None = None
         """The merged model that was used last: the next recipe of its adapter may need it."""
@@ -260,6 +262,8 @@ class Pipeline:
             return False
 
         try:
+            if candidate.recipe is not None and candidate.recipe in self.given_up:
+                raise self.given_up[candidate.recipe]
             if known and broken(known):
                 done.cells |= {name: value for name, value in known.items() if METRICS[name].kind != "score"}
                 return done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from autotune.present.tables import candidates, number, score_text, settings
 from autotune.results.columns import COLUMNS, Column, Row
 from autotune.results.judge import base_of, front_of, judge, kept_turns, values_of
 from autotune.results.table import write_table
+from autotune.results.trust import is_another_model, is_in_doubt
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def explain(selection: Selection) -> str:
         )
         base = base_of(rows) or {}
         known = values_of(base) if base.get("status") == "ok" else {}
+        lines += _in_doubt(base)
         unknown = [limit for limit in aims.limits if limit.needs_base and limit.metric not in known]
         if unknown and rows:
             yet = "yet: it is, when the sweep ends" if base.get("status") == "stopped" else ""
@@ -168,6 +170,7 @@ def explain(selection: Selection) -> str:
         lines.append(
             "  uncertain, the interval straddles the threshold: " + "; ".join(str(limit) for limit in choice.uncertain)
         )
+    lines += _in_doubt(base_of(rows) or {})
     ways = {way: step.metric for step in reversed(choice.steps) for way in step.method.split("+")}
     if {"unpaired", "intervals"} & set(ways):
         lines.append("  compared by unpaired intervals: the outcomes of single items are not at hand")
@@ -182,6 +185,18 @@ def explain(selection: Selection) -> str:
     lines += ["", f"Front of {', '.join(aims.objectives)} ({len(front)} of {len(selection.rows)}):"]
     lines.append(candidates(front, list(aims.objectives), choice.winner.id))
     return "\n".join(lines)
+
+
+def _in_doubt(base: Mapping[str, Any]) -> list[str]:
+    """Return in words that the untouched model was not built as it is, and what follows from it."""
+    if not is_in_doubt(base or None):
+        return []
+    name = base.get("build_precision")
+    if is_another_model(base):
+        what = f"the untouched model at {name} is another model once built, and so is every recipe that only rounds it"
+    else:
+        what = f"the untouched model at {name} could not be built and run"
+    return [f"  {what}: {base['error']}"]
 
 
 def as_json(selection: Selection) -> str:

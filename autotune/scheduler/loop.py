@@ -25,6 +25,7 @@ from autotune.results.columns import STAGES, Row
 from autotune.results.folder import Record, now
 from autotune.results.judge import candidate_of, front_of, judge, served_as, values_of
 from autotune.results.trials import Trials, rounded
+from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.events import Watcher
 from autotune.scheduler.finalists import TIMING, Finalists
 from autotune.strategies.protocol import LEAST_ITEMS, Proposal, Strategy, Told
@@ -49,7 +50,9 @@ class Summary:
     wall_s: float
     stages_s: float
     ended: str
-    """Why it ended: trials, hours, space (all done), front (no candidate that is left promises to move it)."""
+    """Why it ended: trials, hours, space (all done), front (no candidate that is left promises to move it), export (no
+    recipe builds the untouched model).
+    """
     exit_code: Exit = Exit.OK
     finalists: list[Row] = field(default_factory=list)
     turns: Turns | None = None
@@ -142,6 +145,7 @@ class Loop:
         for row in [row for row in self.rows.values() if row["status"] == "lost"]:
             if not self._late():
                 self._try(self._proposal_of(row), int(row["trial"] or 0))
+        trusted = self._trusts()
         self._check_pace()
         if self.strategy.rungs and (known := self._base_as_begun()) is not None:
             self.strategy.replay(base, self._told(known))
@@ -157,6 +161,9 @@ class Loop:
         before = len(self._trials)
         used_up = "front" if self.strategy.rungs else "space"
         while True:
+            if not trusted:
+                ended = "export"
+                break
             most = self.sweep.budget.trials
             if most is not None and len(self._trials) >= most:
                 ended = "trials"
@@ -184,6 +191,29 @@ class Loop:
         summary.wall_s = self.clock() - began
         summary.stages_s = self.stages_s
         return summary
+
+    def _trusts(self) -> bool:
+        """Return whether a recipe is left in which an adapter may be tried.
+
+        Where the untouched model was not built as it is, all recipes that only round that build are given up, and each
+        other one is tried on the untouched model before anything is trained for it.
+        """
+        recipes, base = self.sweep.space.recipes, base_candidate(self.sweep).recipe
+        row, given_up = self.base_row, self.pipeline.given_up
+        if row is None or base is None or not is_in_doubt(row):
+            return True
+        error = str(row["error"])
+        for recipe in recipes:
+            if is_another_model(row) and only_rounds(recipe, base):
+                given_up[recipe] = StageError("failed", inherited(base, error))
+            plain = Candidate(recipe=recipe)
+            if plain.id == self.base_id:
+                given_up[recipe] = StageError(str(row["status"]), error)
+            elif self.sweep.space.lora is not None:  # else it is a candidate like others
+                tried = self._try(Proposal(plain, items=0), 0)
+                if tried["status"] in ("failed", "unsupported"):
+                    given_up[recipe] = StageError(tried["status"], str(tried["error"]))
+        return self.sweep.space.lora is None or not recipes or set(recipes) > set(given_up)
 
     def _first_items(self) -> int | None:
         """Return on how many items the untouched model is scored at first; None: on all, and timed.
@@ -364,7 +394,7 @@ class Loop:
             self.stages_s += measured.seconds
             status, error = measured.status, measured.error
             if status == "ok" and (left := self._left_at(proposal, measured) or "not timed" * look):
-                status, error = "stopped", left + "; measured in the end" * look
+                status, error = "stopped", left + "; measured in the end" * (candidate.id == self.base_id and look)
             asked: Row = {"rung": proposal.rung if proposal.rung < 1 else None, "items": proposal.items}
             row |= {"status": status, "error": error or None, "ended": now()} | asked
             row["wall_s"] = self.clock() - began
