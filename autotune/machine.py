@@ -6,6 +6,7 @@ import contextlib
 import platform
 import shutil
 import sys
+import time
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,29 @@ def oom_kills() -> int:
             lines = file.read_text(encoding="utf-8").splitlines()
             count += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
     return count
+
+
+def busy_s() -> float:
+    """Return the seconds that all cores together have worked since the machine started."""
+    times = psutil.cpu_times()
+    return float(
+        sum(times[:]) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
+    )
+
+
+def foreign_cpu(seconds: float = 0.5) -> float:
+    """Return how many cores others keep busy now, on average over so many seconds: all but this process and those below."""
+    began, busy, own = time.perf_counter(), busy_s(), _own_s()
+    time.sleep(seconds)
+    return max(0.0, (busy_s() - busy) - (_own_s() - own)) / (time.perf_counter() - began)
+
+
+def _own_s() -> float:
+    """Return the processor seconds of this process and of those below it that live."""
+    total = 0.0
+    this = psutil.Process()
+    for process in [this, *this.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total

@@ -31,8 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from autotune.analysis.latency import latency_cells, turns_of
+from autotune.analysis.latency import at_place, latency_cells, turns_of
 from autotune.analysis.selection import Entry, choose
+from autotune.analysis.stopping import stretch
 from autotune.candidate import Recipe
 from autotune.execution.local import LocalEngine
 from autotune.machine import hardware, machine_digest
@@ -114,8 +115,8 @@ def ours(engine: LocalEngine, folders: Sequence[Path], most: int, log: Path) -> 
     jobs = [timed(folder) for folder in folders]
     rounds, seconds = engine.time_in_turns(TurnsJob(graphs=(*jobs, jobs[0]), most=most), log)
     names = [str(place) for place in range(len(folders))]
-    turns = turns_of([*names, names[0]], rounds, 1)
-    cells = [latency_cells([results[place] for results in rounds], 1) for place in range(len(folders))]
+    turns = turns_of([*names, names[0]], rounds, 1, wider=stretch(TurnsJob.model_fields["processes"].default, most))
+    cells = [latency_cells(at_place(rounds, place), 1) for place in range(len(folders))]
     entries = [
         Entry(name, {"itl_ms_p50": float(cell["itl_ms_p50"] or 0)}, graph=name)
         for name, cell in zip(names, cells, strict=True)

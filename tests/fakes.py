@@ -85,6 +85,8 @@ class FakeStages:
         """How many times slower than usual the machine is."""
         self.resolved = 5
         """Processes that a timing takes until it is precise enough."""
+        self.foreign: Callable[[TimeJob], float | None] = lambda job: None
+        """Cores that others keep busy while a graph is timed; it is slower by that."""
         self.repeated = 0
         """How often something was timed again."""
         self.jobs: list[Job] = []
@@ -157,7 +159,10 @@ class FakeStages:
         """Return what processes measure that time a graph at the machine's pace; each a little slower than the last."""
         built = next(r for _, r in self._builds.values() if f"graph of {r}" == job.graph)
         ms = TOKEN_MS[built.precision] * self.slower * (1.5 if job.arena is False else 1.0) * job.prompt_tokens / 32
-        shared = {"load_s": 0.5, "peak_memory_mb": 700.0, "conditions": {"load_avg": 0.5}}
+        conditions = {"load_avg": 0.5}
+        if (foreign := self.foreign(job)) is not None:
+            conditions["foreign_cpu"], ms = foreign, ms * (1 + foreign)
+        shared = {"load_s": 0.5, "peak_memory_mb": 700.0, "conditions": conditions}
         return [shared | {"ttft_ms": [3 * ms] * 4, "itl_ms": [ms + n / 100] * 64} for n in range(count)]
 
     def _do(self, job: Job, out: Path) -> dict[str, Any]:
@@ -274,6 +279,8 @@ class Sweeping:
         self.loop: Loop | None = None
         self.machine = ""
         """The machine whose pace is looked after; empty: none is."""
+        self.foreign: Callable[[], float] = lambda: 0.0
+        """How many cores others keep busy now."""
 
     @property
     def out(self) -> Path:
@@ -290,4 +297,5 @@ class Sweeping:
             pipeline = self.pipeline(sweep)
             strategy = strategy or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
             self.loop = Loop(sweep, record, pipeline, strategy, self.watched, self.clock)
+            self.loop.provisional.foreign, self.loop.provisional.wait = self.foreign, lambda seconds: None
             return self.loop.run()

@@ -10,19 +10,44 @@ from typing import Any
 import numpy as np
 
 from autotune.analysis.statistics import Ratio, column_levels, paired_ratio, t_interval
+from autotune.analysis.stopping import stretch
 from autotune.metrics import ENOUGH_FOR_P90
+
+FOREIGN = 0.2
+"""Cores that other programs may keep busy while a process is timed, on average, before it counts as disturbed."""
 
 Processes = Sequence[Mapping[str, Any]]
 """What each process of a timing measured, in order."""
 
 
-def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | None]:
+def disturbed(conditions: Mapping[str, Any]) -> bool:
+    """Whether a process was timed beside other work, as its conditions say, or the cells of a row."""
+    return float(conditions.get("foreign_cpu") or 0.0) > FOREIGN
+
+
+def counted(processes: Processes, least: int) -> Processes:
+    """Return those processes of a timing that count: the undisturbed ones where they are enough, else all.
+
+    What is left out is chosen by what else the machine did, never by what was measured.
+    """
+    quiet = [process for process in processes if not disturbed(process.get("conditions", {}))]
+    return quiet if len(quiet) >= least else processes
+
+
+def latency_cells(
+    processes: Processes, batch: int, least: int | None = None, most: int | None = None
+) -> dict[str, float | int | None]:
     """Return the latency columns of results.csv (times in milliseconds, memory in 10^6 bytes).
+
+    `least` and `most`: how many processes were to be timed, until the interval was narrow; None: as many as there are.
+    With them those count that were not disturbed, see `counted`, and the interval is stretched.
 
     A median is the mean over processes of each one's median, because tokens of one process are not independent. A 90th
     percentile is of all samples together, and None below 64 of them. Each number of two processes or more has an
     interval: Student's over what the single processes say, as wide, around the number.
     """
+    if least is not None:
+        processes = counted(processes, least)
     each = [medians(process, batch) for process in processes]
     gpu = [p["gpu_memory_mb"] for p in processes if p.get("gpu_memory_mb") is not None]
     threads = [p["threads"] for p in processes if p.get("threads") is not None]
@@ -43,10 +68,11 @@ def latency_cells(processes: Processes, batch: int) -> dict[str, float | int | N
     singly: dict[str, list[float]] = {name: [process[name] for process in each] for name in each[0]}
     singly |= {name: [p[name] for p in processes] for name in ("peak_memory_mb", "load_s")}
     singly["gpu_memory_mb"] = gpu
+    wider = stretch(least, most) if least and most else 1.0
     for name, values in singly.items():
         value = cells.get(name)
         if value is not None and len(values) > 1:
-            interval, away = t_interval(values), value - float(np.mean(values))
+            interval, away = t_interval(values, stretch=wider), value - float(np.mean(values))
             cells |= {f"{name}_low": max(0.0, interval.low + away), f"{name}_high": interval.high + away}
     for name in dict.fromkeys(name for p in processes for name in p.get("conditions", {})):
         known = [p["conditions"][name] for p in processes if p.get("conditions", {}).get(name) is not None]
@@ -98,13 +124,15 @@ def _p90(samples: list[float]) -> float | None:
 class Turns:
     """What finalists were timed at in turns.
 
-    `samples`: of each graph and latency metric one number a round. `anchor` is the graph that took two places in every
-    round: `again` is what it was timed at in the second.
+    `samples`: of each graph and latency metric one number a round; of those that left early, clearly slower than others,
+    the first rounds. `anchor` is the graph that took two places in every round: `again` is what it was timed at in the
+    second. `stretch`: by what the intervals are wider because rounds went on until they were narrow.
     """
 
     anchor: str
     samples: Mapping[str, Mapping[str, Sequence[float]]]
     again: Mapping[str, Sequence[float]]
+    stretch: float = 1.0
 
     @property
     def rounds(self) -> int:
@@ -115,7 +143,9 @@ class Turns:
         """Return what one graph is timed at in relation to another; None where one of them was not in the turns."""
         if metric not in self.again or not {graph, other} <= set(self.samples):
             return None
-        return paired_ratio(self.samples[graph][metric], self.samples[other][metric])
+        own, others = self.samples[graph][metric], self.samples[other][metric]
+        both = min(len(own), len(others))
+        return paired_ratio(own[:both], others[:both], stretch=self.stretch)
 
     def noise_floor(self, metric: str) -> float:
         """Return, as a share, by how much a graph may seem to differ from itself: the far end of the interval of its
@@ -127,23 +157,37 @@ class Turns:
     def _floors(self) -> dict[str, float]:
         floors = {}
         for metric, again in self.again.items():
-            ratio = paired_ratio(again, self.samples[self.anchor][metric])
+            ratio = paired_ratio(again, self.samples[self.anchor][metric], stretch=self.stretch)
             floors[metric] = max(ratio.high, 1 / ratio.low) - 1
         return floors
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"anchor": self.anchor, "samples": self.samples, "again": self.again}
+        return {"anchor": self.anchor, "samples": self.samples, "again": self.again, "stretch": self.stretch}
 
 
-def turns_of(graphs: Sequence[str], rounds: Sequence[Processes], batch: int, suffix: str = "") -> Turns:
+Round = Sequence[Mapping[str, Any] | None]
+"""What the process of each graph measured in one round of turns; None where it took none any more."""
+
+
+def at_place(rounds: Sequence[Round], place: int) -> list[Mapping[str, Any]]:
+    """Return what the processes of one graph measured, round by round, as long as it took turns."""
+    return [found for results in rounds if (found := results[place]) is not None]
+
+
+def turns_of(graphs: Sequence[str], rounds: Sequence[Round], batch: int, suffix: str = "", wider: float = 1.0) -> Turns:
     """Return turns from their raw samples [round][graph], where the last graph is the first once more.
 
-    `suffix`: of the workload in which they were timed, `@long`; empty for the sweep's first.
+    `suffix`: of the workload in which they were timed, `@long`; empty for the sweep's first. `wider`: the stretch.
     """
-    places = list(zip(*(in_turns(processes, batch) for processes in rounds), strict=True))
-    columns = [{metric + suffix: [found[metric] for found in place] for metric in place[0]} for place in places]
-    return Turns(graphs[0], dict(zip(graphs[:-1], columns[:-1], strict=True)), columns[-1])
+    columns: list[dict[str, list[float]]] = [{} for _ in graphs]
+    for results in rounds:
+        present = [place for place, result in enumerate(results) if result is not None]
+        levels = in_turns([result for result in results if result is not None], batch)
+        for place, level in zip(present, levels, strict=True):
+            for metric, value in level.items():
+                columns[place].setdefault(metric + suffix, []).append(value)
+    return Turns(graphs[0], dict(zip(graphs[:-1], columns[:-1], strict=True)), columns[-1], wider)
 
 
 def turns_from(plain: Any) -> Turns | None:
@@ -153,13 +197,20 @@ def turns_from(plain: Any) -> Turns | None:
             str(plain["anchor"]),
             {str(graph): _series(columns) for graph, columns in plain["samples"].items()},
             _series(plain["again"]),
+            float(plain.get("stretch", 1.0)),
         )
-        lengths = {len(series) for columns in (turns.again, *turns.samples.values()) for series in columns.values()}
-        whole = turns.anchor in turns.samples and len(lengths) == 1 and lengths.pop() >= 2
+        rounds = turns.rounds
+        lengths = [{len(series) for series in columns.values()} for columns in (turns.again, *turns.samples.values())]
+        sound = all(len(found) == 1 and 2 <= min(found) <= rounds for found in lengths) and 1 <= turns.stretch < 100
+        whole = sound and turns.anchor in turns.samples and {rounds} == lengths[0] == _lengths(turns, turns.anchor)
         same = all(set(columns) == set(turns.again) for columns in turns.samples.values())
         return turns if whole and same else None
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, StopIteration):
         return None
+
+
+def _lengths(turns: Turns, graph: str) -> set[int]:
+    return {len(series) for series in turns.samples[graph].values()}
 
 
 def _series(columns: Any) -> dict[str, list[float]]:

@@ -84,17 +84,17 @@ def bootstrap(
     return _percentiles(_vector(drawn), confidence)
 
 
-def t_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
+def t_interval(samples: ArrayLike, confidence: float = 0.95, stretch: float = 1.0) -> Interval:
     """Return Student's interval of the mean of independent samples, such as one number a process.
 
-    mean ± t·s/sqrt(n), with t of n-1 degrees of freedom. Source: Student, Biometrika 6 (1908), 1-25.
+    mean ± stretch·t·s/sqrt(n), with t of n-1 degrees of freedom; `stretch` as in `autotune.analysis.stopping`. Source: Student, Biometrika 6 (1908), 1-25.
     Raises ValueError for fewer than two samples: one says nothing about the spread.
     """
     data = _vector(samples)
     if data.size < 2:
         raise ValueError(f"`len(samples) >= 2` must hold, but got {data.size}")
     mean = float(data.mean())
-    half = _t_quantile(_checked(confidence), data.size - 1) * float(data.std(ddof=1)) / math.sqrt(data.size)
+    half = stretch * t_quantile(_checked(confidence), data.size - 1) * float(data.std(ddof=1)) / math.sqrt(data.size)
     return Interval(mean - half, mean + half)
 
 
@@ -107,16 +107,16 @@ class Ratio(NamedTuple):
     p: float
 
 
-def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Ratio:
+def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, stretch: float = 1.0) -> Ratio:
     """Return the ratio of a to b, positive numbers measured in turns [rounds]: what drifts hits both of a round alike.
 
-    The geometric mean of a_i / b_i, with Student's interval and test of the logarithms. Raises ValueError for fewer
-    than two rounds.
+    The geometric mean of a_i / b_i, with Student's interval and test of the logarithms, their standard error `stretch`
+    times as large. Raises ValueError for fewer than two rounds.
     """
     first, second = _pair(a, b)
     logs = np.log(first) - np.log(second)
-    low, high = t_interval(logs, confidence)
-    mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    low, high = t_interval(logs, confidence, stretch)
+    mean, error = float(logs.mean()), stretch * float(logs.std(ddof=1)) / math.sqrt(logs.size)
     theta = math.atan2(abs(mean), error * math.sqrt(logs.size - 1)) if mean else 0.0
     return Ratio(math.exp(mean), math.exp(low), math.exp(high), max(0.0, 1 - _t_two_sided(theta, logs.size - 1)))
 
@@ -372,7 +372,7 @@ def welch_p(difference: float, half_a: float, n_a: int, half_b: float, n_b: int,
     """
     if min(n_a, n_b) < 2:
         raise ValueError(f"`n >= 2` must hold, but got {n_a} and {n_b}")
-    a, b = ((half / _t_quantile(_checked(confidence), n - 1)) ** 2 for half, n in ((half_a, n_a), (half_b, n_b)))
+    a, b = ((half / t_quantile(_checked(confidence), n - 1)) ** 2 for half, n in ((half_a, n_a), (half_b, n_b)))
     if difference == 0 or not math.isfinite(a + b):
         return 1.0
     if a + b <= 0:
@@ -462,7 +462,7 @@ def _percentiles(drawn: FloatArray, confidence: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _t_quantile(confidence: float, df: int) -> float:
+def t_quantile(confidence: float, df: int) -> float:
     """Return t with P(|T| <= t) = confidence, by bisection on theta = atan(t / sqrt(df))."""
     low, high = 0.0, math.pi / 2
     for _ in range(64):

@@ -23,8 +23,9 @@ import numpy as np
 import psutil
 from pebble import ProcessExpired, ProcessPool
 
-from autotune.analysis.latency import laps_of
+from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
+from autotune.analysis.stopping import stretch
 from autotune.errors import StageError
 from autotune.execution.fresh_process import Fresh, died
 from autotune.execution.host_lock import HostLock
@@ -40,29 +41,59 @@ SEQUENCES = 8
 """Sequences of each length that models generate at least in turns, more where their tokens are too few for a percentile."""
 MOST_S = 20.0
 """Seconds of turns, for each model, after which a round ends (with two sequences of each length at least)."""
+SURE_ROUNDS, SLOWER, ERROR_RATE = 3, 1.1, 0.05
+"""Rounds of turns after which a model may leave that is clearly slower; how much slower it must be; and the error rate of
+the winner's rule over all pairs."""
 _ROOM = 1.5
 """Memory that a loaded model takes, at most, of the size of its files."""
 
 
-def narrow(rounds: Sequence[Sequence[Result]], precision: float) -> bool:
+def narrow(rounds: Sequence[Round], precision: float, wider: float = 1.0) -> bool:
     """Whether the times between tokens are known to a share of `precision`, or well enough: that of the first model as
-    the mean over its processes where it is alone, else those of the others in relation to it. `rounds`: [round][model].
+    the mean over its processes where it is alone, else those of the others in relation to it, but for those that left.
+    `rounds`: [round][model]. `wider`: the stretch of the intervals.
     """
     if len(rounds) < 2:
         return False
-    first, *others = zip(*(_levels(results) for results in rounds), strict=True)
+    levels = _levels(rounds)
+    first, *others = (level for place, level in enumerate(levels) if rounds[-1][place] is not None)
     enough = max(precision, RESOLUTION_MS / statistics.fmean(first))
     if not others:
-        low, high = t_interval(first)
+        low, high = t_interval(first, stretch=wider)
         return high - low <= 2 * enough * statistics.fmean(first)
-    ratios = [paired_ratio(other, first) for other in others]
+    ratios = [paired_ratio(other, first, stretch=wider) for other in others]
     return all(ratio.high - ratio.low <= 2 * enough * ratio.value for ratio in ratios)
 
 
-def _levels(results: Sequence[Result]) -> list[float]:
-    """Return what the models of a round took between tokens, milliseconds."""
-    laps = [[statistics.median(gaps) for gaps in laps_of(result, "itl_ms")] for result in results]
-    return [float(level) for level in column_levels(list(zip(*laps, strict=True)))]
+def clearly_slower(rounds: Sequence[Round], places: Sequence[int], wider: float = 1.0) -> list[int]:
+    """Return those of `places` that are timed in turns beyond doubt to take longer between tokens than the fastest.
+
+    At half of the error rate that the winner's rule spends, over all pairs, and by `SLOWER` at least.
+    """
+    if len(rounds) < SURE_ROUNDS:
+        return []
+    levels = _levels(rounds)
+    present = [place for place, found in enumerate(rounds[-1]) if found is not None]
+    fastest = min(present, key=lambda place: sum(math.log(level) for level in levels[place]))
+    confidence = 1 - ERROR_RATE / 2 / math.comb(max(2, len(levels)), 2)
+    found = []
+    for place in places:
+        if place in present and place != fastest:
+            ratio = paired_ratio(levels[place], levels[fastest], confidence, wider)
+            if ratio.low > 1 and ratio.value >= SLOWER:
+                found.append(place)
+    return found
+
+
+def _levels(rounds: Sequence[Round]) -> list[list[float]]:
+    """Return what each model took between tokens, round by round as long as it took turns, milliseconds."""
+    levels: list[list[float]] = [[] for _ in rounds[0]]
+    for results in rounds:
+        present = [place for place, result in enumerate(results) if result is not None]
+        laps = [[statistics.median(gaps) for gaps in laps_of(results[place] or {}, "itl_ms")] for place in present]
+        for place, level in zip(present, column_levels(list(zip(*laps, strict=True))), strict=True):
+            levels[place].append(float(level))
+    return levels
 
 
 def _laps(job: TimeJob) -> tuple[int, int]:
@@ -170,57 +201,70 @@ class LocalEngine:
     def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
         """Time a model in fresh processes, one after another and alone on this host.
 
-        At least `job.processes`, those that have `begun` among them, and more until their mean is known to
-        `job.precision`, or `job.most` have run. Returns what each measured, and the seconds that it took now. Raises as
-        `run`.
+        At least `job.processes`, those that have `begun` among them, and more until so many were undisturbed and their mean
+        is known to `job.precision`, or `job.most` have run. Returns what each measured, and the seconds that it took now.
+        Raises as `run`.
         """
         processes: list[Result] = list(job.begun)
         job = job.model_copy(update={"begun": ()})
-        total = 0.0
+        total, wider = 0.0, stretch(job.processes, job.most) if job.processes > 1 else 1.0
+
+        def known() -> bool:
+            quiet = [result for result in processes if not disturbed(result.get("conditions", {}))]
+            return len(quiet) >= job.processes and narrow([[result] for result in quiet], job.precision, wider)
+
         with self.host.alone():
-            while len(processes) < job.processes or (
-                len(processes) < job.most and not narrow([[result] for result in processes], job.precision)
-            ):
+            while len(processes) < job.processes or (len(processes) < job.most and not known()):
                 self.waiting()
                 result, seconds = self.run_fresh(job, log, timeout)
                 processes.append(result)
                 total += seconds
         return processes, total
 
-    def time_in_turns(self, job: TurnsJob, log: Path, timeout: float | None = None) -> tuple[list[list[Result]], float]:
+    def time_in_turns(
+        self, job: TurnsJob, log: Path, timeout: float | None = None
+    ) -> tuple[list[list[Result | None]], float]:
         """Time models in turns, alone on this host: what drifts or disturbs hits all alike.
 
         A round is a fresh process of each model. They live side by side and take turns of a few tokens, in an order that
         is drawn anew for each lap; where memory is too small for that, one process does all its work after another. At least
         `job.processes` rounds, and more until the ratios to the first model are known to `job.precision`, or `job.most`
-        have run. `timeout`: of one process that has the machine to itself. Returns what was measured [round][model],
+        have run. A model of `job.may_leave` takes no turns any more once it is clearly slower than another. `timeout`: of
+        one process that has the machine to itself. Returns what was measured [round][model], None for those that had left,
         and the seconds in all. Raises as `run`.
         """
-        rounds: list[list[Result]] = []
+        rounds: list[list[Result | None]] = []
+        left: set[int] = set()
+        wider = stretch(job.processes, job.most) if job.processes > 1 else 1.0
         together = _room_for(job.graphs)
         with self.host.alone():
             began = time.perf_counter()
-            while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision)):
+            while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision, wider)):
                 self.waiting()
-                order = range(len(job.graphs))[:: 1 if len(rounds) % 2 == 0 else -1]
+                left |= set(clearly_slower(rounds, sorted(set(job.may_leave or ()) - left), wider))
+                order = [place for place in range(len(job.graphs)) if place not in left]
+                order = order[:: 1 if len(rounds) % 2 == 0 else -1]
                 if together:
                     try:
-                        rounds.append(self._side_by_side(job, order, len(rounds), log, timeout))
+                        found = self._side_by_side(job, order, len(rounds), log, timeout)
+                        rounds.append([found.get(place) for place in range(len(job.graphs))])
                         continue
                     except StageError as error:
                         if error.status != "out_of_memory":
                             raise
                         together = False
                         rounds.clear()
+                        left.clear()
+                        continue
                 alone = {place: self.run_fresh(job.graphs[place], log, timeout)[0] for place in order}
-                rounds.append([alone[place] for place in range(len(order))])
+                rounds.append([alone.get(place) for place in range(len(job.graphs))])
             seconds = time.perf_counter() - began
         return rounds, seconds
 
     def _side_by_side(
         self, job: TurnsJob, order: Sequence[int], seed: int, log: Path, timeout: float | None
-    ) -> list[Result]:
-        """Do one round of turns, the processes started in this order. Returns what was measured of each model."""
+    ) -> dict[int, Result]:
+        """Do one round of turns, the processes started in this order. Returns what was measured, by place."""
         limit = timeout * len(order) if timeout is not None else None
         try:
             with contextlib.ExitStack() as stack:
@@ -230,7 +274,7 @@ class LocalEngine:
                     living[place] = stack.enter_context(fresh)
                     fresh.ready()
                 began = time.perf_counter()
-                least, most = map(max, zip(*map(_laps, job.graphs), strict=True))
+                least, most = map(max, zip(*(_laps(job.graphs[place]) for place in order), strict=True))
                 draw, last = np.random.default_rng(seed), -1
                 for lap in range(most):
                     if lap >= least and time.perf_counter() - began > MOST_S * len(order):
@@ -241,7 +285,7 @@ class LocalEngine:
                     for place in turns:
                         living[place].turn()
                     last = turns[-1]
-                return [living[place].result()[0] for place in range(len(order))]
+                return {place: living[place].result()[0] for place in order}
         finally:
             self._cleaned(log)
 

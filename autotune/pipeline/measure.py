@@ -10,28 +10,32 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from autotune.analysis.latency import Turns, latency_cells, turns_of
+from autotune.analysis.latency import Turns, at_place, disturbed, latency_cells, medians, turns_of
 from autotune.analysis.limits import Limit
 from autotune.analysis.scores import probability, summarise
+from autotune.analysis.stopping import stretch
 from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError, printable
 from autotune.metrics import METRICS, is_task
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.pace import Pace, agree, recent
+from autotune.pipeline.pace import Pace, agree, provisional, recent
 from autotune.results.columns import Row, in_workload
+from autotune.results.trials import rounded
 from autotune.secrets import redact
 from autotune.stages.jobs import Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.sweepfile.schema import Sweep
 
 AGAIN = 3
 """Processes, at least, by which it is seen whether a timing still holds."""
+WIDE_AGAIN = 1
+"""How often a timing is made again whose interval stayed wide on an undisturbed machine."""
 LOOKS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the items at which a score may be looked at: between two looks, items are scored together."""
 
@@ -131,6 +135,8 @@ class Measurement:
     """The key of `build`."""
     merge: MergeJob | None = None
     """The merged model that it uses."""
+    timings: list[dict[str, Any]] = field(default_factory=list)
+    """Of each timing what its single processes measured."""
 
 
 class Pipeline:
@@ -275,7 +281,8 @@ class Pipeline:
                 yield from self._check(candidate, done)
                 for suffix in self.sweep.target.timed if timed else ():
                     yield from self._time(candidate, suffix, done)
-                    if broken(
+                    # What was timed beside other work proves nothing: it is made again when the machine is quieter.
+                    if not disturbed(done.cells) and broken(
                         {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
                     ):
                         return done
@@ -395,15 +402,17 @@ class Pipeline:
         graphs: Mapping[str, str],
         suffix: str = "",
         on_stage: Callable[[str], None] = lambda _: None,
+        may_leave: Collection[str] = (),
     ) -> tuple[Turns, dict[str, Row], float]:
         """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
 
-        `graphs`: the graph of each, which is known already.
+        `graphs`: the graph of each, which is known already; `may_leave`: those that need no more turns once they are
+        clearly slower than another.
 
         Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
         MachineError.
         """
-        return complete(self._in_turns(entrants, graphs, suffix, on_stage), call_with(self.do))
+        return complete(self._in_turns(entrants, graphs, suffix, on_stage, may_leave), call_with(self.do))
 
     def _in_turns(
         self,
@@ -411,6 +420,7 @@ class Pipeline:
         graphs: Mapping[str, str],
         suffix: str,
         on_stage: Callable[[str], None],
+        may_leave: Collection[str],
     ) -> Steps[tuple[Turns, dict[str, Row], float]]:
         done = self._begin(on_stage)
         try:
@@ -424,16 +434,18 @@ class Pipeline:
                 jobs.append(self._time_job(candidate, made, suffix))
                 done.used |= made.used
                 done.seconds += made.seconds
-            turns = TurnsJob(graphs=(*jobs, jobs[0]), **self.sweep.target.timing.model_dump())
+            places = tuple(place for place, name in enumerate(entrants) if place and name in may_leave)
+            timing = self.sweep.target.timing
+            turns = TurnsJob(graphs=(*jobs, jobs[0]), may_leave=places or None, **timing.model_dump())
             rounds = (yield from self._run("time", turns, done)).result["rounds"]
         finally:
             self._end(done)
         names, batch = list(entrants), jobs[0].batch
         cells = {
-            name: in_workload(latency_cells([results[place] for results in rounds], batch), suffix)
-            for place, name in enumerate(names)
+            name: in_workload(latency_cells(at_place(rounds, place), batch), suffix) for place, name in enumerate(names)
         }
-        return turns_of([*names, names[0]], rounds, batch, suffix), cells, done.seconds
+        wider = stretch(timing.processes, timing.most)
+        return turns_of([*names, names[0]], rounds, batch, suffix, wider), cells, done.seconds
 
     def still_holds(self, row: Mapping[str, Any], candidate: Candidate) -> bool:
         """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
@@ -454,7 +466,9 @@ class Pipeline:
         assert self.pace is not None
         done.on_stage("time")
         again = yield Call(job.model_copy(update={"processes": min(AGAIN, job.processes)}), anew=True)
-        if agree(before, latency_cells(again.result["processes"], job.batch)):
+        now = latency_cells(again.result["processes"], job.batch, min(AGAIN, job.processes), job.most)
+        # Other work is no new pace of the machine: it goes as it came, and what it disturbed is timed again.
+        if agree(before, now) or disturbed(now) or disturbed(before):
             self.pace.confirm()
             return True
         self.pace.renew()
@@ -484,14 +498,15 @@ class Pipeline:
         on_stage: Callable[[str], None] = lambda _: None,
         whole: bool = False,
         graph: str | None = None,
+        again: bool = False,
     ) -> Measurement:
         """Time a candidate's graph, which is known to be `graph`; `whole`: until it is known as precisely as the sweep asks
-        for. Never raises StageError.
+        for; `again`: once more where that was disturbed or stayed wide. Never raises StageError.
         """
-        return complete(self._timing(candidate, on_stage, whole, graph), call_with(self.do))
+        return complete(self._timing(candidate, on_stage, whole, graph, again), call_with(self.do))
 
     def _timing(
-        self, candidate: Candidate, on_stage: Callable[[str], None], whole: bool, graph: str | None
+        self, candidate: Candidate, on_stage: Callable[[str], None], whole: bool, graph: str | None, again: bool
     ) -> Steps[Measurement]:
         done = self._begin(on_stage)
         try:
@@ -499,7 +514,7 @@ class Pipeline:
             assert done.build is not None
             done.cells["graph"] = done.build.result["signature"]
             for suffix in self.sweep.target.timed:
-                yield from self._time(candidate, suffix, done, whole)
+                yield from self._time(candidate, suffix, done, whole, again)
         except StageError as error:
             self._failed(done, error)
         finally:
@@ -515,11 +530,13 @@ class Pipeline:
     def _since(self) -> str | None:
         return self.pace.since if self.pace else None
 
-    def _time(self, candidate: Candidate, suffix: str, done: Measurement, whole: bool = False) -> Steps[None]:
+    def _time(
+        self, candidate: Candidate, suffix: str, done: Measurement, whole: bool = False, again: bool = False
+    ) -> Steps[None]:
         """Time what was built; a timing from before is trusted only where its graph, timed again, agrees.
 
         Where candidates are taken up in parts, so is a timing: the least number of processes first, and more (`whole`) for
-        what is on the front in the end.
+        what is on the front in the end. One that is provisional is made `again` on request; the least disturbed counts.
         """
         trusted = self.pace is None or self.pace.trusted  # another sweep may have found a new pace meanwhile
         job = self._time_job(candidate, done, suffix)
@@ -535,19 +552,48 @@ class Pipeline:
         # What another sweep has timed just now holds, too.
         if earlier is not None and not trusted and not recent(earlier.made):
             began = time.perf_counter()
-            before = latency_cells(earlier.result["processes"], job.batch)
+            before = self._timed(job, earlier)
             if not (yield from self._holds(job, before, done)):
                 job, found, begun = job.model_copy(update={"since": self._since}), None, None
             self._book("time", time.perf_counter() - began, done)
         if begun is not None:
             job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
-        stored = yield from self._run("time", job, done, found=found)
+        made = [(job, (yield from self._run("time", job, done, found=found)))]
+        while provisional(cells := self._timed(*made[-1]), job.precision) and (
+            disturbed(cells) or len(made) <= WIDE_AGAIN
+        ):
+            most = self.sweep.target.timing.most
+            job = job.model_copy(update={"again": len(made), "most": most, "begun": ()})
+            found = self._find(job, done)
+            if found is None and not again:
+                break
+            made.append((job, (yield from self._run("time", job, done, found=found))))
+            again = again and found is not None
         if self.pace is not None:
-            if not stored.cached:
+            if not all(stored.cached for _, stored in made):
                 self.pace.begin()
             done.cells["pace"] = self.pace.name
-        cells = in_workload(latency_cells(stored.result["processes"], job.batch), suffix)
-        done.cells |= {name: value for name, value in cells.items() if value is not None}
+        job, stored = min(reversed(made), key=lambda one: float(self._timed(*one).get("foreign_cpu") or 0.0))
+        done.timings.append(self._samples(job, stored, suffix))
+        row = in_workload(self._timed(job, stored), suffix)
+        done.cells |= {name: value for name, value in row.items() if value is not None}
+
+    def _samples(self, job: TimeJob, stored: Stored, suffix: str) -> dict[str, Any]:
+        """Return what single processes of a timing measured, and what was timed."""
+        processes = [
+            rounded(medians(process, job.batch) | dict(process.get("conditions", {})))
+            for process in stored.result["processes"]
+        ]
+        return {
+            "graph": job.graph, "session": job.session.model_dump(exclude_none=True),
+            "workload": suffix.removeprefix("@") or None, "pace": self.pace.name if self.pace else None,
+            "again": job.again or 0, "least": job.processes, "most": job.most, "processes": processes,
+        }  # fmt: skip
+
+    @staticmethod
+    def _timed(job: TimeJob, stored: Stored) -> dict[str, float | int | None]:
+        """Return the latency cells of a timing."""
+        return latency_cells(stored.result["processes"], job.batch, job.processes, job.most)
 
     # --- score -------------------------------------------------------------------------------------------------------
 

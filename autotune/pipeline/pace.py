@@ -14,13 +14,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from autotune.analysis.latency import disturbed
 from autotune.durable import write_aside
-from autotune.metrics import RESOLUTION_MS
+from autotune.metrics import PRECISION, RESOLUTION_MS
 
 TRUST_S = 600.0
 """Seconds for which an agreement is taken to hold."""
 TOLERANCE = 0.05
 """By what share of the shorter a reference may differ, though its intervals do not meet."""
+
+
+WIDE = 2
+"""How many times the precision that a sweep asks for the half-width of an interval may be."""
+
+
+def provisional(cells: Mapping[str, Any], precision: float = PRECISION) -> bool:
+    """Whether a timing (cells of results.csv) should be made again: it was disturbed by other work, or its interval stayed
+    wide.
+    """
+    low, high, itl = (cells.get(f"itl_ms_p50{end}") for end in ("_low", "_high", ""))
+    if itl is None:
+        return False
+    wide = low is not None and high is not None and high - low > 2 * max(WIDE * precision * itl, RESOLUTION_MS)
+    return wide or disturbed(cells)
+
+
+def quieter(than: Mapping[str, Any], now: float) -> bool:
+    """Whether this machine does less beside its sweep than while a timing was made (cells of results.csv), so that it is
+    worth making again; `now`: cores that others keep busy.
+    """
+    then = float(than.get("foreign_cpu") or 0.0)
+    return now < then / 2 if disturbed(than) else not disturbed({"foreign_cpu": now})
 
 
 def agree(before: Mapping[str, Any], again: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.analysis.latency import latency_cells
+from autotune.analysis.stopping import stretch
 from autotune.artifacts.store import default_root
 from autotune.candidate import Session
 from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
@@ -90,8 +91,16 @@ def bench(
         "provider_options": session.options,
         "workload": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch},
         "processes": len(samples),
-        **{k: v for k, v in rounded(dict(latency_cells(samples, batch))).items() if v is not None},
-        "resolved": narrow([[sample] for sample in samples], PRECISION),
+        **{
+            k: v
+            for k, v in rounded(
+                dict(latency_cells(samples, batch, job.processes if job.processes > 1 else None, job.most))
+            ).items()
+            if v is not None
+        },
+        "resolved": narrow(
+            [[sample] for sample in samples], PRECISION, stretch(processes, job.most) if processes > 1 else 1.0
+        ),
         "size_mb": round(size, 3),
         "machine": hardware(),
     }

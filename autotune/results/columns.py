@@ -189,7 +189,7 @@ FINALISTS: tuple[Column, ...] = (
     Column(
         "role",
         str,
-        "winner: the model in best/; base: the untouched model; rival: near the winner in latency, and timed only",
+        "winner: the model in best/; base: the untouched model; rival: could have been the winner by its scores, and timed only",
     ),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),

@@ -27,7 +27,7 @@ from autotune.secrets import redacted
 from autotune.sweepfile.schema import Sweep
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, read_resolved, to_yaml
 
-TURNS = "turns.json"
+TURNS, TIMINGS = "turns.json", "timings.jsonl"
 NOTE_S = 60.0
 """How often it is noted that a stage is still at work, seconds: so much at most is not counted of a run that is killed."""
 
@@ -92,6 +92,7 @@ class Record:
         except BaseException:
             self._lock.release()
             raise
+        self._timings = {_timed(timing): timing for timing in read_timings(folder)}
         self._curved: dict[str, int] = {}
         """Of each adapter the last step that its curve has."""
         for row in self.curves.rows:
@@ -215,6 +216,14 @@ class Record:
         """Keep the finalists' timings in turns, so that they can be compared later."""
         write_aside(self.folder / "outcomes" / TURNS, json.dumps(turns, separators=(",", ":")))
 
+    def keep_timings(self, timings: Iterable[Mapping[str, Any]]) -> None:
+        """Keep what the single processes of timings measured, each timing once, a line each."""
+        new = {_timed(timing): dict(timing) for timing in timings}
+        if any(self._timings.get(name) != timing for name, timing in new.items()):
+            self._timings |= new
+            lines = [json.dumps(timing, separators=(",", ":")) + "\n" for timing in self._timings.values()]
+            write_aside(self.folder / "outcomes" / TIMINGS, "".join(lines))
+
     def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
         """Keep an adapter's training curve, (step, loss, learning rate), each step once."""
         known = self._curved.get(adapter, 0)
@@ -268,6 +277,23 @@ class Record:
             put(best, old, sync=False)
         put(aside, best)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _timed(timing: Mapping[str, Any]) -> str:
+    """Return what a timing is known by: what was timed, at which pace, and how often before."""
+    return json.dumps([timing.get(name) for name in ("graph", "session", "workload", "pace", "again", "most")])
+
+
+def read_timings(folder: Path) -> list[dict[str, Any]]:
+    """Return what the single processes of a results folder's timings measured; what is damaged is left out."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in (folder / "outcomes" / TIMINGS).read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                timing = json.loads(line)
+                if isinstance(timing, dict) and isinstance(timing.get("processes"), list):
+                    found.append(timing)
+    return found
 
 
 def _serve(file: Path, session: Session, provider: str | None) -> None:

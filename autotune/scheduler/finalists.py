@@ -20,9 +20,8 @@ from autotune.results.trials import rounded
 from autotune.scheduler.events import Watcher
 from autotune.sweepfile.schema import Sweep
 
-RIVALS, NEAR = 3, 0.25
-"""Graphs, besides the winner's and the untouched model's, that are timed in turns with them at the end: so many at
-most, and with latencies that differ from the winner's by so much at most (as a logarithm)."""
+MOST_IN_TURNS = 24
+"""Graphs that take turns at the end, besides the untouched model's: those nearest to the winner in latency."""
 
 TIMING = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD)}
 """The cells that come with a timing."""
@@ -88,9 +87,11 @@ class Finalists:
         return candidate_of(row, self.record.results.file)
 
     def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
-        """Time the winner so far, those that come nearest to it in latency, and the untouched model, in turns.
+        """Time the winner so far, whoever could still be it, and the untouched model, in turns.
 
-        Returns how they relate, and of each candidate that was timed the latency cells: those of its graph.
+        That is everybody who ties on what comes before latency, whatever the rows say of its own: they were timed at other
+        moments. Who is clearly slower by turns leaves after a few. Returns how they relate, and of each candidate that was
+        timed the latency cells: those of its graph.
         """
         assert choice.winner is not None
         winner = self.rows[choice.winner.id]
@@ -99,21 +100,31 @@ class Finalists:
         step = next((s for s in choice.steps if METRICS[s.metric].kind == "latency"), None)
         suffix = "".join(step.metric.partition("@")[1:]) if step is not None else ""
         entrants = {str(served_as(winner)): winner}
+        may_leave: set[str] = set()
         if step is not None:
             others = [self.rows[name] for name in (step.leader, *step.tied, *step.beaten)]
             away = {
                 id(row): abs(math.log(float(row[step.metric] or 0) / float(winner[step.metric] or 0))) for row in others
             }
-            for row in sorted(others, key=lambda row: away[id(row)]):
-                if away[id(row)] <= NEAR and len(entrants) <= RIVALS:
-                    entrants.setdefault(str(served_as(row)), row)
+            rivals = {str(served_as(row)): row for row in sorted(others, key=lambda row: -away[id(row)])}
+            nearest = sorted(rivals, key=lambda name: away[id(rivals[name])])
+            if len(nearest) > MOST_IN_TURNS:
+                self.watcher.note(f"{len(nearest)} graphs could win: the {MOST_IN_TURNS} nearest are timed in turns")
+            for name in nearest[:MOST_IN_TURNS]:
+                entrants.setdefault(name, rivals[name])
+            if step.metric.partition("@")[0] not in (
+                "ttft_ms_p50",
+                "ttft_ms_p90",
+            ):  # who is slower is seen between tokens
+                may_leave = set(entrants)
         if self.base is not None and self.base["status"] == "ok":
             entrants.setdefault(str(served_as(self.base)), self.base)
+            may_leave.discard(str(served_as(self.base)))  # the ratios of all to it are reported
         candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
         try:
             shown = self.at_work("turns", next(iter(candidates.values())))
             graphs = {name: str(row["graph"]) for name, row in entrants.items()}
-            turns, cells, seconds = self.pipeline.time_in_turns(candidates, graphs, suffix, shown)
+            turns, cells, seconds = self.pipeline.time_in_turns(candidates, graphs, suffix, shown, may_leave)
         except StageError as error:
             self.watcher.note(f"the finalists could not be timed in turns: {error}")
             return None, {}

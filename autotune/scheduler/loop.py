@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune.analysis.latency import Turns
+from autotune.analysis.latency import Turns, disturbed
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.errors import Exit, MachineError, StageError
@@ -28,6 +28,7 @@ from autotune.results.trials import Trials, rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.events import Watcher
 from autotune.scheduler.finalists import TIMING, Finalists
+from autotune.scheduler.provisional import PATIENCE_S, Provisional
 from autotune.strategies.protocol import LEAST_ITEMS, Proposal, Strategy, Told
 from autotune.sweepfile.schema import Sweep
 
@@ -97,6 +98,7 @@ class Loop:
         self._judged_s = 0.0
         self._untimed: set[str] = set()
         """What could not be timed anew in this run: a graph and the session that serves it."""
+        self.provisional = Provisional(sweep.target.timing.precision, watcher)
         self._began = clock()
         for row in record.results.rows:
             self._learn(row)
@@ -111,7 +113,9 @@ class Loop:
         elif name == self.base_id:
             self.base_row = row
         # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
-        values = {n: v for n, v in values_of(row).items() if METRICS[n].kind != "score"}
+        # But what was timed beside other work proves nothing of others.
+        kinds = ("score", "latency") if disturbed(row) else ("score",)
+        values = {n: v for n, v in values_of(row).items() if METRICS[n].kind not in kinds}
         recipe, session = _settings_of(row, "build_"), _settings_of(row, "session_")
         self._footprints.setdefault((recipe, session), {}).update(values)
         if "size_mb" in values:
@@ -179,9 +183,11 @@ class Loop:
             row = self._try(proposal, self._trials.last + 1)
             self.strategy.tell(proposal, self._told(row))
             self._retime()
+            self._settle()
         if self._base_is_open:
             self._try(Proposal(base), 0)
         self._resolve()
+        self._settle(PATIENCE_S)
         self._pin()
         summary = self._finish(len(self._trials) - before, ended)
         if not self.record.results.flush():
@@ -287,13 +293,24 @@ class Loop:
             self._time_anew(rows)
         self.pipeline.rest()
 
-    def _time_anew(self, rows: list[Row], whole: bool = False) -> None:
-        """Time the one graph of these rows and write them anew, unless they say it already; `whole` as in `Pipeline.timing`."""
+    def _settle(self, patience_s: float = 0.0) -> None:
+        """Time graphs again whose timing is provisional, where the machine is quieter now."""
+        if not self._late():
+            self.provisional.settle(self._timed(), lambda rows: self._time_anew(rows, again=True), patience_s)
+            self.pipeline.rest()
+
+    def _time_anew(self, rows: list[Row], whole: bool = False, again: bool = False) -> None:
+        """Time the one graph of these rows and write them anew, unless they say it already; `whole` and `again` as in
+        `Pipeline.timing`.
+        """
         made = [self._candidate_of(row) for row in rows]
         candidate = next(filter(self.pipeline.is_there, made), made[0])
         began, started = self.clock(), now()
         shown = self._shown(0, candidate)
-        measured = self.pipeline.timing(candidate, on_stage=shown, whole=whole, graph=str(rows[0]["graph"]))
+        measured = self.pipeline.timing(
+            candidate, on_stage=shown, whole=whole, graph=str(rows[0]["graph"]), again=again
+        )
+        self.record.keep_timings(measured.timings)
         self.stages_s += measured.seconds
         if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
             why = measured.error or "its build is another one today"
@@ -313,10 +330,10 @@ class Loop:
             costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
             if number == 0:
                 costs["cost_time_s"] = measured.cells.get("cost_time_s")
-            again = self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells}))
-            self._learn(again)
+            written = self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells}))
+            self._learn(written)
             if self.strategy.rungs:  # others have made up their mind, and hear of a candidate once
-                self.strategy.replay(self._candidate_of(again), self._told(again))
+                self.strategy.replay(self._candidate_of(written), self._told(written))
 
     def _shown(self, trial: int, candidate: Candidate) -> Callable[[str], None]:
         """Return who is told of a candidate's stages."""
@@ -429,6 +446,7 @@ class Loop:
     def _keep(self, candidate: Candidate, measured: Measurement) -> None:
         """Keep outcomes and training curve beside the rows."""
         cells, score = measured.cells, self.sweep.score
+        self.record.keep_timings(measured.timings)
         if measured.outcomes is not None:
             self.record.keep_outcomes(candidate.id, "validation", self.sweep.data.metric, measured.outcomes)
         if cells.get("adapter") and measured.curve:

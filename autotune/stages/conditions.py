@@ -9,13 +9,7 @@ from typing import Self
 
 import psutil
 
-
-def _busy_s() -> float:
-    """Return the seconds that all cores together have worked since the machine started."""
-    times = psutil.cpu_times()
-    return float(
-        sum(times[:]) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
-    )
+from autotune.machine import busy_s
 
 
 def _gpu_processes() -> float | None:
@@ -38,14 +32,14 @@ class Conditions:
         self._passed = self._foreign = 0.0
 
     def __enter__(self) -> Self:
-        self._began, self._own, self._busy = time.perf_counter(), time.process_time(), _busy_s()
+        self._began, self._own, self._busy = time.perf_counter(), time.process_time(), busy_s()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._passed += time.perf_counter() - self._began
-        self._foreign += (_busy_s() - self._busy) - (time.process_time() - self._own)
+        self._foreign += (busy_s() - self._busy) - (time.process_time() - self._own)
 
     def so_far(self) -> dict[str, float]:
         """Return `load_avg` (over the last minute), `foreign_cpu` (cores that others kept busy meanwhile, on average),

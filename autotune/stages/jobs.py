@@ -481,6 +481,8 @@ class TimeJob(Job):
     since: str | None = None
     """Since when this machine has its present pace; None: always, as far as is known."""
     sources: ClassVar[Mapping[str, str]] = {"model_dir": "build"}
+    again: int | None = None
+    """How many timings before this one were made beside other work, or stayed wide; None: none."""
     build: str = where("")
     """Key of a build of this graph."""
     model_dir: Path = where(Path())
@@ -510,6 +512,8 @@ class TurnsJob(Job):
 
     graphs: tuple[TimeJob, ...]
     """The first is what the others are compared with; twice in here, it shows the noise."""
+    may_leave: tuple[int, ...] | None = None
+    """Places of those that take no turns any more once they are clearly slower than another."""
     processes: int = 5
     """Rounds at least."""
     most: int = 12

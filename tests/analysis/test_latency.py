@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from autotune.analysis.latency import latency_cells, turns_from, turns_of
+from autotune.analysis.latency import disturbed, latency_cells, turns_from, turns_of
 from autotune.analysis.statistics import paired_ratio, t_interval
+from autotune.analysis.stopping import stretch
 from autotune.metrics import ENOUGH_FOR_P90, METRICS
 from autotune.results.columns import CONDITIONS, LATENCY, SPREAD
 from autotune.stages.jobs import Result
@@ -22,6 +23,17 @@ def test_a_median_is_the_mean_of_the_processes_medians() -> None:
     assert cells["itl_ms_p50"] == 12.0
     interval = t_interval([10.0, 12.0, 14.0])
     assert (cells["itl_ms_p50_low"], cells["itl_ms_p50_high"]) == (interval.low, interval.high)
+
+
+def test_processes_timed_beside_other_work_do_not_count_where_enough_others_do() -> None:
+    quiet = [process([ms], conditions={"foreign_cpu": 0.05}) for ms in (10.0, 10.2, 9.8)]  # type: ignore[arg-type]
+    loud = [process([30.0], conditions={"foreign_cpu": 1.3})] * 2  # type: ignore[arg-type]
+    cells = latency_cells([quiet[0], *loud, *quiet[1:]], 1, least=3, most=12)
+    assert (cells["itl_ms_p50"], cells["foreign_cpu"]) == (pytest.approx(10.0), pytest.approx(0.05))
+    assert cells["itl_ms_p50_high"] == pytest.approx(t_interval([10.0, 10.2, 9.8], stretch=stretch(3, 12)).high)
+    assert not disturbed(cells)
+    few = latency_cells([*quiet, *loud], 1, least=4, most=12)  # too few are left: all count
+    assert (few["itl_ms_p50"], disturbed(few)) == (18.0, True)
 
 
 def test_one_process_has_no_interval() -> None:
@@ -140,6 +152,25 @@ def test_the_noise_floor_is_the_far_end_of_the_interval() -> None:
     ratio = paired_ratio(again, first)
     assert ratio.low < 1 < ratio.high
     assert turns.noise_floor("itl_ms_p50") == max(ratio.high, 1 / ratio.low) - 1 > 0.01
+
+
+def test_one_that_left_is_compared_in_the_rounds_that_it_took() -> None:
+    whole = rounds([10.0, 11.0, 12.0, 13.0], [20.0, 22.4, 23.8, 1.0], [10.1, 11.1, 12.0, 13.0])
+    left = [[a, b if number < 3 else None, again] for number, (a, b, again) in enumerate(whole)]
+    turns = turns_of(["a", "b", "a"], left, 1, wider=1.1)
+    ratio = turns.ratio("itl_ms_p50", "b", "a")
+    assert ratio == paired_ratio([20.0, 22.4, 23.8], [10.0, 11.0, 12.0], stretch=1.1)
+    assert turns.rounds == 4
+    assert turns_from(json.loads(json.dumps(turns.plain()))) == turns
+    spoilt = turns.plain() | {"samples": {"a": {"itl_ms_p50": [1.0, 1.0]}}}
+    assert turns_from(spoilt) is None  # who the others are compared with never leaves
+
+
+def test_turns_of_earlier_versions_are_read_as_they_were_judged() -> None:
+    turns = turns_of(["a", "b", "a"], rounds([10.0, 11.0], [12.0, 13.0], [10.1, 11.2]), 1)
+    plain = turns.plain()
+    del plain["stretch"]
+    assert turns_from(plain) == turns
 
 
 def test_turns_come_back_from_plain_data_and_from_nothing_else() -> None:

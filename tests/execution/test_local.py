@@ -164,7 +164,7 @@ def test_a_timing_is_several_fresh_processes_and_is_cached(engine: LocalEngine, 
 @pytest.mark.parametrize(
     ("medians", "runs"),
     [
-        ([10.0, 10.1, 9.9, 10.0, 10.1], 3),  # narrow at once
+        ([10.0, 10.05, 9.95, 10.0, 10.1], 3),  # narrow at once
         ([10.0, 12.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0], 9),  # disturbed once: more, as many as may be
         ([10.0, 10.6, 10.0, 10.3, 10.3, 10.3, 10.3, 10.3, 10.3], 6),  # until it is narrow
         ([0.1, 0.15, 0.12, 0.1], 3),  # so fast that nobody minds
@@ -182,6 +182,40 @@ def test_a_timing_goes_on_until_its_interval_is_narrow(medians: list[float], run
     )
     processes, seconds = Timed().time(job, tmp_path / "log")
     assert (len(processes), seconds) == (runs, float(runs))
+
+
+@pytest.mark.parametrize(
+    ("foreign", "runs"),
+    [
+        ([0.1] * 9, 3),
+        ([0.1, 1.0, 0.1, 0.1, 0.1], 4),  # one was disturbed: one more
+        ([1.0] * 9, 9),  # all were: as many as may be
+    ],
+)
+def test_a_timing_goes_on_until_enough_processes_were_undisturbed(
+    foreign: list[float], runs: int, tmp_path: Path
+) -> None:
+    class Timed(LocalEngine):
+        def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+            taken.append(foreign[len(taken)])
+            return {"itl_ms": [10.0 + taken[-1]] * 3, "conditions": {"foreign_cpu": taken[-1]}}, 1.0
+
+    taken: list[float] = []
+    job = QuickTimeJob(
+        graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", processes=3, most=9, model_dir=tmp_path
+    )
+    assert len(Timed().time(job, tmp_path / "log")[0]) == runs
+
+
+def test_one_that_is_clearly_slower_takes_no_more_turns(engine: LocalEngine, tmp_path: Path) -> None:
+    """The machine slows down all the while, and the third is not told apart from the first in so few rounds."""
+    job = turned(tmp_path)
+    a, b, _ = job.graphs
+    job = job.model_copy(update={"graphs": (a, b, b, a), "may_leave": (1,), "processes": 5, "most": 5})
+    found, _ = engine.time_in_turns(job, tmp_path / "a.log")
+    assert [[result is not None for result in results] for results in found] == (
+        [[True] * 4] * 3 + [[True, False, True, True]] * 2
+    )
 
 
 def test_a_timing_goes_on_from_what_was_measured_before(engine: LocalEngine, tmp_path: Path) -> None:

@@ -463,7 +463,7 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     assert winner is not None
     assert summary.kept
     finalists = read_table(sweeping.out / "finalists.csv", FINALISTS)
-    assert [(row["role"], row["split"], row["accuracy_n"]) for row in finalists] == [
+    assert [(row["role"], row["split"], row["accuracy_n"]) for row in finalists if row["role"] != "rival"] == [
         ("winner", "test", 100), ("base", "test", 100),
     ]  # fmt: skip
     assert [filled(row) for row in finalists] == [filled(row) for row in summary.finalists]
@@ -486,7 +486,7 @@ def test_finalists_have_the_score_of_every_metric(tmp_path: Path) -> None:
     for metric, name in (("choice", "accuracy"), ("exact_match", "exact_match"), ("f1", "f1")):
         data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}", "metric": metric}
         sweeping = Sweeping(tmp_path / metric, make_sweep(data=data))
-        (finalist, base) = sweeping.run().finalists
+        (finalist, base, *_) = sweeping.run().finalists
         assert finalist[name] is not None
         assert finalist[f"{name}_n"] == 100
         assert base["split"] == "validation"
@@ -499,7 +499,7 @@ def test_a_winner_that_cannot_be_scored_on_test_is_kept_all_the_same(tmp_path: P
     summary = sweeping.run()
     assert summary.kept
     assert (sweeping.out / "best" / "onnx" / "model.onnx").exists()
-    assert [(row["role"], row.get("split"), row.get("accuracy_n")) for row in summary.finalists] == [
+    assert [(row["role"], row.get("split"), row.get("accuracy_n")) for row in summary.finalists[:2]] == [
         ("winner", None, None), ("base", "test", 100),
     ]  # fmt: skip
     assert any("could not be scored on test" in note for note in sweeping.watched.notes)
@@ -559,7 +559,7 @@ def test_recipes_only_the_base_is_a_reference_where_it_is_not_in_the_space(tmp_p
     summary = Sweeping(tmp_path, sweep).run()
     assert summary.choice.winner is not None
     assert summary.choice.winner.id != summary.finalists[1]["candidate"]
-    assert [row["role"] for row in summary.finalists] == ["winner", "base"]
+    assert [row["role"] for row in summary.finalists] == ["winner", "base", "rival"]
 
 
 def test_adapters_only(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Timings that were made beside other work, or stayed wide: made again when the machine is quieter."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from autotune.machine import foreign_cpu
+from autotune.pipeline.pace import provisional, quieter
+from autotune.results.columns import Row
+from autotune.results.judge import served_as
+from autotune.scheduler.events import Watcher
+
+PATIENCE_S, LOOK_S = 30.0, 3.0
+"""Seconds that one waits for a quieter machine at the end of a sweep, and after which one looks again."""
+TIMES = 2
+"""How often one run of the command makes a timing again."""
+
+
+class Provisional:
+    """The provisional timings of one run of the command."""
+
+    def __init__(self, precision: float, watcher: Watcher, foreign: Callable[[], float] = foreign_cpu) -> None:
+        """`precision`: what the sweep asks of a timing; `foreign`: how many cores others keep busy now."""
+        self.precision, self.watcher, self.foreign = precision, watcher, foreign
+        self.wait: Callable[[float], None] = time.sleep
+        self._made: Counter[str] = Counter()
+
+    def settle(self, rows: Sequence[Row], retime: Callable[[list[Row]], None], patience_s: float = 0.0) -> None:
+        """Let `retime` time again each graph of `rows` whose timing is provisional, if the machine is quieter now than it was
+        then, or becomes so within `patience_s` seconds. What stays provisional is said where one waited.
+        """
+        graphs: dict[str, list[Row]] = {}
+        for row in rows:
+            name = str(served_as(row))
+            if self._made[name] < TIMES and self.is_provisional(row):
+                graphs.setdefault(name, []).append(row)
+        if not graphs:
+            return
+        waited, now = 0.0, self.foreign()
+        while (left := [name for name in graphs if not quieter(graphs[name][0], now)]) and waited < patience_s:
+            if waited == 0.0:
+                self.watcher.note(f"{len(left)} graphs were timed beside other work: waiting for a quieter machine")
+            self.wait(LOOK_S)
+            waited, now = waited + LOOK_S, self.foreign()
+        if patience_s and left:
+            busy = f"other programs keep {now:.1f} cores busy"
+            self.watcher.note(f"{busy}: the timings of {len(left)} graphs are less certain than they should be")
+        again = [name for name in graphs if name not in left]
+        if again:
+            self.watcher.note(
+                f"{len(again)} graphs that were timed beside other work, or are uncertain, are timed again"
+            )
+        for name in again:
+            self._made[name] += 1
+            retime(graphs[name])
+
+    def is_provisional(self, row: Mapping[str, object]) -> bool:
+        """Whether a row's timing should be made again."""
+        return provisional(row, self.precision)
