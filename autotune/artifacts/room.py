@@ -66,12 +66,17 @@ def tidy(cache: Cache, dry: bool = False) -> list[Removed]:
         except OSError:  # another process has removed it just now
             continue
         if not dry:
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                folder.unlink(missing_ok=True)
+            _remove_any(folder)
         removed.append(Removed(f"leftover {folder.parent.name}/{folder.name}", size))
     damaged = [entry for entry in cache.entries() if entry.state == "damaged"]
     return removed + _remove(cache, damaged, dry)
+
+
+def _remove_any(place: Path) -> None:
+    """Remove a file or folder, as far as that can be done."""
+    shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        place.unlink(missing_ok=True)
 
 
 def evict(cache: Cache, enough: Callable[[float], bool], entries: list[Entry], dry: bool = False) -> list[Removed]:
@@ -99,6 +104,11 @@ class Room:
         self.cache, self.budget = cache, budget
         self._size_mb: float | None = None
         """The cache's size as it was counted last, and what this process has added since."""
+
+    def clear(self) -> None:
+        """Remove what killed processes have left, which may be large."""
+        for folder in self.cache.leftovers():
+            _remove_any(folder)
 
     def added(self, folder: Path) -> None:
         """Count a result that was made."""

@@ -262,6 +262,7 @@ class Cache:
         self.leases.clean()
         found = [path for path in self.root.glob(f"*/.*{ASIDE}") if _unlocked(path.with_name(path.name[1:-4]))]
         found += self.root.glob(f"*/.*{GONE}")
+        found += (path for path in self.root.glob(f"*/*{MAKER}") if _unlocked(path.with_suffix("")))
         found += (path for deep in ("", "*/") for path in self.root.glob(f"{deep}[!.]*{ASIDE}") if _stale(path))
         checkpoints = (path for path in self.root.glob(f"*/*{CHECKPOINT}") if _unlocked(path.with_suffix("")))
         return found + [path for path in checkpoints if path.with_suffix("").exists()]

@@ -186,6 +186,8 @@ class Stages:
         self._places |= places or {}
         self._settled |= set(self._in_use)
         self._needs_mb = model_mb
+        if self.room is not None:
+            self.room.clear()
         self.guard.watch(files)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -86,6 +87,9 @@ class Record:
             raise UsageError(Problem(rule, file=str(folder), remedy="wait for it, or choose another --out")) from None
         except OSError as error:
             self._lock.release()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the machine's trouble, wherever the folder is
+                error.filename = error.filename or str(folder)
+                raise
             rule = f"the results folder cannot be written ({error.strerror or error})"
             remedy = "close what holds its files open, or choose another --out"
             raise UsageError(Problem(rule, file=str(error.filename or folder), remedy=remedy)) from None
