@@ -27,7 +27,7 @@ from autotune.present.tables import finalist_lines
 from autotune.results.folder import Record
 from autotune.scheduler.loop import Loop, Summary
 from autotune.secrets import redact, redacted
-from autotune.strategies.frontier.transfer import Taught, earlier_sweeps
+from autotune.strategies.frontier.transfer import Taught, sweeps_for
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
@@ -87,11 +87,8 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
                 progress.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
-            earlier = earlier_sweeps(folder, inputs.base) if sweep.strategy == "frontier" else []
-            if earlier:
-                names = ", ".join(one.name for one in earlier)
-                progress.note(f"earlier sweeps of this model say where to begin: {names}")
-            prior = Taught(sweep.space, earlier)
+            taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
+            prior = Taught(sweep.space, sweeps_for(record, inputs.base, progress.note) if taught else [])
             strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior)
             loop = Loop(
                 sweep, record, Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine)), strategy, progress

@@ -174,16 +174,28 @@ class Record:
 
         `digests`: of the base model and of each split that candidates are trained or compared on.
         """
-        file = self.folder / "inputs.json"
-        try:
-            before = dict(json.loads(file.read_text(encoding="utf-8"))) if self.results.rows else {}
-        except (OSError, ValueError, TypeError, RecursionError):
-            before = {}
+        before = self.inputs()
         changed = [name for name, value in digests.items() if before.get(name, value) != value]
         if changed:
             rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
             raise UsageError(Problem(rule, file=str(self.folder), remedy="give the new sweep another --out"))
-        write_aside(file, json.dumps(dict(digests), indent=1))
+        self._write_inputs(dict(before) | dict(digests))
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what is noted of the inputs that the rows in this folder were measured with; empty where there are none."""
+        try:
+            noted = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            noted = None
+        return noted if self.results.rows and isinstance(noted, dict) else {}
+
+    def note_input(self, name: str, value: Any) -> None:
+        """Note one more input, as plain data, beside those that were checked. Raises OSError."""
+        file = self.folder / "inputs.json"
+        self._write_inputs(json.loads(file.read_text(encoding="utf-8")) | {name: value})
+
+    def _write_inputs(self, inputs: Mapping[str, Any]) -> None:
+        write_aside(self.folder / "inputs.json", json.dumps(inputs, indent=1, ensure_ascii=False))
 
     def busy(self, **what: Any) -> None:
         """Note what is being done, for `status`."""

@@ -175,7 +175,8 @@ def parse_sweep(
         name=document.name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(shown).stem).strip("-._")[:64] or "sweep",
         model=document.model, data=document.data, train=document.train, target=document.target,
         workers=document.workers, space=space,
-        objectives=objectives, limits=limits, strategy=strategy, engine=document.engine, budget=budget,
+        objectives=objectives, limits=limits, strategy=strategy,
+        earlier_sweeps=document.earlier_sweeps, engine=document.engine, budget=budget,
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
         lines=lines or {},
     )  # fmt: skip

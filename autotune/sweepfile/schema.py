@@ -125,6 +125,9 @@ class Document(_Part):
     objectives: dict[str, Literal["maximize", "minimize"]] | None = None
     limits: list[str] = []
     strategy: str = STRATEGIES[0]
+    earlier_sweeps: bool = Field(
+        True, description="whether sweeps of the same model in folders beside this one's say where frontier begins"
+    )
     engine: Literal["local"] = "local"
     budget: Budget = Budget(trials=20)
     seed: int = Field(0, ge=0, lt=2**31)
@@ -146,6 +149,7 @@ class Sweep(BaseModel):
     objectives: dict[str, Direction]
     limits: tuple[Limit, ...]
     strategy: str
+    earlier_sweeps: bool = True
     engine: str
     budget: Budget
     seed: int
@@ -197,6 +201,7 @@ class Sweep(BaseModel):
             "objectives": dict(self.objectives),
             "limits": [str(limit) for limit in self.limits],
             "strategy": self.strategy,
+            "earlier_sweeps": self.earlier_sweeps,
             "engine": self.engine,
             "budget": self.budget.model_dump(mode="json", exclude_none=True),
             "seed": self.seed,

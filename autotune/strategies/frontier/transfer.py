@@ -1,21 +1,29 @@
-"""What the user's earlier sweeps of the same model say of LoRA settings: a prior, beside what is commonly found."""
+"""What the user's earlier sweeps of the same model say of LoRA settings: a prior, beside what is commonly found.
+
+A sweep that goes on must decide as if it had never stopped. So what it was taught when it began is noted in `inputs.json`
+(names and digests of the tables, numbers of adapters) and kept in `earlier_sweeps.json`, whatever becomes of the folders
+beside it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from autotune.candidate import Lora
+from autotune.durable import write_aside
 from autotune.errors import UsageError
 from autotune.metrics import METRICS
 from autotune.results.columns import Row
-from autotune.results.folder import read_results
+from autotune.results.folder import Record, read_results
 from autotune.results.judge import candidate_of
 from autotune.space.space import Space
 from autotune.strategies.frontier.priors import decades_of, worth_of
@@ -37,6 +45,12 @@ class Earlier:
 
     name: str
     adapters: Sequence[tuple[Lora, float, int]]
+    sha256: str = ""
+    """Of its table."""
+
+    def noted(self) -> dict[str, Any]:
+        """Return what inputs.json says of it."""
+        return {"name": self.name, "sha256": self.sha256, "adapters": len(self.adapters)}
 
 
 def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
@@ -50,10 +64,95 @@ def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
             break
         with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):  # KeyError: a lost column
             if _model_of(table.parent) == model:
+                sha256 = _sha256(table)
                 adapters = _adapters_of(read_results(table), table)
                 if len(adapters) >= LEAST:
-                    found.append(Earlier(table.parent.name, adapters))
+                    found.append(Earlier(table.parent.name, adapters, sha256))
     return found
+
+
+def _sha256(table: Path) -> str:
+    return hashlib.sha256(table.read_bytes()).hexdigest()
+
+
+NOTED, KEPT = "earlier_sweeps", "earlier_sweeps.json"
+"""Their key in inputs.json, and the file that keeps what they taught."""
+
+
+def sweeps_for(record: Record, model: str, say: Callable[[str], None]) -> list[Earlier]:
+    """Return the earlier sweeps that a sweep goes by: those beside it when it began, as they were then.
+
+    `model`: its key; `say` is told which they are, and what has become of them. Raises OSError.
+    """
+    noted = record.inputs().get(NOTED)
+    if isinstance(noted, list):
+        found = _kept(record.folder, noted, say)
+    else:
+        found = earlier_sweeps(record.folder, model)
+        write_aside(record.folder / KEPT, json.dumps([_plain(one) for one in found], separators=(",", ":")))
+        record.note_input(NOTED, [one.noted() for one in found])
+    if found:
+        names = ", ".join(one.name for one in found)
+        say(f"earlier sweeps of this model say where to begin: {names} (`earlier_sweeps: false` leaves them out)")
+    return found
+
+
+def _kept(folder: Path, noted: Sequence[Any], say: Callable[[str], None]) -> list[Earlier]:
+    """Return the earlier sweeps that are noted: as kept in the folder, or read again from a table that has not changed."""
+    kept: dict[str, Earlier] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        for data in json.loads((folder / KEPT).read_text(encoding="utf-8")):
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                one = _from_plain(data)
+                kept[one.sha256] = one
+    found = []
+    for note in noted:
+        name, sha256 = (str(note.get(key)) if isinstance(note, dict) else "" for key in ("name", "sha256"))
+        if Path(name).name != name or not sha256:
+            say(f"{folder / 'inputs.json'} is damaged: an earlier sweep in it cannot be used")
+            continue
+        table = folder.resolve().parent / name / "results.csv"
+        try:
+            now = _sha256(table)
+        except OSError:
+            now = ""
+        one_kept = kept.get(sha256)
+        if one_kept is None and now == sha256:
+            with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):
+                one_kept = Earlier(name, _adapters_of(read_results(table), table), sha256)
+        became = "" if now == sha256 else "has changed" if now else "is gone"
+        if one_kept is None:
+            why = f"its copy in {KEPT} is lost, and its table {became or 'cannot be read'}"
+            say(f"the earlier sweep {name} says no more where to look: {why}")
+        else:
+            found.append(one_kept)
+            if became:
+                say(f"the earlier sweep {name} {became} since this one began: what it said then is used")
+    return found
+
+
+def _plain(sweep: Earlier) -> dict[str, Any]:
+    """Return an earlier sweep as plain data: settings that all its adapters share stand once."""
+    settings = [lora.model_dump(mode="json", exclude_none=True) for lora, _, _ in sweep.adapters]
+    shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
+    adapters = [
+        [{k: v for k, v in own.items() if k not in shared}, score, items]
+        for own, (_, score, items) in zip(settings, sweep.adapters, strict=True)
+    ]
+    return {"name": sweep.name, "sha256": sweep.sha256, "shared": shared, "adapters": adapters}
+
+
+def _from_plain(data: dict[str, Any]) -> Earlier:
+    """The inverse of `_plain`. Raises ValueError, TypeError, KeyError, AttributeError where it is damaged."""
+    adapters = []
+    for own, score, items in data["adapters"]:
+        lora = Lora.model_validate(data["shared"] | own)
+        if not _sound(lora) or not abs(score) <= 1 or not isinstance(items, int) or items < 1:
+            raise ValueError(own)
+        adapters.append((lora, float(score), items))
+    if len(adapters) < LEAST:
+        raise ValueError(len(adapters))
+    return Earlier(str(data["name"]), adapters, str(data["sha256"]))
 
 
 def _tables(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,17 @@ import pytest
 from fakes import Sweeping, make_sweep
 
 from autotune.candidate import Lora
+from autotune.results.folder import Record
 from autotune.strategies.frontier.priors import worth_of
-from autotune.strategies.frontier.transfer import Earlier, Taught, earlier_sweeps
+from autotune.strategies.frontier.transfer import (
+    KEPT,
+    Earlier,
+    Taught,
+    _from_plain,
+    _plain,
+    earlier_sweeps,
+    sweeps_for,
+)
 
 LORA: dict[str, Any] = {
     "r": {"choice": [4, 8, 16]},
@@ -127,3 +137,120 @@ def test_a_table_that_holds_settings_which_nobody_could_train_does_no_harm(besid
     file.write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n", encoding="utf-8")
     taught = Taught(SPACE, earlier_sweeps(beside / "mine", "m"))
     assert all(-1 < taught(lora) < 1 for lora in LORAS)
+
+
+# --- a sweep that goes on --------------------------------------------------------------------------------------------
+
+ROW: dict[str, Any] = {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok"}
+
+
+def goes_on(folder: Path, rows: bool = True) -> tuple[list[Earlier], list[str]]:
+    """Return what a run of the command in a folder goes by, and what it says; `rows`: whether it then writes one."""
+    said: list[str] = []
+    with Record(folder, make_sweep(LORA)) as record:
+        record.check_inputs({"model": "m"})
+        found = sweeps_for(record, "m", said.append)
+        if rows:
+            record.results.append(ROW)
+    return found, said
+
+
+def settings(sweeps: list[Earlier]) -> list[Any]:
+    return [(one.name, list(one.adapters)) for one in sweeps]
+
+
+def change(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:-3]), encoding="utf-8")
+
+
+def lose(file: Path) -> None:
+    shutil.rmtree(file.parent)
+
+
+def nothing(file: Path) -> None:
+    del file
+
+
+def test_what_was_used_is_noted(beside: Path) -> None:
+    found, said = goes_on(beside / "mine")
+    noted = json.loads((beside / "mine" / "inputs.json").read_text(encoding="utf-8"))
+    sha256 = hashlib.sha256((beside / "one" / "results.csv").read_bytes()).hexdigest()
+    assert noted == {
+        "model": "m",
+        "earlier_sweeps": [{"name": "one", "sha256": sha256, "adapters": len(found[0].adapters)}],
+    }
+    assert said == ["earlier sweeps of this model say where to begin: one (`earlier_sweeps: false` leaves them out)"]
+
+
+@pytest.mark.parametrize(
+    ("became", "words"), [(nothing, None), (change, "one has changed since"), (lose, "one is gone since")]
+)
+def test_a_sweep_that_goes_on_is_taught_what_it_was_taught(beside: Path, became: Any, words: str | None) -> None:
+    first, _ = goes_on(beside / "mine")
+    became(beside / "one" / "results.csv")
+    again, said = goes_on(beside / "mine")
+    assert settings(again) == settings(first)
+    taught, before = Taught(SPACE, again), Taught(SPACE, first)
+    assert [taught(lora) for lora in LORAS] == [before(lora) for lora in LORAS]  # to the last bit
+    assert [line for line in said if "this one began" in line] == ([] if words is None else [
+        f"the earlier sweep {words} this one began: what it said then is used"
+    ])  # fmt: skip
+
+
+def test_a_sweep_that_came_later_says_nothing(beside: Path) -> None:
+    first, _ = goes_on(beside / "mine")
+    shutil.copytree(beside / "one", beside / "later")
+    again, said = goes_on(beside / "mine")
+    assert settings(again) == settings(first)
+    assert len(said) == 1
+    alone = beside / "elsewhere" / "mine"
+    assert goes_on(alone)[0] == []
+    shutil.copytree(beside / "one", beside / "elsewhere" / "later")
+    assert goes_on(alone) == ([], [])
+
+
+def test_before_the_first_row_it_begins_with_what_is_there_now(beside: Path) -> None:
+    assert len(goes_on(beside / "mine", rows=False)[0]) == 1
+    lose(beside / "one" / "results.csv")
+    assert goes_on(beside / "mine") == ([], [])
+
+
+def test_a_sweep_of_an_earlier_version_notes_it_when_it_goes_on(beside: Path) -> None:
+    goes_on(beside / "mine")
+    (beside / "mine" / KEPT).unlink()
+    (beside / "mine" / "inputs.json").write_text('{"model": "m"}', encoding="utf-8")
+    found, _ = goes_on(beside / "mine")
+    lose(beside / "one" / "results.csv")
+    assert settings(goes_on(beside / "mine")[0]) == settings(found) != []
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "[3]", '[{"name": "one"}]', '[{"name":"one","sha256":"SHA","shared":{},"adapters":[[{},0.5,100]]}]'])  # fmt: skip
+def test_where_the_copy_is_damaged_an_unchanged_table_is_read_again(beside: Path, text: str | None) -> None:
+    first, _ = goes_on(beside / "mine")
+    kept = beside / "mine" / KEPT
+    kept.unlink() if text is None else kept.write_text(text.replace("SHA", first[0].sha256), encoding="utf-8")
+    assert settings(goes_on(beside / "mine")[0]) == settings(first)
+    change(beside / "one" / "results.csv")
+    found, said = goes_on(beside / "mine")
+    assert found == []
+    assert said == [
+        f"the earlier sweep one says no more where to look: its copy in {KEPT} is lost, and its table has changed"
+    ]
+
+
+@pytest.mark.parametrize("noted", [[3], [{}], [{"name": "../one", "sha256": "x"}], [{"name": "one"}], [None]])
+def test_a_damaged_note_leads_nowhere(beside: Path, noted: Any) -> None:
+    goes_on(beside / "mine")
+    inputs = {"model": "m", "earlier_sweeps": noted}
+    (beside / "mine" / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
+    found, said = goes_on(beside / "mine")
+    assert found == []
+    assert len(said) == 1
+
+
+def test_the_copy_is_compact_and_exact(beside: Path) -> None:
+    (one,) = earlier_sweeps(beside / "mine", "m")
+    text = json.dumps(_plain(one))
+    assert _from_plain(json.loads(text)) == Earlier(one.name, [*one.adapters], one.sha256)
+    assert len(text) < 300 + 120 * len(one.adapters)
