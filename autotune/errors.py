@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
 from itertools import islice
+from typing import Literal, get_args
 
 from autotune.secrets import redact
 
@@ -140,14 +141,24 @@ class Interrupted(AutotuneError):  # noqa: N818 - not an error of anybody
         super().__init__(message)
 
 
+StageStatus = Literal["diverged", "out_of_memory", "timeout", "failed", "unsupported", "lost"]
+"""What a stage that did not end well makes of a candidate: those of a row's statuses that are nobody's decision."""
+
+
+def stage_status(of_row: object) -> StageStatus:
+    """Return a row's status as what a stage can raise: `failed` where no stage can have ended in it."""
+    statuses: tuple[StageStatus, ...] = get_args(StageStatus)
+    return next((status for status in statuses if status == of_row), "failed")
+
+
 class StageError(AutotuneError):
     """A candidate's own trouble inside a stage; `status` is what its row says."""
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: StageStatus, message: str) -> None:
         self.status = status
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[type[StageError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[StageError], tuple[StageStatus, str]]:
         return type(self), (self.status, str(self))
 
 

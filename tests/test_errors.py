@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import pickle
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.errors import Problem, did_you_mean, nearest, printable, printable_json, printable_lines, shown
+import autotune
+from autotune.errors import (
+    Problem,
+    StageError,
+    StageStatus,
+    did_you_mean,
+    nearest,
+    printable,
+    printable_json,
+    printable_lines,
+    shown,
+    stage_status,
+)
+from autotune.results.columns import STATUSES
 
 DEEP: Any = []
 for _ in range(5000):
@@ -75,3 +91,56 @@ def test_a_long_name_is_compared_with_nothing() -> None:
     assert did_you_mean(long, ["name"]) == "use one of: name"
     assert time.monotonic() - began < 60
     assert nearest("nmae", ["name", "other"]) == "name"
+
+
+# --- Statuses -------------------------------------------------------------------------------------------------------
+
+DECIDED = {"ok", "over_limit", "stopped"}
+"""Statuses of rows that a stage does not raise."""
+
+
+def statuses_in(source: str) -> set[str]:
+    """Return every text that code gives to StageError as a status, or to what is called `status`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        values: list[ast.expr] = []
+        if isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            values += node.args[:1] if name == "StageError" else []
+            values += [word.value for word in node.keywords if word.arg == "status"]
+        elif isinstance(node, ast.Assign):
+            targets = [getattr(part, "attr", getattr(part, "id", "")) for part in node.targets]
+            values += [node.value] if "status" in targets else []
+        elif isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            values += [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "status"]
+        branches = [
+            part
+            for value in values
+            for part in ([value.body, value.orelse] if isinstance(value, ast.IfExp) else [value])
+        ]
+        found |= {part.value for part in branches if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    return found
+
+
+def test_every_status_that_a_stage_can_raise_is_one_of_a_row() -> None:
+    assert set(get_args(StageStatus)) | DECIDED == set(STATUSES)
+    assert statuses_in('StageError("gone" if x else "away", y)\nrow(status="a")\ndone.status = "b"\nz = {"status": "c"}') == {
+        "gone", "away", "a", "b", "c"
+    }  # fmt: skip
+    root = Path(autotune.__file__).parent
+    files = sorted(root.rglob("*.py"))
+    raised = {file: statuses_in(file.read_text(encoding="utf-8")) for file in files}
+    assert set(get_args(StageStatus)) <= set.union(*raised.values())
+    assert {file.name: odd for file, found in raised.items() if (odd := found - set(STATUSES))} == {}
+
+
+def test_a_status_of_a_row_is_taken_for_that_of_a_stage() -> None:
+    assert [stage_status(status) for status in get_args(StageStatus)] == list(get_args(StageStatus))
+    assert {stage_status(other) for other in (*DECIDED, "unavailable", None, 3)} == {"failed"}
+
+
+@pytest.mark.parametrize("status", get_args(StageStatus))
+def test_a_status_survives_its_way_from_a_worker(status: StageStatus) -> None:
+    error = pickle.loads(pickle.dumps(StageError(status, "why")))
+    assert (type(error), error.status, str(error)) == (StageError, status, "why")

@@ -17,7 +17,7 @@ from typing import Any
 from autotune.analysis.latency import Turns, disturbed
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
-from autotune.errors import Exit, MachineError, StageError
+from autotune.errors import Exit, MachineError, StageError, stage_status
 from autotune.metrics import METRICS, is_task
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import LOOKS, Measurement, Pipeline
@@ -214,11 +214,11 @@ class Loop:
                 given_up[recipe] = StageError("failed", inherited(base, error))
             plain = Candidate(recipe=recipe)
             if plain.id == self.base_id:
-                given_up[recipe] = StageError(str(row["status"]), error)
+                given_up[recipe] = StageError(stage_status(row["status"]), error)
             elif self.sweep.space.lora is not None:  # else it is a candidate like others
                 tried = self._try(Proposal(plain, items=0), 0)
                 if tried["status"] in ("failed", "unsupported"):
-                    given_up[recipe] = StageError(tried["status"], str(tried["error"]))
+                    given_up[recipe] = StageError(stage_status(tried["status"]), str(tried["error"]))
         return self.sweep.space.lora is None or not recipes or set(recipes) > set(given_up)
 
     def _first_items(self) -> int | None:

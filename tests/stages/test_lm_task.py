@@ -188,11 +188,11 @@ def test_data_lies_beside_the_task_file_wherever_the_command_is_run(
 @pytest.mark.parametrize(
     ("text", "own", "status", "says"),
     [
-        (CHOICE, "acc_nrom", "unavailable", "the task has no metric acc_nrom; did you mean 'acc_norm'?"),
-        (CHOICE.replace("validation_split: validation", ""), "", "unavailable", "must have valid or test docs"),
-        (CHOICE.replace("split: validation", "split: nowhere"), "", "unavailable", "nowhere"),
-        (CHOICE.replace("multiple_choice", "drawing"), "", "unavailable", "tones.yaml"),
-        (CHOICE + "process_docs: !function nothing.there\n", "", "unavailable", "cannot be loaded: "),
+        (CHOICE, "acc_nrom", "failed", "the task has no metric acc_nrom; did you mean 'acc_norm'?"),
+        (CHOICE.replace("validation_split: validation", ""), "", "failed", "must have valid or test docs"),
+        (CHOICE.replace("split: validation", "split: nowhere"), "", "failed", "nowhere"),
+        (CHOICE.replace("multiple_choice", "drawing"), "", "failed", "tones.yaml"),
+        (CHOICE + "process_docs: !function nothing.there\n", "", "failed", "cannot be loaded: "),
         (WRITE.replace("do_sample: false", "do_sample: true, temperature: 1.0"), "", "unsupported", "at random"),
         (WRITE.replace("max_gen_toks: 12", "max_gen_toks: 99999"), "", "failed", "99999 new tokens do not fit"),
         (CHOICE.replace("{{text}}", "{{1 // (label - 3)}}"), "", "failed", "score: lm-eval:tones.yaml raised ZeroDiv"),
