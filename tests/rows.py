@@ -85,3 +85,9 @@ def write(path: Path, rows: Rows) -> str:
 def talk(*turns: str) -> list[dict[str, str]]:
     names = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
     return [{"role": names[turn[0]], "content": turn[2:]} for turn in turns]
+
+
+def load_file(folder: Path, name: str, content: bytes, **parts: Any) -> Dataset:
+    """Write a file of train, and load it; the default share is held out for validation."""
+    (folder / name).write_bytes(content)
+    return load_dataset(spec(train=name, **parts), folder)

@@ -182,7 +182,9 @@ def _notations(text: str, delimiter: str) -> list[Quotes]:
     if '\\"' in text:
         kinds.append("escaped")
     if f'{delimiter} "' in text:
-        kinds.append("after spaces")
+        header = text.lstrip("\r\n").split("\n", 1)[0]
+        everywhere = header.count(delimiter) == header.count(f"{delimiter} ") > 0
+        kinds.insert(0 if everywhere else len(kinds), "after spaces")
     around = re.escape(delimiter)
     # Where whole cells are quoted, quotes are no text; a tab-separated file may hold quotations, cell by cell.
     if delimiter == "\t" or not re.search(rf'(?:^|{around})"[^"\r\n]*"(?:{around}|$)', text, re.MULTILINE):
@@ -222,7 +224,7 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
         problems.append(Problem(f"the row cannot be read ({broken.rule})", line=broken.line, remedy=remedy))
     if several and len(columns) > 1:
         problems += _melted(text, delimiter, first, columns, lines, several)
-    return Table(columns, lines, problems, [])
+    return Table(columns, lines, sorted(problems, key=lambda problem: problem.line or 0), [])
 
 
 def _one(delimiter: str) -> str:
@@ -234,6 +236,9 @@ def _melted(
 ) -> Iterator[Problem]:
     """Yield the rows that are several, because a quote that is text was taken to open a cell."""
     raw = _plain_lines(text)
+    header = next((line for line in raw if line), "").split(delimiter)
+    if all(len(name) > 1 and name[0] == name[-1] == '"' for name in header):  # so quotes are no text here
+        return
     certain = [line for line in lines if line.lines == 1 and len(line.cells) == len(columns)]
     known = [] if delimiter == "\t" else _few(certain, len(columns))
     for line in several:

@@ -85,7 +85,7 @@ def _without_mark(data: bytes) -> str | None:
 
 
 _ASCII = frozenset(map(chr, range(128)))
-_WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜŸ€£°§«»“”„‘’–—…¿¡·\u00a0²³½¼µ®™©ºª")
+_WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ€£°§«»“”„‘’–—…¿¡·\u00a0")
 """What texts of Western Europe hold beyond ASCII, as a rule alone or by twos."""
 
 
@@ -101,7 +101,10 @@ def _likely(data: bytes) -> str:
         return "cp1252"
     from charset_normalizer import from_bytes
 
-    best = from_bytes(b"\n".join(lines)).best()
+    found = list(from_bytes(b"\n".join(lines)))
+    # A Cyrillic text in the wrong one of its code pages has its upper and lower case exchanged.
+    plain = [one for one in found if sum(c.isupper() for c in str(one)) <= sum(c.islower() for c in str(one))]
+    best = next(iter([*plain, *found]), None)
     name = best.encoding if best is not None else "cp1252"
     return "cp1252" if name in ("ascii", "latin_1", "iso8859_1") else name
 

@@ -22,7 +22,7 @@ _COMPARED = 300
 """Labels up to which each is compared with each."""
 _ALIKE = 0.85
 _MISSING = {
-    "nan", "none", "null", "na", "n/a", "n.a.", "<na>", "#n/a", "nil", "nat", "-", "--", "?", "undefined", "missing", "#value!", "#ref!",
+    "nan", "none", "null", "na", "n/a", "n.a.", "<na>", "#n/a", "nil", "nat", "undefined", "missing", "#value!", "#ref!",
 }  # fmt: skip
 
 

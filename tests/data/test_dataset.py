@@ -188,7 +188,7 @@ def test_every_format_gives_the_same_items(tmp_path: Path, suffix: str) -> None:
     source = write(tmp_path / f"train{suffix}", rows)
     dataset = load_dataset(spec(train=source, holdout=0.3), tmp_path)
     expected = load(tmp_path, rows, holdout=0.3)
-    assert dataset.model_dump(exclude={"files"}) == expected.model_dump(exclude={"files"})
+    assert dataset.model_dump(exclude={"files", "places"}) == expected.model_dump(exclude={"files", "places"})
     assert list(dataset.files) == [source]
     assert len(dataset.files[source]) == 64
     assert 'Text: naïve, "so\u2028to" say\n2\tlines 🎈\nTone:' in {item.prompt for item in dataset.train}
