@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,38 @@ class Done:
     """What was spent on training until then."""
 
 
+class Stage(NamedTuple):
+    """A stage of a proposal that can begin."""
+
+    name: str
+    seconds: float
+
+
+class Wait(NamedTuple):
+    """A proposal goes on when another has made this."""
+
+    key: Key
+
+
+Key = tuple[Any, ...]
+"""What a stage makes."""
+Result = TypeVar("Result")
+Steps = Generator[Stage | Wait, None, Result]
+Measured = tuple[dict[str, float], Outcomes | None]
+"""What was measured of a proposal by its metric's name, and the outcomes of its items."""
+
+
+def _run(steps: Steps[Result], seconds: dict[str, float]) -> tuple[Result, dict[str, float]]:
+    """Do stages one after another, and add up what they take."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value, seconds
+        assert isinstance(step, Stage)  # nothing else is at work
+        seconds[step.name] = seconds.get(step.name, 0.0) + step.seconds
+
+
 class World:
     """The stages, the cache and the clock of one simulated sweep."""
 
@@ -93,9 +125,12 @@ class World:
         self._started = False
         self.times_first = False
         """Whether a timing is of as few processes as possible, and more for the front in the end, which no replay reaches."""
+        self.workers = 1
         self._reached: dict[int, int] = {}
-        self._merged: tuple[int, int] | None = None
-        """The adapter, and its rung, of the merged model that is there."""
+        self._merged: list[tuple[int, int]] = []
+        """The adapters, and their rungs, of the merged models that are there: the last one of each worker."""
+        self.making: set[Key] = set()
+        """What a stage is making now; others that need it wait."""
         self._built: set[Pair] = set()
         self._timed: dict[str, float] = {}
         """By graph what was measured of it."""
@@ -103,7 +138,21 @@ class World:
         self._scored: dict[tuple[Any, ...], int] = {}
 
     def measure(self, proposal: Proposal) -> Told:
-        """Do what a proposal asks for. Raises ValueError where the table, or the tool, could not."""
+        """Do what a proposal asks for, one stage after another. Raises ValueError where the table, or the tool, could not."""
+        seconds: dict[str, float] = {}
+        steps = self.steps(proposal)
+        if not self._started:
+            self._started = True
+            seconds["start"] = self.table.costs.start_s
+        seen, _ = _run(steps, seconds)
+        self.spent.update(seconds)
+        self.clock += sum(seconds.values())
+        return self.told(proposal, seen, seconds)
+
+    def steps(self, proposal: Proposal) -> Steps[Measured]:
+        """Yield the stages of a proposal, each when those before it have ended; `told` takes what is returned. Raises
+        ValueError where the table, or the tool, could not do it.
+        """
         adapter, recipe = self._place(proposal.candidate)
         rung = self._rung(proposal.rung)
         last = len(self.table.rungs) - 1
@@ -112,29 +161,36 @@ class World:
         items = self._items_of(proposal)
         if not self.conditions.cache:
             self._forget()
-        seconds: dict[str, float] = {}
-        if not self._started:
-            self._started = True
-            seconds["start"] = self.table.costs.start_s
+        return self._steps(adapter, recipe, rung, items)
+
+    def _steps(self, adapter: int | None, recipe: int | None, rung: int, items: int) -> Steps[Measured]:
         measured: dict[str, float] = {}
         outcomes = None
-        if adapter is None or self._train(adapter, rung, seconds):
+        if adapter is None or (yield from self._train(adapter, rung)):
             if recipe is not None:
-                self._build(adapter, recipe, seconds)
-                measured["itl_ms_p50"] = self._time(adapter, recipe, seconds)
+                yield from self._build(adapter, recipe)
+                # Beside others, what may run beside them goes first, so that more timings come together.
+                if self.workers == 1:
+                    measured["itl_ms_p50"] = yield from self._time(adapter, recipe)
                 measured["size_mb"] = float(self.table.size_mb[recipe])
             if items:
-                outcomes = self._score(adapter, rung, recipe, items, seconds)
+                outcomes = yield from self._score(adapter, rung, recipe, items)
                 measured["accuracy"] = float(outcomes.right.mean())
-        self.spent.update(seconds)
-        self.clock += sum(seconds.values())
+            if recipe is not None and self.workers > 1:
+                measured["itl_ms_p50"] = yield from self._time(adapter, recipe)
+        return measured, outcomes
+
+    def told(self, proposal: Proposal, seen: Measured, seconds: dict[str, float]) -> Told:
+        """Return what a strategy is told, now, of a proposal whose stages have ended."""
+        measured, outcomes = seen
+        adapter, recipe = self._place(proposal.candidate)
         values = None
-        if recipe is not None and outcomes is not None and items == self.items:
+        if recipe is not None and outcomes is not None and len(outcomes.right) == self.items:
             values = tuple(measured[name] for name in OBJECTIVES)
             self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
-        seen = len(outcomes.right) if outcomes is not None else 0
+        items = len(outcomes.right) if outcomes is not None else 0
         probability = None if outcomes is None or outcomes.loss is None else float(np.exp(-outcomes.loss).mean())
-        return Told(values, {}, measured, outcomes, seconds, proposal.rung, seen, probability=probability)
+        return Told(values, {}, measured, outcomes, seconds, proposal.rung, items, probability=probability)
 
     def measure_untouched(self, whole: bool = True) -> tuple[Candidate, Told]:
         """Measure the untouched model, as every sweep of the tool does first; not `whole`: only look at it, as a sweep does
@@ -147,10 +203,10 @@ class World:
             return candidate, told
         seconds = {"start": self.table.costs.start_s}
         self._started = True
-        self._build(None, 0, seconds)
+        _run(self._build(None, 0), seconds)
         least = max(LEAST_ITEMS, math.ceil(LOOKS[0] * self.items))
         items = self._items_of(Proposal(candidate, items=min(least, self.items)))
-        outcomes = self._score(None, 0, 0, items, seconds)
+        outcomes, _ = _run(self._score(None, 0, 0, items), seconds)
         measured = {"accuracy": float(outcomes.right.mean()), "size_mb": float(self.table.size_mb[0])}
         self.spent.update(seconds)
         self.clock += sum(seconds.values())
@@ -183,11 +239,26 @@ class World:
         self._timed.clear()
         self._timed_pairs.clear()
         self._scored.clear()
-        self._merged = None
+        self._merged.clear()
 
-    def _train(self, adapter: int, rung: int, seconds: dict[str, float]) -> bool:
+    def _make(self, key: Key, stage: str, seconds: float) -> Steps[None]:
+        """Do a stage, for which others that need what it makes wait."""
+        self.making.add(key)
+        yield Stage(stage, seconds)
+        self.making.discard(key)
+
+    def _until_made(self, key: Key) -> Steps[bool]:
+        """Wait while another proposal makes it. Returns whether that was so."""
+        waited = key in self.making and self.conditions.cache
+        while key in self.making and self.conditions.cache:
+            yield Wait(key)
+        return waited
+
+    def _train(self, adapter: int, rung: int) -> Steps[bool]:
         """Train to a rung, going on from the highest that was reached. Returns whether it got there."""
         costs, steps = self.table.costs, self.table.steps
+        key = ("train", adapter)
+        waited = yield from self._until_made(key)
         ended = self.table.ended.get(adapter)
         before = self._reached.get(adapter, -1)
         if ended is not None and ended.rung <= rung:
@@ -197,65 +268,73 @@ class World:
             # What it took was measured with waiting for others, perhaps; it is no more than the whole rung.
             rest = steps[ended.rung] - (steps[begun] if begun >= 0 else 0)
             last_s = min(ended.seconds, costs.call_s + rest * costs.step_s[adapter])
-            seconds["train"] = (more * costs.step_s[adapter] + last_s) * self.conditions.training
+            if not waited:
+                seconds = (more * costs.step_s[adapter] + last_s) * self.conditions.training
+                yield from self._make(key, "train", seconds)
             return False
         if rung > before:
             more = steps[rung] - (steps[before] if before >= 0 else 0)
-            seconds["train"] = (costs.call_s + more * costs.step_s[adapter]) * self.conditions.training
+            yield from self._make(
+                key, "train", (costs.call_s + more * costs.step_s[adapter]) * self.conditions.training
+            )
             self._reached[adapter] = rung
         return True
 
-    def _build(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> None:
+    def _build(self, adapter: int | None, recipe: int) -> Steps[None]:
+        key = ("build", adapter, recipe)
+        yield from self._until_made(key)
         if (adapter, recipe) in self._built:
             return
-        self._merge(adapter, len(self.table.rungs) - 1, seconds)
-        seconds["build"] = self.table.costs.build_s[recipe]
+        yield from self._merge(adapter, len(self.table.rungs) - 1)
+        yield from self._make(key, "build", self.table.costs.build_s[recipe])
         if self.conditions.tool:
-            seconds["check"] = self.table.costs.check_s[recipe]
+            yield Stage("check", self.table.costs.check_s[recipe])
         self._built.add((adapter, recipe))
 
-    def _merge(self, adapter: int | None, rung: int, seconds: dict[str, float]) -> None:
-        """Merge an adapter, unless it was the last that was."""
-        if adapter is not None and self._merged != (adapter, rung):
-            seconds["merge"] = self.table.costs.merge_s
-            self._merged = adapter, rung
+    def _merge(self, adapter: int | None, rung: int) -> Steps[None]:
+        """Merge an adapter, unless it was among the last that were."""
+        key = ("merge", adapter, rung)
+        yield from self._until_made(key)
+        if adapter is not None and (adapter, rung) not in self._merged:
+            yield from self._make(key, "merge", self.table.costs.merge_s)
+            self._merged = [*self._merged, (adapter, rung)][-self.workers :]
 
-    def _time(self, adapter: int | None, recipe: int, seconds: dict[str, float]) -> float:
+    def _time(self, adapter: int | None, recipe: int) -> Steps[float]:
+        key = ("time", self.table.graphs[recipe])
+        yield from self._until_made(key)
         graph, processes = self.table.graphs[recipe], self.table.processes_ms[recipe]
         count = len(processes) if not self.times_first else min(PROCESSES, len(processes))
         if not self.conditions.tool:
             count = 1
         shared = self.conditions.timing_shared and graph in self._timed
         if not shared and (adapter, recipe) not in self._timed_pairs:
-            seconds["time"] = count / len(processes) * self.table.costs.time_s[recipe]
+            yield from self._make(key, "time", count / len(processes) * self.table.costs.time_s[recipe])
             self._timed_pairs.add((adapter, recipe))
         if graph not in self._timed:
             self._timed[graph] = float(self._rng.choice(processes, count).mean())
         return self._timed[graph]
 
-    def _score(
-        self, adapter: int | None, rung: int, recipe: int | None, items: int, seconds: dict[str, float]
-    ) -> Outcomes:
+    def _score(self, adapter: int | None, rung: int, recipe: int | None, items: int) -> Steps[Outcomes]:
         costs, what = self.table.costs, (adapter, rung if recipe is None else None, recipe)
         more = items - self._scored.get(what, 0)
         if more > 0:
             self._scored[what] = items
             if recipe is not None:
-                seconds["score"] = costs.load_s[recipe] + more * costs.item_s[recipe]
+                yield Stage("score", costs.load_s[recipe] + more * costs.item_s[recipe])
             else:
-                self._score_exactly(adapter, rung, more, seconds)
+                yield from self._score_exactly(adapter, rung, more)
         seen, first = self._seen(adapter, rung, recipe), self._order[:items]
         return Outcomes(seen.right[first], seen.loss[first], seen.margin[first])
 
-    def _score_exactly(self, adapter: int | None, rung: int, items: int, seconds: dict[str, float]) -> None:
+    def _score_exactly(self, adapter: int | None, rung: int, items: int) -> Steps[None]:
         """Charge for items of an adapter alone: on a build at full precision, which is not kept of a lower rung."""
         costs, last = self.table.costs, len(self.table.rungs) - 1
         if rung < last or (adapter, 0) not in self._built:
-            self._merge(adapter, rung, seconds)
-            seconds["build"] = costs.build_s[0]
+            yield from self._merge(adapter, rung)
+            yield Stage("build", costs.build_s[0])
         if rung == last:
             self._built.add((adapter, 0))
-        seconds["score"] = costs.load_s[0] + items * costs.item_s[0]
+        yield Stage("score", costs.load_s[0] + items * costs.item_s[0])
 
     def _seen(self, adapter: int | None, rung: int, recipe: int | None) -> Seen:
         if adapter is None:

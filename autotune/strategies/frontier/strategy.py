@@ -18,9 +18,11 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
@@ -45,6 +47,7 @@ from autotune.strategies.frontier.surrogate import (
 )
 from autotune.strategies.protocol import LEAST_ITEMS, Proposal, Told
 
+Flags = NDArray[np.bool_]
 RUNGS = (1 / 9, 1 / 3, 1.0)
 POOL = 256
 """Adapters that are thought of at most: of a larger space a random draw."""
@@ -112,6 +115,14 @@ class Belief:
     drops: dict[str, float]
     spreads: dict[str, float]
     """Standard deviations of that."""
+    seen: list[Seen]
+    """The observations that it comes from."""
+    training: Flags
+    """Whether an adapter is being trained: it can be trained further when that has ended."""
+    ending: Flags
+    """Whether an adapter is being trained to the end: what crosses it with another recipe waits for that training."""
+    crossing: Mapping[int, Set[str]] = field(default_factory=dict)
+    """The recipes in which adapters are being measured, by the number of the adapter."""
 
     @property
     def mean(self) -> Array:
@@ -133,6 +144,24 @@ class Served:
 
     def __str__(self) -> str:
         return f"{self.recipe or ''} {self.session or ''}".strip()
+
+
+class Look(NamedTuple):
+    """A look at an adapter that is in flight."""
+
+    rung: int
+    items: int
+
+
+@dataclass
+class Flight:
+    """What was asked for and is not told yet; adapters and recipes by their names."""
+
+    looks: dict[str, Look] = field(default_factory=dict)
+    pairs: dict[str, set[str]] = field(default_factory=dict)
+    """By adapter the recipes in which it will be measured."""
+    timed: set[str] = field(default_factory=set)
+    """The recipes that will be timed."""
 
 
 @dataclass(frozen=True)
@@ -206,10 +235,10 @@ class Frontier:
     def _training_s(self, adapter: Adapter, to: int) -> float:
         return self._prices.training(_share(adapter.reached, to) * work_of(adapter.lora))
 
-    def _pair_s(self, recipe: str) -> float:
+    def _pair_s(self, recipe: str, timed: bool = False) -> float:
         if self._recipes[recipe].recipe is None:
             return self._prices.alone(self._items)
-        return self._prices.pair(recipe, self._items, timed=recipe in self._footprints)
+        return self._prices.pair(recipe, self._items, timed=timed or recipe in self._footprints)
 
     # --- what is believed -------------------------------------------------------------------------------------------
 
@@ -252,8 +281,39 @@ class Frontier:
             climbed += len(own) > 1
             seen += own if climbed <= _CLIMBS else own[-1:]
         posterior = self._surrogate_of(adapters).posterior(seen)
-        self._belief = Belief(adapters, posterior, drops, spreads)
+        none = np.zeros(len(adapters), dtype=bool)
+        self._belief = Belief(adapters, posterior, drops, spreads, seen, none, none)
         return self._belief
+
+    def _beside(self, belief: Belief, flight: Flight) -> Belief:
+        """Return what will be believed when what is in flight has ended, as far as that is known now.
+
+        The means stay: every score in flight is taken to come out as it is believed to (the kriging believer of Ginsbourger,
+        Le Riche and Carraro, in Computational Intelligence in Expensive Optimization Problems, 2010). The deviations
+        shrink: they do not depend on the scores.
+        """
+        if not flight.looks and not flight.pairs:
+            return belief
+        place = {name: number for number, name in enumerate(self._adapters)}
+        training, ending = np.zeros(len(place), dtype=bool), np.zeros(len(place), dtype=bool)
+        last, expected = len(RUNGS) - 1, list(belief.seen)
+        for name, look in flight.looks.items():
+            number = place[name]
+            training[number] = True
+            expected.append(Seen(number, look.rung, 0.0, look.items, self._chance / (1 - SHARED_CHANCE)))
+        crossed: dict[int, set[str]] = {}
+        for name, recipes in flight.pairs.items():
+            number = place[name]
+            crossed[number] = recipes
+            if belief.adapters[number].reached < last and not belief.adapters[number].ended:
+                training[number] = ending[number] = True
+            if not belief.adapters[number].pairs:  # else nearly all is known
+                apart = 1 / sum(belief.spreads[recipe] ** -2 for recipe in recipes)
+                share = variance(float(belief.mean[number]))
+                expected.append(Seen(number, last, 0.0, self._items, share, apart))
+        shrunk = self._surrogate_of(belief.adapters).posterior(expected)
+        posterior = replace(shrunk, mean=belief.mean)
+        return replace(belief, posterior=posterior, seen=expected, training=training, ending=ending, crossing=crossed)
 
     def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
         if self._surrogate is None or len(self._surrogate) != len(adapters):
@@ -272,31 +332,47 @@ class Frontier:
     # --- the next proposal ------------------------------------------------------------------------------------------
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
-        """Return what promises most hypervolume a second: of each adapter one proposal at a time is in flight."""
+        """Return what promises most hypervolume a second, each beside those before it and those that are pending."""
         asked: list[Proposal] = []
-        busy = {_adapter_id(proposal.candidate) for proposal in pending if proposal.candidate.lora is not None}
-        while len(asked) < n and (proposal := self._next(busy)) is not None:
-            asked.append(proposal)
-            busy.add(_adapter_id(proposal.candidate))
+        flight = Flight()
+        for proposal in pending:
+            self._take_off(flight, proposal)
+        while len(asked) < n and (found := self._next(flight)) is not None:
+            asked.append(found)
+            self._take_off(flight, found)
         return asked
 
-    def _next(self, busy: Set[str]) -> Proposal | None:
-        """Return what promises most of the adapters that are not `busy`."""
-        belief = self._believe()
+    def _take_off(self, flight: Flight, proposal: Proposal) -> None:
+        """Count a proposal as one that is in flight."""
+        candidate = proposal.candidate
+        self._know(candidate)
+        name = _adapter_id(candidate) if candidate.lora is not None else None
+        if candidate.recipe is None and self._space.recipes:
+            if name is not None:
+                items = self._items if proposal.items is None else proposal.items
+                flight.looks[name] = Look(_rung_of(proposal.rung), items)
+            return
+        served = str(Served(candidate.recipe, candidate.session))
+        flight.timed.add(served)
+        if name is not None and served in self._recipes:
+            flight.pairs.setdefault(name, set()).add(served)
+
+    def _next(self, flight: Flight) -> Proposal | None:
+        """Return what promises most beside what is in flight; None where nothing does."""
+        belief = self._beside(self._believe(), flight)
         recipes = [recipe for recipe in self._recipes if recipe not in self._over]
         begun = any(items >= self._items for adapter in belief.adapters for _, items in adapter.pairs.values())
         if not recipes:
             return None
-        pair_s = np.array([self._pair_s(recipe) for recipe in recipes])
+        pair_s = np.array([self._pair_s(recipe, recipe in flight.timed) for recipe in recipes])
         growth = self._growth(belief, recipes)
         gains = self._gains(belief, recipes, growth)
-        if busy:
-            gains[:, [name in busy for name in self._adapters]] = 0.0
         trained = np.array([adapter.reached == len(RUNGS) - 1 and not adapter.ended for adapter in belief.adapters])
+        trained |= belief.ending
         crossing = np.where(trained, gains / pair_s[:, None], 0.0)
         if not self._levers.gate:
             crossing = np.where(trained & (gains > 0), math.inf, 0.0)
-        whole = self._straight(belief.adapters, gains, pair_s)
+        whole = np.where(belief.training, 0.0, self._straight(belief.adapters, gains, pair_s))
         looks = self._looks(belief, recipes, growth, pair_s, whole) if begun and self._levers.rungs else ()
         look_first = max(looks, key=lambda found: found[0], default=(0.0, None))
         best = max(crossing.max(initial=0.0), whole.max(initial=0.0), look_first[0])
@@ -358,6 +434,7 @@ class Frontier:
         for place, recipe in enumerate(recipes):
             tried = [not a.inside or recipe in a.pairs or recipe in a.failed for a in belief.adapters]
             gains[place] = np.where(tried, 0.0, gains[place])
+            gains[place, [number for number, recipes in belief.crossing.items() if recipe in recipes]] = 0.0
         return gains
 
     def _expected(self, belief: Belief, recipes: Sequence[str], growth: Growth, mean: Array, deviation: Array) -> Array:
@@ -382,7 +459,7 @@ class Frontier:
         """Return the front as it is believed to be."""
         best: dict[str, float] = {}
         for number, adapter in enumerate(belief.adapters):
-            for recipe in adapter.pairs:
+            for recipe in (*adapter.pairs, *belief.crossing.get(number, ())):
                 score = float(belief.mean[number]) - belief.drops[recipe]
                 best[recipe] = max(score, best.get(recipe, score))
         points = [(score, self._footprint(recipe)) for recipe, score in best.items()]
@@ -410,7 +487,7 @@ class Frontier:
         adapter = self._know(candidate)
         served = str(Served(candidate.recipe, candidate.session))
         alone = candidate.recipe is None and bool(self._space.recipes)
-        rung = min(range(len(RUNGS)), key=lambda n: abs(RUNGS[n] - told.rung))
+        rung = _rung_of(told.rung)
         work = 0.0 if adapter is None else _share(adapter.reached, rung) * work_of(adapter.lora)
         scored = self._scored(adapter, None if alone else served, rung)
         self._prices.learn(told.seconds, served if candidate.recipe else None, work, told.items - scored)
@@ -469,6 +546,11 @@ def _draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
         candidate = drawn(space, rng)
         if candidate.lora is not None and not lora_impossible(candidate.lora, space.device):
             yield candidate
+
+
+def _rung_of(share: float) -> int:
+    """Return the number of the rung that is nearest to a share of the steps."""
+    return min(range(len(RUNGS)), key=lambda rung: abs(RUNGS[rung] - share))
 
 
 def _share(begun: int, to: int) -> float:
