@@ -99,6 +99,8 @@ class Record:
         self._timings = {_timed(timing): timing for timing in read_timings(folder)}
         self._curved: dict[str, int] = {}
         """Of each adapter the last step that its curve has."""
+        self._rungs = {_rung(row) for row in self.curves.rows if row["metric"] is not None}
+        """The scores that are there already."""
         for row in self.curves.rows:
             if row["train_loss"] is not None:
                 name = str(row["adapter"])
@@ -251,9 +253,12 @@ class Record:
         self._write_curves()
 
     def keep_rung(self, adapter: str, step: Cell, metric: str, score: Cell, items: Cell) -> None:
-        """Keep what an adapter scored on validation after a step, without a recipe."""
-        self.curves.add({"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items})
-        self._write_curves()
+        """Keep what an adapter scored on validation after a step, without a recipe, once."""
+        rung = _rung({"adapter": adapter, "step": step, "metric": metric, "score_n": items})
+        if rung not in self._rungs:
+            self._rungs.add(rung)
+            self.curves.add({"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items})
+            self._write_curves()
 
     def _write_curves(self) -> None:
         self.curves.flush()
@@ -325,6 +330,11 @@ def _serve(file: Path, session: Session, provider: str | None) -> None:
         else:
             mine |= session.options
     write_aside(file, json.dumps(settings, indent=4))
+
+
+def _rung(row: Mapping[str, Cell]) -> tuple[Cell, ...]:
+    """Return what a score in curves.csv is known by."""
+    return tuple(row[name] for name in ("adapter", "step", "metric", "score_n"))
 
 
 def _has_rows(table: Path) -> bool:
