@@ -19,7 +19,18 @@ from autotune.pipeline.pace import Pace
 from autotune.results.columns import Row
 from autotune.results.folder import Record
 from autotune.scheduler.loop import Loop, Summary
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, ScoreJob, TimeJob, TurnsJob, resolved
+from autotune.stages.jobs import (
+    BuildJob,
+    CheckJob,
+    FinetuneJob,
+    Job,
+    MergeJob,
+    ScoreJob,
+    TimeJob,
+    TurnsJob,
+    VerifyJob,
+    resolved,
+)
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Strategy
 from autotune.sweepfile.resolve import parse_sweep
@@ -101,6 +112,9 @@ class FakeStages:
         """The share of its steps that what has this key was trained for."""
         self.scored = 0
         """Items in all."""
+        self.verified: list[VerifyJob] = []
+        self.wrong: tuple[str, ...] = ()
+        """What the kept winner is found to do otherwise than is recorded."""
         self._loras: dict[str, Lora] = {}
         self._builds: dict[str, tuple[Lora | None, Recipe]] = {}
 
@@ -150,6 +164,11 @@ class FakeStages:
         trained = self.steps - before
         self.done[job.key] = Stored(out, result, trained * self.step_s if trained else 2.0, cached=False)
         return self.done[job.key]
+
+    def alone(self, job: Job) -> dict[str, Any]:
+        assert isinstance(job, VerifyJob)
+        self.verified.append(job)
+        return {"items": job.most, "wrong": list(self.wrong)}
 
     def again(self, job: TimeJob, timings: int = 1) -> dict[str, Any]:
         self.repeated += timings
@@ -257,14 +276,15 @@ class Clock:
 
 def inputs_in(root: Path, test: bool = False) -> Inputs:
     """Return the inputs of a fake sweep."""
-    items = {split: (f"{split} digest", root / f"{split}.json") for split in ("train", "validation")}
+    files = {split: (f"{split} digest", root / f"{split}.json") for split in ("train", "validation")}
     if test:
-        items["test"] = ("test digest", root / "test.json")
-    counts = dict.fromkeys(items, ITEMS)
-    for data, file in items.values():
+        files["test"] = ("test digest", root / "test.json")
+    counts = dict.fromkeys(files, ITEMS)
+    for data, file in files.values():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps([{"id": name} for name in ids_of(data)]), encoding="utf-8")
-    return Inputs(root / "base", "base digest", items, counts, (" fear", " joy"), "cpu", "machine digest")
+        items = [{"id": name, "prompt": f"text {name}", "completion": " joy"} for name in ids_of(data)]
+        file.write_text(json.dumps(items), encoding="utf-8")
+    return Inputs(root / "base", "base digest", files, counts, (" fear", " joy"), "cpu", "machine digest")
 
 
 class Sweeping:

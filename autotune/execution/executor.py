@@ -107,6 +107,14 @@ class Stages:
         self.spent_s += seconds
         return result
 
+    def alone(self, job: Job) -> Result:
+        """Do a job in a fresh process that holds nothing else, and keep nothing. Raises as a call does."""
+        if self.stop is not None:
+            self.stop.check()
+        result, seconds = self.engine.run_fresh(job, self.log(), self.timeouts.of(job))
+        self.spent_s += seconds
+        return result
+
     def _timed(self, job: TimeJob | TurnsJob, limit: float) -> tuple[Result, float]:
         if isinstance(job, TurnsJob):
             rounds, seconds = self.engine.time_in_turns(job, self.log(), limit)

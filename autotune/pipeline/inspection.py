@@ -136,7 +136,11 @@ def _data_problems(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator
         yield problem(rule, "data.labels", "write another text for it in the data")
     if look.too_long:
         split, item, tokens = max(look.too_long, key=lambda one: one[2])
-        rule = f"{_count(look.too_long, 'completion')} do not fit into it: that of {_place(dataset, split, item)} has {tokens} tokens"
+        count = len(look.too_long)
+        rule = (
+            f"every completion must fit into it, and {count} {'does' if count == 1 else 'do'} not: that of "
+            f"{_place(dataset, split, item)} has {tokens} tokens"
+        )
         remedy = f"raise it to {tokens + 2} at least, or shorten the completions"
         yield problem(rule, "train.max_length", remedy, sweep.train.max_length)
     if look.too_far is not None:

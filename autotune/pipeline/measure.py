@@ -92,6 +92,10 @@ class Do(Protocol):
         """Time once more, whatever is there already, and keep nothing. Raises StageError."""
         ...
 
+    def alone(self, job: Job) -> dict[str, Any]:
+        """Do a job in a process of its own that holds nothing else, and keep nothing. Raises StageError."""
+        ...
+
     def let_go(self, *needed: Job) -> None:
         """Say that no result is in use any more but those of `needed`."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from autotune.analysis.selection import Choice
 from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
-from autotune.present.tables import candidates, number, score_text, settings
-from autotune.results.columns import COLUMNS, Column, Row
+from autotune.present.tables import candidates, number, score_text, settings, verified_lines
+from autotune.results.columns import COLUMNS, FINALISTS, Column, Row
 from autotune.results.judge import base_of, front_of, judge, kept_turns, values_of
-from autotune.results.table import write_table
+from autotune.results.table import read_table, write_table
 from autotune.results.trust import is_another_model, is_in_doubt
 
 
@@ -36,6 +36,8 @@ class Selection:
     rows: list[dict[str, Any]]
     wanted: Wanted
     paired: bool
+    final: Mapping[str, Any] = field(default_factory=dict)
+    """The winner's row of finalists.csv, where the sweep ended with this winner."""
 
     @property
     def exit_code(self) -> Exit:
@@ -132,7 +134,18 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
     folder = place if is_folder(place) else None
     turns = kept_turns(folder) if folder is not None else None
     choice = judge(rows, aims, str(base["candidate"]) if base else None, folder, turns)
-    return Selection(choice, rows, aims, choice.paired)
+    return Selection(choice, rows, aims, choice.paired, _final(folder, choice))
+
+
+def _final(folder: Path | None, choice: Choice) -> dict[str, Any]:
+    """Return the winner's row of finalists.csv; empty where the sweep has not ended, or ended with another winner."""
+    if folder is None or choice.winner is None or not is_file(folder / "finalists.csv"):
+        return {}
+    try:
+        rows = read_table(folder / "finalists.csv", FINALISTS)
+    except UsageError:  # it only adds to what results.csv says
+        return {}
+    return next((r for r in rows if r.get("role") == "winner" and r.get("candidate") == choice.winner.id), {})
 
 
 def explain(selection: Selection) -> str:
@@ -157,6 +170,7 @@ def explain(selection: Selection) -> str:
     row = selection.row(choice.winner.id)
     lines.append(f"Winner: {choice.winner.id} (trial {row['trial']})  {settings(row)}")
     lines.append("  " + ", ".join(score_text(row, name) for name in aims.objectives))
+    lines += [f"  {line}" for line in verified_lines(selection.final)]
     for step in choice.steps:
         if step.tied or step.beaten:
             how = f" ({step.method})" if step.method else ""
@@ -208,6 +222,7 @@ def as_json(selection: Selection) -> str:
 
     document = {
         "winner": plain(choice.winner.id) if choice.winner else None,
+        "verified": selection.final.get("verified"),
         "paired": selection.paired,
         "objectives": selection.wanted.objectives,
         "limits": [str(limit) for limit in selection.wanted.limits],

@@ -122,6 +122,22 @@ def score_text(row: Mapping[str, Any], name: str) -> str:
     return text
 
 
+def verified_lines(winner: Mapping[str, Any]) -> list[str]:
+    """Return whether the model in `best/` was found to do what is recorded; nothing where that was not tried."""
+    items = winner.get("verified_items")
+    match winner.get("verified"):
+        case True:
+            return [
+                f"verified: best/, loaded by onnxruntime-genai alone from the text of prompts, answers {items} items as recorded"
+            ]
+        case False:
+            return [
+                "NOT VERIFIED: best/, loaded by onnxruntime-genai alone from the text of prompts, does not answer as recorded "
+                f"({winner.get('verify_error')})"
+            ]
+    return []
+
+
 def finalist_lines(rows: Sequence[Mapping[str, Any]], score: str) -> list[str]:
     """Return what the finalists scored, and how fast the winner is beside the untouched model."""
     lines = [

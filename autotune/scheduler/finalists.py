@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from autotune.analysis.latency import Turns
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
-from autotune.errors import StageError
+from autotune.errors import StageError, printable
 from autotune.metrics import METRICS
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import Measurement, Pipeline
+from autotune.pipeline.verification import verify_job
 from autotune.results.columns import CONDITIONS, LATENCY, SERVED, SPREAD, Row
 from autotune.results.folder import Record
 from autotune.results.judge import candidate_of, judge, served_as
@@ -153,8 +154,10 @@ class Finalists:
 
             measured = self.pipeline.measure(candidate, split, on_stage=on_stage, timed=False)
             self.seconds += measured.seconds
+            checked: Row = {}
             if role == "winner":
                 final.kept = self._keep_best(candidate, measured)
+                checked = self._verify(split, measured) if final.kept else {}
             if measured.status != "ok":
                 self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
             elif split == "test" and measured.outcomes is not None:
@@ -163,7 +166,13 @@ class Finalists:
             cells = {n: v for n, v in row.items() if n in columns and n.partition("@")[0] in TIMING}
             cells |= {n: v for n, v in measured.cells.items() if n in columns}
             final.rows.append(
-                {"role": role, "candidate": name, "split": split if measured.status == "ok" else None, **cells}
+                {
+                    "role": role,
+                    "candidate": name,
+                    "split": split if measured.status == "ok" else None,
+                    **cells,
+                    **checked,
+                }
             )
         done = {row["candidate"] for row in final.rows}
         for name in [name for name in timed if name not in done]:
@@ -188,6 +197,30 @@ class Finalists:
         if own != base:
             found |= {"itl_ratio": ratio.value, "itl_ratio_low": ratio.low, "itl_ratio_high": ratio.high}
         return found
+
+    def _verify(self, split: str, measured: Measurement) -> Row:
+        """Try `best/` by ONNX Runtime GenAI alone, from text. Returns the cells that say what came of it."""
+        if measured.outcomes is None or measured.build is None:
+            return {}
+        folder = self.record.folder / "best" / "onnx"
+        job = verify_job(self.sweep, self.pipeline.inputs, split, measured.outcomes, folder)
+        if job is None:
+            return {}
+        try:
+            found = self.pipeline.do.alone(job)
+        except StageError as error:
+            if error.status in ("lost", "timeout"):
+                self.watcher.note(f"best/ could not be tried by ONNX Runtime GenAI alone: {error}")
+                return {}
+            found = {"items": 0, "wrong": [str(error)]}
+        if not found["items"] and not found["wrong"]:  # every prompt was cut for the score
+            return {}
+        said = "; ".join(found["wrong"][:3])
+        cells: Row = {"verified": not found["wrong"], "verified_items": found["items"]}
+        if found["wrong"]:
+            cells["verify_error"] = printable(f"{len(found['wrong'])} of {max(1, found['items'])}: {said}")
+            self.watcher.note(f"best/ does not do what is recorded, loaded by ONNX Runtime GenAI alone: {said}")
+        return cells
 
     def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
         """Copy what was made of the winner into `best/`. Returns whether all of it was there."""

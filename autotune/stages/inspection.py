@@ -40,9 +40,10 @@ def inspect(job: InspectJob, out: Path) -> Result:
     found: dict[str, Any] = {}
     try:
         found |= weights(job.model_dir)
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, StageError) as error:
+    except Exception as error:  # noqa: BLE001 - safetensors raises a bare Exception, and settings can be wrong in any way
+        said = f"its files lack the key {reason(error)}" if isinstance(error, KeyError) else reason(error)
         return Inspection(
-            trouble=f"the model cannot be loaded: {reason(error)}", remedy="fetch or save the model again"
+            trouble=f"the model cannot be loaded: {said}", remedy="fetch or save the model again"
         ).model_dump(mode="json")
     try:
         tokenizer = load_tokenizer(job.model_dir)
@@ -179,13 +180,21 @@ class _Looker:
         for items in splits.values():
             for item in items:
                 item["completion"] = without_end(item["completion"], found["ends"])
-        self._render(splits)
         labels = [without_end(label, found["ends"]) for label in self.job.labels]
-        self._labels(list(dict.fromkeys(labels)))
-        self._encode(splits, labels)
+        try:
+            self._texts(splits, labels)
+        except (StageError, RuntimeError) as error:
+            found["unread"], self.runtime = str(error), None
+            self._texts(splits, labels)
         beyond = sorted(token for token in self.used if token >= self.rows)
         found["beyond"] = [str(tokenizer.convert_ids_to_tokens(token)) for token in beyond]
         return found
+
+    def _texts(self, splits: dict[str, list[dict[str, Any]]], labels: list[str]) -> None:
+        """Look at all texts. Raises StageError where the runtime makes no tokens of one."""
+        self._render(splits)
+        self._labels(list(dict.fromkeys(labels)))
+        self._encode(splits, labels)
 
     def _controls(self, splits: dict[str, list[dict[str, Any]]]) -> list[Control]:
         """Return where special tokens are written out in texts; those that only end a completion are told there, too."""

@@ -427,8 +427,6 @@ class VerifyItem(BaseModel):
     completion: str
     label: int | None = None
     """Index of the likeliest label."""
-    margin: float = 0.0
-    """Its lead over the second, nats."""
     text: str | None = None
     """What was generated."""
     nll: float | None = None
@@ -446,8 +444,10 @@ class VerifyJob(Job):
     most: int
     """Items to look at; those whose prompts were cut for the score are passed over."""
     labels: tuple[str, ...] = ()
+    completions: tuple[str, ...] = ()
+    """Of all items, or the longest: by them `max_new_tokens` is found where it is not given."""
     max_length: int
-    max_new_tokens: int
+    max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     model_dir: Path = where()
 

@@ -53,9 +53,15 @@ class RuntimeTokenizer:
         return getattr(self.tokenizer, name)
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Return the tokens of a text. The runtime adds none around it, whatever is asked for."""
+        """Return the tokens of a text. The runtime adds none around it, whatever is asked for.
+
+        Raises StageError (`unsupported`) where the tokenizer is of a kind that it only seems to read.
+        """
         del add_special_tokens
-        return [int(token) for token in self.runtime.encode(text)]
+        tokens = [int(token) for token in self.runtime.encode(text)]
+        if min(tokens, default=0) < 0:
+            raise StageError("unsupported", f"{_UNREAD}: it makes tokens that do not exist")
+        return tokens
 
     def decode(self, tokens: int | Sequence[int], skip_special_tokens: bool = True) -> str:
         """Return the text of tokens, without special ones; with them transformers answers."""
@@ -72,6 +78,7 @@ class RuntimeTokenizer:
             return str(self.tokenizer.apply_chat_template(messages, **given))
 
 
+_UNREAD = "ONNX Runtime GenAI cannot read the tokenizer"
 _SETTINGS = {
     "model": {
         "type": "llama", "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size": 1, "context_length": 1,
@@ -97,7 +104,7 @@ def runtime_tokenizer(tokenizer: Any, folder: Path) -> Any:
             (Path(scratch) / "genai_config.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
             return og.Tokenizer(scratch)
     except RuntimeError as error:
-        raise StageError("unsupported", f"ONNX Runtime GenAI cannot read the tokenizer: {reason(error)}") from error
+        raise StageError("unsupported", f"{_UNREAD}: {reason(error)}") from error
 
 
 def read_items(file: Path) -> list[dict[str, Any]]:

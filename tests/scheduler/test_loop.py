@@ -17,7 +17,7 @@ from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate, Session
 from autotune.errors import Exit, MachineError, StageError, UsageError
-from autotune.present.select import select
+from autotune.present.select import as_json, explain, select
 from autotune.results import table as results_module
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Row
 from autotune.results.folder import read_results, read_running
@@ -480,6 +480,29 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     assert (sweeping.out / "outcomes" / f"{winner.id}.test.json").exists()
     sweeping.run()
     assert sum(isinstance(job, ScoreJob) and job.data == "test digest" for job in sweeping.stages.jobs) == 2
+
+
+def test_the_winner_is_tried_from_text_and_marked(tmp_path: Path) -> None:
+    sweeping = Sweeping(tmp_path, make_sweep(**AIMS))
+    summary = sweeping.run()
+    (asked,) = sweeping.stages.verified
+    assert asked.model_dir == sweeping.out / "best" / "onnx"
+    assert asked.items[0].prompt == f"text {asked.items[0].id}"
+    winner, base, *_ = read_table(sweeping.out / "finalists.csv", FINALISTS)
+    assert (winner["verified"], winner["verified_items"], winner["verify_error"]) == (True, asked.most, None)
+    assert (base["verified"], base["verified_items"]) == (None, None), "only what is kept is tried"
+    line = "verified: best/, loaded by onnxruntime-genai alone from the text of prompts, answers"
+    assert line in explain(select(sweeping.out))
+    sweeping.stages.wrong = ("item 3: ' joy', recorded ' fear'", "item 4: ' joy', recorded ' fear'")
+    assert sweeping.run().exit_code == summary.exit_code
+    winner = read_table(sweeping.out / "finalists.csv", FINALISTS)[0]
+    assert winner["verified"] is False
+    assert (
+        winner["verify_error"]
+        == f"2 of {asked.most}: item 3: ' joy', recorded ' fear'; item 4: ' joy', recorded ' fear'"
+    )
+    assert "NOT VERIFIED: best/" in explain(select(sweeping.out))
+    assert json.loads(as_json(select(sweeping.out)))["verified"] is False
 
 
 def test_finalists_have_the_score_of_every_metric(tmp_path: Path) -> None:

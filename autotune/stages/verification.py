@@ -1,0 +1,174 @@
+"""Does a kept model do what is recorded of it, where its users load it: ONNX Runtime GenAI alone, from the text of prompts.
+
+This process is fresh and holds neither PyTorch nor transformers. The text goes through the tokenizer and the chat template
+in the folder, so that a score that was measured on other tokens than its users will have is found out here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.candidate import Session
+from autotune.errors import StageError, shown
+from autotune.stages.jobs import Result, VerifyItem, VerifyJob, reason
+from autotune.stages.timing import load
+
+TOLERANCE = 1e-3
+"""Nats: by so much two log-likelihoods of a token may differ that are the same but for rounding."""
+_HEAVY = ("torch", "transformers", "tokenizers")
+
+
+def verify(job: VerifyJob, out: Path) -> Result:
+    """Result: `items` that were tried, and `wrong`: of each that differs, what is recorded and what was found, in words.
+
+    Raises StageError: `unsupported` where the model does not load, `failed` where it does not run.
+    """
+    del out
+    import onnxruntime_genai as og
+
+    model = load(job.model_dir, job.provider, Session())
+    try:
+        return _Verifier(job, model, og.Tokenizer(model)).run()
+    except RuntimeError as error:
+        raise StageError("failed", f"best/ does not run: {reason(error)}") from error
+    finally:
+        there = sorted(set(_HEAVY) & set(sys.modules))
+        assert not there, f"{', '.join(there)} must not be loaded here"
+
+
+class _Verifier:
+    def __init__(self, job: VerifyJob, model: Any, tokenizer: Any) -> None:
+        self.job, self.model, self.tokenizer = job, model, tokenizer
+        self.labels = [self._tokens(label) for label in job.labels]
+        if any(a != b and b[: len(a)] == a for a in self.labels for b in self.labels):
+            self.labels = [[*label, self._end()] for label in self.labels]
+        self.longest = max(map(len, self.labels), default=0)
+        completions = {item.completion for item in job.items} | set(job.completions)
+        self.limit = job.max_new_tokens or 1 + max(len(self._tokens(text)) for text in completions)
+
+    def _tokens(self, text: str) -> list[int]:
+        return [int(token) for token in self.tokenizer.encode(text)]
+
+    def _end(self) -> int:
+        """Return the end-of-text token that the tokenizer's own settings name."""
+        settings = json.loads((self.job.model_dir / "tokenizer_config.json").read_text(encoding="utf-8"))
+        named = settings.get("eos_token")
+        return int(self.tokenizer.to_token_id(named["content"] if isinstance(named, dict) else named))
+
+    def run(self) -> Result:
+        """Try the items whose prompts were not cut for the score, as many as are asked for."""
+        tried, wrong = 0, []
+        for item in self.job.items:
+            if tried == self.job.most:
+                break
+            try:
+                prompt = self._tokens(self._text(item))
+            except RuntimeError as error:
+                return {"items": 0, "wrong": [f"the chat template in best/ cannot be rendered: {reason(error)}"]}
+            answer = max(len(self._tokens(item.completion)), self.longest)
+            if not prompt or len(prompt) > self.job.max_length - answer - 1:
+                continue
+            tried += 1
+            said = self._differs(item, prompt)
+            if said:
+                wrong.append(said)
+        return {"items": tried, "wrong": wrong}
+
+    def _text(self, item: VerifyItem) -> str:
+        if isinstance(item.prompt, str):
+            return item.prompt
+        messages = json.dumps(list(item.prompt), ensure_ascii=False)
+        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+    def _differs(self, item: VerifyItem, prompt: list[int]) -> str:
+        """Return in words how an item's answer differs from what is recorded, or nothing."""
+        if item.label is not None:
+            scores = np.array([self._log_likelihood(prompt, label) for label in self.labels])
+            found = int(np.argmax(scores))
+            if found == item.label or scores[found] - scores[item.label] <= TOLERANCE:
+                return ""
+            return f"item {item.id}: {shown(self.job.labels[found])}, recorded {shown(self.job.labels[item.label])}"
+        if item.text is not None:
+            text, gap = self._generate(prompt)
+            if same_text(text, item.text) or gap <= TOLERANCE:
+                return ""
+            return f"item {item.id}: {shown(text)}, recorded {shown(item.text)}"
+        assert item.nll is not None
+        completion = self._tokens(item.completion)
+        nll = -self._log_likelihood(prompt, completion)
+        if abs(nll - item.nll) <= TOLERANCE * max(1, len(completion)):
+            return ""
+        return f"item {item.id}: log-likelihood {-nll:.4f}, recorded {-item.nll:.4f}"
+
+    def _generator(self, tokens: Sequence[int], more: int) -> Any:
+        import onnxruntime_genai as og
+
+        parameters = og.GeneratorParams(self.model)
+        parameters.set_search_options(max_length=len(tokens) + more, do_sample=False)
+        generator = og.Generator(self.model, parameters)
+        generator.append_tokens(np.array(tokens, dtype=np.int32))
+        return generator
+
+    def _log_likelihood(self, prompt: list[int], completion: list[int]) -> float:
+        """Return the log-likelihood of a completion's tokens (nats)."""
+        whole = [*prompt, *completion]
+        logits = np.asarray(self._generator(whole, 1).get_output("logits"))
+        if logits.shape[1] == len(whole):
+            rows = logits[0, len(prompt) - 1 : -1]
+        else:  # the graph gives those of the last position alone
+            generator = self._generator(prompt, len(completion) + 1)
+            single = [np.asarray(generator.get_logits()).reshape(-1)]
+            for token in completion[:-1]:
+                generator.append_tokens(np.array([token], dtype=np.int32))
+                single.append(np.asarray(generator.get_logits()).reshape(-1))
+            rows = np.stack(single)
+        return float(_log_softmax(rows)[np.arange(len(completion)), completion].sum())
+
+    def _generate(self, prompt: list[int]) -> tuple[str, float]:
+        """Return the greedy continuation, and the smallest lead (nats) of a token that was taken over the next likely."""
+        generator = self._generator(prompt, self.limit)
+        ends = {int(token) for token in self.tokenizer.eos_token_ids} | {self._end()}
+        tokens: list[int] = []
+        gap = np.inf
+        while len(tokens) < self.limit and not generator.is_done():
+            likely = _log_softmax(np.asarray(generator.get_logits()).reshape(1, -1))[0]
+            second, first = np.partition(likely, -2)[-2:]
+            gap = min(gap, float(first - second))
+            generator.generate_next_token()
+            token = int(generator.get_next_tokens()[0])
+            if token in ends:
+                break
+            tokens.append(token)
+            if self.job.stop and self._cut(tokens) != self._decoded(tokens):
+                break
+        return self._cut(tokens).strip(), gap
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(np.array(tokens, dtype=np.int32))) if tokens else ""
+
+    def _cut(self, tokens: list[int]) -> str:
+        text = self._decoded(tokens)
+        return text[: min((at for at in map(text.find, self.job.stop) if at >= 0), default=len(text))]
+
+
+_BROKEN = "\ufffd"
+
+
+def same_text(found: str, recorded: str) -> bool:
+    """Whether two texts are the same, as far as the runtime goes: it stops at the first bytes that are no UTF-8."""
+    if _BROKEN in found and _BROKEN in recorded:
+        found, recorded = (text.partition(_BROKEN)[0].strip() for text in (found, recorded))
+    return found == recorded
+
+
+def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    rows = logits.astype(np.float64)
+    rows = rows - rows.max(axis=-1, keepdims=True)
+    return np.asarray(rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True)))
