@@ -76,7 +76,13 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             if sweep.budget.hours is not None:
                 hours = sweep.budget.hours
                 stages.left_s = lambda: hours * 3600 - record.spent_s()
-            engine.waiting = engine.host.waiting = record.still_busy
+            engine.waiting = record.still_busy
+
+            def waiting_for_the_host() -> None:
+                record.still_busy()
+                stop.check()  # no stage of ours is at work meanwhile
+
+            engine.host.waiting = waiting_for_the_host
             record.busy(stage="prepare")
             sweep, dataset, inputs = prepare(sweep, stages, cache.root)
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}

@@ -34,7 +34,7 @@ class HostLock:
         self.say = say
         """Who is told that it has to wait."""
         self.waiting: Callable[[], None] = lambda: None
-        """Who is told now and then that it still waits."""
+        """Who is told now and then that it still waits; what it raises ends the wait."""
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from filelock import ReadWriteLock, Timeout
 
+from autotune.errors import Interrupted
 from autotune.execution import host_lock as quiet
 from autotune.execution.host_lock import HostLock, host_file
+from autotune.execution.stop import Stop
 
 Holding = Callable[[str], subprocess.Popen[str]]
 
@@ -97,6 +99,22 @@ def test_who_waits_is_told_and_goes_on(file: Path, holding: Holding, monkeypatch
     with HostLock(file, say).shared():
         pass
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("how", ["shared", "alone"])
+def test_the_first_ctrl_c_ends_a_wait(
+    file: Path, tmp_path: Path, holding: Holding, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(quiet, "_POLL_S", 0.05)
+    monkeypatch.setattr(quiet, "_PATIENCE_S", 0.1)
+    process, stop = holding("alone"), Stop(tmp_path / "stop")
+    lock = HostLock(file, lambda _: stop.file.touch())
+    lock.waiting = stop.check
+    with pytest.raises(Interrupted), getattr(lock, how)():
+        raise AssertionError("it was held by another")
+    process.kill()
+    process.communicate()
+    assert free(file, "alone")  # and nothing of it is left
 
 
 def test_there_is_one_lock_a_user_wherever_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
