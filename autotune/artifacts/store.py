@@ -260,7 +260,9 @@ class Cache:
     def leftovers(self) -> list[Path]:
         """Return what no result needs: half-made ones of processes that were killed, checkpoints of finished jobs."""
         self.leases.clean()
-        found = [path for path in self.root.glob(f"*/.*{ASIDE}") if _unlocked(path.with_name(path.name[1:-4]))]
+        results = ((path, path.with_name(path.name[1:-4])) for path in self.root.glob(f"*/.*{ASIDE}"))
+        # Not every file system tells a lock to other hosts: who makes a result holds it, too.
+        found = [path for path, result in results if _unlocked(result) and not self.leases.holder(result)]
         found += self.root.glob(f"*/.*{GONE}")
         found += (path for path in self.root.glob(f"*/*{MAKER}") if _unlocked(path.with_suffix("")))
         found += (path for deep in ("", "*/") for path in self.root.glob(f"{deep}[!.]*{ASIDE}") if _stale(path))

@@ -368,6 +368,16 @@ def test_leftovers_are_what_no_result_needs(tmp_path: Path) -> None:
     assert sorted(cache.leftovers()) == sorted([half, old])
 
 
+def test_what_another_host_is_making_is_no_leftover_though_its_lock_is_not_seen_here(tmp_path: Path) -> None:
+    cache, other = Cache(tmp_path), Cache(tmp_path)
+    half = cache.folder(TINY).with_name(f".{TINY.key}.new")
+    half.mkdir(parents=True)
+    other.hold(TINY)
+    assert cache.leftovers() == []
+    other.let_go(TINY)
+    assert cache.leftovers() == [half]
+
+
 def test_keys_of_timings_and_scores_stay_what_they_are() -> None:
     # Caches of earlier versions are found by these, as long as nothing new is asked for.
     plain = {"batch": 1, "graph": "g", "machine": "m", "most": 12, "new_tokens": 4, "precision": 0.03, "processes": 5,
