@@ -231,6 +231,14 @@ def number_remedy(text: str, name: str = "", quoted: bool = True) -> str:
     plain = text.strip().replace("−", "-").replace("–", "-").replace("\u00a0", " ")
     if plain.lower() in ("none", "unlimited", "inf", ".inf", "infinity", "off", "no"):
         return "remove the key for none"
+    if power := re.fullmatch(r"10\s*(?:\^|\*\*)\s*([+-]?[0-9]{1,3})", plain):
+        return f"write 1e{int(power[1])}"
+    if share := re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", plain):
+        return f"write {int(share[1]) / int(share[2]):g}"
+    if clock := re.fullmatch(r"([0-9]{1,4})\s*(?:h|:)\s*([0-9]{1,2})\s*(?:m|min)?", plain):
+        seconds = int(clock[1]) * 3600 + int(clock[2]) * 60
+        hours = name.endswith("hours")
+        return f"write {seconds / 3600 if hours else seconds:g}" if hours or name.endswith("_s") else ""
     found = _NUMBER.fullmatch(plain)
     if found is None:
         return ""

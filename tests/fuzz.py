@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
+import gzip
 import io
 import json
 import math
@@ -33,7 +34,7 @@ from hypothesis import strategies as st
 
 from autotune.data.dataset import load_dataset
 from autotune.data.schema import DataSpec
-from autotune.errors import AutotuneError, Exit, MachineError, UsageError
+from autotune.errors import AutotuneError, Exit, MachineError, UsageError, printable
 from autotune.models import config_of, context_of, parameters_of, shape_of
 from autotune.present.select import as_json, explain, select
 from autotune.present.status import as_text, read_status
@@ -222,6 +223,7 @@ SPECS: tuple[dict[str, Any], ...] = (
         "max_items": {"train": 2},
     },
     {"messages": "chat", "holdout": 0.5, "metric": "perplexity"},
+    {"prompt": "{text?Text: }{tone}", "completion": "{tone}", "metric": "rouge_l"},
 )
 RESULTS = """\
 candidate,trial,attempt,kind,status,error,lora_r,lora_alpha,lora_learning_rate,lora_target_modules,build_precision,accuracy,accuracy_low,accuracy_high,accuracy_n,itl_ms_p50,itl_ms_p50_low,itl_ms_p50_high,graph,size_mb
@@ -306,6 +308,8 @@ def meet_data(suffix: str) -> Callable[[tuple[bytes, dict[str, Any]]], None]:
         file = desk() / f"data{suffix}"
         file.write_bytes(content)
         dataset = load_dataset(DataSpec(train=str(file), **spec), desk(), "sweep.yaml")
+        for note in dataset.notes:
+            assert_plain(printable(note))
         assert len({item.id for split in (dataset.train, dataset.validation, dataset.test) for item in split}) == sum(
             map(len, (dataset.train, dataset.validation, dataset.test))
         )
@@ -434,6 +438,32 @@ def data_inputs(write: Callable[[Any], bytes]) -> st.SearchStrategy[Any]:
     return st.tuples(rows.map(write) | mangled(whole) | mangled(whole) | noise, specs)
 
 
+MORE = "".join(f"phrase {n};{('joy', 'fear')[n % 2]}\n" for n in range(12)).encode()
+QUOTED = b'"text";"tone"\n"say ""a""\nb";joy\nc "d";fear\n' + MORE
+RAW = b'text\ttone\n"open\tjoy\nclosed"\tfear\nb\tjoy\n'
+ESCAPED = b'sep=;\r\ntext;tone\r\n"say \\"a\\"";joy\r\n"b; c";fear\r\n'
+exports = st.tuples(mangled([QUOTED, RAW, ESCAPED, QUOTED.replace(b"\n", b"\r\n")]), specs)
+encoded = st.tuples(
+    st.tuples(
+        mangled([QUOTED, RAW, ESCAPED]),
+        st.sampled_from(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "utf-8-sig"]),
+    ).map(lambda pair: pair[0].decode("latin-1").encode(pair[1], "replace"))
+    | mangled([QUOTED.decode().encode("utf-16"), RAW.decode().encode("utf-16-le")]),
+    specs.flatmap(lambda spec: st.sampled_from([spec, spec | {"encoding": "cp1252"}, spec | {"encoding": "utf-16"}])),
+)
+packed = st.tuples(
+    mangled([QUOTED]).map(lambda content: gzip.compress(content, mtime=0)) | mangled([gzip.compress(QUOTED, mtime=0)]),
+    specs,
+)
+TALKS: tuple[list[dict[str, Any]], ...] = (
+    [{"chat": [{"from": "human", "value": text}, {"from": "gpt", "value": tone}]} for text, tone in ROWS[:6]],
+    [{"chat": [{"role": "user", "content": [{"type": "text", "text": text}]}, {"role": "assistant", "content": tone, "tool_calls": None}],
+      "tools": []} for text, tone in ROWS[:6]],
+    [{"chat": json.dumps([{"role": "user", "content": text}, {"role": "assistant", "content": tone}])} for text, tone in ROWS[:6]],
+)  # fmt: skip
+talks = st.tuples(spoilt(TALKS).map(lines_of), st.sampled_from([SPECS[3], SPECS[3] | {"metric": "exact_match"}]))
+
+
 def some_file(**files: st.SearchStrategy[bytes]) -> st.SearchStrategy[dict[str, bytes]]:
     """One of the files, damaged."""
     return st.one_of([content.map(lambda given, name=name: {name: given}) for name, content in files.items()])  # type: ignore[misc]
@@ -505,9 +535,13 @@ TARGETS = (
     Target("--set", st.lists(assignments, min_size=1, max_size=2), meet_assignment, 8),
     Target("limits, --limit and --prefer", st.tuples(limits, metrics), meet_limit, 8),
     Target("data: templates, messages, splits", spoilt([tree["data"] for tree in SWEEPS]), meet_spec, 8),
-    Target("data file, JSON lines", data_inputs(lines_of), meet_data(".jsonl"), 7),
-    Target("data file, JSON", data_inputs(as_json_file), meet_data(".json"), 6),
-    Target("data file, CSV", data_inputs(cells_of(",")), meet_data(".csv"), 7),
+    Target("data file, JSON lines", data_inputs(lines_of), meet_data(".jsonl"), 5),
+    Target("data file, JSON", data_inputs(as_json_file), meet_data(".json"), 4),
+    Target("data file, CSV", data_inputs(cells_of(",")), meet_data(".csv"), 4),
+    Target("data file, exports", exports, meet_data(".csv"), 2),
+    Target("data file, encodings", encoded, meet_data(".csv"), 2),
+    Target("data file, gzip", packed, meet_data(".csv.gz"), 1),
+    Target("data file, conversations", talks, meet_data(".jsonl"), 2),
     Target("data file, TSV", data_inputs(cells_of("\t")), meet_data(".tsv"), 3),
     Target("data file, parquet", data_inputs(as_parquet), meet_data(".parquet"), 4),
     Target("results.csv alone", tables() | mangled([RESULTS.encode(), RESULTS.replace("\n", "\r\n").encode()]) | noise, meet_table, 8),

@@ -87,14 +87,14 @@ def parse_limit(text: str, known: Collection[str]) -> Limit:
     if metric not in known:
         if bound.strip() in known:
             raise _refused("a limit must start with its metric", text, _EXAMPLES)
+        if re.fullmatch(_NUMBER, metric):
+            raise _refused("a limit must start with its metric", text, f"write one limit for each bound; {_EXAMPLES}")
         raise _refused(f"unknown metric '{metric}' in a limit", text, did_you_mean(metric, sorted(known)))
     if op != "<=" and op != ">=":
         raise _refused("a limit must compare with <= or >=", text, f"write {_MEANT.get(op, '<= or >=')}")
     parts = _BOUND.fullmatch(bound)
     if parts is None:
-        raise _refused(
-            f"the bound of a limit must be {_FORMS}", text, number_remedy(bound, metric, quoted=False) or _EXAMPLES
-        )
+        raise _refused(f"the bound of a limit must be {_FORMS}", text, _bound_remedy(bound, metric))
     number = float(parts["number"] or parts["operand"] or parts["factor"] or 0)
     if not math.isfinite(number):
         raise _refused("the number in a limit must be finite", text, _EXAMPLES)
@@ -106,6 +106,19 @@ def parse_limit(text: str, known: Collection[str]) -> Limit:
     elif parts["sign"]:
         constant = number if parts["sign"] == "+" else -number
     return Limit(text, metric, "<=" if op == "<=" else ">=", constant, factor)
+
+
+def _bound_remedy(bound: str, metric: str) -> str:
+    """Return how a bound is written that is nearly one."""
+    if re.search(r"\b(and|or)\b|,\s*[a-z]", bound):
+        return "write each limit as an entry of its own"
+    if found := re.fullmatch(r"\s*(.+?)\s+of\s+base\s*", bound):
+        meant = number_remedy(found[1], metric)
+        return f"{meant} * base" if meant.startswith("write ") else _EXAMPLES
+    if found := re.fullmatch(r"\s*base\s*([+*-])\s*(.+?)\s*", bound):
+        meant = number_remedy(found[2], metric, quoted=False)
+        return meant.replace("write ", f"write base {found[1]} ") if meant else _EXAMPLES
+    return number_remedy(bound, metric, quoted=False) or _EXAMPLES
 
 
 def _refused(rule: str, text: str, remedy: str) -> ValueError:

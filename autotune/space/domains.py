@@ -167,9 +167,12 @@ def parse_domain(
             )
             return None
         if not (isinstance(body, list) and len(body) == 2 and all(is_number(v) for v in body)):
-            problems.append(
-                Problem(f"{kind} needs two numbers", f"{key}.{kind}", value=body, remedy="write [low, high]")
-            )
+            texts = [value for value in body if isinstance(value, str)] if isinstance(body, list) else []
+            meant = [number_remedy(value, parameter.name) for value in texts]
+            remedy = f"write [low, high]; for {texts[0]!r} {meant[0]}" if meant and meant[0] else "write [low, high]"
+            if isinstance(body, list) and len(body) == 4:
+                remedy = "write [low, high], with points for commas within numbers"
+            problems.append(Problem(f"{kind} needs two numbers", f"{key}.{kind}", value=body, remedy=remedy))
             return None
         low, high = body
         for bound in (low, high):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from autotune.data.schema import SPLITS
-from autotune.errors import Problem, did_you_mean, number_remedy
+from autotune.errors import Problem, did_you_mean, number_remedy, shown
 from autotune.secrets import HIDDEN
 from autotune.sweepfile.schema import Document, Workload
 
@@ -55,7 +56,9 @@ def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
     if kind in ("model_type", "dict_type"):
         return f"write {key}: {{ ... }}"
     if kind in ("list_type", "tuple_type"):
-        return f"write {key}: [...]"
+        return f"write {key}: [{shown(value)}]" if isinstance(value, str) and len(value) < 60 else f"write {key}: [...]"
+    if kind == "string_type" and path[0] == "limits" and isinstance(value, Mapping):
+        return 'write each limit as a text, such as "size_mb <= 100"'
     default = field.default if field is not None else None
     return f"the default is {default}" if isinstance(default, int | float | str) and default != "" else ""
 
@@ -125,6 +128,10 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem
         elif value is None and kind not in ("extra_forbidden", "value_error"):
             rule = f"has no value, and {rule}"
         remedy = _remedy(kind, path, key, value)
+        if kind == "literal_error" and isinstance(value, str):
+            options = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+            close = did_you_mean(value, options)
+            remedy = close if close.startswith("did") else remedy
         if kind in ("missing", "extra_forbidden", "value_error"):
             value = None
         before = found.get(key)

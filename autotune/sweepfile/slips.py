@@ -37,10 +37,10 @@ def _quoted(line: str) -> str:
     return f"write it in single quotes, '{inside}', or with / between folders"
 
 
-def yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, str, int]:
+def yaml_remedy(what: str, lines: Sequence[str], at: int, begun: int | None = None) -> tuple[str, str, int]:
     """Return a rule, empty for the parser's own, a remedy, and the index of the line that is to blame.
 
-    `at`: the index of the line where the parser stopped.
+    `at`: the index of the line where the parser stopped; `begun`: of that where what it was reading begins.
     """
     line = lines[at]
     if "escape" in what:
@@ -54,6 +54,10 @@ def yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, str, int
             return f"the line is indented with {odd}", "indent with plain spaces", place
         if found := re.search(rf"[{SMART}]", lines[place]):
             return "", f"write plain quotes for {found[0]}", place
+    if "could not find expected ':'" in what and begun is not None:
+        return "", "write key: value, with a space after the colon", begun
+    if "expected ',' or" in what and begun is not None and re.search(r"[\[{][^\]}]*\s#", lines[begun]):
+        return "", "close the bracket before the comment, or put the value in quotes", begun
     return "", *_yaml_remedy(what, lines, at)
 
 
@@ -78,8 +82,8 @@ def _yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, int]:
         return "indent this line as those beside it, and write one key in a line", at
     if re.search("cannot start any token|alias|alphabetic or numeric|anchor", what):
         return "put the value in quotes", at
-    if value and value[2].startswith("{") and re.search(r"\}\s*[^\s,}\]#]", value[2]):
-        return f"put the value of {value[1]} in quotes: a text may not begin with {{", at
+    if value and re.match(r"\{[^}]*\}\s*[^\s,}\]#]|\[[^\]]*\]\s*[^\s,}\]#]", value[2]):
+        return f"put the value of {value[1]} in quotes: a text may not begin with {value[2][0]}", at
     if value and value[2][:1] in ('"', "'") and "expected <block end>" in what:
         return f"put the whole value of {value[1]} in one pair of quotes", at
     for sign, remedy in _YAML:
@@ -89,7 +93,8 @@ def _yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, int]:
 
 
 _YAML = (
-    ("could not find expected ':'", "write key: value, with a space after the colon"),
+    ("comment or a line break|chomping", "put the value in quotes: | and > begin texts of several lines"),
+    ("entries are not allowed|keys are not allowed", "put the value in quotes"),
     ("end of stream|quoted scalar", "close the quote"),
     ("another document|single document", "keep one document: --- begins another"),
     ("expected ',' or", "close the bracket, or write a comma between entries"),

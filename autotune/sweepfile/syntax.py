@@ -115,11 +115,15 @@ def _slips(key: str, name: str, node: yaml.Node) -> Iterator[Problem]:
     if odd:
         yield Problem(f"the key holds {named(odd)}", key, remedy="write plain spaces, and none within a key")
     last = key.rpartition(".")[2]
-    if isinstance(node, yaml.MappingNode) and node.flow_style and last in TEXTS:
-        inside = [child.value for child, _ in node.value if isinstance(child, yaml.ScalarNode)]
-        shown = "{" + ", ".join(inside) + "}"
-        rule = "a text that begins with { must stand in quotes, or it is a mapping"
-        yield Problem(rule, key, remedy=f'write {last}: "{shown}"')
+    if isinstance(node, yaml.CollectionNode) and node.flow_style and last in TEXTS:
+        mark = node.start_mark
+        written = mark.buffer[mark.pointer : node.end_mark.pointer] if mark is not None and mark.buffer else "{column}"
+        kind = "mapping" if isinstance(node, yaml.MappingNode) else "list"
+        rule = f"a text that begins with {written[0]} must stand in quotes, or it is a {kind}"
+        remedy = f'write {last}: "{written}"' if "\n" not in written and '"' not in written else "put it in quotes"
+        yield Problem(rule, key, remedy=remedy)
+    if isinstance(node, yaml.ScalarNode) and not node.value and re.fullmatch(r"\w+:\S+", name):
+        yield Problem("the key holds a colon, and has no value", key, remedy="write a space after the colon")
     if isinstance(node, yaml.ScalarNode):
         mark = node.end_mark
         after = mark.buffer[mark.pointer :].split("\n", 1)[0] if mark is not None and mark.buffer else ""
@@ -262,8 +266,9 @@ def _syntax(error: Exception, suffix: str, text: str) -> Problem:
         lines = text.split("\n")
         there = mark.line < len(lines) and lines[mark.line].strip()
         at = mark.line if there else max(0, len(text.rstrip().split("\n")) - 1)
-        rule, remedy, blamed = yaml_remedy(what, lines, at)
-        what, line = rule or what, line if blamed == at else blamed + 1
+        begun = error.context_mark.line if error.context_mark is not None else None
+        rule, remedy, blamed = yaml_remedy(what, lines, at, begun if begun is not None and begun <= at else None)
+        what, line = rule or what, blamed + 1 if there or blamed in (begun, at - 1) else line
         if not rule and error.context and error.context_mark is not None and error.context_mark.line + 1 != line:
             what += f" {error.context} that begins in line {error.context_mark.line + 1}"
     elif isinstance(error, json.JSONDecodeError):
