@@ -41,8 +41,8 @@ class Way:
     """One way of running a worker."""
 
     environment: dict[str, str] = field(default_factory=dict)
-    threads: int | None = None
-    """Of PyTorch; None: its own number."""
+    threads: int | None = os.cpu_count()
+    """Of PyTorch; None: as workers choose."""
     nice: int = 0
 
 
@@ -58,7 +58,7 @@ WAYS = {
     "passive waiting, nice 5": Way(PASSIVE, nice=5),
     "passive waiting, huge pages": Way(PASSIVE | HUGE),
     "passive waiting, freed memory kept": Way(PASSIVE | KEEP),
-    "as workers run": Way(TRAINING),
+    "as workers run": Way(TRAINING, threads=None),
 }
 
 STEPS = """
@@ -219,23 +219,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=300.0, help="of each model's rounds, about, at most")
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--no-tiny", action="store_true", help="leave the tiny model out, and add to the file")
     arguments = parser.parse_args()
     ways = {name: WAYS[name] for name in WAYS if name in arguments.ways}
     machine = hardware()
-    parts = [f"{machine['processor']}, {machine['cores']} cores; `python -m benchmarks.busy`"]
-    with tempfile.TemporaryDirectory() as scratch:
-        tiny = Path(scratch) / "tiny"
-        code = "import sys; from pathlib import Path; from autotune.stages.jobs import TinyJob\n"
-        code += "from autotune.stages.tiny import tiny\nout = Path(sys.argv[1]); out.mkdir(); tiny(TinyJob(), out)"
-        subprocess.run([sys.executable, "-c", code, str(tiny)], check=True)
-        parts.append(report("A tiny random model", measure(tiny, ways, arguments.rounds, arguments.seconds)))
+    parts = (
+        [] if arguments.no_tiny else [f"{machine['processor']}, {machine['cores']} cores; `python -m benchmarks.busy`"]
+    )
+    if not arguments.no_tiny:
+        with tempfile.TemporaryDirectory() as scratch:
+            tiny = Path(scratch) / "tiny"
+            code = "import sys; from pathlib import Path; from autotune.stages.jobs import TinyJob\n"
+            code += "from autotune.stages.tiny import tiny\nout = Path(sys.argv[1]); out.mkdir(); tiny(TinyJob(), out)"
+            subprocess.run([sys.executable, "-c", code, str(tiny)], check=True, stderr=subprocess.DEVNULL)
+            parts.append(report("A tiny random model", measure(tiny, ways, arguments.rounds, arguments.seconds)))
     if arguments.model is not None:
         found = measure(arguments.model.resolve(), ways, arguments.rounds, arguments.seconds)
         parts.append(report("The model of the folder", found))
     text = "\n\n".join(parts) + "\n"
     sys.stdout.write(text)
     if arguments.out is not None:
-        arguments.out.write_text(text, encoding="utf-8")
+        with arguments.out.open("a" if arguments.no_tiny else "w", encoding="utf-8") as stream:
+            stream.write("\n" * arguments.no_tiny + text)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,10 @@ print(sum(gaps) / len(gaps))
 
 
 @contextmanager
-def disturbing(seed: int) -> Iterator[None]:
-    """Keep both cores busy in bursts of two seconds on average, half of the time."""
-    jobs = [subprocess.Popen([sys.executable, "-c", DISTURB, str(seed + n)]) for n in range(os.cpu_count() or 1)]
+def disturbing(seed: int, processes: int | None = None) -> Iterator[None]:
+    """Keep so many cores busy (None: all) in bursts of two seconds on average, half of the time."""
+    count = processes or os.cpu_count() or 1
+    jobs = [subprocess.Popen([sys.executable, "-c", DISTURB, str(seed + n)]) for n in range(count)]
     try:
         yield
     finally:

@@ -12,6 +12,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from autotune.errors import StageError
 
 _THREADS = torch.get_num_threads()
+SMALL = 2_000_000
+"""Parameters below which one thread does: sharing an operator among threads takes longer than the operator, above all on a
+busy machine (`benchmarks/busy.py`)."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,7 +42,8 @@ def load_model(
 ) -> Any:
     """Return the model on `device`; `dtype` None keeps the precision that it was saved in.
 
-    `threads` None sets PyTorch's own number again: in a warm worker the last stage may have set another.
+    `threads` None sets PyTorch's own number again, or one for a small model: in a warm worker the last stage may have set
+    another.
     """
     torch.set_num_threads(threads or _THREADS)
     arguments: dict[str, Any] = {"dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True}
@@ -57,6 +61,8 @@ def load_model(
     model = AutoModelForCausalLM.from_pretrained(str(folder), **arguments)
     if quantized == "none":
         model.to(device)
+    if threads is None and device == "cpu" and model.num_parameters() < SMALL:
+        torch.set_num_threads(1)
     model.config.use_cache = False
     return model.eval()
 
