@@ -329,10 +329,14 @@ def test_chat_messages_and_exact_match_on_qwen2(
     )
     out = place / "chat"
     assert autotune("run", file, "--out", out).code == Exit.OK
-    base, pair = table(out).to_dict("records")
+    base, *_, pair = table(out).to_dict("records")  # between them, the untouched model in the recipe
     assert (base["status"], pair["status"]) == ("ok", "ok")
     assert base["exact_match"] == 0
     assert pair["exact_match"] > 0.4
+    assert pair["prompts_cut"] == pair["train_cut"] == 0
+    winner = pd.read_csv(out / "finalists.csv").iloc[0]
+    assert bool(winner["verified"])
+    assert winner["verified_items"] > 0
     assert set(table(out, "finalists.csv")["split"].dropna()) == {"validation"}
 
 
@@ -342,7 +346,7 @@ def test_perplexity_on_parquet(write: Callable[..., Path], place: Path, autotune
     file = write("perplexity", data=data, space={"lora": {**LORA, "r": 4}, "build": [INT4]}, budget={"trials": 1})
     out = place / "perplexity"
     assert autotune("run", file, "--out", out).code == Exit.OK
-    base, pair = table(out).to_dict("records")
+    base, *_, pair = table(out).to_dict("records")  # between them, the untouched model in the recipe
     assert pair["perplexity"] < base["perplexity"]
     assert pair["perplexity_low"] < pair["perplexity"] < pair["perplexity_high"]
     assert pair["perplexity_n"] == 10
