@@ -1,4 +1,8 @@
-"""What a decision of `frontier` costs: `python -m benchmarks.search.own_cost [--candidates 500]`.
+"""What a decision of `frontier` costs.
+
+python -m benchmarks.search.own_cost                                                      # 500 decisions, one at a time
+python -m benchmarks.search.own_cost --in-flight 16                                       # each beside 16 in flight
+python -m benchmarks.search.own_cost --in-flight 16 --candidates 5000 --decisions 100     # the last 100 of 5,000
 
 The space holds more adapters than are thought of at once, the stages are answered by a formula, and each ask and tell is
 timed; printed are the milliseconds of the first fifty decisions, of the last fifty, and of the slowest.
@@ -7,15 +11,19 @@ timed; printed are the milliseconds of the first fifty decisions, of the last fi
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autotune.strategies.frontier.strategy import Frontier
+from autotune.candidate import Candidate
+from autotune.strategies.frontier.strategy import POOL, Frontier
 from autotune.strategies.protocol import Proposal, Told
 from autotune.sweepfile.resolve import parse_sweep
+from autotune.sweepfile.schema import Sweep
 from benchmarks.search.table import OBJECTIVES
 
 ITEMS = 1000
@@ -52,30 +60,61 @@ def answer(proposal: Proposal, footprints: dict[str, tuple[float, float]], rng: 
     return Told(values, {}, measured, None, seconds, proposal.rung, items)
 
 
+def sweep_with(recipes: int) -> Sweep:
+    """Return a sweep whose space holds at least so many recipes."""
+    blocks, levels = [16, 32, 64, 128, 256], [1, 4]
+    int4: dict[str, Any] = {"precision": "int4", "block_size": blocks[: max(3, math.ceil((recipes - 2) / 4))]}
+    if recipes > len(SWEEP["space"]["build"]) + 2:
+        int4 |= {"algorithm": ["default", "rtn"], "accuracy_level": levels}
+    space = SWEEP["space"] | {"build": [{"precision": "fp32"}, {"precision": "int8"}, int4]}
+    return parse_sweep(SWEEP | {"space": space})
+
+
+def known_to(
+    strategy: Frontier, footprints: dict[str, tuple[float, float]], count: int, rng: np.random.Generator
+) -> None:
+    """Tell a strategy of so many candidates, as a sweep does that goes on: adapters of its own in all recipes, one after another."""
+    loras = [adapter.lora for adapter in strategy._adapters.values()]
+    pairs = itertools.product(loras, strategy._space.recipes)
+    for lora, recipe in itertools.islice(pairs, count):
+        proposal = Proposal(Candidate(lora=lora, recipe=recipe))
+        strategy.replay(proposal.candidate, answer(proposal, footprints, rng))
+
+
 def main() -> int:
-    """Print the cost of decisions."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=500)
-    parser.add_argument("--out", type=Path, help="a file for what is printed")
+    """Ask and tell, and print what that takes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--candidates", type=int, default=500, help="candidates that are known before or decided on")
+    parser.add_argument("--decisions", type=int, help="of these are decided on; the others are known; default: all")
+    parser.add_argument(
+        "--in-flight", type=int, default=0, help="proposals that are pending while the next is decided on"
+    )
+    parser.add_argument("--out", type=Path, help="a file for the result, as markdown")
     given = parser.parse_args()
-    sweep = parse_sweep(SWEEP)
+    known = given.candidates - (given.decisions or given.candidates)
+    sweep = sweep_with(max(5, math.ceil(1.5 * given.candidates / POOL)))
     rng = np.random.default_rng(0)
     footprints = {str(r): (float(rng.uniform(5, 40)), float(rng.uniform(80, 540))) for r in sweep.space.recipes}
     strategy = Frontier(sweep.space, sweep.objectives, 0)
-    took = []
-    for _ in range(given.candidates):
+    known_to(strategy, footprints, known, rng)
+    took: list[float] = []
+    pending: list[Proposal] = strategy.ask(given.in_flight, ())
+    while len(took) < given.candidates - known:
         began = time.perf_counter()
-        proposals = strategy.ask(1, ())
+        proposals = strategy.ask(1, tuple(pending))
         asked = time.perf_counter() - began
-        if not proposals:
+        pending += proposals
+        if not pending:
             break
-        proposal = proposals[0]
-        told = answer(proposal, footprints, rng)
+        ended = pending.pop(0)
+        told = answer(ended, footprints, rng)
         began = time.perf_counter()
-        strategy.tell(proposal, told)
+        strategy.tell(ended, told)
         took.append(1000 * (asked + time.perf_counter() - began))
     first, last, most = np.mean(took[:50]), np.mean(took[-50:]), max(took)
-    text = f"{len(took)} decisions: first fifty {first:.0f} ms each, last fifty {last:.0f} ms, slowest {most:.0f} ms"
+    beside = f" with {given.in_flight} in flight" if given.in_flight else ""
+    before = f" after {known} known candidates in {len(sweep.space.recipes)} recipes" if known else ""
+    text = f"{len(took)} decisions{beside}{before}: first fifty {first:.0f} ms each, last fifty {last:.0f} ms, slowest {most:.0f} ms"
     print(text)
     if given.out is not None:
         given.out.write_text(f"Made by `python -m benchmarks.search.own_cost`.\n\n{text}\n", encoding="utf-8")
