@@ -1,8 +1,8 @@
 """Is the winner the same when only the timings are made anew? One sweep several times, some beside another job.
 
 `python -m benchmarks.repeat_sweep SWEEP.yaml --work FOLDER --out benchmarks/measured/repeat_sweep.md` runs the sweep
-`--runs` times. Adapters, builds and scores come from one cache (`AUTOTUNE_CACHE`, which a first run has filled: what is
-missing is made, and said); timings do not: each run sees a copy of the cache without them. While the runs of `--disturbed`
+`--runs` times. Adapters, builds and scores come from one cache (`AUTOTUNE_CACHE`, which `--fill` fills with one run more,
+not counted; what is missing then is made in each run, and said); timings do not: each run sees a copy of the cache without them. While the runs of `--disturbed`
 go on, `--jobs` other processes compute in bursts of two seconds on average, half of the time. What the runs left is in
 `--work`, and a run that is done there is not done again.
 """
@@ -57,11 +57,14 @@ def copied(cache: Path, to: Path) -> None:
 
 
 def run(sweep: Path, number: int, jobs: int, work: Path, sets: Sequence[str]) -> None:
-    """Do one run; `jobs`: how many other processes compute meanwhile, in bursts. Raises CalledProcessError."""
-    folder, cache = work / f"run-{number}", work / "cache"
+    """Do one run; `jobs`: how many other processes compute meanwhile, in bursts. Run 0 fills the cache. Raises
+    CalledProcessError.
+    """
+    folder, cache = work / f"run-{number}", work / "cache" if number else default_root()
     if (folder / DONE).is_file():
         return
-    copied(default_root(), cache)
+    if number:
+        copied(default_root(), cache)
     command = [sys.executable, "-m", "autotune", "run", str(sweep), "--out", str(folder)]
     command += [part for text in sets for part in ("--set", text)]
     began = time.perf_counter()
@@ -69,7 +72,8 @@ def run(sweep: Path, number: int, jobs: int, work: Path, sets: Sequence[str]) ->
         done = subprocess.run(command, env={**os.environ, "AUTOTUNE_CACHE": str(cache)}, stdout=sys.stderr, check=False)
     if done.returncode not in (0, 4):
         raise subprocess.CalledProcessError(done.returncode, command)
-    shutil.rmtree(cache)
+    if number:
+        shutil.rmtree(cache)
     found = {"jobs": jobs, "wall_s": time.perf_counter() - began}
     (folder / DONE).write_text(json.dumps(found), encoding="utf-8")
 
@@ -143,6 +147,7 @@ def main() -> int:
         "--disturbed", type=int, nargs="*", default=[2, 4], help="numbers of the runs beside other jobs"
     )
     parser.add_argument("--jobs", type=int, default=1, help="how many other jobs")
+    parser.add_argument("--fill", action="store_true", help="run once before, with the cache itself, to fill it")
     parser.add_argument("--work", type=Path, default=Path("results/repeat"))
     parser.add_argument("--out", type=Path, help="file to write the table to, too")
     parser.add_argument(
@@ -151,7 +156,7 @@ def main() -> int:
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    for number in range(1, arguments.runs + 1):
+    for number in range(0 if arguments.fill else 1, arguments.runs + 1):
         jobs = arguments.jobs if number in arguments.disturbed else 0
         run(arguments.sweep, number, jobs, work, arguments.sets)
     runs = [described(work / f"run-{number}") for number in range(1, arguments.runs + 1)]
