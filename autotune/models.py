@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
 from autotune.paths import exists, is_file, is_folder
+from autotune.probed import VERSIONS
 from autotune.space.recipes import ModelShape
 
 # The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches, each with
@@ -230,22 +232,35 @@ def context_of(config: dict[str, Any]) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def shape_from(config: dict[str, Any]) -> ModelShape:
-    """Return what of a config.json decides which recipes can run."""
+def check_export(config: dict[str, Any], name: str, provider: str) -> None:
+    """Raise UsageError where no build of a model runs, as was probed with the installed versions."""
+    refused = refusals(config, provider)
+    if set(PRECISIONS) <= set(refused):
+        rule = f"onnxruntime-genai {VERSIONS['onnxruntime-genai']}: {refused[PRECISIONS[0]]}"
+        remedy = "name another model, or leave out space.build: adapters alone are trained and scored in PyTorch"
+        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+
+
+def shape_from(config: dict[str, Any], provider: str = "cpu") -> ModelShape:
+    """Return what of a config.json decides which recipes can run on a provider."""
     hidden = int(config.get("hidden_size") or 0)
     heads = int(config.get("num_attention_heads") or 0)
     head_dim = int(config.get("head_dim") or (hidden // heads if heads else 0))
     sizes = (hidden, heads * head_dim, int(config.get("intermediate_size") or 0))
-    return ModelShape(tuple(dict.fromkeys(size for size in sizes if size)), bool(config.get("tie_word_embeddings")))
+    refused = refusals(config, provider)
+    return ModelShape(
+        tuple(dict.fromkeys(size for size in sizes if size)), bool(config.get("tie_word_embeddings")),
+        () if set(PRECISIONS) <= set(refused) else tuple(refused.items()),
+    )  # fmt: skip
 
 
-def shape_of(name: str, root: Path) -> ModelShape | None:
+def shape_of(name: str, root: Path, provider: str = "cpu") -> ModelShape | None:
     """Return the model's shape, or None where it is on the hub. Raises UsageError where it cannot be used."""
     config = config_of(name, root)
     if config is None:
         return None
     check_architecture(config, name)
-    return shape_from(config)
+    return shape_from(config, provider)
 
 
 def parameters_of(config: dict[str, Any]) -> int:

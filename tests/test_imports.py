@@ -41,7 +41,8 @@ ROOMS = (
     ("tasks",),
     ("analysis",),
     ("usercode",),
-    ("candidate", "durable", "metrics", "paths", "providers", "errors", "secrets"),
+    ("architectures",),
+    ("candidate", "durable", "metrics", "paths", "providers", "errors", "probed", "secrets"),
 )
 
 

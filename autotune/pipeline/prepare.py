@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from autotune.architectures import remarks
 from autotune.data.schema import SPLITS, Dataset, HubDataset
 from autotune.data.sources import hub_source
 from autotune.durable import write_aside
@@ -16,6 +17,7 @@ from autotune.metrics import LABELLED, is_function, is_task
 from autotune.models import (
     BUILT_IN,
     check_architecture,
+    check_export,
     config_of,
     digest_folder,
     is_remote,
@@ -114,6 +116,8 @@ def base_folder(sweep: Sweep, do: Do) -> Path:
         config = config_of(str(folder), Path())
         assert config is not None
         check_architecture(config, sweep.model)
+        if sweep.space.recipes:
+            check_export(config, sweep.model, sweep.target.provider)
     return folder
 
 
@@ -140,7 +144,7 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     folder = base_folder(sweep, do)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_disk(parameters_of(config), cache)
-    space = fit_recipes(sweep.space, shape_from(config))
+    space = fit_recipes(sweep.space, shape_from(config, sweep.target.provider))
     if sweep.space.recipes and not space.recipes:
         reasons = "; ".join(f"{item.settings}: {item.reason}" for item in space.left_out[:3])
         rule = f"no recipe can run on this model ({reasons})"
@@ -160,6 +164,7 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
         )
         raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
 
+    said = remarks(config, sweep.target.provider, sweep.train.max_length) if sweep.space.recipes else []
     seen = look(sweep, dataset, folder, do, cache)
     dataset = seen.dataset
     items: dict[str, tuple[str, Path]] = {
@@ -184,7 +189,7 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     files += code.files if code else ()
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=seen.notes,
+        encoding=seen.encoding, notes=(*seen.notes, *said),
     )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
 

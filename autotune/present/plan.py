@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune.architectures import remarks
 from autotune.artifacts.store import Cache, default_root
 from autotune.data.labels import label_lines
 from autotune.data.schema import Dataset
@@ -101,6 +102,8 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "notes": [*(dataset.notes if dataset else ()), *notes],
     }
     plan["notes"] += _many_threads(sweep)
+    if config is not None and sweep.space.recipes:
+        plan["notes"] += remarks(config, sweep.target.provider, sweep.train.max_length)
     if sweep.model in BUILT_IN:
         plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
     if on_hub:

@@ -30,6 +30,8 @@ class ModelShape:
     """Row lengths K of the matrices that get quantised."""
     tied: bool
     """Whether embedding and head are one matrix."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """Precisions in which no build of it runs, each with the reason."""
 
 
 def _resolve_recipe(settings: dict[str, Any], provider: Provider, shape: ModelShape | None) -> Recipe | LeftOut:
@@ -63,6 +65,9 @@ def recipe_impossible(recipe: Recipe, shape: ModelShape | None) -> str | None:
     """Return why the model builder or the runtime cannot take this recipe for this model, or None."""
     if shape is None:
         return None
+    for precision, reason in shape.refused:
+        if precision == recipe.precision:
+            return reason
     if recipe.shared_embeddings and not shape.tied:
         return "shared_embeddings needs a model that ties embedding and head; this one does not"
     if recipe.use_qdq and shape.tied and recipe.shared_embeddings is not False:

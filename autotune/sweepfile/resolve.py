@@ -32,7 +32,7 @@ from autotune.metrics import (
     is_task,
     score_column,
 )
-from autotune.models import config_of, context_of, shape_of
+from autotune.models import check_export, config_of, context_of, shape_of
 from autotune.providers import NVIDIA, PROVIDERS, Provider
 from autotune.space.adapters import parse_lora
 from autotune.space.domains import Choice, Range
@@ -122,7 +122,7 @@ def parse_sweep(
     shape: ModelShape | None = None
     if model:
         try:
-            shape = shape_of(model, root)
+            shape = shape_of(model, root, provider_name)
         except UsageError as error:
             problems += error.problems
 
@@ -142,6 +142,7 @@ def parse_sweep(
     )
     space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, target.session, problems)
     problems += _too_long(model, root, train, space)
+    problems += _not_exported(model, root, provider_name) if builds and shape is not None else []
     score = _score(data.get("data"), root, problems)
     first = _direction(score, data.get("data"), root)
     usable = _usable(score, builds, target)
@@ -249,6 +250,15 @@ def _target(raw: Any, provider: Provider, metric: str, problems: list[Problem]) 
         key = "target.workloads" if target.workloads else "target.workload"
         problems.append(Problem(rule, key, remedy="write prompt_tokens and new_tokens as numbers"))
     return target
+
+
+def _not_exported(model: str, root: Path, provider: str) -> list[Problem]:
+    """Return what is wrong with a model at hand of which no build runs."""
+    try:
+        check_export(config_of(model, root) or {}, model, provider)
+    except UsageError as error:
+        return list(error.problems)
+    return []
 
 
 def _too_long(model: str, root: Path, train: Train, space: Space) -> list[Problem]:

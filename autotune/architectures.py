@@ -1,0 +1,156 @@
+"""What the model builder makes of a model: facts that were probed, and which of them hold for a config.json.
+
+`python -m benchmarks.architectures` builds a tiny random model of every architecture, and of every variant that
+`features_of` tells apart, at each precision, runs it through the real stages and compares it with PyTorch. What it
+printed is `probed.py`. With other versions of the packages the facts are no reason to refuse a model: the run looks at
+the untouched model in each recipe before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from autotune.probed import FACTS, VERSIONS, Fact
+
+PRECISIONS = ("fp32", "int8", "int4")
+"""Those that are probed."""
+_WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-winml", "onnxruntime-genai-directml")
+_ALWAYS_WINDOWED = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM")
+BLOCK = 16
+"""What the runtime's attention takes on the CPU: heads, and the part of them that is rotated, of a multiple of so many."""
+
+
+def _ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield how positions are rotated: for all layers, or for each kind of layer."""
+    for name in ("rope_parameters", "rope_scaling"):
+        given = config.get(name)
+        if isinstance(given, dict):
+            parts = [part for part in given.values() if isinstance(part, dict)]
+            yield from parts or [given]
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def features_of(config: dict[str, Any]) -> list[str]:
+    """Return in words what a config.json asks for beyond the plain architecture (the empty word, which comes first)."""
+    found = [""]
+    partial = _number(config.get("partial_rotary_factor")) or 1.0
+    for rope in _ropes(config):
+        kind = rope.get("rope_type") or rope.get("type")
+        if isinstance(kind, str) and kind not in ("default", "none"):
+            kind = "longrope" if kind == "su" else kind
+            bare = kind == "longrope" and "type" not in rope
+            found.append(f"{kind} rotation" + " without the key type" * bare)
+        partial = _number(rope.get("partial_rotary_factor")) or partial
+    heads = _number(config.get("num_attention_heads"))
+    head = _number(config.get("head_dim")) or (_number(config.get("hidden_size")) / heads if heads else 0.0)
+    if head % BLOCK:
+        found.append("heads of odd size")
+    elif int(head * partial) % BLOCK:
+        found.append("a rotated part of odd size")
+    elif partial != 1.0:
+        found.append("partial rotation")
+    layers = config.get("layer_types")
+    kinds = set(map(str, layers)) if isinstance(layers, list) else set()
+    if _windowed(config, kinds):
+        found.append("a sliding window")
+    if isinstance(config.get("tie_word_embeddings"), bool):
+        found.append("a tied head" if config["tie_word_embeddings"] else "a head of its own")
+    for key, words in (
+        ("attention_bias", "biases of attention"), ("mlp_bias", "biases of the MLP"), ("qk_layernorm", "normed queries"),
+        ("clip_qkv", "clipped projections"),
+    ):  # fmt: skip
+        if config.get(key):
+            found.append(words)
+    rotated = config.get("no_rope_layers")
+    if isinstance(rotated, list) and not all(rotated):
+        found.append("layers without rotation")
+    if config.get("position_embedding_type") not in (None, "rope"):
+        found.append("no rotation")
+    if kinds & {"mamba", "linear_attention"}:
+        found.append("recurrent layers")
+    if config.get("architectures") == ["GraniteMoeHybridForCausalLM"] and _number(config.get("num_local_experts")):
+        found.append("experts")
+    return found
+
+
+def _windowed(config: dict[str, Any], kinds: set[str]) -> bool:
+    named = config.get("architectures")
+    if isinstance(named, list) and named and named[0] in _ALWAYS_WINDOWED:
+        return False
+    if not _number(config.get("sliding_window")) or config.get("use_sliding_window") is False:
+        return False
+    return "sliding_attention" in kinds or not kinds
+
+
+def facts_of(config: dict[str, Any]) -> list[Fact]:
+    """Return what was probed of a model's architecture with its features."""
+    named = config.get("architectures")
+    features = features_of(config)
+    architecture = named[0] if isinstance(named, list) and named else None
+    return [fact for fact in FACTS if fact.architecture == architecture and fact.feature in features]
+
+
+@cache
+def other_versions() -> dict[str, tuple[str, str]]:
+    """Return the packages that are installed in another version than was probed: that one, and the installed one."""
+    found = {}
+    for package, probed in VERSIONS.items():
+        names = _WHEELS if package in _WHEELS else (package, f"{package}-gpu")
+        for name in names:
+            try:
+                here = version(name)
+            except PackageNotFoundError:
+                continue
+            if here != probed:
+                found[name] = (probed, here)
+    return found
+
+
+def refusals(config: dict[str, Any], provider: str) -> dict[str, str]:
+    """Return by precision why no build of a model runs with the installed versions, as far as that was probed.
+
+    Empty with other versions than the probed ones. What the runtime refuses was probed on the CPU.
+    """
+    if other_versions():
+        return {}
+    found: dict[str, str] = {}
+    for fact in facts_of(config):
+        if fact.outcome == "refused" and (fact.by != "the runtime" or provider == "cpu"):
+            for precision in fact.precisions:
+                found.setdefault(precision, sentence(fact))
+    return found
+
+
+def sentence(fact: Fact) -> str:
+    """Return a fact in words."""
+    which = fact.architecture + (f" with {fact.feature}" if fact.feature else "")
+    if fact.outcome == "refused":
+        return f"{fact.by} does not take {which}: {fact.said}"
+    return f"of a tiny {which} the model builder makes another model (logits differ by {fact.said})"
+
+
+def remarks(config: dict[str, Any], provider: str, max_length: int) -> list[str]:
+    """Return what there is to say about a model that is not refused: what was probed to go wrong, and other versions."""
+    facts = [fact for fact in facts_of(config) if fact.outcome != "same"]
+    wrong = [fact for fact in facts if fact.outcome == "other"]
+    window = _number(config.get("sliding_window"))
+    wrong = [fact for fact in wrong if fact.feature != "a sliding window" or window < max_length]
+    others = other_versions()
+    ends = (
+        "the run compares the untouched model with PyTorch first, and trains nothing for recipes that are another model"
+    )
+    if others:
+        here = ", ".join(f"{name} {there}" for name, (_, there) in others.items())
+        lines = [f"what the model builder exports was not probed with {here}: the run finds out before it trains"]
+        refused = [
+            fact for fact in facts if fact.outcome == "refused" and (fact.by != "the runtime" or provider == "cpu")
+        ]
+        before = " ".join(f"{name} {probed}" for name, (probed, _) in others.items())
+        return lines + [f"with {before}: {sentence(fact)}" for fact in [*refused, *wrong][:2]]
+    return [f"{sentence(fact)}; {ends}" for fact in wrong[:1]]
