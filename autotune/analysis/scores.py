@@ -13,8 +13,10 @@ from autotune.analysis.statistics import Interval, bootstrap, bootstrap_mean, wi
 
 Outcomes = Mapping[str, Any]
 """What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
-where a task's score is no mean, `score` with its `low` and `high`, and what it is on resamples of the items, the same
-for all candidates, `resampled`."""
+where a task's score is no mean, `score` with its `low` and `high`, and `parts`, see `per_item`."""
+
+PARTS = 500
+"""Parts of a task's own aggregate at most: with more items each is of a group of them."""
 
 
 def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
@@ -28,10 +30,11 @@ def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
 def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
     """Return each item's part in the score, so that their mean is what candidates are ranked by; None where there is none.
 
-    That is 0 or 1, or a function's value; for perplexity, a ratio of sums, the mean is its logarithm, and for macro F1 it
-    is the score: each item's part is the score and what the item moves it by, to first order (the influence function).
-    So a paired test of the items' parts tests the ranked quantity. Source: Hampel, JASA 69 (1974), 383-393; that of a
-    ratio: Cochran, Sampling Techniques (1977), section 6.3.
+    That is 0 or 1, or a function's value. Perplexity is a ratio of sums: a part is the item's negative log-likelihood over
+    the mean number of tokens, and their mean its logarithm. Of macro F1 a part is the score and what the item moves it
+    by, to first order (the influence function). Of a score that a task aggregates in its own way the score stage has found
+    the parts, as of a ratio or by the jackknife. So a paired test of the parts tests the
+    ranked quantity. Source: Hampel, JASA 69 (1974), 383-393.
     """
     if "values" in outcomes:
         return np.array(outcomes["values"], dtype=np.float64)
@@ -44,8 +47,10 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
         nll, tokens = np.array(outcomes["nll"], np.float64), np.array(outcomes["tokens"], np.float64)
         if nll.shape != tokens.shape or not (tokens > 0).all():
             raise ValueError("every item must have a likelihood and at least one token")
-        mean = nll.sum() / tokens.sum()
-        return np.asarray(mean + (nll - mean * tokens) / tokens.mean(), dtype=np.float64)
+        # Not the residuals from the ratio: they are too small where few items have most tokens, and equals would differ.
+        return np.asarray(nll / tokens.mean(), dtype=np.float64)
+    if "parts" in outcomes:
+        return np.array(outcomes["parts"], dtype=np.float64)
     return None
 
 
@@ -78,7 +83,7 @@ def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[f
 
     Perplexity is infinite where it is beyond what a float holds, or a likelihood is not a number.
     """
-    shares = None if metric in ("perplexity", "f1") else per_item(metric, outcomes)
+    shares = None if metric in ("perplexity", "f1") or "score" in outcomes else per_item(metric, outcomes)
     if shares is not None:
         n = len(shares)
         # An interval of width 0, which the bootstrap gives where all are right, would claim too much.

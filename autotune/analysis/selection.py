@@ -34,7 +34,6 @@ from autotune.analysis.statistics import (
     against_leader,
     interval_p,
     paired_family,
-    resampled_family,
     two_proportion_p,
     welch_p,
 )
@@ -46,6 +45,7 @@ _PROPORTIONS = ("accuracy", "exact_match", "f1_micro")
 _LOGARITHMIC = ("perplexity",)  # intervals that are symmetric as logarithms
 _EXACT = ("size_mb",)  # what has no noise: any difference counts
 _PROCESSES = 5  # that a timing has at least, where a row does not say
+_ITEMS = 100  # behind a score, where a row does not say
 _NEAREST = 3
 
 
@@ -54,9 +54,8 @@ class Entry:
     """One candidate as measured; what was not measured is absent.
 
     `outcomes` holds a score's part of every item (`scores.per_item`), the same items in the same order for all entries;
-    their mean is what the metric ranks by (0/1 for accuracy, parts of the logarithm of perplexity, of macro F1).
-    `resampled`: a score that is no such mean, on bootstrap resamples of the items that are the same for all entries. What
-    has neither is compared by its interval. `counts`: the items behind a score, the processes behind a timing.
+    their mean is what the metric ranks by (0/1 for accuracy, parts of the logarithm of perplexity, of macro F1). A score
+    without them is compared by its interval. `counts`: the items behind a score, the processes behind a timing.
     """
 
     id: str
@@ -66,7 +65,6 @@ class Entry:
     outcomes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     graph: str | None = None
     """What its timing belongs to: the graph, and the session that serves it."""
-    resampled: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def _has_noise(metric: str, entries: Sequence[Entry], turns: Turns | None) -> bo
     if metric in _EXACT or len(entries) < 2:
         return False
     if not _is_timed(metric):
-        return any(metric in known for e in entries for known in (e.outcomes, e.resampled, e.intervals, e.counts))
+        return any(metric in known for e in entries for known in (e.outcomes, e.intervals, e.counts))
     return len({_place(metric, e) for e in entries}) > 1 and (
         any(metric in entry.intervals for entry in entries) or (turns is not None and metric in turns.again)
     )
@@ -259,31 +257,18 @@ def _paired(
     metric: str, leader: Entry, family: Sequence[Entry], entries: Sequence[Entry], alpha: float
 ) -> dict[str, float] | None:
     """Return the entries' adjusted p-values where the whole family has outcomes of the same items; else None."""
+    rows = [entry.outcomes[metric] for entry in family if metric in entry.outcomes]
+    if len(rows) < len(family) or any(len(row) != len(rows[0]) for row in rows):
+        return None
     first = next(place for place, entry in enumerate(family) if entry.id == leader.id)
     among = {entry.id for entry in entries}
-    compared = np.array([entry.id in among for entry in family])
-    values = np.array([entry.values[metric] for entry in family])
-    for kept in ([e.outcomes.get(metric) for e in family], [e.resampled.get(metric) for e in family]):
-        data = _alike(kept)
-        if data is None:
-            continue
-        if kept[0] is family[0].outcomes.get(metric):
-            # Where outcomes and score disagree on who is better, the outcomes prove nothing.
-            means = data.mean(axis=1)
-            agrees = (means[first] - means) * (values[first] - values) >= 0
-            p = paired_family(data, first, alpha, compared & agrees)
-        else:
-            p = resampled_family(values, data, first, alpha, compared)
-        return {entry.id: float(each) for entry, each in zip(family, p, strict=True)}
-    return None
-
-
-def _alike(kept: Sequence[NDArray[Any] | None]) -> NDArray[np.float64] | None:
-    """Return outcomes [candidates, items], or None where somebody has none or other items."""
-    rows = [row for row in kept if row is not None]
-    if not rows or len(rows) < len(kept) or any(len(row) != len(rows[0]) for row in rows):
-        return None
-    return np.array(rows, dtype=np.float64)
+    data, values = np.array(rows, dtype=np.float64), np.array([entry.values[metric] for entry in family])
+    # Where outcomes and score disagree on who is better, the outcomes prove nothing.
+    means = data.mean(axis=1)
+    agrees = (means[first] - means) * (values[first] - values) >= 0
+    compared = agrees & np.array([entry.id in among for entry in family])
+    p = paired_family(data, first, alpha, compared)
+    return {entry.id: float(each) for entry, each in zip(family, p, strict=True)}
 
 
 def _compare(metric: str, leader: Entry, other: Entry, turns: Turns | None) -> tuple[str, float | bool]:
@@ -331,7 +316,8 @@ def _by_intervals(metric: str, leader: Entry, other: Entry) -> float:
         points = [(_log(low), _log(value), _log(high)) for low, value, high in points]
     (low, best, high), (other_low, value, other_high) = points
     sides = (best - low, other_high - value) if best > value else (high - best, value - other_low)
-    return interval_p(best - value, max(0.0, sides[0]), max(0.0, sides[1]))
+    n = min(entry.counts.get(metric, _ITEMS) for entry in (leader, other))
+    return interval_p(best - value, max(0.0, sides[0]), max(0.0, sides[1]), n)
 
 
 def _log(value: float) -> float:

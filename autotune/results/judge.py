@@ -12,16 +12,13 @@ import numpy as np
 from autotune.analysis.latency import Turns, turns_from
 from autotune.analysis.limits import Limit
 from autotune.analysis.pareto import front
-from autotune.analysis.scores import per_item
+from autotune.analysis.scores import PARTS, per_item
 from autotune.analysis.selection import Choice, Entry, choose
 from autotune.analysis.statistics import Interval
 from autotune.candidate import Candidate
 from autotune.errors import Problem, UsageError
 from autotune.metrics import METRICS, Direction, beside, score_column
 from autotune.results.folder import TURNS
-
-ENOUGH_RESAMPLES = 200
-"""Resamples of a score below which their spread says too little."""
 
 
 class Aims(Protocol):
@@ -76,19 +73,17 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
         behind = row.get(_behind(name))
         if behind is not None:
             counts[name] = int(behind)
-    outcomes, resampled = {}, {}
+    outcomes = {}
     if folder is not None:
         try:
             kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
             column = score_column(kept["metric"])
             with np.errstate(all="ignore"):
                 items = per_item(kept["metric"], kept)
-            if items is not None and np.isfinite(items).all() and len(items) == counts.get(column):
+            n = counts.get(column, 0)
+            expected = {n, min(n, PARTS)} if "parts" in kept else {n}
+            if items is not None and np.isfinite(items).all() and items.ndim == 1 and items.size in expected:
                 outcomes[column] = items
-            elif "resampled" in kept:
-                again = np.array(kept["resampled"], dtype=np.float64)
-                if again.ndim == 1 and again.size >= ENOUGH_RESAMPLES and np.isfinite(again).all():
-                    resampled[column] = again
         except (
             OSError,
             ValueError,
@@ -99,7 +94,7 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
             RecursionError,
         ):  # not kept, or damaged: intervals do
             pass
-    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row), resampled)
+    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row))
 
 
 def _behind(metric: str) -> str:

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from autotune.analysis.scores import PARTS
 from autotune.errors import StageError, did_you_mean
 from autotune.metrics import task_of
 from autotune.stages.backends import Backend
@@ -201,7 +202,8 @@ def score(job: TaskScoreJob, out: Path) -> Result:
     """Score `job.model_dir` on a task and write `outcomes.json` into `out`, in the order of the task's items.
 
     `values` of the items where the score is their mean; elsewhere `score` with `low` and `high`, its 95 % bootstrap
-    interval, and `resampled`, the scores on the resamples, which are the same for every model. `stderr` is the harness's own. Raises StageError: `failed`, `unsupported`.
+    interval, and `parts`, each item's part in it (`_parts`). `stderr` is the harness's own. Raises StageError: `failed`,
+    `unsupported`.
     """
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
     assert job.code_file is not None
@@ -231,7 +233,12 @@ def score(job: TaskScoreJob, out: Path) -> Result:
         draw, aggregate = random.Random(0), task.aggregation()[metric]  # noqa: S311 - a bootstrap keeps no secret
         scores = [float(aggregate(draw.choices(shares, k=len(shares)))) for _ in range(RESAMPLES)]
         low, high = np.quantile(scores, [0.025, 0.975])
-        outcomes |= {"score": float(value), "low": float(low), "high": float(high), "resampled": scores}
+        outcomes |= {
+            "score": float(value),
+            "low": float(low),
+            "high": float(high),
+            "parts": _parts(aggregate, shares, float(value)),
+        }
     else:
         raise StageError("failed", f"score: {metric} of {job.metric} is {value!r}, which is no finite number")
     (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
@@ -252,6 +259,32 @@ def check(job: TaskCheckJob, out: Path) -> Result:
         prompts.append(prompt if isinstance(prompt, str) and prompt.strip() else _text(documents[index]))
     tokenizer = load_tokenizer(job.source_dir)
     return compare(job, texts_of([(prompt_ids(tokenizer, prompt)[-job.max_length :], ()) for prompt in prompts]))
+
+
+def _parts(aggregate: Callable[[list[Any]], Any], shares: list[Any], score: float) -> list[float]:
+    """Return each item's part in an aggregate, as `scores.per_item` has it.
+
+    Where the aggregate is a ratio of sums or made of one (the harness's perplexities, bits per byte and weighted means:
+    each item is a number and its weight), the item's number over the mean weight, with the sign of the score. Elsewhere
+    what the score would be without it moves, of each item or of each group of PARTS of them: the pseudo-values of the
+    jackknife, moved so that their mean is the score. Source: Tukey, Ann. Math. Stat. 29 (1958), 614.
+    """
+    if all(isinstance(share, tuple | list) and len(share) == 2 for share in shares):
+        numbers, weights = (np.array(each, dtype=np.float64) for each in zip(*shares, strict=True))
+        ratio = float(numbers.sum() / weights.sum()) if weights.sum() > 0 else math.nan
+        for sign, made in ((-1.0, math.exp(min(-ratio, 700.0))), (-1.0, -ratio / math.log(2)), (1.0, ratio)):
+            if math.isclose(score, made, rel_tol=1e-9):
+                return [float(part) for part in sign * numbers / weights.mean()]
+    groups_ = min(len(shares), PARTS)
+    if groups_ < 2:
+        return [score]
+    group = [k * groups_ // len(shares) for k in range(len(shares))]
+    parts = []
+    for left_out in range(groups_):
+        rest = float(aggregate([share for share, own in zip(shares, group, strict=True) if own != left_out]))
+        parts.append(groups_ * score - (groups_ - 1) * rest)
+    away = score - float(np.mean(parts))
+    return [part + away for part in parts]
 
 
 def _is_mean(value: float, shares: list[Any]) -> bool:

@@ -79,7 +79,7 @@ def test_perplexity_weighs_tokens_and_not_items() -> None:
     parts = per_item("perplexity", outcomes)
     assert parts is not None
     assert math.exp(parts.mean()) == pytest.approx(value)  # and not the mean over items, exp(4/3)
-    assert parts.tolist() == [1.5 - 0.5, 1.5 - 0.25, 1.5 + 0.75]
+    assert parts.tolist() == [1.0, 0.5, 3.0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.integers(1, 200)), min_size=1, max_size=30))

@@ -173,8 +173,6 @@ def test_paired_tests_refuse_what_is_not_paired() -> None:
         ours.paired_family([[0.0, math.nan], [0.0, 1.0]], 0)
     with pytest.raises(ValueError, match=r"leader < 2"):
         ours.paired_family([[0.0], [1.0]], 2)
-    with pytest.raises(ValueError, match="resamples must be finite"):
-        ours.resampled_family([1.0, 2.0], [[1.0, 2.0]], 0)
 
 
 # --- A family against its leader ------------------------------------------------------------------------------------
@@ -298,33 +296,21 @@ def test_the_bound_of_signed_sums_holds(numbers: list[float], t: float) -> None:
     assert share <= ours.signs_bound(t)[0] + 1e-12
 
 
-def test_resampled_scores_of_means_are_as_paired_ones() -> None:
-    """A mean is a score like any other: its resamples must say what its items say."""
-    generator = np.random.default_rng(7)
-    data = generator.normal(size=300) + generator.normal(size=(6, 300))
-    data += np.linspace(0.45, 0.0, 6)[:, None]
-    leader = int(data.sum(axis=1).argmax())
-    resamples = generator.integers(300, size=(2_000, 300))
-    again = np.array([row[resamples].mean(axis=1) for row in data])
-    by_items = ours.paired_family(data, leader)
-    by_scores = ours.resampled_family(data.mean(axis=1), again, leader)
-    assert by_scores == pytest.approx(by_items, abs=0.04)
-    assert min(by_items) < 0.02 < 0.2 < sorted(by_items)[-2]
-    # What is the same on every resample differs by rounding alone.
-    assert ours.resampled_family([1.0, 1.0], [[1.0, 2.0, 3.0]] * 2, 0).tolist() == [1.0, 1.0]
-
-
 # --- By intervals ---------------------------------------------------------------------------------------------------
 
 
-def test_intervals_of_normal_scores_give_the_z_test() -> None:
+@pytest.mark.parametrize("n", [3, 100, 301, 3000])
+def test_intervals_of_scores_give_the_t_test(n: int) -> None:
     # Standard errors 0.03 and 0.04: of the difference 0.05.
-    side = stats.norm.ppf(0.975)
-    assert ours.interval_p(0.1, 0.03 * side, 0.04 * side) == pytest.approx(2 * stats.norm.sf(2.0))
-    assert ours.interval_p(-0.1, 0.04 * side, 0.03 * side) == pytest.approx(2 * stats.norm.sf(2.0))
-    assert ours.interval_p(0.0, 0.0, 0.0) == 1.0
-    assert ours.interval_p(0.1, 0.0, 0.0) == 0.0
-    assert ours.interval_p(5.0, 1.0, math.inf) == 1.0  # a perplexity beyond numbers
+    side, p = stats.norm.ppf(0.975), 2 * stats.t.sf(2.0, n // 3)
+    assert ours.interval_p(0.1, 0.03 * side, 0.04 * side, n) == pytest.approx(p)
+    assert ours.interval_p(-0.1, 0.04 * side, 0.03 * side, n) == pytest.approx(p)
+
+
+def test_intervals_of_no_width_and_of_no_end() -> None:
+    assert ours.interval_p(0.0, 0.0, 0.0, 100) == 1.0
+    assert ours.interval_p(0.1, 0.0, 0.0, 100) == 0.0
+    assert ours.interval_p(5.0, 1.0, math.inf, 100) == 1.0  # a perplexity beyond numbers
 
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(5, 5), (5, 12), (2, 3), (30, 7)])

@@ -13,10 +13,10 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
 from autotune.analysis.limits import Limit, parse_limit
-from autotune.analysis.scores import summarise
+from autotune.analysis.scores import PARTS, summarise
 from autotune.metrics import METRICS, Direction
 from autotune.results.columns import Row
-from autotune.results.judge import ENOUGH_RESAMPLES, base_of, entry_of, front_of, judge, values_of
+from autotune.results.judge import base_of, entry_of, front_of, judge, values_of
 
 
 @dataclass
@@ -197,16 +197,17 @@ def test_macro_f1_is_compared_in_pairs(tmp_path: Path) -> None:
     assert judge(rows, Aims({"f1": "maximize"}), None).steps[0].method == "intervals"
 
 
-def test_a_score_of_lm_eval_that_is_no_mean_has_its_resamples(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("items", "count"), [(30, 30), (PARTS, PARTS), (4 * PARTS, PARTS)])
+def test_a_score_of_lm_eval_that_is_no_mean_has_its_parts(tmp_path: Path, items: int, count: int) -> None:
     (tmp_path / "outcomes").mkdir()
-    resampled = [0.5 + 0.001 * (k % 7) for k in range(ENOUGH_RESAMPLES)]
-    kept: dict[str, Any] = {"metric": "lm-eval:task", "score": 0.5, "low": 0.4, "high": 0.6, "resampled": resampled}
+    parts = [0.5 + 0.001 * (k % 7) for k in range(count)]
+    kept: dict[str, Any] = {"metric": "lm-eval:task", "score": 0.5, "low": 0.4, "high": 0.6, "parts": parts}
     file = tmp_path / "outcomes" / "a.json"
-    for change, right in (({}, True), ({"resampled": resampled[1:]}, False), ({"resampled": "x"}, False),
-                          ({"resampled": [float("nan"), *resampled]}, False), ({"resampled": [resampled] * 2}, False)):  # fmt: skip
+    for change, right in (({}, True), ({"parts": parts[1:]}, False), ({"parts": "x"}, False),
+                          ({"parts": [float("nan"), *parts[1:]]}, False), ({"parts": [parts] * count}, False)):  # fmt: skip
         file.write_text(json.dumps(kept | change), encoding="utf-8")
-        entry = entry_of(row("a", None, 1.0, lm_eval=0.5, lm_eval_n=30), tmp_path)
-        assert (set(entry.resampled), entry.outcomes) == ({"lm_eval"} if right else set(), {})
+        entry = entry_of(row("a", None, 1.0, lm_eval=0.5, lm_eval_n=items), tmp_path)
+        assert set(entry.outcomes) == ({"lm_eval"} if right else set())
 
 
 def test_a_timing_knows_its_processes() -> None:

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from conftest import TONES, Do
 from lm_eval import evaluator
+from lm_eval.api import metrics as harness_metrics
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from autotune.analysis.scores import per_item, summarise
+from autotune.analysis.scores import PARTS, summarise
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.stages.jobs import TaskCheckJob, TaskJob, TaskScoreJob
+from autotune.stages.lm_task import _parts
 from autotune.tasks import find_task
 
 HEAD = """\
@@ -149,12 +151,48 @@ def test_a_score_that_is_no_mean_has_an_interval_all_the_same(
     score, _ = theirs(folder, tiny_qwen2, metric)
     assert ours["score"] == pytest.approx(score, rel=1e-4)
     assert ours["about"]["higher_is_better"] is False
-    assert per_item("lm-eval:tones.yaml", ours) is None
     assert summarise("lm-eval:tones.yaml", ours) == (ours["score"], (ours["low"], ours["high"]), 14)
     assert ours["low"] < ours["score"] < ours["high"]
-    assert np.quantile(ours["resampled"], [0.025, 0.975]).tolist() == [ours["low"], ours["high"]]
-    again = scored(ROLLING, tiny_qwen2, metric)["resampled"]  # another model, on the same resamples
-    assert np.corrcoef(ours["resampled"], again)[0, 1] > 0.9
+    assert len(ours["parts"]) == 14
+    ranked = np.mean(ours["parts"])
+    made = ranked / np.log(2) if metric == "bits_per_byte" else np.exp(ranked)
+    assert made == pytest.approx(ours["score"])
+
+
+@pytest.mark.parametrize("name", ["weighted_perplexity", "bits_per_byte", "weighted_mean"])
+def test_the_parts_of_the_harness_s_weighted_scores_are_of_the_ratio(name: str) -> None:
+    rng = np.random.default_rng(3)
+    pairs = [
+        (-float(loss), int(octets)) for loss, octets in zip(rng.random(700), rng.integers(1, 900, 700), strict=True)
+    ]
+    score = float(getattr(harness_metrics, name)(pairs))
+    parts = np.array(_parts(getattr(harness_metrics, name), pairs, score))
+    sign = 1 if name == "weighted_mean" else -1
+    assert parts == pytest.approx(sign * np.array([n for n, _ in pairs]) / np.mean([w for _, w in pairs]))
+    # A model that is better by items, and worse by bytes, is worse.
+    longest = np.argsort([w for _, w in pairs])[-200:]
+    other = [(n - (0.5 if k in longest else -0.1) * sign * -1, w) for k, (n, w) in enumerate(pairs)]
+    change = float(getattr(harness_metrics, name)(other)) - score
+    again = np.array(_parts(getattr(harness_metrics, name), other, score + change))
+    assert np.sign(again.mean() - parts.mean()) == np.sign(change)
+
+
+@pytest.mark.parametrize("count", [1, 2, 60, PARTS + 77])
+def test_the_parts_of_other_scores_are_those_of_the_jackknife(count: int) -> None:
+    rng = np.random.default_rng(count)
+    pairs = [
+        (float(loss), int(octets)) for loss, octets in zip(rng.random(count), rng.integers(1, 9, count), strict=True)
+    ]
+
+    def ratio(items: list[tuple[float, int]]) -> float:
+        return 1 + sum(loss for loss, _ in items) / sum(octets for _, octets in items)
+
+    parts = _parts(ratio, pairs, ratio(pairs))
+    assert len(parts) == min(count, PARTS)
+    assert np.mean(parts) == pytest.approx(ratio(pairs))
+    if count == 60:
+        moved = [60 * ratio(pairs) - 59 * ratio(pairs[:k] + pairs[k + 1 :]) for k in range(60)]
+        assert np.diff(parts) == pytest.approx(np.diff(moved))
 
 
 def test_a_task_with_two_splits_keeps_test_for_the_finalists_and_a_cap_is_drawn_by_content(
