@@ -31,10 +31,10 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
     """Return each item's part in the score, so that their mean is what candidates are ranked by; None where there is none.
 
     That is 0 or 1, or a function's value. Perplexity is a ratio of sums: a part is the item's negative log-likelihood over
-    the mean number of tokens, and their mean its logarithm. Of macro F1 a part is the score and what the item moves it
-    by, to first order (the influence function). Of a score that a task aggregates in its own way the score stage has found
-    the parts, as of a ratio or by the jackknife. So a paired test of the parts tests the
-    ranked quantity. Source: Hampel, JASA 69 (1974), 383-393.
+    the mean number of tokens, and their mean its logarithm. Of macro F1 a part is the score and what the item moves it by
+    (the jackknife). Of a score that a task aggregates in its own way the score stage has found the parts, as of a ratio
+    or by the jackknife. So a paired test of the parts tests the ranked quantity. Source: Tukey, Ann. Math. Stat. 29
+    (1958), 614.
     """
     if "values" in outcomes:
         return np.array(outcomes["values"], dtype=np.float64)
@@ -57,18 +57,24 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
 def f1_parts(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return each item's part in macro F1: their mean is the score, see `per_item`; labels are numbers from 0.
 
-    A label's 2 TP / (P + G) moves by (2 [hit] - F1 ([predicted] + [gold])) n / (P + G) with an item's weight.
+    By the jackknife: what the score is without the item moves, over the labels that occur, where a label's F1 is
+    2 TP / (P + G).
     """
     if predicted.shape != gold.shape or not predicted.size:
         raise ValueError("every item must have a predicted and a right label")
     count = int(max(predicted.max(), gold.max())) + 1
     hit = predicted == gold
-    hits = np.bincount(gold[hit], minlength=count)
+    twice = 2.0 * np.bincount(gold[hit], minlength=count)
     either = np.bincount(predicted, minlength=count) + np.bincount(gold, minlength=count)
-    each = np.divide(2.0 * hits, either, out=np.zeros(count), where=either > 0)
-    weight = np.divide(float(gold.size), either, out=np.zeros(count), where=either > 0) / np.count_nonzero(either)
-    moved = 2.0 * hit * weight[gold] - (each * weight)[predicted] - (each * weight)[gold]
-    return np.asarray(each[either > 0].mean() + moved, dtype=np.float64)
+
+    def ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.divide(above, below, out=np.zeros(count), where=below > 0))
+
+    each = ratio(twice, either)
+    once, both = each - ratio(twice, either - 1), each - ratio(twice - 2, either - 2)
+    moved = np.where(hit, both[gold], once[gold] + once[predicted]) / np.count_nonzero(either)
+    parts = (gold.size - 1) * moved
+    return np.asarray(each[either > 0].mean() + parts - parts.mean(), dtype=np.float64)
 
 
 def probability(outcomes: Outcomes) -> float | None:

@@ -330,7 +330,7 @@ def interval_p(difference: float, side_a: float, side_b: float, n: int, confiden
     sqrt(se_a² + se_b²), se = side / z of the confidence. Taken to be independent: scores on the same items vary
     together, so that p is then too large. A percentile bootstrap's interval is too narrow where few items carry most of a
     score, and extreme p-values are wanted of a large family: t has n/3 degrees of freedom, with which
-    `benchmarks/honesty.py` finds the error rate kept where a tenth of the items have a third of all tokens.
+    `benchmarks/honesty.py` finds the error rate kept where a tenth of the items have two fifths of all tokens.
     Source: the variances recovered from confidence limits, Zou and Donner, Stat. Med. 27 (2008), 1693-1702.
     """
     spread = math.hypot(side_a, side_b) / NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
