@@ -77,7 +77,7 @@ RECIPE = _table(
               precisions=_QUANTIZED, option="algo_config"),
     Parameter("block_size", int, "weights that share a scale", 32, choices=(16, 32, 64, 128, 256), precisions=_QUANTIZED),
     Parameter("accuracy_level", int, "least precision of the activations in MatMulNBits: 1 fp32, 2 fp16, 3 bf16, 4 int8, "
-              "0 unset; default: 4 on cpu and webgpu, else 0", choices=(0, 1, 2, 3, 4), precisions=_QUANTIZED),
+              "0 unset; default: 4 on cpu and webgpu, else 0 (why: benchmarks/README.md)", choices=(0, 1, 2, 3, 4), precisions=_QUANTIZED),
     Parameter("symmetric", bool, "no zero points (means nothing under k_quant)", default=True, precisions=_QUANTIZED,
               option="is_symmetric"),
     Parameter("mixed_precision", str, "groups kept at other bits, e.g. last_matmul:int8,mixed_layers:int8", "",

@@ -22,6 +22,7 @@ from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.stages import build as building
 from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, TimeJob
 from autotune.stages.timing import load
+from benchmarks.accuracy_level import stamp
 
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}
 
@@ -340,3 +341,18 @@ def test_running_out_of_memory_is_not_the_recipes_fault(
     with pytest.raises(StageError) as caught:
         building.build(job(int4(), tiny_llama), tmp_path)
     assert caught.value.status == "out_of_memory"
+
+
+def test_levels_can_be_set_by_the_width_of_the_nodes(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+    """As benchmarks.accuracy_level does, to tell what each is worth."""
+    folder, result = built(int4(mixed_precision=MIXED, algorithm="rtn"), tiny_llama)
+    assert set(result["bits"]) == {"4", "8"}
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    for levels in ({4: 4, 8: 1}, {4: 1, 8: 4}, {4: 0, 8: 0}):
+        stamp(copy, levels)
+        found = building.read_back(copy)
+        assert found["accuracy_levels"] == {
+            str(level): sum(result["bits"][str(bits)] for bits, its in levels.items() if its == level)
+            for level in sorted(set(levels.values()))
+        }
+        load(copy, "cpu", Session())
