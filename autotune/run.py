@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,11 +14,14 @@ from autotune.artifacts.store import Cache, default_root
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines
+from autotune.execution.crew import posts
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop, stop_on_signals
+from autotune.execution.threads import Blocking, LogOfThread, ThreadedExecutor
 from autotune.execution.timeouts import Timeouts
 from autotune.machine import describe
+from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
@@ -25,7 +29,10 @@ from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
 from autotune.results.folder import Record
+from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
+from autotune.scheduler.running import Running
+from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
 from autotune.strategies.frontier.transfer import Taught, sweeps_for
 from autotune.strategies.named import make_strategy
@@ -65,51 +72,62 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
     cache = Cache(default_root())
     room = Room(cache, budget_mb())
     offline = not needs_network(sweep)
-    with Record(folder, sweep) as record, LocalEngine(offline, sweep.workers.memory_mb) as engine:
+    with (
+        Record(folder, sweep) as record,
+        Progress(sweep, record.results.rows, record.spent_s()) as progress,
+        LocalEngine(offline, sweep.workers.memory_mb, progress.note, stop.check) as engine,
+    ):
+        timeline = Timeline(record, engine.host)
+        events = Events(progress, Running(record), timeline)
+        log = LogOfThread(record.log("prepare"))
         timeouts = Timeouts(sweep.workers.time_limit_s)
-        stages = Stages(cache, engine, lambda: record.log("prepare"), sweep.model, stop, timeouts, room)
-        with Progress(sweep, record.results.rows, record.spent_s()) as progress, closing(stages):
-            progress.note(
+        hours = sweep.budget.hours
+        left_s = (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s())
+        stages = Stages(cache, engine, log, sweep.model, stop, timeouts, room, progress.note, left_s)
+        executor = ThreadedExecutor(stages, engine, log, events.still_at_work)
+        with closing(stages):
+            events.note(
                 f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
             )
-            engine.host.say = stages.say = progress.note
-            if sweep.budget.hours is not None:
-                hours = sweep.budget.hours
-                stages.left_s = lambda: hours * 3600 - record.spent_s()
-            engine.waiting = record.still_busy
-
-            def waiting_for_the_host() -> None:
-                record.still_busy()
-                stop.check()  # no stage of ours is at work meanwhile
-
-            engine.host.waiting = waiting_for_the_host
             record.busy(stage="prepare")
-            sweep, dataset, inputs = prepare(sweep, stages, cache.root)
+            sweep, dataset, inputs = prepare(sweep, Blocking(executor, record.log("prepare")), cache.root)
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
             stages.settle(inputs.files, inputs.model_mb, inputs.places)
             for line in (*data_report(dataset), *inputs.notes):
-                progress.note(line)
+                events.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
-            prior = Taught(sweep.space, sweeps_for(record, inputs.base, progress.note) if taught else [])
+            prior = Taught(sweep.space, sweeps_for(record, inputs.base, events.note) if taught else [])
             strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior)
-            loop = Loop(
-                sweep, record, Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine)), strategy, progress
-            )
-            stages.log = lambda: record.log(loop.current)
             prepare_s = stages.spent_s
+            _employ(sweep, inputs, engine, events)
+            pipeline = Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine))
+            loop = Loop(sweep, record, pipeline, strategy, executor, events)
             summary = loop.run()
             summary.stages_s += prepare_s
+            summary.own_s = summary.wall_s - (summary.stages_s if engine.width == 1 else timeline.busy_s)
             try:
-                write_front(folder, loop.ended(), sweep.objectives, record.results.columns)
+                write_front(folder, loop.ledger.ended(), sweep.objectives, record.results.columns)
             except OSError as error:  # a spreadsheet holds it open: it is derived, and the sweep is done
                 why = error.strerror or error
-                progress.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
-        summary.wall_s = record.close(summary.stages_s, summary.trials)
+                events.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
+        wall_s = record.close(summary.stages_s, summary.trials)
+        summary.own_s += wall_s - summary.wall_s
+        summary.wall_s = wall_s
     return summary
+
+
+def _employ(sweep: Sweep, inputs: Inputs, engine: LocalEngine, events: Events) -> None:
+    """Have as many workers as the sweep asks for, or the machine suggests."""
+    train, cpu = sweep.workers.train, sweep.workers.cpu
+    places = posts(train, cpu, inputs.device, inputs.gpus)
+    engine.enlarge(places, train if isinstance(train, int) else None)
+    if len(places) > 1:
+        gpus = sum(post.gpu is not None for post in places)
+        events.note(f"{len(places)} workers" + (f", {gpus} of them on GPUs" if gpus else ""))
 
 
 def data_report(dataset: Dataset) -> list[str]:
@@ -131,7 +149,7 @@ def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
     if summary.kept:
         lines.append(f"The winner is in {folder / 'best'}")
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201
-    own = summary.wall_s - summary.stages_s
+    own = summary.own_s
     share = own / summary.wall_s if summary.wall_s else 0.0
     reason = {
         "trials": "budget.trials is reached",

@@ -23,14 +23,15 @@ from typing import Any
 import psutil
 
 from autotune.artifacts.store import Cache
-from autotune.candidate import Candidate
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
+from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
-from autotune.results.columns import Row
 from autotune.results.folder import Record
+from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
+from autotune.scheduler.running import Running
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import parse_sweep
@@ -71,23 +72,18 @@ class Idle(LocalEngine):
 
 
 class Stopwatch:
-    """A watcher that notes when each candidate ended, and the memory then."""
+    """A listener that notes when each candidate ended, and the memory then."""
 
     def __init__(self) -> None:
         self.ended = [time.perf_counter()]
         self.memory_mb: list[float] = []
         self._this = psutil.Process()
 
-    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
-        """A stage begins."""
-
-    def row(self, row: Row, best: Row | None) -> None:  # noqa: ARG002
-        """A candidate has ended."""
-        self.ended.append(time.perf_counter())
-        self.memory_mb.append(self._this.memory_info().rss / 1e6)
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
+    def __call__(self, event: Event) -> None:
+        """Note when a row was written."""
+        if isinstance(event, RowWritten):
+            self.ended.append(time.perf_counter())
+            self.memory_mb.append(self._this.memory_info().rss / 1e6)
 
 
 def sweep_of(strategy: str, candidates: int) -> Sweep:
@@ -115,9 +111,12 @@ def one(folder: Path, strategy: str, candidates: int) -> dict[str, Any]:
     inputs = Inputs(folder / "base", "base", items, counts, (" fear", " joy"), "cpu", "machine")
     watch = Stopwatch()
     with Record(folder / "out", sweep) as record, Idle() as engine:
-        stages = Stages(Cache(folder / "cache"), engine, lambda: record.log("x"), sweep.model)
+        log = LogOfThread(record.log("x"))
+        stages = Stages(Cache(folder / "cache"), engine, log, sweep.model)
+        stages.settle([], 0.0, dict.fromkeys(("base", *items), folder))
+        executor = ThreadedExecutor(stages, engine, log)
         searching = make_strategy(strategy, sweep.space, sweep.objectives, sweep.seed)
-        loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), searching, watch)
+        loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), searching, executor, Events(watch, Running(record)))
         loop.run()
         rows = len(record.results.rows)
     times = [after - before for before, after in zip(watch.ended, watch.ended[1:], strict=False)]

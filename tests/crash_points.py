@@ -148,7 +148,7 @@ def act(job: Job, out: Path) -> Result:
     """Do a job."""
     match job.stage:
         case "probe":
-            return {"device": "cpu", "providers": ["CPUExecutionProvider"]}
+            return {"device": "cpu", "gpus": 0, "providers": ["CPUExecutionProvider"]}
         case "lengths":
             return {"prompt_tokens": [8] * 8, "new_tokens": [2] * 8, "context": 512}
         case "inspect":

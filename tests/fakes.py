@@ -7,20 +7,25 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autotune.artifacts.store import Stored
-from autotune.candidate import Candidate, Lora, Recipe
+from autotune.candidate import Lora, Recipe
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.measure import Pipeline
+from autotune.pipeline.measure import Pipeline, call_with
 from autotune.pipeline.pace import Pace
 from autotune.results.columns import Row
 from autotune.results.folder import Record
+from autotune.scheduler.events import Event, Events, Note, RowWritten, StageBegan
 from autotune.scheduler.loop import Loop, Summary
+from autotune.scheduler.running import Running
+from autotune.scheduler.under_way import Executor
 from autotune.stages.jobs import (
     BuildJob,
+    Call,
     CheckJob,
     FinetuneJob,
     Job,
@@ -247,21 +252,43 @@ class FakeStages:
 
 
 class Watched:
-    """A watcher that remembers."""
+    """A listener that remembers."""
 
     def __init__(self) -> None:
         self.stages: list[tuple[int, str]] = []
         self.rows: list[tuple[Row, Row | None]] = []
         self.notes: list[str] = []
 
-    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
-        self.stages.append((trial, stage))
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StageBegan(trial, _, stage):
+                self.stages.append((trial, stage))
+            case RowWritten(row, best):
+                self.rows.append((row, best))
+            case Note(text):
+                self.notes.append(text)
+            case _:
+                pass
 
-    def row(self, row: Row, best: Row | None) -> None:
-        self.rows.append((row, best))
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+class Inline:
+    """An executor that does a call at once."""
+
+    width, parked = 1, 0
+
+    def __init__(self, stages: FakeStages) -> None:
+        self.stages = stages
+
+    def submit(self, call: Call, log: Path) -> Future[Stored]:
+        future: Future[Stored] = Future()
+        try:
+            future.set_result(call_with(self.stages)(call))
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
+            future.set_exception(error)
+        return future
+
+    def wait(self, futures: Sequence[Future[Stored]]) -> None:
+        assert any(future.done() for future in futures)
 
 
 class Clock:
@@ -297,6 +324,7 @@ class Sweeping:
         self.watched = Watched()
         self.clock = Clock()
         self.loop: Loop | None = None
+        self.executor: Callable[[FakeStages], Executor] = Inline
         self.machine = ""
         """The machine whose pace is looked after; empty: none is."""
         self.foreign: Callable[[], float] = lambda: 0.0
@@ -316,6 +344,8 @@ class Sweeping:
         with Record(self.out, sweep, self.clock) as record:
             pipeline = self.pipeline(sweep)
             strategy = strategy or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-            self.loop = Loop(sweep, record, pipeline, strategy, self.watched, self.clock)
-            self.loop.provisional.foreign, self.loop.provisional.wait = self.foreign, lambda seconds: None
+            events = Events(self.watched, Running(record))
+            self.loop = Loop(sweep, record, pipeline, strategy, self.executor(self.stages), events, self.clock)
+            provisional = self.loop.retiming.provisional
+            provisional.foreign, provisional.wait = self.foreign, lambda seconds: None
             return self.loop.run()

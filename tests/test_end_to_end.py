@@ -611,3 +611,49 @@ def test_two_real_sweeps_against_the_clock(
     assert live.main(arguments) == 0  # nothing is run or scored again
     assert (tmp_path / "frontier-0" / "results" / "results.csv").read_bytes() == before
     assert capsys.readouterr().out == text[text.index("# Live") :]
+
+
+@pytest.mark.parametrize("strategy", ["random", "grid"])
+def test_two_workers_give_the_rows_of_one(
+    strategy: str,
+    autotune: Callable[..., Ran],
+    write: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Each sweep has a cache of its own: everything is really made. Timings run alone, as the timeline shows."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = []
+    for workers in (1, 2):
+        monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / f"cache {workers}"))
+        file = write(f"{strategy}-{workers}", strategy=strategy, workers={"cpu": workers}, budget={"trials": 4})
+        out = tmp_path / f"out {workers}"
+        ran = autotune("run", file, "--out", out)
+        assert ran.code in (Exit.OK, Exit.NO_FEASIBLE), ran.err
+        done = table(out)
+        same = [
+            "candidate",
+            "trial",
+            "kind",
+            "status",
+            "accuracy",
+            "accuracy_n",
+            "size_mb",
+            "graph",
+            "adapter",
+            "train_loss",
+        ]
+        found.append(done[same].sort_values(["trial", "candidate"]).reset_index(drop=True))
+        lines = pd.read_csv(out / "timeline.csv")
+        for timing in lines[lines["alone"]].itertuples():
+            beside = lines[
+                (lines.index != timing.Index) & (lines["began"] < timing.ended) & (lines["ended"] > timing.began)
+            ]
+            assert beside.empty
+        others = lines[~lines["alone"]]
+        overlap = [
+            (others["began"] < one.ended) & (others["ended"] > one.began) & (others.index != one.Index)
+            for one in others.itertuples()
+        ]
+        assert any(one.any() for one in overlap) == (workers == 2)
+    pd.testing.assert_frame_equal(found[0], found[1])

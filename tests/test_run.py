@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fakes import FakeStages, inputs_in, make_sweep
 from autotune import run as run_module
 from autotune.data.schema import Dataset, LeftOut
 from autotune.errors import Exit, MachineError, UsageError
-from autotune.execution.local import LocalEngine
+from autotune.execution import threads as threads_module
 from autotune.pipeline.inputs import Inputs
 from autotune.results import folder as record_module
 from autotune.results.columns import COLUMNS, FINALISTS
@@ -63,7 +64,7 @@ def test_a_run_writes_its_files_and_says_what_it_chose(command: Command, capsys:
     assert re.search(r"3 trials in \d+ s \(budget.trials is reached\); the tuner's own cost: ", err)
     assert sorted(p.name for p in command.out.iterdir() if not p.name.startswith(".")) == [
         "best", "curves.csv", "finalists.csv", "front.csv", "inputs.json", "machine.json", "outcomes", "results.csv",
-        "runs.csv", "sweep.yaml",
+        "runs.csv", "sweep.yaml", "timeline.csv",
     ]  # fmt: skip
     assert len(read_table(command.out / "results.csv", COLUMNS)) == 4
     assert len(read_table(command.out / "finalists.csv", FINALISTS)) == 2
@@ -184,19 +185,16 @@ def test_a_front_that_cannot_be_written_hides_no_winner(
 
 
 def test_what_was_spent_is_noted_while_a_stage_is_at_work(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    engines: list[LocalEngine] = []
     noted: list[float] = []
 
-    def made(*given: Any) -> LocalEngine:
-        engines.append(LocalEngine(*given))
-        return engines[-1]
-
     def look(job: Job) -> None:
-        for waiting in (engines[0].waiting, engines[0].host.waiting):
-            waiting()
-            noted.append((read_running(command.out) or {})["spent_s"])
+        before, deadline = (read_running(command.out) or {})["spent_s"], time.monotonic() + 60
+        while (now := (read_running(command.out) or {"spent_s": before})["spent_s"]) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        noted.append(now)
 
-    monkeypatch.setattr(run_module, "LocalEngine", made)
+    monkeypatch.setattr(threads_module, "_POLL_S", 0.01)
     monkeypatch.setattr(record_module, "NOTE_S", 0.0)
     command.stages.trouble = look
     assert command(trials=1) == Exit.OK

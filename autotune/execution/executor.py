@@ -38,17 +38,19 @@ class Stages:
         stop: Stop | None = None,
         timeouts: Timeouts | None = None,
         room: Room | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        left_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
+        """`log` returns where a stage writes; `say` is told that a stage waits for another process; `left_s` returns how many
+        seconds of the sweep's budget are left.
+        """
         self.cache, self.engine, self.log, self.model = cache, engine, log, model
         self.stop, self.timeouts, self.room = stop, timeouts or Timeouts(), room
         self.guard = Guard()
         self._needs_mb = 0.0
         self.spent_s = 0.0
         """Seconds inside stages that were done here and ended well."""
-        self.say: Callable[[str], None] = lambda _: None
-        """Who is told that a stage waits for another process."""
-        self.left_s: Callable[[], float] = lambda: math.inf
-        """How many seconds of the sweep's budget are left."""
+        self.say, self.left_s = say, left_s
         self._guard = threading.Lock()
         self._in_use: dict[str, Job] = {}
         self._settled: set[str] = set()
@@ -91,7 +93,8 @@ class Stages:
                 shutil.rmtree(self.cache.checkpoint(job), ignore_errors=True)
             raise
         if not stored.cached:
-            self.spent_s += stored.seconds
+            with self._guard:
+                self.spent_s += stored.seconds
             if isinstance(job, LEARNED):
                 self.timeouts.learn(job.stage, job.described()["inputs"], stored.result, stored.seconds)
             if self.room is not None:
@@ -104,7 +107,8 @@ class Stages:
             self.stop.check()
         self.guard.check()
         result, seconds = self._timed(resolved(job, self._place), self.timeouts.of(job))
-        self.spent_s += seconds
+        with self._guard:
+            self.spent_s += seconds
         return result
 
     def alone(self, job: Job) -> Result:
@@ -157,7 +161,6 @@ class Stages:
             nonlocal told
             if self.stop is not None:
                 self.stop.check()
-            self.engine.waiting()
             who = str(maker or "another process makes it")
             if seconds > PATIENCE_S and not told:
                 self.say(f"waiting for the result of {job.stage}: {who}; Ctrl-C ends the wait")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from filelock import ReadWriteLock, Timeout
@@ -15,6 +19,20 @@ _POLL_S = 1.0
 """How long to wait at a time: in between, a signal is heard."""
 _PATIENCE_S = 3.0
 """Seconds of waiting after which the user is told."""
+
+
+GATHER_S = 300.0
+"""Seconds that a timing waits for others to be gathered with, while other stages begin."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A stage at work on this host, from `began` to `ended`, seconds since 1970; `alone`: nothing else may run meanwhile."""
+
+    stage: str
+    began: float
+    ended: float
+    alone: bool
 
 
 def host_file() -> Path:
@@ -27,40 +45,111 @@ def host_file() -> Path:
 
 
 class HostLock:
-    """Use `shared` around a stage, and `alone` around a timing. It ends with its process."""
+    """Use `shared` around a stage, and `alone` around a timing. It ends with its process. Threads may share it.
 
-    def __init__(self, file: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
-        self._lock = ReadWriteLock(file or host_file())
-        self.say = say
-        """Who is told that it has to wait."""
-        self.waiting: Callable[[], None] = lambda: None
-        """Who is told now and then that it still waits; what it raises ends the wait."""
+    Timings are gathered, so that they rarely interrupt: one that waits begins when nothing else of this process runs; once
+    half the workers wait for timings, or one has waited for long, no other stage begins before them.
+    """
+
+    def __init__(
+        self,
+        file: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
+        width: int = 1,
+    ) -> None:
+        """`say` is told where this process has to wait for another; `check` is called now and then while it waits: what it
+        raises ends the wait. `width`: workers of this process.
+        """
+        self._file = file or host_file()
+        self.say, self.check, self.width = say, check, width
+        self.intervals: deque[Interval] = deque()
+        """What ran on this host by this process, in the order in which it ended; whoever reads them takes them out."""
+        self._changed = threading.Condition()
+        self._sharing = 0
+        self._timing = False
+        self._asked: list[float] = []
+        """Since when timings wait."""
+        self._first = False
+        """Whether timings go before all else, until none waits."""
+
+    @property
+    def waiting_alone(self) -> int:
+        """How many timings wait."""
+        return len(self._asked)
 
     @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold it together with others who are not timing."""
-        with self._acquired(self._lock.acquire_read, "a timing of another sweep"):
-            yield
+    def shared(self, what: str = "") -> Iterator[None]:
+        """Hold it together with others who are not timing. `what`: the stage, for `intervals`."""
+        with self._changed:
+            while self._timing or self._timings_first():
+                self._changed.wait(timeout=_POLL_S)
+                self.check()
+            self._sharing += 1
+        try:
+            with self._acquired("read", "a timing of another sweep"), self._recorded(what, False):
+                yield
+        finally:
+            with self._changed:
+                self._sharing -= 1
+                self._changed.notify_all()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold it with nobody else at work."""
-        with self._acquired(self._lock.acquire_write, "a stage of another sweep, to time undisturbed"):
-            yield
-
-    @contextlib.contextmanager
-    def _acquired(self, acquire: Callable[..., object], what: str) -> Iterator[None]:
-        began, told = time.monotonic(), False
-        while True:
+    def alone(self, what: str = "") -> Iterator[None]:
+        """Hold it with nobody else at work. `what`: the stage, for `intervals`."""
+        since = time.monotonic()
+        with self._changed:
+            self._asked.append(since)
             try:
-                acquire(timeout=_POLL_S)
-                break
-            except Timeout:
-                self.waiting()
-                if not told and time.monotonic() - began > _PATIENCE_S:
-                    self.say(f"waiting for {what}")
-                    told = True
+                while self._timing or self._sharing:
+                    self._changed.wait(timeout=_POLL_S)
+                    self.check()
+            finally:
+                self._asked.remove(since)
+            self._timing = True
+        try:
+            with self._acquired("write", "a stage of another sweep, to time undisturbed"), self._recorded(what, True):
+                yield
+        finally:
+            with self._changed:
+                self._timing = False
+                self._first = self._first and bool(self._asked)
+                self._changed.notify_all()
+
+    def _timings_first(self) -> bool:
+        """Whether a stage has to wait for timings that wait themselves."""
+        if self._asked:
+            longest = time.monotonic() - min(self._asked)
+            self._first = self._first or 2 * len(self._asked) >= self.width or longest > GATHER_S
+        return self._first and bool(self._asked)
+
+    @contextlib.contextmanager
+    def _recorded(self, what: str, alone: bool) -> Iterator[None]:
+        began = time.time()
         try:
             yield
         finally:
-            self._lock.release()
+            self.intervals.append(Interval(what, began, time.time(), alone))
+
+    @contextlib.contextmanager
+    def _acquired(self, mode: Literal["read", "write"], what: str) -> Iterator[None]:
+        """Hold the lock between processes."""
+        lock = ReadWriteLock(self._file, is_singleton=False)  # one instance keeps processes apart, not threads
+        acquire = lock.acquire_read if mode == "read" else lock.acquire_write
+        began, told = time.monotonic(), False
+        try:
+            while True:
+                try:
+                    acquire(timeout=_POLL_S)
+                    break
+                except Timeout:
+                    if not told and time.monotonic() - began > _PATIENCE_S:
+                        self.say(f"waiting for {what}")
+                        told = True
+                    self.check()
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            lock.close()

@@ -1,38 +1,32 @@
-"""Run stages on this machine: one warm worker process, and fresh processes for timings.
-
-The warm worker imports torch once and does task after task. It is killed when a task runs past its time, and replaced
-when it dies; both cost the task alone.
-"""
+"""Run stages on this machine: warm worker processes, and fresh processes for timings, which have the machine to themselves."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as TaskTimeout
-from concurrent.futures import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import psutil
-from pebble import ProcessExpired, ProcessPool
 
 from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
 from autotune.errors import StageError
-from autotune.execution.fresh_process import Fresh, died
+from autotune.execution.company import Company
+from autotune.execution.crew import Crew, Post
+from autotune.execution.fresh_process import Fresh
 from autotune.execution.host_lock import HostLock
-from autotune.execution.worker import OFFLINE, QUIET, perform, start_warm
-from autotune.machine import oom_kills, total_memory_mb
+from autotune.execution.logs import CleanLogs
+from autotune.execution.worker import OFFLINE, QUIET
+from autotune.machine import total_memory_mb
 from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
-from autotune.secrets import redact_file
 from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob
 
 MEMORY_SHARE = 0.95
@@ -103,27 +97,30 @@ def _laps(job: TimeJob) -> tuple[int, int]:
     return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH_FOR_P90 / max(1, sum(gaps))))
 
 
-LEAVE_S = 20
-"""Seconds that a worker has to end by itself."""
-_POLL_S = 0.5
-"""How often the tuner looks up from waiting: on Windows a signal is heard only then."""
-
-
 class LocalEngine:
-    """Workers of this machine. Use it as a context: leaving it ends every process."""
+    """Workers of this machine. Use it as a context: leaving it ends every process. Several threads may call it at once."""
 
-    def __init__(self, offline: bool = True, memory_mb: float | None = None) -> None:
-        """`memory_mb`: the memory of one worker, 10^6 bytes; None: nearly all that this machine has."""
+    def __init__(
+        self,
+        offline: bool = True,
+        memory_mb: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`memory_mb`: the memory of one worker, 10^6 bytes; None: nearly all that this machine has, shared among the workers.
+        `say` is told where a stage waits for another sweep. `check` is called while a stage waits for a worker, and before
+        it begins: what it raises ends the wait.
+        """
         os.environ.update(QUIET)
         if offline:
             os.environ.update(OFFLINE)
+        self._shared = memory_mb is None
         self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
-        self.host = HostLock()
-        self.waiting: Callable[[], None] = lambda: None
-        """Who is told now and then that a stage is still at work."""
-        self._pool: ProcessPool | None = None
-        self._log, self._clean = Path(), 0
-        """The log that was written last, and how many bytes of it hold no secrets."""
+        self.host = HostLock(say=say, check=check)
+        self.crew = Crew(self.memory_mb)
+        self.check = check
+        self._logs = CleanLogs()
+        self._company = Company()
 
     def __enter__(self) -> Self:
         return self
@@ -131,64 +128,46 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(gently=error is None)
-
-    def _end(self, gently: bool = False) -> None:
-        """End the worker; `gently` it may clean up, or Python warns of semaphores that libraries left there."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
         try:
-            if gently and pool.active:
-                pool.close()
-                with contextlib.suppress(TimeoutError):
-                    pool.join(timeout=LEAVE_S)
-                    return
-            pool.stop()
-            pool.join()
+            self.crew.end(gently=error is None)
         finally:
-            self._cleaned(self._log)
+            self._logs.clean_all()
 
-    def _cleaned(self, log: Path) -> None:
-        """Take secrets out of what was written to a log: libraries write there by themselves.
+    @property
+    def width(self) -> int:
+        """How many stages can run at once."""
+        return self.crew.width
 
-        A log is read from its beginning at first, because a run of the command that was killed may have left some.
-        """
-        if log != self._log:
-            self._log, self._clean = log, 0
-        self._clean = redact_file(log, self._clean)
-
-    def _warm(self) -> ProcessPool:
-        # A worker that dies between two tasks (a system short of memory takes the largest) breaks pebble's pool.
-        if self._pool is not None and not self._pool.active:
-            self._end()
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(
-                max_workers=1, context=context, initializer=start_warm, initargs=[os.getpid(), self.memory_mb]
-            )
-        return self._pool
+    def enlarge(self, posts: Sequence[Post], trainers: int | None = None) -> None:
+        """Have workers at these posts, of which `trainers` may train at once; None: all. No stage may be running."""
+        self.host.width = len(posts)
+        self.crew.memory_mb = self.memory_mb / (len(posts) if self._shared else 1)
+        self.crew.enlarge(posts, trainers)
 
     def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
-        """Do a job in the warm worker. Returns its result and its seconds. Raises StageError, MachineError, Interrupted."""
-        kills = oom_kills()
+        """Do a job in a warm worker. Returns its result and its seconds. Raises StageError, MachineError, Interrupted.
+
+        What ran out of memory beside others, or with a share of the machine's memory, is done once more alone and with all
+        of it: so a candidate's status does not depend on how many workers there are.
+        """
         try:
-            with self.host.shared():
-                future = self._warm().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
-                while not future.done():
-                    wait([future], timeout=_POLL_S)
-                    self.waiting()
-            result: tuple[Result, float] = future.result()
-        except TaskTimeout:
-            raise StageError("timeout", f"{job.stage} ran past {timeout:g} s and was stopped") from None
-        except ProcessExpired as error:
-            raise died(error.exitcode or 0, job.stage, oom_kills() - kills, self.memory_mb) from None
-        except RuntimeError as error:  # pebble's pool is broken
-            self._end()
-            raise StageError("lost", f"{job.stage}: the worker process was lost ({error})") from None
+            with self._company.counted() as accompanied:
+                try:
+                    with self.crew.worker(job, self.check) as worker, self.host.shared(job.stage):
+                        self.check()
+                        return worker.run(job, out, log, timeout)
+                except StageError as error:
+                    whole = self.crew.memory_mb >= self.memory_mb and not accompanied()
+                    if error.status != "out_of_memory" or whole:
+                        raise
+            with self.host.alone(job.stage):
+                alone = self.crew.substitute(job, self.memory_mb)
+                try:
+                    return alone.run(job, out, log, timeout)
+                finally:
+                    alone.end(gently=True)
         finally:
-            self._cleaned(log)
-        return result
+            self._logs.clean(log)
 
     def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
         """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises as `run`."""
@@ -196,7 +175,7 @@ class LocalEngine:
             with Fresh(job, log, self.memory_mb, timeout) as fresh:
                 return fresh.result()
         finally:
-            self._cleaned(log)
+            self._logs.clean(log)
 
     def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
         """Time a model in fresh processes, one after another and alone on this host.
@@ -213,9 +192,9 @@ class LocalEngine:
             quiet = [result for result in processes if not disturbed(result.get("conditions", {}))]
             return len(quiet) >= job.processes and narrow([[result] for result in quiet], job.precision, wider)
 
-        with self.host.alone():
+        with self.host.alone(job.stage):
             while len(processes) < job.processes or (len(processes) < job.most and not known()):
-                self.waiting()
+                self.check()
                 result, seconds = self.run_fresh(job, log, timeout)
                 processes.append(result)
                 total += seconds
@@ -237,10 +216,10 @@ class LocalEngine:
         left: set[int] = set()
         wider = stretch(job.processes, job.most) if job.processes > 1 else 1.0
         together = _room_for(job.graphs)
-        with self.host.alone():
+        with self.host.alone(job.stage):
             began = time.perf_counter()
             while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision, wider)):
-                self.waiting()
+                self.check()
                 left |= set(clearly_slower(rounds, sorted(set(job.may_leave or ()) - left), wider))
                 order = [place for place in range(len(job.graphs)) if place not in left]
                 order = order[:: 1 if len(rounds) % 2 == 0 else -1]
@@ -287,7 +266,7 @@ class LocalEngine:
                     last = turns[-1]
                 return {place: living[place].result()[0] for place in order}
         finally:
-            self._cleaned(log)
+            self._logs.clean(log)
 
 
 def _room_for(jobs: Sequence[TimeJob]) -> bool:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,14 @@ def start(parent: int, memory_mb: float) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def start_warm(parent: int, memory_mb: float) -> None:
-    """Prepare a worker that does task after task."""
-    for name, value in TRAINING.items():  # read when PyTorch is loaded, which no worker has done yet
+def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
+    """Prepare a worker that does task after task. `environment`: variables of its post."""
+    environment = dict(environment or {})
+    if (
+        gpu := environment.pop("CUDA_VISIBLE_DEVICES", None)
+    ) is not None:  # one of those that the user's own value lists
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    for name, value in (TRAINING | environment).items():  # read when PyTorch is loaded, which no worker has done yet
         os.environ.setdefault(name, value)
     start(parent, memory_mb)
     if hasattr(signal, "SIGHUP"):

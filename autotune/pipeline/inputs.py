@@ -37,6 +37,9 @@ class Inputs:
     notes: tuple[str, ...] = ()
     """What was seen of model and data that the user should know, one line each."""
 
+    gpus: int = 0
+    """GPUs of this machine that PyTorch sees."""
+
     @property
     def places(self) -> dict[str, Path]:
         """Where each input lies, by its digest: what an executor resolves keys with."""

@@ -29,7 +29,7 @@ from autotune.pipeline.pace import Pace, agree, provisional, recent
 from autotune.results.columns import Row, in_workload
 from autotune.results.trials import rounded
 from autotune.secrets import redact
-from autotune.stages.jobs import Job, MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.jobs import Call, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.sweepfile.schema import Sweep
 
 AGAIN = 3
@@ -40,17 +40,6 @@ LOOKS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the items at which a score may be looked at: between two looks, items are scored together."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Call:
-    """A job to do now. `timeout`: seconds that it may take at most, besides what was learned; `anew`: whatever is kept
-    already, and the result is not kept (a timing only).
-    """
-
-    job: Job
-    timeout: float | None = None
-    anew: bool = False
 
 
 Steps = Generator[Call, Stored, T]
@@ -71,6 +60,11 @@ def complete(steps: Steps[T], do: Callable[[Call], Stored]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def alone(job: Job) -> Steps[Stored]:
+    """Do one job in a process of its own, whatever is kept already. Its result is not kept. Raises StageError."""
+    return (yield Call(job, anew=True))
 
 
 class Do(Protocol):
@@ -111,8 +105,8 @@ def call_with(do: Do) -> Callable[[Call], Stored]:
     def run(call: Call) -> Stored:
         if not call.anew:
             return do(call.job, call.timeout)
-        assert isinstance(call.job, TimeJob)
-        return Stored(Path(), do.again(call.job), 0.0, cached=False)
+        result = do.again(call.job) if isinstance(call.job, TimeJob) else do.alone(call.job)
+        return Stored(Path(), result, 0.0, cached=False)
 
     return run
 
@@ -312,6 +306,7 @@ class Pipeline:
     def _build(self, candidate: Candidate, done: Measurement) -> Steps[Stored]:
         """Return a candidate's build: as it is there, or made from what it is built of."""
         job = self.graph.build_job(candidate)
+        done.cells |= {"built": job.key} | ({"merged": job.source} if candidate.lora is not None else {})
         found = self._find(job, done)
         if found is None:
             yield from self._source(candidate, done)
@@ -416,9 +411,9 @@ class Pipeline:
         Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
         MachineError.
         """
-        return complete(self._in_turns(entrants, graphs, suffix, on_stage, may_leave), call_with(self.do))
+        return complete(self.turns_steps(entrants, graphs, suffix, on_stage, may_leave), call_with(self.do))
 
-    def _in_turns(
+    def turns_steps(
         self,
         entrants: Mapping[str, Candidate],
         graphs: Mapping[str, str],
@@ -456,9 +451,9 @@ class Pipeline:
 
         Raises StageError, MachineError.
         """
-        return complete(self._still_holds(row, candidate), call_with(self.do))
+        return complete(self.holds_steps(row, candidate), call_with(self.do))
 
-    def _still_holds(self, row: Mapping[str, Any], candidate: Candidate) -> Steps[bool]:
+    def holds_steps(self, row: Mapping[str, Any], candidate: Candidate) -> Steps[bool]:
         done = self._begin(lambda _: None)
         try:
             yield from self._make_to_time(candidate, done, str(row["graph"]))
@@ -507,10 +502,15 @@ class Pipeline:
         """Time a candidate's graph, which is known to be `graph`; `whole`: until it is known as precisely as the sweep asks
         for; `again`: once more where that was disturbed or stayed wide. Never raises StageError.
         """
-        return complete(self._timing(candidate, on_stage, whole, graph, again), call_with(self.do))
+        return complete(self.timing_steps(candidate, on_stage, whole, graph, again), call_with(self.do))
 
-    def _timing(
-        self, candidate: Candidate, on_stage: Callable[[str], None], whole: bool, graph: str | None, again: bool
+    def timing_steps(
+        self,
+        candidate: Candidate,
+        on_stage: Callable[[str], None],
+        whole: bool = False,
+        graph: str | None = None,
+        again: bool = False,
     ) -> Steps[Measurement]:
         done = self._begin(on_stage)
         try:

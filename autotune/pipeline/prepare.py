@@ -6,8 +6,10 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from autotune.architectures import remarks
+from autotune.artifacts.store import Stored
 from autotune.data.schema import SPLITS, Dataset, HubDataset
 from autotune.data.sources import hub_source
 from autotune.durable import write_aside
@@ -28,13 +30,13 @@ from autotune.models import (
 )
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
-from autotune.pipeline.measure import Do
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,
     BaseJob,
     DataJob,
     Inspection,
+    Job,
     LengthsJob,
     MetricJob,
     ProbeJob,
@@ -45,6 +47,15 @@ from autotune.sweepfile.resolve import load_data
 from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
+
+
+class Prepared(Protocol):
+    """Does a job of the preparation."""
+
+    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
+        """Return its result. Raises StageError."""
+        ...
+
 
 IMPORT_S = 600.0
 """Seconds that the import of a user's own metric may take."""
@@ -103,7 +114,7 @@ def check_disk(parameters: int, cache: Path) -> None:
         raise MachineError(f"{message}; free some, or set AUTOTUNE_CACHE to a folder on another disk")
 
 
-def base_folder(sweep: Sweep, do: Do) -> Path:
+def base_folder(sweep: Sweep, do: Prepared) -> Path:
     """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError."""
     folder = local_folder(sweep.model, sweep.root)
     if sweep.model not in BUILT_IN and folder is not None:
@@ -121,7 +132,7 @@ def base_folder(sweep: Sweep, do: Do) -> Path:
     return folder
 
 
-def read_data(sweep: Sweep, do: Do | None = None) -> Dataset:
+def read_data(sweep: Sweep, do: Prepared | None = None) -> Dataset:
     """Read the sweep's data; hub datasets are fetched by `do`. Raises UsageError, MachineError."""
 
     def fetch(source: HubDataset) -> Path:
@@ -134,7 +145,7 @@ def read_data(sweep: Sweep, do: Do | None = None) -> Dataset:
     return load_data(sweep, fetch if do is not None else None)
 
 
-def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
 
     Raises UsageError (data, model), MachineError (packages, disk, provider).
@@ -189,12 +200,12 @@ def prepare(sweep: Sweep, do: Do, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     files += code.files if code else ()
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=(*seen.notes, *said),
+        encoding=seen.encoding, notes=(*seen.notes, *said), gpus=probe["gpus"],
     )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
 
 
-def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Do, cache: Path) -> Seen:
+def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Prepared, cache: Path) -> Seen:
     """Look at the model in `folder`, its tokenizer and the data in a worker. Raises UsageError, MachineError."""
     try:
         found = do(inspect_job(sweep, dataset, folder, cache)).result
@@ -207,7 +218,7 @@ _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
 """Which of eight new lengths goes with each of eight prompts, the shortest first: so the two have no correlation."""
 
 
-def _drawn(sweep: Sweep, inputs: Inputs, do: Do) -> dict[str, tuple[tuple[int, int], ...]]:
+def _drawn(sweep: Sweep, inputs: Inputs, do: Prepared) -> dict[str, tuple[tuple[int, int], ...]]:
     """Return the lengths of the sequences of each workload that draws them from the validation items.
 
     Raises UsageError where an item does not fit.
@@ -237,7 +248,7 @@ def _drawn(sweep: Sweep, inputs: Inputs, do: Do) -> dict[str, tuple[tuple[int, i
     return lengths
 
 
-def _own_metric(sweep: Sweep, do: Do) -> Code | None:
+def _own_metric(sweep: Sweep, do: Prepared) -> Code | None:
     """Return the source of the user's own metric, tried in a worker; None where the sweep names none. Raises UsageError."""
     metric = sweep.data.metric
     if not is_function(metric):
@@ -252,7 +263,7 @@ def _own_metric(sweep: Sweep, do: Do) -> Code | None:
     return code
 
 
-def _task_items(sweep: Sweep, code: Code, do: Do) -> dict[str, tuple[str, Path, int]]:
+def _task_items(sweep: Sweep, code: Code, do: Prepared) -> dict[str, tuple[str, Path, int]]:
     """Return of each split of an lm-eval task its digest, file and number of items. Raises UsageError, MachineError."""
     metric, most = sweep.data.metric, sweep.data.max_items
     job = TaskJob(

@@ -17,6 +17,7 @@ from autotune.errors import printable
 from autotune.present.tables import score_text, settings
 from autotune.results.columns import Row
 from autotune.results.trials import Trials
+from autotune.scheduler.events import CandidateEnded, Event, Note, RowWritten, StageBegan
 from autotune.secrets import redact
 from autotune.sweepfile.schema import Sweep
 
@@ -48,8 +49,8 @@ class Progress:
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.began = time.monotonic()
-        self.stage_began = self.began
-        self.doing = "starting"
+        self._jobs: dict[str, tuple[str, float]] = {}
+        """By candidate under way, what is being done for it, and since when."""
         self.best = "none yet"
 
     def __enter__(self) -> Self:
@@ -64,17 +65,30 @@ class Progress:
         if self.live is not None:
             self.live.stop()
 
-    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
-        """Show that a stage begins."""
+    def __call__(self, event: Event) -> None:
+        """Show what happened."""
+        match event:
+            case StageBegan(trial, candidate, stage):
+                self._stage(trial, candidate, stage)
+            case CandidateEnded(_, candidate):
+                self._jobs.pop(candidate.id, None)
+            case RowWritten(row, best):
+                self._row(row, best)
+            case Note(text):
+                self.note(text)
+            case _:
+                pass
+
+    def _stage(self, trial: int, candidate: Candidate, stage: str) -> None:
         first = stage.split(" ")[0]
         what = _DOING.get(first, first) + stage.removeprefix(first)
-        self.stage_began = time.monotonic()
-        self.doing = f"{self._number(trial)} {what} {settings(candidate.columns()) or 'the untouched model'}"
+        doing = f"{self._number(trial)} {what} {settings(candidate.columns()) or 'the untouched model'}"
+        self._jobs.pop(candidate.id, None)
+        self._jobs[candidate.id] = (doing, time.monotonic())
         if self.live is None:
-            self.note(f"{self.doing}")
+            self.note(doing)
 
-    def row(self, row: Row, best: Row | None) -> None:
-        """Show what became of a candidate."""
+    def _row(self, row: Row, best: Row | None) -> None:
         trial = int(row["trial"] or 0)
         self.trials.learn(row)
         numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
@@ -105,9 +119,9 @@ class Progress:
     def _line(self) -> Text:
         now = time.monotonic()
         left = self.left()
-        text = (
-            f"{self.doing} ({duration(now - self.stage_began)}) | best {self.best} | {duration(now - self.began)} gone"
-        )
+        jobs = list(self._jobs.values())  # a copy: this runs in the thread that draws
+        doing = " | ".join(f"{what} ({duration(now - since)})" for what, since in jobs) or "starting"
+        text = f"{doing} | best {self.best} | {duration(now - self.began)} gone"
         return Text(
             printable(redact(text)) + (f", about {duration(left)} left" if left is not None else ""),
             style="dim",

@@ -111,6 +111,9 @@ SPREAD = (
 )
 """How well a timing is known; the interval of `itl_ms_p50` stands beside it."""
 
+TIMING = frozenset(column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD))
+"""The columns that a timing fills."""
+
 STAGES = {
     "train": "training",
     "merge": "merging",
@@ -182,6 +185,11 @@ COLUMNS: tuple[Column, ...] = (
         "train_cut", int, "training prompts, of all, that lost their beginning because train.max_length is short", 0
     ),
     *SPREAD,
+    Column("target", str, "the target that the row was measured for; empty where the sweep has one"),
+    Column(
+        "merged", str, "key of the merged model in the cache; it may have been removed, and is made again in seconds"
+    ),
+    Column("built", str, "key of the build in the cache"),
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 
@@ -227,6 +235,14 @@ CURVES: tuple[Column, ...] = (
     Column("metric", str, "name of the score, where the adapter was scored at this step"),
     Column("score", float, "that score on validation"),
     Column("score_n", int, "items behind it"),
+)
+
+
+TIMELINE: tuple[Column, ...] = (
+    Column("stage", str, "what ran"),
+    Column("began", float, "seconds since 1970, UTC"),
+    Column("ended", float, "seconds since 1970, UTC"),
+    Column("alone", bool, "whether nothing else might run on this host meanwhile: a timing"),
 )
 
 

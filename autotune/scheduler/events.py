@@ -1,24 +1,72 @@
-"""Who looks on while a sweep runs."""
+"""What happens while a sweep runs, as one stream: progress, status and logs listen to it, and whatever comes later.
+
+Events are sent by the thread that runs the sweep, one after another; only a `Note` may come from another thread.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from autotune.candidate import Candidate
 from autotune.results.columns import Row
 
 
-class Watcher(Protocol):
-    """Who is told what happens: the progress display, or a test."""
+@dataclass(frozen=True)
+class StageBegan:
+    """A stage of a candidate begins, or waits for a free worker. `trial` is 0 for what is no trial."""
 
-    def stage(self, trial: int, candidate: Candidate, stage: str) -> None:
-        """A stage begins."""
-        ...
+    trial: int
+    candidate: Candidate
+    stage: str
 
-    def row(self, row: Row, best: Row | None) -> None:
-        """A candidate has ended; `best` is the winner so far."""
-        ...
+
+@dataclass(frozen=True)
+class CandidateEnded:
+    """A candidate is no longer under way; a row was written, unless the sweep is being interrupted."""
+
+    trial: int
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class RowWritten:
+    """A row was written; `best` is the winner so far."""
+
+    row: Row
+    best: Row | None
+
+
+@dataclass(frozen=True)
+class StillAtWork:
+    """Nothing ended in the last half second: work goes on."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line."""
+
+    text: str
+
+
+Event = StageBegan | CandidateEnded | RowWritten | StillAtWork | Note
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """The stream: call it with an event, and all listeners hear it in their order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def __call__(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
-        ...
+        """Send a `Note`."""
+        self(Note(text))
+
+    def still_at_work(self) -> None:
+        """Send `StillAtWork`."""
+        self(StillAtWork())

@@ -5,27 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from autotune.analysis.latency import Turns
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.errors import StageError, printable
 from autotune.metrics import METRICS
-from autotune.pipeline.graph import base_candidate
-from autotune.pipeline.measure import Measurement, Pipeline
+from autotune.pipeline.measure import Measurement, Pipeline, Steps, alone
 from autotune.pipeline.verification import verify_job
-from autotune.results.columns import CONDITIONS, LATENCY, SERVED, SPREAD, Row
+from autotune.results.columns import TIMING, Row
 from autotune.results.folder import Record
-from autotune.results.judge import candidate_of, judge, served_as
+from autotune.results.judge import judge, served_as
 from autotune.results.trials import rounded
-from autotune.scheduler.events import Watcher
+from autotune.scheduler.events import Events, StageBegan
+from autotune.scheduler.ledger import Ledger
 from autotune.sweepfile.schema import Sweep
 
 MOST_IN_TURNS = 24
 """Graphs that take turns at the end, besides the untouched model's: those nearest to the winner in latency."""
 
-TIMING = {column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD)}
-"""The cells that come with a timing."""
+
+T = TypeVar("T")
+
+
+class Complete(Protocol):
+    """Drives steps to their end, with what their stages print going to a log."""
+
+    def __call__(self, steps: Steps[T], log: Path) -> T:
+        """Return what the steps return. Raises as they do."""
+        ...
 
 
 @dataclass
@@ -47,21 +57,12 @@ class Finalists:
     """The end of a sweep; `run` does it, once."""
 
     def __init__(
-        self,
-        sweep: Sweep,
-        record: Record,
-        pipeline: Pipeline,
-        watcher: Watcher,
-        rows: Mapping[str, Row],
-        base: Row | None,
-        at_work: Callable[[str, Candidate], Callable[[str], None]],
+        self, sweep: Sweep, record: Record, pipeline: Pipeline, complete: Complete, events: Events, ledger: Ledger
     ) -> None:
-        """`rows` of the candidates, and the untouched model's. `at_work` is told the log's name and the candidate, and
-        returns who is told of its stages.
-        """
-        self.sweep, self.record, self.pipeline, self.watcher = sweep, record, pipeline, watcher
-        self.rows, self.base, self.at_work = rows, base, at_work
-        self.base_id = base_candidate(sweep).id
+        """`complete` drives steps to their end, with what they print going to a log."""
+        self.sweep, self.record, self.pipeline, self.events = sweep, record, pipeline, events
+        self.complete, self.ledger = complete, ledger
+        self.rows, self.base, self.base_id = ledger.rows, ledger.base_row, ledger.base_id
         self.seconds = 0.0
 
     def run(self) -> Final:
@@ -76,16 +77,19 @@ class Finalists:
         if choice.winner is not None:
             self._score(choice.winner.id, final, timed)
         elif (self.record.folder / "best").exists():
-            self.watcher.note("best/ still holds an earlier winner, which does not keep these limits")
+            self.events.note("best/ still holds an earlier winner, which does not keep these limits")
         final.seconds = self.seconds
         return final
 
     def _choose(self, turns: Turns | None) -> Choice:
-        ended = [*([self.base] if self.base else []), *self.rows.values()]
-        return judge(ended, self.sweep, self.base_id, self.record.folder, turns)
+        return judge(self.ledger.ended(), self.sweep, self.base_id, self.record.folder, turns)
 
     def _candidate_of(self, row: Row) -> Candidate:
-        return candidate_of(row, self.record.results.file)
+        return self.ledger.candidate_of(row)
+
+    def _shown(self, candidate: Candidate, scored: str = "") -> Callable[[str], None]:
+        """Return who is told of a candidate's stages; `scored` says on what it is scored."""
+        return lambda stage: self.events(StageBegan(0, candidate, stage + (scored if stage == "score" else "")))
 
     def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
         """Time the winner so far, whoever could still be it, and the untouched model, in turns.
@@ -110,7 +114,7 @@ class Finalists:
             rivals = {str(served_as(row)): row for row in sorted(others, key=lambda row: -away[id(row)])}
             nearest = sorted(rivals, key=lambda name: away[id(rivals[name])])
             if len(nearest) > MOST_IN_TURNS:
-                self.watcher.note(f"{len(nearest)} graphs could win: the {MOST_IN_TURNS} nearest are timed in turns")
+                self.events.note(f"{len(nearest)} graphs could win: the {MOST_IN_TURNS} nearest are timed in turns")
             for name in nearest[:MOST_IN_TURNS]:
                 entrants.setdefault(name, rivals[name])
             if step.metric.partition("@")[0] not in (
@@ -123,11 +127,12 @@ class Finalists:
             may_leave.discard(str(served_as(self.base)))  # the ratios of all to it are reported
         candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
         try:
-            shown = self.at_work("turns", next(iter(candidates.values())))
             graphs = {name: str(row["graph"]) for name, row in entrants.items()}
-            turns, cells, seconds = self.pipeline.time_in_turns(candidates, graphs, suffix, shown, may_leave)
+            shown = self._shown(next(iter(candidates.values())))
+            steps = self.pipeline.turns_steps(candidates, graphs, suffix, shown, may_leave)
+            turns, cells, seconds = self.complete(steps, self.record.log("turns"))
         except StageError as error:
-            self.watcher.note(f"the finalists could not be timed in turns: {error}")
+            self.events.note(f"the finalists could not be timed in turns: {error}")
             return None, {}
         finally:
             self.pipeline.rest()
@@ -146,20 +151,16 @@ class Finalists:
             if row is None or row["status"] != "ok":
                 continue
             candidate = self._candidate_of(row)
-            self.at_work(f"{name}.{split}", candidate)
-
-            def on_stage(stage: str, candidate: Candidate = candidate, role: str = role) -> None:
-                if stage == "score":
-                    self.watcher.stage(0, candidate, f"score on {split}, {role}")
-
-            measured = self.pipeline.measure(candidate, split, on_stage=on_stage, timed=False)
+            shown = self._shown(candidate, f" on {split}, {role}")
+            steps = self.pipeline.steps(candidate, split, on_stage=shown, timed=False)
+            measured = self.complete(steps, self.record.log(f"{name}.{split}"))
             self.seconds += measured.seconds
             checked: Row = {}
             if role == "winner":
                 final.kept = self._keep_best(candidate, measured)
                 checked = self._verify(split, measured) if final.kept else {}
             if measured.status != "ok":
-                self.watcher.note(f"{role} {name} could not be scored on {split}: {measured.error}")
+                self.events.note(f"{role} {name} could not be scored on {split}: {measured.error}")
             elif split == "test" and measured.outcomes is not None:
                 self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
             # It was timed in the sweep, and in turns.
@@ -207,10 +208,10 @@ class Finalists:
         if job is None:
             return {}
         try:
-            found = self.pipeline.do.alone(job)
+            found = self.complete(alone(job), self.record.log("verify")).result
         except StageError as error:
             if error.status in ("lost", "timeout"):
-                self.watcher.note(f"best/ could not be tried by ONNX Runtime GenAI alone: {error}")
+                self.events.note(f"best/ could not be tried by ONNX Runtime GenAI alone: {error}")
                 return {}
             found = {"items": 0, "wrong": [str(error)]}
         if not found["items"] and not found["wrong"]:  # every prompt was cut for the score
@@ -219,7 +220,7 @@ class Finalists:
         cells: Row = {"verified": not found["wrong"], "verified_items": found["items"]}
         if found["wrong"]:
             cells["verify_error"] = printable(f"{len(found['wrong'])} of {max(1, found['items'])}: {said}")
-            self.watcher.note(f"best/ does not do what is recorded, loaded by ONNX Runtime GenAI alone: {said}")
+            self.events.note(f"best/ does not do what is recorded, loaded by ONNX Runtime GenAI alone: {said}")
         return cells
 
     def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
@@ -227,7 +228,7 @@ class Finalists:
         parts = {"onnx": measured.build, "adapter": measured.adapter}
         made = {name: stored.path for name, stored in parts.items() if stored is not None}
         if len(made) < (candidate.recipe is not None) + (candidate.lora is not None):
-            self.watcher.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
+            self.events.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
             return False
         settings = candidate.model_dump(exclude_none=True)
         about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}

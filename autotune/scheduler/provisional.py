@@ -10,7 +10,7 @@ from autotune.machine import foreign_cpu
 from autotune.pipeline.pace import provisional, quieter
 from autotune.results.columns import Row
 from autotune.results.judge import served_as
-from autotune.scheduler.events import Watcher
+from autotune.scheduler.events import Events
 
 PATIENCE_S, LOOK_S = 30.0, 3.0
 """Seconds that one waits for a quieter machine at the end of a sweep, and after which one looks again."""
@@ -21,9 +21,9 @@ TIMES = 2
 class Provisional:
     """The provisional timings of one run of the command."""
 
-    def __init__(self, precision: float, watcher: Watcher, foreign: Callable[[], float] = foreign_cpu) -> None:
+    def __init__(self, precision: float, events: Events, foreign: Callable[[], float] = foreign_cpu) -> None:
         """`precision`: what the sweep asks of a timing; `foreign`: how many cores others keep busy now."""
-        self.precision, self.watcher, self.foreign = precision, watcher, foreign
+        self.precision, self.events, self.foreign = precision, events, foreign
         self.wait: Callable[[float], None] = time.sleep
         self._made: Counter[str] = Counter()
 
@@ -41,15 +41,15 @@ class Provisional:
         waited, now = 0.0, self.foreign()
         while (left := [name for name in graphs if not quieter(graphs[name][0], now)]) and waited < patience_s:
             if waited == 0.0:
-                self.watcher.note(f"{len(left)} graphs were timed beside other work: waiting for a quieter machine")
+                self.events.note(f"{len(left)} graphs were timed beside other work: waiting for a quieter machine")
             self.wait(LOOK_S)
             waited, now = waited + LOOK_S, self.foreign()
         if patience_s and left:
             busy = f"other programs keep {now:.1f} cores busy"
-            self.watcher.note(f"{busy}: the timings of {len(left)} graphs are less certain than they should be")
+            self.events.note(f"{busy}: the timings of {len(left)} graphs are less certain than they should be")
         again = [name for name in graphs if name not in left]
         if again:
-            self.watcher.note(
+            self.events.note(
                 f"{len(again)} graphs that were timed beside other work, or are uncertain, are timed again"
             )
         for name in again:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -111,6 +112,7 @@ class ProbeJob(Job):
     """Look at this machine's accelerators."""
 
     stage: ClassVar[str] = "probe"
+    version: ClassVar[int] = 2
     function: ClassVar[str] = "autotune.stages.probe:probe"
 
     machine: str
@@ -533,6 +535,17 @@ class TinyJob(Job):
     seed: int = 0
     changes: dict[str, Any] | None = None
     """What of its config.json is another than a tiny model has."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A job to do now. `timeout`: seconds that it may take at most, besides what was learned; `anew`: it is done in a process
+    of its own, whatever is kept already, and its result is not kept.
+    """
+
+    job: Job
+    timeout: float | None = None
+    anew: bool = False
 
 
 J = TypeVar("J", bound=Job)

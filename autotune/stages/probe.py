@@ -8,7 +8,7 @@ from autotune.stages.jobs import ProbeJob, Result
 
 
 def probe(job: ProbeJob, out: Path) -> Result:
-    """Result: `device` (`cpu` or `cuda`), `gpu` (name or None), `gpu_memory_mb`, `providers` that ONNX Runtime lists."""
+    """Result: `device` (`cpu` or `cuda`), `gpu` (name or None), `gpu_memory_mb`, `gpus` (how many), `providers` that ONNX Runtime lists."""
     del job, out
     import onnxruntime as ort
     import torch
@@ -18,5 +18,6 @@ def probe(job: ProbeJob, out: Path) -> Result:
         "device": "cuda" if gpu else "cpu",
         "gpu": torch.cuda.get_device_name(0) if gpu else None,
         "gpu_memory_mb": torch.cuda.get_device_properties(0).total_memory / 1e6 if gpu else None,
+        "gpus": torch.cuda.device_count() if gpu else 0,
         "providers": ort.get_available_providers(),
     }

@@ -96,8 +96,14 @@ class Target(_Part):
 
 
 class Workers(_Part):
-    """What the stages may take of this machine."""
+    """How many stages run at once, and what they may take of this machine."""
 
+    train: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="trainings at once; auto: one a GPU, or as many as there are workers on the processor"
+    )
+    cpu: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="workers on the processor; auto: one for every four cores, four at most"
+    )
     memory_mb: float | None = Field(None, gt=0, description="memory of one worker, 10^6 bytes")
     time_limit_s: dict[
         Literal["finetune", "merge", "build", "check", "score", "time"], Annotated[float, Field(gt=0)]

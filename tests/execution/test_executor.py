@@ -239,20 +239,16 @@ def waiting(cache: Cache, engine: InProcess, then: Callable[[], None], **more: o
 def test_who_waits_for_another_sweep_says_for_whom_and_takes_its_result(
     cache: Cache, maker: subprocess.Popen[str], impatient: None
 ) -> None:
-    looks: list[int] = []
-
     def end() -> None:
         assert maker.stdin is not None
         maker.stdin.write("\n")
         maker.stdin.flush()
 
     engine = InProcess()
-    engine.waiting = lambda: looks.append(1)
     stages, said = waiting(cache, engine, end)
     stored = stages(TinyJob())
     assert (stored.path / "file").read_text(encoding="utf-8") == "made by the other"
     assert (stored.cached, engine.jobs, stages.spent_s) == (True, [], 0.0)
-    assert looks
     (line,) = said
     pattern = r"waiting for the result of tiny: process {} makes it since \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ for abc in /results/theirs; Ctrl-C ends the wait"
     assert re.fullmatch(pattern.format(maker.pid), line)

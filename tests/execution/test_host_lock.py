@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,12 +91,8 @@ def test_who_waits_is_told_and_goes_on(file: Path, holding: Holding, monkeypatch
         said.append(text)
         process.kill()
 
-    waited: list[bool] = []
-    lock = HostLock(file, say)
-    lock.waiting = lambda: waited.append(True)
-    with lock.alone():
+    with HostLock(file, say).alone():
         assert said == ["waiting for a stage of another sweep, to time undisturbed"]
-        assert waited
         assert process.poll() is not None or process.wait(10) is not None
     with HostLock(file, say).shared():
         pass
@@ -108,8 +106,7 @@ def test_the_first_ctrl_c_ends_a_wait(
     monkeypatch.setattr(quiet, "_POLL_S", 0.05)
     monkeypatch.setattr(quiet, "_PATIENCE_S", 0.1)
     process, stop = holding("alone"), Stop(tmp_path / "stop")
-    lock = HostLock(file, lambda _: stop.file.touch())
-    lock.waiting = stop.check
+    lock = HostLock(file, lambda _: stop.file.touch(), stop.check)
     with pytest.raises(Interrupted), getattr(lock, how)():
         raise AssertionError("it was held by another")
     process.kill()
@@ -121,3 +118,87 @@ def test_there_is_one_lock_a_user_wherever_the_cache_is(monkeypatch: pytest.Monk
     before = host_file()
     monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path))
     assert host_file() == before
+
+
+class Threads:
+    """Threads that hold a lock until they are let go."""
+
+    def __init__(self, lock: HostLock) -> None:
+        self.lock = lock
+        self.holding: list[str] = []
+        self._ends: dict[str, threading.Event] = {}
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, how: str) -> None:
+        self._ends[name] = threading.Event()
+
+        def work() -> None:
+            with getattr(self.lock, how)(name):
+                self.holding.append(name)
+                assert self._ends[name].wait(60)
+                self.holding.remove(name)
+
+        self._threads.append(threading.Thread(target=work, daemon=True))
+        self._threads[-1].start()
+
+    def end(self, name: str) -> None:
+        self._ends[name].set()
+
+    def become(self, *names: str) -> bool:
+        """Whether, after a while, just these hold the lock."""
+        deadline = time.monotonic() + 60
+        while sorted(self.holding) != sorted(names) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        return sorted(self.holding) == sorted(names)
+
+
+def test_threads_share_it_and_a_timing_waits_for_quiet(file: Path) -> None:
+    threads = Threads(HostLock(file, width=6))
+    threads.start("build", "shared")
+    assert threads.become("build")
+    threads.start("time", "alone")
+    assert threads.lock.waiting_alone in (0, 1)
+    threads.start("score", "shared")  # one timing of six workers does not keep others waiting
+    assert threads.become("build", "score")
+    threads.end("build")
+    threads.end("score")
+    assert threads.become("time")
+    threads.start("check", "shared")
+    assert threads.become("time")
+    threads.end("time")
+    assert threads.become("check")
+    threads.end("check")
+    assert threads.become()
+    alone = [interval for interval in threads.lock.intervals if interval.alone]
+    others = [interval for interval in threads.lock.intervals if not interval.alone]
+    assert len(alone) == 1
+    assert len(others) == 3
+    assert all(one.ended <= alone[0].began or one.began >= alone[0].ended for one in others)
+
+
+@pytest.mark.parametrize("impatient", [False, True])
+def test_timings_are_gathered_and_then_go_first(file: Path, impatient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if impatient:
+        monkeypatch.setattr(quiet, "GATHER_S", 0.0)
+    threads = Threads(HostLock(file, width=4))
+    threads.start("build", "shared")
+    assert threads.become("build")
+    timings = ["time 1"] if impatient else ["time 1", "time 2"]
+    for name in timings:
+        threads.start(name, "alone")
+    while threads.lock.waiting_alone < len(timings):
+        time.sleep(0.01)
+    threads.start("score", "shared")
+    assert threads.become("build")
+    threads.end("build")
+    for _ in timings:
+        while threads.holding in ([], ["build"]):
+            time.sleep(0.01)
+        (name,) = threads.holding
+        assert name in timings
+        threads.end(name)
+        while name in threads.holding:
+            time.sleep(0.01)
+    assert threads.become("score")
+    threads.end("score")

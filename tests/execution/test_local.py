@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -431,23 +432,37 @@ def test_a_stage_that_runs_past_its_time_is_stopped(run: Run, tmp_path: Path) ->
     assert run(TroubleJob(), 60)[0]["pid"]
 
 
-def test_who_waits_for_a_stage_is_told_now_and_then(
-    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[float] = []
-    monkeypatch.setattr(engine, "waiting", lambda: told.append(time.monotonic()))
-    with pytest.raises(StageError):
-        engine.run(TroubleJob(what="sleep"), tmp_path, tmp_path / "a.log", 2)
-    assert len(told) >= 2
-    told.clear()
+class EnoughError(Exception):
+    """Somebody wants the sweep to end."""
+
+
+def test_what_a_check_raises_ends_the_wait_for_a_worker(tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def check() -> None:
+        if asked.is_set():
+            raise EnoughError
+
+    with LocalEngine(check=check) as engine:
+        with engine.crew.worker(TroubleJob()):
+            threading.Timer(0.2, asked.set).start()
+            with pytest.raises(EnoughError):
+                engine.run(TroubleJob(), tmp_path, tmp_path / "a.log")
+        with pytest.raises(EnoughError):  # a stage that has a worker does not begin either
+            engine.run(TroubleJob(), tmp_path, tmp_path / "a.log")
+
+
+def test_processes_of_a_timing_are_begun_only_while_nobody_wants_the_end(tmp_path: Path) -> None:
+    checked: list[float] = []
     job = QuickTimeJob(
         graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", processes=2, most=2, model_dir=tmp_path
     )
-    engine.time(job, tmp_path / "a.log")
-    assert len(told) == 2
-    told.clear()
-    engine.time_in_turns(turned(tmp_path), tmp_path / "a.log")
-    assert len(told) >= 3
+    with LocalEngine(check=lambda: checked.append(time.monotonic())) as engine:
+        engine.time(job, tmp_path / "a.log")
+        assert len(checked) == 2
+        checked.clear()
+        engine.time_in_turns(turned(tmp_path), tmp_path / "a.log")
+        assert len(checked) >= 3
 
 
 @posix

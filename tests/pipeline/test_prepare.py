@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
     "num_hidden_layers": 2, "vocab_size": 256, "tie_word_embeddings": True,
 }  # fmt: skip
-PROBE = {"device": "cpu", "providers": ["CPUExecutionProvider"]}
+PROBE = {"device": "cpu", "gpus": 0, "providers": ["CPUExecutionProvider"]}
 
 
 def write_model(folder: Path, **changes: Any) -> Path:
@@ -153,7 +153,7 @@ def stop(tmp_path: Path, sweep: Sweep, do: Fetched) -> str:
 
 def test_what_this_machine_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = sweep_in(tmp_path)
-    none = Fetched(tmp_path, {"device": "cpu", "providers": ["AzureExecutionProvider"]})
+    none = Fetched(tmp_path, {"device": "cpu", "gpus": 0, "providers": ["AzureExecutionProvider"]})
     assert "provider cpu: this ONNX Runtime has only AzureExecutionProvider" in stop(tmp_path, sweep, none)
     cuda = sweep_in(tmp_path, train={"device": "cuda"})
     assert "PyTorch sees no CUDA device" in stop(tmp_path, cuda, Fetched(tmp_path))

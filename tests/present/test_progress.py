@@ -10,6 +10,7 @@ import pytest
 from autotune.candidate import Candidate, Recipe
 from autotune.present.progress import Progress, duration
 from autotune.results.columns import Row
+from autotune.scheduler.events import RowWritten, StageBegan
 from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
@@ -46,11 +47,11 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
 def test_plain_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(sweep_of()) as progress:
         progress.note("data: [bold]as it is[/bold]")
-        progress.stage(0, Candidate(), "score")
-        progress.stage(3, PAIR, "finetune")
-        progress.row(ROW, ROW)
-        progress.row(ROW | {"status": "failed", "error": "build: no such [operator]", "trial": 4}, ROW)
-        progress.stage(0, PAIR, "score on test, winner")
+        progress(StageBegan(0, Candidate(), "score"))
+        progress(StageBegan(3, PAIR, "finetune"))
+        progress(RowWritten(ROW, ROW))
+        progress(RowWritten(ROW | {"status": "failed", "error": "build: no such [operator]", "trial": 4}, ROW))
+        progress(StageBegan(0, PAIR, "score on test, winner"))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -71,8 +72,8 @@ def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypat
     monkeypatch.setenv("COLUMNS", "160")
     with Progress(sweep_of()) as progress:
         assert progress.live is not None
-        progress.stage(3, PAIR, "build")
-        progress.row(ROW, ROW)
+        progress(StageBegan(3, PAIR, "build"))
+        progress(RowWritten(ROW, ROW))
         line = progress._line().plain
     assert "[3/40] building r8 a16 lr 0.001 all-linear | int4 b32 (0 s)" in line
     assert f"best {PAIR.id[:8]} (accuracy 0.900 [0.850, 0.930])" in line
@@ -83,8 +84,8 @@ def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypat
 def test_the_best_stays_while_others_fail(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(sweep_of()) as progress:
         assert "best none yet" in progress._line().plain
-        progress.row(ROW, ROW)
-        progress.row(ROW | {"status": "timeout", "error": "too slow"}, None)
+        progress(RowWritten(ROW, ROW))
+        progress(RowWritten(ROW | {"status": "timeout", "error": "too slow"}, None))
         assert PAIR.id[:8] in progress._line().plain
 
 
@@ -96,16 +97,16 @@ def test_what_is_left_is_known_from_the_pace(
     progress = Progress(sweep_of(trials=10), [ROW | {"trial": number} for number in (1, 2, 3, 4)], spent_s=400.0)
     assert progress.left() is None
     now[0] += 50
-    progress.row(ROW | {"trial": 0}, None)  # the base is no trial
-    progress.row(ROW | {"trial": 4}, None)  # nor is one of an earlier run that is tried again a new one
+    progress(RowWritten(ROW | {"trial": 0}, None))  # the base is no trial
+    progress(RowWritten(ROW | {"trial": 4}, None))  # nor is one of an earlier run that is tried again a new one
     # Nor is what was left on the way to one.
-    progress.row(ROW | {"trial": 5, "status": "stopped", "error": "trained for 10 of 90 steps"}, None)
+    progress(RowWritten(ROW | {"trial": 5, "status": "stopped", "error": "trained for 10 of 90 steps"}, None))
     assert progress.left() is None
     now[0] += 50
-    progress.row(ROW | {"trial": 5}, None)
+    progress(RowWritten(ROW | {"trial": 5}, None))
     assert progress.left() == 100 * 5
     now[0] += 100
-    progress.row(ROW | {"trial": 6}, None)
+    progress(RowWritten(ROW | {"trial": 6}, None))
     assert progress.left() == 100 * 4
 
 
@@ -117,7 +118,7 @@ def test_hours_spent_earlier_are_not_left(monkeypatch: pytest.MonkeyPatch, capsy
     now[0] += 1000
     assert progress.left() == 2000
     both = Progress(sweep_of(hours=1.0, trials=2), [ROW | {"trial": 1}, ROW | {"trial": 2}], spent_s=600.0)
-    both.row(ROW, None)
+    both(RowWritten(ROW, None))
     assert both.left() == 0.0
     now[0] += 10_000
     assert progress.left() == 0.0
@@ -137,5 +138,5 @@ def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str
                     "error": "why",
                     **candidate.columns(),
                 }
-                progress.row(row, None)
+                progress(RowWritten(row, None))
     assert len(capsys.readouterr().err.splitlines()) == 6

@@ -173,7 +173,7 @@ def test_rows_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(**AIMS))
     sweeping.run()
     assert sweeping.loop is not None
-    assert [filled(row) for row in sweeping.loop.ended()] == [filled(row) for row in rows_of(sweeping)]
+    assert [filled(row) for row in sweeping.loop.ledger.ended()] == [filled(row) for row in rows_of(sweeping)]
     best = sweeping.watched.rows[-1][1]
     sweeping.run()
     assert sweeping.loop._best is not None
@@ -554,7 +554,7 @@ def test_the_cache_keeps_a_winner_that_is_not_on_the_front(tmp_path: Path) -> No
     won = sweeping_row(sweeping, summary)
     assert won["build_precision"] == "int8"
     assert sweeping.loop is not None
-    pipeline, candidate = sweeping.loop.pipeline, sweeping.loop._candidate_of(won)
+    pipeline, candidate = sweeping.loop.pipeline, sweeping.loop.ledger.candidate_of(won)
     needed = {pipeline.graph.finetune_job(candidate).key, pipeline.graph.build_job(candidate).key}
     (pinned,) = sweeping.stages.pinned.values()
     assert needed <= set(pinned)

@@ -1,0 +1,69 @@
+"""How much of a sweep's budget is left: trials and hours, both over resumes, and what the end of the sweep still takes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+
+from autotune.scheduler.ledger import Ledger
+
+_RECENT = 10
+"""Rows by which it is guessed how long the next takes."""
+
+
+class BudgetLeft:
+    """What is left of the budget of a sweep."""
+
+    def __init__(self, ledger: Ledger, spent_s: Callable[[], float], items: int, in_parts: bool) -> None:
+        """`spent_s`: the wall-clock so far, seconds; `items`: those of validation; `in_parts`: the strategy takes candidates
+        up in parts, and leaves something to do in the end.
+        """
+        self.ledger, self.spent_s, self.items, self.in_parts = ledger, spent_s, items, in_parts
+        self.trials_at_most = ledger.sweep.budget.trials
+        self.hours = ledger.sweep.budget.hours
+
+    def trials(self, pending: int = 0) -> float:
+        """Return how many more trials may begin while `pending` are under way."""
+        if self.trials_at_most is None:
+            return math.inf
+        return self.trials_at_most - len(self.ledger.trials) - pending
+
+    def seconds(self) -> float:
+        """Return how many seconds of the budget are left."""
+        return math.inf if self.hours is None else self.hours * 3600 - self.spent_s()
+
+    @property
+    def late(self) -> bool:
+        """Whether the hours are used up."""
+        return self.seconds() <= 0
+
+    @property
+    def at_its_end(self) -> bool:
+        """Whether the seconds that are left are needed for the end of the sweep."""
+        return self.seconds() <= self._kept_s()
+
+    def _kept_s(self) -> float:
+        """Return how many seconds are kept for the end: those that it takes, and those of a row, which may begin just before."""
+        if self.hours is None:
+            return 0.0
+        end_s, rows = self._end_s(), list(self.ledger.rows.values())[-_RECENT:]
+        return end_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if end_s and rows else end_s
+
+    def _end_s(self) -> float:
+        """Return about how many seconds it takes to measure an untouched model that was only looked at, and to time what is on
+        the front precisely: at most all that was timed.
+        """
+        if not self.in_parts:
+            return 0.0
+        ledger = self.ledger
+        timing = ledger.sweep.target.timing
+        times = [float(row.get("cost_time_s") or 0.0) for row in ledger.rows.values()]
+        time_s = statistics.median(filter(None, times)) if any(times) else 0.0
+        # By recipe and session, because this is asked before every candidate, however many rows there are.
+        served = sum("itl_ms_p50" in footprint for footprint in ledger.footprints.values())
+        seconds = (timing.most / timing.processes - 1) * time_s * served
+        if ledger.base_row is not None and ledger.base_is_open:
+            scored = float(ledger.base_row.get(f"{ledger.sweep.score}_n") or 1)
+            seconds += time_s + (self.items / scored - 1) * float(ledger.base_row.get("cost_score_s") or 0.0)
+        return seconds

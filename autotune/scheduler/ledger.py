@@ -1,0 +1,117 @@
+"""What the rows of a sweep say: which count, what is known of each recipe, and what a strategy is told of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.analysis.latency import disturbed
+from autotune.candidate import Candidate
+from autotune.metrics import METRICS
+from autotune.pipeline.graph import base_candidate
+from autotune.results.columns import STAGES, Row
+from autotune.results.judge import candidate_of, served_as, values_of
+from autotune.results.trials import Trials
+from autotune.strategies.protocol import Proposal, Told
+from autotune.sweepfile.schema import Sweep
+
+
+class Ledger:
+    """The rows of one sweep, as they are learned."""
+
+    def __init__(self, sweep: Sweep, rows: list[Row], file: Path) -> None:
+        """`rows`: all attempts so far, in the order written; `file`: the table that they are in, for messages."""
+        self.sweep, self.file = sweep, file
+        self.rows: dict[str, Row] = {}
+        """Of each candidate that the strategy proposed, the last attempt."""
+        self.base_row: Row | None = None
+        """The untouched model measured first, which limits refer to."""
+        self.base_id = base_candidate(sweep).id
+        self.trials = Trials()
+        self.attempts: Counter[str] = Counter()
+        self.footprints: dict[Any, dict[str, float]] = {}
+        """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
+        for row in rows:
+            self.learn(row)
+
+    def learn(self, row: Row) -> None:
+        """Take in a row that has been written."""
+        name, trial = str(row["candidate"]), int(row["trial"] or 0)
+        self.attempts[name] += 1
+        self.trials.learn(row)
+        if trial:
+            self.rows[name] = row
+        elif name == self.base_id:
+            self.base_row = row
+        # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
+        # But what was timed beside other work proves nothing of others.
+        kinds = ("score", "latency") if disturbed(row) else ("score",)
+        values = {n: v for n, v in values_of(row).items() if METRICS[n].kind not in kinds}
+        recipe, session = _settings_of(row, "build_"), _settings_of(row, "session_")
+        self.footprints.setdefault((recipe, session), {}).update(values)
+        if "size_mb" in values:
+            self.footprints.setdefault(recipe, {})["size_mb"] = values["size_mb"]
+
+    @property
+    def base(self) -> dict[str, float]:
+        """What was measured of the untouched model, for limits that refer to it."""
+        return values_of(self.base_row or {})
+
+    @property
+    def base_is_open(self) -> bool:
+        """Whether the untouched model was only looked at."""
+        return self.base_row is not None and self.base_row["status"] == "stopped"
+
+    def ended(self) -> list[Row]:
+        """Return the rows that count, the untouched model first."""
+        return [*([self.base_row] if self.base_row else []), *self.rows.values()]
+
+    def timed(self) -> list[Row]:
+        """Return the rows that have a timing."""
+        return [row for row in self.ended() if row["status"] == "ok" and row.get("itl_ms_p50") is not None]
+
+    def timed_as(self, graph: str) -> list[Row]:
+        """Return the rows that share one timing: a graph, and the session that serves it."""
+        return [row for row in self.timed() if str(served_as(row)) == graph]
+
+    def known(self, candidate: Candidate) -> dict[str, float]:
+        """Return what other candidates of the same recipe, and session, were measured at."""
+        cells = candidate.columns()
+        recipe, session = _settings_of(cells, "build_"), _settings_of(cells, "session_")
+        return self.footprints.get(recipe, {}) | self.footprints.get((recipe, session), {})
+
+    def candidate_of(self, row: Mapping[str, Any]) -> Candidate:
+        """Return the candidate of a row. Raises UsageError where its settings cannot be read."""
+        return candidate_of(row, self.file)
+
+    def proposal_of(self, row: Mapping[str, Any]) -> Proposal:
+        """Return what was asked for where a row was written."""
+        return Proposal(self.candidate_of(row), rung=float(row.get("rung") or 1.0), items=row.get("items"))
+
+    def told(self, row: Row) -> Told:
+        """Return a row as the strategy sees it; what is not fully measured has no values."""
+        values = values_of(row)
+        gaps = {}
+        for limit in self.sweep.limits:
+            gap = limit.gap(values.get(limit.metric), self.base.get(limit.metric))
+            if gap is not None:
+                gaps[limit] = gap
+        objectives = [values.get(name) for name in self.sweep.objectives]
+        complete = row["status"] == "ok" and all(value is not None for value in objectives)
+        costs = {stage: row.get(f"cost_{stage}_s") for stage in STAGES}
+        return Told(
+            tuple(v for v in objectives if v is not None) if complete else None,
+            gaps,
+            measured=values,
+            seconds={stage: float(cost) for stage, cost in costs.items() if cost is not None},
+            rung=float(row.get("rung") or 1.0),
+            items=int(row.get(f"{self.sweep.score}_n") or 0),
+            status=str(row["status"]),
+            probability=None if row.get("probability") is None else float(row["probability"] or 0.0),
+        )
+
+
+def _settings_of(cells: Mapping[str, Any], *prefixes: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((n, v) for n, v in cells.items() if n.startswith(prefixes) and v is not None))

@@ -1,0 +1,141 @@
+"""Timings made anew: where this machine's pace has changed, and in the end, as precisely as the sweep asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from autotune.candidate import Candidate
+from autotune.errors import StageError
+from autotune.pipeline.measure import Pipeline
+from autotune.results.columns import TIMING, Row
+from autotune.results.folder import Record, now
+from autotune.results.judge import served_as
+from autotune.results.trials import rounded
+from autotune.scheduler.events import Events
+from autotune.scheduler.ledger import Ledger
+from autotune.scheduler.provisional import Provisional
+from autotune.scheduler.under_way import UnderWay
+
+RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
+"""The cells of a timing."""
+
+
+class Retiming:
+    """The timings of one sweep that are made anew."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        record: Record,
+        pipeline: Pipeline,
+        under_way: UnderWay,
+        events: Events,
+        shown: Callable[[int, Candidate], Callable[[str], None]],
+        clock: Callable[[], float],
+    ) -> None:
+        """`shown` returns who is told of a candidate's stages."""
+        self.ledger, self.record, self.pipeline, self.under_way = ledger, record, pipeline, under_way
+        self.events, self.shown, self.clock = events, shown, clock
+        self.provisional = Provisional(ledger.sweep.target.timing.precision, events)
+        self.seconds = 0.0
+        """Seconds inside stages."""
+        self._untimed: set[str] = set()
+        """What could not be timed anew in this run: a graph and the session that serves it."""
+
+    def check_pace(self) -> list[Row]:
+        """See whether the timings of earlier runs still hold, and make them anew if they do not. Returns the rows written."""
+        pace = self.pipeline.pace
+        if pace is None:
+            return []
+        same = [row for row in self.ledger.timed() if row.get("pace") == pace.name]
+        if same and not pace.trusted:
+            began = self.clock()
+            candidate = self.ledger.candidate_of(same[0])
+            try:
+                steps = self.pipeline.holds_steps(same[0], candidate)
+                self.under_way.complete(steps, self.record.log(candidate.id))
+            except StageError as error:
+                self.events.note(f"whether earlier timings still hold could not be seen: {error}")
+            self.seconds += self.clock() - began
+        return self.at_this_pace()
+
+    def at_this_pace(self) -> list[Row]:
+        """Time graphs anew that were timed at another pace of this machine, or on another. Returns the rows written."""
+        pace = self.pipeline.pace
+        if pace is None:
+            return []
+        stale = [
+            row
+            for row in self.ledger.timed()
+            if row.get("pace") != pace.name and str(served_as(row)) not in self._untimed
+        ]
+        if not stale:
+            return []
+        graphs = list(dict.fromkeys(str(served_as(row)) for row in stale))
+        self.events.note(f"this machine's pace has changed: {len(graphs)} graphs are timed anew")
+        stale_ids = {id(row) for row in stale}
+        written = [
+            row
+            for graph in graphs
+            for row in self._time([row for row in self.ledger.timed_as(graph) if id(row) in stale_ids])
+        ]
+        self.pipeline.rest()
+        return written
+
+    def resolve(self, wanted: Callable[[], Iterable[Mapping[str, Any]]]) -> list[Row]:
+        """Time what is `wanted`, the front above all, as precisely as the sweep asks for. Returns the rows written.
+
+        What is wanted is asked for again after each timing, which may change it. It changes nothing where graphs were timed
+        so from the start.
+        """
+        written: list[Row] = []
+        done = set(self._untimed)
+        while graphs := {str(served_as(row)) for row in wanted()} - done:
+            graph = min(graphs)
+            done.add(graph)
+            if rows := self.ledger.timed_as(graph):
+                written += self._time(rows, whole=True)
+        self.pipeline.rest()
+        return written
+
+    def settle(self, patience_s: float = 0.0) -> list[Row]:
+        """Time graphs again whose timing is provisional, where the machine is quieter now, or within `patience_s` seconds.
+        Returns the rows written.
+        """
+        written: list[Row] = []
+        self.provisional.settle(
+            self.ledger.timed(), lambda rows: written.extend(self._time(rows, again=True)), patience_s
+        )
+        self.pipeline.rest()
+        return written
+
+    def _time(self, rows: list[Row], whole: bool = False, again: bool = False) -> list[Row]:
+        """Time the one graph of these rows and write those anew that say otherwise; `whole` and `again` as in
+        `Pipeline.timing`.
+        """
+        made = [self.ledger.candidate_of(row) for row in rows]
+        candidate = next(filter(self.pipeline.is_there, made), made[0])
+        began, started = self.clock(), now()
+        steps = self.pipeline.timing_steps(candidate, self.shown(0, candidate), whole, str(rows[0]["graph"]), again)
+        measured = self.under_way.complete(steps, self.record.log(candidate.id))
+        self.record.keep_timings(measured.timings)
+        self.seconds += measured.seconds
+        if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
+            why = measured.error or "its build is another one today"
+            self.events.note(f"{rows[0]['candidate']} could not be timed anew: {why}; its earlier timing stays")
+            if measured.status != "lost":
+                self._untimed.add(str(served_as(rows[0])))
+            return []
+        cells = rounded({n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED})
+        written: list[Row] = []
+        for row in [row for row in rows if any(row.get(name) != value for name, value in cells.items())]:
+            first = not written
+            times: Row = {"started": started, "ended": now(), "wall_s": self.clock() - began if first else 0.0}
+            attempt: Row = {"attempt": self.ledger.attempts[str(row["candidate"])] + 1, "cached": None}
+            costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
+            if first:
+                costs["cost_time_s"] = measured.cells.get("cost_time_s")
+            written.append(self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells})))
+            self.ledger.learn(written[-1])
+        return written

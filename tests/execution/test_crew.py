@@ -1,0 +1,179 @@
+"""Workers at their posts: how many a machine has, who does what, and that a job waits for one that can do it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.candidate import Recipe
+from autotune.execution.company import Company
+from autotune.execution.crew import Crew, Post, needs_gpu, posts
+from autotune.space.adapters import resolve_lora
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, ScoreJob, TinyJob
+
+LORA = resolve_lora({"steps": 4, "batch_size": 2, "max_length": 64})
+
+
+def train(device: str = "cpu") -> FinetuneJob:
+    return FinetuneJob(base="b", data="d", lora=LORA, seed=0, device=device)
+
+
+def score(**keys: Any) -> ScoreJob:
+    return ScoreJob(source="s", data="d", metric="choice", max_length=64, **keys)
+
+
+BUILD = BuildJob(source="s", recipe=Recipe(precision="int8"), provider="cuda")
+CHECK = CheckJob(source="s", provider="cuda", recipe=Recipe(precision="int8"), data="d", max_length=64)
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "threads"), [(1, 1, None), (2, 1, None), (7, 1, None), (8, 2, 4), (16, 4, 4), (64, 4, 16)]
+)
+def test_a_processor_has_a_worker_for_every_four_cores(cores: int, count: int, threads: int | None) -> None:
+    assert posts("auto", "auto", "cpu", 0, cores) == (Post(threads=threads),) * count
+
+
+@pytest.mark.parametrize("cpu", [1, 3, 9])
+def test_the_threads_of_a_training_do_not_depend_on_the_number_of_workers(cpu: int) -> None:
+    assert posts("auto", cpu, "cpu", 0, 16) == (Post(threads=4),) * cpu
+    assert posts("auto", cpu, "cpu", 0, 2) == (Post(),) * cpu
+
+
+def test_a_gpu_each_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [post.gpu for post in posts("auto", "auto", "cuda", 2, 8)] == ["0", "1", None, None]
+    assert [post.gpu for post in posts(3, 1, "cuda", 2, 8)] == ["0", "1", "0", None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert [post.gpu for post in posts("auto", 1, "cuda", 2, 8)] == ["4", "6", None]
+    assert posts("auto", 1, "cuda", 2, 8)[1].environment == {"CUDA_VISIBLE_DEVICES": "6", "OMP_NUM_THREADS": "4"}
+
+
+@pytest.mark.parametrize(
+    ("job", "needed"),
+    [
+        (train("cuda"), True), (train(), False), (score(provider="cuda"), True), (score(provider="cpu"), False),
+        (score(device="cuda"), True), (score(device="cpu"), False), (CHECK, True), (BUILD, False), (TinyJob(), False),
+    ],
+)  # fmt: skip
+def test_what_needs_a_gpu(job: Job, needed: bool) -> None:
+    assert needs_gpu(job) == needed
+
+
+class EndError(Exception):
+    """Somebody wants the wait to end."""
+
+
+def taken(crew: Crew, job: Job) -> str | None:
+    """Return the GPU of the worker that a job would get; `none` where all are busy."""
+
+    def poll() -> None:
+        raise EndError
+
+    try:
+        with crew.worker(job, poll) as worker:
+            return worker.environment.get("CUDA_VISIBLE_DEVICES")
+    except EndError:
+        return "none"
+
+
+def test_a_job_waits_for_a_worker_that_can_do_it() -> None:
+    crew = Crew(1e6, [Post(gpu="0"), Post()])
+    assert crew.width == 2
+    assert taken(crew, train("cuda")) == "0"
+    assert taken(crew, BUILD) is None
+    with crew.worker(train("cuda")):
+        assert taken(crew, score(provider="cuda")) == "none"
+        assert taken(crew, BUILD) is None  # another worker is free
+        with crew.worker(BUILD):
+            assert taken(crew, TinyJob()) == "none"
+    assert taken(crew, score(provider="cuda")) == "0"
+
+
+def test_only_so_many_train_at_once() -> None:
+    crew = Crew(1e6, [Post()] * 3, trainers=1)
+    with crew.worker(train()):
+        assert taken(crew, train()) == "none"
+        assert taken(crew, BUILD) is None
+    assert taken(crew, train()) is None
+
+
+def test_who_waits_goes_on_when_a_worker_is_free() -> None:
+    crew, got = Crew(1e6, [Post()]), threading.Event()
+
+    def work() -> None:
+        with crew.worker(BUILD):
+            got.set()
+
+    with crew.worker(BUILD):
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        assert not got.wait(0.1)
+    assert got.wait(60)
+    thread.join(60)
+
+
+def test_more_workers_keep_those_that_are_there() -> None:
+    crew = Crew(1e6)
+    with crew.worker(BUILD) as first:
+        pass
+    crew.enlarge([Post(), Post(), Post(threads=4)])
+    with crew.worker(BUILD) as again:
+        assert again is first
+    assert crew.width == 3
+    crew.end()
+
+
+def test_company_is_noticed_by_both() -> None:
+    company = Company()
+    with company.counted() as alone:
+        assert not alone()
+    with company.counted() as one, company.counted() as other:
+        assert one()
+        assert other()
+    with company.counted() as first:
+        with company.counted() as second:
+            assert second()
+        assert first()  # it was there, and has gone
+    assert first()
+    with company.counted() as last:
+        assert not last()
+
+
+def test_what_ran_out_of_memory_beside_others_is_done_again_alone(tmp_path: Path) -> None:
+    from autotune.errors import StageError
+    from autotune.execution.local import LocalEngine
+    from autotune.stages.jobs import Result
+
+    started, release = threading.Event(), threading.Event()
+    ran: list[tuple[str, float]] = []
+
+    class Worker:
+        def __init__(self, memory_mb: float, environment: Any = None) -> None:
+            self.memory_mb, self.environment = memory_mb, dict(environment or {})
+
+        def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
+            ran.append((job.stage, self.memory_mb))
+            if isinstance(job, BuildJob):
+                started.set()
+                assert release.wait(60)
+                return {}, 1.0
+            if self.memory_mb < engine.memory_mb:
+                raise StageError("out_of_memory", "too much beside others")
+            return {}, 2.0
+
+        def end(self, gently: bool = False) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autotune.execution.crew.WarmWorker", Worker)
+        engine = LocalEngine()
+        engine.enlarge([Post(), Post()])
+        beside = threading.Thread(target=lambda: engine.run(BUILD, tmp_path, tmp_path / "a.log"), daemon=True)
+        beside.start()
+        assert started.wait(60)
+        threading.Timer(0.2, release.set).start()
+        assert engine.run(TinyJob(), tmp_path, tmp_path / "b.log") == ({}, 2.0)
+        beside.join(60)
+        assert ran == [("build", engine.memory_mb / 2), ("tiny", engine.memory_mb / 2), ("tiny", engine.memory_mb)]
