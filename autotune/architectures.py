@@ -19,6 +19,8 @@ PRECISIONS = ("fp32", "int8", "int4")
 """Those that are probed."""
 _WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-winml", "onnxruntime-genai-directml")
 _ALWAYS_WINDOWED = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM")
+_OWN_ROTATION = ("Gemma3ForCausalLM", "GptOssForCausalLM")
+"""Their plain models have it."""
 BLOCK = 16
 """What the runtime's attention takes on the CPU: heads, and the part of them that is rotated, of a multiple of so many."""
 
@@ -40,9 +42,11 @@ def features_of(config: dict[str, Any]) -> list[str]:
     """Return in words what a config.json asks for beyond the plain architecture (the empty word, which comes first)."""
     found = [""]
     partial = _number(config.get("partial_rotary_factor")) or 1.0
+    named = config.get("architectures")
+    own = isinstance(named, list) and bool(named) and named[0] in _OWN_ROTATION
     for rope in _ropes(config):
         kind = rope.get("rope_type") or rope.get("type")
-        if isinstance(kind, str) and kind not in ("default", "none"):
+        if isinstance(kind, str) and kind not in ("default", "none") and not own:
             kind = "longrope" if kind == "su" else kind
             bare = kind == "longrope" and "type" not in rope
             found.append(f"{kind} rotation" + " without the key type" * bare)

@@ -43,6 +43,10 @@ _PLAIN_SIZES = ("PhiForCausalLM", "PhiMoEForCausalLM", "OlmoForCausalLM")
 """Architectures whose heads are as large as hidden_size says."""
 
 
+_OWN_ROTATION = ("Gemma3ForCausalLM", "GptOssForCausalLM")
+"""Architectures that have one rotation, which is that of the plain model: one for each kind of layer, and YaRN."""
+
+
 def _rope(kind: str, **more: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
 
@@ -109,7 +113,8 @@ def variants(architecture: str) -> dict[str, dict[str, Any]]:
         "a rotated part of odd size": {**sized(48), **half},
         "partial rotation": {} if always else {**sized(32), **half},
     }
-    return _ANY | sizes | _OWN.get(architecture, {})
+    found = _ANY | sizes | _OWN.get(architecture, {})
+    return {n: changes for n, changes in found.items() if architecture not in _OWN_ROTATION or n not in ROTATIONS}
 
 
 # --- One model -------------------------------------------------------------------------------------------------------

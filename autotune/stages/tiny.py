@@ -5,6 +5,7 @@ Its weights are random, not constant: constant weights run faster than real ones
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def random_model(architecture: str, changes: dict[str, Any], sizes: dict[str, An
     nobody would see that they were left out.
     """
     own = _MODELS.get(architecture, {})
-    given = {**sizes, **_OTHERS, "head_dim": 16, **own, **changes}
+    # A copy: configurations fill in what they are given.
+    given = copy.deepcopy({**sizes, **_OTHERS, "head_dim": 16, **own, **changes})
     if architecture in ("PhiForCausalLM", "PhiMoEForCausalLM", "OlmoForCausalLM"):  # divided, not given
         given.pop("head_dim")
     config = AutoConfig.for_model(ARCHITECTURES[architecture], **given)
