@@ -21,10 +21,6 @@ _PATIENCE_S = 3.0
 """Seconds of waiting after which the user is told."""
 
 
-GATHER_S = 300.0
-"""Seconds that a timing waits for others to be gathered with, while other stages begin."""
-
-
 @dataclass(frozen=True)
 class Interval:
     """A stage at work on this host, from `began` to `ended`, seconds since 1970; `alone`: nothing else may run meanwhile."""
@@ -47,8 +43,9 @@ def host_file() -> Path:
 class HostLock:
     """Use `shared` around a stage, and `alone` around a timing. It ends with its process. Threads may share it.
 
-    Timings are gathered, so that they rarely interrupt: one that waits begins when nothing else of this process runs; once
-    half the workers wait for timings, or one has waited for long, no other stage begins before them.
+    A timing that waits keeps other stages from beginning, so it waits only for those at work, and timings that come up
+    meanwhile are done with it. To let stages begin before it for longer made searches with 16 workers take 1.6 times as long
+    in replays (`benchmarks.search.workers`): there are few timings, and the strategy waits for what they say.
     """
 
     def __init__(
@@ -56,13 +53,12 @@ class HostLock:
         file: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
         check: Callable[[], None] = lambda: None,
-        width: int = 1,
     ) -> None:
         """`say` is told where this process has to wait for another; `check` is called now and then while it waits: what it
-        raises ends the wait. `width`: workers of this process.
+        raises ends the wait.
         """
         self._file = file or host_file()
-        self.say, self.check, self.width = say, check, width
+        self.say, self.check = say, check
         self.intervals: deque[Interval] = deque()
         """What ran on this host by this process, in the order in which it ended; whoever reads them takes them out."""
         self._changed = threading.Condition()
@@ -70,8 +66,6 @@ class HostLock:
         self._timing = False
         self._asked: list[float] = []
         """Since when timings wait."""
-        self._first = False
-        """Whether timings go before all else, until none waits."""
 
     @property
     def waiting_alone(self) -> int:
@@ -82,7 +76,7 @@ class HostLock:
     def shared(self, what: str = "") -> Iterator[None]:
         """Hold it together with others who are not timing. `what`: the stage, for `intervals`."""
         with self._changed:
-            while self._timing or self._timings_first():
+            while self._timing or self._asked:
                 self._changed.wait(timeout=_POLL_S)
                 self.check()
             self._sharing += 1
@@ -113,15 +107,7 @@ class HostLock:
         finally:
             with self._changed:
                 self._timing = False
-                self._first = self._first and bool(self._asked)
                 self._changed.notify_all()
-
-    def _timings_first(self) -> bool:
-        """Whether a stage has to wait for timings that wait themselves."""
-        if self._asked:
-            longest = time.monotonic() - min(self._asked)
-            self._first = self._first or 2 * len(self._asked) >= self.width or longest > GATHER_S
-        return self._first and bool(self._asked)
 
     @contextlib.contextmanager
     def _recorded(self, what: str, alone: bool) -> Iterator[None]:

@@ -140,7 +140,6 @@ class LocalEngine:
 
     def enlarge(self, posts: Sequence[Post], trainers: int | None = None) -> None:
         """Have workers at these posts, of which `trainers` may train at once; None: all. No stage may be running."""
-        self.host.width = len(posts)
         self.crew.memory_mb = self.memory_mb / (len(posts) if self._shared else 1)
         self.crew.enlarge(posts, trainers)
 

@@ -56,7 +56,7 @@ class ThreadedExecutor:
 
     @property
     def parked(self) -> int:
-        """How many calls wait for the machine to be quiet: they occupy no worker."""
+        """How many timings wait for the machine to be quiet."""
         return self._engine.host.waiting_alone
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:

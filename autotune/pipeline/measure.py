@@ -594,10 +594,10 @@ class Pipeline:
             "again": job.again or 0, "least": job.processes, "most": job.most, "processes": processes,
         }  # fmt: skip
 
-    @staticmethod
-    def _timed(job: TimeJob, stored: Stored) -> dict[str, float | int | None]:
-        """Return the latency cells of a timing."""
-        return latency_cells(stored.result["processes"], job.batch, job.processes, job.most)
+    def _timed(self, job: TimeJob, stored: Stored) -> dict[str, float | int | None]:
+        """Return the latency cells of a timing. One that may be gone on with has the interval of those that were."""
+        most = max(job.most, self.sweep.target.timing.most)
+        return latency_cells(stored.result["processes"], job.batch, job.processes, most)
 
     # --- score -------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ class Executor(Protocol):
 
     @property
     def parked(self) -> int:
-        """How many calls wait for the machine to be quiet: they occupy no worker."""
+        """How many timings wait for the machine to be quiet."""
         ...
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:
@@ -78,9 +78,8 @@ class UnderWay:
 
     @property
     def free(self) -> int:
-        """How many more candidates may begin: those that wait for a quiet machine leave their worker to others."""
-        width = self.executor.width
-        return width + min(self.executor.parked, width) - len(self.flights)
+        """How many more candidates may begin; none while a timing waits: what it says may change what is best next."""
+        return 0 if self.executor.parked else self.executor.width - len(self.flights)
 
     def begin(self, flight: Flight) -> None:
         """Begin a candidate: its first call is submitted."""

@@ -154,51 +154,31 @@ class Threads:
 
 
 def test_threads_share_it_and_a_timing_waits_for_quiet(file: Path) -> None:
-    threads = Threads(HostLock(file, width=6))
+    threads = Threads(HostLock(file))
     threads.start("build", "shared")
-    assert threads.become("build")
-    threads.start("time", "alone")
-    assert threads.lock.waiting_alone in (0, 1)
-    threads.start("score", "shared")  # one timing of six workers does not keep others waiting
+    threads.start("score", "shared")
     assert threads.become("build", "score")
-    threads.end("build")
-    threads.end("score")
-    assert threads.become("time")
-    threads.start("check", "shared")
-    assert threads.become("time")
-    threads.end("time")
-    assert threads.become("check")
-    threads.end("check")
-    assert threads.become()
-    alone = [interval for interval in threads.lock.intervals if interval.alone]
-    others = [interval for interval in threads.lock.intervals if not interval.alone]
-    assert len(alone) == 1
-    assert len(others) == 3
-    assert all(one.ended <= alone[0].began or one.began >= alone[0].ended for one in others)
-
-
-@pytest.mark.parametrize("impatient", [False, True])
-def test_timings_are_gathered_and_then_go_first(file: Path, impatient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if impatient:
-        monkeypatch.setattr(quiet, "GATHER_S", 0.0)
-    threads = Threads(HostLock(file, width=4))
-    threads.start("build", "shared")
-    assert threads.become("build")
-    timings = ["time 1"] if impatient else ["time 1", "time 2"]
+    timings = ["time 1", "time 2"]
     for name in timings:
         threads.start(name, "alone")
     while threads.lock.waiting_alone < len(timings):
         time.sleep(0.01)
-    threads.start("score", "shared")
-    assert threads.become("build")
+    threads.start("check", "shared")  # no stage begins before a timing that waits
     threads.end("build")
+    assert threads.become("score")
+    threads.end("score")
     for _ in timings:
-        while threads.holding in ([], ["build"]):
+        while threads.holding in ([], ["score"]):
             time.sleep(0.01)
         (name,) = threads.holding
         assert name in timings
         threads.end(name)
         while name in threads.holding:
             time.sleep(0.01)
-    assert threads.become("score")
-    threads.end("score")
+    assert threads.become("check")
+    threads.end("check")
+    assert threads.become()
+    alone = [interval for interval in threads.lock.intervals if interval.alone]
+    others = [interval for interval in threads.lock.intervals if not interval.alone]
+    assert (len(alone), len(others)) == (2, 3)
+    assert all(one.ended <= timing.began or one.began >= timing.ended for timing in alone for one in others)
