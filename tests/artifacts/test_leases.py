@@ -212,7 +212,7 @@ ELSEWHERE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", ELSEWHERE)
-@pytest.mark.parametrize("pid", [os.getpid(), 2**22 - 1, 1])
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 - 1, 1], ids=["own", "gone", "first"])
 def test_where_a_process_cannot_be_looked_for_its_lease_decides(root: Path, change: dict[str, Any], pid: int) -> None:
     process = replace(this_process(), **({"pid": pid} | change))
     if "began" in change and pid == 2**22 - 1:
