@@ -17,7 +17,7 @@ Scalar = bool | int | float | str
 
 
 class Lora(BaseModel):
-    """The settings of one LoRA fine-tuning. Fields are those of `autotune.space.parameters.LORA`, which documents them."""
+    """The settings of one LoRA fine-tuning. Fields are those of `autotune.space.parameter_tables.LORA`, which documents them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class Lora(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How a model is built for its provider. Fields are those of `autotune.space.parameters.RECIPE`, which documents them."""
+    """How a model is built for its provider. Fields are those of `autotune.space.parameter_tables.RECIPE`, which documents them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,7 +101,7 @@ BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "int4": 4}
 class Session(BaseModel):
     """How the runtime serves a built model; what is None is as the target says, or as the runtime chooses.
 
-    Fields are those of `autotune.space.parameters.SESSION`, which documents them.
+    Fields are those of `autotune.space.parameter_tables.SESSION`, which documents them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -31,7 +31,7 @@ from autotune.present.tables import finalist_lines
 from autotune.results.folder import Record
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
-from autotune.scheduler.running import Running
+from autotune.scheduler.status_note import Running
 from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
 from autotune.strategies.frontier.transfer import Taught, sweeps_for

@@ -18,7 +18,7 @@ from autotune.present.tables import finalist_lines, number, recipe_name
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, markdown
 from autotune.results.folder import RUNS, read_results
 from autotune.results.table import read_table
-from autotune.space.parameters import LORA, RECIPE, SESSION, Parameter
+from autotune.space.parameter_tables import LORA, RECIPE, SESSION, Parameter
 from benchmarks.search.table import PART
 
 ROOT = Path(__file__).parent.parent

@@ -31,7 +31,7 @@ from autotune.pipeline.measure import Pipeline
 from autotune.results.folder import Record
 from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
-from autotune.scheduler.running import Running
+from autotune.scheduler.status_note import Running
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import parse_sweep

@@ -15,13 +15,14 @@ from typing import Any
 from autotune.artifacts.store import Stored
 from autotune.candidate import Lora, Recipe
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.measure import Pipeline, call_with
+from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
+from autotune.pipeline.steps import call_with
 from autotune.results.columns import Row
 from autotune.results.folder import Record
 from autotune.scheduler.events import Event, Events, Note, RowWritten, StageBegan
 from autotune.scheduler.loop import Loop, Summary
-from autotune.scheduler.running import Running
+from autotune.scheduler.status_note import Running
 from autotune.scheduler.under_way import Executor
 from autotune.stages.jobs import (
     BuildJob,
@@ -346,6 +347,6 @@ class Sweeping:
             strategy = strategy or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
             events = Events(self.watched, Running(record))
             self.loop = Loop(sweep, record, pipeline, strategy, self.executor(self.stages), events, self.clock)
-            provisional = self.loop.retiming.provisional
+            provisional = self.loop.stale_timings.provisional
             provisional.foreign, provisional.wait = self.foreign, lambda seconds: None
             return self.loop.run()

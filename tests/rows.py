@@ -15,8 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from autotune.data.dataset import load_dataset
+from autotune.data.items import normalise
 from autotune.data.schema import Dataset, DataSpec, Item
-from autotune.data.splits import normalise
 from autotune.errors import Problem, UsageError
 
 PUBLIC = Path(os.environ.get("AUTOTUNE_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -14,7 +14,7 @@ from autotune.candidate import Candidate, Lora, Recipe, Session, digest
 from autotune.results.columns import COLUMNS
 from autotune.results.table import text_of
 from autotune.space.adapters import resolve_lora
-from autotune.space.parameters import LORA, PRESETS, RECIPE, SESSION
+from autotune.space.parameter_tables import LORA, PRESETS, RECIPE, SESSION
 
 PLAIN = resolve_lora({"batch_size": 8, "max_length": 256, "steps": 30})
 

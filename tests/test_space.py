@@ -15,7 +15,7 @@ from autotune.errors import Problem
 from autotune.providers import PRECISIONS, PROVIDERS
 from autotune.space.adapters import lora_impossible, parse_lora, resolve_lora
 from autotune.space.domains import Choice, Domain, Range
-from autotune.space.parameters import LORA, RECIPE, SESSION, Parameter
+from autotune.space.parameter_tables import LORA, RECIPE, SESSION, Parameter
 from autotune.space.recipes import LeftOut, ModelShape, parse_recipes
 from autotune.space.sessions import parse_sessions
 from autotune.space.space import Space, fit_recipes

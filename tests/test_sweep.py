@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from autotune.errors import Problem, UsageError, printable
 from autotune.providers import PROVIDERS, Provider
 from autotune.space.domains import Choice, Range
-from autotune.space.parameters import LORA, RECIPE, Parameter
+from autotune.space.parameter_tables import LORA, RECIPE, Parameter
 from autotune.sweepfile.resolve import load_data, load_sweep, parse_sweep
 from autotune.sweepfile.schema import STRATEGIES, Sweep
 from autotune.sweepfile.syntax import parse_value

@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from autotune.data.duplicates import clean, merge_references
+from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.labels import label_notes, label_rows, wrong_labels
 from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Split
 from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate
-from autotune.data.splits import LeftOutPlaces, Splits, cap, clean, hold_out, merge_references, separate
+from autotune.data.splits import cap, hold_out, separate
 from autotune.errors import Problem, UsageError
 from autotune.metrics import LABELLED, REFERENCED, SCORES
 

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 
+from autotune.data.items import Splits
 from autotune.data.schema import SPLITS, DataSpec
 from autotune.data.sources import some_of
-from autotune.data.splits import Splits
 from autotune.errors import Problem, nearest, shown
 
 _SHOWN_LABELS = 5

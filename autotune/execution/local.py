@@ -19,7 +19,7 @@ from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
 from autotune.errors import StageError
-from autotune.execution.company import Company
+from autotune.execution.concurrency import Company
 from autotune.execution.crew import Crew, Post
 from autotune.execution.fresh_process import Fresh
 from autotune.execution.host_lock import HostLock

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.data.control import without_end
+from autotune.data.items import make_item
 from autotune.data.schema import SPLITS, Dataset, Item, LeftOut, Split
 from autotune.data.sources import some_of
-from autotune.data.splits import make_item
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, shown
 from autotune.metrics import LABELLED, generates

@@ -10,10 +10,10 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from autotune.analysis.latency import Turns, at_place, disturbed, latency_cells, medians, turns_of
 from autotune.analysis.limits import Limit
@@ -25,7 +25,9 @@ from autotune.errors import StageError, printable
 from autotune.metrics import METRICS, is_task
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.over_limit import over_limit
 from autotune.pipeline.pace import Pace, agree, provisional, recent
+from autotune.pipeline.steps import Do, Steps, call_with, complete
 from autotune.results.columns import Row, in_workload
 from autotune.results.trials import rounded
 from autotune.secrets import redact
@@ -38,77 +40,6 @@ WIDE_AGAIN = 1
 """How often a timing is made again whose interval stayed wide on an undisturbed machine."""
 LOOKS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Shares of the items at which a score may be looked at: between two looks, items are scored together."""
-
-T = TypeVar("T")
-
-
-Steps = Generator[Call, Stored, T]
-"""Work that yields calls, is sent their results (or thrown their StageError), and returns a T."""
-
-
-def complete(steps: Steps[T], do: Callable[[Call], Stored]) -> T:
-    """Drive steps to their end, one call after another. What they raise passes, and what `do` raises but StageError."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                stored = do(call)
-            except StageError as error:
-                call = steps.throw(error)
-            else:
-                call = steps.send(stored)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-def alone(job: Job) -> Steps[Stored]:
-    """Do one job in a process of its own, whatever is kept already. Its result is not kept. Raises StageError."""
-    return (yield Call(job, anew=True))
-
-
-class Do(Protocol):
-    """Do a stage, or find its result."""
-
-    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
-        """Return the stored result. Raises StageError."""
-        ...
-
-    def find(self, job: Job) -> Stored | None:
-        """Return the result if it is there already (a merge is needed only for a build that is not)."""
-        ...
-
-    def discard(self, job: Job) -> None:
-        """Remove a result that is large and made again in seconds, unless another sweep uses it."""
-        ...
-
-    def again(self, job: TimeJob) -> dict[str, Any]:
-        """Time once more, whatever is there already, and keep nothing. Raises StageError."""
-        ...
-
-    def alone(self, job: Job) -> dict[str, Any]:
-        """Do a job in a process of its own that holds nothing else, and keep nothing. Raises StageError."""
-        ...
-
-    def let_go(self, *needed: Job) -> None:
-        """Say that no result is in use any more but those of `needed`."""
-        ...
-
-    def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
-        """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
-        ...
-
-
-def call_with(do: Do) -> Callable[[Call], Stored]:
-    """Return what does a call with `do` and waits for its end."""
-
-    def run(call: Call) -> Stored:
-        if not call.anew:
-            return do(call.job, call.timeout)
-        result = do.again(call.job) if isinstance(call.job, TimeJob) else do.alone(call.job)
-        return Stored(Path(), result, 0.0, cached=False)
-
-    return run
 
 
 @dataclass
@@ -253,17 +184,9 @@ class Pipeline:
         done = self._begin(on_stage)
 
         def broken(values: Mapping[str, float]) -> bool:
-            for limit in limits:
-                if METRICS[limit.metric].kind == "score":
-                    continue
-                gap = limit.gap(values.get(limit.metric), (base or {}).get(limit.metric))
-                if gap is not None and gap > 0:
-                    done.status, done.error = (
-                        "over_limit",
-                        f"{limit} cannot be kept: {limit.metric} is {values[limit.metric]:.6g}",
-                    )
-                    return True
-            return False
+            if (why := over_limit(values, limits, base or {})) is not None:
+                done.status, done.error = "over_limit", why
+            return why is not None
 
         try:
             if candidate.recipe is not None and candidate.recipe in self.given_up:

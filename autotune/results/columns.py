@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from autotune.candidate import Lora, Recipe, Session
 from autotune.metrics import METRICS, PER_WORKLOAD
-from autotune.space.parameters import LORA, RECIPE, SESSION
+from autotune.space.parameter_tables import LORA, RECIPE, SESSION
 
 Cell = str | int | float | bool | None
 Row = dict[str, Cell]

@@ -13,7 +13,8 @@ from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.errors import StageError, printable
 from autotune.metrics import METRICS
-from autotune.pipeline.measure import Measurement, Pipeline, Steps, alone
+from autotune.pipeline.measure import Measurement, Pipeline
+from autotune.pipeline.steps import Steps, alone
 from autotune.pipeline.verification import verify_job
 from autotune.results.columns import TIMING, Row
 from autotune.results.folder import Record

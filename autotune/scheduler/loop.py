@@ -29,7 +29,7 @@ from autotune.scheduler.events import CandidateEnded, Events, RowWritten, StageB
 from autotune.scheduler.finalists import Finalists
 from autotune.scheduler.ledger import Ledger
 from autotune.scheduler.provisional import PATIENCE_S
-from autotune.scheduler.retiming import Retiming
+from autotune.scheduler.stale_timings import StaleTimings
 from autotune.scheduler.under_way import Executor, Flight, UnderWay
 from autotune.strategies.protocol import LEAST_ITEMS, Proposal, Strategy
 from autotune.sweepfile.schema import Sweep
@@ -83,7 +83,7 @@ class Loop:
         self.under_way = UnderWay(executor)
         items = pipeline.inputs.counts["validation"]
         self.budget = BudgetLeft(self.ledger, record.spent_s, items, in_parts=bool(strategy.rungs))
-        self.retiming = Retiming(
+        self.stale_timings = StaleTimings(
             self.ledger, record, pipeline, self.under_way, events, self._shown, clock
         )  # fmt: skip
         self.stages_s = 0.0
@@ -110,7 +110,7 @@ class Loop:
             if not self.budget.late:
                 self._alone(self.ledger.proposal_of(row), int(row["trial"] or 0))
         trusted = self._trusts()
-        self._tell_anew(self.retiming.check_pace())
+        self._tell_anew(self.stale_timings.check_pace())
         self._replay_all()
         self._judge()
         if not self.ledger.base and any(limit.needs_base for limit in self.sweep.limits):
@@ -122,7 +122,7 @@ class Loop:
         if self.ledger.base_is_open:
             self._alone(Proposal(base_candidate(self.sweep)), 0)
         if self.strategy.rungs:
-            self._tell_anew(self.retiming.resolve(self._wanted_now))
+            self._tell_anew(self.stale_timings.resolve(self._wanted_now))
         self._settle(PATIENCE_S)
         self._pin()
         summary = self._finish(len(self.ledger.trials) - before, ended)
@@ -131,7 +131,7 @@ class Loop:
             message = f"{file} cannot be written: its last rows are not in it, and what they cost is in the cache"
             raise MachineError(f"{message}; close the program that holds it, then run the same command again")
         summary.wall_s = self.clock() - began
-        summary.stages_s = self.stages_s + self.retiming.seconds
+        summary.stages_s = self.stages_s + self.stale_timings.seconds
         return summary
 
     # --- before the search -------------------------------------------------------------------------------------------
@@ -219,13 +219,13 @@ class Loop:
             flight = self.under_way.next_ended()
             if (row := self._written(flight)) is not None:
                 self.strategy.tell(flight.proposal, self.ledger.told(row))
-                self._tell_anew(self.retiming.at_this_pace())
+                self._tell_anew(self.stale_timings.at_this_pace())
                 self._settle()
 
     def _settle(self, patience_s: float = 0.0) -> None:
         """Time graphs again whose timing is provisional, unless candidates are under way: they would disturb it, too."""
         if not self.budget.late and not self.under_way.flights:
-            self._tell_anew(self.retiming.settle(patience_s))
+            self._tell_anew(self.stale_timings.settle(patience_s))
 
     def _fill(self) -> str | None:
         """Begin candidates while workers are free. Returns why no more may begin; None where a worker would have to be free."""

@@ -14,7 +14,8 @@ from typing import Protocol, TypeVar
 
 from autotune.artifacts.store import Stored
 from autotune.errors import StageError
-from autotune.pipeline.measure import Measurement, Steps, complete
+from autotune.pipeline.measure import Measurement
+from autotune.pipeline.steps import Steps, complete
 from autotune.stages.jobs import Call
 from autotune.strategies.protocol import Proposal
 

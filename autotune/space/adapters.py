@@ -8,7 +8,7 @@ from typing import Any
 from autotune.candidate import Lora
 from autotune.errors import Problem
 from autotune.space.domains import Domain, parse_domain, unknown_keys
-from autotune.space.parameters import LORA
+from autotune.space.parameter_tables import LORA
 
 
 def resolve_lora(values: Mapping[str, Any]) -> Lora:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.errors import Problem, did_you_mean, number_remedy
-from autotune.space.parameters import PRESETS, Parameter, Value
+from autotune.space.parameter_tables import PRESETS, Parameter, Value
 
 
 def _same(value: Value, other: Value) -> bool:

@@ -11,7 +11,7 @@ from autotune.candidate import Recipe
 from autotune.errors import Problem
 from autotune.providers import Provider
 from autotune.space.domains import MOST_COMBINATIONS, Choice, mappings, parse_domain
-from autotune.space.parameters import RECIPE, Value
+from autotune.space.parameter_tables import RECIPE, Value
 
 
 @dataclass(frozen=True)

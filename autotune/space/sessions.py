@@ -12,7 +12,7 @@ from autotune.candidate import Session
 from autotune.errors import Problem
 from autotune.providers import Provider
 from autotune.space.domains import MOST_COMBINATIONS, Choice, is_number, mappings, parse_domain
-from autotune.space.parameters import SESSION, Value
+from autotune.space.parameter_tables import SESSION, Value
 
 _OPTION = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.space.adapters import lora_impossible, resolve_lora
 from autotune.space.domains import MOST_COMBINATIONS, Choice, Domain, Range
-from autotune.space.parameters import Value
+from autotune.space.parameter_tables import Value
 from autotune.space.recipes import LeftOut, ModelShape, recipe_impossible
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
-from autotune.space.parameters import RECIPE
+from autotune.space.parameter_tables import RECIPE
 from autotune.stages.jobs import BuildJob, Result, refused
 from autotune.stages.kv_scales import SCALES, baseline, calibrate, calibration_texts
 from autotune.stages.text import encode, load_tokenizer, read_items

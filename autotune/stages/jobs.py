@@ -196,7 +196,7 @@ class CheckJob(Job):
 
     stage: ClassVar[str] = "check"
     version: ClassVar[int] = 2
-    function: ClassVar[str] = "autotune.stages.fidelity:check"
+    function: ClassVar[str] = "autotune.stages.check:check"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "torch", "transformers")
 
     source: str

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
-from autotune.space.parameters import RECIPE
+from autotune.space.parameter_tables import RECIPE
 from autotune.stages.backends import OnnxBackend, Tokens
 
 Floats = NDArray[np.float32]

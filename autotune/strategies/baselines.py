@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence, Set
 from autotune.candidate import Candidate
 from autotune.space.adapters import lora_impossible
 from autotune.space.domains import Choice, Domain
-from autotune.space.parameters import Value
+from autotune.space.parameter_tables import Value
 from autotune.space.space import Space
 from autotune.strategies.protocol import Proposal, Told, Whole
 

@@ -19,7 +19,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from autotune.candidate import Candidate, Session
 from autotune.metrics import Direction
 from autotune.space.domains import Choice, Domain
-from autotune.space.parameters import Value
+from autotune.space.parameter_tables import Value
 from autotune.space.space import Space
 from autotune.strategies.baselines import Left, ids_of
 from autotune.strategies.protocol import Proposal, Told, Whole

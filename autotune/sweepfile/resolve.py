@@ -39,9 +39,10 @@ from autotune.space.domains import Choice, Range
 from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.space.sessions import check_served, parse_sessions, spell_options
 from autotune.space.space import Space
+from autotune.sweepfile.overrides import apply_set
 from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, problems_of
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Target, Train
-from autotune.sweepfile.syntax import DEEPEST, apply_set, read_file, too_deep
+from autotune.sweepfile.syntax import DEEPEST, read_file, too_deep
 from autotune.tasks import direction_of, find_task
 from autotune.usercode import find_function
 

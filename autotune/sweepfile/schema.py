@@ -19,7 +19,7 @@ from autotune.metrics import (
 from autotune.providers import PROVIDERS, Provider
 from autotune.space.adapters import resolve_lora
 from autotune.space.domains import Choice, Range
-from autotune.space.parameters import LORA, PRESETS
+from autotune.space.parameter_tables import LORA, PRESETS
 from autotune.space.sessions import spell_options
 from autotune.space.space import Space
 

@@ -283,26 +283,6 @@ def _syntax(error: Exception, suffix: str, text: str) -> Problem:
     return Problem(f"is not valid {name}: {what}", line=line, remedy=remedy)
 
 
-def apply_set(data: dict[str, Any], assignment: str) -> str:
-    """Apply one `--set a.b=value`; return its key. Raises UsageError."""
-    key, equals, text = assignment.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise UsageError(Problem("--set takes KEY=VALUE", value=assignment, remedy="e.g. --set budget.trials=4"))
-    *parents, last = key.split(".")
-    here: Any = data
-    for name in parents:
-        here = here.setdefault(name, {})
-        if not isinstance(here, dict):
-            rule = f"--set {key}: '{name}' is not a mapping, and has no keys to set"
-            raise UsageError(Problem(rule, value=assignment, remedy=f"set {name} as a whole"))
-    try:
-        here[last] = parse_value(text)
-    except SYNTAX_ERRORS:
-        raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
-    return key
-
-
 def too_deep(value: Any) -> bool:
     """Return whether plain data has more levels than a sweep needs: TOML, JSON and `--set` have no end of their own."""
     level = [value]

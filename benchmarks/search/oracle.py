@@ -54,7 +54,7 @@ from autotune.machine import describe, machine_digest
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.space.domains import Choice
-from autotune.space.parameters import Value
+from autotune.space.parameter_tables import Value
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ProbeJob, ScoreJob, TimeJob
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep

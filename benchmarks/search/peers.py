@@ -33,7 +33,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from autotune.candidate import Candidate, Lora
 from autotune.space.domains import Choice
-from autotune.space.parameters import Value
+from autotune.space.parameter_tables import Value
 from autotune.strategies.frontier.priors import worth_of
 from autotune.strategies.frontier.strategy import Frontier, Levers
 from autotune.strategies.named import make_strategy

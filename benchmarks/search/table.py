@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from autotune.candidate import Candidate, Lora, Recipe
 from autotune.metrics import Direction
 from autotune.space.domains import Choice
-from autotune.space.parameters import Value
+from autotune.space.parameter_tables import Value
 from autotune.space.space import Space
 from benchmarks.search.rows import Row, RowFile, unpack_labels, unpack_nats
 

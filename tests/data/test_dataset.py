@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from rows import PUBLIC, TEMPLATES, Rows, complaint, jsonl, keys, left_out, load, problems, spec, talk, tones, write
 
 from autotune.data.dataset import load_dataset
+from autotune.data.items import normalise
 from autotune.data.schema import FORMATS, Dataset, DataSpec, HubDataset, LeftOut, Message
-from autotune.data.splits import normalise
 from autotune.data.templates import RowError, parse_template, render, template_columns
 from autotune.errors import Problem, UsageError
 

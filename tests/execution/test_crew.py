@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autotune.candidate import Recipe
-from autotune.execution.company import Company
+from autotune.execution.concurrency import Company
 from autotune.execution.crew import Crew, Post, needs_gpu, posts
 from autotune.space.adapters import resolve_lora
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, ScoreJob, TinyJob

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autotune.candidate import Recipe, Session
 from autotune.present.tables import candidates, number, recipe_name, score_text, settings, table
 from autotune.space.domains import Choice
-from autotune.space.parameters import RECIPE
+from autotune.space.parameter_tables import RECIPE
 from autotune.space.space import Space
 
 SPACE = Space({"r": Choice((8,))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})

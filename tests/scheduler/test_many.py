@@ -15,7 +15,7 @@ from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
 
 from autotune.artifacts.store import Stored
 from autotune.errors import Exit, Interrupted, MachineError, StageError
-from autotune.pipeline.measure import call_with
+from autotune.pipeline.steps import call_with
 from autotune.results.columns import COLUMNS, Row
 from autotune.results.table import read_table
 from autotune.stages.jobs import Call, FinetuneJob, Job, TimeJob, TurnsJob

@@ -17,7 +17,7 @@ from autotune.candidate import Recipe, Session
 from autotune.errors import StageError
 from autotune.execution.local import LocalEngine
 from autotune.providers import PROVIDERS
-from autotune.space.parameters import RECIPE
+from autotune.space.parameter_tables import RECIPE
 from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.stages import build as building
 from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, TimeJob

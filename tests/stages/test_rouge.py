@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
 
-from autotune.data.splits import countable
+from autotune.data.items import countable
 from autotune.stages.rouge import folded, scorer, words, words_and_symbols
 
 SCORE = scorer()

@@ -21,7 +21,7 @@ RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
 """The cells of a timing."""
 
 
-class Retiming:
+class StaleTimings:
     """The timings of one sweep that are made anew."""
 
     def __init__(

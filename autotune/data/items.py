@@ -1,0 +1,81 @@
+"""Rows of a file to items: templates filled, conversations read, prompts compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from autotune.data.conversations import conversation_of
+from autotune.data.schema import DataSpec, Item, Message, Split
+from autotune.data.sources import TOOLS
+from autotune.data.templates import RowError, render
+
+
+class Row(NamedTuple):
+    item: Item
+    key: str  # the normalised prompt: rows with the same key are the same question
+    place: str
+
+
+Splits = dict[Split, list[Row]]
+LeftOutPlaces = defaultdict[tuple[Split, str], list[str]]  # (split, reason) -> places
+
+
+def normalise(prompt: str | Sequence[Message]) -> str:
+    """Return the prompt with its case folded and runs of white space made one: what makes two prompts alike.
+
+    Prompts that are alike never stand in two splits.
+    """
+    if isinstance(prompt, str):
+        return " ".join(prompt.split()).casefold()
+    return "\0".join(f"{message.role}\0{normalise(message.content)}" for message in prompt)
+
+
+def exact(prompt: str | Sequence[Message]) -> str:
+    """Return the prompt with runs of white space made one, its case kept."""
+    if isinstance(prompt, str):
+        return " ".join(prompt.split())
+    return "\0".join(f"{message.role}\0{exact(message.content)}" for message in prompt)
+
+
+def make_item(prompt: str | tuple[Message, ...], completion: str, references: tuple[str, ...] = ()) -> Item:
+    """Return the item with its id filled in."""
+    plain = prompt if isinstance(prompt, str) else [message.model_dump() for message in prompt]
+    parts: dict[str, object] = {"completion": completion, "prompt": plain}
+    if references:
+        parts["references"] = references
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Item(id=name, prompt=prompt, completion=completion, references=references)
+
+
+def item_of(spec: DataSpec, cells: Mapping[str, object]) -> Item:
+    """Return the item that a row makes. Raises RowError with the reason why it makes none."""
+    match spec.messages:
+        case None:
+            assert spec.prompt is not None
+            assert spec.completion is not None
+            prompt = render(spec.prompt, cells)
+            if not prompt.strip():
+                raise RowError("empty prompt")
+            return make_item(prompt, render(spec.completion, cells))
+        case str() as column:
+            if any(cells.get(name) for name in TOOLS if name != column):
+                raise RowError("tools are offered, and no tool is written into the prompt")
+            *before, last = conversation_of(cells.get(column))
+        case templates:
+            turns = [Message(role=one.role, content=render(one.content, cells)) for one in templates]
+            # A message of nothing but empty optional cells is no message: a system prompt that some rows have.
+            *before, last = [turn for turn in turns if turn.content.strip()]
+            if not before:
+                raise RowError("empty prompt")
+    return make_item(tuple(before), last.content)
+
+
+def countable(text: str) -> bool:
+    """Whether ROUGE-L finds something to count in a text: a letter, a digit, or a symbol beyond ASCII (an emoji)."""
+    return any(c.isalnum() if c.isascii() else unicodedata.category(c)[0] in "LNS" for c in text)
