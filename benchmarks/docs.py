@@ -1,6 +1,6 @@
-"""Write or check the tables in the docs that come from code and from committed results.
+"""Write or check the tables and the picture in the docs that come from code and from committed results.
 
-python -m benchmarks.docs --write    # bring README.md, results/README.md and benchmarks/README.md up to date
+python -m benchmarks.docs --write    # bring the generated blocks of all documents up to date
 python -m benchmarks.docs            # exit 1 where one is out of date (a test runs this)
 """
 
@@ -19,6 +19,7 @@ from autotune.results.columns import COLUMNS, CURVES, FINALISTS, markdown
 from autotune.results.folder import RUNS, read_results
 from autotune.results.table import read_table
 from autotune.space.parameter_tables import LORA, RECIPE, SESSION, Parameter
+from benchmarks.rooms import module_list, picture
 from benchmarks.search.table import PART
 
 ROOT = Path(__file__).parent.parent
@@ -141,6 +142,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "recipe": lambda: parameters(RECIPE),
         "session": lambda: parameters(SESSION),
     },
+    "CONTRIBUTING.md": {"rooms": picture, "modules": module_list},
     "benchmarks/README.md": {"search": search_headline},
     "results/README.md": {
         "example": results_table,

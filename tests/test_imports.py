@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
@@ -12,73 +11,17 @@ from pathlib import Path
 import pytest
 from bad_inputs import write_demo
 
-import autotune
 from autotune.results.columns import COLUMNS
 from autotune.results.table import Table
+from benchmarks.rooms import imported, imports_within, rank, read_modules
 
-ROOT = Path(autotune.__file__).parent
 HEAVY = {
     "accelerate", "bitsandbytes", "datasets", "gguf", "huggingface_hub", "lm_eval", "nltk", "rouge_score", "onnx", "onnx_ir", "onnxruntime",
     "onnxruntime_genai", "peft", "safetensors", "tokenizers", "torch", "transformers",
 }  # fmt: skip
 
-# The rooms of CONTRIBUTING.md, from the top down: a module imports from its own room and from those below.
-ROOMS = (
-    ("cli", "__main__"),
-    ("run",),
-    ("present",),
-    ("scheduler",),
-    ("strategies",),
-    ("pipeline",),
-    ("execution",),
-    ("artifacts",),
-    ("stages",),
-    ("results",),
-    ("sweepfile",),
-    ("models", "data"),
-    ("space",),
-    ("machine",),
-    ("tasks",),
-    ("analysis",),
-    ("usercode",),
-    ("architectures",),
-    ("candidate", "durable", "metrics", "paths", "providers", "errors", "probed", "secrets"),
-)
-
-
-def modules() -> dict[str, ast.Module]:
-    """Return every module by its name below `autotune`."""
-    found = {}
-    for file in sorted(ROOT.rglob("*.py")):
-        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-        if name:
-            found[name] = ast.parse(file.read_text(encoding="utf-8"))
-    return found
-
-
-MODULES = modules()
-
-
-def imported(tree: ast.Module) -> set[str]:
-    """Return the full names that a module imports anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def inner(name: str) -> set[str]:
-    """Return the modules of `autotune` that one of them imports."""
-    own = {full.removeprefix("autotune.") for full in imported(MODULES[name]) if full.startswith("autotune.")}
-    return own & set(MODULES)
-
-
-def rank(name: str) -> int:
-    """Return the number of a module's room, the lowest first."""
-    return next(len(ROOMS) - place for place, rooms in enumerate(ROOMS) if name.split(".")[0] in rooms)
+MODULES = read_modules()
+INNER = imports_within(MODULES)
 
 
 def test_the_modules_were_found() -> None:
@@ -93,7 +36,7 @@ def test_only_stages_import_heavy_packages(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_downwards(name: str) -> None:
-    upwards = {other for other in inner(name) if rank(other) > rank(name)}
+    upwards = {other for other in INNER[name] if rank(other) > rank(name)}
     assert upwards == set()
 
 
@@ -101,11 +44,11 @@ def test_imports_go_downwards(name: str) -> None:
 def test_stages_are_described_by_their_jobs_alone(name: str) -> None:
     """The rest of `stages` is imported where it runs, in a worker."""
     if not name.startswith("stages."):
-        assert {other for other in inner(name) if other.startswith("stages.")} <= {"stages.jobs"}
+        assert {other for other in INNER[name] if other.startswith("stages.")} <= {"stages.jobs"}
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    assert len(tuple(TopologicalSorter({name: inner(name) for name in MODULES}).static_order())) == len(MODULES)
+    assert len(tuple(TopologicalSorter({name: INNER[name] for name in MODULES}).static_order())) == len(MODULES)
 
 
 # --- What is really loaded -----------------------------------------------------------------------------------------
