@@ -14,12 +14,12 @@ from autotune.artifacts.store import Cache, default_root
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines
-from autotune.execution.crew import posts
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop, stop_on_signals
 from autotune.execution.threads import Blocking, LogOfThread, ThreadedExecutor
 from autotune.execution.timeouts import Timeouts
+from autotune.execution.workers import posts
 from autotune.machine import describe
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline

@@ -19,12 +19,12 @@ from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
 from autotune.errors import StageError
-from autotune.execution.concurrency import Company
-from autotune.execution.crew import Crew, Post
 from autotune.execution.fresh_process import Fresh
 from autotune.execution.host_lock import HostLock
 from autotune.execution.logs import CleanLogs
+from autotune.execution.overlap import Company
 from autotune.execution.worker import OFFLINE, QUIET
+from autotune.execution.workers import Crew, Post
 from autotune.machine import total_memory_mb
 from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
 from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob

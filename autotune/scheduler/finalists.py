@@ -14,8 +14,8 @@ from autotune.candidate import Candidate
 from autotune.errors import StageError, printable
 from autotune.metrics import METRICS
 from autotune.pipeline.measure import Measurement, Pipeline
+from autotune.pipeline.shipped import verify_job
 from autotune.pipeline.steps import Steps, alone
-from autotune.pipeline.verification import verify_job
 from autotune.results.columns import TIMING, Row
 from autotune.results.folder import Record
 from autotune.results.judge import judge, served_as

@@ -439,7 +439,7 @@ class VerifyJob(Job):
     """Run a kept model from the text of prompts by ONNX Runtime GenAI alone, and compare with what is recorded."""
 
     stage: ClassVar[str] = "verify"
-    function: ClassVar[str] = "autotune.stages.verification:verify"
+    function: ClassVar[str] = "autotune.stages.shipped:verify"
 
     provider: str
     items: tuple[VerifyItem, ...]

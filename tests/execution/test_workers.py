@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from autotune.candidate import Recipe
-from autotune.execution.concurrency import Company
-from autotune.execution.crew import Crew, Post, needs_gpu, posts
+from autotune.execution.overlap import Company
+from autotune.execution.workers import Crew, Post, needs_gpu, posts
 from autotune.space.adapters import resolve_lora
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, ScoreJob, TinyJob
 
@@ -167,7 +167,7 @@ def test_what_ran_out_of_memory_beside_others_is_done_again_alone(tmp_path: Path
         def end(self, gently: bool = False) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autotune.execution.crew.WarmWorker", Worker)
+        patch.setattr("autotune.execution.workers.WarmWorker", Worker)
         engine = LocalEngine()
         engine.enlarge([Post(), Post()])
         beside = threading.Thread(target=lambda: engine.run(BUILD, tmp_path, tmp_path / "a.log"), daemon=True)

@@ -14,10 +14,10 @@ from odd_models import around, copied, with_json, with_template
 from autotune.candidate import Recipe
 from autotune.execution.local import LocalEngine
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.verification import MOST, verify_job
+from autotune.pipeline.shipped import MOST, verify_job
 from autotune.stages.inspection import runtime_name
 from autotune.stages.jobs import BuildJob, Result, ScoreJob
-from autotune.stages.verification import same_text
+from autotune.stages.shipped import same_text
 from autotune.sweepfile.resolve import parse_sweep
 
 Write = Callable[[list[dict[str, Any]]], Path]
