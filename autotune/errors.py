@@ -154,6 +154,9 @@ def stage_status(of_row: object) -> StageStatus:
 class StageError(AutotuneError):
     """A candidate's own trouble inside a stage; `status` is what its row says."""
 
+    seconds: float | None = None
+    """Seconds that the stage was at work before, where that is known: waiting for a worker is not among them."""
+
     def __init__(self, status: StageStatus, message: str) -> None:
         self.status = status
         super().__init__(message)

@@ -171,14 +171,14 @@ class FakeStages:
         self.done[job.key] = Stored(out, result, trained * self.step_s if trained else 2.0, cached=False)
         return self.done[job.key]
 
-    def alone(self, job: Job) -> dict[str, Any]:
+    def alone(self, job: Job) -> tuple[dict[str, Any], float]:
         assert isinstance(job, VerifyJob)
         self.verified.append(job)
-        return {"items": job.most, "wrong": list(self.wrong)}
+        return {"items": job.most, "wrong": list(self.wrong)}, 2.0
 
-    def again(self, job: TimeJob, timings: int = 1) -> dict[str, Any]:
+    def again(self, job: TimeJob, timings: int = 1) -> tuple[dict[str, Any], float]:
         self.repeated += timings
-        return {"processes": self._processes(job, 5)}
+        return {"processes": self._processes(job, 5)}, 2.0
 
     def _processes(self, job: TimeJob, count: int) -> list[dict[str, Any]]:
         """Return what processes measure that time a graph at the machine's pace; each a little slower than the last."""
@@ -290,6 +290,8 @@ class Inline:
 
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
         assert any(future.done() for future in futures)
+
+    def close(self) -> None: ...
 
 
 class Clock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class Room:
 
     def __init__(self, cache: Cache, budget: float | None) -> None:
         self.cache, self.budget = cache, budget
+        self._guard = threading.Lock()
         self._size_mb: float | None = None
         """The cache's size as it was counted last, and what this process has added since."""
 
@@ -112,14 +114,20 @@ class Room:
 
     def added(self, folder: Path) -> None:
         """Count a result that was made."""
-        if self._size_mb is not None:
-            self._size_mb += size_mb(folder)
+        size = size_mb(folder)
+        with self._guard:
+            if self._size_mb is not None:
+                self._size_mb += size
 
     def make(self, need_mb: float) -> list[Removed]:
         """Make room for `need_mb` more, 10^6 bytes. Returns what was removed for it.
 
         Raises MachineError where the disk has not that much, with everything removed that may be.
         """
+        with self._guard:  # two threads must not make the same room
+            return self._make(need_mb)
+
+    def _make(self, need_mb: float) -> list[Removed]:
         removed: list[Removed] = []
         over = 0.0
         if self.budget is not None:

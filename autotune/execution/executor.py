@@ -101,23 +101,26 @@ class Stages:
                 self.room.added(stored.path)
         return stored
 
-    def again(self, job: TimeJob) -> Result:
-        """Time once more, whatever the cache holds, and keep nothing. Raises as a call does."""
+    def again(self, job: TimeJob) -> tuple[Result, float]:
+        """Time once more, whatever the cache holds, and keep nothing. Returns what was measured, and the seconds that it took.
+        Raises as a call does.
+        """
         if self.stop is not None:
             self.stop.check()
         self.guard.check()
         result, seconds = self._timed(resolved(job, self._place), self.timeouts.of(job))
         with self._guard:
             self.spent_s += seconds
-        return result
+        return result, seconds
 
-    def alone(self, job: Job) -> Result:
-        """Do a job in a fresh process that holds nothing else, and keep nothing. Raises as a call does."""
+    def alone(self, job: Job) -> tuple[Result, float]:
+        """Do a job in a fresh process that holds nothing else, and keep nothing. Returns and raises as `again`."""
         if self.stop is not None:
             self.stop.check()
         result, seconds = self.engine.run_fresh(job, self.log(), self.timeouts.of(job))
-        self.spent_s += seconds
-        return result
+        with self._guard:
+            self.spent_s += seconds
+        return result, seconds
 
     def _timed(self, job: TimeJob | TurnsJob, limit: float) -> tuple[Result, float]:
         if isinstance(job, TurnsJob):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from filelock import ReadWriteLock, Timeout
+from filelock import FileLock, ReadWriteLock, Timeout
 
 _POLL_S = 1.0
 """How long to wait at a time: in between, a signal is heard."""
@@ -120,19 +120,30 @@ class HostLock:
     @contextlib.contextmanager
     def _acquired(self, mode: Literal["read", "write"], what: str) -> Iterator[None]:
         """Hold the lock between processes."""
+        # Who waits keeps the gate: else a timing would wait for as long as another sweep always has a stage at work.
+        gate = FileLock(f"{self._file}.gate")
         lock = ReadWriteLock(self._file, is_singleton=False)  # one instance keeps processes apart, not threads
         acquire = lock.acquire_read if mode == "read" else lock.acquire_write
         began, told = time.monotonic(), False
-        try:
+
+        def until(get: Callable[..., object]) -> None:
+            nonlocal told
             while True:
                 try:
-                    acquire(timeout=_POLL_S)
-                    break
+                    get(timeout=_POLL_S)
+                    return
                 except Timeout:
                     if not told and time.monotonic() - began > _PATIENCE_S:
                         self.say(f"waiting for {what}")
                         told = True
                     self.check()
+
+        try:
+            until(gate.acquire)
+            try:
+                until(acquire)
+            finally:
+                gate.release()
             try:
                 yield
             finally:

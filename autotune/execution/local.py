@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import statistics
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +20,7 @@ import psutil
 from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
-from autotune.errors import StageError
+from autotune.errors import Interrupted, StageError
 from autotune.execution.fresh_process import Fresh
 from autotune.execution.host_lock import HostLock
 from autotune.execution.logs import CleanLogs
@@ -97,6 +99,17 @@ def _laps(job: TimeJob) -> tuple[int, int]:
     return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH_FOR_P90 / max(1, sum(gaps))))
 
 
+@contextlib.contextmanager
+def costed() -> Iterator[None]:
+    """Let a StageError say how many seconds of work there were before it."""
+    began = time.perf_counter()
+    try:
+        yield
+    except StageError as error:
+        error.seconds = time.perf_counter() - began
+        raise
+
+
 class LocalEngine:
     """Workers of this machine. Use it as a context: leaving it ends every process. Several threads may call it at once."""
 
@@ -116,9 +129,9 @@ class LocalEngine:
             os.environ.update(OFFLINE)
         self._shared = memory_mb is None
         self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
-        self.host = HostLock(say=say, check=check)
+        self._check, self._closing = check, threading.Event()
+        self.host = HostLock(say=say, check=self.check)
         self.crew = Crew(self.memory_mb)
-        self.check = check
         self._logs = CleanLogs()
         self._company = Company()
 
@@ -132,6 +145,16 @@ class LocalEngine:
             self.crew.end(gently=error is None)
         finally:
             self._logs.clean_all()
+
+    def check(self) -> None:
+        """Raise what ends a wait: Interrupted after `close`, or what the given check raises."""
+        if self._closing.is_set():
+            raise Interrupted
+        self._check()
+
+    def close(self) -> None:
+        """Let no stage begin any more that waits for a worker or for a quiet machine."""
+        self._closing.set()
 
     @property
     def width(self) -> int:
@@ -154,15 +177,19 @@ class LocalEngine:
                 try:
                     with self.crew.worker(job, self.check) as worker, self.host.shared(job.stage):
                         self.check()
-                        return worker.run(job, out, log, timeout)
+                        with costed():
+                            return worker.run(job, out, log, timeout)
                 except StageError as error:
                     whole = self.crew.memory_mb >= self.memory_mb and not accompanied()
                     if error.status != "out_of_memory" or whole:
                         raise
             with self.host.alone(job.stage):
+                shutil.rmtree(out, ignore_errors=True)  # what the first attempt left is no part of the result
+                out.mkdir(parents=True)
                 alone = self.crew.substitute(job, self.memory_mb)
                 try:
-                    return alone.run(job, out, log, timeout)
+                    with costed():
+                        return alone.run(job, out, log, timeout)
                 finally:
                     alone.end(gently=True)
         finally:
@@ -191,7 +218,7 @@ class LocalEngine:
             quiet = [result for result in processes if not disturbed(result.get("conditions", {}))]
             return len(quiet) >= job.processes and narrow([[result] for result in quiet], job.precision, wider)
 
-        with self.host.alone(job.stage):
+        with self.host.alone(job.stage), costed():
             while len(processes) < job.processes or (len(processes) < job.most and not known()):
                 self.check()
                 result, seconds = self.run_fresh(job, log, timeout)
@@ -215,7 +242,7 @@ class LocalEngine:
         left: set[int] = set()
         wider = stretch(job.processes, job.most) if job.processes > 1 else 1.0
         together = _room_for(job.graphs)
-        with self.host.alone(job.stage):
+        with self.host.alone(job.stage), costed():
             began = time.perf_counter()
             while len(rounds) < job.processes or (len(rounds) < job.most and not narrow(rounds, job.precision, wider)):
                 self.check()

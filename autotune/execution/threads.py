@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autotune.artifacts.store import Stored
+from autotune.errors import StageError
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.stages.jobs import Call, Job, TimeJob
@@ -74,6 +75,12 @@ class ThreadedExecutor:
             threading.Thread(target=self._do, args=(call, log, future), daemon=True).start()
         return future
 
+    def close(self) -> None:
+        """Begin no call any more: those that wait for a worker end, and trainings keep a checkpoint and end."""
+        self._engine.close()
+        if self._stages.stop is not None:
+            self._stages.stop.file.touch()
+
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
         """Return when one of the futures is done, or after half a second."""
         wait_for(futures, timeout=_POLL_S, return_when=FIRST_COMPLETED)
@@ -84,8 +91,8 @@ class ThreadedExecutor:
         try:
             if call.anew:
                 job = call.job
-                result = self._stages.again(job) if isinstance(job, TimeJob) else self._stages.alone(job)
-                stored = Stored(Path(), result, 0.0, cached=False)
+                result, seconds = self._stages.again(job) if isinstance(job, TimeJob) else self._stages.alone(job)
+                stored = Stored(Path(), result, seconds, cached=False)
             else:
                 stored = self._stages(call.job, call.timeout)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result raises it
@@ -104,7 +111,11 @@ class ThreadedExecutor:
 def _follow(future: Future[Stored], done: Future[Stored]) -> None:
     """Give a future what another was given; what the other made is there already for this one."""
     error = done.exception()
-    if error is not None:
+    if isinstance(error, StageError):
+        same = StageError(error.status, str(error))
+        same.seconds = 0.0  # the other candidate's row has what it cost
+        future.set_exception(same)
+    elif error is not None:
         future.set_exception(error)
     else:
         future.set_result(replace(done.result(), cached=True))

@@ -46,12 +46,13 @@ def posts(
     cores = cores or os.cpu_count() or 1
     usual = max(1, min(MOST_CPU, cores // CORES_EACH))
     threads = None if usual == 1 else cores // usual
-    if device != "cuda" or gpus == 0:
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    listed = None if value is None else [name for name in value.split(",") if name.strip()]
+    visible = [str(number) for number in range(gpus)] if listed is None else listed[:gpus]
+    if device != "cuda" or not visible:
         count = max(cpu if isinstance(cpu, int) else usual, train if isinstance(train, int) else 1)
         return tuple(Post(threads=threads) for _ in range(count))
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    visible = named or [str(number) for number in range(gpus)]
-    trainers = gpus if train == "auto" else train
+    trainers = len(visible) if train == "auto" else train
     helpers = usual if cpu == "auto" else cpu
     on_gpus = tuple(Post(gpu=visible[n % len(visible)], threads=threads) for n in range(trainers))
     return on_gpus + tuple(Post(threads=threads) for _ in range(helpers))

@@ -252,8 +252,8 @@ class Pipeline:
         began = time.perf_counter()
         try:
             stored = found or (yield Call(job, timeout))
-        except StageError:
-            self._book(stage, time.perf_counter() - began, done)
+        except StageError as error:
+            self._book(stage, time.perf_counter() - began if error.seconds is None else error.seconds, done)
             raise
         if stored.cached:
             cached = [part for part in str(done.cells.get("cached") or "").split("+") if part]
@@ -387,7 +387,11 @@ class Pipeline:
     def _holds(self, job: TimeJob, before: Mapping[str, Any], done: Measurement) -> Steps[bool]:
         assert self.pace is not None
         done.on_stage("time")
+        since = self._since
         again = yield Call(job.model_copy(update={"processes": min(AGAIN, job.processes)}), anew=True)
+        self._book("time", again.seconds, done)
+        if self._since != since:  # another candidate has found the new pace meanwhile
+            return False
         now = latency_cells(again.result["processes"], job.batch, min(AGAIN, job.processes), job.most)
         # Other work is no new pace of the machine: it goes as it came, and what it disturbed is timed again.
         if agree(before, now) or disturbed(now) or disturbed(before):
@@ -478,13 +482,12 @@ class Pipeline:
         earlier = found or begun
         # What another sweep has timed just now holds, too.
         if earlier is not None and not trusted and not recent(earlier.made):
-            began = time.perf_counter()
             before = self._timed(job, earlier)
             if not (yield from self._holds(job, before, done)):
                 job, found, begun = job.model_copy(update={"since": self._since}), None, None
-            self._book("time", time.perf_counter() - began, done)
         if begun is not None:
             job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
+        pace = self.pace.name if self.pace else None  # another candidate may find a new one before this is timed
         made = [(job, (yield from self._run("time", job, done, found=found)))]
         while provisional(cells := self._timed(*made[-1]), job.precision) and (
             disturbed(cells) or len(made) <= WIDE_AGAIN
@@ -499,7 +502,7 @@ class Pipeline:
         if self.pace is not None:
             if not all(stored.cached for _, stored in made):
                 self.pace.begin()
-            done.cells["pace"] = self.pace.name
+            done.cells["pace"] = pace
         job, stored = min(reversed(made), key=lambda one: float(self._timed(*one).get("foreign_cpu") or 0.0))
         done.timings.append(self._samples(job, stored, suffix))
         row = in_workload(self._timed(job, stored), suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -291,4 +292,6 @@ def _task_items(sweep: Sweep, code: Code, do: Prepared) -> dict[str, tuple[str, 
 def probe_job() -> ProbeJob:
     """Return the job that looks at this machine's accelerators."""
     wheels = " ".join(f"{wheel}={installed(wheel)}" for wheel in (*ORT_WHEELS, "torch") if installed(wheel))
-    return ProbeJob(machine=machine_digest(), packages_digest=wheels)
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return ProbeJob(machine=machine_digest(), packages_digest=wheels, gpus=gpus or None, visible=visible)

@@ -53,12 +53,14 @@ class Do(Protocol):
         """Remove a result that is large and made again in seconds, unless another sweep uses it."""
         ...
 
-    def again(self, job: TimeJob) -> dict[str, Any]:
-        """Time once more, whatever is there already, and keep nothing. Raises StageError."""
+    def again(self, job: TimeJob) -> tuple[dict[str, Any], float]:
+        """Time once more, whatever is there already, and keep nothing. Returns the result, and the seconds that it took.
+        Raises StageError.
+        """
         ...
 
-    def alone(self, job: Job) -> dict[str, Any]:
-        """Do a job in a process of its own that holds nothing else, and keep nothing. Raises StageError."""
+    def alone(self, job: Job) -> tuple[dict[str, Any], float]:
+        """Do a job in a process of its own that holds nothing else, and keep nothing. Returns and raises as `again`."""
         ...
 
     def let_go(self, *needed: Job) -> None:
@@ -76,7 +78,7 @@ def call_with(do: Do) -> Callable[[Call], Stored]:
     def run(call: Call) -> Stored:
         if not call.anew:
             return do(call.job, call.timeout)
-        result = do.again(call.job) if isinstance(call.job, TimeJob) else do.alone(call.job)
-        return Stored(Path(), result, 0.0, cached=False)
+        result, seconds = do.again(call.job) if isinstance(call.job, TimeJob) else do.alone(call.job)
+        return Stored(Path(), result, seconds, cached=False)
 
     return run

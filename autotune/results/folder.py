@@ -149,8 +149,9 @@ class Record:
                 ):  # it was killed after it had written its row
                     self.runs.append({"started": started, "wall_s": spent, "ended": "killed"})
         runs = sum(float(row["wall_s"] or 0.0) for row in self.runs.rows)
-        rows = sum(float(row["wall_s"] or 0.0) for row in self.results.rows)  # where runs.csv was removed
-        self._spent_before_s = max(runs, rows)
+        rows = sum(float(row["wall_s"] or 0.0) for row in self.results.rows)
+        # Rows overlap where several candidates were under way: they count only where runs.csv was removed.
+        self._spent_before_s = runs if self.runs.rows else rows
 
     def spent_s(self) -> float:
         """Return the wall-clock of this sweep, earlier runs included, seconds."""

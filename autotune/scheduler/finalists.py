@@ -20,7 +20,7 @@ from autotune.results.columns import TIMING, Row
 from autotune.results.folder import Record
 from autotune.results.judge import judge, served_as
 from autotune.results.trials import rounded
-from autotune.scheduler.events import Events, StageBegan
+from autotune.scheduler.events import CandidateEnded, Events, StageBegan
 from autotune.scheduler.ledger import Ledger
 from autotune.sweepfile.schema import Sweep
 
@@ -129,9 +129,11 @@ class Finalists:
         candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
         try:
             graphs = {name: str(row["graph"]) for name, row in entrants.items()}
-            shown = self._shown(next(iter(candidates.values())))
+            first = next(iter(candidates.values()))
+            shown = self._shown(first)
             steps = self.pipeline.turns_steps(candidates, graphs, suffix, shown, may_leave)
             turns, cells, seconds = self.complete(steps, self.record.log("turns"))
+            self.events(CandidateEnded(0, first))
         except StageError as error:
             self.events.note(f"the finalists could not be timed in turns: {error}")
             return None, {}
@@ -155,6 +157,7 @@ class Finalists:
             shown = self._shown(candidate, f" on {split}, {role}")
             steps = self.pipeline.steps(candidate, split, on_stage=shown, timed=False)
             measured = self.complete(steps, self.record.log(f"{name}.{split}"))
+            self.events(CandidateEnded(0, candidate))
             self.seconds += measured.seconds
             checked: Row = {}
             if role == "winner":

@@ -6,6 +6,7 @@ goes on. Many candidates may be under way at once; this module's thread alone de
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 from autotune.analysis.latency import Turns
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
-from autotune.errors import Exit, MachineError, StageError, stage_status
+from autotune.errors import AutotuneError, Exit, MachineError, StageError, stage_status
 from autotune.metrics import is_task
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import LOOKS, Measurement, Pipeline
@@ -99,8 +100,11 @@ class Loop:
         """
         try:
             return self._run()
+        except KeyboardInterrupt:  # at once: leaving the engine ends the workers
+            self.under_way.drop()
+            raise
         finally:
-            self.under_way.abandon()
+            self._give_up()
             self.pipeline.tidy()
 
     def _run(self) -> Summary:
@@ -133,6 +137,12 @@ class Loop:
         summary.wall_s = self.clock() - began
         summary.stages_s = self.stages_s + self.stale_timings.seconds
         return summary
+
+    def _give_up(self) -> None:
+        """Give up the candidates under way, and write the rows of those that have ended all the same."""
+        for flight in self.under_way.abandon():
+            with contextlib.suppress(OSError, AutotuneError):  # what ended the sweep is said, not what follows from it
+                self._written(flight, forgive=False)
 
     # --- before the search -------------------------------------------------------------------------------------------
 
@@ -269,7 +279,7 @@ class Loop:
             if (row := self._written(self.under_way.next_ended())) is not None:
                 return row
 
-    def _written(self, flight: Flight) -> Row | None:
+    def _written(self, flight: Flight, forgive: bool = True) -> Row | None:
         """Write the row of a candidate that has ended. Returns it; None where a lost worker is forgiven, and it was begun again."""
         measured, candidate, trial = flight.measured, flight.proposal.candidate, flight.trial
         assert measured is not None
@@ -297,10 +307,10 @@ class Loop:
         self._keep(candidate, measured)
         row = self.record.results.append(rounded(row | dict(candidate.columns()) | measured.cells))
         self.ledger.learn(row)
-        self.pipeline.rest()
-        again = measured.status == "lost" and flight.attempt < ATTEMPTS
+        again = forgive and measured.status == "lost" and flight.attempt < ATTEMPTS
         if not again and row["status"] == "ok" and self._may_show():
-            self._judge()
+            self._judge()  # before its results are let go: those of a new winner must not be evicted
+        self.pipeline.rest()
         self.events(CandidateEnded(trial, candidate))
         if again:
             self._begin(flight.proposal, trial)

@@ -12,7 +12,7 @@ from autotune.results.columns import TIMING, Row
 from autotune.results.folder import Record, now
 from autotune.results.judge import served_as
 from autotune.results.trials import rounded
-from autotune.scheduler.events import Events
+from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
 from autotune.scheduler.provisional import Provisional
 from autotune.scheduler.under_way import UnderWay
@@ -119,6 +119,7 @@ class StaleTimings:
         began, started = self.clock(), now()
         steps = self.pipeline.timing_steps(candidate, self.shown(0, candidate), whole, str(rows[0]["graph"]), again)
         measured = self.under_way.complete(steps, self.record.log(candidate.id))
+        self.events(CandidateEnded(0, candidate))
         self.record.keep_timings(measured.timings)
         self.seconds += measured.seconds
         if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:

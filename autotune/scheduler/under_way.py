@@ -40,7 +40,11 @@ class Executor(Protocol):
         ...
 
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
-        """Return when one of the futures is done."""
+        """Return when one of the futures is done, or a little later."""
+        ...
+
+    def close(self) -> None:
+        """Begin no call any more; those that wait raise Interrupted."""
         ...
 
 
@@ -129,10 +133,29 @@ class UnderWay:
 
         return complete(steps, do)
 
-    def abandon(self) -> None:
-        """Wait for the calls that are being done, and give their candidates up: the sweep ends early, or for trouble of its own."""
+    def abandon(self) -> list[Flight]:
+        """Give up the candidates under way, because the sweep ends early: wait for the calls that are being done, and let no
+        other begin. Returns those that have ended by themselves meanwhile, which are not lost.
+        """
+        if self.flights:
+            self.executor.close()
         for flight in self.flights:
             while flight.future is not None and not flight.future.done():
                 self.executor.wait([flight.future])
+            error = flight.future.exception() if flight.future is not None else None
+            if isinstance(error, StageError) and error.status != "lost":
+                try:
+                    flight.steps.throw(error)
+                except StopIteration as end:
+                    flight.measured = end.value
+            flight.steps.close()
+        ended = [flight for flight in self.flights if flight.measured is not None and flight.measured.status != "lost"]
+        self.drop()
+        return ended
+
+    def drop(self) -> None:
+        """Give up the candidates under way, and wait for nobody."""
+        for flight in self.flights:
             flight.steps.close()
         self.flights.clear()
+        self._ended.clear()

@@ -117,6 +117,10 @@ class ProbeJob(Job):
 
     machine: str
     packages_digest: str
+    gpus: int | None = None
+    """GPUs that the driver lists."""
+    visible: str | None = None
+    """CUDA_VISIBLE_DEVICES, where it is set."""
 
 
 class FinetuneJob(Job):

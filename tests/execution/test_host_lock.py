@@ -182,3 +182,39 @@ def test_threads_share_it_and_a_timing_waits_for_quiet(file: Path) -> None:
     others = [interval for interval in threads.lock.intervals if not interval.alone]
     assert (len(alone), len(others)) == (2, 3)
     assert all(one.ended <= timing.began or one.began >= timing.ended for timing in alone for one in others)
+
+
+STAGES = """
+import sys, time
+from pathlib import Path
+from threading import Thread
+from autotune.execution.host_lock import HostLock
+lock = HostLock(Path(sys.argv[1]))
+def work(pause):
+    while True:
+        with lock.shared():
+            time.sleep(pause)
+for pause in (0.11, 0.17, 0.23, 0.31):
+    Thread(target=work, args=(pause,), daemon=True).start()
+time.sleep(0.3)
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_timing_gets_its_turn_though_another_sweep_always_has_a_stage_at_work(file: Path) -> None:
+    command = [sys.executable, "-c", STAGES, str(file)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == "at work"
+        deadline = time.monotonic() + 100
+
+        def late() -> None:
+            assert time.monotonic() < deadline
+
+        with HostLock(file, check=late).alone():
+            assert other.poll() is None
+    finally:
+        other.kill()
+        other.communicate()

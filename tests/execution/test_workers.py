@@ -49,6 +49,9 @@ def test_a_gpu_each_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert [post.gpu for post in posts("auto", 1, "cuda", 2, 8)] == ["4", "6", None]
     assert posts("auto", 1, "cuda", 2, 8)[1].environment == {"CUDA_VISIBLE_DEVICES": "6", "OMP_NUM_THREADS": "4"}
+    assert [post.gpu for post in posts("auto", 1, "cuda", 8, 8)] == ["4", "6", None]  # the driver has more
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # all are hidden
+    assert [post.gpu for post in posts("auto", "auto", "cuda", 8, 8)] == [None, None]
 
 
 @pytest.mark.parametrize(

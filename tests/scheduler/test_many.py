@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
+from fakes import FINITE, LORA, Clock, FakeStages, Sweeping, make_sweep
 
 from autotune.artifacts.store import Stored
 from autotune.errors import Exit, Interrupted, MachineError, StageError
 from autotune.pipeline.steps import call_with
 from autotune.results.columns import COLUMNS, Row
+from autotune.results.folder import RUNS, Record
 from autotune.results.table import read_table
 from autotune.stages.jobs import Call, FinetuneJob, Job, TimeJob, TurnsJob
 
@@ -38,10 +39,19 @@ class Simulated:
         self.count = itertools.count()
         self.most = 0
         """Calls at work at once."""
+        self.closed = False
+        self.clock = Clock()
 
     @property
     def parked(self) -> int:
         return sum(isinstance(call.job, TimeJob | TurnsJob) for call, _ in self.queue)
+
+    def close(self) -> None:
+        """Those that wait end, and what runs goes on."""
+        self.closed = True
+        for _, future in self.queue:
+            future.set_exception(Interrupted())
+        self.queue.clear()
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:
         future: Future[Stored] = Future()
@@ -68,6 +78,7 @@ class Simulated:
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
         while not any(future.done() for future in futures):
             self.now, _, call, future = heapq.heappop(self.running)
+            self.clock.now = self.now
             try:
                 future.set_result(call_with(self.stages)(call))
             except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
@@ -83,6 +94,7 @@ def swept(
     sweeping = Sweeping(folder, make_sweep(**keys), stages=stages)
     executor = Simulated(stages, width, jitter)
     sweeping.executor = lambda _: executor
+    executor.clock = sweeping.clock
     sweeping.run()
     return sweeping, executor
 
@@ -178,3 +190,72 @@ def test_an_early_end_loses_nothing_that_was_written_and_goes_on(tmp_path: Path,
     assert sweeping.run().exit_code == Exit.OK
     assert content(rows_of(sweeping)) == content(rows_of(whole))
     assert max(stages.keys[stage, key] for stage, key in stages.keys if stage == "finetune") == 1
+
+
+def test_what_ended_while_another_ended_the_sweep_has_its_row(tmp_path: Path) -> None:
+    """A training that diverges beside a disk that is full: it is not trained again."""
+    seen: list[str] = []
+
+    def trouble(job: Job) -> None:
+        if isinstance(job, FinetuneJob):
+            seen.append(job.key)
+            if len(seen) == 1:
+                raise MachineError("the disk is full")
+            if len(seen) in (2, 3):
+                raise StageError("diverged", "the loss became nan")
+
+    stages = FakeStages(tmp_path / "cache", trouble)
+    sweeping = Sweeping(
+        tmp_path, make_sweep(lora=FINITE, strategy="grid", build=[{"precision": "fp32"}]), stages=stages
+    )
+    executor = Simulated(stages, 4)
+    sweeping.executor = lambda _: executor
+    with pytest.raises(MachineError):
+        sweeping.run()
+    assert executor.closed
+    written = [(row["trial"], row["status"]) for row in rows_of(sweeping)]
+    assert [status for _, status in written].count("diverged") == 2
+    sweeping.executor = lambda fakes: Simulated(fakes, 4)
+    sweeping.run()
+    assert max(map(seen.count, seen[1:3])) == 1
+
+
+def test_the_second_ctrl_c_waits_for_nobody(tmp_path: Path) -> None:
+    stages = FakeStages(tmp_path / "cache")
+    sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 8}), stages=stages)
+    executor = Simulated(stages, 4)
+    waits = itertools.count()
+    wait = executor.wait
+
+    def pressed(futures: Sequence[Future[Stored]]) -> None:
+        if next(waits) == 9:
+            raise KeyboardInterrupt
+        wait(futures)
+
+    executor.wait = pressed  # type: ignore[method-assign]
+    sweeping.executor = lambda _: executor
+    with pytest.raises(KeyboardInterrupt):
+        sweeping.run()
+    assert next(waits) == 10
+    assert not executor.closed
+
+
+def test_a_resumed_sweep_with_many_workers_has_spent_what_the_clock_says(tmp_path: Path) -> None:
+    left = itertools.count(60, -1)
+
+    def trouble(job: Job) -> None:
+        if next(left) <= 0:
+            raise MachineError("the disk is full")
+
+    stages = FakeStages(tmp_path / "cache", trouble)
+    sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 40}), stages=stages)
+    executor = Simulated(stages, 8)
+    executor.clock = sweeping.clock
+    sweeping.executor = lambda _: executor
+    with pytest.raises(MachineError):
+        sweeping.run()
+    (run,) = read_table(sweeping.out / "runs.csv", RUNS)
+    assert run["wall_s"] == pytest.approx(executor.now, rel=1e-5)
+    assert sum(float(row["wall_s"] or 0.0) for row in rows_of(sweeping)) > 1.5 * executor.now
+    with Record(sweeping.out, sweeping.sweep, sweeping.clock) as record:
+        assert record.spent_s() == pytest.approx(executor.now, rel=1e-5)
