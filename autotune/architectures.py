@@ -92,6 +92,30 @@ def _windowed(config: dict[str, Any], kinds: set[str]) -> bool:
     return "sliding_attention" in kinds or not kinds
 
 
+_WINDOW_BY_DEFAULT = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM", "MistralForCausalLM")
+"""Architectures that have a window where config.json does not speak of one."""
+_WINDOW_BY_SWITCH = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""Architectures that have a window where use_sliding_window says so; then it has a size by default."""
+_WINDOWED_CACHES = ("cpu", "cuda", "NvTensorRtRtx")
+"""Providers for which the model builder gives such layers caches of the window's size, unless told otherwise."""
+
+
+def has_windowed_caches(config: dict[str, Any], provider: str) -> bool:
+    """Return whether the model builder, not told otherwise, gives some layer a cache of its window's size.
+
+    It reads `sliding_window` of the configuration that transformers makes of config.json, whatever the architecture.
+    """
+    if provider not in _WINDOWED_CACHES:
+        return False
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else None
+    if architecture in _WINDOW_BY_SWITCH:
+        return bool(config.get("use_sliding_window")) and _number(config.get("sliding_window", 1)) > 0
+    if "sliding_window" not in config:
+        return architecture in _WINDOW_BY_DEFAULT
+    return _number(config["sliding_window"]) > 0
+
+
 def facts_of(config: dict[str, Any]) -> list[Fact]:
     """Return what was probed of a model's architecture with its features."""
     named = config.get("architectures")

@@ -73,7 +73,7 @@ class Graph:
             calibration = {"data": self._data("train"), "max_length": self.sweep.train.max_length}
         return BuildJob(
             source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.sweep.target.provider,
-            **calibration,
+            whole_caches=True if self.inputs.window else None, **calibration,
         )  # fmt: skip
 
     def check_job(self, candidate: Candidate) -> CheckJob:

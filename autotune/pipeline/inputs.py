@@ -39,6 +39,8 @@ class Inputs:
 
     gpus: int = 0
     """GPUs of this machine that PyTorch sees."""
+    window: bool = False
+    """Whether layers attend to a window, and the builder would give them caches of its size."""
 
     @property
     def places(self) -> dict[str, Path]:

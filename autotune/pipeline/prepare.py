@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from autotune.architectures import remarks
+from autotune.architectures import has_windowed_caches, remarks
 from autotune.artifacts.store import Stored
 from autotune.data.schema import SPLITS, Dataset, HubDataset
 from autotune.data.sources import hub_source
@@ -202,6 +202,7 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
         encoding=seen.encoding, notes=(*seen.notes, *said), gpus=probe["gpus"],
+        window=has_windowed_caches(config, sweep.target.provider),
     )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
 

@@ -178,7 +178,7 @@ class BuildJob(Job):
     """Build a model folder for ONNX Runtime GenAI and read back what was built."""
 
     stage: ClassVar[str] = "build"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 2
     function: ClassVar[str] = "autotune.stages.build:build"
     packages: ClassVar[tuple[str, ...]] = (*ORT_WHEELS, "onnx", "onnx-ir", "transformers")
 
@@ -190,6 +190,9 @@ class BuildJob(Job):
     """Digest of the training items, where the recipe is calibrated on them."""
     max_length: int | None = None
     """Tokens kept of such an item."""
+    whole_caches: bool | None = None
+    """True where layers attend to a window, and the builder would give them caches of its size: theirs hold all positions,
+    too. None: nothing else could have been built."""
     sources: ClassVar[Mapping[str, str]] = {"source_dir": "source", "data_file": "data"}
     source_dir: Path = where(Path())
     data_file: Path | None = where(None)
