@@ -9,10 +9,11 @@ import pytest
 from conftest import Do
 
 from autotune import architectures
-from autotune.architectures import PRECISIONS, facts_of, features_of, refusals, remarks
+from autotune.architectures import PRECISIONS, facts_of, features_of, has_windowed_caches, refusals, remarks
 from autotune.errors import UsageError
 from autotune.models import ARCHITECTURES, check_export, shape_from
 from autotune.probed import FACTS, VERSIONS, Fact
+from autotune.providers import PROVIDERS
 from autotune.space.recipes import recipe_impossible
 from autotune.stages.jobs import TinyJob
 from autotune.sweepfile.resolve import parse_sweep
@@ -249,3 +250,34 @@ def test_recipes_that_cannot_be_built_are_left_out_of_a_sweep(do: Do) -> None:
     space = parse_sweep(_document(model, lora={"r": 4, "steps": 1}, build=build)).space
     assert [recipe.precision for recipe in space.recipes] == ["fp32"]
     assert "does not take GptOssForCausalLM" in space.left_out[0].reason
+
+
+# --- Caches of layers that attend to a window --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sliding_window": None},
+        {"sliding_window": 16},
+        {"sliding_window": 16, "use_sliding_window": False},
+        {"sliding_window": 16, "use_sliding_window": True},
+        {"use_sliding_window": True},
+    ],
+    ids=str,
+)
+def test_a_window_is_seen_as_the_builder_sees_it(architecture: str, changes: dict[str, Any]) -> None:
+    from transformers import AutoConfig
+
+    # onnxruntime_genai.models.builders.base: the size that it reads, where it is a number above 0.
+    window = getattr(AutoConfig.for_model(ARCHITECTURES[architecture], **changes), "sliding_window", -1)
+    seen = has_windowed_caches({"architectures": [architecture]} | changes, "cpu")
+    assert seen is (window is not None and window > 0)
+
+
+def test_other_providers_have_whole_caches_anyway() -> None:
+    gemma = config("Gemma2")
+    assert [name for name in PROVIDERS if has_windowed_caches(gemma, name)] == ["cpu", "cuda", "NvTensorRtRtx"]
+    assert not has_windowed_caches(config("Llama"), "cpu")

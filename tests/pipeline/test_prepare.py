@@ -13,8 +13,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from autotune.artifacts.store import Stored
+from autotune.candidate import Candidate
 from autotune.errors import MachineError, StageError, UsageError
 from autotune.pipeline import prepare as prepare_module
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.prepare import _ORDER, check_packages, needs_network, prepare
 from autotune.stages.jobs import BaseJob, DataJob, Job, LengthsJob, MetricJob, ProbeJob, TaskJob
 from autotune.sweepfile.resolve import parse_sweep
@@ -292,3 +294,16 @@ def test_what_measures_gpu_memory_is_asked_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("autotune.pipeline.prepare.installed", lambda name: "" if name == "nvidia-ml-py" else "1")
     with pytest.raises(MachineError, match="this machine lacks nvidia-ml-py"):
         check_packages(sweep)
+
+
+@pytest.mark.parametrize(("changes", "window"), [({}, None), ({"sliding_window": 16}, True)])
+def test_only_a_model_with_a_window_is_built_under_a_key_of_its_own(
+    tmp_path: Path, changes: dict[str, Any], window: bool | None
+) -> None:
+    write_model(tmp_path / "model", **changes)
+    write_data(tmp_path / "train.jsonl", 0, 8)
+    write_data(tmp_path / "validation.jsonl", 100, 4)
+    sweep, _, inputs = prepare(sweep_in(tmp_path), Fetched(tmp_path / "model"), tmp_path / "cache")
+    job = Graph(sweep, inputs).build_job(Candidate(recipe=sweep.space.recipes[0]))
+    assert job.whole_caches is window
+    assert ("whole_caches" in job.described()["inputs"]) is (window is not None)
