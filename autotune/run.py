@@ -34,7 +34,7 @@ from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
-from autotune.strategies.frontier.transfer import Taught, sweeps_for
+from autotune.strategies.frontier.transfer import TransferPrior, sweeps_for
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
@@ -100,7 +100,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
-            prior = Taught(sweep.space, sweeps_for(record, inputs.base, events.note) if taught else [])
+            prior = TransferPrior(sweep.space, sweeps_for(record, inputs.base, events.note) if taught else [])
             strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior)
             prepare_s = stages.spent_s
             _employ(sweep, inputs, engine, events)

@@ -27,7 +27,7 @@ from autotune.results.columns import COLUMNS, Row
 from autotune.results.folder import Record
 from autotune.results.table import read_table
 from autotune.stages.jobs import BuildJob, FinetuneJob
-from autotune.strategies.frontier.strategy import POOL
+from autotune.strategies.frontier.constants import POOL
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
 

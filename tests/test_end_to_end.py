@@ -30,7 +30,7 @@ from autotune.artifacts.store import Cache
 from autotune.cli import main
 from autotune.errors import Exit
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS
-from autotune.strategies.frontier.cost_model import Prices
+from autotune.strategies.frontier.cost_model import CostModel
 from benchmarks.fidelity import edit, scrambled
 from benchmarks.search import live
 
@@ -552,7 +552,7 @@ def test_frontier_climbs_rungs_from_checkpoints_and_crosses(
     write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So small a model is trained in no time, and nobody would look first.
-    monkeypatch.setattr(Prices, "training", lambda self, work: 1000.0 * work)
+    monkeypatch.setattr(CostModel, "training", lambda self, work: 1000.0 * work)
     lora = {"r": {"choice": [2, 4]}, "learning_rate": {"choice": [1e-4, 1e-3, 1e-2]}, "steps": 9, "batch_size": 4}
     file = write(
         "climbing",

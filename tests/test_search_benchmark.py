@@ -398,7 +398,7 @@ def test_frontier_finds_the_front_without_any_of_its_levers(table: Table, truth:
 
 
 def test_levers_do_what_they_say(table: Table, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.strategies.frontier.strategy.LEAST_ITEMS", 10)
+    monkeypatch.setattr("autotune.strategies.frontier.proposals.LEAST_ITEMS", 10)
     asked: dict[str, list[Proposal]] = {}
 
     def heard(name: str) -> Callable[[Table, int], Strategy]:

@@ -25,7 +25,7 @@ from autotune.present.look import looked_at
 from autotune.present.progress import duration
 from autotune.scheduler.rehearsal import Spent, rehearse
 from autotune.space.domains import Choice
-from autotune.strategies.frontier.strategy import POOL, RUNGS
+from autotune.strategies.frontier.constants import POOL, RUNGS
 from autotune.strategies.named import make_strategy, strategy_of
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Budget, Sweep

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from autotune.candidate import Candidate, Recipe, Session
 from autotune.metrics import METRICS, Direction
-from autotune.strategies.frontier.priors import bits_of, worth_of
+from autotune.strategies.frontier.priors import bits_of, prior_mean
 from autotune.strategies.protocol import Proposal, Strategy, Told
 
 MOST = 150
@@ -146,7 +146,7 @@ class Stage:
         worth = 0.5 - _LOSS * own / bits - _EARLY * (1 - proposal.rung)
         if candidate.lora is not None:
             luck = random.Random(Candidate(lora=candidate.lora).id).gauss(0, _LUCK)  # noqa: S311 - no secret
-            worth += 0.2 + worth_of(candidate.lora) + luck
+            worth += 0.2 + prior_mean(candidate.lora) + luck
         worth = min(max(worth, 0.01), 0.99)
         return worth if self._objectives[name] == "maximize" else 1 / worth
 

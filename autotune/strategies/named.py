@@ -8,7 +8,7 @@ from autotune.candidate import Lora
 from autotune.metrics import METRICS, Direction
 from autotune.space.space import Space
 from autotune.strategies.baselines import Grid, Random
-from autotune.strategies.frontier.priors import worth_of
+from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.protocol import Strategy
 
@@ -30,11 +30,11 @@ def make_strategy(
     objectives: Mapping[str, Direction],
     seed: int,
     items: int = 1000,
-    prior: Callable[[Lora], float] = worth_of,
+    prior: Callable[[Lora], float] = prior_mean,
 ) -> Strategy:
     """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
 
-    `items`: those of validation; `prior`: what an adapter's settings are thought to be worth, for `frontier`.
+    `items`: those of validation; `prior`: the prior mean of an adapter's settings, for `frontier`.
     """
     name = strategy_of(name, space, objectives)
     if name == "frontier":

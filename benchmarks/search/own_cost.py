@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from autotune.candidate import Candidate
-from autotune.strategies.frontier.strategy import POOL, Frontier
+from autotune.strategies.frontier.constants import POOL
+from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.protocol import Proposal, Told
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
@@ -74,8 +75,8 @@ def known_to(
     strategy: Frontier, footprints: dict[str, tuple[float, float]], count: int, rng: np.random.Generator
 ) -> None:
     """Tell a strategy of so many candidates, as a sweep does that goes on: adapters of its own in all recipes, one after another."""
-    loras = [adapter.lora for adapter in strategy._adapters.values()]
-    pairs = itertools.product(loras, strategy._space.recipes)
+    loras = [adapter.lora for adapter in strategy.observations.adapters.values()]
+    pairs = itertools.product(loras, strategy.observations.space.recipes)
     for lora, recipe in itertools.islice(pairs, count):
         proposal = Proposal(Candidate(lora=lora, recipe=recipe))
         strategy.replay(proposal.candidate, answer(proposal, footprints, rng))

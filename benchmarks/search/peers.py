@@ -34,7 +34,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from autotune.candidate import Candidate, Lora
 from autotune.space.domains import Choice
 from autotune.space.parameter_tables import Value
-from autotune.strategies.frontier.priors import worth_of
+from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.strategy import Frontier, Levers
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Strategy, Told, Whole
@@ -83,7 +83,7 @@ class Joint:
         def worth(places: dict[str, int]) -> float:
             lora = self.candidate(places | {"recipe": 0}).lora
             assert lora is not None
-            return worth_of(lora)
+            return prior_mean(lora)
 
         best = max(each, key=worth)
         return [best | {"recipe": number} for number in range(len(self.table.recipes))]
@@ -381,8 +381,8 @@ def _misled(table: Table, seed: int) -> Strategy:
     """Make `frontier` with a prior whose best learning rate is a tenth of what we think, and whose best rank the lowest."""
 
     def prior(lora: Lora) -> float:
-        slower = worth_of(lora.model_copy(update={"learning_rate": 10 * lora.learning_rate}))
-        of_rank = worth_of(lora) - worth_of(lora.model_copy(update={"r": 1, "alpha": lora.alpha / lora.r}))
+        slower = prior_mean(lora.model_copy(update={"learning_rate": 10 * lora.learning_rate}))
+        of_rank = prior_mean(lora) - prior_mean(lora.model_copy(update={"r": 1, "alpha": lora.alpha / lora.r}))
         return slower - 2 * of_rank
 
     return Frontier(table.space, OBJECTIVES, seed, prior=prior)

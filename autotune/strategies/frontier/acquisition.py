@@ -1,4 +1,7 @@
-"""By how much a front is expected to grow: exact, because all objectives but the score are known beforehand."""
+"""The acquisition function: the expected hypervolume improvement of a candidate.
+
+It is exact: every objective but the score is known or predicted, so that only the score is random.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ def expected_excess(mean: Array, deviation: Array, level: Array) -> Array:
     return np.asarray((mean - level) * below + deviation * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi))
 
 
-class Growth:
-    """A front, and by how much its hypervolume would grow.
+class HypervolumeImprovement:
+    """A front, and how much a candidate is expected to add to its hypervolume.
 
-    `points`: (score, to be maximised; footprint, whatever the other objectives are) of what was measured. `floor` and
-    `bound` are the reference point: the score, and the footprint, whose `directions` are given.
+    `points`: (score, which is maximised; footprint, the values of the other objectives) of what was measured. `floor` and
+    `bound` are the reference point, in the score and in the footprint, whose `directions` are given.
     """
 
     def __init__(
@@ -43,32 +46,34 @@ class Growth:
         self._levels = np.array(sorted({floor, *(score for score, _ in self._points)}))
         self._bound, self._directions = list(bound), list(directions)
         self._above = [[other for score, other in self._points if score > level] for level in self._levels]
-        """Of each level the footprints of the points above it, and the area that they cover."""
+        """The footprints of the points above each level."""
         self._covered = [self._area(higher) for higher in self._above]
-        self._known: dict[tuple[float, ...], Array] = {}
-        """By footprint what `_steeper` returns."""
+        """The area that these cover."""
+        self._slope_changes: dict[tuple[float, ...], Array] = {}
+        """What `_slope_change` returned, by footprint."""
 
     def _area(self, footprints: Sequence[Sequence[float]]) -> float:
         if not self._directions:
             return float(bool(footprints))
         return hypervolume(footprints, self._bound, self._directions)
 
-    def _steeper(self, footprint: Sequence[float]) -> Array:
-        """Return by how much more a unit of score adds above each level than below it: what it adds is the area of the
-        footprint that no point covers there.
+    def _slope_change(self, footprint: Sequence[float]) -> Array:
+        """Return how much the slope of the improvement over the score changes at each level: (levels,).
+
+        The slope between two levels is the area of the footprint that no point above them covers.
         """
         key = tuple(footprint)
-        if key not in self._known:
+        if key not in self._slope_changes:
             both = zip(self._above, self._covered, strict=True)
             slopes = np.array([self._area([*higher, footprint]) - covered for higher, covered in both])
-            self._known[key] = np.diff(slopes, prepend=0.0)
-        return self._known[key]
+            self._slope_changes[key] = np.diff(slopes, prepend=0.0)
+        return self._slope_changes[key]
 
     def expected(self, footprint: Sequence[float], mean: Array, deviation: Array) -> Array:
-        """Return by how much the hypervolume is expected to grow for models of one footprint whose scores are normal.
+        """Return the expected hypervolume improvement of models with one footprint whose scores are normal.
 
         `mean` and `deviation` (positive): (models,). Returns (models,).
         """
-        # The volume is linear in the score between two levels, and steeper from level to level.
+        # The improvement is piecewise linear in the score: a sum of hinges, one at each level.
         excess = expected_excess(mean[:, None], deviation[:, None], self._levels[None, :])
-        return np.asarray(excess @ self._steeper(footprint))
+        return np.asarray(excess @ self._slope_change(footprint))

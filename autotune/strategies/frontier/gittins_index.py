@@ -1,48 +1,48 @@
-"""What a second is worth that is spent on something which may be left half-way."""
+"""The worth of each second spent on an adapter whose training may be stopped after a low-fidelity evaluation."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.strategies.frontier.constants import GITTINS_NODES, GITTINS_STEPS
+
 Array = NDArray[np.float64]
 
-NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
-"""Standard normal outcomes that stand for all: (5,)."""
+NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(GITTINS_NODES)
+"""Gauss-Hermite nodes of a standard normal variable: (GITTINS_NODES,)."""
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-_TURNS = 6
-"""It converges faster than Newton's method."""
 
 
-def straight(gained: Array, seconds: Array) -> Array:
-    """Return the most that a second is worth of several ways, each taken to its end: gains and seconds (ways, ...)."""
+def direct_index(gained: Array, seconds: Array) -> Array:
+    """Return the largest gain for each second among several options, each carried out in full: gains, seconds (options, ...)."""
     return np.asarray((gained / seconds).max(axis=0))
 
 
-def looked_first(first_s: Array, gained: Array, seconds: Array, start: Array) -> Array:
-    """Return what a second is worth if one looks first, and goes on only where that promises at least as much: (things,).
+def index_with_stop(first_s: Array, gained: Array, seconds: Array, start: Array) -> Array:
+    """Return the worth of each second if an evaluation comes first, and decides whether to go on: (adapters,).
 
-    A look takes `first_s` (things,) and comes out as one of `NODES`; after it there are several ways on, and what they
-    gain and take is (ways, nodes, things). `start` is a rate to begin with, the better the nearer.
+    The evaluation takes `first_s` (adapters,), and its outcome is one of `NODES`. Then there are several options, with gains
+    and seconds (options, nodes, adapters). `start` is a first guess of the result, (adapters,).
 
-    It is the index of Gittins (J. R. Stat. Soc. B 41 (1979), 148-177), the most of expected gain over expected time among
-    all rules of when to stop, for two steps; found as Dinkelbach (Management Science 13 (1967), 492-498) does.
+    Source: the index of Gittins (J. R. Stat. Soc. B 41 (1979), 148-177), which is the largest expected gain over expected
+    time among all stopping rules, for two steps; computed by the method of Dinkelbach (Management Science 13 (1967), 492-498).
     """
     rate = start
-    for _ in range(_TURNS):
+    for _ in range(GITTINS_STEPS):
         net = gained - rate * seconds
-        way = net.argmax(axis=0)[None]
-        going = np.take_along_axis(net, way, axis=0)[0] > 0
-        gain = _WEIGHTS @ np.where(going, np.take_along_axis(gained, way, axis=0)[0], 0.0)
-        rest_s = _WEIGHTS @ np.where(going, np.take_along_axis(seconds, way, axis=0)[0], 0.0)
+        option = net.argmax(axis=0)[None]
+        goes_on = np.take_along_axis(net, option, axis=0)[0] > 0
+        gain = _WEIGHTS @ np.where(goes_on, np.take_along_axis(gained, option, axis=0)[0], 0.0)
+        rest_s = _WEIGHTS @ np.where(goes_on, np.take_along_axis(seconds, option, axis=0)[0], 0.0)
         rate = gain / (first_s + rest_s)
     return rate
 
 
-def crossed(gains: Array, seconds: Array) -> tuple[Array, Array]:
-    """Return what the best of several things gains and takes, the best two, and so on.
+def best_pairs(gains: Array, seconds: Array) -> tuple[Array, Array]:
+    """Return the summed gains and seconds of an adapter's best pair, of its best two, and so on, by gain for each second.
 
-    `gains`: (things, ...), `seconds`: (things,). Returns gains and seconds, (things, ...) each.
+    `gains`: (deployments, ...), `seconds`: (deployments,). Returns gains and seconds, (deployments, ...) each.
     """
     order = np.argsort(-gains / seconds.reshape(-1, *[1] * (gains.ndim - 1)), axis=0)
     return np.take_along_axis(gains, order, axis=0).cumsum(axis=0), seconds[order].cumsum(axis=0)

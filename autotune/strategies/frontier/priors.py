@@ -1,8 +1,9 @@
-"""What is commonly found about LoRA settings and recipes: where a search begins, and what a few scores overrule.
+"""Prior knowledge of LoRA settings and recipes: where the search begins, until scores overrule it.
 
-In units of the score (a share). Sources: Biderman et al., "LoRA Learns Less and Forgets Less" (2024), and Schulman et al.,
-"LoRA Without Regret" (2025), for rates about ten times those of full training, more in short runs, and all linear layers before attention
-alone; for the sizes of the effects, and the part of alpha over rank, our own small sweeps.
+Losses and gains are in units of the score (a share). Sources: Biderman et al., "LoRA Learns Less and Forgets Less" (2024), and
+Schulman et al., "LoRA Without Regret" (2025): the best learning rate is about ten times that of full training, higher in
+short trainings, and adapters on all linear layers are better than on attention alone. `constants` gives the source of
+each number.
 """
 
 from __future__ import annotations
@@ -11,81 +12,75 @@ import math
 from typing import NamedTuple
 
 from autotune.candidate import BITS, Lora, Recipe
+from autotune.strategies.frontier.constants import (
+    ALL_LINEAR_GAIN,
+    BEST_RATE,
+    COARSE_LOSS,
+    FOOTPRINT_EXPONENT,
+    MIXED_SHARE,
+    MOST_RATE_LOSS,
+    QUANTISED_BITS,
+    RANK_GAIN,
+    RATE_LOSS,
+    RATE_WIDTH_ABOVE,
+    RATE_WIDTH_BELOW,
+    RECIPE_LOSS,
+    REFERENCE_ALPHA_OVER_R,
+    REFERENCE_BLOCK,
+    SCALE_BITS,
+    SHORT_STEPS,
+    UNQUANTISED_BITS,
+)
 
-_RATE, _RATE_WORTH, _RATE_MOST = 1.3e-3, 0.03, 0.12
-"""Effective learning rate (rate times the root of half of alpha over rank) that is best in the long run; what is lost at its
-width, and at most."""
-_SHORT = 50
-"""Steps of a training whose best rate is twice that: short ones want a higher one, half as high again at 100 steps."""
-_SLOWER, _FASTER = 0.7, 0.5
-"""The widths, in decades: too low a rate learns less, too high a one destroys."""
-_RANK_WORTH, _MODULES_WORTH = 0.006, 0.01
-"""What doubling the rank is worth, and training all linear layers."""
 
-
-class Drop(NamedTuple):
-    """What a recipe costs in score."""
+class QuantisationLoss(NamedTuple):
+    """The prior of the score that a recipe loses against the adapter at full precision."""
 
     mean: float
-    spread: float
-    """Standard deviation of that guess."""
-    own: float
-    """Standard deviation by which an adapter's cost is off the recipe's: some bear four bits better."""
+    deviation: float
+    """The standard deviation of the recipe's loss."""
+    adapter_deviation: float
+    """The standard deviation of one adapter's loss around the recipe's."""
 
 
-_DROP = {
-    32: Drop(0.0, 0.005, 0.004),
-    16: Drop(0.0, 0.005, 0.004),
-    8: Drop(0.003, 0.005, 0.006),
-    4: Drop(0.03, 0.03, 0.03),
-}
-"""By bits. On an easy task four bits may cost nothing."""
-_COARSE = 0.01
-"""What each doubling of its blocks beyond 32 costs a recipe of four bits."""
-_QUANTISED, _SCALE_BITS, _KEPT = 8, 16, 0.15
-"""The most bits of quantised weights, the bits of a block's scale, and the share of the weights in each group of layers that
-is kept at int8."""
-_BY_BITS = 0.7
-"""Latency and size go by this power of the bits."""
+def prior_mean(lora: Lora) -> float:
+    """Return the prior mean of an adapter's settings: what they add to the score (a share)."""
+    decades = decades_from_best(lora)
+    widths = decades / (RATE_WIDTH_ABOVE if decades > 0 else RATE_WIDTH_BELOW)
+    modules = ALL_LINEAR_GAIN if lora.target_modules == "all-linear" else 0.0
+    return -min(RATE_LOSS * widths * widths, MOST_RATE_LOSS) + RANK_GAIN * math.log2(lora.r) + modules
 
 
-def worth_of(lora: Lora) -> float:
-    """Return what an adapter's settings are worth."""
-    decades = decades_of(lora)
-    away = decades / (_FASTER if decades > 0 else _SLOWER)
-    modules = _MODULES_WORTH if lora.target_modules == "all-linear" else 0.0
-    return -min(_RATE_WORTH * away * away, _RATE_MOST) + _RANK_WORTH * math.log2(lora.r) + modules
+def decades_from_best(lora: Lora) -> float:
+    """Return how many decades an adapter's effective learning rate is above the usual best one; negative: below."""
+    best = BEST_RATE * (1 + SHORT_STEPS / lora.steps if lora.steps is not None else 1)
+    return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / REFERENCE_ALPHA_OVER_R) / best)
 
 
-def decades_of(lora: Lora) -> float:
-    """Return by how many decades an adapter's effective learning rate is above the usual best."""
-    best = _RATE * (1 + _SHORT / lora.steps if lora.steps is not None else 1)
-    return math.log10(lora.learning_rate * math.sqrt(lora.alpha / lora.r / 2) / best)
-
-
-def drop_of(recipe: Recipe | None) -> Drop:
-    """Return what a recipe is thought to cost in score."""
+def prior_loss(recipe: Recipe | None) -> QuantisationLoss:
+    """Return the prior of a recipe's quantisation loss."""
     bits = bits_of(recipe)
-    drop, spread, own = _DROP[bits]
-    coarse = max(0.0, math.log2((recipe.block_size or 32) / 32)) if recipe is not None and bits == 4 else 0.0
-    return Drop(drop + _COARSE * coarse, spread + _COARSE * coarse, own)
+    mean, deviation, of_adapter = RECIPE_LOSS[bits]
+    block = (recipe.block_size if recipe is not None else None) or REFERENCE_BLOCK
+    doublings = max(0.0, math.log2(block / REFERENCE_BLOCK)) if recipe is not None and bits == 4 else 0.0
+    return QuantisationLoss(mean + COARSE_LOSS * doublings, deviation + COARSE_LOSS * doublings, of_adapter)
 
 
 def bits_of(recipe: Recipe | None) -> int:
-    """Return how many bits most weights have."""
-    return BITS.get(recipe.precision, 32) if recipe is not None else 32
+    """Return the bits of most weights."""
+    return BITS.get(recipe.precision, UNQUANTISED_BITS) if recipe is not None else UNQUANTISED_BITS
 
 
 def stored_bits(recipe: Recipe | None) -> float:
-    """Return how many bits a weight takes, with the scales of its block, and with what is kept more precisely."""
+    """Return the mean bits that a weight takes on disk, with its block's scale and the layers that are kept at int8."""
     bits = bits_of(recipe)
-    if recipe is None or bits > _QUANTISED:
+    if recipe is None or bits > QUANTISED_BITS:
         return float(bits)
-    scales = _SCALE_BITS / (recipe.block_size or 32)
-    kept = len(recipe.mixed_precision.split(",")) if recipe.mixed_precision else 0
-    return bits + scales + kept * _KEPT * (_QUANTISED - bits)
+    scales = SCALE_BITS / (recipe.block_size or REFERENCE_BLOCK)
+    groups = len(recipe.mixed_precision.split(",")) if recipe.mixed_precision else 0
+    return bits + scales + groups * MIXED_SHARE * (QUANTISED_BITS - bits)
 
 
-def larger_by(bits: float, than: float) -> float:
-    """Return how many times as large, and slow, a recipe of so many bits is as another."""
-    return math.pow(bits / than, _BY_BITS)
+def relative_footprint(bits: float, reference: float) -> float:
+    """Return the predicted ratio of latency and size between builds of `bits` and of `reference` bits."""
+    return math.pow(bits / reference, FOOTPRINT_EXPONENT)

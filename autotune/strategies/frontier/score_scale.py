@@ -1,20 +1,19 @@
-"""Any score as a share, the larger the better: what the surrogate's noise and kernel are about."""
+"""Scores of any metric as shares, which the surrogate's kernel and noise are made for; a larger share is better."""
 
 from __future__ import annotations
 
 import math
 
 from autotune.metrics import Direction
+from autotune.strategies.frontier.constants import BASE_SHARE, GAINED_SHARE, LEAST_GAIN, SHARE_RANGE
 
 _SHARES = frozenset({"accuracy", "exact_match", "f1", "f1_micro", "rouge_l"})
-_UNTOUCHED, _GAINED = 0.4, 0.25
-"""Where the untouched model, and the best so far, are put of a score of unknown scale: what is usual of shares."""
-_LEAST, _MOST = 0.05, 0.98
+"""The metrics that are shares by themselves."""
 
 
-class Scale:
-    """The scale of a score. Shares are themselves; others (perplexity, a user's own function, a task of
-    lm-evaluation-harness) are measured against the untouched model and the best seen so far.
+class ScoreScale:
+    """The scale of a score. A share stays as it is. Any other score (perplexity, a user's own function, a task of
+    lm-evaluation-harness) is placed by the untouched model's score and the best score so far.
     """
 
     def __init__(self, score: str, direction: Direction) -> None:
@@ -23,8 +22,8 @@ class Scale:
         self._low = self._high = 0.0
         self._any = False
 
-    def see(self, value: float, untouched: bool = False) -> None:
-        """Take in a score, as it was measured."""
+    def add(self, value: float, untouched: bool = False) -> None:
+        """Add a score as it was measured; `untouched`: of the untouched model."""
         signed = self._signed(value)
         if untouched:
             self._untouched = signed
@@ -33,15 +32,15 @@ class Scale:
         self._any = True
 
     def _signed(self, value: float) -> float:
-        """Return a score so that more is better; a perplexity as nats, on which its differences are alike."""
+        """Return a score of which more is better; a perplexity in nats, whose differences compare."""
         return -math.log(max(value, 1.0)) if self._score == "perplexity" else self._sign * value
 
     def share(self, value: float) -> float:
-        """Return a score as a share, by what was seen until now."""
+        """Return a score as a share, by the scores so far."""
         if self._score in _SHARES:
             return self._sign * value
         untouched = self._low if self._untouched is None else self._untouched
-        # What failed far below says nothing of how far up it goes.
-        gained = max(self._high - untouched, (self._high - self._low) / 4)
-        share = _UNTOUCHED + (_GAINED * (self._signed(value) - untouched) / gained if gained > 0 else 0.0)
-        return min(max(share, _LEAST), _MOST)
+        # Until much is gained the range of the scores sets the scale; failures lie far below, so that only a part of it counts.
+        gained = max(self._high - untouched, (self._high - self._low) * LEAST_GAIN)
+        share = BASE_SHARE + (GAINED_SHARE * (self._signed(value) - untouched) / gained if gained > 0 else 0.0)
+        return min(max(share, SHARE_RANGE[0]), SHARE_RANGE[1])

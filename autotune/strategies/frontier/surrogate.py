@@ -1,4 +1,4 @@
-"""What an adapter's score will be, guessed from the scores of others and at lower rungs: a Gaussian process."""
+"""The surrogate: a Gaussian process over adapters and rungs, which predicts each adapter's score at the last rung."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from numpy.typing import NDArray
 from autotune.candidate import Lora
 from autotune.space.domains import Choice
 from autotune.space.space import Space
+from autotune.strategies.frontier.constants import (
+    ADAPTER_SD,
+    ADAPTER_SHARED,
+    BEND_SD,
+    CHOICE_CORRELATION,
+    GROWTH_EXPONENT,
+    LEAST_VARIANCE,
+    LENGTH_SCALE,
+    LEVEL_SD,
+    LOG_RATIO,
+    MIDDLE_SCORE,
+    PRIOR_SD,
+    PROBABILITY_VARIANCE,
+    RATE_DELAY,
+    RISE,
+    RISE_SD,
+    RUNG_SD,
+    RUNG_TILT_SD,
+    SHARED_CHANCE,
+    SHARED_SD,
+    TILT_SD,
+    VARIANCE_SHARES,
+)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Place = tuple[list[float], list[str]]
 """An adapter's place in the space: numbers as shares of their range, and choices as texts."""
-
-_GROWTH = 0.5
-"""What tells adapters apart grows with this power of the share of the steps."""
-_SHARED, _OWN, _ADAPTER = 0.065, 0.05, 0.012
-"""Standard deviations: of what settings do alike at all rungs, at one rung, and of an adapter's own luck."""
-_LEVEL, _RISE, _RISE_SPREAD = 0.5, 0.095, 0.08
-"""Standard deviation of the level of all scores; by how much a rung's level is above that of the one before, and how sure
-that is."""
-_TILT, _BEND, _OWN_TILT = 0.08, 0.09, 0.02
-"""Standard deviations of what a decade of learning rate adds, at all rungs, its square, and at one rung: what is seen at two
-rates says something of a third beyond them."""
-_DOUBT = 0.5
-"""Standard deviation of how much of what settings are thought to be worth beforehand they are worth."""
-_LATE = 0.05
-"""By how much a decade of learning rate lowers a score before the end: the higher the rate, the more comes with its decay."""
-_LENGTH, _OTHER = 0.35, 0.7
-"""Length scale over a parameter's range, and the correlation between two choices that have no order."""
-SHARED_CHANCE = 0.5
-"""The share of an item's chance that all adapters have in common: some items are hard for all."""
-_SMOOTH = 0.35
-"""How much less than outcomes that are right or wrong the probabilities of the right label vary, as variances."""
-_MIDDLE, _LEAST = 0.5, 1e-8
-"""A score that is as likely too high as too low before anything is known, and the least variance."""
 
 
 def place_of(lora: Lora, space: Space) -> Place:
@@ -54,50 +54,52 @@ def place_of(lora: Lora, space: Space) -> Place:
         ordered = [float(end) for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
         if len(ordered) < len(ends):
             choices.append(str(value))
-        elif value is None:  # it does not count beside the others
+        elif value is None:  # the adapter has no such parameter: the middle of its range
             numbers.append(0.5)
         else:
             low, high, here = min(ordered), max(ordered), float(value)
-            if low > 0 and high / low > 3:
+            if low > 0 and high / low > LOG_RATIO:
                 low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
             numbers.append((here - low) / (high - low) if high > low else 0.0)
     return numbers, choices
 
 
-class Seen(NamedTuple):
-    """A score of an adapter."""
+class Observation(NamedTuple):
+    """A score of an adapter at a rung."""
 
     adapter: int
+    """The adapter's number."""
     rung: int
     score: float
+    """A share."""
     items: int
-    """It is the mean over the first so many items of one order."""
+    """The number of items that it is the mean of: the first ones of an order that all observations have in common."""
     variance: float
-    """Of one item's outcome."""
-    apart: float = 0.0
-    """The variance by which the score is off what the adapter's is, on however many items."""
+    """The variance of one item's outcome."""
+    bias_variance: float = 0.0
+    """The variance of the part of the error that more items do not reduce, such as an unknown quantisation loss."""
 
 
 def variance(share: float, smooth: bool = False) -> float:
-    """Return the variance of one item's outcome, from the share of those that are right, or `smooth`, from the mean
-    probability of the right label.
+    """Return the variance of one item's outcome, from the share of right answers or, with `smooth`, from the mean probability
+    of the right label.
     """
-    share = min(max(abs(share), 0.02), 0.98)
-    return share * (1 - share) * (_SMOOTH if smooth else 1.0)
+    share = min(max(abs(share), VARIANCE_SHARES[0]), VARIANCE_SHARES[1])
+    return share * (1 - share) * (PROBABILITY_VARIANCE if smooth else 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What is believed of each adapter's score at the last rung, on as many items as one likes: (adapters,) each."""
+    """The posterior of each adapter's score at the last rung, over infinitely many items: (adapters,) each."""
 
     mean: Array
     deviation: Array
     observed: tuple[Index, Index]
-    """Adapters and rungs of what was observed: (observations,) each."""
+    """The adapters and rungs of the observations: (observations,) each."""
     gram: Array
-    """The covariance of that: (observations, observations)."""
+    """The covariance of the observed scores: (observations, observations)."""
     weights: Array
-    """What each observation says of each adapter: (observations, adapters)."""
+    """The weight of each observation in each adapter's mean: (observations, adapters)."""
 
 
 class Surrogate:
@@ -106,8 +108,8 @@ class Surrogate:
     def __init__(
         self, places: Sequence[Place], rates: Sequence[float], prior: Sequence[float], rungs: Sequence[float]
     ) -> None:
-        """`places` of the adapters, their learning rates in decades from a usual one, what each is worth beforehand (in
-        units of the score), and the rungs: shares of the steps.
+        """`places` of the adapters; `rates`: their learning rates in decades from a usual one; `prior`: their prior means (in
+        units of the score); `rungs`: shares of the steps.
         """
         self._rates = np.array(rates)
         width, named = (len(places[0][0]), len(places[0][1])) if places else (0, 0)
@@ -117,74 +119,75 @@ class Surrogate:
         names = np.array(codes, dtype=np.intp).T.reshape(words.shape)
         self._prior = np.array(prior)
         self._last = len(rungs) - 1
-        self._grown: Array = np.power(rungs, _GROWTH)
-        distance = ((numbers[:, None, :] - numbers[None, :, :]) / _LENGTH) ** 2
+        self._grown: Array = np.power(rungs, GROWTH_EXPONENT)
+        distance = ((numbers[:, None, :] - numbers[None, :, :]) / LENGTH_SCALE) ** 2
         differing = (names[:, None, :] != names[None, :, :]).sum(axis=2)
-        self._like: Array = np.exp(-0.5 * distance.sum(axis=2)) * _OTHER**differing
-        """How alike adapters' settings are: (adapters, adapters)."""
+        self._similar: Array = np.exp(-0.5 * distance.sum(axis=2)) * CHOICE_CORRELATION**differing
+        """The correlation of adapters by their settings: (adapters, adapters)."""
 
     def __len__(self) -> int:
-        """How many adapters there are."""
+        """Return the number of adapters."""
         return len(self._prior)
 
     def _covariance(self, a: Index, rungs_a: Index, b: Index, rungs_b: Index) -> Array:
-        like, same_rung = self._like[np.ix_(a, b)], rungs_a[:, None] == rungs_b[None, :]
+        similar, same_rung = self._similar[np.ix_(a, b)], rungs_a[:, None] == rungs_b[None, :]
         same = a[:, None] == b[None, :]
         tilt = self._rates[a, None] * self._rates[None, b]
-        apart = (
-            _SHARED**2 * like + _OWN**2 * like * same_rung + _ADAPTER**2 * same * (0.5 + 0.5 * same_rung)
-            + _TILT**2 * tilt + _BEND**2 * tilt**2 + _OWN_TILT**2 * tilt * same_rung
-            + _DOUBT**2 * self._prior[a, None] * self._prior[None, b]
+        effect = (
+            SHARED_SD**2 * similar + RUNG_SD**2 * similar * same_rung
+            + ADAPTER_SD**2 * same * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same_rung)
+            + TILT_SD**2 * tilt + BEND_SD**2 * tilt**2 + RUNG_TILT_SD**2 * tilt * same_rung
+            + PRIOR_SD**2 * self._prior[a, None] * self._prior[None, b]
         )  # fmt: skip
         grown = self._grown[rungs_a][:, None] * self._grown[rungs_b][None, :]
-        # Levels rise by chance, as well, from rung to rung: those below the same rung have all rises above it in common.
+        # The rise of the level from a rung to the next is random too: two rungs share all rises above the higher one.
         below = self._last - np.maximum(rungs_a[:, None], rungs_b[None, :])
-        return np.asarray(grown * apart + _LEVEL**2 + _RISE_SPREAD**2 * below)
+        return np.asarray(grown * effect + LEVEL_SD**2 + RISE_SD**2 * below)
 
     def _own_covariance(self, rung: int, other: int) -> Array:
         """Return the covariance of each adapter's score at one rung with its own at another: (adapters,)."""
         tilt, same = self._rates**2, rung == other
-        apart = (
-            _SHARED**2 + _OWN**2 * same + _ADAPTER**2 * (0.5 + 0.5 * same)
-            + (_TILT**2 + _OWN_TILT**2 * same) * tilt + _BEND**2 * tilt**2 + _DOUBT**2 * self._prior**2
+        effect = (
+            SHARED_SD**2 + RUNG_SD**2 * same + ADAPTER_SD**2 * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same)
+            + (TILT_SD**2 + RUNG_TILT_SD**2 * same) * tilt + BEND_SD**2 * tilt**2 + PRIOR_SD**2 * self._prior**2
         )  # fmt: skip
         grown = self._grown[rung] * self._grown[other]
-        return np.asarray(grown * apart + _LEVEL**2 + _RISE_SPREAD**2 * (self._last - max(rung, other)))
+        return np.asarray(grown * effect + LEVEL_SD**2 + RISE_SD**2 * (self._last - max(rung, other)))
 
     def _mean(self, who: Index, rungs: Index | int) -> Array:
         early = np.asarray(rungs) < self._last
         return np.asarray(
-            _MIDDLE
+            MIDDLE_SCORE
             + self._grown[rungs] * self._prior[who]
-            - _RISE * (self._last - rungs)
-            - _LATE * early * self._rates[who]
+            - RISE * (self._last - rungs)
+            - RATE_DELAY * early * self._rates[who]
         )
 
-    def posterior(self, observed: Sequence[Seen]) -> Posterior:
-        """Return what is believed of all adapters."""
+    def posterior(self, observed: Sequence[Observation]) -> Posterior:
+        """Return the posterior of all adapters' scores at the last rung."""
         everyone = np.arange(len(self._prior))
         mean, prior = self._mean(everyone, self._last), self._own_covariance(self._last, self._last)
         seen = np.array([one.adapter for one in observed], dtype=np.intp)
         at = np.array([one.rung for one in observed], dtype=np.intp)
         scores, one = np.array([one.score for one in observed]), np.array([one.variance for one in observed])
         items = np.array([max(1, one.items) for one in observed], dtype=float)
-        # Two means over the first n and m items have the chance of the items that are in both in common.
+        # Two means over the first n and m items of one order share the smaller number of items.
         common = SHARED_CHANCE * np.sqrt(one[:, None] * one[None, :]) / np.maximum(items[:, None], items[None, :])
-        apart = np.array([one.apart for one in observed])
-        gram = self._covariance(seen, at, seen, at) + common + np.diag((1 - SHARED_CHANCE) * one / items + apart)
+        bias = np.array([one.bias_variance for one in observed])
+        gram = self._covariance(seen, at, seen, at) + common + np.diag((1 - SHARED_CHANCE) * one / items + bias)
         cross = self._covariance(everyone, np.full(len(everyone), self._last), seen, at)
         weights = np.linalg.solve(gram, cross.T)
         left = prior - np.einsum("ij,ji->i", cross, weights)
         mean = mean + (scores - self._mean(seen, at)) @ weights
-        return Posterior(mean, np.sqrt(np.maximum(left, _LEAST)), (seen, at), gram, weights)
+        return Posterior(mean, np.sqrt(np.maximum(left, LEAST_VARIANCE)), (seen, at), gram, weights)
 
-    def learned(self, posterior: Posterior, who: Index, rung: int, noise: float) -> Array:
-        """Return what a look at each of these adapters at a lower rung would teach of its score at the last one, as the
-        standard deviation of the mean to come: (adapters,). `noise`: the variance of such a look.
+    def information(self, posterior: Posterior, who: Index, rung: int, noise: float) -> Array:
+        """Return how informative an evaluation of each adapter of `who` at a lower rung is: the standard deviation of the
+        change in its posterior mean at the last rung, (adapters of `who`,). `noise`: the variance of the evaluated score.
         """
         seen, at = posterior.observed
         cross = self._covariance(who, np.full(len(who), rung), seen, at)
         both = self._own_covariance(rung, self._last)[who] - np.einsum("ij,ji->i", cross, posterior.weights[:, who])
-        told = np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
-        own = np.maximum(self._own_covariance(rung, rung)[who] - told, _LEAST) + noise
-        return np.asarray(np.sqrt(np.clip(both**2 / own, 0.0, posterior.deviation[who] ** 2 - _LEAST)))
+        explained = np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
+        own = np.maximum(self._own_covariance(rung, rung)[who] - explained, LEAST_VARIANCE) + noise
+        return np.asarray(np.sqrt(np.clip(both**2 / own, 0.0, posterior.deviation[who] ** 2 - LEAST_VARIANCE)))

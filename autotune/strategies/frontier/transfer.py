@@ -1,8 +1,8 @@
-"""What the user's earlier sweeps of the same model say of LoRA settings: a prior, beside what is commonly found.
+"""Transfer: the prior mean of LoRA settings, corrected by the user's earlier sweeps of the same model.
 
-A sweep that goes on must decide as if it had never stopped. So what it was taught when it began is noted in `inputs.json`
-(names and digests of the tables, numbers of adapters) and kept in `earlier_sweeps.json`, whatever becomes of the folders
-beside it.
+A resumed sweep must decide as if it had never stopped. So a sweep notes the earlier sweeps that it began with in
+`inputs.json` (names and digests of their tables, numbers of adapters), and keeps their adapters in `earlier_sweeps.json`.
+Later changes of the folders beside it have no effect.
 """
 
 from __future__ import annotations
@@ -26,48 +26,51 @@ from autotune.results.columns import Row
 from autotune.results.folder import Record, read_results
 from autotune.results.judge import candidate_of
 from autotune.space.space import Space
-from autotune.strategies.frontier.priors import decades_of, worth_of
-from autotune.strategies.frontier.score_scale import Scale
-from autotune.strategies.frontier.surrogate import Seen, Surrogate, place_of, variance
+from autotune.strategies.frontier.constants import (
+    TRANSFER_ADAPTERS,
+    TRANSFER_BYTES,
+    TRANSFER_LEAST,
+    TRANSFER_SWEEPS,
+    TRANSFER_TRUST,
+)
+from autotune.strategies.frontier.priors import decades_from_best, prior_mean
+from autotune.strategies.frontier.score_scale import ScoreScale
+from autotune.strategies.frontier.surrogate import Observation, Surrogate, place_of, variance
 
-TRUST = 0.5
-"""How much of what other tasks say is taken over: tasks differ."""
-LEAST = 4
-"""Adapters from which on a sweep says something."""
-_SWEEPS, _ADAPTERS = 4, 48
-"""Sweeps at most, the latest, and adapters of each."""
-_LARGEST_BYTES = 50_000_000
+NOTED, KEPT = "earlier_sweeps", "earlier_sweeps.json"
+"""The key in inputs.json that names the earlier sweeps, and the file that keeps their adapters."""
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """A sweep of another task on the same model: its adapters, trained to the end, by score (a share), and items."""
+class EarlierSweep:
+    """A sweep of another task on the same model."""
 
     name: str
     adapters: Sequence[tuple[Lora, float, int]]
+    """Its fully trained adapters: settings, score (a share), and the number of items that were scored."""
     sha256: str = ""
-    """Of its table."""
+    """The digest of its results table."""
 
     def noted(self) -> dict[str, Any]:
-        """Return what inputs.json says of it."""
+        """Return its entry in inputs.json."""
         return {"name": self.name, "sha256": self.sha256, "adapters": len(self.adapters)}
 
 
-def earlier_sweeps(folder: Path, model: str) -> list[Earlier]:
-    """Return the sweeps in the folders beside `folder` that tuned the same model (its key), the latest first.
+def earlier_sweeps(folder: Path, model: str) -> list[EarlierSweep]:
+    """Return the sweeps in the folders beside `folder` that tuned the same model, the latest first.
 
-    What cannot be read, or tuned another model, or too few adapters, is left out.
+    `model`: its key. A sweep is left out if it cannot be read, tuned another model, or has less than `TRANSFER_LEAST` adapters.
     """
-    found: list[Earlier] = []
+    found: list[EarlierSweep] = []
     for table in _tables(folder):
-        if len(found) == _SWEEPS:
+        if len(found) == TRANSFER_SWEEPS:
             break
         with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):  # KeyError: a lost column
             if _model_of(table.parent) == model:
                 sha256 = _sha256(table)
                 adapters = _adapters_of(read_results(table), table)
-                if len(adapters) >= LEAST:
-                    found.append(Earlier(table.parent.name, adapters, sha256))
+                if len(adapters) >= TRANSFER_LEAST:
+                    found.append(EarlierSweep(table.parent.name, adapters, sha256))
     return found
 
 
@@ -75,14 +78,10 @@ def _sha256(table: Path) -> str:
     return hashlib.sha256(table.read_bytes()).hexdigest()
 
 
-NOTED, KEPT = "earlier_sweeps", "earlier_sweeps.json"
-"""Their key in inputs.json, and the file that keeps what they taught."""
+def sweeps_for(record: Record, model: str, say: Callable[[str], None]) -> list[EarlierSweep]:
+    """Return the earlier sweeps that a sweep uses: those that were beside it when it began, with their adapters of then.
 
-
-def sweeps_for(record: Record, model: str, say: Callable[[str], None]) -> list[Earlier]:
-    """Return the earlier sweeps that a sweep goes by: those beside it when it began, as they were then.
-
-    `model`: its key; `say` is told which they are, and what has become of them. Raises OSError.
+    `model`: its key; `say` takes messages: which they are, and which have changed or are gone. Raises OSError.
     """
     noted = record.inputs().get(NOTED)
     if isinstance(noted, list):
@@ -97,9 +96,9 @@ def sweeps_for(record: Record, model: str, say: Callable[[str], None]) -> list[E
     return found
 
 
-def _kept(folder: Path, noted: Sequence[Any], say: Callable[[str], None]) -> list[Earlier]:
-    """Return the earlier sweeps that are noted: as kept in the folder, or read again from a table that has not changed."""
-    kept: dict[str, Earlier] = {}
+def _kept(folder: Path, noted: Sequence[Any], say: Callable[[str], None]) -> list[EarlierSweep]:
+    """Return the noted earlier sweeps: from the kept file, or from a table that has not changed since."""
+    kept: dict[str, EarlierSweep] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         for data in json.loads((folder / KEPT).read_text(encoding="utf-8")):
             with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
@@ -109,7 +108,7 @@ def _kept(folder: Path, noted: Sequence[Any], say: Callable[[str], None]) -> lis
     for note in noted:
         name, sha256 = (str(note.get(key)) if isinstance(note, dict) else "" for key in ("name", "sha256"))
         if Path(name).name != name or not sha256:
-            say(f"{folder / 'inputs.json'} is damaged: an earlier sweep in it cannot be used")
+            say(f"{folder / 'inputs.json'} is damaged: one of its earlier sweeps cannot be used")
             continue
         table = folder.resolve().parent / name / "results.csv"
         try:
@@ -119,20 +118,20 @@ def _kept(folder: Path, noted: Sequence[Any], say: Callable[[str], None]) -> lis
         one_kept = kept.get(sha256)
         if one_kept is None and now == sha256:
             with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):
-                one_kept = Earlier(name, _adapters_of(read_results(table), table), sha256)
+                one_kept = EarlierSweep(name, _adapters_of(read_results(table), table), sha256)
         became = "" if now == sha256 else "has changed" if now else "is gone"
         if one_kept is None:
             why = f"its copy in {KEPT} is lost, and its table {became or 'cannot be read'}"
-            say(f"the earlier sweep {name} says no more where to look: {why}")
+            say(f"the earlier sweep {name} is no longer used: {why}")
         else:
             found.append(one_kept)
             if became:
-                say(f"the earlier sweep {name} {became} since this one began: what it said then is used")
+                say(f"the earlier sweep {name} {became} since this one began: its kept adapters are used")
     return found
 
 
-def _plain(sweep: Earlier) -> dict[str, Any]:
-    """Return an earlier sweep as plain data: settings that all its adapters share stand once."""
+def _plain(sweep: EarlierSweep) -> dict[str, Any]:
+    """Return an earlier sweep as plain data, in which the settings that all its adapters have in common stand once."""
     settings = [lora.model_dump(mode="json", exclude_none=True) for lora, _, _ in sweep.adapters]
     shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
     adapters = [
@@ -142,27 +141,27 @@ def _plain(sweep: Earlier) -> dict[str, Any]:
     return {"name": sweep.name, "sha256": sweep.sha256, "shared": shared, "adapters": adapters}
 
 
-def _from_plain(data: dict[str, Any]) -> Earlier:
-    """The inverse of `_plain`. Raises ValueError, TypeError, KeyError, AttributeError where it is damaged."""
+def _from_plain(data: dict[str, Any]) -> EarlierSweep:
+    """Return an earlier sweep from what `_plain` returned. Raises ValueError, TypeError, KeyError, AttributeError for damaged data."""
     adapters = []
     for own, score, items in data["adapters"]:
         lora = Lora.model_validate(data["shared"] | own)
         if not _sound(lora) or not abs(score) <= 1 or not isinstance(items, int) or items < 1:
             raise ValueError(own)
         adapters.append((lora, float(score), items))
-    if len(adapters) < LEAST:
+    if len(adapters) < TRANSFER_LEAST:
         raise ValueError(len(adapters))
-    return Earlier(str(data["name"]), adapters, str(data["sha256"]))
+    return EarlierSweep(str(data["name"]), adapters, str(data["sha256"]))
 
 
 def _tables(folder: Path) -> list[Path]:
-    """Return the results tables, of a size that can be read, in the folders beside a folder, the latest first."""
+    """Return the results tables in the folders beside a folder, the latest first; none is larger than `TRANSFER_BYTES`."""
     found: list[tuple[float, Path]] = []
     with contextlib.suppress(OSError):
         for beside in folder.resolve().parent.iterdir():
             with contextlib.suppress(OSError):
                 table, inputs = beside / "results.csv", beside / "inputs.json"
-                small = max(table.stat().st_size, inputs.stat().st_size) <= _LARGEST_BYTES
+                small = max(table.stat().st_size, inputs.stat().st_size) <= TRANSFER_BYTES
                 if beside.resolve() != folder.resolve() and table.is_file() and inputs.is_file() and small:
                     found.append((-table.stat().st_mtime, table))
     return [table for _, table in sorted(found)]
@@ -174,8 +173,9 @@ def _model_of(folder: Path) -> str | None:
 
 
 def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, int]]:
-    """Return adapters that were trained to the end, each with the best of its scores on most items, the best first: all of
-    them, or some from everywhere between the best and the worst.
+    """Return the fully trained adapters, each with its best score among those on the most items, the best first.
+
+    Of more than `TRANSFER_ADAPTERS` it returns so many, evenly spaced between the best and the worst.
     """
     score = next(
         (
@@ -187,10 +187,10 @@ def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, in
     )
     if score is None:
         return []
-    scale = Scale(score, METRICS[score].direction)
+    scale = ScoreScale(score, METRICS[score].direction)
     for row in rows:
         if row.get(score) is not None:
-            scale.see(float(row[score] or 0.0), untouched=not row["trial"])
+            scale.add(float(row[score] or 0.0), untouched=not row["trial"])
     best: dict[Lora, tuple[int, float]] = {}
     for row in rows:
         lora = candidate_of(row, table).lora
@@ -198,40 +198,45 @@ def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, in
             own = int(row.get(f"{score}_n") or 1), scale.share(float(row[score] or 0.0))
             best[lora] = max(best.get(lora, own), own)
     ranked = sorted(((lora, share, items) for lora, (items, share) in best.items()), key=lambda one: -one[1])
-    some = np.linspace(0, len(ranked) - 1, min(len(ranked), _ADAPTERS)).round().astype(int)
+    some = np.linspace(0, len(ranked) - 1, min(len(ranked), TRANSFER_ADAPTERS)).round().astype(int)
     return [ranked[place] for place in some]
 
 
 def _sound(lora: Lora) -> bool:
-    """Whether settings are such as can be trained: a table may be damaged."""
+    """Whether settings are in the range of trainable ones: a table may be damaged."""
     return (
         lora.r > 0 and lora.alpha > 0 and 0 < lora.learning_rate < math.inf and (lora.steps is None or lora.steps > 0)
     )
 
 
-class Taught:
-    """What settings are worth: what is commonly found, moved by what earlier sweeps found instead."""
+class TransferPrior:
+    """The prior mean of an adapter's settings, corrected by the posteriors of earlier sweeps."""
 
-    def __init__(self, space: Space, sweeps: Sequence[Earlier]) -> None:
+    def __init__(self, space: Space, sweeps: Sequence[EarlierSweep]) -> None:
         self._space, self._sweeps = space, sweeps
-        self._levels = [self._learned(sweep, None)[1] for sweep in sweeps]
-        """Of each sweep by how much its scores are above what was thought of them, in the mean: that is its task."""
+        self._levels = [self._corrections(sweep, None)[1] for sweep in sweeps]
+        """The mean correction of each sweep's own adapters, which is due to its task and not to their settings."""
 
     def __call__(self, lora: Lora) -> float:
-        """Return what an adapter's settings are worth, in units of the score."""
-        worth = worth_of(lora)
+        """Return the prior mean of an adapter's settings, in units of the score (a share)."""
+        mean = prior_mean(lora)
         if not self._sweeps:
-            return worth
-        moved = [self._learned(sweep, lora)[0] - level for sweep, level in zip(self._sweeps, self._levels, strict=True)]
-        return worth + TRUST * float(np.mean(moved))
+            return mean
+        moved = [
+            self._corrections(sweep, lora)[0] - level for sweep, level in zip(self._sweeps, self._levels, strict=True)
+        ]
+        return mean + TRANSFER_TRUST * float(np.mean(moved))
 
-    def _learned(self, sweep: Earlier, lora: Lora | None) -> tuple[float, float]:
-        """Return by how much what was thought is moved by a sweep: of these settings, and the mean of its own adapters."""
+    def _corrections(self, sweep: EarlierSweep, lora: Lora | None) -> tuple[float, float]:
+        """Return the difference between posterior and prior mean given a sweep: for these settings, and the mean over the
+        sweep's own adapters.
+        """
         loras = [one for one, _, _ in sweep.adapters] + ([lora] if lora is not None else [])
-        priors = [worth_of(one) for one in loras]
-        surrogate = Surrogate(
-            [place_of(one, self._space) for one in loras], [decades_of(one) for one in loras], priors, (1.0,)
-        )
-        seen = [Seen(n, 0, share, items, variance(share)) for n, (_, share, items) in enumerate(sweep.adapters)]
-        moved = surrogate.posterior(seen).mean - surrogate.posterior([]).mean
+        prior = [prior_mean(one) for one in loras]
+        places = [place_of(one, self._space) for one in loras]
+        surrogate = Surrogate(places, [decades_from_best(one) for one in loras], prior, (1.0,))
+        observed = [
+            Observation(n, 0, share, items, variance(share)) for n, (_, share, items) in enumerate(sweep.adapters)
+        ]
+        moved = surrogate.posterior(observed).mean - surrogate.posterior([]).mean
         return float(moved[-1]), float(moved[: len(sweep.adapters)].mean())

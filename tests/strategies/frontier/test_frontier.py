@@ -25,7 +25,8 @@ from autotune.scheduler import loop
 from autotune.space.space import Space
 from autotune.stages.jobs import FinetuneJob, Job, ScoreJob, TimeJob
 from autotune.strategies.baselines import Grid
-from autotune.strategies.frontier.strategy import POOL, RUNGS, Frontier
+from autotune.strategies.frontier.constants import POOL, RUNGS
+from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.named import make_strategy
 from autotune.strategies.optuna_samplers import Sampled
 from autotune.strategies.protocol import Proposal, Told
@@ -83,9 +84,9 @@ def test_what_is_known_of_the_untouched_model_is_used(tmp_path: Path) -> None:
     for _ in range(2):  # and when it goes on
         strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
         sweeping.run(strategy=strategy)
-        assert strategy._untouched == 0.4
-        fp32 = next(name for name in strategy._recipes if name.startswith("fp32"))
-        assert strategy._footprints[fp32] == pytest.approx([35.02, 540.333], rel=1e-3)
+        assert strategy.observations.untouched == 0.4
+        fp32 = next(name for name in strategy.observations.deployments if name.startswith("fp32"))
+        assert strategy.observations.footprints[fp32] == pytest.approx([35.02, 540.333], rel=1e-3)
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_the_untouched_model_is_looked_at_first_and_measured_in_the_end(tmp_path
     assert "base," in (sweeping.out / "finalists.csv").read_text(encoding="utf-8")
     strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
     sweeping.run(strategy=strategy)  # it decides on what was known when it began
-    assert strategy._untouched == first["accuracy"]
+    assert strategy.observations.untouched == first["accuracy"]
     assert len([row for row in rows_of(sweeping) if row["kind"] == "base"]) == 2
 
 
@@ -340,7 +341,9 @@ def test_a_training_is_not_forgotten_where_its_build_failed() -> None:
     first = next_of(strategy)
     assert first is not None
     strategy.tell(first, Told(None, {}, seconds={"train": 90.0, "merge": 2.0, "build": 9.0}))
-    assert [adapter.reached for adapter in strategy._adapters.values() if adapter.failed] == [len(RUNGS) - 1]
+    assert [adapter.reached for adapter in strategy.observations.adapters.values() if adapter.failed] == [
+        len(RUNGS) - 1
+    ]
 
 
 def test_an_objective_that_nothing_measured_leaves_a_pair_off_the_front() -> None:
@@ -355,7 +358,7 @@ def test_an_objective_that_nothing_measured_leaves_a_pair_off_the_front() -> Non
 def test_all_adapters_are_thought_of_however_they_may_be_served() -> None:
     lora = {"r": {"choice": [4, 8, 16, 32]}, "learning_rate": {"choice": [n * 1e-4 for n in range(1, 51)]}, "steps": 9}
     space = make_sweep(lora, session={"threads": {"choice": [1, 2]}}).space
-    assert len(Frontier(space, {"accuracy": "maximize"}, 0)._adapters) == 200
+    assert len(Frontier(space, {"accuracy": "maximize"}, 0).observations.adapters) == 200
 
 
 def test_what_cannot_be_trained_here_is_not_thought_of() -> None:
@@ -364,7 +367,7 @@ def test_what_cannot_be_trained_here_is_not_thought_of() -> None:
         "learning_rate": {"loguniform": [1e-4, 1e-2]}, "steps": 9,
     }  # fmt: skip
     space = make_sweep(lora, train={"device": "cpu"}).space
-    known = [adapter.lora for adapter in Frontier(space, {"accuracy": "maximize"}, 0)._adapters.values()]
+    known = [adapter.lora for adapter in Frontier(space, {"accuracy": "maximize"}, 0).observations.adapters.values()]
     assert len(known) == POOL
     assert not [one for one in known if one.dora and one.quantized_base == "int8"]
 
@@ -506,8 +509,8 @@ def test_what_known_numbers_gave_up_was_not_trained() -> None:
     limit = parse_limit("size_mb <= 100", AIMS["objectives"])
     candidate, said = failing("over_limit", "int8", seconds={}, measured={"itl_ms_p50": 9.0, "size_mb": 270.0})
     strategy.replay(candidate, replace(said, gaps={limit: 170.0}))
-    (adapter,) = (one for one in strategy._adapters.values() if one.lora == candidate.lora)
-    assert (adapter.reached, adapter.ended, adapter.failed) == (-1, False, set())
+    (adapter,) = (one for one in strategy.observations.adapters.values() if one.lora == candidate.lora)
+    assert (adapter.reached, adapter.unusable, adapter.failed) == (-1, False, set())
 
 
 def test_a_pair_that_was_left_on_some_of_its_items_is_measured() -> None:
@@ -550,7 +553,7 @@ def test_where_nothing_can_be_saved_it_is_another_strategy() -> None:
 
 
 def test_outcomes_are_kept_with_the_places_of_their_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autotune.strategies.frontier.strategy.LEAST_ITEMS", 10)
+    monkeypatch.setattr("autotune.strategies.frontier.proposals.LEAST_ITEMS", 10)
     sweeping = sweeping_of(tmp_path)
     sweeping.run()
     partly = [row for row in rows_of(sweeping) if row["accuracy_n"] not in (None, ITEMS)]

@@ -10,7 +10,9 @@ import pytest
 from fakes import make_sweep, score_of
 
 from autotune.candidate import Candidate, Recipe
-from autotune.strategies.frontier.strategy import RUNGS, Flight, Frontier, Look
+from autotune.strategies.frontier.constants import RUNGS
+from autotune.strategies.frontier.in_flight import InFlight, LowFidelity
+from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.protocol import Proposal, Told
 from autotune.sweepfile.schema import Sweep
 
@@ -95,19 +97,19 @@ def test_what_is_in_flight_shrinks_the_doubt_and_moves_no_mean() -> None:
     strategy = made()
     for proposal in strategy.ask(2, ()):
         strategy.tell(proposal, told_of(proposal))
-    before = strategy._believe()
-    new = [name for name, adapter in strategy._adapters.items() if adapter.reached < 0]
+    before = strategy.model.belief()
+    new = [name for name, adapter in strategy.observations.adapters.items() if adapter.reached < 0]
     name, other = new[0], new[-1]
-    looking, measuring = Flight(looks={name: Look(0, 250)}), Flight(pairs={name: {str(RECIPE)}})
+    looking, measuring = InFlight(low_fidelity={name: LowFidelity(0, 250)}), InFlight(pairs={name: {str(RECIPE)}})
     for flight, share in ((looking, 0.98), (measuring, 0.8)):
-        beside = strategy._beside(before, flight)
+        beside = strategy.model.belief_beside(flight)
         assert np.array_equal(beside.mean, before.mean)
         assert np.all(beside.deviation <= before.deviation + 1e-12)
-        place = list(strategy._adapters).index(name)
+        place = list(strategy.observations.adapters).index(name)
         assert beside.deviation[place] < share * before.deviation[place]
         assert beside.training[place]
-        assert not beside.training[list(strategy._adapters).index(other)]
-    assert strategy._believe() is before
+        assert not beside.training[list(strategy.observations.adapters).index(other)]
+    assert strategy.model.belief() is before
 
 
 RECIPE = Recipe(precision="fp32")
@@ -115,14 +117,14 @@ RECIPE = Recipe(precision="fp32")
 
 def test_a_recipe_in_flight_is_timed_by_then() -> None:
     strategy = made()
-    names = list(strategy._recipes)
-    assert strategy._pair_s(names[0], timed=True) < strategy._pair_s(names[0])
+    names = list(strategy.observations.deployments)
+    assert strategy.observations.pair_s(names[0], timed=True) < strategy.observations.pair_s(names[0])
     candidate = next(sweep_of().space.grid())
-    flight = Flight()
-    strategy._take_off(flight, Proposal(candidate))
+    flight = InFlight()
+    flight.add(Proposal(candidate), strategy.observations)
     assert flight.timed == {names[0]}
-    untouched = Flight()
-    strategy._take_off(untouched, Proposal(Candidate(recipe=candidate.recipe)))
+    untouched = InFlight()
+    untouched.add(Proposal(Candidate(recipe=candidate.recipe)), strategy.observations)
     assert (untouched.timed, untouched.pairs) == ({names[0]}, {})
 
 

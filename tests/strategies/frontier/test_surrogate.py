@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.strategies.frontier.surrogate import SHARED_CHANCE, Array, Surrogate, variance
-from autotune.strategies.frontier.surrogate import Seen as Look
+from autotune.strategies.frontier.surrogate import SHARED_CHANCE, Array, Observation, Surrogate, variance
 
 RATES = [-1.0, -0.5, 0.0, 0.5]
 """Decades from the usual rate, of four adapters."""
@@ -16,8 +15,8 @@ RUNGS = (1 / 9, 1 / 3, 1.0)
 LAST = 2
 
 
-def Seen(adapter: int, rung: int, score: float, items: int) -> Look:
-    return Look(adapter, rung, score, items, variance(score))
+def Seen(adapter: int, rung: int, score: float, items: int) -> Observation:
+    return Observation(adapter, rung, score, items, variance(score))
 
 
 def surrogate(prior: list[float] | None = None) -> Surrogate:
@@ -55,7 +54,7 @@ def test_few_items_say_less() -> None:
 
 def test_what_is_off_the_adapters_own_score_says_less_of_it() -> None:
     exact = Seen(2, LAST, 0.7, 1000)
-    near, far = (believed(exact._replace(apart=apart))[1][2] for apart in (0.0, 0.03**2))
+    near, far = (believed(exact._replace(bias_variance=apart))[1][2] for apart in (0.0, 0.03**2))
     assert far**2 == pytest.approx(near**2 + 0.03**2, rel=0.2)
 
 
@@ -105,13 +104,13 @@ def test_it_can_always_be_computed(observed: list[tuple[int, int, float, int]]) 
 @pytest.mark.parametrize("rung", [0, 1])
 @pytest.mark.parametrize("known", [(), (Seen(1, LAST, 0.6, 500), Seen(3, 0, 0.3, 125))])
 def test_a_look_teaches_what_it_was_said_to(
-    rung: int, known: tuple[Look, ...], monkeypatch: pytest.MonkeyPatch
+    rung: int, known: tuple[Observation, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left unsure after it, and what was to be learned, is what was unsure before: whatever comes out."""
     monkeypatch.setattr("autotune.strategies.frontier.surrogate.SHARED_CHANCE", 0.0)
     process, who = surrogate(), np.arange(len(RATES))
     before = process.posterior(known)
-    learned = process.learned(before, who, rung, variance(0.4) / 250)
+    learned = process.information(before, who, rung, variance(0.4) / 250)
     for number in who:
         after = process.posterior([*known, Seen(int(number), rung, 0.4, 250)])
         assert after.deviation[number] ** 2 + learned[number] ** 2 == pytest.approx(before.deviation[number] ** 2)
@@ -120,8 +119,8 @@ def test_a_look_teaches_what_it_was_said_to(
 def test_more_is_learned_further_up_and_on_more_items() -> None:
     process, who = surrogate(), np.array([2])
     before = process.posterior([Seen(1, LAST, 0.6, 500)])
-    few, many = (process.learned(before, who, 0, 0.1 / items)[0] for items in (50, 500))
-    assert few < many < process.learned(before, who, 1, 0.1 / 500)[0] < before.deviation[2]
+    few, many = (process.information(before, who, 0, 0.1 / items)[0] for items in (50, 500))
+    assert few < many < process.information(before, who, 1, 0.1 / 500)[0] < before.deviation[2]
 
 
 def test_probabilities_have_less_chance_than_right_and_wrong() -> None:

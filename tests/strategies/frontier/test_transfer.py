@@ -14,11 +14,11 @@ from fakes import Sweeping, make_sweep
 
 from autotune.candidate import Lora
 from autotune.results.folder import Record
-from autotune.strategies.frontier.priors import worth_of
+from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.transfer import (
     KEPT,
-    Earlier,
-    Taught,
+    EarlierSweep,
+    TransferPrior,
     _from_plain,
     _plain,
     earlier_sweeps,
@@ -94,17 +94,17 @@ def test_what_was_trained_in_part_says_nothing(beside: Path, tmp_path: Path) -> 
 
 
 def test_without_earlier_sweeps_it_is_what_is_commonly_found() -> None:
-    taught = Taught(SPACE, [])
-    assert [taught(lora) for lora in LORAS] == [worth_of(lora) for lora in LORAS]
+    taught = TransferPrior(SPACE, [])
+    assert [taught(lora) for lora in LORAS] == [prior_mean(lora) for lora in LORAS]
 
 
-def taught_by(best: float, level: float = 0.6) -> Taught:
+def taught_by(best: float, level: float = 0.6) -> TransferPrior:
     """Return what a sweep teaches in which a rate of `best` was the best, and each factor of three costs 0.06."""
     rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
     loras = [lora for lora in LORAS if lora.r == 8]
     away = [abs(rates.index(lora.learning_rate) - rates.index(best)) for lora in loras]
-    return Taught(
-        SPACE, [Earlier("one", [(lora, level - 0.06 * n, 1000) for lora, n in zip(loras, away, strict=True)])]
+    return TransferPrior(
+        SPACE, [EarlierSweep("one", [(lora, level - 0.06 * n, 1000) for lora, n in zip(loras, away, strict=True)])]
     )
 
 
@@ -115,7 +115,7 @@ def at(rate: float, r: int = 16) -> Lora:
 @pytest.mark.parametrize("rate", [1e-4, 1e-2])
 def test_a_rate_that_was_best_there_is_thought_better_of(rate: float) -> None:
     taught = taught_by(rate)
-    assert taught(at(rate)) - worth_of(at(rate)) > 0.01
+    assert taught(at(rate)) - prior_mean(at(rate)) > 0.01
     other = 1e-2 if rate == 1e-4 else 1e-4
     assert taught(at(rate)) > taught(at(other))
 
@@ -135,7 +135,7 @@ def test_a_table_that_holds_settings_which_nobody_could_train_does_no_harm(besid
     for row in cells[1:4]:
         row[place] = "0.0"
     file.write_text("\n".join([head, *(",".join(row) for row in cells)]) + "\n", encoding="utf-8")
-    taught = Taught(SPACE, earlier_sweeps(beside / "mine", "m"))
+    taught = TransferPrior(SPACE, earlier_sweeps(beside / "mine", "m"))
     assert all(-1 < taught(lora) < 1 for lora in LORAS)
 
 
@@ -144,7 +144,7 @@ def test_a_table_that_holds_settings_which_nobody_could_train_does_no_harm(besid
 ROW: dict[str, Any] = {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok"}
 
 
-def goes_on(folder: Path, rows: bool = True) -> tuple[list[Earlier], list[str]]:
+def goes_on(folder: Path, rows: bool = True) -> tuple[list[EarlierSweep], list[str]]:
     """Return what a run of the command in a folder goes by, and what it says; `rows`: whether it then writes one."""
     said: list[str] = []
     with Record(folder, make_sweep(LORA)) as record:
@@ -155,7 +155,7 @@ def goes_on(folder: Path, rows: bool = True) -> tuple[list[Earlier], list[str]]:
     return found, said
 
 
-def settings(sweeps: list[Earlier]) -> list[Any]:
+def settings(sweeps: list[EarlierSweep]) -> list[Any]:
     return [(one.name, list(one.adapters)) for one in sweeps]
 
 
@@ -191,10 +191,10 @@ def test_a_sweep_that_goes_on_is_taught_what_it_was_taught(beside: Path, became:
     became(beside / "one" / "results.csv")
     again, said = goes_on(beside / "mine")
     assert settings(again) == settings(first)
-    taught, before = Taught(SPACE, again), Taught(SPACE, first)
+    taught, before = TransferPrior(SPACE, again), TransferPrior(SPACE, first)
     assert [taught(lora) for lora in LORAS] == [before(lora) for lora in LORAS]  # to the last bit
     assert [line for line in said if "this one began" in line] == ([] if words is None else [
-        f"the earlier sweep {words} this one began: what it said then is used"
+        f"the earlier sweep {words} this one began: its kept adapters are used"
     ])  # fmt: skip
 
 
@@ -234,9 +234,7 @@ def test_where_the_copy_is_damaged_an_unchanged_table_is_read_again(beside: Path
     change(beside / "one" / "results.csv")
     found, said = goes_on(beside / "mine")
     assert found == []
-    assert said == [
-        f"the earlier sweep one says no more where to look: its copy in {KEPT} is lost, and its table has changed"
-    ]
+    assert said == [f"the earlier sweep one is no longer used: its copy in {KEPT} is lost, and its table has changed"]
 
 
 @pytest.mark.parametrize("noted", [[3], [{}], [{"name": "../one", "sha256": "x"}], [{"name": "one"}], [None]])
@@ -252,5 +250,5 @@ def test_a_damaged_note_leads_nowhere(beside: Path, noted: Any) -> None:
 def test_the_copy_is_compact_and_exact(beside: Path) -> None:
     (one,) = earlier_sweeps(beside / "mine", "m")
     text = json.dumps(_plain(one))
-    assert _from_plain(json.loads(text)) == Earlier(one.name, [*one.adapters], one.sha256)
+    assert _from_plain(json.loads(text)) == EarlierSweep(one.name, [*one.adapters], one.sha256)
     assert len(text) < 300 + 120 * len(one.adapters)

@@ -1,0 +1,232 @@
+"""Every constant of the strategy `frontier`, in one place: what it means, its unit, its source, and what it moves.
+
+"Points" are hundredths of the score on the scale of shares (0 to 1, see `score_scale`). "The tables" are xed and snips in
+`benchmarks/search/tables`: the strategy was made on those two, and phrase_tone was kept for a check. "Set on the tables"
+means chosen or changed while these tables were being made (22 November 2026: xed with one seed of each adapter, snips in
+part); no fit is kept. "Chosen, not measured" means that nothing records a fit or a comparison. "Small sweeps" are our own
+before the tables; their results are not kept.
+
+A changed constant changes the choices. `python -m benchmarks.search.choices --write` records the new ones, and
+`python -m benchmarks.search.compare` shows what the change is worth. `LEAST_ITEMS`, the least number of validation items
+of a low-fidelity evaluation, stands in `strategies/protocol.py`, because the scheduler needs it too.
+"""
+
+from __future__ import annotations
+
+# --- the adapters and fidelities that are searched --------------------------------------------------------------------
+
+RUNGS = (1 / 9, 1 / 3, 1.0)
+"""The fidelities of a training, as shares of its steps.
+Source: thirds, as in successive halving (Jamieson and Talwalkar, AISTATS 2016); `benchmarks/measured/signals.md` gives the
+rank correlation and the seconds of each on the tables. The oracle tables have these rungs only.
+Moves: what a low-fidelity evaluation costs, and how well it ranks adapters."""
+
+POOL = 256
+"""The most adapters that the surrogate models; a larger space is sampled at random.
+Source: chosen for the time of a decision, which `benchmarks.search.own_cost` prints; not compared with other sizes.
+Moves: the time of a decision, which grows with it, and how finely a continuous space is covered."""
+
+DRAWS_PER_ADAPTER = 4
+"""Random draws from a large space, for each place in the pool: draws repeat themselves, and some cannot be trained.
+Source: chosen, not measured. Moves: whether the pool of a barely large space is filled."""
+
+FULL_HISTORIES = 32
+"""The adapters whose observations at lower rungs stay in the Gaussian process beside one at a higher rung.
+Source: chosen for the time of a decision in a long sweep (`benchmarks.search.own_cost`); some tens show how rungs correlate.
+Moves: the size of the linear system that each decision solves."""
+
+LOW_FIDELITY_ADAPTERS = 32
+"""The adapters for which low-fidelity evaluations are considered in one decision: those whose direct training is worth most.
+Source: chosen for the time of a decision, not measured. Moves: the time of a decision; a small value hides adapters."""
+
+LOW_FIDELITY_SHARES = (1 / 8, 1 / 4)
+"""The shares of the validation items that a low-fidelity evaluation may score.
+Source: `benchmarks/measured/signals.md`: from 100 of 1,000 items on, more items hardly improve the ranking. A half was tried
+and removed on 22 November 2026. Moves: what such an evaluation costs, and how noisy its score is."""
+
+# --- the front ----------------------------------------------------------------------------------------------------------
+
+OPTIMISM = 0.7
+"""The factor on latencies and sizes that are only predicted, so that unmeasured recipes look better than they are.
+Source: chosen; lowered from 0.85 on 22 November 2026, when the prediction began to count scales and int8 layers.
+Moves: how early each recipe is built for the first time."""
+
+LATENCY_BOUND, SIZE_BOUND = 1.1, 1.01
+"""The reference point of the hypervolume: times the slowest recipe's latency, and times the largest recipe's size.
+Source: chosen. The benchmark uses 1.1 times the latency and exactly the largest size, so `frontier` nearly knows its bounds
+(`benchmarks/search/README.md`). With 1.01 the largest recipe adds little, but not nothing.
+Moves: how much the slowest and the largest recipe count."""
+
+UNKNOWN_BASE = 0.25
+"""How far below the worst known score the floor of the hypervolume lies while the untouched model has no score; 25 points.
+Source: chosen, not measured. Moves: only sweeps whose untouched model could not be scored."""
+
+BUILD_PRIOR_WEIGHT = 0.3
+"""Pseudo-count: how many successful builds the prior belief counts for that a recipe can be built. The probability is
+(built + weight) / (built + failed + weight).
+Source: chosen, not measured. Moves: after how many failures a recipe is proposed last."""
+
+EXACT_BITS = 16
+"""Bits of a weight from which on a build predicts as the adapter does.
+Source: at fp32 `benchmarks/measured/parity.md` finds no difference in 400 items; 16 was chosen, not measured.
+Moves: whether a score that is no number in one recipe, or in two, marks the adapter itself as diverged."""
+
+LEAST_DEVIATION = 1e-9
+"""The standard deviation of a score that is known (a share).
+Source: numerical, above zero because the expected improvement divides by it. Moves: nothing visible."""
+
+GITTINS_NODES, GITTINS_STEPS = 5, 6
+"""Quadrature nodes for the outcome of a low-fidelity evaluation, and Dinkelbach steps for its index.
+Source: chosen; the steps converge faster than Newton's method. Moves: the accuracy of the index, and the time of a decision."""
+
+# --- the prior of LoRA settings -----------------------------------------------------------------------------------------
+
+BEST_RATE, RATE_LOSS, MOST_RATE_LOSS = 1.3e-3, 0.03, 0.12
+"""The best effective learning rate of a long training (rate times the root of alpha over `REFERENCE_ALPHA_OVER_R` times
+rank), the loss at one width from it, and the largest loss (shares).
+Source: Biderman et al. (2024) and Schulman et al. (2025, see `priors`) for a rate about ten times that of full training; the
+losses are chosen (halved on 22 November 2026). In the tables a tenth of the best rate costs 17 to 47 points
+on snips and 0 to 30 on xed. `frontier-misled` and `frontier-without-prior` in benchmarks/README.md show what they are worth.
+Moves: which learning rates are trained first."""
+
+REFERENCE_ALPHA_OVER_R = 2.0
+"""Alpha over rank at which the effective learning rate is the learning rate itself.
+Source: small sweeps. Moves: the same as `BEST_RATE`."""
+
+RATE_WIDTH_BELOW, RATE_WIDTH_ABOVE = 0.7, 0.5
+"""Decades from the best rate that cost `RATE_LOSS`, below and above it: a low rate learns less, a high one destroys.
+Source: chosen; 1.0 below was narrowed to 0.7 once the table of snips was whole (benchmarks/README.md), so that a tenth of
+the best rate costs 6 points. `frontier` then had 95 % on snips after 2.8 instead of 3.3 minutes; xed and phrase_tone did
+not move. Moves: how soon low learning rates are evaluated."""
+
+SHORT_STEPS = 50
+"""Steps of a training whose best rate is twice `BEST_RATE`: the factor is 1 + SHORT_STEPS / steps.
+Source: Schulman et al. (2025) for higher rates in short trainings; the number is from small sweeps.
+Moves: which rates are trained first where `steps` is below some hundreds."""
+
+RANK_GAIN, ALL_LINEAR_GAIN = 0.006, 0.01
+"""The gain of a doubled rank, and of adapters on all linear layers instead of attention alone (shares).
+Source: Schulman et al. (2025) for the directions; the sizes are from small sweeps.
+Moves: the order of adapters with nearly the same rate."""
+
+# --- the prior of recipes -----------------------------------------------------------------------------------------------
+
+RECIPE_LOSS = {32: (0.0, 0.005, 0.004), 16: (0.0, 0.005, 0.004), 8: (0.003, 0.005, 0.006), 4: (0.03, 0.03, 0.03)}
+"""By bits of a weight: the quantisation loss, its standard deviation, and the standard deviation between adapters (shares).
+Source: chosen while the tables grew; eight bits were made surer than four on 26 November 2026. On an easy task four bits may
+cost nothing. Moves: how often a second adapter is built in a recipe to learn its loss."""
+
+REFERENCE_BLOCK, COARSE_LOSS = 32, 0.01
+"""Weights in a quantisation block without further loss, and the loss of each doubling beyond that at four bits (a share).
+Source: set on the tables. Moves: the order of the four-bit recipes."""
+
+QUANTISED_BITS, SCALE_BITS, MIXED_SHARE = 8, 16, 0.15
+"""The most bits of quantised weights, the bits of a block's scale, and the share of the weights that each group of layers
+kept at int8 holds.
+Source: the first two are the format of the builds; the share was chosen, not measured.
+Moves: predicted sizes and latencies until a recipe is built."""
+
+UNQUANTISED_BITS = 32
+"""Bits of a weight where no recipe states them.
+Source: fp32 is what a base model without a recipe is built in. Moves: the scale of the first predicted footprint."""
+
+FOOTPRINT_EXPONENT = 0.7
+"""Latency and size grow with this power of the bits of a weight.
+Source: chosen, not measured.
+Moves: predicted sizes and latencies until a recipe is built."""
+
+# --- the Gaussian process -----------------------------------------------------------------------------------------------
+
+GROWTH_EXPONENT = 0.5
+"""Differences between adapters grow with this power of the share of the steps.
+Source: set on the tables. Moves: how much a difference at a low rung says of the last one."""
+
+SHARED_SD, RUNG_SD, ADAPTER_SD = 0.065, 0.05, 0.012
+"""Standard deviations (shares) of the effect of settings at all rungs, of their effect at one rung, and of one adapter alone.
+Source: set on the tables. Moves: how far a score carries over to similar adapters, and to other rungs."""
+
+ADAPTER_SHARED = 0.5
+"""The share of an adapter's own variance that all its rungs have in common.
+Source: chosen, not measured. Moves: how much a low rung says of the same adapter at the last one."""
+
+LEVEL_SD, RISE, RISE_SD = 0.5, 0.095, 0.08
+"""Standard deviation of the level of all scores; the mean rise of the level from a rung to the next, and its standard
+deviation (shares).
+Source: set on the tables; the first is wide enough to say nothing. Moves: how a low-rung score compares with a last-rung one."""
+
+TILT_SD, BEND_SD, RUNG_TILT_SD = 0.08, 0.09, 0.02
+"""Standard deviations (shares) of the slope of the score over a decade of learning rate at all rungs, of its curvature, and
+of the slope at one rung.
+Source: set on the tables. Moves: how far two learning rates predict a third beyond them."""
+
+PRIOR_SD = 0.5
+"""Standard deviation of the factor on the prior mean, whose own mean is 1; 0 would trust the prior fully.
+Source: chosen, not scanned. `frontier-misled` in benchmarks/README.md shows what a prior costs that is wrong by a decade.
+Moves: after how many scores a wrong prior is overruled."""
+
+RATE_DELAY = 0.05
+"""How much lower a score is below the last rung for each decade of learning rate above the best: high rates gain at decay.
+Source: set on the tables. Moves: whether high rates are given up at a low rung."""
+
+LENGTH_SCALE, CHOICE_CORRELATION = 0.35, 0.7
+"""The length scale of the kernel, as a share of a parameter's range, and the correlation of two values of an unordered choice.
+Source: set on the tables. Moves: how similar two adapters are taken to be."""
+
+LOG_RATIO = 3.0
+"""A parameter whose largest value is more than so many times its smallest is placed on a logarithmic axis.
+Source: chosen, not measured. Moves: distances between the values of narrow ranges."""
+
+SHARED_CHANCE = 0.5
+"""The share of an item's variance that all adapters have in common: some items are hard for all.
+Source: set on the tables.
+Moves: how many items tell two adapters apart."""
+
+PROBABILITY_VARIANCE = 0.35
+"""The variance of the probability of the right label, as a share of the variance of right or wrong.
+Source: set on the tables. `benchmarks/measured/signals.md` shows that these probabilities rank adapters better. Moves: how many items a low-fidelity evaluation needs."""
+
+VARIANCE_SHARES = (0.02, 0.98)
+"""Shares of right answers are clipped to these for an item's variance, which is 0 at both ends.
+Source: numerical. Moves: only scores near 0 and 1."""
+
+MIDDLE_SCORE, LEAST_VARIANCE = 0.5, 1e-8
+"""The mean of the level of all scores, and the least variance of a posterior (shares, squared).
+Source: the middle of a share; numerical. Moves: nothing once one score is known."""
+
+# --- scores of an unknown scale -----------------------------------------------------------------------------------------
+
+BASE_SHARE, GAINED_SHARE = 0.4, 0.25
+"""Where the untouched model lies on the scale of shares, and how far above it the best score so far.
+Source: chosen as usual for shares. Moves: sweeps over perplexity, a user's own metric, or a task of lm-eval."""
+
+LEAST_GAIN = 0.25
+"""The least gain, as a share of the range of all scores so far, that `GAINED_SHARE` stands for.
+Source: chosen, not measured: a failure far below says little about the gains above. Moves: as above."""
+
+SHARE_RANGE = (0.05, 0.98)
+"""The least and the largest share that a score of unknown scale becomes. Source: chosen, not measured. Moves: as above."""
+
+# --- costs before any is measured ---------------------------------------------------------------------------------------
+
+TRAIN_S, BUILD_S, MERGE_S, TIME_S, ITEM_S = 100.0, 12.0, 2.0, 15.0, 0.04
+"""Seconds of a full training of usual length, a build, a merge, a timing, and of scoring an item.
+Source: rounded from a model of 100 million parameters on two cores; no measurement is kept.
+Moves: the first decisions only: a measured cost replaces each."""
+
+# --- transfer from earlier sweeps ---------------------------------------------------------------------------------------
+
+TRANSFER_TRUST = 0.5
+"""How much of the difference that earlier sweeps found is added to the prior mean; 1: all of it.
+Source: chosen, because tasks differ; not measured. Moves: which adapters are trained first beside earlier sweeps."""
+
+TRANSFER_LEAST = 4
+"""The least number of fully trained adapters that an earlier sweep must have to be used.
+Source: chosen, not measured. Moves: which earlier sweeps count."""
+
+TRANSFER_SWEEPS, TRANSFER_ADAPTERS = 4, 48
+"""The most earlier sweeps that are used, the latest first, and the most adapters of each.
+Source: chosen for start-up time, not measured. Moves: how long a sweep takes to begin, and what it knows then."""
+
+TRANSFER_BYTES = 50_000_000
+"""The largest results table, in bytes, that is read as an earlier sweep.
+Source: chosen for start-up time, not measured. Moves: which earlier sweeps count."""

@@ -1,0 +1,266 @@
+"""What the search has observed: scores of adapters, footprints of recipes, costs, failures. No decision is made here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from autotune.candidate import Candidate, Lora, Recipe, Session
+from autotune.metrics import METRICS, Direction
+from autotune.space.adapters import lora_impossible
+from autotune.space.space import Space
+from autotune.strategies.baselines import drawn
+from autotune.strategies.frontier.constants import (
+    BUILD_PRIOR_WEIGHT,
+    DRAWS_PER_ADAPTER,
+    EXACT_BITS,
+    OPTIMISM,
+    POOL,
+    RUNGS,
+    SHARED_CHANCE,
+    UNQUANTISED_BITS,
+)
+from autotune.strategies.frontier.cost_model import CostModel, work_of
+from autotune.strategies.frontier.priors import bits_of, prior_loss, relative_footprint, stored_bits
+from autotune.strategies.frontier.score_scale import ScoreScale
+from autotune.strategies.frontier.surrogate import Place, place_of, variance
+from autotune.strategies.protocol import Told
+
+LAST = len(RUNGS) - 1
+"""The number of the last rung, at which a training is complete."""
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """The score of an adapter at one rung, without a recipe."""
+
+    score: float
+    """As measured, on the metric's own scale."""
+    items: int
+    probability: float | None = None
+    """The mean probability of the right label. Below the last rung it ranks adapters better than the score does, on fewer
+    items (benchmarks/measured/signals.md)."""
+
+
+@dataclass
+class Adapter:
+    """One adapter, and what was observed of it."""
+
+    lora: Lora
+    place: Place
+    prior_mean: float
+    """What its settings add to the score before anything is observed (a share)."""
+    reached: int = -1
+    """The highest rung that it was trained to; -1: none."""
+    in_space: bool = True
+    """Whether the sweep may propose it. An adapter of an earlier version of the space is only learned from."""
+    unusable: bool = False
+    """Whether it diverged, or cannot be trained."""
+    rung_scores: dict[int, RungScore] = field(default_factory=dict)
+    """Its scores without a recipe, by rung."""
+    pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Its score as measured, and the number of items, by deployment."""
+    failed: set[str] = field(default_factory=set)
+    """The deployments in which it cannot be built or run."""
+    diverged: int = 0
+    """The number of deployments in which its score was no number."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A recipe, and the session that serves its build; no recipe where the sweep builds nothing."""
+
+    recipe: Recipe | None = None
+    session: Session | None = None
+
+    def __str__(self) -> str:
+        return f"{self.recipe or ''} {self.session or ''}".strip()
+
+
+class Observations:
+    """Everything that was observed in a sweep. Deployments go by their names (`str`), adapters by the ids of `adapter_id`.
+
+    One objective is the score. The footprint of a deployment is its values of the others, in the order of `directions`.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objectives: Mapping[str, Direction],
+        seed: int,
+        items: int,
+        prior: Callable[[Lora], float],
+    ) -> None:
+        """`seed`: of the adapters that are sampled from a large space; `items`: validation items, until a candidate that was
+        fully scored shows their number; `prior`: what an adapter's settings add to the score (a share).
+        """
+        self.space, self.items, self._prior = space, items, prior
+        self._score = next(name for name in objectives if METRICS[name].kind == "score")
+        self.scale = ScoreScale(self._score, objectives[self._score])
+        self.others = [name for name in objectives if name != self._score]
+        """The objectives besides the score."""
+        self.directions = [objectives[name] for name in self.others]
+        served = itertools.product(space.recipes or (None,), space.sessions or (None,))
+        self.deployments = {str(one): one for one in (Deployment(recipe, session) for recipe, session in served)}
+        self.prior_losses = {name: prior_loss(one.recipe) for name, one in self.deployments.items()}
+        self._bits = {name: stored_bits(one.recipe) for name, one in self.deployments.items()}
+        """Bits of a stored weight, also of the untouched model's deployment, which may not belong to the space."""
+        self.over_limit: set[str] = set()
+        """The deployments whose footprint breaks a limit, with any adapter."""
+        self.footprints: dict[str, list[float]] = {}
+        """The measured footprints."""
+        self.untouched: float | None = None
+        """The score of the untouched model, as measured: the floor of the hypervolume."""
+        self.adapters: dict[str, Adapter] = {}
+        self.chance = (1 - SHARED_CHANCE) * variance(0.5)
+        """The expected variance of one item in a low-fidelity evaluation, without what all adapters have in common."""
+        size = space.size()
+        small = size is not None and size <= POOL * len(self.deployments)
+        for candidate in space.grid() if small else _draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
+            if small or len(self.adapters) < POOL:
+                self.add(candidate, in_space=True)
+        works = [work_of(adapter.lora) for adapter in self.adapters.values()]
+        self.costs = CostModel(statistics.fmean(works) if works else 1.0)
+
+    def add(self, candidate: Candidate, in_space: bool = False) -> Adapter | None:
+        """Return the adapter of a candidate, which is added where it is new; None for the untouched model."""
+        if candidate.lora is None:
+            return None
+        name = adapter_id(candidate)
+        if name not in self.adapters:
+            in_space = in_space or self.space.has(candidate.lora)
+            place, prior_mean = place_of(candidate.lora, self.space), self._prior(candidate.lora)
+            self.adapters[name] = Adapter(candidate.lora, place, prior_mean, in_space=in_space)
+        return self.adapters[name]
+
+    def alone(self, candidate: Candidate) -> bool:
+        """Whether a candidate is an adapter without a recipe, in a space that has recipes."""
+        return candidate.recipe is None and bool(self.space.recipes)
+
+    def training_s(self, adapter: Adapter, to: int) -> float:
+        """Return the expected seconds of training an adapter from the rung that it has reached to the rung `to`."""
+        return self.costs.training(_steps_between(adapter.reached, to) * work_of(adapter.lora))
+
+    def pair_s(self, deployment: str, timed: bool = False) -> float:
+        """Return the expected seconds of measuring a trained adapter in a deployment; `timed`: its timing is in flight."""
+        if self.deployments[deployment].recipe is None:
+            return self.costs.alone(self.items)
+        return self.costs.pair(deployment, self.items, timed=timed or deployment in self.footprints)
+
+    def shares(self, adapter: Adapter) -> dict[str, float]:
+        """Return an adapter's scores by deployment, on the scale of shares."""
+        return {deployment: self.scale.share(score) for deployment, (score, _) in adapter.pairs.items()}
+
+    def footprint(self, deployment: str) -> list[float]:
+        """Return the footprint of a deployment: measured, or predicted from its bits and the nearest measured one, and then
+        better by `OPTIMISM`.
+        """
+        if deployment in self.footprints:
+            return self.footprints[deployment]
+        bits = self._bits[deployment]
+        near = min(self.footprints, key=lambda known: abs(math.log(bits / self._bits[known])), default=None)
+        larger = OPTIMISM * relative_footprint(bits, self._bits[near] if near is not None else UNQUANTISED_BITS)
+        known = self.footprints[near] if near is not None else [1.0] * len(self.directions)
+        return [
+            value * larger if direction == "minimize" else value / larger
+            for value, direction in zip(known, self.directions, strict=True)
+        ]
+
+    def build_probability(self, deployment: str) -> float:
+        """Return the probability that the next adapter can be built and run in a deployment. A deployment that failed with
+        every adapter so far is proposed last.
+        """
+        built = sum(deployment in adapter.pairs for adapter in self.adapters.values())
+        failed = sum(deployment in adapter.failed for adapter in self.adapters.values())
+        return (built + BUILD_PRIOR_WEIGHT) / (built + failed + BUILD_PRIOR_WEIGHT)
+
+    def learn(self, candidate: Candidate, told: Told) -> None:
+        """Add what was measured of a candidate, now or in an earlier run."""
+        adapter = self.add(candidate)
+        deployment = str(Deployment(candidate.recipe, candidate.session))
+        alone = self.alone(candidate)
+        rung = rung_of(told.rung)
+        work = 0.0 if adapter is None else _steps_between(adapter.reached, rung) * work_of(adapter.lora)
+        scored = _items_scored(adapter, None if alone else deployment, rung)
+        self.costs.learn(told.seconds, deployment if candidate.recipe else None, work, told.items - scored)
+        self._bits.setdefault(deployment, stored_bits(candidate.recipe))
+        if not alone and all(name in told.measured for name in self.others):
+            self.footprints[deployment] = [told.measured[name] for name in self.others]
+        if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):
+            self.over_limit.add(deployment)
+        score = told.measured.get(self._score)
+        if told.probability is not None:
+            self.chance = (1 - SHARED_CHANCE) * variance(0.5, smooth=True)
+        if score is not None:
+            self.scale.add(score, untouched=adapter is None)
+        if adapter is None:
+            self.untouched = score if score is not None else self.untouched
+            return
+        if not alone and deployment not in self.deployments:  # it belongs to an earlier version of the space
+            return
+        if score is None:
+            self._learn_failure(adapter, candidate, told)
+            return
+        adapter.reached = max(adapter.reached, rung)
+        if alone or rung < LAST:
+            adapter.rung_scores[rung] = RungScore(score, told.items, told.probability)
+        elif told.status != "stopped":  # older folders have pairs that were scored on some of the items only
+            adapter.pairs[deployment] = score, told.items
+            if told.values is not None:
+                self.items = told.items
+
+    def _learn_failure(self, adapter: Adapter, candidate: Candidate, told: Told) -> None:
+        """Add that an adapter has no score, alone or in a deployment."""
+        deployment, alone = str(Deployment(candidate.recipe, candidate.session)), self.alone(candidate)
+        adapter.pairs.pop(deployment, None)
+        # A stage whose result came from the cache has no seconds. A measured footprint proves that the build succeeded.
+        built = {"merge", "build", "check", "time", "score"} & set(told.seconds) or (
+            told.status != "over_limit" and told.measured.keys() & set(self.others)
+        )
+        if not alone and (adapter.reached == LAST or built):
+            adapter.reached = LAST
+            adapter.failed.add(deployment)
+            # An adapter whose score is no number at full precision, or in two recipes, has diverged.
+            if told.status == "diverged":
+                adapter.diverged += 1
+                adapter.unusable |= adapter.diverged > (bits_of(candidate.recipe) < EXACT_BITS)
+        elif told.status == "lost" and not alone:  # the worker died, which shows nothing about the adapter
+            adapter.failed.add(deployment)
+        elif deployment not in self.over_limit:
+            adapter.unusable = True
+
+
+def adapter_id(candidate: Candidate) -> str:
+    """Return the id of a candidate's adapter."""
+    return Candidate(lora=candidate.lora).id
+
+
+def rung_of(share: float) -> int:
+    """Return the number of the rung that is nearest to a share of the steps."""
+    return min(range(len(RUNGS)), key=lambda rung: abs(RUNGS[rung] - share))
+
+
+def _items_scored(adapter: Adapter | None, deployment: str | None, rung: int) -> int:
+    """Return the number of items that an adapter was scored on before, in a deployment or (None) without a recipe."""
+    if adapter is None:
+        return 0
+    if deployment is not None:
+        return adapter.pairs.get(deployment, (0.0, 0))[1]
+    return adapter.rung_scores[rung].items if rung in adapter.rung_scores else 0
+
+
+def _steps_between(begun: int, to: int) -> float:
+    """Return the share of a training's steps between two rungs (-1: untrained); 0 where `to` is reached already."""
+    return max(0.0, RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0))
+
+
+def _draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
+    """Yield random candidates of a large space whose adapters can be trained on its device."""
+    for _ in range(DRAWS_PER_ADAPTER * POOL):
+        candidate = drawn(space, rng)
+        if candidate.lora is not None and not lora_impossible(candidate.lora, space.device):
+            yield candidate

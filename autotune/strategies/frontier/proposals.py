@@ -1,0 +1,183 @@
+"""Which proposal is worth most: expected hypervolume improvement for each second that it takes.
+
+A proposal is one of three:
+
+- a pair: a trained adapter is built, timed and scored in a deployment;
+- a new adapter: it is trained to the last rung, and then measured in a deployment;
+- a low-fidelity evaluation: an adapter is trained to a lower rung, and scored without a recipe on some of the items.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.candidate import Candidate
+from autotune.strategies.frontier.acquisition import HypervolumeImprovement
+from autotune.strategies.frontier.belief import Belief, ScoreModel
+from autotune.strategies.frontier.constants import (
+    LATENCY_BOUND,
+    LEAST_DEVIATION,
+    LOW_FIDELITY_ADAPTERS,
+    LOW_FIDELITY_SHARES,
+    MIDDLE_SCORE,
+    RUNGS,
+    SIZE_BOUND,
+    UNKNOWN_BASE,
+)
+from autotune.strategies.frontier.gittins_index import NODES, best_pairs, direct_index, index_with_stop
+from autotune.strategies.frontier.in_flight import InFlight
+from autotune.strategies.frontier.observations import LAST, Adapter, Observations
+from autotune.strategies.frontier.surrogate import Array
+from autotune.strategies.protocol import LEAST_ITEMS, Proposal
+
+
+@dataclass(frozen=True)
+class _State:
+    """What one decision is made from."""
+
+    observations: Observations
+    model: ScoreModel
+    belief: Belief
+    deployments: list[str]
+    """Those within the limits."""
+    pair_s: Array
+    """The expected seconds of measuring a trained adapter in each: (deployments,)."""
+    front: HypervolumeImprovement
+
+
+def next_proposal(
+    observations: Observations, model: ScoreModel, in_flight: InFlight, rungs: bool = True, gate: bool = True
+) -> Proposal | None:
+    """Return the proposal that is worth most beside those in flight; None where none improves the front.
+
+    `rungs`: consider low-fidelity evaluations; `gate`: rank pairs by their worth, instead of measuring at once every pair
+    that may improve the front.
+    """
+    belief = model.belief_beside(in_flight)
+    deployments = [name for name in observations.deployments if name not in observations.over_limit]
+    begun = any(items >= observations.items for adapter in belief.adapters for _, items in adapter.pairs.values())
+    if not deployments:
+        return None
+    pair_s = np.array([observations.pair_s(name, name in in_flight.timed) for name in deployments])
+    front = _expected_front(observations, belief, deployments)
+    state = _State(observations, model, belief, deployments, pair_s, front)
+    gains = _pair_gains(state)
+    trained = np.array([adapter.reached == LAST and not adapter.unusable for adapter in belief.adapters])
+    trained |= belief.completing
+    pairs = np.where(trained, gains / pair_s[:, None], 0.0)
+    if not gate:
+        pairs = np.where(trained & (gains > 0), math.inf, 0.0)
+    direct = np.where(belief.training, 0.0, _direct(state, gains))
+    evaluations = _low_fidelity(state, direct) if begun and rungs else ()
+    evaluation = max(evaluations, key=lambda found: found[0], default=(0.0, None))
+    best = max(pairs.max(initial=0.0), direct.max(initial=0.0), evaluation[0])
+    if best <= 0:
+        return None
+    if pairs.max(initial=0.0) == best:
+        number, place = divmod(int(pairs.T.argmax()), len(deployments))
+        return _pair(state, number, place)
+    if evaluation[0] == best:
+        return evaluation[1]
+    number = int(direct.argmax())
+    return _pair(state, number, int((gains[:, number] / pair_s).argmax()))
+
+
+def _pair(state: _State, number: int, place: int) -> Proposal:
+    """Return the proposal of an adapter in a deployment, by their numbers."""
+    deployment = state.observations.deployments[state.deployments[place]]
+    lora = state.belief.adapters[number].lora
+    return Proposal(Candidate(lora=lora, recipe=deployment.recipe, session=deployment.session))
+
+
+def _direct(state: _State, gains: Array) -> Array:
+    """Return the worth of a second spent on training an adapter to the last rung, and measuring it in the deployments that
+    are worth most: (adapters,). `gains`: (deployments, adapters).
+    """
+    adapters = state.belief.adapters
+    gained, measured_s = best_pairs(gains, state.pair_s)
+    train_s = np.array([state.observations.training_s(adapter, LAST) for adapter in adapters])
+    trainable = np.array([adapter.reached < LAST and not adapter.unusable for adapter in adapters])
+    return np.where(trainable, direct_index(gained, train_s + measured_s), 0.0)
+
+
+def _low_fidelity(state: _State, direct: Array) -> Iterator[tuple[float, Proposal]]:
+    """Yield, for each lower rung and number of items, the low-fidelity evaluation that is worth most, after its worth for
+    each second. `direct`: as `_direct` returns it.
+    """
+    belief, observations = state.belief, state.observations
+    considered = np.argsort(-direct, kind="stable")[:LOW_FIDELITY_ADAPTERS]
+    least = (max(LEAST_ITEMS, math.ceil(share * observations.items)) for share in LOW_FIDELITY_SHARES)
+    counts = sorted({min(observations.items, count) for count in least})
+    for rung, items in itertools.product(range(LAST), counts):
+        who = np.array([n for n in considered if direct[n] > 0 and belief.adapters[n].reached < rung], dtype=np.intp)
+        if not len(who):
+            continue
+        adapters = [belief.adapters[number] for number in who]
+        train_s = np.array([observations.training_s(adapter, rung) for adapter in adapters])
+        rest_s = np.array([observations.training_s(adapter, LAST) for adapter in adapters]) - train_s
+        information = state.model.information(belief, who, rung, items)
+        means = belief.mean[who] + NODES[:, None] * information
+        deviation = np.sqrt(np.maximum(belief.deviation[who] ** 2 - information**2, LEAST_DEVIATION**2))
+        gains = _expected_gains(state, means, np.broadcast_to(deviation, means.shape))
+        failed = np.array([[name in adapter.failed for adapter in adapters] for name in state.deployments])
+        gained, measured_s = best_pairs(np.where(failed[:, None, :], 0.0, gains), state.pair_s)
+        first_s = train_s + observations.costs.alone(items)
+        worth = index_with_stop(first_s, gained, rest_s + measured_s, direct[who])
+        best = int(worth.argmax())
+        yield float(worth[best]), Proposal(Candidate(lora=adapters[best].lora), rung=RUNGS[rung], items=items)
+
+
+def _pair_gains(state: _State) -> Array:
+    """Return the expected hypervolume improvement of each pair: (deployments, adapters); 0 for a pair that was measured, is
+    being measured, or cannot be.
+    """
+    belief = state.belief
+    gains = _expected_gains(state, belief.mean, belief.deviation)
+    for place, name in enumerate(state.deployments):
+        gains[place] = np.where([_excluded(adapter, name) for adapter in belief.adapters], 0.0, gains[place])
+        gains[place, [number for number, names in belief.pairs_in_flight.items() if name in names]] = 0.0
+    return gains
+
+
+def _excluded(adapter: Adapter, deployment: str) -> bool:
+    return not adapter.in_space or deployment in adapter.pairs or deployment in adapter.failed
+
+
+def _expected_gains(state: _State, mean: Array, deviation: Array) -> Array:
+    """Return the expected hypervolume improvement of models in each deployment: (deployments, *the shape of mean and
+    deviation), which are those of their scores without quantisation loss (shares).
+    """
+    belief, observations = state.belief, state.observations
+    return np.array([
+        observations.build_probability(name) * state.front.expected(
+            observations.footprint(name), mean.ravel() - belief.losses[name],
+            np.sqrt(deviation.ravel() ** 2 + belief.loss_deviations[name] ** 2),
+        ).reshape(mean.shape)
+        for name in state.deployments
+    ])  # fmt: skip
+
+
+def _expected_front(observations: Observations, belief: Belief, deployments: Sequence[str]) -> HypervolumeImprovement:
+    """Return the front of the pairs that were measured or are in flight, by their expected scores."""
+    best: dict[str, float] = {}
+    for number, adapter in enumerate(belief.adapters):
+        for name in (*adapter.pairs, *belief.pairs_in_flight.get(number, ())):
+            score = float(belief.mean[number]) - belief.losses[name]
+            best[name] = max(score, best.get(name, score))
+    points = [(score, observations.footprint(name)) for name, score in best.items()]
+    footprints = [observations.footprint(name) for name in deployments]
+    bound = []
+    for place, (objective, direction) in enumerate(zip(observations.others, observations.directions, strict=True)):
+        column = [footprint[place] for footprint in footprints]
+        beyond = SIZE_BOUND if objective == "size_mb" else LATENCY_BOUND
+        bound.append(beyond * max(column) if direction == "minimize" else min(column) / beyond)
+    if observations.untouched is not None:
+        floor = observations.scale.share(observations.untouched)
+    else:
+        floor = min((score for score, _ in points), default=MIDDLE_SCORE) - UNKNOWN_BASE
+    return HypervolumeImprovement(points, floor, bound, observations.directions)
