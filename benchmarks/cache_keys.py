@@ -42,18 +42,22 @@ TASK = "lm-eval:task"
 _WINDOW = "a model with a sliding window is built with caches that hold all positions: the runtime refuses short texts otherwise"
 _CHECK = "version 2: it is also seen whether the build computes what PyTorch computes with the same rounded weights"
 _PROBE = "version 2: it says how many GPUs there are, for the workers; takes seconds, once for each machine"
-_TASK = "version 4: each item's part in the score of a task is kept, so that two candidates can be compared in pairs"
+_TASK = (
+    "version 2: it is also read whether the score is a mean; takes seconds, and scores that are means are found again"
+)
+_PARTS = "each item's part in a score that is no mean is kept, so that two candidates can be compared in pairs"
 _ROUGE = "words are counted by rules of our own for every script, which the key names"
 
 REASONS = {
     "probe": _PROBE,
+    "task": _TASK,
     "build, int4, model with a window": _WINDOW,
     "score, choice, model with a window": _WINDOW,
     "check, fp32": _CHECK,
     "check, int4": _CHECK,
     "check, lm-eval task": _CHECK,
     "score, rouge_l": _ROUGE,
-    "score, lm-eval task": _TASK,
+    "score, lm-eval task, no mean": _PARTS,
 }
 """Why a result of 718160a is not taken any more."""
 
@@ -164,6 +168,8 @@ def jobs() -> dict[str, Job]:
     task = graph_of(TASK, code=code)
     found["check, lm-eval task"] = task.check_job(pair)
     found["score, lm-eval task"] = task.score_job(pair, "validation")
+    aggregated = graph_of(TASK, code=code, aggregated=True)
+    found["score, lm-eval task, no mean"] = aggregated.score_job(pair, "validation")
     timed = plain.time_job(pair, "build key", "graph signature")
     found["time"] = timed
     found["time, session, at a later pace"] = plain.time_job(served, "build key", "graph signature", since="d868fc7b")

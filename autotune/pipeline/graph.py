@@ -122,6 +122,8 @@ class Graph:
             shared |= {"max_new_tokens": self.sweep.data.max_new_tokens, "stop": self.sweep.data.stop}
         if metric == "rouge_l":
             shared["code"] = f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
+        if is_task(metric):
+            shared["parts"] = True if self.inputs.aggregated else None
         if (code := self.inputs.code) is not None:
             shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
         if candidate.recipe is not None:

@@ -39,6 +39,8 @@ class Inputs:
 
     gpus: int = 0
     """GPUs of this machine that PyTorch sees."""
+    aggregated: bool = False
+    """Whether the score of an lm-eval task is no mean of its items."""
     window: bool = False
     """Whether layers attend to a window, and the builder would give them caches of its size."""
 

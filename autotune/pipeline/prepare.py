@@ -191,10 +191,11 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
     write_aside(memo_file, json.dumps(memo))
     device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
     counts = {split: len(getattr(dataset, split)) for split in items}
-    code = _own_metric(sweep, do)
+    code, aggregated = _own_metric(sweep, do), False
     if is_task(sweep.data.metric):
         code = find_task(sweep.data.metric, sweep.root)
-        for split, (key, file, count) in _task_items(sweep, code, do).items():
+        aggregated, splits = _task_items(sweep, code, do)
+        for split, (key, file, count) in splits.items():
             items[split], counts[split] = (key, file), count
     model_mb = parameters_of(config) * 4 / 1e6
     files = (*model_files(folder), *(file for _, file in items.values()))
@@ -202,7 +203,7 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
         encoding=seen.encoding, notes=(*seen.notes, *said), gpus=probe["gpus"],
-        window=has_windowed_caches(config, sweep.target.provider),
+        aggregated=aggregated, window=has_windowed_caches(config, sweep.target.provider),
     )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
 
@@ -265,8 +266,8 @@ def _own_metric(sweep: Sweep, do: Prepared) -> Code | None:
     return code
 
 
-def _task_items(sweep: Sweep, code: Code, do: Prepared) -> dict[str, tuple[str, Path, int]]:
-    """Return of each split of an lm-eval task its digest, file and number of items. Raises UsageError, MachineError."""
+def _task_items(sweep: Sweep, code: Code, do: Prepared) -> tuple[bool, dict[str, tuple[str, Path, int]]]:
+    """Return whether an lm-eval task's score is no mean, and of each split its digest, file and number of items. Raises UsageError, MachineError."""
     metric, most = sweep.data.metric, sweep.data.max_items
     job = TaskJob(
         metric=metric, code=code.digest, max_validation=most.validation, max_test=most.test,
@@ -287,7 +288,9 @@ def _task_items(sweep: Sweep, code: Code, do: Prepared) -> dict[str, tuple[str, 
             )
         )
     splits = stored.result["splits"]
-    return {n: (part["digest"], stored.path / f"{n}.json", part["items"]) for n, part in splits.items()}
+    return not stored.result["mean"], {
+        name: (part["digest"], stored.path / f"{name}.json", part["items"]) for name, part in splits.items()
+    }
 
 
 def probe_job() -> ProbeJob:

@@ -287,8 +287,10 @@ class TaskScoreJob(ScoreJob):
     """Score on a task of lm-evaluation-harness: `data_file` says which of its items."""
 
     function: ClassVar[str] = "autotune.stages.lm_task:score"
-    version: ClassVar[int] = 4
     packages: ClassVar[tuple[str, ...]] = (*ScoreJob.packages, "lm-eval", "datasets")
+
+    parts: bool | None = None
+    """True where each item's part in the score is kept because the score is no mean; None: it is the mean of the items."""
 
 
 class MetricJob(Job):
@@ -308,6 +310,7 @@ class TaskJob(Job):
     """Read a task of lm-evaluation-harness: its metric and which of its items are scored."""
 
     stage: ClassVar[str] = "task"
+    version: ClassVar[int] = 2
     function: ClassVar[str] = "autotune.stages.lm_task:read"
     packages: ClassVar[tuple[str, ...]] = ("lm-eval", "datasets")
 

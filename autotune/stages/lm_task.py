@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lm_eval.api.metrics import mean
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
@@ -94,8 +95,9 @@ def _narrow(task: Task, split: str) -> list[Any]:
 def read(job: TaskJob, out: Path) -> Result:
     """Read a task: write for each split that it has what is scored, `validation.json` and `test.json`.
 
-    A task with one split only is searched on that one. Result: `metric`, `higher_is_better`, and of each split its
-    digest and its number of items. Raises StageError (`failed`, `unsupported`).
+    A task with one split only is searched on that one. Result: `metric`, `higher_is_better`, `mean` (whether the score is
+    the mean of the items'), and of each split its digest and its number of items. Raises StageError (`failed`,
+    `unsupported`).
     """
     task = load_task(job.metric, job.file)
     metric = _metric_of(task, job.metric)
@@ -114,7 +116,12 @@ def read(job: TaskJob, out: Path) -> Result:
         (out / f"{split}.json").write_text(json.dumps({"split": split, "indices": indices, "ids": ids}), "utf-8")
         content = hashlib.sha256("\n".join([job.code, split, *ids]).encode()).hexdigest()
         splits[split] = {"digest": content, "items": len(ids)}
-    return {"metric": metric, "higher_is_better": bool(task.higher_is_better()[metric]), "splits": splits}
+    return {
+        "metric": metric,
+        "higher_is_better": bool(task.higher_is_better()[metric]),
+        "mean": task.aggregation()[metric] is mean,
+        "splits": splits,
+    }
 
 
 class _Model(TemplateLM):  # type: ignore[misc]

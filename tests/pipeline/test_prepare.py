@@ -234,20 +234,27 @@ def test_a_task_brings_its_own_items(tmp_path: Path) -> None:
     sweep = sweep_in(tmp_path, data=data | {"max_items": {"test": 7}})
     splits = {"validation": {"digest": "v", "items": 30}, "test": {"digest": "t", "items": 7}}
 
+    mean = True
+
     class WithTask(Fetched):
         def __call__(self, job: Job, timeout: float | None = None) -> Stored:
             stored = super().__call__(job, timeout)
-            result = {"metric": "acc", "higher_is_better": self.probe["higher"], "splits": splits}
+            result = {"metric": "acc", "higher_is_better": self.probe["higher"], "splits": splits, "mean": mean}
             return Stored(stored.path, result, 1.0, cached=False) if isinstance(job, TaskJob) else stored
 
     do = WithTask(tmp_path, PROBE | {"higher": True})
-    _, dataset, inputs = prepare(sweep, do, tmp_path)
+    prepared, dataset, inputs = prepare(sweep, do, tmp_path)
+    candidate = Candidate(recipe=prepared.space.recipes[0])
+    assert "parts" not in Graph(prepared, inputs).score_job(candidate, "test").described()["inputs"]
     assert (len(dataset.train), dataset.validation) == (8, ())
     assert inputs.items["validation"] == ("v", tmp_path / "validation.json")
     assert (inputs.counts["validation"], inputs.counts["test"]) == (30, 7)
     assert inputs.code is not None
     assert {file.name for file in inputs.code.files} == {"tones.yaml", "train.jsonl"}
     assert [job.max_test for job in do.jobs if isinstance(job, TaskJob)] == [7]
+    mean = False  # each item's part in the score is asked for
+    prepared, _, others = prepare(sweep, do, tmp_path)
+    assert Graph(prepared, others).score_job(candidate, "test").described()["inputs"]["parts"] is True
     with pytest.raises(UsageError, match=r"objectives.lm_eval: acc of this task is minimized, .*lm_eval: minimize"):
         prepare(sweep, WithTask(tmp_path, PROBE | {"higher": False}), tmp_path)
     assert not needs_network(sweep)

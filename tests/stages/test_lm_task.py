@@ -90,6 +90,9 @@ def scored(do: Do, folder: Path) -> Callable[..., dict[str, Any]]:
             code=code.digest, code_file=code.file, max_length=64, model_dir=model, **changes,
         )  # fmt: skip
         out, result = do(job)
+        scores = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
+        assert about["mean"] is ("values" in scores)
+        assert about["mean"] is not ("parts" in scores)
         found: dict[str, Any] = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
         assert result["items"] == len(found["ids"]) == about["splits"][split]["items"]
         return found | {"about": about}
