@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,10 +21,11 @@ from conftest import TONES
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune import strategies
 from autotune.analysis.pareto import hypervolume
 from autotune.candidate import Candidate
 from autotune.strategies.protocol import Outcomes, Proposal, Strategy, Told, Whole
-from benchmarks.search import compare, oracle, peers, report, signals, synthetic
+from benchmarks.search import choices, compare, oracle, peers, report, signals, synthetic
 from benchmarks.search.replay import DIRECTIONS, Conditions, Run, Truth, World, chosen_of, replay
 from benchmarks.search.rows import RowFile, key_of, pack_labels, pack_nats, unpack_labels, unpack_nats
 from benchmarks.search.table import Table, drawn, from_rows, load, over_seeds, quiet
@@ -361,7 +363,7 @@ def test_replays_of_other_code_or_of_another_table_are_done_again(
     assert compare.main([*arguments, "--runs", str(file)]) == 0
     first = capsys.readouterr().out
     of_the_tool = compare.made_by("synthetic", "random")
-    assert of_the_tool == compare.made_by("synthetic", "frontier") != compare.made_by("synthetic", "in-turn")
+    assert len({of_the_tool, *(compare.made_by("synthetic", name) for name in ("frontier", "in-turn", "gp"))}) == 4
     assert of_the_tool != compare.made_by("xed", "random")
     file.write_text(file.read_text(encoding="utf-8").replace(of_the_tool, "0" * 16), encoding="utf-8")
     assert compare.main([*arguments, "--runs", str(file)]) == 0
@@ -369,6 +371,70 @@ def test_replays_of_other_code_or_of_another_table_are_done_again(
     assert again.out.splitlines()[:20] == first.splitlines()[:20]  # longest decisions differ
     assert "1 replays are left out" in again.err
     assert len(list(compare.kept(file))) == 3
+
+
+@pytest.mark.parametrize("name", choices.LISTED)
+def test_choices_are_those_of_the_list(name: str) -> None:
+    choices.check([name])
+
+
+def test_every_strategy_of_the_tool_has_a_list_or_counts_by_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of a strategy's code shows in what its replays are made by: by its choices, or by its bytes."""
+    copy = tmp_path / "strategies"
+    shutil.copytree(Path(str(strategies.__file__)).parent, copy)
+    (copy / "baselines.py").write_text("changed", encoding="utf-8")
+    names = [name for name in (*compare.DEFAULT, "grid") if name not in peers.OUTSIDE]
+    before = {name: compare.made_by("synthetic", name) for name in names}
+    monkeypatch.setattr(strategies, "__file__", str(copy / "__init__.py"))
+    compare.made_by.cache_clear()
+    same = {name for name in names if compare.made_by("synthetic", name) == before[name]}
+    compare.made_by.cache_clear()
+    assert same == set(choices.LISTED)
+    assert {"gp", "grid"} == set(names) - same
+
+
+def test_what_replays_are_made_by_follows_the_list_and_our_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("frontier", "random", "optuna-tpe-warm", "optuna-tpe")
+    before = {name: compare.made_by("synthetic", name) for name in names}
+    entries = [dict(entry) for entry in choices.listed()["frontier"]]
+    entries[0]["sha256"] = "0" * 64
+    changed = choices.listed() | {"frontier": entries}
+    monkeypatch.setattr(choices, "listed", lambda: changed)
+    monkeypatch.setattr(compare, "prior_mean", lambda lora: 1.0)
+    compare.made_by.cache_clear()
+    after = {name: compare.made_by("synthetic", name) for name in names}
+    compare.made_by.cache_clear()
+    assert [name for name in names if after[name] != before[name]] == ["frontier", "optuna-tpe-warm"]
+
+
+def test_a_changed_choice_is_said_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a list that is not current no replay is kept or taken."""
+    entries = [dict(entry) for entry in choices.listed()["random"]]
+    first = entries[0]["first"].split()
+    entries[0]["first"] = " ".join([first[0], "99:9", *first[2:]])
+    entries[1]["sha256"] = "0" * 64
+    monkeypatch.setattr(choices, "listed", lambda: {"random": [*entries[:2], entries[2] | {"seed": 7}]})
+    file = tmp_path / "runs.jsonl"
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(["--table", "synthetic", "--strategy", "random", "--seeds", "1", "--runs", str(file)])
+    assert (stopped.value.code, file.exists()) == (2, False)
+    said = capsys.readouterr().err
+    assert f"random on phrase_tone, seed 0, training x 1: choice 2 was 99:9, and is {first[1]}" in said
+    assert "random on snips, seed 0, training x 1: a choice after the first 40 (120 choices before, 120 now)" in said
+    assert "random on xed, seed 0, training x 1: is not in choices.json" in said
+    assert "random on xed, seed 7: is replayed no more" in said
+    assert "python -m benchmarks.search.choices --write" in said
+
+
+def test_another_prior_changes_a_choice_of_frontier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.strategies.frontier.priors.BEST_RATE", 1e-4)
+    monkeypatch.setattr(choices, "entries_of", choices.entries_of.__wrapped__)
+    with pytest.raises(choices.ChangedError, match=r"frontier on snips, seed 0, training x 1: choice 1 was"):
+        choices.check(["frontier"])
 
 
 def test_what_is_reached_must_be_kept() -> None:

@@ -29,13 +29,17 @@ from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from autotune import analysis, pipeline, scheduler, strategies
-from benchmarks.search import synthetic
-from benchmarks.search.peers import AT_ONCE, COST_BLIND, LEVERS, OUTSIDE, TIMING_EACH, WITHOUT_CACHE, strategy
-from benchmarks.search.replay import Conditions, Run, Truth, Truths, replay
+from autotune import analysis, strategies
+from autotune.pipeline.measure import LOOKS
+from autotune.strategies.frontier.priors import prior_mean
+from autotune.strategies.protocol import LEAST_ITEMS
+from benchmarks.search import choices
+from benchmarks.search.choices import table_of
+from benchmarks.search.peers import COST_BLIND, LEVERS, OUTSIDE, conditions_of, strategy
+from benchmarks.search.replay import Run, Truth, Truths, replay
 from benchmarks.search.report import all_behind, curves, draw, headline, summary
 from benchmarks.search.rows import TABLES
-from benchmarks.search.table import PART, Table, drawn, from_rows, load, over_seeds
+from benchmarks.search.table import PART, Table, drawn, over_seeds
 
 HERE = Path(__file__).parent
 PROPORTIONS = (1.0, 10.0)
@@ -76,13 +80,6 @@ class Task:
 
 
 @cache
-def table_of(name: str) -> Table:
-    """Return a table by its name, or that of its parts. Raises OSError, ValueError."""
-    name = name.removesuffix(PART)
-    return from_rows(synthetic.rows()) if name == "synthetic" else load(TABLES / f"{name}.jsonl")
-
-
-@cache
 def sweep_of(name: str, seed: int) -> tuple[Table, Truth, Truth]:
     """Return the table of one sweep, the truth of its models, and that of settings."""
     whole = table_of(name)
@@ -113,26 +110,42 @@ def tables_of(named: Sequence[str] | None) -> list[str]:
 def run(task: Task) -> Run:
     """Do one replay."""
     table, truth, of_settings = sweep_of(task.table, task.seed)
-    name = task.strategy
-    conditions = Conditions(
-        task.seed, cache=name not in WITHOUT_CACHE, training=task.training, items=task.items,
-        timing_shared=name not in TIMING_EACH, first_looks=name not in AT_ONCE, tool=name not in OUTSIDE,
-    )  # fmt: skip
+    conditions = conditions_of(task.strategy, task.seed, task.training, task.items)
     budget = truth.everything_s(cache=False, training=task.training)
-    factors = PROPORTIONS if name in COST_BLIND else (1.0,)
+    factors = PROPORTIONS if task.strategy in COST_BLIND else (1.0,)
     return replay(table, truth, strategy(task.strategy), conditions, budget, of_settings, factors)
 
 
 @cache
 def made_by(table: str, name: str) -> str:
-    """Return a digest of what the replays of a strategy on a table are made by: the table, and the code."""
+    """Return a digest of everything that decides what a replay of a strategy on a table yields.
+
+    Of code that was only moved or reworded the digest stays the same, so that kept replays remain valid:
+
+    - a strategy with a list of choices (`choices.LISTED`) counts by that list, not by the bytes of its modules. The list has
+      whole replays, on all tables; `done` makes it anew, and refuses to go on where it is not current;
+    - other strategies of the tool (gp, grid) count by the bytes of `autotune/strategies`;
+    - peers that begin with our prior count by its values on the table; all peers by the bytes of `peers.py`;
+    - what charges, answers and judges counts by its bytes: the table, `replay.py`, `table.py`, `rows.py`, `synthetic.py`,
+      and `autotune/analysis`, which has the rule of the winner and the hypervolume;
+    - of `autotune/pipeline` a replay uses the ends of blocks of items only, and of `strategies/protocol.py` the least number
+      of items: they count by their values. It uses nothing of `autotune/scheduler`.
+
+    A change that alters choices of another seed, and none of the list, is not noticed.
+    """
+    digest = hashlib.sha256(repr((LOOKS, LEAST_ITEMS)).encode())
     files = [HERE / f"{module}.py" for module in ("peers", "replay", "table", "rows", "synthetic")]
     rows = TABLES / f"{table.removesuffix(PART)}.jsonl"
     files += [rows] if rows.exists() else []
-    if name not in OUTSIDE or name in LEVERS:
-        for room in (analysis, pipeline, scheduler, strategies):
-            files += sorted(Path(str(room.__file__)).parent.rglob("*.py"))
-    digest = hashlib.sha256()
+    rooms = [analysis]
+    if name in choices.LISTED:
+        digest.update(choices.digest_of(name).encode())
+    elif name not in OUTSIDE:
+        rooms.append(strategies)
+    if name.endswith("-warm"):
+        digest.update(repr([round(prior_mean(lora), 9) for lora in table_of(table).adapters]).encode())
+    for room in rooms:
+        files += sorted(Path(str(room.__file__)).parent.rglob("*.py"))
     for file in files:
         digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:16]
@@ -158,8 +171,10 @@ def _most_seeds(table: str, name: str) -> int:
 
 def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[Task, Run]]:
     """Do replays, or take them from a file of earlier ones, to which new ones are appended. Those that were made by other
-    code, or on another state of the table, are done again.
+    code, or on another state of the table, are done again. Raises ChangedError where a list of choices is not current.
     """
+    if file is not None:
+        choices.check(sorted({task.strategy for task in tasks} & set(choices.LISTED)))
     known, stale = {}, 0
     for task, maker, load_run in kept(file) if file is not None and file.exists() else ():
         if maker == made_by(task.table, task.strategy):
@@ -168,7 +183,7 @@ def done(tasks: Sequence[Task], jobs: int, file: Path | None) -> Iterator[tuple[
             stale += 1
     if stale:
         sys.stderr.write(
-            f"{file}: {stale} replays are left out: they are of other code, or of another state of their table\n"
+            f"{file}: {stale} replays are left out: they were made by other code, or on another state of their table\n"
         )
     yield from ((task, known[task]) for task in tasks if task in known)
     left = [task for task in tasks if task not in known] if jobs else []
@@ -237,7 +252,10 @@ def main(arguments: list[str] | None = None) -> int:
     tasks = tasks_of(tables, strategies, given.seeds, given.items, bool(given.strategy))
     if given.jobs == 0 and given.runs is None:
         parser.error("--jobs 0 reports what --runs has, and needs it")
-    found = runs_of(tasks, given.jobs, given.runs)
+    try:
+        found = runs_of(tasks, given.jobs, given.runs)
+    except choices.ChangedError as error:
+        parser.error(str(error))
     tables = [table for table in tables if any(key[0] == table for key in found)]
     seeds = {table: max(len(runs) for key, runs in found.items() if key[0] == table) for table in tables}
     sweeps = {table: [sweep_of(table, seed) for seed in range(count)] for table, count in seeds.items()}

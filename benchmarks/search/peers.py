@@ -38,7 +38,7 @@ from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.strategy import Frontier, Levers
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Strategy, Told, Whole
-from benchmarks.search.replay import DIRECTIONS
+from benchmarks.search.replay import DIRECTIONS, Conditions
 from benchmarks.search.table import OBJECTIVES, Table
 
 MOST_PROPOSALS = 500
@@ -395,6 +395,16 @@ AT_ONCE = ("frontier-without-first-looks",)
 LEVERS |= {name: lambda table, seed: Frontier(table.space, OBJECTIVES, seed) for name in (*TIMING_EACH, *AT_ONCE)}
 LEVERS["frontier-misled"] = _misled
 PEERS |= LEVERS
+
+
+def conditions_of(name: str, seed: int, training: float = 1.0, items: int | None = None) -> Conditions:
+    """Return the conditions of a replay of a strategy. `training`: how many times as long training takes; `items`: validation
+    items, None: all of the table's.
+    """
+    return Conditions(
+        seed, cache=name not in WITHOUT_CACHE, training=training, items=items,
+        timing_shared=name not in TIMING_EACH, first_looks=name not in AT_ONCE, tool=name not in OUTSIDE,
+    )  # fmt: skip
 
 
 def strategy(name: str) -> Make:

@@ -602,6 +602,18 @@ def judged(world: World, truth: Truth, factor: float) -> Picks:
     return tuple(found)
 
 
+def begun(table: Table, strategy: Strategy, conditions: Conditions) -> World:
+    """Return the world of a sweep whose strategy may be asked: the tool has evaluated the untouched model."""
+    world = World(table, conditions)
+    in_parts = bool(getattr(strategy, "rungs", ()))
+    world.times_first = in_parts and conditions.first_looks
+    if conditions.tool:
+        untouched, told = world.measure_untouched(whole=not world.times_first)
+        if in_parts:  # as the loop does
+            strategy.replay(untouched, told)
+    return world
+
+
 def replay(
     table: Table, truth: Truth, make: Callable[[Table, int], Strategy], conditions: Conditions, budget_s: float,
     of_settings: Truth | None = None, factors: Sequence[float] = (1.0,),
@@ -611,13 +623,8 @@ def replay(
     `of_settings`: the truth by which it is judged as well; `factors`: for `Run.with_training`. What it recommends is what the
     tool shows as the front: the non-dominated part of what was fully measured.
     """
-    world, strategy = World(table, conditions), make(table, conditions.seed)
-    in_parts = bool(getattr(strategy, "rungs", ()))
-    world.times_first = in_parts and conditions.first_looks
-    if conditions.tool:
-        untouched, told = world.measure_untouched(whole=not world.times_first)
-        if in_parts:  # as the loop does
-            strategy.replay(untouched, told)
+    strategy = make(table, conditions.seed)
+    world = begun(table, strategy, conditions)
     at, volumes, training, decisions, asked = [0.0], [0.0], [0.0], [], 0
     settings = [0.0]
     before: list[Pair] = []

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search.compare import table_of, tables_of
+from benchmarks.search.choices import table_of
+from benchmarks.search.compare import tables_of
 from benchmarks.search.table import PART, Seen, Table
 
 ITEMS = (100, 250, 500, 1000)
