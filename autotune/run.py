@@ -37,7 +37,7 @@ from autotune.secrets import redact, redacted
 from autotune.strategies.frontier.transfer import TransferPrior, sweeps_for
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import load_sweep
-from autotune.sweepfile.schema import Sweep
+from autotune.sweepfile.schema import Sweep, Workers
 
 
 def run_command(
@@ -52,7 +52,7 @@ def run_command(
     try:
         with stop_on_signals(_stopping) as stop:
             summary = _sweep(sweep, folder, stop)
-        _report(folder, sweep, summary)
+        _report(folder, sweep.score, summary)
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # whoever read what we print has gone
             raise
@@ -71,10 +71,10 @@ def _stopping() -> None:
 def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
     cache = Cache(default_root())
     room = Room(cache, budget_mb())
-    offline = not needs_network(sweep)
+    offline = not needs_network(sweep.model, sweep.data, sweep.root)
     with (
         Record(folder, sweep) as record,
-        Progress(sweep, record.results.rows, record.spent_s()) as progress,
+        Progress(sweep.budget, list(sweep.objectives), record.results.rows, record.spent_s()) as progress,
         LocalEngine(offline, sweep.workers.memory_mb, progress.note, stop.check) as engine,
     ):
         timeline = Timeline(record, engine.host)
@@ -103,7 +103,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             prior = TransferPrior(sweep.space, sweeps_for(record, inputs.base, events.note) if taught else [])
             strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior)
             prepare_s = stages.spent_s
-            _employ(sweep, inputs, engine, events)
+            _employ(sweep.workers, inputs, engine, events)
             pipeline = Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine))
             loop = Loop(sweep, record, pipeline, strategy, executor, events)
             summary = loop.run()
@@ -120,9 +120,9 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
     return summary
 
 
-def _employ(sweep: Sweep, inputs: Inputs, engine: LocalEngine, events: Events) -> None:
+def _employ(workers: Workers, inputs: Inputs, engine: LocalEngine, events: Events) -> None:
     """Have as many workers as the sweep asks for, or the machine suggests."""
-    train, cpu = sweep.workers.train, sweep.workers.cpu
+    train, cpu = workers.train, workers.cpu
     places = posts(train, cpu, inputs.device, inputs.gpus)
     engine.enlarge(places, train if isinstance(train, int) else None)
     if len(places) > 1:
@@ -143,9 +143,9 @@ def data_report(dataset: Dataset) -> list[str]:
     return lines
 
 
-def _report(folder: Path, sweep: Sweep, summary: Summary) -> None:
+def _report(folder: Path, score: str, summary: Summary) -> None:
     """Print the choice and the finalists to stdout, and what the run cost to stderr."""
-    lines = [explain(select(folder)), *finalist_lines(summary.finalists, sweep.score)]
+    lines = [explain(select(folder)), *finalist_lines(summary.finalists, score)]
     if summary.kept:
         lines.append(f"The winner is in {folder / 'best'}")
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201

@@ -62,7 +62,7 @@ def main(folder: Path) -> int:
         torch_job = pipeline.graph.score_job(Candidate(lora=chosen.lora), "test")
         where: dict[str, Path] = {"model_dir": inputs.base_dir, "adapter_dir": adapter.path}
         reference = outcomes(stages(torch_job.model_copy(update=where)))
-        recipes = dict.fromkeys([base_candidate(sweep).recipe, *sweep.space.recipes])
+        recipes = dict.fromkeys([base_candidate(sweep.space.recipes, sweep.provider).recipe, *sweep.space.recipes])
         for recipe in recipes:
             candidate = Candidate(lora=chosen.lora, recipe=recipe)
             measured = pipeline.measure(candidate, "test")

@@ -6,11 +6,13 @@ job needs of the sweep is decided here, and nothing is run or looked up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import LABELLED, ROUGE_TOKENS, generates, is_task
 from autotune.pipeline.inputs import Inputs
+from autotune.providers import Provider
 from autotune.stages.jobs import (
     BuildJob,
     CheckJob,
@@ -29,7 +31,10 @@ class Graph:
     """The jobs of one sweep's candidates."""
 
     def __init__(self, sweep: Sweep, inputs: Inputs) -> None:
-        self.sweep, self.inputs = sweep, inputs
+        self.data, self.train, self.target, self.seed = sweep.data, sweep.train, sweep.target, sweep.seed
+        self.provider, self.inputs = sweep.provider, inputs
+        self.alone = recipe_alone(sweep.space.recipes, sweep.provider, inputs.device)
+        """The recipe that an adapter alone is scored in; None: by PyTorch."""
 
     def horizon(self, lora: Lora) -> int:
         """Return the steps of an adapter's whole training."""
@@ -37,13 +42,13 @@ class Graph:
 
     def session(self, candidate: Candidate) -> Session:
         """Return how a candidate is served: as its own session says, and where that is silent as the target says."""
-        return (candidate.session or Session()).over(self.sweep.target.session)
+        return (candidate.session or Session()).over(self.target.session)
 
     def scored_as(self, candidate: Candidate) -> Candidate:
         """Return the candidate that is scored for one: an adapter alone may be scored as built."""
         if candidate.lora is None or candidate.recipe is not None:
             return candidate
-        return candidate.model_copy(update={"recipe": recipe_alone(self.sweep, self.inputs.device)})
+        return candidate.model_copy(update={"recipe": self.alone})
 
     def finetune_job(self, candidate: Candidate, rung: float = 1.0) -> FinetuneJob:
         """Return the job that trains a candidate's adapter, as far as to a rung."""
@@ -52,9 +57,9 @@ class Graph:
         horizon = self.horizon(lora) if rung < 1 else None
         stop_at = max(1, round(rung * horizon)) if horizon is not None else None
         return FinetuneJob(
-            base=self.inputs.base, data=self._data("train"), lora=lora, seed=self.sweep.seed, device=self.inputs.device,
+            base=self.inputs.base, data=self._digest("train"), lora=lora, seed=self.seed, device=self.inputs.device,
             horizon=horizon, stop_at=stop_at, encoding=self.inputs.encoding,
-            time_limit_s=self.sweep.train.time_limit_s,
+            time_limit_s=self.train.time_limit_s,
         )  # fmt: skip
 
     def merge_job(self, candidate: Candidate, rung: float = 1.0) -> MergeJob:
@@ -70,20 +75,20 @@ class Graph:
         assert candidate.recipe is not None
         calibration: dict[str, Any] = {}
         if candidate.recipe.calibrated:
-            calibration = {"data": self._data("train"), "max_length": self.sweep.train.max_length}
+            calibration = {"data": self._digest("train"), "max_length": self.train.max_length}
         return BuildJob(
-            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.sweep.target.provider,
+            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.target.provider,
             whole_caches=True if self.inputs.window else None, **calibration,
         )  # fmt: skip
 
     def check_job(self, candidate: Candidate) -> CheckJob:
         """Return the job that compares a build with its source on validation items."""
         assert candidate.recipe is not None
-        metric = self.sweep.data.metric
+        metric = self.data.metric
         shared: dict[str, Any] = {
-            "source": self.build_job(candidate).key, "provider": self.sweep.target.provider,
-            "data": self._data("validation"), "recipe": candidate.recipe, "max_length": self.sweep.train.max_length,
-            "threads": self.sweep.target.threads, "original": self.source(candidate),
+            "source": self.build_job(candidate).key, "provider": self.target.provider,
+            "data": self._digest("validation"), "recipe": candidate.recipe, "max_length": self.train.max_length,
+            "threads": self.target.threads, "original": self.source(candidate),
         }  # fmt: skip
         if is_task(metric):
             assert self.inputs.code is not None
@@ -98,7 +103,7 @@ class Graph:
         `signature` is that of the built graph; `suffix` is `@long`, or empty for the first workload; `since` says from
         when on this machine has its present pace.
         """
-        target = self.sweep.target
+        target = self.target
         workload = target.timed[suffix]
         drawn = self.inputs.lengths.get(suffix)
         prompt, new = (max(lengths) for lengths in zip(*drawn, strict=True)) if drawn else (None, None)
@@ -111,15 +116,15 @@ class Graph:
 
     def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
         """Return the job that scores a candidate on a split: as built, or in PyTorch where nothing is built."""
-        metric = self.sweep.data.metric
+        metric = self.data.metric
         shared: dict[str, Any] = {
-            "data": self._data(split), "metric": metric, "max_length": self.sweep.train.max_length,
-            "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.sweep.target.threads,
+            "data": self._digest(split), "metric": metric, "max_length": self.train.max_length,
+            "labels": self.inputs.labels if metric in LABELLED else (), "threads": self.target.threads,
             "items": self.inputs.counts[split], "encoding": self.inputs.encoding,
         }  # fmt: skip
         kind = TaskScoreJob if is_task(metric) else ScoreJob
         if generates(metric):
-            shared |= {"max_new_tokens": self.sweep.data.max_new_tokens, "stop": self.sweep.data.stop}
+            shared |= {"max_new_tokens": self.data.max_new_tokens, "stop": self.data.stop}
         if metric == "rouge_l":
             shared["code"] = f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
         if is_task(metric):
@@ -129,30 +134,26 @@ class Graph:
         if candidate.recipe is not None:
             source = self.build_job(candidate, rung).key
             options = self.session(candidate).provider_options
-            return kind(
-                source=source, model=source, provider=self.sweep.target.provider, provider_options=options, **shared
-            )
+            return kind(source=source, model=source, provider=self.target.provider, provider_options=options, **shared)
         adapter = None if candidate.lora is None else self.finetune_job(candidate, rung).key
         return kind(
             source=adapter or self.inputs.base, model=self.inputs.base, adapter=adapter, device=self.inputs.device,
             **shared,
         )  # fmt: skip
 
-    def _data(self, split: str) -> str:
+    def _digest(self, split: str) -> str:
         return self.inputs.items[split][0]
 
 
-def base_candidate(sweep: Sweep) -> Candidate:
+def base_candidate(recipes: Sequence[Recipe], provider: Provider) -> Candidate:
     """Return the untouched model: at the provider's most exact precision (fp32), or not built where nothing is."""
-    if not sweep.space.recipes:
-        return Candidate()
-    return Candidate(recipe=Recipe(precision=sweep.provider.precisions[0]))
+    return Candidate(recipe=Recipe(precision=provider.precisions[0])) if recipes else Candidate()
 
 
-def recipe_alone(sweep: Sweep, device: str) -> Recipe | None:
+def recipe_alone(recipes: Sequence[Recipe], provider: Provider, device: str) -> Recipe | None:
     """Return the recipe that an adapter alone is scored in, where adapters are trained on `device`; None: by PyTorch.
 
     One that will be built for the CPU is scored as built at full precision, which predicts what PyTorch predicts, and
     several times as fast.
     """
-    return base_candidate(sweep).recipe if sweep.target.provider == device == "cpu" else None
+    return base_candidate(recipes, provider).recipe if provider.name == device == "cpu" else None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autotune.data.control import without_end
 from autotune.data.items import make_item
-from autotune.data.schema import SPLITS, Dataset, Item, LeftOut, Split
+from autotune.data.schema import SPLITS, Dataset, DataSpec, Item, LeftOut, Split
 from autotune.data.sources import some_of
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, shown
@@ -77,11 +77,11 @@ def inspect_job(sweep: Sweep, dataset: Dataset, folder: Path, cache: Path) -> In
 
 def judge_inspection(sweep: Sweep, dataset: Dataset, look: Inspection) -> Seen:
     """Return what the sweep goes on with. Raises UsageError with everything that forbids it."""
-    problems = list(_model_problems(sweep, look))
+    problems = list(_model_problems(sweep.model, sweep.file, look))
     if not problems:
         problems += _data_problems(sweep, dataset, look)
-        kept = _kept(sweep, dataset, look)
-        problems += _emptied(sweep, dataset, kept)
+        kept = _kept(sweep.data, dataset, look)
+        problems += _emptied(sweep.data.metric, sweep.file, dataset, kept)
     if problems:
         raise UsageError(problems)
     return Seen(kept, tuple(_notes(sweep, dataset, kept, look)), look.encoding)
@@ -90,9 +90,9 @@ def judge_inspection(sweep: Sweep, dataset: Dataset, look: Inspection) -> Seen:
 # --- Refused -------------------------------------------------------------------------------------------------------
 
 
-def _model_problems(sweep: Sweep, look: Inspection) -> Iterator[Problem]:
+def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[Problem]:
     def problem(rule: str, remedy: str) -> Problem:
-        return Problem(rule, "model", sweep.file, value=sweep.model, remedy=remedy)
+        return Problem(rule, "model", sweep_file, value=model, remedy=remedy)
 
     if look.trouble:
         yield problem(look.trouble, look.remedy)
@@ -164,26 +164,26 @@ def _template_remedy(reasons: Sequence[str]) -> str:
     return "write the messages as the template wants them, or use data.prompt"
 
 
-def _emptied(sweep: Sweep, dataset: Dataset, kept: Dataset) -> Iterator[Problem]:
+def _emptied(metric: str, sweep_file: str, dataset: Dataset, kept: Dataset) -> Iterator[Problem]:
     """Say where a split, or a label of train, was lost with the conversations that the template refuses."""
     for split in SPLITS:
         if getattr(dataset, split) and not getattr(kept, split):
             if any(getattr(kept, other) for other in SPLITS):  # else it was said of all
                 rule = f"{split} must have rows, and the model's chat template refuses all of them"
-                yield Problem(rule, "data.messages", sweep.file, remedy=_template_remedy([""]))
+                yield Problem(rule, "data.messages", sweep_file, remedy=_template_remedy([""]))
             return
-    if sweep.data.metric in LABELLED:
+    if metric in LABELLED:
         for split in SPLITS:
             unknown = sorted({item.completion for item in getattr(kept, split)} - set(kept.labels))
             if unknown:
                 rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN)} without the rows that are left out"
-                yield Problem(rule, "data.train", sweep.file, remedy="list all labels in data.labels, or add rows")
+                yield Problem(rule, "data.train", sweep_file, remedy="list all labels in data.labels, or add rows")
 
 
 # --- Left out, changed ---------------------------------------------------------------------------------------------
 
 
-def _kept(sweep: Sweep, dataset: Dataset, look: Inspection) -> Dataset:
+def _kept(data: DataSpec, dataset: Dataset, look: Inspection) -> Dataset:
     """Return the data without the conversations that the template refuses, and completions without the tokens that end them."""
     refused = {(split, item): reason for split, item, reason in look.refused}
     if not refused and not any(one.where == "completion" and one.token in look.ends for one in look.controls):
@@ -207,7 +207,7 @@ def _kept(sweep: Sweep, dataset: Dataset, look: Inspection) -> Dataset:
                 items.append(changed)
         splits[split] = tuple(items)
     labels: Iterable[str] = dict.fromkeys(without_end(label, look.ends) for label in dataset.labels)
-    if sweep.data.metric in LABELLED and sweep.data.labels is None and refused:
+    if data.metric in LABELLED and data.labels is None and refused:
         labels = {item.completion for item in splits["train"]}
     more = tuple(
         LeftOut(split=split, reason=reason, rows=len(rows), examples=tuple(rows[:3]))
@@ -256,7 +256,7 @@ def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> I
         if not look.template.startswith("it gives an error"):
             used = "training and scoring take its text"
         yield f"model: {_SHIPPED} renders the chat template otherwise ({look.template}): {used}"
-    yield from _control_notes(sweep, dataset, look)
+    yield from _control_notes(sweep.data, dataset, look)
     for split, item, reason in look.refused[:_SHOWN]:
         yield f"data: {_place(dataset, split, item)} is left out: the chat template refuses it ({reason})"
     if len(look.refused) > _SHOWN:
@@ -270,7 +270,7 @@ def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> I
             )
 
 
-def _control_notes(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator[str]:
+def _control_notes(data: DataSpec, dataset: Dataset, look: Inspection) -> Iterator[str]:
     """Tell of special tokens that are written out in texts."""
     by_token: defaultdict[tuple[str, str], list[Control]] = defaultdict(list)
     for one in look.controls:
@@ -284,15 +284,15 @@ def _control_notes(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator
         elif where == "completion":
             yield f"{held}, which this tokenizer takes for a token of its own, and no generated text shows"
         elif look.around[0] != token:  # else it was told
-            written = any(token in text for text in _templates(sweep))
+            written = any(token in text for text in _templates(data))
             source = "as the sweep file writes it" if written else "from the data, not from the sweep file"
             yield f"{held}, {source}, which this tokenizer takes for a token of its own"
 
 
-def _templates(sweep: Sweep) -> list[str]:
-    if isinstance(sweep.data.messages, tuple):
-        return [message.content for message in sweep.data.messages]
-    return [sweep.data.prompt or ""]
+def _templates(data: DataSpec) -> list[str]:
+    if isinstance(data.messages, tuple):
+        return [message.content for message in data.messages]
+    return [data.prompt or ""]
 
 
 def _inside(dataset: Dataset, one: Control, ends: Sequence[str]) -> list[str]:

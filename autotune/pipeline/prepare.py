@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from autotune.architectures import has_windowed_caches, remarks
 from autotune.artifacts.store import Stored
-from autotune.data.schema import SPLITS, Dataset, HubDataset
+from autotune.candidate import Recipe
+from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset
 from autotune.data.sources import hub_source
 from autotune.durable import write_aside
 from autotune.errors import MachineError, Problem, StageError, UsageError
@@ -64,12 +66,12 @@ _NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 _NEEDED_TO_BUILD = ("onnx", "onnx-ir")
 
 
-def needs_network(sweep: Sweep) -> bool:
-    """Whether the sweep names a model or a dataset on the hub, or an lm-eval task with data there."""
-    if is_task(sweep.data.metric) and on_the_hub(find_task(sweep.data.metric, sweep.root)):
+def needs_network(model: str, data: DataSpec, root: Path) -> bool:
+    """Whether a sweep names a model or a dataset on the hub, or an lm-eval task with data there; paths are below `root`."""
+    if is_task(data.metric) and on_the_hub(find_task(data.metric, root)):
         return True
-    sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
-    return is_remote(sweep.model, sweep.root) or any(hub_source(source, sweep.root) for source in sources)
+    sources = (data.train, data.validation, data.test)
+    return is_remote(model, root) or any(hub_source(source, root) for source in sources)
 
 
 def check_packages(sweep: Sweep) -> None:
@@ -96,13 +98,12 @@ def check_packages(sweep: Sweep) -> None:
         raise MachineError(f"this machine lacks {', '.join(missing)}; {remedy}")
 
 
-def needed_disk_mb(sweep: Sweep, parameters: int) -> float:
-    """Return about how much disk a sweep needs at once, 10^6 bytes: base, a merged model, and a build a trial."""
+def needed_disk_mb(parameters: int, recipes: Sequence[Recipe], builds: int) -> float:
+    """Return about how much disk a sweep needs at once, 10^6 bytes: base, a merged model, and so many builds."""
     full = parameters * 4 / 1e6
     shares = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.4, "int4": 0.2}
-    recipes = [shares[recipe.precision] for recipe in sweep.space.recipes]
-    build = full * (sum(recipes) / len(recipes)) if recipes else 0.0
-    return 3 * full + build * (sweep.budget.trials or 40)
+    build = full * sum(shares[recipe.precision] for recipe in recipes) / len(recipes) if recipes else 0.0
+    return 3 * full + build * builds
 
 
 def check_disk(parameters: int, cache: Path) -> None:
@@ -191,7 +192,7 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
     write_aside(memo_file, json.dumps(memo))
     device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
     counts = {split: len(getattr(dataset, split)) for split in items}
-    code, aggregated = _own_metric(sweep, do), False
+    code, aggregated = _own_metric(sweep.data.metric, sweep.root, sweep.file, do), False
     if is_task(sweep.data.metric):
         code = find_task(sweep.data.metric, sweep.root)
         aggregated, splits = _task_items(sweep, code, do)
@@ -251,17 +252,16 @@ def _drawn(sweep: Sweep, inputs: Inputs, do: Prepared) -> dict[str, tuple[tuple[
     return lengths
 
 
-def _own_metric(sweep: Sweep, do: Prepared) -> Code | None:
+def _own_metric(metric: str, root: Path, sweep_file: str, do: Prepared) -> Code | None:
     """Return the source of the user's own metric, tried in a worker; None where the sweep names none. Raises UsageError."""
-    metric = sweep.data.metric
     if not is_function(metric):
         return None
-    code = find_function(metric, sweep.root)
+    code = find_function(metric, root)
     try:
         do(MetricJob(metric=metric, code=code.digest, file=code.file, root=code.root), IMPORT_S)
     except StageError as error:
         raise UsageError(
-            Problem(str(error), "data.metric", sweep.file, remedy="logs/prepare.log in the results folder has the rest")
+            Problem(str(error), "data.metric", sweep_file, remedy="logs/prepare.log in the results folder has the rest")
         ) from None
     return code
 

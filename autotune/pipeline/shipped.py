@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune.metrics import LABELLED, generates, is_task
-from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.graph import Graph
 from autotune.stages.jobs import VerifyItem, VerifyJob
-from autotune.sweepfile.schema import Sweep
 
 MOST = 16
 """Items that are tried."""
@@ -18,13 +17,14 @@ _PASSES = 256
 """Passes through the model that this may take where each label is one: with many labels fewer items are tried."""
 
 
-def verify_job(sweep: Sweep, inputs: Inputs, split: str, outcomes: Mapping[str, Any], folder: Path) -> VerifyJob | None:
+def verify_job(graph: Graph, split: str, outcomes: Mapping[str, Any], folder: Path) -> VerifyJob | None:
     """Return the job that tries the model in `folder` on items of a split; None where there is nothing to try.
 
     `outcomes`: of the winner on that split, as a score wrote them. The items of a task of lm-evaluation-harness have no
     text here.
     """
-    metric = sweep.data.metric
+    data, inputs = graph.data, graph.inputs
+    metric = data.metric
     if is_task(metric) or not (folder / "genai_config.json").is_file():
         return None
     items = {item["id"]: item for item in json.loads(inputs.items[split][1].read_text(encoding="utf-8"))}
@@ -44,9 +44,9 @@ def verify_job(sweep: Sweep, inputs: Inputs, split: str, outcomes: Mapping[str, 
         asked.append(VerifyItem.model_validate(given))
     longest = sorted({item["completion"] for item in items.values()}, key=len, reverse=True)
     return VerifyJob(
-        provider=sweep.target.provider, items=tuple(asked), most=most, labels=labels,
-        completions=tuple(longest[:_LONGEST]) if generates(metric) else (), max_length=sweep.train.max_length,
-        max_new_tokens=sweep.data.max_new_tokens, stop=sweep.data.stop or (), model_dir=folder,
+        provider=graph.target.provider, items=tuple(asked), most=most, labels=labels,
+        completions=tuple(longest[:_LONGEST]) if generates(metric) else (), max_length=graph.train.max_length,
+        max_new_tokens=data.max_new_tokens, stop=data.stop or (), model_dir=folder,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
     Raises UsageError with everything that forbids the sweep.
     """
     cache = Cache(default_root())
-    folder = _folder(sweep, cache)
+    folder = _folder(sweep.model, sweep.root, cache)
     if folder is None or not has_weights(folder):
         return None, []
     job = inspect_job(sweep, dataset, folder, cache.root)
@@ -31,7 +31,7 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
     if found is not None:
         seen = judge_inspection(sweep, dataset, Inspection.model_validate(found.result))
         return seen, list(seen.notes)
-    missing = _missing(sweep)
+    missing = _missing(sweep.provider.wheel if sweep.space.recipes else None)
     if missing:
         return None, [f"model, tokenizer and texts were not looked at, because {missing} is not installed"]
     try:
@@ -41,20 +41,20 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
     return seen, list(seen.notes)
 
 
-def _folder(sweep: Sweep, cache: Cache) -> Path | None:
+def _folder(model: str, root: Path, cache: Cache) -> Path | None:
     """Return where the model lies, or None where it is still to be fetched."""
-    folder = local_folder(sweep.model, sweep.root)
-    if sweep.model not in BUILT_IN and folder is not None:
+    folder = local_folder(model, root)
+    if model not in BUILT_IN and folder is not None:
         return folder
-    stored = cache.find(BaseJob(name=sweep.model))
+    stored = cache.find(BaseJob(name=model))
     return stored.path if stored is not None else None
 
 
-def _missing(sweep: Sweep) -> str:
-    """Return the package without which nothing can be looked at, or an empty text."""
+def _missing(wheel: str | None) -> str:
+    """Return the package without which nothing can be looked at, or an empty text; `wheel`: the ONNX Runtime to build for."""
     lacking = [name for name in ("torch", "transformers", "safetensors") if not installed(name)]
-    if sweep.space.recipes and not any(installed(wheel) for wheel in ORT_WHEELS):
-        lacking.append(sweep.provider.wheel)
+    if wheel is not None and not any(map(installed, ORT_WHEELS)):
+        lacking.append(wheel)
     return lacking[0] if lacking else ""
 
 

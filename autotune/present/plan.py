@@ -11,8 +11,9 @@ from typing import Any
 
 from autotune.architectures import remarks
 from autotune.artifacts.store import Cache, default_root
+from autotune.candidate import Session
 from autotune.data.labels import label_lines
-from autotune.data.schema import Dataset
+from autotune.data.schema import Dataset, DataSpec
 from autotune.data.sources import hub_source
 from autotune.errors import MachineError
 from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
@@ -25,10 +26,11 @@ from autotune.present.look import looked_at
 from autotune.present.progress import duration
 from autotune.scheduler.rehearsal import Spent, rehearse
 from autotune.space.domains import Choice
+from autotune.space.space import Space
 from autotune.strategies.frontier.constants import POOL, RUNGS
 from autotune.strategies.named import make_strategy, strategy_of
 from autotune.sweepfile.resolve import load_sweep
-from autotune.sweepfile.schema import Budget, Sweep
+from autotune.sweepfile.schema import Budget, Sweep, Target, Train
 
 _FLOPS = 60e9
 """Operations a second that a small machine does, for estimates before anything was measured here."""
@@ -61,14 +63,14 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     measured: list[str] = []
     expected: Spent | None = None
     if config is not None:
-        costs, measured = _costs(sweep, dataset, parameters_of(config))
+        costs, measured = _costs(sweep.model, sweep.space, dataset, parameters_of(config))
         if _in_parts(sweep):
             expected = _rehearsed(sweep, dataset, costs, trials)
             trials = expected.candidates
             ends_by = ends_by if expected.ended == "trials" else expected.ended
         else:
             fitting = bisect_right(
-                range(1, trials + 1), _budget_s(sweep), key=lambda n: _seconds(sweep, dataset, n, costs)[1]
+                range(1, trials + 1), _budget_s(sweep.budget), key=lambda n: _seconds(sweep, dataset, n, costs)[1]
             )
             if fitting < trials:
                 trials, ends_by = max(1, fitting), "hours"
@@ -81,7 +83,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "candidates": size,
         "recipes": [str(recipe) for recipe in sweep.space.recipes],
         "sessions": [str(session) if session else "as the target says" for session in sweep.space.sessions],
-        "workloads": _workloads(sweep),
+        "workloads": _workloads(sweep.target) if sweep.space.recipes else [],
         "left_out": [{"combination": item.settings, "reason": item.reason} for item in sweep.space.left_out],
         "trials": trials,
         "ends_by": ends_by,
@@ -98,10 +100,10 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
             "items_scored": expected.items,
         },
         "metric": sweep.data.metric,
-        "data": _data(sweep, dataset),
+        "data": _data(sweep.data, dataset),
         "notes": [*(dataset.notes if dataset else ()), *notes],
     }
-    plan["notes"] += _many_threads(sweep)
+    plan["notes"] += _many_threads([sweep.target.session, *filter(None, sweep.space.sessions)])
     if config is not None and sweep.space.recipes:
         plan["notes"] += remarks(config, sweep.target.provider, sweep.train.max_length)
     if sweep.model in BUILT_IN:
@@ -119,13 +121,12 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
             seconds, total = dict(expected.seconds), expected.total_s
         plan["estimate"] = {
             "seconds": {name: round(value) for name, value in seconds.items()},
-            "total_s": round(min(total, _budget_s(sweep))),
+            "total_s": round(min(total, _budget_s(sweep.budget))),
             "measured_here": measured,
         }
         builds = _counts(sweep, dataset, trials)["build"]
-        planned = sweep.model_copy(update={"budget": Budget(trials=max(1, builds - 1))})
         plan["disk"] = {
-            "needed_mb": round(needed_disk_mb(planned, parameters)),
+            "needed_mb": round(needed_disk_mb(parameters, sweep.space.recipes, max(1, builds - 1))),
             "free_mb": round(free_disk_mb(default_root())),
         }
         plan["memory"] = {"needed_mb": round(parameters * 4 / 1e6 * 4 + 1500), "free_mb": round(free_memory_mb())}
@@ -139,12 +140,10 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     return plan
 
 
-def _workloads(sweep: Sweep) -> list[str]:
+def _workloads(target: Target) -> list[str]:
     """Return in words what is timed."""
-    if not sweep.space.recipes:
-        return []
     words = []
-    for name, work in (sweep.target.workloads or {"": sweep.target.workload}).items():
+    for name, work in (target.workloads or {"": target.workload}).items():
         prompt, new = (
             "lengths drawn from the data" if tokens == "data" else f"{tokens} tokens"
             for tokens in (work.prompt_tokens, work.new_tokens)
@@ -153,10 +152,10 @@ def _workloads(sweep: Sweep) -> list[str]:
     return words
 
 
-def _many_threads(sweep: Sweep) -> list[str]:
+def _many_threads(sessions: Sequence[Session]) -> list[str]:
     """Return a note where a session asks for more threads than this machine has."""
     there = logical_processors()
-    asked = max((s.threads or 0 for s in (sweep.target.session, *filter(None, sweep.space.sessions))), default=0)
+    asked = max((session.threads or 0 for session in sessions), default=0)
     if asked <= there:
         return []
     return [
@@ -164,10 +163,9 @@ def _many_threads(sweep: Sweep) -> list[str]:
     ]
 
 
-def _data(sweep: Sweep, dataset: Dataset | None) -> dict[str, Any] | None:
+def _data(spec: DataSpec, dataset: Dataset | None) -> dict[str, Any] | None:
     if dataset is None:
         return None
-    spec = sweep.data
     shares = {"validation": spec.holdout, "test": spec.test_holdout}
     return {
         "train": len(dataset.train),
@@ -200,8 +198,8 @@ def _data_lines(data: dict[str, Any], metric: str) -> list[str]:
     return lines
 
 
-def _budget_s(sweep: Sweep) -> float:
-    return sweep.budget.hours * 3600 if sweep.budget.hours is not None else math.inf
+def _budget_s(budget: Budget) -> float:
+    return budget.hours * 3600 if budget.hours is not None else math.inf
 
 
 def _in_parts(sweep: Sweep) -> bool:
@@ -227,45 +225,45 @@ def _at_most(sweep: Sweep, dataset: Dataset | None, most: int | None) -> dict[st
     if most is None:
         return {"train": None, "build": None if sweep.space.recipes else 0, "time": counts["time"]}
     if _in_parts(sweep):  # adapters that are left on the way are no trials
-        counts["train"] = int(min(POOL, _adapters(sweep)))
-        if recipe_alone(sweep, _device(sweep)) is not None:
+        counts["train"] = int(min(POOL, _adapters(sweep.space)))
+        if recipe_alone(sweep.space.recipes, sweep.provider, _device(sweep.train)) is not None:
             counts["build"] += (len(RUNGS) - 1) * counts["train"]
     return {stage: counts[stage] for stage in ("train", "build", "time")}
 
 
-def _device(sweep: Sweep) -> str:
+def _device(train: Train) -> str:
     """Return where adapters are trained; of `auto` what a sweep found here before, else the CPU."""
-    if sweep.train.device != "auto":
-        return sweep.train.device
+    if train.device != "auto":
+        return train.device
     found = Cache(default_root()).find(probe_job())
     return str(found.result["device"]) if found is not None else "cpu"
 
 
-def _adapters(sweep: Sweep) -> float:
+def _adapters(space: Space) -> float:
     """Return how many adapters there are to train; infinitely many of a range."""
-    if sweep.space.lora is None:
+    if space.lora is None:
         return 0
-    domains = sweep.space.searched.values()
+    domains = space.searched.values()
     return math.prod(len(domain.values) if isinstance(domain, Choice) else math.inf for domain in domains)
 
 
-def _items(sweep: Sweep, dataset: Dataset | None) -> tuple[int, int]:
+def _items(spec: DataSpec, dataset: Dataset | None) -> tuple[int, int]:
     """Return how many items validation and test have; where that is not known yet, what is usual."""
-    most = sweep.data.max_items
-    if is_task(sweep.data.metric):  # what a task holds is known where it is loaded
+    most = spec.max_items
+    if is_task(spec.metric):  # what a task holds is known where it is loaded
         return most.validation or _ITEMS, most.test or _ITEMS
     return (len(dataset.validation), len(dataset.test)) if dataset else (most.validation or _ITEMS, 0)
 
 
 def _counts(sweep: Sweep, dataset: Dataset | None, trials: int) -> dict[str, int]:
     """Return how often each stage runs if there are so many candidates; for `score` the number of items."""
-    adapters = int(min(_adapters(sweep), trials))
-    items = _items(sweep, dataset)
+    adapters = int(min(_adapters(sweep.space), trials))
+    items = _items(sweep.data, dataset)
     recipes, sessions = sweep.space.recipes, sweep.space.sessions or (None,)
     # A build is scored once for all its sessions, but for those that change the provider's options.
     models = max(1, adapters if sweep.space.lora is not None else 1) * max(1, len(recipes))
     options = {session.provider_options if session else None for session in sessions}
-    served = {*itertools.product(recipes, sessions), *((recipe, None) for recipe in [base_candidate(sweep).recipe])}
+    served = {*itertools.product(recipes, sessions), (base_candidate(recipes, sweep.provider).recipe, None)}
     return {
         "train": adapters,
         "build": min(trials, models) + 1 if recipes else 0,
@@ -285,17 +283,17 @@ def _seconds(
 
 def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float], most: int) -> Spent:
     """Return what a sweep of at most so many trials is expected to spend whose strategy takes candidates up in parts."""
-    items, _ = _items(sweep, dataset)
+    items, _ = _items(sweep.data, dataset)
     strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items)
     once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test
     paid = {stage: once[stage] * costs[stage] for stage in ("build", "check", "score")}
     each = dict(costs) | {"time": costs["time"] * len(sweep.target.timed)}
-    built = recipe_alone(sweep, _device(sweep)) is not None
-    adapters = min(POOL, _adapters(sweep))
-    return rehearse(strategy, sweep.objectives, each, items, most, _budget_s(sweep), paid, built, adapters)
+    built = recipe_alone(sweep.space.recipes, sweep.provider, _device(sweep.train)) is not None
+    adapters = min(POOL, _adapters(sweep.space))
+    return rehearse(strategy, sweep.objectives, each, items, most, _budget_s(sweep.budget), paid, built, adapters)
 
 
-def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict[str, float], list[str]]:
+def _costs(model: str, space: Space, dataset: Dataset | None, parameters: int) -> tuple[dict[str, float], list[str]]:
     """Return the seconds that a stage takes once (`score`: an item), and the stages whose seconds were measured.
 
     They come from what this model cost here before, else from the operations that it takes.
@@ -305,24 +303,22 @@ def _costs(sweep: Sweep, dataset: Dataset | None, parameters: int) -> tuple[dict
     texts = [len(str(item.prompt)) + len(item.completion) for item in items[:500]]
     tokens = statistics.fmean(texts) / 4 + 4 if texts else 100
     steps = batch = 0
-    if sweep.space.lora is not None:
-        largest = {
-            n: max(d.values, key=_size) if isinstance(d, Choice) else d.high for n, d in sweep.space.searched.items()
-        }
-        lora = sweep.space.candidate(largest, None).lora
+    if space.lora is not None:
+        largest = {n: max(d.values, key=_size) if isinstance(d, Choice) else d.high for n, d in space.searched.items()}
+        lora = space.candidate(largest, None).lora
         assert lora is not None
         batch = lora.batch_size * lora.accumulation
         steps = lora.steps or int((lora.epochs or 1) * len(items) / batch) + 1
 
     trained = [
         result["step_s"] / (inputs["lora"]["batch_size"] * inputs["lora"]["accumulation"])
-        for inputs, result, _ in cache.measured("finetune", sweep.model)
+        for inputs, result, _ in cache.measured("finetune", model)
         if result["step_s"]
     ]
-    scored = [seconds / result["items"] for _, result, seconds in cache.measured("score", sweep.model)]
-    built = [seconds for _, _, seconds in cache.measured("build", sweep.model)]
-    checked = [seconds for _, _, seconds in cache.measured("check", sweep.model)]
-    timed = [seconds for _, result, seconds in cache.measured("time", sweep.model) if not result.get("begun")]
+    scored = [seconds / result["items"] for _, result, seconds in cache.measured("score", model)]
+    built = [seconds for _, _, seconds in cache.measured("build", model)]
+    checked = [seconds for _, _, seconds in cache.measured("check", model)]
+    timed = [seconds for _, result, seconds in cache.measured("time", model) if not result.get("begun")]
     item_s = 2 * parameters * tokens / _FLOPS
     costs = {
         "train": steps * batch * _median(trained, 2 * item_s),

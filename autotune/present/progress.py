@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +19,7 @@ from autotune.results.columns import Row
 from autotune.results.trials import Trials
 from autotune.scheduler.events import CandidateEnded, Event, Note, RowWritten, StageBegan
 from autotune.secrets import redact
-from autotune.sweepfile.schema import Sweep
+from autotune.sweepfile.schema import Budget
 
 _DOING = {
     "finetune": "fine-tuning",
@@ -42,9 +42,12 @@ def duration(seconds: float) -> str:
 class Progress:
     """Prints what happens; as a context it owns the live line."""
 
-    def __init__(self, sweep: Sweep, rows: Iterable[Row] = (), spent_s: float = 0.0) -> None:
+    def __init__(
+        self, budget: Budget, objectives: Sequence[str], rows: Iterable[Row] = (), spent_s: float = 0.0
+    ) -> None:
         """`rows` and `spent_s`: of earlier runs, whose trials and seconds count towards the budget."""
-        self.sweep, self.trials, self.spent_before = sweep, Trials(rows), spent_s
+        self.budget, self.objectives = budget, objectives
+        self.trials, self.spent_before = Trials(rows), spent_s
         self.done_before = len(self.trials)
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.live: Live | None = None
@@ -91,18 +94,18 @@ class Progress:
     def _row(self, row: Row, best: Row | None) -> None:
         trial = int(row["trial"] or 0)
         self.trials.learn(row)
-        numbers = ", ".join(score_text(row, name) for name in self.sweep.objectives if row.get(name) is not None)
+        numbers = ", ".join(score_text(row, name) for name in self.objectives if row.get(name) is not None)
         what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
         self.note(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}")
         if best is not None:
-            self.best = f"{str(best['candidate'])[:8]} ({score_text(best, next(iter(self.sweep.objectives)))})"
+            self.best = f"{str(best['candidate'])[:8]} ({score_text(best, self.objectives[0])})"
 
     def note(self, text: str) -> None:
         """Print a line, without secrets and without what would command a terminal."""
         self.console.print(Text(printable(redact(text))))
 
     def _number(self, trial: int) -> str:
-        total = self.sweep.budget.trials
+        total = self.budget.trials
         return "[-]" if not trial else f"[{trial}/{total}]" if total else f"[{trial}]"
 
     def left(self) -> float | None:
@@ -110,10 +113,10 @@ class Progress:
         spent = time.monotonic() - self.began
         guesses = []
         done = len(self.trials) - self.done_before
-        if self.sweep.budget.trials is not None and done > 0:
-            guesses.append(spent / done * (self.sweep.budget.trials - len(self.trials)))
-        if self.sweep.budget.hours is not None:
-            guesses.append(self.sweep.budget.hours * 3600 - self.spent_before - spent)
+        if self.budget.trials is not None and done > 0:
+            guesses.append(spent / done * (self.budget.trials - len(self.trials)))
+        if self.budget.hours is not None:
+            guesses.append(self.budget.hours * 3600 - self.spent_before - spent)
         return max(0.0, min(guesses)) if guesses else None
 
     def _line(self) -> Text:

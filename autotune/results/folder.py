@@ -66,10 +66,11 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            self._check_same(sweep)
+            whole = redacted(sweep.resolved())
+            self._check_same(whole, sweep.file)
             self._mend()
             killed = read_running(folder)
-            write_aside(folder / "sweep.yaml", to_yaml(redacted(sweep.resolved())))
+            write_aside(folder / "sweep.yaml", to_yaml(whole))
             workloads = [name for suffix in sweep.target.timed for name in workload_names(suffix)]
             self.results = Table(folder / "results.csv", with_workloads(COLUMNS, workloads))
             self.finalists = with_workloads(FINALISTS, workloads)
@@ -157,18 +158,18 @@ class Record:
         """Return the wall-clock of this sweep, earlier runs included, seconds."""
         return self._spent_before_s + self._clock() - self._began
 
-    def _check_same(self, sweep: Sweep) -> None:
+    def _check_same(self, sweep: Mapping[str, Any], file: str) -> None:
         """Refuse to mix two sweeps in one folder."""
         before = read_sweep(self.folder)
         if before is None or not _has_rows(self.folder / "results.csv"):
             return
-        then, now_ = (_fixed(whole) for whole in (before, redacted(sweep.resolved())))
+        then, now_ = (_fixed(whole) for whole in (before, sweep))
         problems = []
         for key in dict.fromkeys([*then, *now_]):
             if then.get(key) != now_.get(key) and not key.startswith("target.timing."):
                 rule = f"differs from the sweep whose results are in {self.folder}"
                 remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
-                problems.append(Problem(rule, key, sweep.file, value=now_.get(key), remedy=remedy))
+                problems.append(Problem(rule, key, file, value=now_.get(key), remedy=remedy))
         if problems:
             raise UsageError(problems)
 

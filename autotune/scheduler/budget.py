@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 
 from autotune.scheduler.ledger import Ledger
+from autotune.sweepfile.schema import Budget, Timing
 
 _RECENT = 10
 """Rows by which it is guessed how long the next takes."""
@@ -15,13 +16,14 @@ _RECENT = 10
 class BudgetLeft:
     """What is left of the budget of a sweep."""
 
-    def __init__(self, ledger: Ledger, spent_s: Callable[[], float], items: int, in_parts: bool) -> None:
-        """`spent_s`: the wall-clock so far, seconds; `items`: those of validation; `in_parts`: the strategy takes candidates
-        up in parts, and leaves something to do in the end.
+    def __init__(
+        self, budget: Budget, timing: Timing, ledger: Ledger, spent_s: Callable[[], float], items: int, in_parts: bool
+    ) -> None:
+        """`timing`: how long the timings at the end go on; `spent_s`: the wall-clock so far, seconds; `items`: those of
+        validation; `in_parts`: the strategy takes candidates up in parts, and leaves something to do in the end.
         """
+        self.trials_at_most, self.hours, self.timing = budget.trials, budget.hours, timing
         self.ledger, self.spent_s, self.items, self.in_parts = ledger, spent_s, items, in_parts
-        self.trials_at_most = ledger.sweep.budget.trials
-        self.hours = ledger.sweep.budget.hours
 
     def trials(self, pending: int = 0) -> float:
         """Return how many more trials may begin while `pending` are under way."""
@@ -57,13 +59,12 @@ class BudgetLeft:
         if not self.in_parts:
             return 0.0
         ledger = self.ledger
-        timing = ledger.sweep.target.timing
         times = [float(row.get("cost_time_s") or 0.0) for row in ledger.rows.values()]
         time_s = statistics.median(filter(None, times)) if any(times) else 0.0
         # By recipe and session, because this is asked before every candidate, however many rows there are.
         served = sum("itl_ms_p50" in footprint for footprint in ledger.footprints.values())
-        seconds = (timing.most / timing.processes - 1) * time_s * served
+        seconds = (self.timing.most / self.timing.processes - 1) * time_s * served
         if ledger.base_row is not None and ledger.base_is_open:
-            scored = float(ledger.base_row.get(f"{ledger.sweep.score}_n") or 1)
+            scored = float(ledger.base_row.get(f"{ledger.score}_n") or 1)
             seconds += time_s + (self.items / scored - 1) * float(ledger.base_row.get("cost_score_s") or 0.0)
         return seconds

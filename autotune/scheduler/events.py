@@ -67,6 +67,10 @@ class Events:
         """Send a `Note`."""
         self(Note(text))
 
+    def stages_of(self, candidate: Candidate, trial: int = 0, scored: str = "") -> Callable[[str], None]:
+        """Return who is told of a candidate's stages, by name; `scored` says on what it is scored."""
+        return lambda stage: self(StageBegan(trial, candidate, stage + (scored if stage == "score" else "")))
+
     def still_at_work(self) -> None:
         """Send `StillAtWork`."""
         self(StillAtWork())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,9 +20,8 @@ from autotune.results.columns import TIMING, Row
 from autotune.results.folder import Record
 from autotune.results.judge import judge, served_as
 from autotune.results.trials import rounded
-from autotune.scheduler.events import CandidateEnded, Events, StageBegan
+from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
-from autotune.sweepfile.schema import Sweep
 
 MOST_IN_TURNS = 24
 """Graphs that take turns at the end, besides the untouched model's: those nearest to the winner in latency."""
@@ -58,10 +57,10 @@ class Finalists:
     """The end of a sweep; `run` does it, once."""
 
     def __init__(
-        self, sweep: Sweep, record: Record, pipeline: Pipeline, complete: Complete, events: Events, ledger: Ledger
+        self, model: str, record: Record, pipeline: Pipeline, complete: Complete, events: Events, ledger: Ledger
     ) -> None:
-        """`complete` drives steps to their end, with what they print going to a log."""
-        self.sweep, self.record, self.pipeline, self.events = sweep, record, pipeline, events
+        """`model`: its name; `complete` drives steps to their end, with what they print going to a log."""
+        self.model, self.record, self.pipeline, self.events = model, record, pipeline, events
         self.complete, self.ledger = complete, ledger
         self.rows, self.base, self.base_id = ledger.rows, ledger.base_row, ledger.base_id
         self.seconds = 0.0
@@ -83,14 +82,10 @@ class Finalists:
         return final
 
     def _choose(self, turns: Turns | None) -> Choice:
-        return judge(self.ledger.ended(), self.sweep, self.base_id, self.record.folder, turns)
+        return judge(self.ledger.ended(), self.ledger.aims, self.base_id, self.record.folder, turns)
 
     def _candidate_of(self, row: Row) -> Candidate:
         return self.ledger.candidate_of(row)
-
-    def _shown(self, candidate: Candidate, scored: str = "") -> Callable[[str], None]:
-        """Return who is told of a candidate's stages; `scored` says on what it is scored."""
-        return lambda stage: self.events(StageBegan(0, candidate, stage + (scored if stage == "score" else "")))
 
     def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
         """Time the winner so far, whoever could still be it, and the untouched model, in turns.
@@ -130,7 +125,7 @@ class Finalists:
         try:
             graphs = {name: str(row["graph"]) for name, row in entrants.items()}
             first = next(iter(candidates.values()))
-            shown = self._shown(first)
+            shown = self.events.stages_of(first)
             steps = self.pipeline.turns_steps(candidates, graphs, suffix, shown, may_leave)
             turns, cells, seconds = self.complete(steps, self.record.log("turns"))
             self.events(CandidateEnded(0, first))
@@ -154,7 +149,7 @@ class Finalists:
             if row is None or row["status"] != "ok":
                 continue
             candidate = self._candidate_of(row)
-            shown = self._shown(candidate, f" on {split}, {role}")
+            shown = self.events.stages_of(candidate, scored=f" on {split}, {role}")
             steps = self.pipeline.steps(candidate, split, on_stage=shown, timed=False)
             measured = self.complete(steps, self.record.log(f"{name}.{split}"))
             self.events(CandidateEnded(0, candidate))
@@ -166,7 +161,7 @@ class Finalists:
             if measured.status != "ok":
                 self.events.note(f"{role} {name} could not be scored on {split}: {measured.error}")
             elif split == "test" and measured.outcomes is not None:
-                self.record.keep_outcomes(name, split, self.sweep.data.metric, measured.outcomes)
+                self.record.keep_outcomes(name, split, self.pipeline.graph.data.metric, measured.outcomes)
             # It was timed in the sweep, and in turns.
             cells = {n: v for n, v in row.items() if n in columns and n.partition("@")[0] in TIMING}
             cells |= {n: v for n, v in measured.cells.items() if n in columns}
@@ -208,7 +203,7 @@ class Finalists:
         if measured.outcomes is None or measured.build is None:
             return {}
         folder = self.record.folder / "best" / "onnx"
-        job = verify_job(self.sweep, self.pipeline.inputs, split, measured.outcomes, folder)
+        job = verify_job(self.pipeline.graph, split, measured.outcomes, folder)
         if job is None:
             return {}
         try:
@@ -235,6 +230,8 @@ class Finalists:
             self.events.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
             return False
         settings = candidate.model_dump(exclude_none=True)
-        about = {"candidate": candidate.id, "settings": settings, "model": self.sweep.model}
-        self.record.keep_best(made, about, self.pipeline.graph.session(candidate), self.sweep.provider.genai_name)
+        about = {"candidate": candidate.id, "settings": settings, "model": self.model}
+        self.record.keep_best(
+            made, about, self.pipeline.graph.session(candidate), self.pipeline.graph.provider.genai_name
+        )
         return True

@@ -10,25 +10,25 @@ from typing import Any
 from autotune.analysis.latency import disturbed
 from autotune.candidate import Candidate
 from autotune.metrics import METRICS
-from autotune.pipeline.graph import base_candidate
 from autotune.results.columns import STAGES, Row
-from autotune.results.judge import candidate_of, served_as, values_of
+from autotune.results.judge import Aims, candidate_of, served_as, values_of
 from autotune.results.trials import Trials
 from autotune.strategies.protocol import Proposal, Told
-from autotune.sweepfile.schema import Sweep
 
 
 class Ledger:
     """The rows of one sweep, as they are learned."""
 
-    def __init__(self, sweep: Sweep, rows: list[Row], file: Path) -> None:
-        """`rows`: all attempts so far, in the order written; `file`: the table that they are in, for messages."""
-        self.sweep, self.file = sweep, file
+    def __init__(self, aims: Aims, score: str, untouched: Candidate, rows: list[Row], file: Path) -> None:
+        """`score`: the column of scores; `untouched`: the untouched model; `rows`: all attempts so far, in the order written;
+        `file`: the table that they are in, for messages.
+        """
+        self.aims, self.score, self.untouched, self.file = aims, score, untouched, file
         self.rows: dict[str, Row] = {}
         """Of each candidate that the strategy proposed, the last attempt."""
         self.base_row: Row | None = None
         """The untouched model measured first, which limits refer to."""
-        self.base_id = base_candidate(sweep).id
+        self.base_id = untouched.id
         self.trials = Trials()
         self.attempts: Counter[str] = Counter()
         self.footprints: dict[Any, dict[str, float]] = {}
@@ -94,11 +94,11 @@ class Ledger:
         """Return a row as the strategy sees it; what is not fully measured has no values."""
         values = values_of(row)
         gaps = {}
-        for limit in self.sweep.limits:
+        for limit in self.aims.limits:
             gap = limit.gap(values.get(limit.metric), self.base.get(limit.metric))
             if gap is not None:
                 gaps[limit] = gap
-        objectives = [values.get(name) for name in self.sweep.objectives]
+        objectives = [values.get(name) for name in self.aims.objectives]
         complete = row["status"] == "ok" and all(value is not None for value in objectives)
         costs = {stage: row.get(f"cost_{stage}_s") for stage in STAGES}
         return Told(
@@ -107,7 +107,7 @@ class Ledger:
             measured=values,
             seconds={stage: float(cost) for stage, cost in costs.items() if cost is not None},
             rung=float(row.get("rung") or 1.0),
-            items=int(row.get(f"{self.sweep.score}_n") or 0),
+            items=int(row.get(f"{self.score}_n") or 0),
             status=str(row["status"]),
             probability=None if row.get("probability") is None else float(row["probability"] or 0.0),
         )

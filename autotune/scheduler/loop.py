@@ -26,7 +26,7 @@ from autotune.results.judge import front_of, judge
 from autotune.results.trials import rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.budget import BudgetLeft
-from autotune.scheduler.events import CandidateEnded, Events, RowWritten, StageBegan
+from autotune.scheduler.events import CandidateEnded, Events, RowWritten
 from autotune.scheduler.finalists import Finalists
 from autotune.scheduler.ledger import Ledger
 from autotune.scheduler.provisional import PATIENCE_S
@@ -80,12 +80,14 @@ class Loop:
         self.sweep, self.record, self.pipeline = sweep, record, pipeline
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
-        self.ledger = Ledger(sweep, record.results.rows, record.results.file)
+        untouched = base_candidate(sweep.space.recipes, sweep.provider)
+        self.ledger = Ledger(sweep, sweep.score, untouched, record.results.rows, record.results.file)
         self.under_way = UnderWay(executor)
         items = pipeline.inputs.counts["validation"]
-        self.budget = BudgetLeft(self.ledger, record.spent_s, items, in_parts=bool(strategy.rungs))
+        timing, in_parts = sweep.target.timing, bool(strategy.rungs)
+        self.budget = BudgetLeft(sweep.budget, timing, self.ledger, record.spent_s, items, in_parts)
         self.stale_timings = StaleTimings(
-            self.ledger, record, pipeline, self.under_way, events, self._shown, clock
+            self.ledger, record, pipeline, self.under_way, events, timing.precision, clock
         )  # fmt: skip
         self.stages_s = 0.0
         self._best: Row | None = None
@@ -124,7 +126,7 @@ class Loop:
         before = len(self.ledger.trials)
         ended = self._search() if trusted else "export"
         if self.ledger.base_is_open:
-            self._alone(Proposal(base_candidate(self.sweep)), 0)
+            self._alone(Proposal(self.ledger.untouched), 0)
         if self.strategy.rungs:
             self._tell_anew(self.stale_timings.resolve(self._wanted_now))
         self._settle(PATIENCE_S)
@@ -150,7 +152,7 @@ class Loop:
         """Measure the untouched model, or look at it, unless that was done."""
         look, row = self._first_items(), self.ledger.base_row
         if row is None or row["status"] not in ("ok", "stopped" if look else "ok"):
-            self._alone(Proposal(base_candidate(self.sweep), items=look), 0)
+            self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
     def _trusts(self) -> bool:
         """Return whether a recipe is left in which an adapter may be tried.
@@ -158,7 +160,7 @@ class Loop:
         Where the untouched model was not built as it is, all recipes that only round that build are given up, and each
         other one is tried on the untouched model before anything is trained for it.
         """
-        recipes, base = self.sweep.space.recipes, base_candidate(self.sweep).recipe
+        recipes, base = self.sweep.space.recipes, self.ledger.untouched.recipe
         row, given_up = self.ledger.base_row, self.pipeline.given_up
         if row is None or base is None or not is_in_doubt(row):
             return True
@@ -195,7 +197,7 @@ class Loop:
             base = (row for row in rows if row["candidate"] == self.ledger.base_id and not row["trial"])
             known = next((row for row in base if row["status"] in ("ok", "stopped")), None)
             if known is not None:
-                self.strategy.replay(base_candidate(self.sweep), self.ledger.told(known))
+                self.strategy.replay(self.ledger.untouched, self.ledger.told(known))
         for row in rows:
             if row["trial"] and (row["status"] == "stopped" or row is self.ledger.rows[str(row["candidate"])]):
                 self._replay(row)
@@ -265,7 +267,7 @@ class Loop:
             limits=self.sweep.limits if trial else (),
             base=self.ledger.base,
             known=self.ledger.known(candidate) if trial and candidate.recipe else None,
-            on_stage=self._shown(trial, candidate),
+            on_stage=self.events.stages_of(candidate, trial),
             rung=proposal.rung,
             items=proposal.items,
             timed=not looked_at,
@@ -319,10 +321,6 @@ class Loop:
         self.events(RowWritten(row, self._best))
         return row
 
-    def _shown(self, trial: int, candidate: Candidate) -> Callable[[str], None]:
-        """Return who is told of a candidate's stages."""
-        return lambda stage: self.events(StageBegan(trial, candidate, stage))
-
     def _left_at(self, proposal: Proposal, measured: Measurement) -> str:
         """Return in words how far a candidate came that is not fully measured; empty where it is."""
         lora, words = proposal.candidate.lora, []
@@ -374,7 +372,7 @@ class Loop:
     def _finish(self, trials: int, ended: str) -> Summary:
         """Choose the winner among the rows, and do what is done with it at the end."""
         finalists = Finalists(
-            self.sweep, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
+            self.sweep.model, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
         )  # fmt: skip
         final = finalists.run()
         self.stages_s += final.seconds

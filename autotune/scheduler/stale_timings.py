@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from autotune.candidate import Candidate
 from autotune.errors import StageError
 from autotune.pipeline.measure import Pipeline
 from autotune.results.columns import TIMING, Row
@@ -31,13 +30,13 @@ class StaleTimings:
         pipeline: Pipeline,
         under_way: UnderWay,
         events: Events,
-        shown: Callable[[int, Candidate], Callable[[str], None]],
+        precision: float,
         clock: Callable[[], float],
     ) -> None:
-        """`shown` returns who is told of a candidate's stages."""
+        """`precision`: the half-width at which an interval is narrow enough, as a share."""
         self.ledger, self.record, self.pipeline, self.under_way = ledger, record, pipeline, under_way
-        self.events, self.shown, self.clock = events, shown, clock
-        self.provisional = Provisional(ledger.sweep.target.timing.precision, events)
+        self.events, self.clock = events, clock
+        self.provisional = Provisional(precision, events)
         self.seconds = 0.0
         """Seconds inside stages."""
         self._untimed: set[str] = set()
@@ -117,7 +116,9 @@ class StaleTimings:
         made = [self.ledger.candidate_of(row) for row in rows]
         candidate = next(filter(self.pipeline.is_there, made), made[0])
         began, started = self.clock(), now()
-        steps = self.pipeline.timing_steps(candidate, self.shown(0, candidate), whole, str(rows[0]["graph"]), again)
+        steps = self.pipeline.timing_steps(
+            candidate, self.events.stages_of(candidate), whole, str(rows[0]["graph"]), again
+        )
         measured = self.under_way.complete(steps, self.record.log(candidate.id))
         self.events(CandidateEnded(0, candidate))
         self.record.keep_timings(measured.timings)

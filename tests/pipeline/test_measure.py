@@ -125,10 +125,13 @@ def test_an_adapter_alone_is_scored_as_built_for_the_cpu(tmp_path: Path, device:
     score = stages.jobs[-1]
     assert isinstance(score, ScoreJob)
     assert (score.provider, score.device) == (("cpu", None) if built else (None, "cuda"))
-    assert recipe_alone(pipeline.sweep, device) == (Recipe(precision="fp32") if built else None)
-    elsewhere = make_sweep(build=[{"precision": "fp16"}], target={"provider": "cuda"})
-    assert recipe_alone(elsewhere, device) is None
-    assert recipe_alone(make_sweep(build=None), device) is None
+    sweeps = (
+        pipeline.sweep,
+        make_sweep(build=[{"precision": "fp16"}], target={"provider": "cuda"}),
+        make_sweep(build=None),
+    )
+    alone = [recipe_alone(sweep.space.recipes, sweep.provider, device) for sweep in sweeps]
+    assert alone == [Recipe(precision="fp32") if built else None, None, None]
 
 
 def test_a_build_that_is_there_needs_no_merge(tmp_path: Path) -> None:
@@ -296,12 +299,11 @@ def test_labels_are_part_of_a_score_only_where_they_mean_something(tmp_path: Pat
 
 
 def test_the_base_is_the_most_exact_build_of_its_provider() -> None:
-    assert base_candidate(make_sweep()) == Candidate(recipe=Recipe(precision="fp32"))
-    assert base_candidate(make_sweep(build=None)) == Candidate()
-    dml = make_sweep(build=[{"precision": "int4"}], target={"provider": "dml"})
-    assert base_candidate(dml) == Candidate(recipe=Recipe(precision="fp16"))
-    webgpu = make_sweep(build=[{"precision": "int4"}], target={"provider": "webgpu"})
-    assert base_candidate(webgpu).recipe is not None
+    recipes = [Recipe(precision="int4")]
+    assert base_candidate(recipes, PROVIDERS["cpu"]) == Candidate(recipe=Recipe(precision="fp32"))
+    assert base_candidate([], PROVIDERS["cpu"]) == Candidate()
+    assert base_candidate(recipes, PROVIDERS["dml"]) == Candidate(recipe=Recipe(precision="fp16"))
+    assert base_candidate(recipes, PROVIDERS["webgpu"]).recipe is not None
 
 
 def test_a_calibrated_recipe_is_built_with_the_training_items(tmp_path: Path) -> None:

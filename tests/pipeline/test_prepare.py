@@ -116,10 +116,14 @@ def test_a_damaged_memo_of_digests_is_forgotten(tmp_path: Path, memo: str) -> No
     assert json.loads((cache / "digests.json").read_text(encoding="utf-8"))
 
 
+def networked(sweep: Sweep) -> bool:
+    return needs_network(sweep.model, sweep.data, sweep.root)
+
+
 def test_a_model_on_the_hub_is_fetched_and_looked_at(tmp_path: Path) -> None:
     sweep = sweep_in(tmp_path, model="owner/name")
-    assert needs_network(sweep)
-    assert not needs_network(sweep_in(tmp_path))
+    assert networked(sweep)
+    assert not networked(sweep_in(tmp_path))
     do = Fetched(write_model(tmp_path / "fetched"))
     (tmp_path / "cache").mkdir()
     inputs = prepare(sweep, do, tmp_path / "cache")[2]
@@ -190,7 +194,7 @@ def test_what_this_machine_lacks_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_dataset_on_the_hub_is_fetched(tmp_path: Path) -> None:
     data = {"train": "owner/name:train", "validation": "validation.jsonl", "prompt": "{text}", "completion": " {tone}"}
     sweep = sweep_in(tmp_path, data=data)
-    assert needs_network(sweep)
+    assert networked(sweep)
     fetched = tmp_path / "fetched"
     fetched.mkdir()
     write_data(fetched / "data.jsonl", 0, 8)
@@ -216,7 +220,7 @@ def test_a_function_of_ones_own_is_tried_in_a_worker_and_watched(tmp_path: Path)
     assert inputs.code.file in inputs.files
     tried = [job for job in do.jobs if isinstance(job, MetricJob)]
     assert [(job.metric, job.code, job.file) for job in tried] == [("words:near", inputs.code.digest, inputs.code.file)]
-    assert not needs_network(sweep)
+    assert not networked(sweep)
 
     def refuse(job: Job) -> None:
         if isinstance(job, MetricJob):
@@ -257,8 +261,8 @@ def test_a_task_brings_its_own_items(tmp_path: Path) -> None:
     assert Graph(prepared, others).score_job(candidate, "test").described()["inputs"]["parts"] is True
     with pytest.raises(UsageError, match=r"objectives.lm_eval: acc of this task is minimized, .*lm_eval: minimize"):
         prepare(sweep, WithTask(tmp_path, PROBE | {"higher": False}), tmp_path)
-    assert not needs_network(sweep)
-    assert needs_network(sweep_in(tmp_path, data=data | {"metric": "lm-eval:arc_easy"}))
+    assert not networked(sweep)
+    assert networked(sweep_in(tmp_path, data=data | {"metric": "lm-eval:arc_easy"}))
 
 
 class Counted(Fetched):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
 from autotune.sweepfile.resolve import parse_sweep
-from autotune.sweepfile.schema import Sweep
 
 SPACE = Space({"r": Choice((8,))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
 PAIR = SPACE.candidate({}, Recipe(precision="int4", algorithm="default", block_size=32))
@@ -25,14 +25,15 @@ ROW: Row = {
 }  # fmt: skip
 
 
-def sweep_of(**budget: Any) -> Sweep:
+def progress_of(rows: Iterable[Row] = (), spent_s: float = 0.0, **budget: Any) -> Progress:
     document = {
         "model": "smollm2-135m-instruct",
         "data": {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}"},
         "space": {"lora": {"r": {"choice": [4, 8]}}, "build": [{"precision": "int4"}]},
         "budget": budget or {"trials": 40},
     }
-    return parse_sweep(document)
+    sweep = parse_sweep(document)
+    return Progress(sweep.budget, list(sweep.objectives), rows, spent_s)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
 
 
 def test_plain_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(sweep_of()) as progress:
+    with progress_of() as progress:
         progress.note("data: [bold]as it is[/bold]")
         progress(StageBegan(0, Candidate(), "score"))
         progress(StageBegan(3, PAIR, "finetune"))
@@ -70,7 +71,7 @@ def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypat
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    with Progress(sweep_of()) as progress:
+    with progress_of() as progress:
         assert progress.live is not None
         progress(StageBegan(3, PAIR, "build"))
         progress(RowWritten(ROW, ROW))
@@ -82,7 +83,7 @@ def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypat
 
 
 def test_the_best_stays_while_others_fail(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(sweep_of()) as progress:
+    with progress_of() as progress:
         assert "best none yet" in progress._line().plain
         progress(RowWritten(ROW, ROW))
         progress(RowWritten(ROW | {"status": "timeout", "error": "too slow"}, None))
@@ -94,7 +95,7 @@ def test_what_is_left_is_known_from_the_pace(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = Progress(sweep_of(trials=10), [ROW | {"trial": number} for number in (1, 2, 3, 4)], spent_s=400.0)
+    progress = progress_of([ROW | {"trial": number} for number in (1, 2, 3, 4)], spent_s=400.0, trials=10)
     assert progress.left() is None
     now[0] += 50
     progress(RowWritten(ROW | {"trial": 0}, None))  # the base is no trial
@@ -113,11 +114,11 @@ def test_what_is_left_is_known_from_the_pace(
 def test_hours_spent_earlier_are_not_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = Progress(sweep_of(hours=1.0), spent_s=600.0)
+    progress = progress_of(spent_s=600.0, hours=1.0)
     assert progress.left() == 3000
     now[0] += 1000
     assert progress.left() == 2000
-    both = Progress(sweep_of(hours=1.0, trials=2), [ROW | {"trial": 1}, ROW | {"trial": 2}], spent_s=600.0)
+    both = progress_of([ROW | {"trial": 1}, ROW | {"trial": 2}], spent_s=600.0, hours=1.0, trials=2)
     both(RowWritten(ROW, None))
     assert both.left() == 0.0
     now[0] += 10_000
@@ -127,7 +128,7 @@ def test_hours_spent_earlier_are_not_left(monkeypatch: pytest.MonkeyPatch, capsy
 def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     import random
 
-    with Progress(sweep_of()) as progress:
+    with progress_of() as progress:
         for recipe in (None, Recipe(precision="fp32")):
             candidate = drawn(Space(SPACE.lora, (recipe,) if recipe else (), (), SPACE.defaults), random.Random(0))
             for status in ("ok", "over_limit", "lost"):

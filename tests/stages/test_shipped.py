@@ -13,6 +13,7 @@ from odd_models import around, copied, with_json, with_template
 
 from autotune.candidate import Recipe
 from autotune.execution.local import LocalEngine
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.shipped import MOST, verify_job
 from autotune.stages.inspection import runtime_name
@@ -56,7 +57,7 @@ def tried(do: Do, write_items: Write, engine: LocalEngine, tmp_path: Path) -> Ca
              "space": {"build": [{"precision": "fp32"}]}}
         )  # fmt: skip
         inputs = Inputs(build, "b", {"validation": ("d", file)}, {"validation": len(items)}, labels, "cpu", "m")
-        asked = verify_job(sweep, inputs, "validation", outcomes, build)
+        asked = verify_job(Graph(sweep, inputs), "validation", outcomes, build)
         assert asked is not None
         result, _ = engine.run_fresh(asked, tmp_path / "verify.log")
         return result
