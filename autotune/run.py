@@ -28,7 +28,7 @@ from autotune.pipeline.prepare import needs_network, prepare
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.status_note import Running

@@ -7,6 +7,7 @@ list of modules into CONTRIBUTING.md, from the imports as they stand in the code
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,7 @@ Imports = dict[str, set[str]]
 """By module, by its name below `autotune`, the modules of the package that it imports."""
 
 
+@functools.cache
 def read_modules(package: Path = PACKAGE) -> dict[str, ast.Module]:
     """Return every module of a package as parsed, by its name below the package."""
     found = {}

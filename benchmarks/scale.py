@@ -28,7 +28,7 @@ from autotune.execution.local import LocalEngine
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
 from autotune.scheduler.status_note import Running

@@ -19,7 +19,7 @@ from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.steps import call_with
 from autotune.results.columns import Row
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.scheduler.events import Event, Events, Note, RowWritten, StageBegan
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.status_note import Running

@@ -24,7 +24,7 @@ from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageErr
 from autotune.pipeline.prepare import probe_job
 from autotune.present import plan as plan_module
 from autotune.results.columns import COLUMNS, Row
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.results.table import read_table
 from autotune.stages.jobs import BuildJob, FinetuneJob
 from autotune.strategies.frontier.constants import POOL

@@ -1,11 +1,12 @@
 """The picture of the rooms and the sizes of the package are those of the code that is read."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from benchmarks import rooms
-from benchmarks.sizes import as_markdown, main, sizes
+from benchmarks.sizes import LONG, as_markdown, main, modules_of, sizes
 
 MODULES = {
     "__init__.py": "",
@@ -65,6 +66,13 @@ def test_each_checkout_has_a_column(checkout: Path, tmp_path: Path) -> None:
 def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"no package autotune/ in it"):
         main([str(tmp_path)])
+
+
+def test_a_long_module_says_why_it_is_one() -> None:
+    for module in modules_of(rooms.PACKAGE.parent):
+        if module.lines > LONG and not module.generated:
+            head = " ".join((ast.get_docstring(module.tree) or "").split())
+            assert "It is one module because" in head, f"{module.name}: {module.lines} lines; say why, or split it"
 
 
 def test_an_arrow_that_a_longer_way_replaces_is_left_out() -> None:

@@ -18,9 +18,10 @@ from autotune.data.schema import Dataset, LeftOut
 from autotune.errors import Exit, MachineError, UsageError
 from autotune.execution import threads as threads_module
 from autotune.pipeline.inputs import Inputs
-from autotune.results import folder as record_module
+from autotune.results import record as record_module
 from autotune.results.columns import COLUMNS, FINALISTS
-from autotune.results.folder import RUNS, Record, read_running
+from autotune.results.folder import RUNS, read_running
+from autotune.results.record import Record
 from autotune.results.table import Table, read_table
 from autotune.run import data_report, run_command
 from autotune.stages.jobs import Job, ScoreJob

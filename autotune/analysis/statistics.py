@@ -2,6 +2,8 @@
 
 Everything here is a plain function of arrays, with a fixed seed where it draws: the same numbers give the
 same verdict tomorrow. None of it needs scipy, which only the samplers' extra brings.
+
+It is one module because the intervals and the tests share their checks, draws and distributions.
 """
 
 from __future__ import annotations

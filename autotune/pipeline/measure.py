@@ -2,6 +2,8 @@
 
 The order is by cost: what could break a limit for certain is measured before what is dear. Who does a job, and where, is
 the business of whoever drives the generator, so any number of candidates can be under way at once.
+
+It is one module because every stage books its cost, its failure and the results that it uses in the same few methods.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from autotune.pipeline.measure import Measurement, Pipeline
 from autotune.pipeline.shipped import verify_job
 from autotune.pipeline.steps import Steps, alone
 from autotune.results.columns import TIMING, Row
-from autotune.results.folder import Record
 from autotune.results.judge import judge, served_as
+from autotune.results.record import Record
 from autotune.results.trials import rounded
 from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger

@@ -21,8 +21,8 @@ from autotune.metrics import is_task
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import LOOKS, Measurement, Pipeline
 from autotune.results.columns import Row
-from autotune.results.folder import Record, now
 from autotune.results.judge import front_of, judge
+from autotune.results.record import Record, now
 from autotune.results.trials import rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.budget import BudgetLeft

@@ -8,8 +8,8 @@ from typing import Any
 from autotune.errors import StageError
 from autotune.pipeline.measure import Pipeline
 from autotune.results.columns import TIMING, Row
-from autotune.results.folder import Record, now
 from autotune.results.judge import served_as
+from autotune.results.record import Record, now
 from autotune.results.trials import rounded
 from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.scheduler.events import CandidateEnded, Event, StageBegan, StillAtWork
 
 

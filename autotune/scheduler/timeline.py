@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autotune.execution.host_lock import HostLock, Interval
 from autotune.results.columns import TIMELINE
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.results.table import Table
 from autotune.scheduler.events import CandidateEnded, Event
 

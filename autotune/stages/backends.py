@@ -1,6 +1,8 @@
 """Two ways to run a model for scoring, with one face: the built model on its provider, or PyTorch.
 
 Nothing is ever padded in front of something that is read.
+
+It is one module because both ways must score alike: each method of one stands beside its twin of the other.
 """
 
 from __future__ import annotations

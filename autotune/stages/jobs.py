@@ -2,6 +2,8 @@
 
 Fields marked `where()` say where something lies or how long it may take, and are not part of the key: a result is
 found again by what went into it, wherever that was.
+
+It is one module because every other room may import these descriptions, and nothing else of `stages`.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ import pytest
 
 from autotune.candidate import Session
 from autotune.errors import UsageError
-from autotune.results import folder as record_module
+from autotune.results import record as record_module
 from autotune.results.columns import CURVES, FINALISTS, Row
-from autotune.results.folder import NOTE_S, Record, read_results, read_running, read_sweep
+from autotune.results.folder import read_results, read_running, read_sweep
+from autotune.results.record import NOTE_S, Record
 from autotune.results.table import Table, read_table
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
@@ -42,7 +43,7 @@ def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.sweepfile.resolve import parse_sweep
 with Record(Path({str(tmp_path)!r}), parse_sweep({DOCUMENT!r})):
     print("held", flush=True)

@@ -17,7 +17,8 @@ from autotune.artifacts.store import Stored
 from autotune.errors import Exit, Interrupted, MachineError, StageError
 from autotune.pipeline.steps import call_with
 from autotune.results.columns import COLUMNS, Row
-from autotune.results.folder import RUNS, Record
+from autotune.results.folder import RUNS
+from autotune.results.record import Record
 from autotune.results.table import read_table
 from autotune.stages.jobs import Call, FinetuneJob, Job, TimeJob, TurnsJob
 

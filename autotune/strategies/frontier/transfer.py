@@ -23,8 +23,9 @@ from autotune.durable import write_aside
 from autotune.errors import UsageError
 from autotune.metrics import METRICS
 from autotune.results.columns import Row
-from autotune.results.folder import Record, read_results
+from autotune.results.folder import read_results
 from autotune.results.judge import candidate_of
+from autotune.results.record import Record
 from autotune.space.space import Space
 from autotune.strategies.frontier.constants import (
     TRANSFER_ADAPTERS,

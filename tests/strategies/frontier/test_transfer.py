@@ -13,7 +13,7 @@ import pytest
 from fakes import Sweeping, make_sweep
 
 from autotune.candidate import Lora
-from autotune.results.folder import Record
+from autotune.results.record import Record
 from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.transfer import (
     KEPT,

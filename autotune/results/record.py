@@ -1,0 +1,340 @@
+"""The results folder of a sweep that runs: its lock, the sweep as resolved, and all that is written while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from autotune.candidate import Session
+from autotune.durable import put, remove_asides, sync_tree, write_aside
+from autotune.errors import Interrupted, Problem, UsageError
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Cell, Row, with_workloads, workload_names
+from autotune.results.folder import RUNS, TIMINGS, TURNS, check_names, read_running, read_sweep, read_timings
+from autotune.results.table import Table, write_table
+from autotune.secrets import redacted
+from autotune.sweepfile.schema import Sweep
+from autotune.sweepfile.syntax import to_yaml
+
+NOTE_S = 60.0
+"""How often it is noted that a stage is still at work, seconds: so much at most is not counted of a run that is killed."""
+
+
+def iso(time_: datetime) -> str:
+    """Return a time in UTC as ISO 8601."""
+    return time_.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def now() -> str:
+    """Return the time as ISO 8601, UTC."""
+    return iso(datetime.now(UTC))
+
+
+class Record:
+    """The results folder of a running sweep, held by this process alone. Raises UsageError."""
+
+    def __init__(self, folder: Path, sweep: Sweep, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = folder
+        self._clock, self._began = clock, clock()
+        self._started = time.time()
+        self._doing: dict[str, Any] = {}
+        self._noted = self._began
+        """What is being done, and when that was noted last."""
+        self._spent_before_s = 0.0
+        self._lock = FileLock(str(folder / ".lock"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            whole = redacted(sweep.resolved())
+            self._check_same(whole, sweep.file)
+            self._mend()
+            killed = read_running(folder)
+            write_aside(folder / "sweep.yaml", to_yaml(whole))
+            workloads = [name for suffix in sweep.target.timed for name in workload_names(suffix)]
+            self.results = Table(folder / "results.csv", with_workloads(COLUMNS, workloads))
+            self.finalists = with_workloads(FINALISTS, workloads)
+            """The columns of finalists.csv."""
+            check_names(self.results.rows, self.results.file)
+            self.curves = Table(folder / "curves.csv", CURVES)
+            self.runs = Table(folder / "runs.csv", RUNS)
+            self._count(killed)
+            self.busy(stage="start")
+            (folder / "outcomes").mkdir(exist_ok=True)
+        except Timeout:
+            running = read_running(folder) or {}
+            who = f"process {running.get('pid', '?')} on {running.get('host', '?')}"
+            rule = f"another process is at work in this folder: {who}"
+            raise UsageError(Problem(rule, file=str(folder), remedy="wait for it, or choose another --out")) from None
+        except OSError as error:
+            self._lock.release()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the machine's trouble, wherever the folder is
+                error.filename = error.filename or str(folder)
+                raise
+            rule = f"the results folder cannot be written ({error.strerror or error})"
+            remedy = "close what holds its files open, or choose another --out"
+            raise UsageError(Problem(rule, file=str(error.filename or folder), remedy=remedy)) from None
+        except BaseException:
+            self._lock.release()
+            raise
+        self._timings = {_timed(timing): timing for timing in read_timings(folder)}
+        self._curved: dict[str, int] = {}
+        """Of each adapter the last step that its curve has."""
+        self._rungs = {_rung(row) for row in self.curves.rows if row["metric"] is not None}
+        """The scores that are there already."""
+        for row in self.curves.rows:
+            if row["train_loss"] is not None:
+                name = str(row["adapter"])
+                self._curved[name] = max(self._curved.get(name, 0), int(row["step"] or 0))
+        self.curves.rows.clear()
+
+    def _mend(self) -> None:
+        """Bring back a `best/` that a killed run had just moved away, and remove what it was still writing."""
+        best, old = self.folder / "best", self.folder / ".best.old"
+        with contextlib.suppress(OSError):  # it is done again at the end
+            if old.exists() and not best.exists():
+                put(old, best)
+            for left in (old, self.folder / ".best.new"):
+                shutil.rmtree(left, ignore_errors=True)
+        remove_asides([self.folder, self.folder / "outcomes"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            if error is not None:
+                asked = isinstance(error, Interrupted | KeyboardInterrupt)
+                self.close(ended="interrupted" if asked else "stopped")
+            (self.folder / "running.json").unlink()
+        self._lock.release()
+
+    def close(self, stages_s: float | None = None, trials: int | None = None, ended: str = "done") -> float:
+        """Write down what this run of the command spent. Returns its wall-clock, seconds."""
+        wall = self._clock() - self._began
+        started = iso(datetime.fromtimestamp(self._started, UTC))
+        self.runs.append({"started": started, "wall_s": wall, "stages_s": stages_s, "trials": trials, "ended": ended})
+        return wall
+
+    def _count(self, killed: Mapping[str, Any] | None) -> None:
+        """Add up what earlier runs have spent; `killed`: what the last one noted of itself, if it could not end."""
+        if killed is not None:
+            with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
+                started = iso(datetime.fromtimestamp(float(killed["started"]), UTC))
+                spent = max(0.0, float(killed.get("spent_s") or 0.0))
+                same = (float(row["wall_s"] or 0.0) for row in self.runs.rows if row.get("started") == started)
+                if not any(
+                    wall >= float(f"{spent:.6g}") for wall in same
+                ):  # it was killed after it had written its row
+                    self.runs.append({"started": started, "wall_s": spent, "ended": "killed"})
+        runs = sum(float(row["wall_s"] or 0.0) for row in self.runs.rows)
+        rows = sum(float(row["wall_s"] or 0.0) for row in self.results.rows)
+        # Rows overlap where several candidates were under way: they count only where runs.csv was removed.
+        self._spent_before_s = runs if self.runs.rows else rows
+
+    def spent_s(self) -> float:
+        """Return the wall-clock of this sweep, earlier runs included, seconds."""
+        return self._spent_before_s + self._clock() - self._began
+
+    def _check_same(self, settings: Mapping[str, Any], file: str) -> None:
+        """Refuse to mix two sweeps in one folder."""
+        before = read_sweep(self.folder)
+        if before is None or not _has_rows(self.folder / "results.csv"):
+            return
+        then, now_ = (_fixed(whole) for whole in (before, settings))
+        problems = []
+        for key in dict.fromkeys([*then, *now_]):
+            if then.get(key) != now_.get(key) and not key.startswith("target.timing."):
+                rule = f"differs from the sweep whose results are in {self.folder}"
+                remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
+                problems.append(Problem(rule, key, file, value=now_.get(key), remedy=remedy))
+        if problems:
+            raise UsageError(problems)
+
+    def check_inputs(self, digests: Mapping[str, str]) -> None:
+        """Refuse to go on with other content under the same names: its rows could not be compared. Raises UsageError.
+
+        `digests`: of the base model and of each split that candidates are trained or compared on.
+        """
+        before = self.inputs()
+        changed = [name for name, value in digests.items() if before.get(name, value) != value]
+        if changed:
+            rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
+            raise UsageError(Problem(rule, file=str(self.folder), remedy="give the new sweep another --out"))
+        self._write_inputs(dict(before) | dict(digests))
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what is noted of the inputs that the rows in this folder were measured with; empty where there are none."""
+        try:
+            noted = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            noted = None
+        return noted if self.results.rows and isinstance(noted, dict) else {}
+
+    def note_input(self, name: str, value: Any) -> None:
+        """Note one more input, as plain data, beside those that were checked. Raises OSError."""
+        file = self.folder / "inputs.json"
+        self._write_inputs(json.loads(file.read_text(encoding="utf-8")) | {name: value})
+
+    def _write_inputs(self, inputs: Mapping[str, Any]) -> None:
+        write_aside(self.folder / "inputs.json", json.dumps(inputs, indent=1, ensure_ascii=False))
+
+    def busy(self, **what: Any) -> None:
+        """Note what is being done, for `status`."""
+        self._doing, self._noted = what, self._clock()
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started}
+        running = {**who, "spent_s": self._noted - self._began, **what}
+        # Written at every stage; after a power cut the run's last minutes are counted as not spent.
+        write_aside(self.folder / "running.json", json.dumps(redacted(running)), sync=False)
+
+    def still_busy(self) -> None:
+        """Say that this goes on: it is noted now and then, and with it the time that was spent, lest a kill undo that."""
+        if self._clock() - self._noted >= NOTE_S:
+            with contextlib.suppress(OSError):  # somebody reads it just now: the next note will do
+                self.busy(**self._doing)
+
+    def log(self, name: str) -> Path:
+        """Return a candidate's log file."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def keep_outcomes(self, candidate: str, split: str, metric: str, outcomes: Mapping[str, Any]) -> None:
+        """Keep the outcome of every item; the items' ids stand once, in a file of their own.
+
+        Where only some were scored, `items` says which: their places in that file.
+        """
+        folder = self.folder / "outcomes"
+        items = folder / f"items.{split}.json"
+        if not items.exists() and "items" not in outcomes:
+            write_aside(items, json.dumps(outcomes["ids"]))
+        kept = {"metric": metric, "split": split, **{k: v for k, v in outcomes.items() if k != "ids"}}
+        name = candidate if split == "validation" else f"{candidate}.{split}"
+        write_aside(folder / f"{name}.json", json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
+
+    def keep_turns(self, turns: Mapping[str, Any]) -> None:
+        """Keep the finalists' timings in turns, so that they can be compared later."""
+        write_aside(self.folder / "outcomes" / TURNS, json.dumps(turns, separators=(",", ":")))
+
+    def keep_timings(self, timings: Iterable[Mapping[str, Any]]) -> None:
+        """Keep what the single processes of timings measured, each timing once, a line each."""
+        new = {_timed(timing): dict(timing) for timing in timings}
+        if any(self._timings.get(name) != timing for name, timing in new.items()):
+            self._timings |= new
+            lines = [json.dumps(timing, separators=(",", ":")) + "\n" for timing in self._timings.values()]
+            write_aside(self.folder / "outcomes" / TIMINGS, "".join(lines))
+
+    def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
+        """Keep an adapter's training curve, (step, loss, learning rate), each step once."""
+        known = self._curved.get(adapter, 0)
+        for step, loss, rate in curve:
+            if step > known:
+                cells: dict[str, Cell] = {"step": int(step), "train_loss": float(loss), "learning_rate": float(rate)}
+                self.curves.add({"adapter": adapter, **cells})
+                self._curved[adapter] = int(step)
+        self._write_curves()
+
+    def keep_rung(self, adapter: str, step: Cell, metric: str, score: Cell, items: Cell) -> None:
+        """Keep what an adapter scored on validation after a step, without a recipe, once."""
+        rung = _rung({"adapter": adapter, "step": step, "metric": metric, "score_n": items})
+        if rung not in self._rungs:
+            self._rungs.add(rung)
+            self.curves.add({"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items})
+            self._write_curves()
+
+    def _write_curves(self) -> None:
+        self.curves.flush()
+        self.curves.rows.clear()  # thousands of adapters have millions of steps, and nobody reads them here
+
+    def write_finalists(self, rows: list[Row]) -> None:
+        """Write the finalists' table anew. Raises OSError."""
+        write_table(self.folder / "finalists.csv", self.finalists, rows)
+
+    def keep_best(
+        self,
+        parts: Mapping[str, Path],
+        about: Mapping[str, Any],
+        session: Session | None = None,
+        provider: str | None = None,
+    ) -> None:
+        """Copy the winner into `best/`: each part (onnx, adapter) a folder. Raises OSError; the old one then stays.
+
+        The built model's own settings then say to serve it in `session` on `provider` (ONNX Runtime GenAI's name;
+        None: the CPU), as it was measured.
+        """
+        best, aside, old = self.folder / "best", self.folder / ".best.new", self.folder / ".best.old"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        for name, source in parts.items():
+            hidden = ("manifest.json", "optimizer.safetensors", "state.json")
+            shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
+        if session is not None and session != Session() and "onnx" in parts:
+            _serve(aside / "onnx" / "genai_config.json", session, provider)
+            about = {**about, "session": session.model_dump(exclude_none=True)}
+        (aside / "candidate.json").write_text(
+            json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+        sync_tree(aside)
+        shutil.rmtree(old, ignore_errors=True)
+        if best.exists():
+            put(best, old, sync=False)
+        put(aside, best)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _timed(timing: Mapping[str, Any]) -> str:
+    """Return what a timing is known by: what was timed, at which pace, and how often before."""
+    return json.dumps([timing.get(name) for name in ("graph", "session", "workload", "pace", "again", "most")])
+
+
+def _serve(file: Path, session: Session, provider: str | None) -> None:
+    """Write a session into a built model's settings, beside what is there. Raises OSError."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    options = settings["model"]["decoder"].setdefault("session_options", {})
+    options |= session.config
+    if provider is not None and session.options:
+        there = options.setdefault("provider_options", [])
+        mine = next((entry[provider] for entry in there if provider in entry), None)
+        if mine is None:
+            there.append({provider: session.options})
+        else:
+            mine |= session.options
+    write_aside(file, json.dumps(settings, indent=4))
+
+
+def _rung(row: Mapping[str, Cell]) -> tuple[Cell, ...]:
+    """Return what a score in curves.csv is known by."""
+    return tuple(row[name] for name in ("adapter", "step", "metric", "score_n"))
+
+
+def _has_rows(table: Path) -> bool:
+    try:
+        return table.read_bytes().count(b"\n") > 1
+    except OSError:
+        return False
+
+
+def _fixed(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a resolved sweep cannot change once there are rows, flat."""
+    flat = _flat({key: sweep.get(key) for key in ("model", "data", "target", "objectives", "seed")})
+    target = sweep.get("target")
+    workloads = target.get("workloads") if isinstance(target, Mapping) else None
+    # The first of them fills the columns without a name, so their order counts.
+    return flat | ({"target.workloads": list(workloads)} if isinstance(workloads, Mapping) else {})
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    if not isinstance(value, Mapping):
+        return {key: list(value) if isinstance(value, tuple) else value}
+    return {k: v for name, part in value.items() for k, v in _flat(part, f"{key}.{name}" if key else str(name)).items()}
