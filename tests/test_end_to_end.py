@@ -34,6 +34,8 @@ from autotune.strategies.frontier.cost_model import CostModel
 from benchmarks.fidelity import edit, scrambled
 from benchmarks.search import live
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 FILES = ("sweep.yaml", "machine.json", "results.csv", "curves.csv", "finalists.csv", "front.csv")
 
 

@@ -20,6 +20,8 @@ from autotune.errors import Exit
 OWN = """\
 from helpers import WEIGHT
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 
 def share(prediction, reference, item):
     \"\"\"Share of the reference's letters that are in the prediction.\"\"\"
