@@ -17,10 +17,10 @@ from conftest import TONES
 from autotune.cli import main
 from autotune.errors import Exit
 
+pytestmark = pytest.mark.usefixtures("settled")
+
 OWN = """\
 from helpers import WEIGHT
-
-pytestmark = pytest.mark.usefixtures("settled")
 
 
 def share(prediction, reference, item):
