@@ -203,7 +203,7 @@ def _budget_s(budget: Budget) -> float:
 
 
 def _in_parts(sweep: Sweep) -> bool:
-    """Whether the strategy takes candidates up in parts."""
+    """Whether the strategy evaluates candidates at lower fidelities."""
     return strategy_of(sweep.strategy, sweep.space, sweep.objectives) == "frontier"
 
 
@@ -282,7 +282,7 @@ def _seconds(
 
 
 def _rehearsed(sweep: Sweep, dataset: Dataset | None, costs: Mapping[str, float], most: int) -> Spent:
-    """Return what a sweep of at most so many trials is expected to spend whose strategy takes candidates up in parts."""
+    """Return what a sweep of at most so many trials is expected to spend, for a strategy with lower fidelities."""
     items, _ = _items(sweep.data, dataset)
     strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items)
     once = _counts(sweep, dataset, 0)  # the untouched model, and the finalists on test

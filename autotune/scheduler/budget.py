@@ -1,4 +1,4 @@
-"""How much of a sweep's budget is left: trials and hours, both over resumes, and what the end of the sweep still takes."""
+"""The budget of a sweep: the trials and hours that are left, counted over all runs, and the time that its end needs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from autotune.scheduler.ledger import Ledger
 from autotune.sweepfile.schema import Budget, Timing
 
 _RECENT = 10
-"""Rows by which it is guessed how long the next takes."""
+"""The number of latest rows whose median predicts the seconds of the next."""
 
 
 class BudgetLeft:
-    """What is left of the budget of a sweep."""
+    """The part of a sweep's budget that is left."""
 
     def __init__(
         self, budget: Budget, timing: Timing, ledger: Ledger, spent_s: Callable[[], float], items: int, in_parts: bool
     ) -> None:
-        """`timing`: how long the timings at the end go on; `spent_s`: the wall-clock so far, seconds; `items`: those of
-        validation; `in_parts`: the strategy takes candidates up in parts, and leaves something to do in the end.
+        """`timing`: the numbers of processes of a timing; `spent_s`: the wall-clock so far, seconds; `items`: the number of
+        validation items; `in_parts`: the strategy evaluates candidates at lower fidelities, so that the end of the sweep
+        completes the untouched model and the timings.
         """
         self.trials_at_most, self.hours, self.timing = budget.trials, budget.hours, timing
         self.ledger, self.spent_s, self.items, self.in_parts = ledger, spent_s, items, in_parts
@@ -46,22 +47,22 @@ class BudgetLeft:
         return self.seconds() <= self._kept_s()
 
     def _kept_s(self) -> float:
-        """Return how many seconds are kept for the end: those that it takes, and those of a row, which may begin just before."""
+        """Return the seconds that are kept for the end of the sweep, and for one more row that may begin just before it."""
         if self.hours is None:
             return 0.0
         end_s, rows = self._end_s(), list(self.ledger.rows.values())[-_RECENT:]
         return end_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if end_s and rows else end_s
 
     def _end_s(self) -> float:
-        """Return about how many seconds it takes to measure an untouched model that was only looked at, and to time what is on
-        the front precisely: at most all that was timed.
+        """Return about how many seconds the end of the sweep takes: the untouched model is scored on all items, and timings are
+        completed. It counts every timing, though only those of the front are needed.
         """
         if not self.in_parts:
             return 0.0
         ledger = self.ledger
         times = [float(row.get("cost_time_s") or 0.0) for row in ledger.rows.values()]
         time_s = statistics.median(filter(None, times)) if any(times) else 0.0
-        # By recipe and session, because this is asked before every candidate, however many rows there are.
+        # Counted by recipe and session, not by row: this runs before every candidate, and rows may be many.
         served = sum("itl_ms_p50" in footprint for footprint in ledger.footprints.values())
         seconds = (self.timing.most / self.timing.processes - 1) * time_s * served
         if ledger.base_row is not None and ledger.base_is_open:

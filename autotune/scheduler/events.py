@@ -1,4 +1,4 @@
-"""What happens while a sweep runs, as one stream: progress, status and logs listen to it, and whatever comes later.
+"""The events of a running sweep, as one stream. Progress, status and logs listen to it.
 
 Events are sent by the thread that runs the sweep, one after another; only a `Note` may come from another thread.
 """
@@ -14,7 +14,7 @@ from autotune.results.columns import Row
 
 @dataclass(frozen=True)
 class StageBegan:
-    """A stage of a candidate begins, or waits for a free worker. `trial` is 0 for what is no trial."""
+    """A stage of a candidate begins, or waits for a free worker. `trial`: its number; 0 where the candidate is no trial."""
 
     trial: int
     candidate: Candidate
@@ -23,7 +23,7 @@ class StageBegan:
 
 @dataclass(frozen=True)
 class CandidateEnded:
-    """A candidate is no longer under way; a row was written, unless the sweep is being interrupted."""
+    """A candidate has ended. Its row was written, unless the sweep is being interrupted."""
 
     trial: int
     candidate: Candidate
@@ -39,12 +39,12 @@ class RowWritten:
 
 @dataclass(frozen=True)
 class StillAtWork:
-    """Nothing ended in the last half second: work goes on."""
+    """A stage is still running, and none has ended in the last half second."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth a line."""
+    """A message for the user, of one line."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""When a sweep ends: the winner, timed in turns with its rivals, scored once on test, and kept in `best/`."""
+"""The end of a sweep: the winner is timed in turns with its rivals, scored once on test, and copied to `best/`."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
 
 MOST_IN_TURNS = 24
-"""Graphs that take turns at the end, besides the untouched model's: those nearest to the winner in latency."""
+"""The most graphs that are timed in turns, besides the untouched model's: those nearest to the winner in latency."""
 
 
 T = TypeVar("T")
 
 
 class Complete(Protocol):
-    """Drives steps to their end, with what their stages print going to a log."""
+    """It runs steps to their end; the output of their stages goes to a log."""
 
     def __call__(self, steps: Steps[T], log: Path) -> T:
-        """Return what the steps return. Raises as they do."""
+        """Return what the steps return. Raises the errors of their calls."""
         ...
 
 
 @dataclass
 class Final:
-    """What a sweep ended with."""
+    """The result of the end of a sweep."""
 
     choice: Choice
     rows: list[Row] = field(default_factory=list)
-    """Of finalists.csv."""
+    """The rows of finalists.csv."""
     turns: Turns | None = None
-    """How the finalists' latencies relate, where they were timed in turns."""
+    """The latencies of the finalists relative to each other, where they were timed in turns."""
     kept: bool = False
     """Whether the winner is in `best/`."""
     seconds: float = 0.0
@@ -54,7 +54,7 @@ class Final:
 
 
 class Finalists:
-    """The end of a sweep; `run` does it, once."""
+    """The end of a sweep: call `run` once."""
 
     def __init__(
         self, model: str, record: Record, pipeline: Pipeline, complete: Complete, events: Events, ledger: Ledger
@@ -88,11 +88,11 @@ class Finalists:
         return self.ledger.candidate_of(row)
 
     def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
-        """Time the winner so far, whoever could still be it, and the untouched model, in turns.
+        """Time in turns the winner so far, every candidate that could still win, and the untouched model.
 
-        That is everybody who ties on what comes before latency, whatever the rows say of its own: they were timed at other
-        moments. Who is clearly slower by turns leaves after a few. Returns how they relate, and of each candidate that was
-        timed the latency cells: those of its graph.
+        A candidate could still win if it ties with the winner in the objectives that are compared before latency. Its latency
+        in the rows does not count, because it was measured at another time. A graph that is clearly slower leaves after a
+        few rounds. Returns the turns, and the latency cells by candidate: those of its graph.
         """
         assert choice.winner is not None
         winner = self.rows[choice.winner.id]
@@ -116,7 +116,7 @@ class Finalists:
             if step.metric.partition("@")[0] not in (
                 "ttft_ms_p50",
                 "ttft_ms_p90",
-            ):  # who is slower is seen between tokens
+            ):  # turns compare the time between tokens
                 may_leave = set(entrants)
         if self.base is not None and self.base["status"] == "ok":
             entrants.setdefault(str(served_as(self.base)), self.base)
@@ -142,7 +142,7 @@ class Finalists:
         return turns, named
 
     def _score(self, winner: str, final: Final, timed: Mapping[str, Row]) -> None:
-        """Score winner and untouched model on test, and keep the winner. `timed`: latency cells taken in turns."""
+        """Score the winner and the untouched model on test, and copy the winner to `best/`. `timed`: cells of the timing in turns."""
         split = "test" if "test" in self.pipeline.inputs.items else "validation"
         columns = {column.name for column in self.record.finalists}
         for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base)):
@@ -185,7 +185,7 @@ class Finalists:
         self.record.write_finalists(final.rows)
 
     def _relation(self, name: str, turns: Turns | None) -> Row:
-        """Return what the turns say of a finalist: its time between tokens over the untouched model's, and the noise."""
+        """Return a finalist's cells of the timing in turns: the ratio of its time between tokens to the untouched model's, and noise."""
         if turns is None:
             return {}
         metric = next(metric for metric in turns.again if metric.startswith("itl_ms_p50"))
@@ -199,7 +199,7 @@ class Finalists:
         return found
 
     def _verify(self, split: str, measured: Measurement) -> Row:
-        """Try `best/` by ONNX Runtime GenAI alone, from text. Returns the cells that say what came of it."""
+        """Verify `best/` by ONNX Runtime GenAI alone, from text. Returns the cells with the result."""
         if measured.outcomes is None or measured.build is None:
             return {}
         folder = self.record.folder / "best" / "onnx"
@@ -223,7 +223,7 @@ class Finalists:
         return cells
 
     def _keep_best(self, candidate: Candidate, measured: Measurement) -> bool:
-        """Copy what was made of the winner into `best/`. Returns whether all of it was there."""
+        """Copy the winner's build and adapter to `best/`. Returns whether both were available."""
         parts = {"onnx": measured.build, "adapter": measured.adapter}
         made = {name: stored.path for name, stored in parts.items() if stored is not None}
         if len(made) < (candidate.recipe is not None) + (candidate.lora is not None):

@@ -1,4 +1,4 @@
-"""What the rows of a sweep say: which count, what is known of each recipe, and what a strategy is told of them."""
+"""The rows of a sweep, by candidate: which of them count, the footprint of each recipe, and what a strategy is told."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autotune.strategies.protocol import Proposal, Told
 
 
 class Ledger:
-    """The rows of one sweep, as they are learned."""
+    """The rows of one sweep. `learn` adds a row."""
 
     def __init__(self, aims: Aims, score: str, untouched: Candidate, rows: list[Row], file: Path) -> None:
         """`score`: the column of scores; `untouched`: the untouched model; `rows`: all attempts so far, in the order written;
@@ -25,19 +25,19 @@ class Ledger:
         """
         self.aims, self.score, self.untouched, self.file = aims, score, untouched, file
         self.rows: dict[str, Row] = {}
-        """Of each candidate that the strategy proposed, the last attempt."""
+        """The last attempt of each candidate that the strategy proposed."""
         self.base_row: Row | None = None
         """The untouched model measured first, which limits refer to."""
         self.base_id = untouched.id
         self.trials = Trials()
         self.attempts: Counter[str] = Counter()
         self.footprints: dict[Any, dict[str, float]] = {}
-        """By recipe and session what belongs to the built graph; its size, which no session changes, by recipe."""
+        """The measured values of a built graph other than scores, by recipe and session; the size also by recipe alone."""
         for row in rows:
             self.learn(row)
 
     def learn(self, row: Row) -> None:
-        """Take in a row that has been written."""
+        """Add a row that was written."""
         name, trial = str(row["candidate"]), int(row["trial"] or 0)
         self.attempts[name] += 1
         self.trials.learn(row)
@@ -45,8 +45,8 @@ class Ledger:
             self.rows[name] = row
         elif name == self.base_id:
             self.base_row = row
-        # No adapter changes these: they belong to recipe and session, whatever became of the candidate.
-        # But what was timed beside other work proves nothing of others.
+        # These values depend on recipe and session only, so that they hold for other adapters too, also where this candidate
+        # failed later. A latency that was measured beside other work is not passed on.
         kinds = ("score", "latency") if disturbed(row) else ("score",)
         values = {n: v for n, v in values_of(row).items() if METRICS[n].kind not in kinds}
         recipe, session = _settings_of(row, "build_"), _settings_of(row, "session_")
@@ -56,12 +56,12 @@ class Ledger:
 
     @property
     def base(self) -> dict[str, float]:
-        """What was measured of the untouched model, for limits that refer to it."""
+        """The measured values of the untouched model, which limits may refer to."""
         return values_of(self.base_row or {})
 
     @property
     def base_is_open(self) -> bool:
-        """Whether the untouched model was only looked at."""
+        """Whether the untouched model was scored on some of the items only."""
         return self.base_row is not None and self.base_row["status"] == "stopped"
 
     def ended(self) -> list[Row]:
@@ -77,7 +77,7 @@ class Ledger:
         return [row for row in self.timed() if str(served_as(row)) == graph]
 
     def known(self, candidate: Candidate) -> dict[str, float]:
-        """Return what other candidates of the same recipe, and session, were measured at."""
+        """Return the values measured of other candidates with the same recipe and session."""
         cells = candidate.columns()
         recipe, session = _settings_of(cells, "build_"), _settings_of(cells, "session_")
         return self.footprints.get(recipe, {}) | self.footprints.get((recipe, session), {})
@@ -87,11 +87,11 @@ class Ledger:
         return candidate_of(row, self.file)
 
     def proposal_of(self, row: Mapping[str, Any]) -> Proposal:
-        """Return what was asked for where a row was written."""
+        """Return the proposal that a row came from."""
         return Proposal(self.candidate_of(row), rung=float(row.get("rung") or 1.0), items=row.get("items"))
 
     def told(self, row: Row) -> Told:
-        """Return a row as the strategy sees it; what is not fully measured has no values."""
+        """Return a row as the strategy is told of it. A row that was not fully measured has no `values`."""
         values = values_of(row)
         gaps = {}
         for limit in self.aims.limits:

@@ -1,7 +1,7 @@
-"""The sweep: ask for candidates, keep the workers busy with them, write a row for each; then the winner, once on test.
+"""The sweep: it asks the strategy for candidates, measures them, writes a row for each, and scores the winner on test.
 
 The rows of results.csv are the state. Run again, the same command reads them, tells the strategy what is known, and
-goes on. Many candidates may be under way at once; this module's thread alone decides, writes and tells.
+goes on. Many candidates may be under way at once; only the thread of this module decides, writes rows and tells the strategy.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ from autotune.strategies.protocol import LEAST_ITEMS, Proposal, Strategy
 from autotune.sweepfile.schema import Sweep
 
 ATTEMPTS = 2
-"""Times that a candidate is tried whose worker was lost."""
+"""The most attempts of a candidate whose worker was lost."""
 _SHOWING_S, _SHOWING_SHARE = 1.0, 0.01
-"""What looking for the best so far may cost, seconds and share of the wall-clock: it is only shown."""
+"""The most time for judging the best candidate so far, which is only displayed: seconds, and a share of the wall-clock."""
 
 
 @dataclass
 class Summary:
-    """What a run of the command did."""
+    """The result of a run of the command."""
 
     choice: Choice
     trials: int
     wall_s: float
     stages_s: float
-    """Seconds inside stages, added up over all workers."""
+    """Seconds inside stages, summed over all workers."""
     ended: str
-    """Why it ended: trials, hours, space (all done), front (no candidate that is left promises to move it), export (no
-    recipe builds the untouched model).
+    """Why it ended: trials, hours, space (all candidates were measured), front (the strategy expects no other candidate to
+    improve it), export (no recipe builds the untouched model).
     """
     exit_code: Exit = Exit.OK
     finalists: list[Row] = field(default_factory=list)
     turns: Turns | None = None
-    """How the finalists' latencies relate, where they were timed in turns."""
+    """The latencies of the finalists relative to each other, where they were timed in turns."""
     kept: bool = False
     """Whether the winner is in `best/`."""
     own_s: float = 0.0
-    """Seconds of the wall-clock in which no stage was at work: the tuner's own cost."""
+    """The tuner's own cost: seconds of the wall-clock in which no stage was running."""
 
 
 class Loop:
@@ -96,9 +96,9 @@ class Loop:
         self._began = clock()
 
     def run(self) -> Summary:
-        """Go on until the budget or the space is used up, then score the finalists. Returns what was done.
+        """Measure candidates until the budget or the space is used up, then score the finalists.
 
-        Raises MachineError where no candidate could go on, or rows cannot be written; Interrupted.
+        Raises MachineError if no candidate can continue, or rows cannot be written; Interrupted.
         """
         try:
             return self._run()
@@ -141,24 +141,26 @@ class Loop:
         return summary
 
     def _give_up(self) -> None:
-        """Give up the candidates under way, and write the rows of those that have ended all the same."""
+        """Stop the candidates under way, and write the rows of those that have ended."""
         for flight in self.under_way.abandon():
-            with contextlib.suppress(OSError, AutotuneError):  # what ended the sweep is said, not what follows from it
+            with contextlib.suppress(
+                OSError, AutotuneError
+            ):  # the first error is reported, not those that follow from it
                 self._written(flight, forgive=False)
 
     # --- before the search -------------------------------------------------------------------------------------------
 
     def _begin_with_base(self) -> None:
-        """Measure the untouched model, or look at it, unless that was done."""
+        """Measure the untouched model, in full or on the first items, unless an earlier run did."""
         look, row = self._first_items(), self.ledger.base_row
         if row is None or row["status"] not in ("ok", "stopped" if look else "ok"):
             self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
     def _trusts(self) -> bool:
-        """Return whether a recipe is left in which an adapter may be tried.
+        """Return whether any recipe can be trusted to build an adapter.
 
-        Where the untouched model was not built as it is, all recipes that only round that build are given up, and each
-        other one is tried on the untouched model before anything is trained for it.
+        If the build of the untouched model is faulty, recipes that only round that build are given up. Each other recipe is
+        tried on the untouched model before an adapter is trained.
         """
         recipes, base = self.sweep.space.recipes, self.ledger.untouched.recipe
         row, given_up = self.ledger.base_row, self.pipeline.given_up
@@ -178,9 +180,9 @@ class Loop:
         return self.sweep.space.lora is None or not recipes or set(recipes) > set(given_up)
 
     def _first_items(self) -> int | None:
-        """Return on how many items the untouched model is scored at first; None: on all, and timed.
+        """Return on how many items the untouched model is scored at first; None: on all items, with a timing.
 
-        Who takes candidates up in parts needs to know only about where the front begins, unless a limit refers to it.
+        A strategy with lower fidelities needs only an estimate of that score first. A limit may need it in full.
         """
         referred = any(limit.needs_base for limit in self.sweep.limits)
         if not self.strategy.rungs or referred or is_task(self.sweep.data.metric):
@@ -190,10 +192,10 @@ class Loop:
         return least if least < items else None
 
     def _replay_all(self) -> None:
-        """Tell the strategy what earlier runs found out, as if it had never stopped."""
+        """Tell the strategy the rows of earlier runs, so that it decides as if the sweep had never stopped."""
         rows = self.record.results.rows
         if self.strategy.rungs:
-            # The untouched model as it was when candidates were begun, before it was measured in the end.
+            # The first row of the untouched model, which the strategy knew then; a later row completes it at the end.
             base = (row for row in rows if row["candidate"] == self.ledger.base_id and not row["trial"])
             known = next((row for row in base if row["status"] in ("ok", "stopped")), None)
             if known is not None:
@@ -203,19 +205,19 @@ class Loop:
                 self._replay(row)
 
     def _replay(self, row: Row) -> None:
-        """Tell the strategy a row of an earlier run, but for those that may be tried again."""
+        """Tell the strategy a row of an earlier run, unless its candidate may be tried again."""
         told = self.ledger.told(row)
         broken = any(gap > 0 for gap in told.gaps.values())
-        # A lost worker says nothing about the candidate, nor does a limit that has been relaxed since; and what was left
-        # on the way tells only those who go on from there.
+        # A lost worker shows nothing about the candidate, nor does a limit that was relaxed since. A row at a lower fidelity
+        # is of use only to strategies that have lower fidelities.
         left = row["status"] == "stopped" and not self.strategy.rungs
         if left or row["status"] == "lost" or (row["status"] == "over_limit" and not broken):
             return
         self.strategy.replay(self.ledger.candidate_of(row), told)
 
     def _tell_anew(self, rows: list[Row]) -> None:
-        """Tell the strategy of rows that were timed anew: those that take candidates up in parts go on from there."""
-        if self.strategy.rungs:  # others have made up their mind, and hear of a candidate once
+        """Tell a strategy with lower fidelities of rows that were timed anew."""
+        if self.strategy.rungs:  # other strategies are told of each candidate once
             for row in rows:
                 self.strategy.replay(self.ledger.candidate_of(row), self.ledger.told(row))
 
@@ -235,12 +237,12 @@ class Loop:
                 self._settle()
 
     def _settle(self, patience_s: float = 0.0) -> None:
-        """Time graphs again whose timing is provisional, unless candidates are under way: they would disturb it, too."""
+        """Repeat provisional timings, unless candidates are under way, which would disturb them."""
         if not self.budget.late and not self.under_way.flights:
             self._tell_anew(self.stale_timings.settle(patience_s))
 
     def _fill(self) -> str | None:
-        """Begin candidates while workers are free. Returns why no more may begin; None where a worker would have to be free."""
+        """Begin candidates while workers are free. Returns why no more may begin; None if no worker is free."""
         while (free := self.under_way.free) > 0:
             pending = self.under_way.pending
             if (trials := self.budget.trials(len(pending))) <= 0:
@@ -249,7 +251,7 @@ class Loop:
                 return "hours"
             asked = self.strategy.ask(int(min(free, trials)), pending)
             if not asked:
-                # Who takes candidates up in parts leaves those that promise nothing.
+                # A strategy with lower fidelities leaves out candidates that it expects not to improve the front.
                 return "front" if self.strategy.rungs else "space"
             for proposal in asked:
                 self._begin(proposal, self._next_trial())
@@ -259,7 +261,7 @@ class Loop:
         return max([self.ledger.trials.last, *(flight.trial for flight in self.under_way.flights)]) + 1
 
     def _begin(self, proposal: Proposal, trial: int) -> None:
-        """Begin to measure a candidate, as far as is asked for."""
+        """Begin to measure a candidate at the fidelity of its proposal."""
         candidate = proposal.candidate
         looked_at = trial == 0 and proposal.items is not None
         steps = self.pipeline.steps(
@@ -282,7 +284,7 @@ class Loop:
                 return row
 
     def _written(self, flight: Flight, forgive: bool = True) -> Row | None:
-        """Write the row of a candidate that has ended. Returns it; None where a lost worker is forgiven, and it was begun again."""
+        """Write the row of a candidate that has ended. Returns the row; None if its worker was lost and it begins again."""
         measured, candidate, trial = flight.measured, flight.proposal.candidate, flight.trial
         assert measured is not None
         self.stages_s += measured.seconds
@@ -311,7 +313,7 @@ class Loop:
         self.ledger.learn(row)
         again = forgive and measured.status == "lost" and flight.attempt < ATTEMPTS
         if not again and row["status"] == "ok" and self._may_show():
-            self._judge()  # before its results are let go: those of a new winner must not be evicted
+            self._judge()  # before its results are released: those of a new winner must not be evicted
         self.pipeline.rest()
         self.events(CandidateEnded(trial, candidate))
         if again:
@@ -322,7 +324,7 @@ class Loop:
         return row
 
     def _left_at(self, proposal: Proposal, measured: Measurement) -> str:
-        """Return in words how far a candidate came that is not fully measured; empty where it is."""
+        """Return in words what was measured of a candidate that is not fully measured; empty if it is."""
         lora, words = proposal.candidate.lora, []
         if lora is not None and proposal.rung < 1:
             words.append(f"trained for {measured.cells['train_steps']} of {self.pipeline.graph.horizon(lora)} steps")
@@ -350,7 +352,7 @@ class Loop:
         return self._judged_s < _SHOWING_S + _SHOWING_SHARE * (self.clock() - self._began)
 
     def _judge(self) -> None:
-        """Find the winner so far among all rows: for the eye, so without the outcomes of items, which take longer."""
+        """Find the winner so far. It is only displayed, so that the tests on outcomes of items, which take longer, are left out."""
         began = time.perf_counter()
         best = judge(self.ledger.ended(), self.sweep, self.ledger.base_id).winner
         self._best = self.ledger.rows[best.id] if best else None
@@ -358,7 +360,7 @@ class Loop:
         self._judged_s += time.perf_counter() - began
 
     def _pin(self) -> None:
-        """Let the cache keep what the front and the winner so far are made of."""
+        """Pin the artifacts of the front and of the winner so far, so that the cache does not evict them."""
         self.pipeline.keep(self.record.folder, map(self.ledger.candidate_of, self._wanted()))
 
     def _wanted(self) -> list[Mapping[str, Any]]:
@@ -370,7 +372,7 @@ class Loop:
         return self._wanted()
 
     def _finish(self, trials: int, ended: str) -> Summary:
-        """Choose the winner among the rows, and do what is done with it at the end."""
+        """Choose the winner among the rows, and time, score and keep it."""
         finalists = Finalists(
             self.sweep.model, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
         )  # fmt: skip

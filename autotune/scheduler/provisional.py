@@ -1,4 +1,4 @@
-"""Timings that were made beside other work, or stayed wide: made again when the machine is quieter."""
+"""Provisional timings: made beside other work, or with too wide an interval. They are repeated when the machine is quieter."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from autotune.results.judge import served_as
 from autotune.scheduler.events import Events
 
 PATIENCE_S, LOOK_S = 30.0, 3.0
-"""Seconds that one waits for a quieter machine at the end of a sweep, and after which one looks again."""
+"""Seconds that the end of a sweep waits for a quieter machine, and seconds between two checks of its load."""
 TIMES = 2
-"""How often one run of the command makes a timing again."""
+"""The most repetitions of a timing in one run of the command."""
 
 
 class Provisional:
     """The provisional timings of one run of the command."""
 
     def __init__(self, precision: float, events: Events, foreign: Callable[[], float] = foreign_cpu) -> None:
-        """`precision`: what the sweep asks of a timing; `foreign`: how many cores others keep busy now."""
+        """`precision`: the relative precision of a timing that the sweep asks for; `foreign`: cores that other programs use."""
         self.precision, self.events, self.foreign = precision, events, foreign
         self.wait: Callable[[float], None] = time.sleep
         self._made: Counter[str] = Counter()
 
     def settle(self, rows: Sequence[Row], retime: Callable[[list[Row]], None], patience_s: float = 0.0) -> None:
-        """Let `retime` time again each graph of `rows` whose timing is provisional, if the machine is quieter now than it was
-        then, or becomes so within `patience_s` seconds. What stays provisional is said where one waited.
+        """Call `retime` for each graph of `rows` whose timing is provisional, if the machine is quieter now than at that timing,
+        or becomes so within `patience_s` seconds. After a wait, a note gives the number of timings that stay provisional.
         """
         graphs: dict[str, list[Row]] = {}
         for row in rows:

@@ -1,8 +1,7 @@
-"""A sweep played on guesses, to say beforehand what a strategy would spend.
+"""A rehearsal: a simulated sweep, by which `plan` predicts what a strategy would spend.
 
-Guessed are the scores (common experience with the settings, and luck) and how small and fast a recipe is (its bits);
-what a stage takes is given. A strategy that takes candidates up in parts shows so how many it begins, and how far it
-takes them.
+Scores are drawn around the prior mean of the settings, latency and size follow from the bits of a recipe, and the seconds
+of each stage are given. For a strategy with lower fidelities it shows how many adapters begin, and how far they are trained.
 """
 
 from __future__ import annotations
@@ -19,21 +18,22 @@ from autotune.strategies.frontier.priors import bits_of, prior_mean
 from autotune.strategies.protocol import Proposal, Strategy, Told
 
 MOST = 150
-"""Proposals that are played at most: each takes milliseconds, and a plan should be there at once."""
+"""The most proposals that are simulated: each takes milliseconds, and `plan` should answer at once."""
 _LUCK, _LOSS, _EARLY = 0.03, 0.08, 0.1
-"""In units of the score: an adapter's luck, what a recipe of one bit would lose, what the lowest rung lacks."""
+"""In units of the score: the standard deviation between adapters, the loss of a recipe of one bit, and the loss of a training
+that has not begun. Chosen, not measured."""
 
 
 @dataclass
 class Spent:
-    """What a rehearsal came to."""
+    """What a rehearsed sweep spent."""
 
     candidates: int = 0
-    """Measured to the end."""
+    """Candidates that were fully measured."""
     trained: float = 0.0
     """Trainings, each by the share of its steps."""
     adapters: int = 0
-    """Adapters of which any was trained."""
+    """Adapters that were trained to any rung."""
     builds: int = 0
     items: int = 0
     """Items scored."""
@@ -53,7 +53,7 @@ class Spent:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
     def times(self, factor: float) -> Spent:
-        """Return so many times as much."""
+        """Return everything multiplied by a factor."""
         return Spent(
             round(self.candidates * factor), self.trained * factor, round(self.adapters * factor),
             round(self.builds * factor), round(self.items * factor),
@@ -61,7 +61,7 @@ class Spent:
         )  # fmt: skip
 
     def plus(self, other: Spent) -> Spent:
-        """Return both together."""
+        """Return the sum of both."""
         both = Spent(
             self.candidates + other.candidates, self.trained + other.trained, self.adapters + other.adapters,
             self.builds + other.builds, self.items + other.items, dict(self.seconds), self.ended,
@@ -71,7 +71,7 @@ class Spent:
 
 
 class Stage:
-    """Where a strategy is rehearsed: what was done is not paid again."""
+    """The simulated stages. A stage that was done before costs nothing."""
 
     def __init__(
         self, objectives: Mapping[str, Direction], costs: Mapping[str, float], items: int, built: bool = True
@@ -85,15 +85,15 @@ class Stage:
         self._timed: set[tuple[Recipe | None, Session | None]] = set()
         self._scored: dict[tuple[str, float, str], int] = {}
         self.climbed, self.crossed = Spent(), Spent()
-        """What there is once for an adapter: trainings, and looks at lower rungs; and what there is for each candidate."""
+        """What is spent on adapters (trainings, scores at lower rungs), and what is spent on candidates."""
 
     @property
     def spent(self) -> Spent:
-        """All of it."""
+        """What was spent in total."""
         return self.climbed.plus(self.crossed)
 
     def measure(self, proposal: Proposal) -> Told:
-        """Return what a proposal would bring, and count what it costs."""
+        """Return the simulated measurement of a proposal, and add its costs."""
         candidate, training, seconds = proposal.candidate, dict[str, float](), dict[str, float]()
         spent = self.climbed if candidate.recipe is None and proposal.rung < 1 else self.crossed
         adapter = Candidate(lora=candidate.lora).id if candidate.lora is not None else ""
@@ -162,10 +162,10 @@ def rehearse(
     built: bool = True,
     adapters: float = math.inf,
 ) -> Spent:
-    """Play a sweep until so many candidates were measured, the seconds are over, or the strategy has no more to ask for.
+    """Simulate a sweep until `trials` candidates are measured, `seconds` have passed, or the strategy proposes nothing more.
 
-    `paid`: seconds by stage before the strategy is asked; `built` as for `Stage`; `adapters`: how many there are. After
-    `MOST` proposals what is left is taken to be as it was on average until then.
+    `paid`: seconds by stage before the strategy is asked; `built` as for `Stage`; `adapters`: their number in the space. After
+    `MOST` proposals the rest of the sweep is extrapolated.
     """
     stage, known = Stage(objectives, costs, items, built), set[str]()
     climbed, crossed = stage.climbed, stage.crossed
@@ -187,7 +187,7 @@ def rehearse(
         strategy.tell(proposal, told)
     crossed.candidates = len(known)
     if not ended:
-        # After the last adapter there are only more recipes to cross them with.
+        # When every adapter is trained, only further recipes of the same adapters cost anything.
         last = adapters / max(1, climbed.adapters)
         hours = seconds / stage.spent.total_s
         if hours > last:

@@ -1,4 +1,4 @@
-"""Timings made anew: where this machine's pace has changed, and in the end, as precisely as the sweep asks for."""
+"""Timings that are made anew: because the pace of this machine has changed, or to reach the precision of the sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
 
 
 class StaleTimings:
-    """The timings of one sweep that are made anew."""
+    """It times graphs anew, and writes the rows that change."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class StaleTimings:
         self.seconds = 0.0
         """Seconds inside stages."""
         self._untimed: set[str] = set()
-        """What could not be timed anew in this run: a graph and the session that serves it."""
+        """The graphs, each with its session, that could not be timed anew in this run."""
 
     def check_pace(self) -> list[Row]:
-        """See whether the timings of earlier runs still hold, and make them anew if they do not. Returns the rows written."""
+        """Check that this machine still has the pace of earlier runs; time graphs anew if not. Returns the rows written."""
         pace = self.pipeline.pace
         if pace is None:
             return []
@@ -83,10 +83,10 @@ class StaleTimings:
         return written
 
     def resolve(self, wanted: Callable[[], Iterable[Mapping[str, Any]]]) -> list[Row]:
-        """Time what is `wanted`, the front above all, as precisely as the sweep asks for. Returns the rows written.
+        """Time the graphs of the rows that `wanted` returns to the precision of the sweep. Returns the rows written.
 
-        What is wanted is asked for again after each timing, which may change it. It changes nothing where graphs were timed
-        so from the start.
+        `wanted` is called again after each timing, because a timing may change the front. Graphs that had
+        that precision from the start keep their rows.
         """
         written: list[Row] = []
         done = set(self._untimed)
@@ -99,7 +99,7 @@ class StaleTimings:
         return written
 
     def settle(self, patience_s: float = 0.0) -> list[Row]:
-        """Time graphs again whose timing is provisional, where the machine is quieter now, or within `patience_s` seconds.
+        """Repeat provisional timings if the machine is quieter now, or becomes so within `patience_s` seconds.
         Returns the rows written.
         """
         written: list[Row] = []
@@ -110,8 +110,8 @@ class StaleTimings:
         return written
 
     def _time(self, rows: list[Row], whole: bool = False, again: bool = False) -> list[Row]:
-        """Time the one graph of these rows and write those anew that say otherwise; `whole` and `again` as in
-        `Pipeline.timing`.
+        """Time the graph that these rows share, and write the rows whose cells change. `whole` and `again` as in
+        `Pipeline.timing_steps`. Returns the rows written.
         """
         made = [self.ledger.candidate_of(row) for row in rows]
         candidate = next(filter(self.pipeline.is_there, made), made[0])

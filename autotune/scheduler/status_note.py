@@ -1,4 +1,4 @@
-"""What a running sweep notes of itself in its folder, for `status`: which candidates are under way, and at which stage."""
+"""The file `running.json`, which `status` reads: the candidates under way, and the stage of each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Running:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._jobs: dict[str, dict[str, Any]] = {}
-        """By candidate, what is being done for it."""
+        """The stage of each candidate under way, by its id."""
 
     def __call__(self, event: Event) -> None:
-        """Note what an event changes."""
+        """Update the file for an event."""
         match event:
             case StageBegan(trial, candidate, stage):
                 self._jobs.pop(candidate.id, None)

@@ -1,4 +1,4 @@
-"""What ran when on this host: `timeline.csv`, by which it can be seen that timings were alone, and where the time went."""
+"""The file `timeline.csv`: when each stage ran on this host. It shows that timings ran alone, and where the time went."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from autotune.scheduler.events import CandidateEnded, Event
 
 
 class Timeline:
-    """A listener that writes down what ran whenever a candidate has ended."""
+    """A listener that writes the intervals of stages each time a candidate ends."""
 
     def __init__(self, record: Record, host: HostLock) -> None:
         self._table, self._host = Table(record.folder / "timeline.csv", TIMELINE), host
-        self._table.rows.clear()  # of earlier runs: nobody reads them here
+        self._table.rows.clear()  # rows of earlier runs stay in the file; they are not needed in memory
         self._seen: list[Interval] = []
 
     def __call__(self, event: Event) -> None:
-        """Write down what has ended since the last time."""
+        """Write the intervals that have ended since the last event."""
         if isinstance(event, CandidateEnded):
             self._write()
 
     @property
     def busy_s(self) -> float:
-        """Seconds in which at least one stage of this run was at work."""
+        """The seconds in which at least one stage of this run was running."""
         self._write()
         busy, until = 0.0, 0.0
         for one in sorted(self._seen, key=lambda interval: interval.began):

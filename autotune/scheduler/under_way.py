@@ -23,28 +23,28 @@ T = TypeVar("T")
 
 
 class Executor(Protocol):
-    """Who does calls: jobs in, futures out."""
+    """It does calls: jobs in, futures out."""
 
     @property
     def width(self) -> int:
-        """How many calls can be done at once."""
+        """The number of calls that can run at once."""
         ...
 
     @property
     def parked(self) -> int:
-        """How many timings wait for the machine to be quiet."""
+        """The number of timings that wait until no other stage runs."""
         ...
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:
-        """Do a call, with what it prints going to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
+        """Submit a call; its output goes to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
         ...
 
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
-        """Return when one of the futures is done, or a little later."""
+        """Wait until one of the futures is done; it may return a little later."""
         ...
 
     def close(self) -> None:
-        """Begin no call any more; those that wait raise Interrupted."""
+        """Start no further call. Calls that have not started raise Interrupted."""
         ...
 
 
@@ -59,12 +59,12 @@ class Flight:
     started: str
     """ISO 8601, UTC."""
     began: float
-    """By the clock of the scheduler, seconds."""
+    """When it began, seconds by the clock of the scheduler."""
     future: Future[Stored] | None = None
     measured: Measurement | None = None
-    """What became of it, once it has ended."""
+    """Its measurement, once it has ended."""
     attempt: int = 1
-    """Of this run: a lost worker is forgiven once."""
+    """Its attempt in this run: a candidate whose worker was lost is tried once more."""
 
 
 class UnderWay:
@@ -73,7 +73,7 @@ class UnderWay:
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.flights: list[Flight] = []
-        """Those whose end was not returned yet, in the order in which they began."""
+        """The candidates that `next_ended` has not returned yet, in the order in which they began."""
         self._ended: list[Flight] = []
 
     @property
@@ -83,7 +83,7 @@ class UnderWay:
 
     @property
     def free(self) -> int:
-        """How many more candidates may begin; none while a timing waits: what it says may change what is best next."""
+        """How many more candidates may begin; none while a timing waits, because its result may change the next proposal."""
         return 0 if self.executor.parked else self.executor.width - len(self.flights)
 
     def begin(self, flight: Flight) -> None:
@@ -92,7 +92,7 @@ class UnderWay:
         self._go_on(flight)
 
     def next_ended(self) -> Flight:
-        """Wait until a candidate has ended, and return it. Raises what is not the candidate's own trouble."""
+        """Wait until a candidate has ended, and return it. Raises errors that concern more than one candidate."""
         while not self._ended:
             waiting = [flight for flight in self.flights if flight.future is not None]
             self.executor.wait([flight.future for flight in waiting if flight.future is not None])
@@ -104,7 +104,7 @@ class UnderWay:
         return flight
 
     def _go_on(self, flight: Flight) -> None:
-        """Send a candidate the result that it waits for, and submit its next call."""
+        """Send a candidate the result of its last call, and submit its next call."""
         future, flight.future = flight.future, None
         try:
             if future is None:
@@ -123,7 +123,7 @@ class UnderWay:
             flight.future = self.executor.submit(call, flight.log)
 
     def complete(self, steps: Steps[T], log: Path) -> T:
-        """Drive other steps to their end, while what candidates under way have submitted goes on. Raises as their calls do."""
+        """Run steps that belong to no candidate under way, whose calls go on meanwhile. Raises the errors of the steps' calls."""
 
         def do(call: Call) -> Stored:
             future = self.executor.submit(call, log)
@@ -134,8 +134,9 @@ class UnderWay:
         return complete(steps, do)
 
     def abandon(self) -> list[Flight]:
-        """Give up the candidates under way, because the sweep ends early: wait for the calls that are being done, and let no
-        other begin. Returns those that have ended by themselves meanwhile, which are not lost.
+        """Stop the candidates under way because the sweep ends early. It waits for running calls, and starts no other.
+
+        Returns the candidates that ended by themselves meanwhile.
         """
         if self.flights:
             self.executor.close()
@@ -154,7 +155,7 @@ class UnderWay:
         return ended
 
     def drop(self) -> None:
-        """Give up the candidates under way, and wait for nobody."""
+        """Stop the candidates under way without waiting for their calls."""
         for flight in self.flights:
             flight.steps.close()
         self.flights.clear()

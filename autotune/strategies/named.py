@@ -14,8 +14,8 @@ from autotune.strategies.protocol import Strategy
 
 
 def strategy_of(name: str, space: Space, objectives: Mapping[str, Direction]) -> str:
-    """Return the strategy that a name comes to: where there is no adapter to search for, or no score to gain, `frontier`
-    has nothing to save, and is grid or tpe.
+    """Return the strategy that a name stands for. Without adapters `frontier` is grid, and without a score among the objectives
+    it is tpe.
     """
     if name == "frontier" and space.lora is None:
         return "grid"

@@ -1,4 +1,4 @@
-"""Which candidate next: the seam between a sweep and whatever steers it, `ask` and `tell`.
+"""The protocol of a strategy, which decides what the sweep measures next: `ask` and `tell`.
 
 A strategy lives in memory and is rebuilt from the rows of results.csv, which are the state of the search.
 """
@@ -16,15 +16,15 @@ from autotune.analysis.limits import Limit
 from autotune.candidate import Candidate
 
 LEAST_ITEMS = 100
-"""On fewer no look tells anything."""
+"""The least number of validation items of a low-fidelity evaluation; on fewer its score is too noisy. Chosen, not measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What was seen of each item that was scored, in the fixed order: (items,) each."""
+    """The outcome of each scored item, in the fixed order of items: (items,) each."""
 
     right: NDArray[np.float64]
-    """1 where the prediction was right, else 0; of a metric that is no such share, its value for the item."""
+    """1 where the prediction was right, else 0; for a metric that is not a share of right answers, its value for the item."""
     loss: NDArray[np.float64] | None = None
     """Cross-entropy over the labels, nats, where it is known."""
     margin: NDArray[np.float64] | None = None
@@ -33,26 +33,26 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a candidate, for a strategy.
+    """The result of a proposal, as a strategy is told of it.
 
-    `values` in the order of the objectives, or None where it could not be measured, or not in full (at a lower rung, on
-    some of the items); `gaps`: by how much each limit is broken (positive: broken).
+    `values`: in the order of the objectives; None if the candidate could not be measured, or not in full (at a lower rung, or
+    on some of the items). `gaps`: by how much each limit is broken (positive: broken).
     """
 
     values: tuple[float, ...] | None
     gaps: Mapping[Limit, float]
     measured: Mapping[str, float] = field(default_factory=dict)
-    """What was measured by its metric's name, also where `values` is None: the score of the items that were scored, or
-    the latency and size of a build that was not scored."""
+    """The measured values by metric, also where `values` is None: the score of the items that were scored, or the latency and
+    size of a build that was not scored."""
     outcomes: Outcomes | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """What the proposal cost, by stage; what came from the cache is absent."""
+    """The seconds of each stage; a stage whose result came from the cache is absent."""
     rung: float = 1.0
     """The share of its steps that the adapter was trained to."""
     items: int = 0
-    """Validation items that it was scored on."""
+    """The number of validation items that it was scored on."""
     status: str = "ok"
-    """What became of it, as in results.csv."""
+    """The status, as in results.csv."""
     probability: float | None = None
     """The mean probability of the right label over these items, where the metric chooses among labels."""
 
@@ -71,11 +71,11 @@ class Proposal:
 
 
 class Strategy(Protocol):
-    """The seam: anything with these functions can steer a sweep."""
+    """Any object with these functions can be the strategy of a sweep."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
-        """Shares of its steps to which it may train an adapter; empty: it asks for whole candidates only."""
+        """The lower fidelities and the full one, as shares of a training's steps; empty: it proposes full candidates only."""
         ...
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
@@ -91,15 +91,15 @@ class Strategy(Protocol):
         ...
 
     def tell(self, proposal: Proposal, told: Told) -> None:
-        """Say what became of a proposal. Proposals are told in the order in which they end."""
+        """Tell the result of a proposal. Proposals are told in the order in which they end."""
         ...
 
     def replay(self, candidate: Candidate, told: Told) -> None:
-        """Say what an earlier run found out."""
+        """Tell the result of a candidate of an earlier run."""
         ...
 
 
 class Whole:
-    """A strategy that asks for whole candidates only."""
+    """A strategy that proposes full candidates only."""
 
     rungs: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""What a second is worth: against all rules of when to stop, tried out."""
+"""The Gittins index, against an enumeration of all stopping rules."""
 
 from __future__ import annotations
 
