@@ -17,13 +17,13 @@ from __future__ import annotations
 
 RUNGS = (1 / 9, 1 / 3, 1.0)
 """The fidelities of a training, as shares of its steps.
-Source: thirds, as in successive halving (Jamieson and Talwalkar, AISTATS 2016); `benchmarks/measured/signals.md` gives the
-rank correlation and the seconds of each on the tables. The oracle tables have these rungs only.
+Source: chosen; a factor of three between rungs is usual (Li et al., Hyperband, JMLR 18 (2018)). The oracle tables have
+these rungs only; `benchmarks/measured/signals.md` gives the rank correlation and the seconds of each.
 Moves: what a low-fidelity evaluation costs, and how well it ranks adapters."""
 
 POOL = 256
 """The most adapters that the surrogate models; a larger space is sampled at random.
-Source: chosen for the time of a decision, which `benchmarks.search.own_cost` prints; not compared with other sizes.
+Source: chosen, not measured; `benchmarks.search.own_cost` prints the time of a decision.
 Moves: the time of a decision, which grows with it, and how finely a continuous space is covered."""
 
 DRAWS_PER_ADAPTER = 4
@@ -37,7 +37,7 @@ Moves: the size of the linear system that each decision solves."""
 
 LOW_FIDELITY_ADAPTERS = 32
 """The adapters for which low-fidelity evaluations are considered in one decision: those whose direct training is worth most.
-Source: chosen for the time of a decision, not measured. Moves: the time of a decision; a small value hides adapters."""
+Source: chosen, not measured. Moves: the time of a decision; a small value hides adapters."""
 
 LOW_FIDELITY_SHARES = (1 / 8, 1 / 4)
 """The shares of the validation items that a low-fidelity evaluation may score.
@@ -183,7 +183,8 @@ Moves: how many items tell two adapters apart."""
 
 PROBABILITY_VARIANCE = 0.35
 """The variance of the probability of the right label, as a share of the variance of right or wrong.
-Source: set on the tables. `benchmarks/measured/signals.md` shows that these probabilities rank adapters better. Moves: how many items a low-fidelity evaluation needs."""
+Source: set on the tables. `benchmarks/measured/signals.md` shows that these probabilities rank adapters better.
+Moves: how many items a low-fidelity evaluation needs."""
 
 VARIANCE_SHARES = (0.02, 0.98)
 """Shares of right answers are clipped to these for an item's variance, which is 0 at both ends.
@@ -225,8 +226,8 @@ Source: chosen, not measured. Moves: which earlier sweeps count."""
 
 TRANSFER_SWEEPS, TRANSFER_ADAPTERS = 4, 48
 """The most earlier sweeps that are used, the latest first, and the most adapters of each.
-Source: chosen for start-up time, not measured. Moves: how long a sweep takes to begin, and what it knows then."""
+Source: chosen, not measured. Moves: how long a sweep takes to begin, and what it knows then."""
 
 TRANSFER_BYTES = 50_000_000
 """The largest results table, in bytes, that is read as an earlier sweep.
-Source: chosen for start-up time, not measured. Moves: which earlier sweeps count."""
+Source: chosen, not measured. Moves: how long a sweep takes to begin, and which earlier sweeps count."""

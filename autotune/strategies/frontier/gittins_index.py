@@ -15,7 +15,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def direct_index(gained: Array, seconds: Array) -> Array:
-    """Return the largest gain for each second among several options, each carried out in full: gains, seconds (options, ...)."""
+    """Return the largest gain for each second among several options, each carried out in full. Both: (options, ...)."""
     return np.asarray((gained / seconds).max(axis=0))
 
 
