@@ -42,7 +42,9 @@ def test_many_adapters_overrule_what_is_commonly_found() -> None:
     drops, spreads = posterior_losses(crossed, PRIOR)
     for name, cost in true.items():
         assert drops[name] - drops["fp32"] == pytest.approx(cost, abs=0.008)
-        assert PRIOR[name].own <= spreads[name] < PRIOR[name].own + 0.006  # an adapter's own luck is not learned
+        assert (
+            PRIOR[name].adapter_deviation <= spreads[name] < PRIOR[name].adapter_deviation + 0.006
+        )  # an adapter's own luck is not learned
 
 
 def test_at_eight_bits_one_adapter_says_more_than_at_four() -> None:
