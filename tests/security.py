@@ -888,15 +888,17 @@ def two_sweeps_at_once(place: Place) -> list[Tried]:
     for process in processes.values():
         _, said = process.communicate(timeout=2 * WAIT_S)
         assert process.returncode == Exit.OK, said
-    results = {}
+    results, again = {}, False
     for name in rates:
-        rows = read_table(place.folder / name / "results.csv", COLUMNS)
+        every = read_table(place.folder / name / "results.csv", COLUMNS)
+        rows = [row for row in every if row["attempt"] == 1]
+        again |= len(rows) < len(every)  # beside other work a graph is timed once more, by one of them or by both
         assert [row["trial"] for row in rows] == list(range(7)), rows
         assert {row["status"] for row in rows} == {"ok"}, rows
         results[name] = {row["candidate"]: row for row in rows}
     both = results["left"].keys() & results["right"].keys()
     assert len(both) == 5  # two adapters in two recipes, and the untouched model
-    same = ("accuracy", "accuracy_n", "train_loss", "graph", "size_mb", "itl_ms_p50", "adapter")
+    same = ["accuracy", "accuracy_n", "train_loss", "graph", "size_mb", "adapter", *([] if again else ["itl_ms_p50"])]
     for candidate in both:
         left, right = ({key: found[candidate][key] for key in same} for found in results.values())
         assert left == right
