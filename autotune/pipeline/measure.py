@@ -320,24 +320,6 @@ class Pipeline:
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def time_in_turns(
-        self,
-        entrants: Mapping[str, Candidate],
-        graphs: Mapping[str, str],
-        suffix: str = "",
-        on_stage: Callable[[str], None] = lambda _: None,
-        may_leave: Collection[str] = (),
-    ) -> tuple[Turns, dict[str, Row], float]:
-        """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
-
-        `graphs`: the graph of each, which is known already; `may_leave`: those that need no more turns once they are
-        clearly slower than another.
-
-        Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
-        MachineError.
-        """
-        return complete(self.turns_steps(entrants, graphs, suffix, on_stage, may_leave), call_with(self.do))
-
     def turns_steps(
         self,
         entrants: Mapping[str, Candidate],
@@ -346,6 +328,14 @@ class Pipeline:
         on_stage: Callable[[str], None],
         may_leave: Collection[str],
     ) -> Steps[tuple[Turns, dict[str, Row], float]]:
+        """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
+
+        `graphs`: the graph of each, which is known already; `may_leave`: those that need no more turns once they are
+        clearly slower than another.
+
+        Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
+        MachineError.
+        """
         done = self._begin(on_stage)
         try:
             jobs: list[TimeJob] = []
@@ -371,14 +361,11 @@ class Pipeline:
         wider = stretch(timing.processes, timing.most)
         return turns_of([*names, names[0]], rounds, batch, suffix, wider), cells, done.seconds
 
-    def still_holds(self, row: Mapping[str, Any], candidate: Candidate) -> bool:
+    def holds_steps(self, row: Mapping[str, Any], candidate: Candidate) -> Steps[bool]:
         """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
 
         Raises StageError, MachineError.
         """
-        return complete(self.holds_steps(row, candidate), call_with(self.do))
-
-    def holds_steps(self, row: Mapping[str, Any], candidate: Candidate) -> Steps[bool]:
         done = self._begin(lambda _: None)
         try:
             yield from self._make_to_time(candidate, done, str(row["graph"]))
