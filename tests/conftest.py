@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 
 from autotune.candidate import Recipe
 from autotune.execution.worker import OFFLINE, QUIET
-from autotune.scheduler import provisional
 from autotune.stages.jobs import BuildJob, Job, Result, TinyJob, function_of
 
 os.environ.update(QUIET | OFFLINE)
@@ -47,14 +46,6 @@ def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["AUTOTUNE_CACHE"] = str(root)
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("runtime"))
     return root
-
-
-@pytest.fixture(scope="module")
-def settled() -> Iterator[None]:
-    """Timings are made once, whatever else the machine does: tests side by side disturb them, and rows would be added."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provisional, "TIMES", 0)
-        yield
 
 
 @pytest.fixture(scope="session")

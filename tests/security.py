@@ -415,7 +415,10 @@ def secrets_and_hostile_messages(place: Place) -> list[Tried]:
     status, chosen = command(place, "status", place.out, **SECRETS), command(place, "select", place.out, **SECRETS)
     again = command(place, "run", file, "--out", place.out, **SECRETS)
     assert (status.code, chosen.code, again.code) == (Exit.OK, Exit.OK, Exit.OK), again.err
-    assert place.rows() == rows
+    lasting = ["trial", "candidate", "status", "error", "custom"]  # a timing may be made again on a quieter machine
+    assert [[row[name] for name in lasting] for row in place.rows()] == [
+        [row[name] for name in lasting] for row in rows
+    ]
     recorded = command(place, "run", place.out / "sweep.yaml", "--out", place.out, **SECRETS)
     assert recorded.code == Exit.USAGE
     assert "data.prompt: a secret stood where it says [redacted]" in recorded.err

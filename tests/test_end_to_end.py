@@ -34,8 +34,6 @@ from autotune.strategies.frontier.cost_model import CostModel
 from benchmarks.fidelity import edit, scrambled
 from benchmarks.search import live
 
-pytestmark = pytest.mark.usefixtures("settled")
-
 FILES = ("sweep.yaml", "machine.json", "results.csv", "curves.csv", "finalists.csv", "front.csv")
 
 
@@ -88,7 +86,7 @@ def write(place: Path, tiny_llama: Path) -> Callable[..., Path]:
                 "provider": "cpu",
                 "threads": 1,
                 "workload": {"prompt_tokens": 4, "new_tokens": 5},
-                "timing": {"processes": 2, "most": 2},
+                "timing": {"processes": 2, "most": 2, "repeats": 0},
             },
             "space": {"lora": LORA, "build": [{"precision": "fp32"}, INT4]},
             "strategy": "tpe",

@@ -47,7 +47,7 @@ def write_sweep(folder: Path, model: Path, strategy: str) -> Path:
             "train": str(data), "holdout": 0.4, "test_holdout": 0.2,
             "prompt": "Text: {text}\nLabel:", "completion": " {label}",
         },
-        "target": {"provider": "cpu", "workload": {"prompt_tokens": 8, "new_tokens": 4}, "timing": {"processes": 2, "most": 2}},
+        "target": {"provider": "cpu", "workload": {"prompt_tokens": 8, "new_tokens": 4}, "timing": {"processes": 2, "most": 2, "repeats": 0}},
         "space": {
             "lora": {"r": {"choice": [2, 4]}, "learning_rate": {"loguniform": [1e-4, 1e-2]}, "steps": 12},
             "build": [{"precision": "int8"}, {"precision": "int4"}],

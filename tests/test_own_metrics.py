@@ -17,8 +17,6 @@ from conftest import TONES
 from autotune.cli import main
 from autotune.errors import Exit
 
-pytestmark = pytest.mark.usefixtures("settled")
-
 OWN = """\
 from helpers import WEIGHT
 
@@ -53,7 +51,7 @@ def write(place: Path, tiny_llama: Path) -> Callable[..., Path]:
         }  # fmt: skip
         sweep = {
             "name": name, "model": str(tiny_llama), "data": spec | (data or {}), "train": {"max_length": 64},
-            "target": {"threads": 1, "workload": {"prompt_tokens": 4, "new_tokens": 5}, "timing": {"processes": 2, "most": 2}},
+            "target": {"threads": 1, "workload": {"prompt_tokens": 4, "new_tokens": 5}, "timing": {"processes": 2, "most": 2, "repeats": 0}},
             "space": {
                 "lora": {"r": {"choice": [2, 4]}, "learning_rate": 1e-2, "steps": 3, "batch_size": 4},
                 "build": [{"precision": "int4"}],

@@ -713,7 +713,7 @@ def test_sessions_and_workloads_are_spelled_out_and_read_again(root: Path) -> No
 
 def test_a_target_without_them_is_spelled_out_as_ever(root: Path) -> None:
     workload = {"prompt_tokens": 32, "new_tokens": 16, "batch": 1}
-    timing = {"processes": 5, "most": 12, "precision": 0.03}
+    timing = {"processes": 5, "most": 12, "precision": 0.03, "repeats": 2}
     target = parse_sweep(changed(), root=root).resolved()["target"]
     assert target == {"provider": "cpu", "workload": workload, "timing": timing}
     assert "session" not in parse_sweep(changed(), root=root).resolved()["space"]

@@ -160,7 +160,7 @@ class Place:
                 "train": str(self.data), "holdout": 0.4, "metric": metric,
                 "prompt": "Text: {text}\nLabel:", "completion": " {label}",
             },
-            "target": {"provider": "cpu", "workload": {"prompt_tokens": 8, "new_tokens": 4}, "timing": {"processes": 2, "most": 2}},
+            "target": {"provider": "cpu", "workload": {"prompt_tokens": 8, "new_tokens": 4}, "timing": {"processes": 2, "most": 2, "repeats": 0}},
             "space": space,
             "strategy": "grid",
             "objectives": {score: "maximize", "size_mb": "minimize"},

@@ -87,7 +87,7 @@ class Loop:
         timing, in_parts = sweep.target.timing, bool(strategy.rungs)
         self.budget = BudgetLeft(sweep.budget, timing, self.ledger, record.spent_s, items, in_parts)
         self.stale_timings = StaleTimings(
-            self.ledger, record, pipeline, self.under_way, events, timing.precision, clock
+            self.ledger, record, pipeline, self.under_way, events, timing, clock
         )  # fmt: skip
         self.stages_s = 0.0
         self._best: Row | None = None

@@ -11,19 +11,18 @@ from autotune.pipeline.pace import provisional, quieter
 from autotune.results.columns import Row
 from autotune.results.judge import served_as
 from autotune.scheduler.events import Events
+from autotune.sweepfile.schema import Timing
 
 PATIENCE_S, LOOK_S = 30.0, 3.0
 """Seconds that the end of a sweep waits for a quieter machine, and seconds between two checks of its load."""
-TIMES = 2
-"""The most repetitions of a timing in one run of the command."""
 
 
 class Provisional:
     """The provisional timings of one run of the command."""
 
-    def __init__(self, precision: float, events: Events, foreign: Callable[[], float] = foreign_cpu) -> None:
-        """`precision`: the relative precision of a timing that the sweep asks for; `foreign`: cores that other programs use."""
-        self.precision, self.events, self.foreign = precision, events, foreign
+    def __init__(self, timing: Timing, events: Events, foreign: Callable[[], float] = foreign_cpu) -> None:
+        """`timing`: how precise a timing is to be, and how often it may be repeated; `foreign`: cores that other programs use."""
+        self.timing, self.events, self.foreign = timing, events, foreign
         self.wait: Callable[[float], None] = time.sleep
         self._made: Counter[str] = Counter()
 
@@ -34,7 +33,7 @@ class Provisional:
         graphs: dict[str, list[Row]] = {}
         for row in rows:
             name = str(served_as(row))
-            if self._made[name] < TIMES and self.is_provisional(row):
+            if self._made[name] < self.timing.repeats and self.is_provisional(row):
                 graphs.setdefault(name, []).append(row)
         if not graphs:
             return
@@ -58,4 +57,4 @@ class Provisional:
 
     def is_provisional(self, row: Mapping[str, object]) -> bool:
         """Whether a row's timing should be made again."""
-        return provisional(row, self.precision)
+        return provisional(row, self.timing.precision)

@@ -15,6 +15,7 @@ from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
 from autotune.scheduler.provisional import Provisional
 from autotune.scheduler.under_way import UnderWay
+from autotune.sweepfile.schema import Timing
 
 RETIMED = TIMING - {"graph", "size_mb"} | {"pace"}
 """The cells of a timing."""
@@ -30,13 +31,12 @@ class StaleTimings:
         pipeline: Pipeline,
         under_way: UnderWay,
         events: Events,
-        precision: float,
+        timing: Timing,
         clock: Callable[[], float],
     ) -> None:
-        """`precision`: the half-width at which an interval is narrow enough, as a share."""
         self.ledger, self.record, self.pipeline, self.under_way = ledger, record, pipeline, under_way
         self.events, self.clock = events, clock
-        self.provisional = Provisional(precision, events)
+        self.provisional = Provisional(timing, events)
         self.seconds = 0.0
         """Seconds inside stages."""
         self._untimed: set[str] = set()

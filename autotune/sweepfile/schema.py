@@ -54,12 +54,14 @@ class Workload(_Part):
 
 class Timing(_Part):
     """How long a timing goes on: fresh processes at least and at most, and the half-width of its interval, as a share, at
-    which it is narrow enough.
+    which it is narrow enough. `repeats`: how many times one run of the command may repeat a timing that was disturbed by other
+    work, or whose interval stayed wide.
     """
 
     processes: int = Field(5, ge=2, le=1000)
     most: int = Field(12, ge=2, le=1000)
     precision: float = Field(PRECISION, gt=0, lt=1)
+    repeats: int = Field(2, ge=0, le=100)
 
     @model_validator(mode="after")
     def _ordered(self) -> Timing:
