@@ -11,7 +11,7 @@ import math
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Scalar = bool | int | float | str
 
@@ -43,6 +43,12 @@ class Lora(BaseModel):
     rslora: bool = False
     quantized_base: str = "none"
     double_quant: bool | None = None
+    loss_on: str = Field("completion", exclude_if=lambda value: value == "completion")
+    """Left out of digests at its default: adapters that were trained before there was a choice keep their keys."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return every setting by its name, also what digests leave out."""
+        return self.model_dump() | {"loss_on": self.loss_on}
 
     def horizon(self, items: int) -> int:
         """Return the optimiser steps of a full run on this many items."""
@@ -173,7 +179,10 @@ class Candidate(BaseModel):
         cells: dict[str, Scalar] = {}
         for prefix, part in (("lora", self.lora), ("build", self.recipe), ("session", self.session)):
             if part is not None:
-                for name, value in part.model_dump(exclude_none=True).items():
+                settings = part.settings() if isinstance(part, Lora) else part.model_dump()
+                for name, value in settings.items():
+                    if value is None:
+                        continue
                     cells[f"{prefix}_{name}"] = "+".join(value) if isinstance(value, tuple) else value
         return cells
 

@@ -88,7 +88,8 @@ def local_folder(name: str, root: Path) -> Path | None:
     with contextlib.suppress(RuntimeError, ValueError):  # ~ of nobody
         for folder in (Path(name).expanduser(), root / name):
             if is_folder(folder):
-                return folder
+                inner = folder / "data" / "model"  # as MLflow saves a model of transformers
+                return inner if is_file(folder / "MLmodel") and is_file(inner / "config.json") else folder
     return None
 
 

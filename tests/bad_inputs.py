@@ -617,7 +617,7 @@ MISTAKES: tuple[Mistake, ...] = (
             '  completion: "{tune}"\n  shuffle: true', "autotune: 3 problems:", "sweep.yaml:8: data.shuffle: unknown key",
             "sweep.yaml:7: data.completion: the column must be in train.csv", "did you mean 'tone'?"),
         "messages beside prompt": (
-            '  completion: " {tone}"\n  messages: chat', "sweep.yaml:3: data: exactly one of prompt with completion, or messages, must be given"),
+            '  completion: " {tone}"\n  messages: chat', "sweep.yaml:3: data: exactly one of prompt with completion, or messages, or text, must be given"),
         "an encoding that nobody knows": (
             '  completion: " {tone}"\n  encoding: utf-9', "sweep.yaml:8: data.encoding: encoding must be one that Python knows"),
         "an encoding that does not fit": (

@@ -18,7 +18,7 @@ from autotune.data.duplicates import clean, merge_references
 from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.labels import label_notes, label_rows, wrong_labels
 from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Split
-from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate
+from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate, part_of
 from autotune.data.splits import cap, hold_out, separate
 from autotune.errors import Problem, UsageError
 from autotune.metrics import LABELLED, REFERENCED, SCORES
@@ -95,7 +95,8 @@ def _tables(
     for split, source in sources.items():
         key = f"data.{split}"
         try:
-            tables[split] = load_table(needed, key, locate(source, root, fetch), sweep_file, encoding)
+            source, part = part_of(source, root)
+            tables[split] = load_table(needed, key, locate(source, root, fetch), sweep_file, encoding, part)
         except UsageError as error:
             problems += [replace(one, key=one.key or key, file=one.file or sweep_file) for one in error.problems]
     return tables, problems
@@ -162,7 +163,7 @@ _WRITTEN = re.compile(r"\\[nt]")
 
 def template_notes(spec: DataSpec) -> list[str]:
     """Return warnings about templates that say something else than they seem to."""
-    texts = {"data.prompt": spec.prompt, "data.completion": spec.completion}
+    texts = {"data.prompt": spec.prompt, "data.completion": spec.completion, "data.text": spec.text}
     if not isinstance(spec.messages, str | None):
         texts |= {f"data.messages[{place}].content": one.content for place, one in enumerate(spec.messages)}
     texts |= {f"data.stop[{place}]": text for place, text in enumerate(spec.stop or ())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from autotune.data.items import LeftOutPlaces, Row, Splits, countable, exact, item_of, make_item, normalise
+from autotune.data.items import LeftOutPlaces, Row, Splits, countable, exact, item_of, make_item, normalise, question_of
 from autotune.data.schema import SPLITS, DataSpec, Message, Split
 from autotune.data.sources import SourceTable
 from autotune.data.templates import RowError
@@ -28,7 +28,7 @@ def clean(spec: DataSpec, split: Split, table: SourceTable, left_out: LeftOutPla
         except RowError as error:
             left_out[split, str(error)].append(place)
             continue
-        row = Row(item, normalise(item.prompt), place)
+        row = Row(item, normalise(question_of(item)), place)
         alike[row.key].append(row)
         rows.append(row)
     if len(alike) == len(rows):
@@ -58,10 +58,10 @@ def clean(spec: DataSpec, split: Split, table: SourceTable, left_out: LeftOutPla
 
 def _superfluous(members: Sequence[Row], labelled: bool) -> Iterator[tuple[str, str]]:
     """Yield (place, reason) of the rows to leave out among those whose prompts are alike but for case and white space."""
-    if len({row.item.completion for row in members}) == 1:
-        first = exact(members[0].item.prompt)
+    if len({row.item.completion for row in members}) == 1 or not members[0].item.prompt:
+        first = exact(question_of(members[0].item))
         for row in members[1:]:
-            same = exact(row.item.prompt) == first
+            same = exact(question_of(row.item)) == first
             yield row.place, "duplicate" if same else "duplicate but for upper and lower case"
         return
     answers: defaultdict[str, set[str]] = defaultdict(set)

@@ -35,6 +35,11 @@ def normalise(prompt: str | Sequence[Message]) -> str:
     return "\0".join(f"{message.role}\0{normalise(message.content)}" for message in prompt)
 
 
+def question_of(item: Item) -> str | tuple[Message, ...]:
+    """Return what makes two items alike: the prompt, or the text itself where there is no prompt."""
+    return item.prompt or item.completion
+
+
 def exact(prompt: str | Sequence[Message]) -> str:
     """Return the prompt with runs of white space made one, its case kept."""
     if isinstance(prompt, str):
@@ -55,6 +60,11 @@ def make_item(prompt: str | tuple[Message, ...], completion: str, references: tu
 
 def item_of(spec: DataSpec, cells: Mapping[str, object]) -> Item:
     """Return the item that a row makes. Raises RowError with the reason why it makes none."""
+    if spec.text is not None:
+        text = render(spec.text, cells)
+        if not text.strip():
+            raise RowError("empty text")
+        return make_item("", text)
     match spec.messages:
         case None:
             assert spec.prompt is not None

@@ -80,7 +80,8 @@ class DataSpec(_Frozen):
     """
 
     train: Source = Field(
-        description="jsonl, json, csv, tsv or parquet file (each but parquet also as .gz), or owner/name:split on the hub"
+        description="jsonl, json, csv, tsv or parquet file (each but parquet also as .gz), or owner/name:split on the hub; "
+        "some of its rows: file.jsonl[:4096], owner/name:train[:10%]"
     )
     validation: Source | None = Field(None, description="rows that the search judges candidates on")
     test: Source | None = Field(None, description="rows that only the finalists are scored on")
@@ -97,6 +98,9 @@ class DataSpec(_Frozen):
     completion: str | None = Field(None, description="template of the completion, e.g. ' {tone}'")
     messages: _Messages = Field(
         None, description="column that holds {role, content} messages, or templates of them; the last one answers"
+    )
+    text: str | None = Field(
+        None, description="template of plain text to model, instead of prompt and completion; scored by perplexity"
     )
     metric: str = Field("choice", description=f"{', '.join(SCORES)}, module:function, or lm-eval:task")
     labels: tuple[str, ...] | None = Field(
@@ -117,15 +121,15 @@ class DataSpec(_Frozen):
             raise ValueError("encoding must be one that Python knows, such as utf-8, cp1252, latin-1 or utf-16")
         return encoding
 
-    @field_validator("prompt", "completion")
+    @field_validator("prompt", "completion", "text")
     @classmethod
     def _template_names_a_column(cls, template: str | None, info: ValidationInfo) -> str | None:
         if template is None:
             return None
         if not template_columns(template):
             raise ValueError("a template must name at least one column; write it in braces, like {text}")
-        if info.field_name == "completion" and not template_columns(template, optional=False):
-            raise ValueError("a completion must name a column that is never empty; write one without '?'")
+        if info.field_name != "prompt" and not template_columns(template, optional=False):
+            raise ValueError(f"a {info.field_name} must name a column that is never empty; write one without '?'")
         return template
 
     @field_validator("messages")
@@ -189,10 +193,15 @@ class DataSpec(_Frozen):
                 f"holdout + test_holdout < 1 must hold, and they are {self.holdout:g} and {self.test_holdout or 0:g}; "
                 "leave rows to train on"
             )
-        if {self.prompt is not None, self.completion is not None} != {self.messages is None}:
+        whole = [way for way in (self.messages, self.text) if way is not None]
+        if {self.prompt is not None, self.completion is not None} != {not whole} or len(whole) > 1:
             wrong.append(
-                "exactly one of prompt with completion, or messages, must be given; "
-                "write two templates, or how to find the messages"
+                "exactly one of prompt with completion, or messages, or text, must be given; "
+                "write two templates, how to find the messages, or one template of plain text"
+            )
+        elif self.text is not None and self.metric != "perplexity" and not is_task(self.metric):
+            wrong.append(
+                f"{self.metric} scores answers, and text has none; write metric: perplexity, or prompt and completion"
             )
         if wrong:
             raise ValueError("; and ".join(wrong))
@@ -213,7 +222,7 @@ def readable_parts(raw: object) -> tuple[dict[Split, str | HubDataset], list[tup
     for split in SPLITS:
         with contextlib.suppress(ValidationError):
             sources[split] = _SOURCE.validate_python(raw.get(split))
-    templates = [(f"data.{name}", raw.get(name)) for name in ("prompt", "completion")]
+    templates = [(f"data.{name}", raw.get(name)) for name in ("prompt", "completion", "text")]
     needed = []
     messages = raw.get("messages")
     if isinstance(messages, str):
@@ -232,7 +241,7 @@ class Item(_Frozen):
     """One example: what the model is given and what it should answer."""
 
     id: str = Field(description="16 hex digits of a sha256 over prompt and completion")
-    prompt: str | tuple[Message, ...]
+    prompt: str | tuple[Message, ...] = Field(description="empty where the completion is plain text to model")
     completion: str
     references: tuple[str, ...] = Field(
         (), description="further right answers; a generated text is scored against the best of them"

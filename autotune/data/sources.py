@@ -32,9 +32,42 @@ class SourceTable(NamedTuple):
 Needed = Sequence[tuple[str, str]]
 """(Key in the sweep file, column that it names)."""
 
+_SLICE = re.compile(r"(.*[^\]])\[(?:(-?[0-9]{1,12})(%)?)?:(?:(-?[0-9]{1,12})(%)?)?\]")
 
-def load_table(needed: Needed, key: str, path: Path, sweep_file: str, encoding: str | None = None) -> SourceTable:
-    """Read a file that `key` names. Raises UsageError with every problem of the file and of the columns needed."""
+
+class Part(NamedTuple):
+    """Some rows of a file, as a data set on the hub is sliced: `[:4096]`, `[100:200]`, `[-50:]`, `[:10%]`."""
+
+    bounds: tuple[tuple[int, bool] | None, tuple[int, bool] | None]
+    """First row, and the row behind the last; of each the number and whether it is a percentage. None: an end of the file."""
+
+    def of(self, rows: int) -> slice:
+        """Return the rows that are meant of so many; a percentage is rounded to the nearest row."""
+        start, stop = (
+            (round(bound[0] * rows / 100) if bound[1] else bound[0]) if bound is not None else None
+            for bound in self.bounds
+        )
+        return slice(start, stop)
+
+
+def part_of(source: str | HubDataset, root: Path) -> tuple[str | HubDataset, Part | None]:
+    """Return the file that a source names, and which of its rows: `data.jsonl[:4096]`, where no file has that name."""
+    found = _SLICE.fullmatch(source) if isinstance(source, str) else None
+    if found is None or hub_source(source, root) or any(exists(path) for path in _places(str(source), root)):
+        return source, None
+    start, stop = (
+        (int(found[place]), found[place + 1] is not None) if found[place] is not None else None for place in (2, 4)
+    )
+    return found[1], Part((start, stop))
+
+
+def load_table(
+    needed: Needed, key: str, path: Path, sweep_file: str, encoding: str | None = None, part: Part | None = None
+) -> SourceTable:
+    """Read a file that `key` names, or a part of its rows.
+
+    Raises UsageError with every problem of the file and of the columns needed.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,7 +82,8 @@ def load_table(needed: Needed, key: str, path: Path, sweep_file: str, encoding: 
     if problems:
         raise UsageError(problems)
     before = f"{path.name}{found.mark}"
-    rows = [(f"{before}{record.number}", record.cells) for record in found.records]
+    records = found.records if part is None else found.records[part.of(len(found.records))]
+    rows = [(f"{before}{record.number}", record.cells) for record in records]
     return SourceTable(hashlib.sha256(data).hexdigest(), rows, [f"{path.name}: {note}" for note in found.notes])
 
 
@@ -68,6 +102,8 @@ def _column_remedy(column: str, columns: Sequence[str]) -> str:
 def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
     """Return (key in the sweep file, column that it names), each pair once."""
     match spec.messages:
+        case None if spec.text is not None:
+            templates = [("data.text", spec.text)]
         case None:
             templates = [("data.prompt", spec.prompt or ""), ("data.completion", spec.completion or "")]
         case str() as column:

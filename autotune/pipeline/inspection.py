@@ -264,9 +264,10 @@ def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> I
     for split, count in look.cut.items():
         if count:
             total = len(getattr(kept, split))
+            what, part = ("prompts", "beginning") if sweep.data.text is None else ("texts", "end")
             yield (
-                f"data: {count} of {total} {split} prompts do not fit into train.max_length {sweep.train.max_length} and "
-                "lose their beginning; raise it to keep them whole"
+                f"data: {count} of {total} {split} {what} do not fit into train.max_length {sweep.train.max_length} and "
+                f"lose their {part}; raise it to keep them whole"
             )
 
 
@@ -292,7 +293,7 @@ def _control_notes(data: DataSpec, dataset: Dataset, look: Inspection) -> Iterat
 def _templates(data: DataSpec) -> list[str]:
     if isinstance(data.messages, tuple):
         return [message.content for message in data.messages]
-    return [data.prompt or ""]
+    return [data.prompt or data.text or ""]
 
 
 def _inside(dataset: Dataset, one: Control, ends: Sequence[str]) -> list[str]:

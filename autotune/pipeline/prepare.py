@@ -33,6 +33,7 @@ from autotune.models import (
 )
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
+from autotune.pipeline.modules import module_notes
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,
@@ -203,7 +204,7 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
     files += code.files if code else ()
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=(*seen.notes, *said), gpus=probe["gpus"],
+        encoding=seen.encoding, notes=(*seen.notes, *said, *module_notes(sweep.space.lora, folder)), gpus=probe["gpus"],
         aggregated=aggregated, window=has_windowed_caches(config, sweep.target.provider),
     )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))

@@ -13,6 +13,7 @@ from autotune.data.schema import Dataset
 from autotune.errors import MachineError, StageError
 from autotune.models import BUILT_IN, local_folder
 from autotune.pipeline.inspection import Seen, has_weights, inspect_job, judge_inspection
+from autotune.pipeline.modules import module_notes
 from autotune.stages.jobs import ORT_WHEELS, BaseJob, Inspection, InspectJob, installed
 from autotune.sweepfile.schema import Sweep
 
@@ -30,7 +31,7 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
     found = cache.find(job)
     if found is not None:
         seen = judge_inspection(sweep, dataset, Inspection.model_validate(found.result))
-        return seen, list(seen.notes)
+        return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
     missing = _missing(sweep.provider.wheel if sweep.space.recipes else None)
     if missing:
         return None, [f"model, tokenizer and texts were not looked at, because {missing} is not installed"]
@@ -38,7 +39,7 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
         seen = judge_inspection(sweep, dataset, _look(job, cache, sweep.model))
     except (StageError, MachineError) as error:
         return None, [f"model, tokenizer and texts could not be looked at: {error}"]
-    return seen, list(seen.notes)
+    return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
 
 
 def _folder(model: str, root: Path, cache: Cache) -> Path | None:

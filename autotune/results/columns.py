@@ -39,7 +39,9 @@ class Column:
 
 
 def _settings() -> list[Column]:
-    lora = [Column(f"lora_{name}", LORA[name].type, LORA[name].meaning) for name in Lora.model_fields]
+    lora = [
+        Column(f"lora_{name}", LORA[name].type, LORA[name].meaning) for name in Lora.model_fields if name != "loss_on"
+    ]
     return lora + [Column(f"build_{name}", RECIPE[name].type, RECIPE[name].meaning) for name in Recipe.model_fields]
 
 
@@ -190,6 +192,7 @@ COLUMNS: tuple[Column, ...] = (
         "merged", str, "key of the merged model in the cache; it may have been removed, and is made again in seconds"
     ),
     Column("built", str, "key of the build in the cache"),
+    Column("lora_loss_on", str, "what the training loss was the mean of: completion or text; empty: completion"),
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 

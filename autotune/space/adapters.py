@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from autotune.candidate import Lora
@@ -27,6 +27,31 @@ def resolve_lora(values: Mapping[str, Any]) -> Lora:
     if settings.get("epochs") is not None:
         settings["steps"] = None
     return Lora.model_validate(settings)
+
+
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+"""Layers that some models have as one (Phi-3) and others as several (Llama), by the name of the one."""
+
+
+def fit_modules(wanted: Sequence[str], there: Collection[str]) -> tuple[str, ...]:
+    """Return names of modules as a model has them, each once: the parts for a fused layer, or the fused layer for a part.
+
+    `there`: the names of the model's linear modules. A name that it has in neither way stays as it is.
+    """
+    found: dict[str, None] = {}
+    for name in wanted:
+        parts = FUSED.get(name, ())
+        whole = next((fused for fused, inside in FUSED.items() if name in inside), "")
+        if name in there:
+            found[name] = None
+        elif parts and set(parts) <= set(there):
+            found.update(dict.fromkeys(parts))
+        else:
+            found[whole if whole in there else name] = None
+    return tuple(found)
 
 
 def lora_impossible(lora: Lora, device: str) -> str | None:

@@ -65,6 +65,8 @@ LORA = _table(
     Parameter("quantized_base", str, "train on a quantised base through bitsandbytes (QLoRA); the adapter is merged into the "
               "original weights", "none", choices=("none", "nf4", "fp4", "int8")),
     Parameter("double_quant", bool, "quantise the quantisation constants too (nf4 and fp4 only)", default=False),
+    Parameter("loss_on", str, "what the training loss is the mean of: the completion's tokens, or those of the whole text; "
+              "default: train.loss_on", choices=("completion", "text")),
 )  # fmt: skip
 
 _QUANTIZED = ("int8", "int4")

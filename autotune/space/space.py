@@ -46,7 +46,7 @@ class Space:
 
     def has(self, lora: Lora) -> bool:
         """Whether an adapter's settings are among those of this space."""
-        settings = lora.model_dump() | {"alpha_over_r": lora.alpha / lora.r}
+        settings = lora.settings() | {"alpha_over_r": lora.alpha / lora.r}
         values = {name: settings[name] for name in self.searched if settings[name] is not None}
         # Those that do not count beside others are None.
         idle = {name: domain.some for name, domain in self.searched.items() if name not in values}

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from autotune.candidate import Lora
 from autotune.durable import put, sync_tree
 from autotune.errors import Interrupted, StageError
+from autotune.space.adapters import fit_modules
 from autotune.stages.jobs import FinetuneJob, Result
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
 from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
@@ -63,8 +64,18 @@ def batches(lengths: list[int], batch_size: int, seed: int, start: int) -> Itera
         epoch, skip = epoch + 1, 0
 
 
-def collate(items: list[Encoded], end: int, pad: int, device: str) -> dict[str, torch.Tensor]:
-    """Return input_ids, attention_mask and labels, each (items, longest); labels outside completions are -100."""
+def given_tokens(item: Encoded, loss_on: str) -> int:
+    """Return how many tokens at the beginning of an item no loss is taken of: the prompt's, or the first alone.
+
+    Nothing predicts the first token of a text.
+    """
+    return len(item.prompt) if loss_on == "completion" else 1
+
+
+def collate(
+    items: list[Encoded], end: int, pad: int, device: str, loss_on: str = "completion"
+) -> dict[str, torch.Tensor]:
+    """Return input_ids, attention_mask and labels, each (items, longest); labels of tokens without a loss are -100."""
     rows = [(*item.prompt, *item.completion, end) for item in items]
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad)
@@ -73,14 +84,15 @@ def collate(items: list[Encoded], end: int, pad: int, device: str) -> dict[str, 
     for index, (item, row) in enumerate(zip(items, rows, strict=True)):
         ids[index, : len(row)] = torch.tensor(row)
         mask[index, : len(row)] = 1
-        labels[index, len(item.prompt) : len(row)] = ids[index, len(item.prompt) : len(row)]
+        first = given_tokens(item, loss_on)
+        labels[index, first : len(row)] = ids[index, first : len(row)]
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
 
 
 def completion_loss(model: Any, batch: dict[str, torch.Tensor], sliced: bool) -> torch.Tensor:
-    """Return the summed negative log-likelihood of the completion tokens (nats).
+    """Return the summed negative log-likelihood of the labelled tokens (nats).
 
-    With `sliced`, logits are computed only at positions where some item of the batch has a completion.
+    With `sliced`, logits are computed only at positions where some item of the batch has a label.
     """
     targets = batch["labels"][:, 1:]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
@@ -93,6 +105,11 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor], sliced: bool) ->
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED, reduction="sum"
     )
+
+
+def _labelled(item: Encoded, loss_on: str) -> int:
+    """Return how many tokens of an item a loss is taken of, with the end-of-text token."""
+    return len(item.prompt) + len(item.completion) + 1 - given_tokens(item, loss_on)
 
 
 def target_modules(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
@@ -114,7 +131,7 @@ def target_modules(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]
         found = {last[n] for n in inside}
         # PEFT matches by the last part of a name: where that means others too, only whole names will do.
         return sorted(found) if all(n in inside for n in linear if last[n] in found) else sorted(inside)
-    asked = {wanted} if isinstance(wanted, str) else set(wanted)
+    asked = set(fit_modules((wanted,) if isinstance(wanted, str) else wanted, last.values()))
     missing = asked - set(last.values())
     if missing:
         message = f"target_modules: the model has no linear module named {', '.join(sorted(missing))}"
@@ -272,14 +289,14 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
     for step in range(first, stop_at):
         started = time.perf_counter()
         micro = [[items[i] for i in next(feed)] for _ in range(lora.accumulation)]
-        tokens = sum(len(item.completion) + 1 for part in micro for item in part)
+        tokens = sum(_labelled(item, lora.loss_on) for part in micro for item in part)
         rate = learning_rate(lora, step, horizon)
         for group in optimizer.param_groups:
             group["lr"] = rate
         total = 0.0
         for index, part in enumerate(micro):
             torch.manual_seed((job.seed * 1_000_003 + step * lora.accumulation + index) % 2**63)
-            loss = completion_loss(model, collate(part, end, pad, device), sliced) / tokens
+            loss = completion_loss(model, collate(part, end, pad, device, lora.loss_on), sliced) / tokens
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         if not math.isfinite(total):

@@ -277,6 +277,10 @@ class _Looker:
         for split, items in splits.items():
             encoded[split] = []
             for item in items:
+                if not item["prompt"]:  # plain text: all of it may be cut
+                    whole = self._both(item["completion"])
+                    encoded[split].append(_Encoded(item["id"], ((*before, *whole[0], *behind), whole[1]), ((), ())))
+                    continue
                 prompt = self._both(item["text"])
                 if isinstance(item["prompt"], str):
                     prompt = ((*before, *prompt[0], *behind), prompt[1])

@@ -64,10 +64,17 @@ class _Verifier:
 
     def run(self) -> Result:
         """Try the items whose prompts were not cut for the score, as many as are asked for."""
-        tried, wrong = 0, []
+        tried = 0
+        wrong: list[str] = []
         for item in self.job.items:
             if tried == self.job.most:
                 break
+            if not item.prompt:
+                tokens = self._tokens(item.completion)
+                if 1 < len(tokens) < self.job.max_length:
+                    tried += 1
+                    wrong += filter(None, [self._unlikely(item, tokens[:1], tokens[1:])])
+                continue
             try:
                 prompt = self._tokens(self._text(item))
             except RuntimeError as error:
@@ -100,8 +107,11 @@ class _Verifier:
             if same_text(text, item.text) or gap <= TOLERANCE:
                 return ""
             return f"item {item.id}: {shown(text)}, recorded {shown(item.text)}"
+        return self._unlikely(item, prompt, self._tokens(item.completion))
+
+    def _unlikely(self, item: VerifyItem, prompt: list[int], completion: list[int]) -> str:
+        """Return in words how the likelihood of a completion differs from what is recorded, or nothing."""
         assert item.nll is not None
-        completion = self._tokens(item.completion)
         nll = -self._log_likelihood(prompt, completion)
         if abs(nll - item.nll) <= TOLERANCE * max(1, len(completion)):
             return ""

@@ -143,7 +143,9 @@ def context_length(folder: Path) -> int | None:
 
 
 def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int, longest: int = 0) -> tuple[list[Encoded], int]:
-    """Encode items; a prompt that is too long loses its beginning. Returns them and how many were cut.
+    """Encode items; a prompt that is too long loses its beginning, a plain text its end. Returns them and how many were cut.
+
+    Of a plain text the first token, which nothing predicts, is the prompt.
 
     With `longest`, every prompt leaves room for that many tokens: otherwise the length of a cut prompt would tell how
     long the right label is. Raises StageError (`failed`) where a completion alone, with its end, is longer than
@@ -152,6 +154,16 @@ def encode(tokenizer: Any, items: list[dict[str, Any]], max_length: int, longest
     encoded: list[Encoded] = []
     cut = 0
     for item in items:
+        if not item["prompt"]:
+            whole = tuple(tokenizer.encode(item["completion"]))
+            if not whole:
+                raise StageError(
+                    "failed", f"a text has no tokens ({item['completion'][:40]!r}); take it out of the data"
+                )
+            kept = whole[: max_length - 1]
+            cut += len(kept) < len(whole)
+            encoded.append(Encoded(item["id"], kept[:1], kept[1:] or (end_token(tokenizer),), item["completion"]))
+            continue
         prompt = prompt_ids(tokenizer, item["prompt"])
         completion = tuple(tokenizer.encode(item["completion"], add_special_tokens=False))
         answer = max(len(completion), longest)

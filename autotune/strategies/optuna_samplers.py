@@ -178,7 +178,7 @@ class Sampled(Whole):
         """Return what the sampler would have drawn for a candidate; None where today's space does not hold it."""
         params: dict[str, Any] = {}
         values: dict[str, Value] = {}
-        settings = candidate.lora.model_dump() if candidate.lora else {}
+        settings = candidate.lora.settings() if candidate.lora else {}
         if settings:
             settings["alpha_over_r"] = settings["alpha"] / settings["r"]
         for name, domain in self._domains.items():

@@ -209,7 +209,9 @@ def _parse_space(
     if left_out and not recipes:
         reasons = "; ".join(f"{item.settings}: {item.reason}" for item in left_out[:3])
         problems.append(Problem(f"no recipe can run here ({reasons})", "space.build", remedy="change or add one"))
-    defaults: dict[str, Any] = {"batch_size": train.batch_size, "max_length": train.max_length}
+    defaults: dict[str, Any] = {
+        "batch_size": train.batch_size, "max_length": train.max_length, "loss_on": train.loss_on,
+    }  # fmt: skip
     if domains is not None and "steps" not in domains and "epochs" not in domains:
         defaults["steps"] = DEFAULT_STEPS
     dtype = (domains or {}).get("dtype")

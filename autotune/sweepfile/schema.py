@@ -36,6 +36,9 @@ class Train(_Part):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = Field(8, ge=1, le=4096)
     max_length: int = Field(256, ge=8, le=1_000_000)
+    loss_on: Literal["completion", "text"] = Field(
+        "completion", description="what the training loss is the mean of: the completion's tokens, or the whole text's"
+    )
     time_limit_s: float = Field(1800, gt=0)
 
 
@@ -181,7 +184,7 @@ class Sweep(BaseModel):
         """The sweep as plain data with every default spelled out; loading it again gives the same sweep."""
         space: dict[str, Any] = {}
         if self.space.lora is not None:
-            defaults = resolve_lora(self.space.defaults).model_dump(exclude_none=True)
+            defaults = resolve_lora(self.space.defaults).settings()
             named = set(self.space.lora)
             if "alpha_over_r" in named:
                 defaults.pop("alpha", None)
@@ -190,7 +193,7 @@ class Sweep(BaseModel):
             if "alpha" not in named and "alpha_over_r" not in named:
                 defaults.pop("alpha", None)
                 defaults["alpha_over_r"] = LORA["alpha_over_r"].default
-            plain: dict[str, Any] = {name: value for name, value in defaults.items() if name not in named}
+            plain: dict[str, Any] = {n: value for n, value in defaults.items() if n not in named and value is not None}
             plain.update({name: _plain_domain(name, domain) for name, domain in self.space.lora.items()})
             space["lora"] = {name: plain[name] for name in LORA if name in plain}
         if self.space.recipes:

@@ -152,7 +152,7 @@ def toml_remedy(what: str, line: str) -> str:
     return "mend the syntax"
 
 
-TEXTS = ("prompt", "completion", "content")
+TEXTS = ("prompt", "completion", "content", "text")
 """Keys whose values are templates."""
 
 

@@ -46,7 +46,7 @@ Place = tuple[list[float], list[str]]
 def place_of(lora: Lora, space: Space) -> Place:
     """Return an adapter's place in the space: numbers as shares of their (logarithmic) range, and choices as texts."""
     numbers, choices = [], []
-    settings = lora.model_dump()
+    settings = lora.settings()
     settings["alpha_over_r"] = lora.alpha / lora.r
     for name, domain in space.searched.items():
         value = settings.get(name)
