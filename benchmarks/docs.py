@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from autotune.present.select import explain, select
 from autotune.present.tables import finalist_lines, number, recipe_name
-from autotune.results.columns import COLUMNS, CURVES, FINALISTS, markdown
-from autotune.results.folder import RUNS, read_results
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS, RUNS, markdown
+from autotune.results.folder import read_results
+from autotune.results.rows import CommandRun, Finalist, Trial
 from autotune.results.table import read_table
 from autotune.space.parameter_tables import LORA, RECIPE, SESSION, Parameter
 from benchmarks.rooms import module_list, picture
@@ -26,10 +26,10 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "results" / "example"
 
 
-def seconds(row: Mapping[str, Any]) -> float:
+def seconds(row: Trial) -> float:
     """Return the wall-clock of a row."""
-    began, ended = (datetime.fromisoformat(str(row[name])) for name in ("started", "ended"))
-    return float(row.get("wall_s") or (ended - began).total_seconds())
+    began, ended = (datetime.fromisoformat(str(moment)) for moment in (row.started, row.ended))
+    return row.wall_s or (ended - began).total_seconds()
 
 
 def parameters(table: dict[str, Parameter]) -> str:
@@ -56,16 +56,16 @@ def sweep_output() -> str:
     """Return what the example sweep printed at its end, and its finalists."""
     if not (EXAMPLE / "results.csv").exists():
         return "(no example yet)\n"
-    finalists = read_table(EXAMPLE / "finalists.csv", FINALISTS)
-    runs = read_table(EXAMPLE / "runs.csv", RUNS)
+    finalists = read_table(EXAMPLE / "finalists.csv", Finalist)
+    runs = read_table(EXAMPLE / "runs.csv", CommandRun)
     lines = ["```text", explain(select(EXAMPLE)), *finalist_lines(finalists, "accuracy")]
-    wall = sum(float(str(run["wall_s"])) for run in runs)
-    stages = sum(float(str(run["stages_s"])) for run in runs)
+    wall = sum((run.wall_s or 0.0) for run in runs)
+    stages = sum((run.stages_s or 0.0) for run in runs)
     rows = read_results(EXAMPLE)
     lines += ["```", ""]
-    done = [row for row in rows if row["trial"] and row["status"] == "ok"]
-    adapters = len({row["adapter"] for row in done})
-    recipes = len({tuple(v for k, v in row.items() if k.startswith("build_")) for row in done})
+    done = [row for row in rows if row.trial and row.status == "ok"]
+    adapters = len({row.adapter for row in done})
+    recipes = len({tuple(v for k, v in row.settings.items() if k.startswith("build_")) for row in done})
     lines.append(
         f"{len(done)} candidates ({adapters} adapters, {recipes} recipes) to the end in {wall / 60:.1f} minutes, of which "
         f"the tuner itself cost {(wall - stages) / wall:.1%}."
@@ -93,8 +93,8 @@ def results_table() -> str:
     for row in read_results(EXAMPLE):
         interval = f"{number(row['accuracy'])} [{number(row['accuracy_low'])}, {number(row['accuracy_high'])}]"
         cells = [
-            "base" if row["trial"] == 0 else row["trial"], number(row["lora_r"]), number(row["lora_learning_rate"]),
-            recipe_name(row), interval if row["accuracy"] is not None else row["status"], number(row["itl_ms_p50"]),
+            "base" if row.trial == 0 else row.trial, number(row["lora_r"]), number(row["lora_learning_rate"]),
+            recipe_name(row.settings), interval if row["accuracy"] is not None else row.status, number(row["itl_ms_p50"]),
             number(row["ttft_ms_p50"]), number(row["size_mb"]), number(row["peak_memory_mb"]), f"{seconds(row):.0f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")

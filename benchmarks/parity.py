@@ -21,9 +21,10 @@ from autotune.execution.local import LocalEngine
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
-from autotune.results.columns import FINALISTS
 from autotune.results.folder import read_results
-from autotune.results.table import read_table, text_of
+from autotune.results.judge import candidate_of
+from autotune.results.rows import Finalist
+from autotune.results.table import read_table
 from autotune.sweepfile.resolve import load_sweep
 
 
@@ -44,9 +45,9 @@ def compare(name: str, one: dict[str, Any], other: dict[str, Any]) -> str:
 def main(folder: Path) -> int:
     """Print the table. Returns 0 where no prediction differs."""
     sweep = load_sweep(folder / "sweep.yaml")
-    winner = next(row for row in read_table(folder / "finalists.csv", FINALISTS) if row["role"] == "winner")
-    row = next(row for row in read_results(folder) if row["candidate"] == winner["candidate"])
-    chosen = Candidate.from_columns({name: text_of(value) for name, value in row.items()})
+    winner = next(row for row in read_table(folder / "finalists.csv", Finalist) if row.role == "winner")
+    row = next(row for row in read_results(folder) if row.candidate == winner.candidate)
+    chosen = candidate_of(row, folder / "results.csv")
     cache = Cache(default_root())
     log = default_root() / "logs" / "parity.log"
     rows = [

@@ -26,8 +26,8 @@ from autotune.artifacts.store import default_root
 from autotune.machine import hardware
 from autotune.present.select import Selection, select
 from autotune.present.tables import settings
-from autotune.results.columns import COLUMNS
 from autotune.results.folder import read_timings
+from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from benchmarks.timing import disturbing
 
@@ -82,17 +82,17 @@ def described(folder: Path) -> dict[str, Any]:
     """Return what a run came to."""
     about: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
     chosen = select(folder)
-    rows = read_table(folder / "results.csv", COLUMNS)
+    rows = read_table(folder / "results.csv", Trial)
     timings = read_timings(folder)
-    last = {row["candidate"]: row for row in rows if row["trial"]}
+    last = {row.candidate: row for row in rows if row.trial}
     winner = chosen.choice.winner
     about |= {
         "winner": winner.id if winner else None,
         "ties": [name for step in chosen.choice.steps for name in step.tied],
         "how": _how(chosen),
-        "label": settings(chosen.row(winner.id)).replace(" | ", ", ") if winner else "none keeps the limits",
-        "candidates": sorted(str(name) for name in last),
-        "made": sum(row[f"cost_{stage}_s"] is not None for row in rows for stage in ("train", "build")),
+        "label": settings(chosen.row(winner.id).settings).replace(" | ", ", ") if winner else "none keeps the limits",
+        "candidates": sorted(last),
+        "made": sum(row.cost_s(stage) is not None for row in rows for stage in ("train", "build")),
         "timed": len(timings), "again": sum(timing["again"] > 0 for timing in timings),
         "itl": [last[winner.id]["itl_ms_p50"]] if winner else [],
     }  # fmt: skip

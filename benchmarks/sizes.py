@@ -14,7 +14,7 @@ import ast
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,32 +108,52 @@ def _names(annotation: ast.expr) -> set[str]:
     return found
 
 
-def row_names(modules: Iterable[Module]) -> dict[str, str]:
-    """Return by module the name under which it knows the alias of a row that is a dict, such as `Row = dict[str, Cell]`."""
+def dict_names(modules: Iterable[Module], name: str = "Row") -> dict[str, str]:
+    """Return by module the name under which it knows an alias of a dict, such as `Row = dict[str, Cell]`."""
     modules = list(modules)
     known = {
-        module.name: "Row"
+        module.name: name
         for module in modules
         for node in module.tree.body
         if isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == "Row" for target in node.targets)
+        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
         and "dict" in _names(node.value)
     }
     for module in modules:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").removeprefix("autotune.") in set(known):
                 for alias in node.names:
-                    if alias.name == "Row":
+                    if alias.name == name:
                         known.setdefault(module.name, alias.asname or alias.name)
     return known
 
 
-def takes_row(function: Function, alias: str | None) -> bool:
-    """Whether a function takes or returns a row of a results table as a dict, by its annotations."""
+def _takes(function: Function, alias: str | None, named: Sequence[str]) -> bool:
+    """Whether a function is annotated with an alias, or has a parameter of one of these names that is a dict or mapping."""
     if any(alias in _names(annotation) for annotation in _annotations(function)):
         return True
-    named = (one.annotation for one in parameters(function) if one.arg in ("row", "rows") and one.annotation)
-    return any(_names(annotation) & {"dict", "Mapping"} for annotation in named)
+    given = (one.annotation for one in parameters(function) if one.arg in named and one.annotation)
+    return any(_names(annotation) & {"dict", "Mapping"} for annotation in given)
+
+
+def functions_with_rows(modules: Iterable[Module]) -> list[str]:
+    """Return the functions that take or return a row of a results table as a dict, by their annotations."""
+    return _functions_with(list(modules), "Row", ("row", "rows"))
+
+
+def functions_with_cells(modules: Iterable[Module]) -> list[str]:
+    """Return the functions that take or return some cells of a row as a dict: what was measured, or settings."""
+    return _functions_with(list(modules), "Cells", ("cells",))
+
+
+def _functions_with(modules: Sequence[Module], alias: str, named: Sequence[str]) -> list[str]:
+    known = dict_names(modules, alias)
+    return [
+        f"{module.name}.{name}"
+        for module in modules
+        for name, function in module.functions()
+        if _takes(function, known.get(module.name), named)
+    ]
 
 
 def takes_sweep(function: Function) -> bool:
@@ -156,7 +176,6 @@ def sizes(checkout: Path) -> dict[str, str]:
     widths = {name: len(parameters(function)) for name, _, function in functions}
     widest = max(widths, key=lambda name: widths[name])
     names, methods = (sum(counts) for counts in zip(*map(public_names, modules), strict=True))
-    rows = row_names(modules)
     swept = [module.name for _, module, function in functions if takes_sweep(function)]
     long = sorted((module for module in modules if module.lines > LONG), key=lambda module: -module.lines)
     return {
@@ -171,9 +190,8 @@ def sizes(checkout: Path) -> dict[str, str]:
         "functions and methods": f"{len(functions):,}",
         "parameters of the widest function": f"{widths[widest]} (`{widest}`)",
         f"functions with more than {WIDE} parameters": str(sum(width > WIDE for width in widths.values())),
-        "functions that take or return a row as a dict": str(
-            sum(takes_row(function, rows.get(module.name)) for _, module, function in functions)
-        ),
+        "functions that take or return a row as a dict": str(len(functions_with_rows(modules))),
+        "functions that take or return some cells of a row as a dict": str(len(functions_with_cells(modules))),
         "functions that take the whole sweep": str(len(swept)),
         "modules with such a function": str(len(set(swept))),
         "lines of the tests": f"{lines_below(checkout / 'tests'):,}",
@@ -201,7 +219,8 @@ HEAD = """# Sizes
 
 Made by `python -m benchmarks.sizes` with two checkouts, the older one first; a column is named by its commit. It reads
 `autotune/*.py` with Python's `ast`. A row as a dict is one that is annotated `Row`, or a parameter `row` or `rows` that is
-annotated as a dict or mapping; the whole sweep is a parameter annotated `Sweep`. Nested functions count; `self` and `cls`
+annotated as a dict or mapping; some cells of a row (what a stage measured, the settings of a candidate) are those
+annotated `Cells`, or a parameter `cells` that is a dict or mapping; the whole sweep is a parameter annotated `Sweep`. Nested functions count; `self` and `cls`
 do not. What a program wrote (`probed.py`) counts in its own row only.
 
 """

@@ -53,15 +53,15 @@ def main(folder: Path) -> int:
     """Print what was compared. Returns 0 where all predictions are the same."""
     from autotune.data.dataset import load_dataset
     from autotune.data.schema import DataSpec
-    from autotune.results.columns import FINALISTS
     from autotune.results.folder import read_sweep
+    from autotune.results.rows import Finalist
     from autotune.results.table import read_table
 
     sweep = read_sweep(folder)
     assert sweep is not None
     dataset = load_dataset(DataSpec.model_validate(sweep["data"]), Path())
-    winner = next(row for row in read_table(folder / "finalists.csv", FINALISTS) if row["role"] == "winner")
-    kept = json.loads((folder / "outcomes" / f"{winner['candidate']}.test.json").read_text(encoding="utf-8"))
+    winner = next(row for row in read_table(folder / "finalists.csv", Finalist) if row.role == "winner")
+    kept = json.loads((folder / "outcomes" / f"{winner.candidate}.test.json").read_text(encoding="utf-8"))
     ids = json.loads((folder / "outcomes" / "items.test.json").read_text(encoding="utf-8"))
     items = {item.id: item for item in dataset.test}
     work = {"labels": list(dataset.labels), "prompts": [items[name].prompt for name in ids]}

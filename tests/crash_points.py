@@ -45,8 +45,7 @@ from autotune.durable import put, sync_tree
 from autotune.errors import Exit
 from autotune.execution import worker
 from autotune.execution.local import LocalEngine
-from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Row
-from autotune.results.folder import RUNS
+from autotune.results.rows import CommandRun, CurvePoint, Finalist, TableRow, Trial
 from autotune.results.table import Table, read_table
 from autotune.stages.jobs import FinetuneJob, Inspection, Job, Result, TimeJob, TurnsJob
 
@@ -400,7 +399,7 @@ class Place:
         (self.folder / "sweep.json").write_text(json.dumps(sweep), encoding="utf-8")
         self.allowed: list[dict[str, bytes]] = [{}]
         """What `best/` may hold."""
-        self.reported: list[Row] = []
+        self.reported: list[Trial] = []
         """Rows that the sweep has gone on from."""
         for trials in case.trials[: case.stopped]:
             assert self.run(trials)[0] == Exit.OK
@@ -421,7 +420,7 @@ class Place:
         """Run the command in this process. Returns its exit code and what it wrote to stderr."""
         append = Table.append
 
-        def appended(table: Table, row: Any) -> Row:
+        def appended(table: Table, row: Any) -> Trial:
             kept = append(table, row)
             if table.file.name == "results.csv":
                 self.reported.append(kept)
@@ -451,9 +450,9 @@ class Place:
     def state(self) -> dict[str, Any]:
         """Return what a sweep leaves, without what depends on time."""
         found: dict[str, Any] = {"best": self.best()}
-        for name, columns in (("results", COLUMNS), ("finalists", FINALISTS), ("front", COLUMNS), ("curves", CURVES)):
+        for name, kind in (("results", Trial), ("finalists", Finalist), ("front", Trial), ("curves", CurvePoint)):
             if (self.out / f"{name}.csv").exists():
-                found[name] = [timeless(row) for row in read_table(self.out / f"{name}.csv", columns)]
+                found[name] = [timeless(row) for row in read_table(self.out / f"{name}.csv", kind)]
         for file in (self.out / "outcomes").iterdir():
             lines = file.read_text(encoding="utf-8").splitlines()
             found[file.name] = sorted(lines) if file.suffix == ".jsonl" else json.loads(lines[0])
@@ -491,7 +490,7 @@ class Place:
         shutil.copytree(self.begun, self.folder)
         self.reported.clear()
         trials, stopped = self.case.trials[-1], 0
-        runs = len(read_table(self.out / "runs.csv", RUNS)) if (self.out / "runs.csv").exists() else 0
+        runs = len(read_table(self.out / "runs.csv", CommandRun)) if (self.out / "runs.csv").exists() else 0
         where: list[str] = []
         for at in points:
             disk = Disk(self.folder, at, how)
@@ -524,12 +523,12 @@ class Place:
         if not self.case.same:
             kept = {name: state[name] for name in ("files", "left in the cache", "half written")}
             state = self.expected | kept
-            found = {row["trial"] for row in read_table(self.out / "results.csv", COLUMNS) if row["status"] == "ok"}
+            found = {row["trial"] for row in read_table(self.out / "results.csv", Trial) if row["status"] == "ok"}
             assert found == set(range(trials + 1)), f"{where}: trials {found}"
         for name, expected in self.expected.items():
             assert state.get(name) == expected, f"{where}: {name}: {difference(expected, state.get(name))}"
         assert set(state) == set(self.expected), f"{where}: {set(state) ^ set(self.expected)}"
-        counted = read_table(self.out / "runs.csv", RUNS)
+        counted = read_table(self.out / "runs.csv", CommandRun)
         assert len(counted) <= runs + 1, f"{where}: {counted}"
         return stopped
 
@@ -553,14 +552,14 @@ class Place:
     def _rows_are_kept(self, where: list[str]) -> None:
         file = self.out / "results.csv"
         text = file.read_text(encoding="utf-8") if file.exists() else ""
-        there = {(row["candidate"], row["attempt"]) for row in read_table(file, COLUMNS)} if text.count("\n") else set()
+        there = {(row["candidate"], row["attempt"]) for row in read_table(file, Trial)} if text.count("\n") else set()
         lost = [row["candidate"] for row in self.reported if (row["candidate"], row["attempt"]) not in there]
         assert not lost, f"{where}: rows are lost: {lost}"
 
 
-def timeless(row: Row) -> Row:
+def timeless(row: TableRow) -> dict[str, Any]:
     """Return what of a row does not depend on time."""
-    return {name: v for name, v in row.items() if name not in NOT_COMPARED and not name.startswith("cost_")}
+    return {name: v for name, v in row.cells.items() if name not in NOT_COMPARED and not name.startswith("cost_")}
 
 
 def said_clearly(errors: str) -> bool:

@@ -18,8 +18,8 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.steps import call_with
-from autotune.results.columns import Row
 from autotune.results.record import Record
+from autotune.results.rows import Trial
 from autotune.scheduler.events import Event, Events, Note, RowWritten, StageBegan
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.status_note import Running
@@ -257,7 +257,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.stages: list[tuple[int, str]] = []
-        self.rows: list[tuple[Row, Row | None]] = []
+        self.rows: list[tuple[Trial, Trial | None]] = []
         self.notes: list[str] = []
 
     def __call__(self, event: Event) -> None:

@@ -38,8 +38,8 @@ from autotune.errors import AutotuneError, Exit, MachineError, UsageError, print
 from autotune.models import config_of, context_of, parameters_of, shape_of
 from autotune.present.select import as_json, explain, select
 from autotune.present.status import as_text, read_status
-from autotune.results.columns import COLUMNS, CURVES, FINALISTS
 from autotune.results.folder import read_results
+from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import read_table
 from autotune.sweepfile.resolve import load_sweep
 
@@ -328,9 +328,9 @@ def meet_table(content: bytes) -> None:
     """Read a table, and select from it."""
     file = desk() / "table.csv"
     file.write_bytes(content)
-    for columns in (COLUMNS, FINALISTS, CURVES):
+    for kind in (Trial, Finalist, CurvePoint):
         with contextlib.suppress(UsageError):
-            read_table(file, columns)
+            read_table(file, kind)
     read_results(file)
     selection = select(file)
     assert_plain(explain(selection))
@@ -350,7 +350,7 @@ def meet_folder(files: dict[str, bytes]) -> None:
     }
     for name, content in (whole | files).items():
         (folder / name).write_bytes(content)
-    read_table(folder / "finalists.csv", FINALISTS)
+    read_table(folder / "finalists.csv", Finalist)
     assert_plain(as_text(read_status(folder)))
     selection = select(folder)
     assert_plain(explain(selection))

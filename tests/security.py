@@ -32,8 +32,7 @@ from troubles import ROOT, WAIT_S, Place, Ran, tiny_model
 from autotune.artifacts.store import MANIFEST
 from autotune.errors import Exit, StageError
 from autotune.execution.worker import QUIET
-from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Column, Row
-from autotune.results.folder import RUNS
+from autotune.results.rows import CommandRun, CurvePoint, Finalist, TableRow, Trial
 from autotune.results.table import Table, read_table, write_table
 from autotune.secrets import HIDDEN
 from autotune.stages.jobs import Result, TimeJob
@@ -662,28 +661,28 @@ def assert_tame(file: Path) -> None:
 
 def tables_run_nothing(place: Place) -> list[Tried]:
     """Every table with every text a formula, written, read, and written again."""
-    tables: dict[str, tuple[Column, ...]] = {
-        "results.csv": COLUMNS, "curves.csv": CURVES, "finalists.csv": FINALISTS, "runs.csv": RUNS, "front.csv": COLUMNS,
+    tables: dict[str, type[TableRow]] = {
+        "results.csv": Trial, "curves.csv": CurvePoint, "finalists.csv": Finalist, "runs.csv": CommandRun, "front.csv": Trial,
     }  # fmt: skip
     cells = 0
-    for name, columns in tables.items():
+    for name, kind in tables.items():
         file = place.folder / name
-        texts = [column.name for column in columns if column.type is str]
-        rows: list[Row] = [dict.fromkeys(texts, text) for text in FORMULAS]
+        texts = [column.name for column in kind.columns if column.type is str]
+        rows = [kind(dict.fromkeys(texts, text)) for text in FORMULAS]
         if name in ("results.csv", "curves.csv", "runs.csv"):
-            table = Table(file, columns)
+            table = Table(file, kind)
             for row in rows:
                 table.append(row)
         else:
-            write_table(file, columns, rows)
+            write_table(file, kind.columns, rows)
         once = file.read_bytes()
         assert_tame(file)
-        back = read_table(file, columns)
+        back = read_table(file, kind)
         assert len(back) == len(rows)
         for _ in range(2):  # what was read is written again, and again
-            write_table(file, columns, read_table(file, columns))
+            write_table(file, kind.columns, read_table(file, kind))
             assert file.read_bytes() == once
-        fewer = Table(file, columns)  # and when a column is added
+        fewer = Table(file, kind)  # and when a column is added
         fewer._rewrite()
         assert file.read_bytes() == once
         file.unlink()
@@ -893,7 +892,7 @@ def two_sweeps_at_once(place: Place) -> list[Tried]:
         assert process.returncode == Exit.OK, said
     results, again = {}, False
     for name in rates:
-        every = read_table(place.folder / name / "results.csv", COLUMNS)
+        every = read_table(place.folder / name / "results.csv", Trial)
         rows = [row for row in every if row["attempt"] == 1]
         again |= len(rows) < len(every)  # beside other work a graph is timed once more, by one of them or by both
         assert [row["trial"] for row in rows] == list(range(7)), rows

@@ -23,8 +23,8 @@ from autotune.cli import main, parser
 from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.pipeline.prepare import probe_job
 from autotune.present import plan as plan_module
-from autotune.results.columns import COLUMNS, Row
 from autotune.results.record import Record
+from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import BuildJob, FinetuneJob
 from autotune.strategies.frontier.constants import POOL
@@ -47,16 +47,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def row(name: str, trial: int, accuracy: float | None, size: float, **more: Any) -> Row:
+def row(name: str, trial: int, accuracy: float | None, size: float, **more: Any) -> Trial:
     """Return a row of results: fully measured, unless something else is said."""
-    cells: Row = {"candidate": name, "trial": trial, "attempt": 1, "kind": "pair" if trial else "base", "status": "ok",
+    cells: dict[str, Any] = {"candidate": name, "trial": trial, "attempt": 1, "kind": "pair" if trial else "base", "status": "ok",
                   "accuracy": accuracy, "itl_ms_p50": 5.0, "size_mb": size, **(RECIPE if trial else {})}  # fmt: skip
     if accuracy is not None:
         cells |= {"accuracy_n": 100, "accuracy_low": max(0, accuracy - 0.1), "accuracy_high": min(1, accuracy + 0.1)}
-    return cells | more
+    return Trial(cells | more)
 
 
-def results(*rows: Row, **changes: str) -> tuple[Path, Sweep]:
+def results(*rows: Trial, **changes: str) -> tuple[Path, Sweep]:
     """Write the results folder of the demo sweep; return it and the sweep."""
     sweep = load_sweep("sweep.yaml", [f"{key}={value}" for key, value in changes.items()])
     folder = Path("results") / "demo"
@@ -663,7 +663,7 @@ def test_what_may_change_between_runs(here: Path) -> None:
     results(**{"budget.trials": "99", "limits": "[]", "strategy": "random"})
     with pytest.raises(UsageError, match="seed: differs from the sweep"):
         results(seed="8")
-    assert len(read_table(Path("results/demo/results.csv"), COLUMNS)) == 3
+    assert len(read_table(Path("results/demo/results.csv"), Trial)) == 3
 
 
 def test_no_output_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from autotune.present.select import as_json, select
 from autotune.results.columns import COLUMNS, FINALISTS
 from autotune.results.folder import read_results
 from autotune.results.judge import candidate_of
+from autotune.results.rows import Finalist, Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import TimeJob
 from autotune.strategies.frontier.transfer import earlier_sweeps
@@ -118,7 +119,7 @@ def test_candidates_keep_their_names(name: str) -> None:
     for row in rows:
         assert candidate_of(row, OLD).id == row["candidate"]
     known = {row["candidate"] for row in rows}
-    assert {row["candidate"] for row in read_table(OLD / name / "finalists.csv", FINALISTS)} <= known
+    assert {row["candidate"] for row in read_table(OLD / name / "finalists.csv", Finalist)} <= known
     kinds = {row["kind"] for row in rows}
     assert kinds == ({"base", "pair"} if name == "tpe" else {"base", "pair", "adapter"})
 
@@ -172,7 +173,7 @@ def test_a_sweep_goes_on_in_it(place: Path, name: str, monkeypatch: pytest.Monke
     assert len(new_head) > len(head)
     assert [row[: len(head)] for row in after[: len(before)]] == before
     assert {cell for row in after[: len(before)] for cell in row[len(head) :]} == {""}
-    rows = read_table(sweeping.out / "results.csv", COLUMNS)
+    rows = read_table(sweeping.out / "results.csv", Trial)
     fresh = rows[len(before) :]
     last = max(int(row[head.index("trial")]) for row in before)
     assert {row["trial"] for row in fresh if int(row["trial"] or 0) > last} == set(range(last + 1, 9))

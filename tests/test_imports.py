@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bad_inputs import write_demo
 
-from autotune.results.columns import COLUMNS
+from autotune.results.rows import Trial
 from autotune.results.table import Table
 from benchmarks.rooms import imported, imports_within, rank, read_modules
 
@@ -88,9 +88,19 @@ def test_help_loads_nothing_but_python(tmp_path: Path) -> None:
 
 
 def test_select_and_status_load_no_heavy_package(tmp_path: Path) -> None:
-    table = Table(tmp_path / "results.csv", COLUMNS)
+    table = Table(tmp_path / "results.csv", Trial)
     table.append(
-        {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok", "accuracy": 0.5, "size_mb": 9.0}
+        Trial(
+            {
+                "candidate": "a",
+                "trial": 1,
+                "attempt": 1,
+                "kind": "pair",
+                "status": "ok",
+                "accuracy": 0.5,
+                "size_mb": 9.0,
+            }
+        )
     )
     (tmp_path / "sweep.yaml").write_text(
         "name: x\nobjectives: {accuracy: maximize, size_mb: minimize}\nbudget: {trials: 3}\n", encoding="utf-8"

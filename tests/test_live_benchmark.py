@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from autotune.metrics import Direction
-from autotune.results.columns import Row
+from autotune.results.rows import CommandRun, Trial
 from autotune.sweepfile.resolve import load_sweep
 from benchmarks.search.live import SWEEP, Moment, moments, overtaken, reached, report, turns, volumes
 
 AIMS: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
 
 
-def row(candidate: str, ended: str, accuracy: float | None, ms: float = 10.0, **more: Any) -> Row:
-    cells: Row = {
+def row(candidate: str, ended: str, accuracy: float | None, ms: float = 10.0, **more: Any) -> Trial:
+    cells: dict[str, Any] = {
         "candidate": candidate, "trial": 1, "kind": "pair", "status": "ok" if accuracy is not None else "stopped",
         "ended": f"2026-01-01T00:{ended}Z", "accuracy": accuracy, "itl_ms_p50": ms, "size_mb": 100.0, "graph": f"g{ms:g}",
     }  # fmt: skip
-    return cells | more
+    return Trial(cells | more)
 
 
 ROWS = [
@@ -32,8 +32,8 @@ ROWS = [
 ]
 
 
-def runs(*started: str, wall_s: float = 0.0) -> list[Row]:
-    return [{"started": f"2026-01-01T00:{one}Z", "wall_s": wall_s} for one in started]
+def runs(*started: str, wall_s: float = 0.0) -> list[CommandRun]:
+    return [CommandRun({"started": f"2026-01-01T00:{one}Z", "wall_s": wall_s}) for one in started]
 
 
 def test_pairs_take_turns_in_being_first(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune.results.columns import FINALISTS
 from autotune.results.folder import read_results
+from autotune.results.rows import Finalist
 from autotune.results.table import read_table
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ def test_short_sweep_of_the_built_in_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = read_results(out)
     assert [row["status"] for row in rows] == ["ok"] * 3
-    finalists = {row["role"]: row for row in read_table(out / "finalists.csv", FINALISTS)}
+    finalists = {row["role"]: row for row in read_table(out / "finalists.csv", Finalist)}
     assert float(str(finalists["winner"]["accuracy"])) > float(str(finalists["base"]["accuracy"])) + 0.1
 
     check = [sys.executable, "-m", "benchmarks.verify_best", str(out)]

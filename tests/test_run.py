@@ -19,9 +19,9 @@ from autotune.errors import Exit, MachineError, UsageError
 from autotune.execution import threads as threads_module
 from autotune.pipeline.inputs import Inputs
 from autotune.results import record as record_module
-from autotune.results.columns import COLUMNS, FINALISTS
-from autotune.results.folder import RUNS, read_running
+from autotune.results.folder import read_running
 from autotune.results.record import Record
+from autotune.results.rows import CommandRun, Finalist, Trial
 from autotune.results.table import Table, read_table
 from autotune.run import data_report, run_command
 from autotune.stages.jobs import Job, ScoreJob
@@ -67,9 +67,9 @@ def test_a_run_writes_its_files_and_says_what_it_chose(command: Command, capsys:
         "best", "curves.csv", "finalists.csv", "front.csv", "inputs.json", "machine.json", "outcomes", "results.csv",
         "runs.csv", "sweep.yaml", "timeline.csv",
     ]  # fmt: skip
-    assert len(read_table(command.out / "results.csv", COLUMNS)) == 4
-    assert len(read_table(command.out / "finalists.csv", FINALISTS)) == 2
-    front = read_table(command.out / "front.csv", COLUMNS)
+    assert len(read_table(command.out / "results.csv", Trial)) == 4
+    assert len(read_table(command.out / "finalists.csv", Finalist)) == 2
+    front = read_table(command.out / "front.csv", Trial)
     assert front
     assert all(row["status"] == "ok" for row in front)
     assert set(json.loads((command.out / "machine.json").read_text(encoding="utf-8"))) == {
@@ -78,7 +78,7 @@ def test_a_run_writes_its_files_and_says_what_it_chose(command: Command, capsys:
         "packages",
     }
     assert command(trials=5) == Exit.OK
-    assert [row["trials"] for row in read_table(command.out / "runs.csv", RUNS)] == [3, 2]
+    assert [row["trials"] for row in read_table(command.out / "runs.csv", CommandRun)] == [3, 2]
 
 
 def test_exit_codes_and_words_where_nothing_keeps_the_limits(
@@ -120,7 +120,7 @@ def test_a_full_disk_has_a_clear_word(command: Command, monkeypatch: pytest.Monk
         with pytest.raises(MachineError, match=r"results\.csv: No space left on device; .* run the same command again"):
             command()
     assert command(trials=2) == Exit.OK
-    assert [row["trial"] for row in read_table(command.out / "results.csv", COLUMNS)] == [0, 1, 2]
+    assert [row["trial"] for row in read_table(command.out / "results.csv", Trial)] == [0, 1, 2]
 
 
 def test_a_results_folder_that_vanishes_has_a_clear_word(command: Command) -> None:
@@ -142,7 +142,7 @@ def test_only_results_csv_removed_is_written_anew(command: Command) -> None:
 
     command.stages.trouble = remove
     assert command(trials=4) == Exit.OK
-    assert [row["trial"] for row in read_table(command.out / "results.csv", COLUMNS)] == [0, 1, 2, 3, 4]
+    assert [row["trial"] for row in read_table(command.out / "results.csv", Trial)] == [0, 1, 2, 3, 4]
 
 
 def test_edited_data_is_refused(command: Command, tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ def test_a_front_that_cannot_be_written_hides_no_winner(
     out, err = capsys.readouterr()
     assert out.startswith("Winner: ")
     assert f"{command.out / 'front.csv'} could not be written (Permission denied)" in err
-    assert [(row["trials"], row["ended"]) for row in read_table(command.out / "runs.csv", RUNS)] == [(2, "done")]
+    assert [(row["trials"], row["ended"]) for row in read_table(command.out / "runs.csv", CommandRun)] == [(2, "done")]
     assert command(trials=2) == Exit.OK
-    assert read_table(command.out / "front.csv", COLUMNS)
+    assert read_table(command.out / "front.csv", Trial)
 
 
 def test_what_was_spent_is_noted_while_a_stage_is_at_work(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from autotune.errors import Exit
-from autotune.results.columns import COLUMNS, CURVES, Row
-from autotune.results.folder import RUNS, read_results
+from autotune.results.folder import read_results
+from autotune.results.rows import CommandRun, CurvePoint, Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import TinyJob, function_of
 
@@ -207,9 +207,9 @@ class Place:
         """Return the rows that count, by trial."""
         return sorted(read_results(self.out), key=lambda row: (row["trial"], row["attempt"]))
 
-    def every_row(self) -> list[Row]:
+    def every_row(self) -> list[Trial]:
         """Return every row, attempts that were followed by another included."""
-        return read_table(self.out / "results.csv", COLUMNS)
+        return read_table(self.out / "results.csv", Trial)
 
     def wait_for(self, file: Path) -> None:
         """Wait until a file is there."""
@@ -565,7 +565,7 @@ def stopped_once(place: Place) -> list[Seen]:
     step = json.loads(state.read_text(encoding="utf-8"))["step"]
     assert 0 < step < 600
     resume = finished(place.run(), place, 2)
-    assert len(read_table(place.out / "curves.csv", CURVES)) == 600
+    assert len(read_table(place.out / "curves.csv", CurvePoint)) == 600
     assert not list(place.cache.glob("finetune/*.checkpoint"))
     return [Seen("Ctrl-C, SIGTERM, a closed terminal: once", "SIGTERM in a training of 600 steps", f"exit 130: {line}",
                  "none yet", f"goes on from its checkpoint: {resume}")]  # fmt: skip
@@ -603,7 +603,7 @@ def tuner_killed(place: Place) -> list[Seen]:
     file = place.out / "results.csv"
     file.write_bytes(file.read_bytes()[:-20])
     resume = finished(place.run(), place, 3)
-    runs = read_table(place.out / "runs.csv", RUNS)
+    runs = read_table(place.out / "runs.csv", CommandRun)
     assert [row["ended"] for row in runs] == ["killed", "done"]
     assert float(str(runs[0]["wall_s"])) > 0
     return [Seen("the tuner is killed, and the last line is half written", "SIGKILL, the file cut by 20 bytes",

@@ -20,9 +20,32 @@ Processes = Sequence[Mapping[str, Any]]
 """What each process of a timing measured, in order."""
 
 
-def disturbed(conditions: Mapping[str, Any]) -> bool:
-    """Whether a process was timed beside other work, as its conditions say, or the cells of a row."""
-    return float(conditions.get("foreign_cpu") or 0.0) > FOREIGN
+@dataclass(frozen=True)
+class TokenTiming:
+    """The time between tokens as a row has it: its median with the ends of its interval, milliseconds (None: not measured,
+    no interval), and the cores that other programs kept busy meanwhile.
+    """
+
+    itl_ms: float | None
+    low: float | None = None
+    high: float | None = None
+    foreign_cpu: float = 0.0
+
+    @classmethod
+    def of(cls, cells: Mapping[str, Any]) -> TokenTiming:
+        """Return it from cells of results.csv, such as `latency_cells` makes."""
+        value, low, high = (cells.get(f"itl_ms_p50{end}") for end in ("", "_low", "_high"))
+        return cls(value, low, high, float(cells.get("foreign_cpu") or 0.0))
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether it was made beside other work."""
+        return self.foreign_cpu > FOREIGN
+
+
+def disturbed(process: Mapping[str, Any]) -> bool:
+    """Whether a process was timed beside other work, as its conditions say."""
+    return float(process.get("conditions", {}).get("foreign_cpu") or 0.0) > FOREIGN
 
 
 def counted(processes: Processes, least: int) -> Processes:
@@ -30,7 +53,7 @@ def counted(processes: Processes, least: int) -> Processes:
 
     What is left out is chosen by what else the machine did, never by what was measured.
     """
-    quiet = [process for process in processes if not disturbed(process.get("conditions", {}))]
+    quiet = [process for process in processes if not disturbed(process)]
     return quiet if len(quiet) >= least else processes
 
 

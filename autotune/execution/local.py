@@ -215,7 +215,7 @@ class LocalEngine:
         total, wider = 0.0, stretch(job.processes, job.most) if job.processes > 1 else 1.0
 
         def known() -> bool:
-            quiet = [result for result in processes if not disturbed(result.get("conditions", {}))]
+            quiet = [result for result in processes if not disturbed(result)]
             return len(quiet) >= job.processes and narrow([[result] for result in quiet], job.precision, wider)
 
         with self.host.alone(job.stage), costed():

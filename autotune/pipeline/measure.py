@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotune.analysis.latency import Turns, at_place, disturbed, latency_cells, medians, turns_of
+from autotune.analysis.latency import TokenTiming, Turns, at_place, latency_cells, medians, turns_of
 from autotune.analysis.limits import Limit
 from autotune.analysis.scores import probability, summarise
 from autotune.analysis.stopping import stretch
@@ -30,7 +30,8 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.over_limit import over_limit
 from autotune.pipeline.pace import Pace, agree, provisional, recent
 from autotune.pipeline.steps import Do, Steps, call_with, complete
-from autotune.results.columns import Row, in_workload
+from autotune.results.columns import Cells, in_workload
+from autotune.results.rows import Trial
 from autotune.results.trials import rounded
 from autotune.secrets import redact
 from autotune.stages.jobs import Call, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
@@ -50,7 +51,7 @@ class Measurement:
 
     status: str = "ok"
     error: str = ""
-    cells: Row = field(default_factory=dict)
+    cells: Cells = field(default_factory=dict)
     outcomes: dict[str, Any] | None = None
     curve: list[list[float]] = field(default_factory=list)
     adapter: Stored | None = None
@@ -205,7 +206,7 @@ class Pipeline:
                 for suffix in self.sweep.target.timed if timed else ():
                     yield from self._time(candidate, suffix, done)
                     # What was timed beside other work proves nothing: it is made again when the machine is quieter.
-                    if not disturbed(done.cells) and broken(
+                    if not TokenTiming.of(done.cells).disturbed and broken(
                         {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
                     ):
                         return done
@@ -327,7 +328,7 @@ class Pipeline:
         suffix: str,
         on_stage: Callable[[str], None],
         may_leave: Collection[str],
-    ) -> Steps[tuple[Turns, dict[str, Row], float]]:
+    ) -> Steps[tuple[Turns, dict[str, Cells], float]]:
         """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
 
         `graphs`: the graph of each, which is known already; `may_leave`: those that need no more turns once they are
@@ -361,19 +362,19 @@ class Pipeline:
         wider = stretch(timing.processes, timing.most)
         return turns_of([*names, names[0]], rounds, batch, suffix, wider), cells, done.seconds
 
-    def holds_steps(self, row: Mapping[str, Any], candidate: Candidate) -> Steps[bool]:
+    def holds_steps(self, row: Trial, candidate: Candidate) -> Steps[bool]:
         """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
 
         Raises StageError, MachineError.
         """
         done = self._begin(lambda _: None)
         try:
-            yield from self._make_to_time(candidate, done, str(row["graph"]))
-            return (yield from self._holds(self._time_job(candidate, done), row, done))
+            yield from self._make_to_time(candidate, done, row.graph)
+            return (yield from self._holds(self._time_job(candidate, done), row.timing, done))
         finally:
             self._end(done)
 
-    def _holds(self, job: TimeJob, before: Mapping[str, Any], done: Measurement) -> Steps[bool]:
+    def _holds(self, job: TimeJob, before: TokenTiming, done: Measurement) -> Steps[bool]:
         assert self.pace is not None
         done.on_stage("time")
         since = self._since
@@ -381,9 +382,10 @@ class Pipeline:
         self._book("time", again.seconds, done)
         if self._since != since:  # another candidate has found the new pace meanwhile
             return False
-        now = latency_cells(again.result["processes"], job.batch, min(AGAIN, job.processes), job.most)
+        cells = latency_cells(again.result["processes"], job.batch, min(AGAIN, job.processes), job.most)
+        now = TokenTiming.of(cells)
         # Other work is no new pace of the machine: it goes as it came, and what it disturbed is timed again.
-        if agree(before, now) or disturbed(now) or disturbed(before):
+        if agree(before, now) or now.disturbed or before.disturbed:
             self.pace.confirm()
             return True
         self.pace.renew()
@@ -471,15 +473,15 @@ class Pipeline:
         earlier = found or begun
         # What another sweep has timed just now holds, too.
         if earlier is not None and not trusted and not recent(earlier.made):
-            before = self._timed(job, earlier)
+            before = TokenTiming.of(self._timed(job, earlier))
             if not (yield from self._holds(job, before, done)):
                 job, found, begun = job.model_copy(update={"since": self._since}), None, None
         if begun is not None:
             job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
         pace = self.pace.name if self.pace else None  # another candidate may find a new one before this is timed
         made = [(job, (yield from self._run("time", job, done, found=found)))]
-        while provisional(cells := self._timed(*made[-1]), job.precision) and (
-            disturbed(cells) or len(made) <= WIDE_AGAIN
+        while provisional(timing := TokenTiming.of(self._timed(*made[-1])), job.precision) and (
+            timing.disturbed or len(made) <= WIDE_AGAIN
         ):
             most = self.sweep.target.timing.most
             job = job.model_copy(update={"again": len(made), "most": most, "begun": ()})
@@ -492,10 +494,10 @@ class Pipeline:
             if not all(stored.cached for _, stored in made):
                 self.pace.begin()
             done.cells["pace"] = pace
-        job, stored = min(reversed(made), key=lambda one: float(self._timed(*one).get("foreign_cpu") or 0.0))
+        job, stored = min(reversed(made), key=lambda one: TokenTiming.of(self._timed(*one)).foreign_cpu)
         done.timings.append(self._samples(job, stored, suffix))
-        row = in_workload(self._timed(job, stored), suffix)
-        done.cells |= {name: value for name, value in row.items() if value is not None}
+        timed = in_workload(self._timed(job, stored), suffix)
+        done.cells |= {name: value for name, value in timed.items() if value is not None}
 
     def _samples(self, job: TimeJob, stored: Stored, suffix: str) -> dict[str, Any]:
         """Return what single processes of a timing measured, and what was timed."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from autotune.analysis.latency import disturbed
+from autotune.analysis.latency import FOREIGN, TokenTiming
 from autotune.durable import write_aside
 from autotune.metrics import PRECISION, RESOLUTION_MS
 
@@ -28,35 +26,31 @@ WIDE = 2
 """How many times the precision that a sweep asks for the half-width of an interval may be."""
 
 
-def provisional(cells: Mapping[str, Any], precision: float = PRECISION) -> bool:
-    """Whether a timing (cells of results.csv) should be made again: it was disturbed by other work, or its interval stayed
-    wide.
-    """
-    low, high, itl = (cells.get(f"itl_ms_p50{end}") for end in ("_low", "_high", ""))
+def provisional(timing: TokenTiming, precision: float = PRECISION) -> bool:
+    """Whether a timing should be made again: it was disturbed by other work, or its interval stayed wide."""
+    low, high, itl = timing.low, timing.high, timing.itl_ms
     if itl is None:
         return False
     wide = low is not None and high is not None and high - low > 2 * max(WIDE * precision * itl, RESOLUTION_MS)
-    return wide or disturbed(cells)
+    return wide or timing.disturbed
 
 
-def quieter(than: Mapping[str, Any], now: float) -> bool:
-    """Whether this machine does less beside its sweep than while a timing was made (cells of results.csv), so that it is
-    worth making again; `now`: cores that others keep busy.
+def quieter(than: TokenTiming, now: float) -> bool:
+    """Whether this machine does less beside its sweep than while a timing was made, so that it is worth making again;
+    `now`: cores that others keep busy.
     """
-    then = float(than.get("foreign_cpu") or 0.0)
-    return now < then / 2 if disturbed(than) else not disturbed({"foreign_cpu": now})
+    return now < than.foreign_cpu / 2 if than.disturbed else now <= FOREIGN
 
 
-def agree(before: Mapping[str, Any], again: Mapping[str, Any]) -> bool:
-    """Whether two timings of one graph (cells of results.csv) are of one pace."""
-    old, new = float(before["itl_ms_p50"]), float(again["itl_ms_p50"])
-    if abs(old - new) <= max(TOLERANCE * min(old, new), RESOLUTION_MS):
-        return True
-    ends = [cells.get(f"itl_ms_p50_{end}") for cells in (before, again) for end in ("low", "high")]
-    if any(end is None for end in ends):
+def agree(before: TokenTiming, again: TokenTiming) -> bool:
+    """Whether two timings of one graph are of one pace."""
+    if before.itl_ms is None or again.itl_ms is None:
         return False
-    low, high, new_low, new_high = (float(end) for end in ends if end is not None)
-    return low <= new_high and new_low <= high
+    if abs(before.itl_ms - again.itl_ms) <= max(TOLERANCE * min(before.itl_ms, again.itl_ms), RESOLUTION_MS):
+        return True
+    if before.low is None or before.high is None or again.low is None or again.high is None:
+        return False
+    return before.low <= again.high and again.low <= before.high
 
 
 def recent(then: float) -> bool:

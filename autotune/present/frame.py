@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from autotune.results.columns import COLUMNS, with_workloads
+from autotune.results.columns import with_workloads
 from autotune.results.folder import read_results
+from autotune.results.rows import Trial
 
 _TYPES = {str: "string", int: "Int64", float: "Float64", bool: "boolean"}
 
@@ -18,8 +19,8 @@ def results_frame(place: Path | str) -> pd.DataFrame:
     `started` and `ended` are UTC times. Raises UsageError where there are no results.
     """
     rows = read_results(Path(place))
-    columns = with_workloads(COLUMNS, (name for row in rows for name in row))
-    frame = pd.DataFrame(rows, columns=[column.name for column in columns])
+    columns = with_workloads(Trial.columns, (name for row in rows for name in row.cells))
+    frame = pd.DataFrame([row.cells for row in rows], columns=[column.name for column in columns])
     frame = frame.astype({column.name: _TYPES[column.type] for column in columns})
     for name in ("started", "ended"):
         frame[name] = pd.to_datetime(frame[name], utc=True)

@@ -15,7 +15,7 @@ from rich.text import Text
 from autotune.candidate import Candidate
 from autotune.errors import printable
 from autotune.present.tables import score_text, settings
-from autotune.results.columns import Row
+from autotune.results.rows import Trial
 from autotune.results.trials import Trials
 from autotune.scheduler.events import CandidateEnded, Event, Note, RowWritten, StageBegan
 from autotune.secrets import redact
@@ -43,7 +43,7 @@ class Progress:
     """Prints what happens; as a context it owns the live line."""
 
     def __init__(
-        self, budget: Budget, objectives: Sequence[str], rows: Iterable[Row] = (), spent_s: float = 0.0
+        self, budget: Budget, objectives: Sequence[str], rows: Iterable[Trial] = (), spent_s: float = 0.0
     ) -> None:
         """`rows` and `spent_s`: of earlier runs, whose trials and seconds count towards the budget."""
         self.budget, self.objectives = budget, objectives
@@ -91,14 +91,14 @@ class Progress:
         if self.live is None:
             self.note(doing)
 
-    def _row(self, row: Row, best: Row | None) -> None:
-        trial = int(row["trial"] or 0)
+    def _row(self, row: Trial, best: Trial | None) -> None:
+        trial = row.trial or 0
         self.trials.learn(row)
-        numbers = ", ".join(score_text(row, name) for name in self.objectives if row.get(name) is not None)
-        what = numbers if row["status"] == "ok" else f"{row['status']}: {row['error']}"
-        self.note(f"{self._number(trial)} {settings(row) or 'the untouched model'}: {what}")
+        numbers = ", ".join(score_text(row, name) for name in self.objectives if row[name] is not None)
+        what = numbers if row.status == "ok" else f"{row.status}: {row.error}"
+        self.note(f"{self._number(trial)} {settings(row.settings) or 'the untouched model'}: {what}")
         if best is not None:
-            self.best = f"{str(best['candidate'])[:8]} ({score_text(best, self.objectives[0])})"
+            self.best = f"{best.candidate[:8]} ({score_text(best, self.objectives[0])})"
 
     def note(self, text: str) -> None:
         """Print a line, without secrets and without what would command a terminal."""

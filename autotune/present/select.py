@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings, verified_lines
-from autotune.results.columns import COLUMNS, FINALISTS, Column, Row
-from autotune.results.judge import base_of, front_of, judge, kept_turns, values_of
+from autotune.results.columns import Column
+from autotune.results.judge import base_of, front_of, judge, kept_turns
+from autotune.results.rows import Finalist, Trial
 from autotune.results.table import read_table, write_table
 from autotune.results.trust import is_another_model, is_in_doubt
 
@@ -33,10 +34,10 @@ class Selection:
     """What `select` found: the choice, the rows behind it, and how it compared."""
 
     choice: Choice
-    rows: list[dict[str, Any]]
+    rows: list[Trial]
     wanted: Wanted
     paired: bool
-    final: Mapping[str, Any] = field(default_factory=dict)
+    final: Finalist | None = None
     """The winner's row of finalists.csv, where the sweep ended with this winner."""
 
     @property
@@ -46,23 +47,21 @@ class Selection:
             return Exit.OK
         return (
             Exit.NO_FEASIBLE
-            if any(row["status"] in ("ok", "over_limit") and row["trial"] for row in self.rows)
+            if any(row.status in ("ok", "over_limit") and row.trial for row in self.rows)
             else Exit.NO_RESULT
         )
 
-    def row(self, name: str) -> dict[str, Any]:
+    def row(self, name: str) -> Trial:
         """Return a candidate's row; rather that of a trial than the untouched model's that was measured first."""
-        return max((row for row in self.rows if row["candidate"] == name), key=lambda row: row["trial"] != 0)
+        return max((row for row in self.rows if row.candidate == name), key=lambda row: row.trial != 0)
 
 
-def wanted(
-    sweep: dict[str, Any] | None, rows: list[dict[str, Any]], limits: Sequence[str], prefer: str | None
-) -> Wanted:
+def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str], prefer: str | None) -> Wanted:
     """Return objectives and limits: the sweep's, or for a lone CSV the usual ones; `limits` replace the sweep's.
 
     `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
     """
-    measured = list(dict.fromkeys(name for row in rows if row["status"] == "ok" for name in values_of(row)))
+    measured = list(dict.fromkeys(name for row in rows if row.status == "ok" for name in row.values))
     if sweep is not None:
         objectives: dict[str, Direction] = dict(sweep["objectives"])
         texts = list(limits) or list(sweep.get("limits", []))
@@ -99,26 +98,20 @@ def wanted(
     return Wanted(objectives, tuple(parsed))
 
 
-def _direction(name: str, rows: list[dict[str, Any]]) -> Direction:
+def _direction(name: str, rows: Sequence[Trial]) -> Direction:
     """Return which way a metric is better; where that is not built in, the rows say so."""
-    said = next((row["score_direction"] for row in rows if row.get("score_direction")), None)
+    said = next((row.score_direction for row in rows if row.score_direction), None)
     return "minimize" if METRICS[name].turns and said == "minimize" else METRICS[name].direction
 
 
 def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -> Selection:
     """Choose among the rows of a results folder or a lone CSV. Raises UsageError."""
-    from autotune.results.folder import read_results, read_sweep
+    from autotune.results.folder import check_whole, read_results, read_sweep
 
     rows = read_results(place)
-    remedy = "name a results folder or its results.csv"
     if is_file(place) and not place.stat().st_size:
-        raise UsageError(Problem("is empty", file=str(place), remedy=remedy))
-    for name in ("trial", "kind", "status"):
-        if any(name not in row for row in rows):
-            raise UsageError(
-                Problem(f"is not a results table: it has no column '{name}'", file=str(place), remedy=remedy)
-            )
-    rows = [dict.fromkeys(column.name for column in COLUMNS) | row for row in rows]  # a lone CSV may have fewer
+        raise UsageError(Problem("is empty", file=str(place), remedy="name a results folder or its results.csv"))
+    check_whole(rows, place)
     sweep = read_sweep(place) if is_folder(place) else None
     if sweep is not None and not all(name in METRICS for name in sweep.get("objectives") or [""]):
         rule = "is not the sweep of a results folder: it has no objectives"
@@ -128,24 +121,24 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
     aims = wanted(sweep, rows, limits, prefer)
     base = base_of(rows)
     needing = [limit for limit in aims.limits if limit.needs_base]
-    if needing and base is None and any(row["status"] == "ok" for row in rows):
+    if needing and base is None and any(row.status == "ok" for row in rows):
         rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
         raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
     folder = place if is_folder(place) else None
     turns = kept_turns(folder) if folder is not None else None
-    choice = judge(rows, aims, str(base["candidate"]) if base else None, folder, turns)
+    choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
     return Selection(choice, rows, aims, choice.paired, _final(folder, choice))
 
 
-def _final(folder: Path | None, choice: Choice) -> dict[str, Any]:
-    """Return the winner's row of finalists.csv; empty where the sweep has not ended, or ended with another winner."""
+def _final(folder: Path | None, choice: Choice) -> Finalist | None:
+    """Return the winner's row of finalists.csv; None where the sweep has not ended, or ended with another winner."""
     if folder is None or choice.winner is None or not is_file(folder / "finalists.csv"):
-        return {}
+        return None
     try:
-        rows = read_table(folder / "finalists.csv", FINALISTS)
+        rows = read_table(folder / "finalists.csv", Finalist)
     except UsageError:  # it only adds to what results.csv says
-        return {}
-    return next((r for r in rows if r.get("role") == "winner" and r.get("candidate") == choice.winner.id), {})
+        return None
+    return next((row for row in rows if row.role == "winner" and row.candidate == choice.winner.id), None)
 
 
 def explain(selection: Selection) -> str:
@@ -156,19 +149,20 @@ def explain(selection: Selection) -> str:
         lines.append(
             "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
         )
-        base = base_of(rows) or {}
-        known = values_of(base) if base.get("status") == "ok" else {}
+        base = base_of(rows)
+        status = base.status if base is not None else ""
+        known = base.values if base is not None and status == "ok" else {}
         lines += _in_doubt(base)
         unknown = [limit for limit in aims.limits if limit.needs_base and limit.metric not in known]
         if unknown and rows:
-            yet = "yet: it is, when the sweep ends" if base.get("status") == "stopped" else ""
+            yet = "yet: it is, when the sweep ends" if status == "stopped" else ""
             lines.append(f"  '{unknown[0]}' cannot be judged: the untouched model was not measured {yet}".rstrip())
         for name, misses in choice.nearest:
             missed = "; ".join(f"misses '{limit}' by {number(gap)}" for limit, gap in misses)
-            lines.append(f"  {name[:8]} {settings(selection.row(name))}: {missed}")
+            lines.append(f"  {name[:8]} {settings(selection.row(name).settings)}: {missed}")
         return "\n".join(lines)
     row = selection.row(choice.winner.id)
-    lines.append(f"Winner: {choice.winner.id} (trial {row['trial']})  {settings(row)}")
+    lines.append(f"Winner: {choice.winner.id} (trial {row.trial})  {settings(row.settings)}")
     lines.append("  " + ", ".join(score_text(row, name) for name in aims.objectives))
     lines += [f"  {line}" for line in verified_lines(selection.final)]
     for step in choice.steps:
@@ -184,7 +178,7 @@ def explain(selection: Selection) -> str:
         lines.append(
             "  uncertain, the interval straddles the threshold: " + "; ".join(str(limit) for limit in choice.uncertain)
         )
-    lines += _in_doubt(base_of(rows) or {})
+    lines += _in_doubt(base_of(rows))
     ways = {way: step.metric for step in reversed(choice.steps) for way in step.method.split("+")}
     if {"unpaired", "intervals"} & set(ways):
         lines.append("  compared by unpaired intervals: the outcomes of single items are not at hand")
@@ -195,34 +189,31 @@ def explain(selection: Selection) -> str:
     front = front_of(selection.rows, aims.objectives)
     first = next(iter(aims.objectives))
     best_first = aims.objectives[first] == "maximize"
-    front.sort(key=lambda r: values_of(r).get(first, 0.0), reverse=best_first)
+    front.sort(key=lambda row: row.number(first) or 0.0, reverse=best_first)
     lines += ["", f"Front of {', '.join(aims.objectives)} ({len(front)} of {len(selection.rows)}):"]
     lines.append(candidates(front, list(aims.objectives), choice.winner.id))
     return "\n".join(lines)
 
 
-def _in_doubt(base: Mapping[str, Any]) -> list[str]:
+def _in_doubt(base: Trial | None) -> list[str]:
     """Return in words that the untouched model was not built as it is, and what follows from it."""
-    if not is_in_doubt(base or None):
+    if base is None or not is_in_doubt(base):
         return []
-    name = base.get("build_precision")
+    name = base["build_precision"]
     if is_another_model(base):
         what = f"the untouched model at {name} is another model once built, and so is every recipe that only rounds it"
     else:
         what = f"the untouched model at {name} could not be built and run"
-    return [f"  {what}: {base['error']}"]
+    return [f"  {what}: {base.error}"]
 
 
 def as_json(selection: Selection) -> str:
     """Return the choice as one JSON document."""
     choice = selection.choice
 
-    def plain(name: str) -> dict[str, Any]:
-        return {key: value for key, value in selection.row(name).items() if value is not None}
-
     document = {
-        "winner": plain(choice.winner.id) if choice.winner else None,
-        "verified": selection.final.get("verified"),
+        "winner": selection.row(choice.winner.id).filled() if choice.winner else None,
+        "verified": selection.final.verified if selection.final is not None else None,
         "paired": selection.paired,
         "objectives": selection.wanted.objectives,
         "limits": [str(limit) for limit in selection.wanted.limits],
@@ -236,13 +227,13 @@ def as_json(selection: Selection) -> str:
             {"candidate": name, "misses": [{"limit": str(limit), "by": gap} for limit, gap in misses]}
             for name, misses in choice.nearest
         ],
-        "front": [str(row["candidate"]) for row in front_of(selection.rows, selection.wanted.objectives)],
+        "front": [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)],
     }
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def write_front(
-    folder: Path, rows: Sequence[Row], objectives: dict[str, Direction], columns: Sequence[Column] = COLUMNS
+    folder: Path, rows: Sequence[Trial], objectives: dict[str, Direction], columns: Sequence[Column] = Trial.columns
 ) -> None:
     """Write `front.csv`: the rows that no other is better than in every objective. Raises OSError."""
     write_table(folder / "front.csv", columns, front_of(rows, objectives))

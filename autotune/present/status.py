@@ -15,8 +15,8 @@ from autotune.paths import is_folder
 from autotune.present.progress import duration
 from autotune.present.select import select
 from autotune.present.tables import candidates, settings
-from autotune.results.columns import COLUMNS
 from autotune.results.folder import read_results, read_running, read_sweep
+from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.results.trials import Trials
 
@@ -28,14 +28,14 @@ def read_status(folder: Path) -> dict[str, Any]:
         rule = "no results of a sweep here"
         raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
     selection = select(folder)
-    every = read_table(folder / "results.csv", COLUMNS)
+    every = read_table(folder / "results.csv", Trial)
     rows = read_results(folder)
     running = read_running(folder)
     alive = running is not None and _alive(folder, running)
-    trials = [row for row in rows if row["trial"]]
+    trials = [row for row in rows if row.trial]
     counts: dict[str, int] = {}
     for row in trials:
-        counts[str(row["status"])] = counts.get(str(row["status"]), 0) + 1
+        counts[row.status] = counts.get(row.status, 0) + 1
     status: dict[str, Any] = {
         "sweep": sweep["name"],
         "state": "running" if alive else "stopped",
@@ -49,8 +49,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     if alive and running is not None:
         status["running"] = running
     if selection.choice.winner is not None:
-        row = selection.row(selection.choice.winner.id)
-        status["best"] = {name: value for name, value in row.items() if value is not None}
+        status["best"] = selection.row(selection.choice.winner.id).filled()
     return status
 
 
@@ -85,8 +84,9 @@ def as_text(status: dict[str, Any]) -> str:
         lines.append(f"process {running['pid']} on {running['host']}: {trial}{running.get('stage', 'at work')}{spent}")
     lines = [printable(line) for line in lines]
     if status["best"]:
-        lines.append(f"best so far: {settings(status['best'])}")
-        lines.append(candidates([status["best"]], status["objectives"]))
+        best = Trial(status["best"])
+        lines.append(f"best so far: {settings(best.settings)}")
+        lines.append(candidates([best], status["objectives"]))
     else:
         lines.append("no candidate keeps the limits yet")
     return "\n".join(lines)

@@ -11,7 +11,8 @@ from autotune.metrics import METRICS, PER_WORKLOAD
 from autotune.space.parameter_tables import LORA, RECIPE, SESSION
 
 Cell = str | int | float | bool | None
-Row = dict[str, Cell]
+Cells = dict[str, Cell]
+"""Some cells of a row by column: what a stage has measured, or a candidate's settings."""
 
 STATUSES = {
     "ok": "fully measured; whether it keeps the limits is judged on reading",
@@ -241,6 +242,15 @@ CURVES: tuple[Column, ...] = (
 )
 
 
+RUNS: tuple[Column, ...] = (
+    Column("started", str, "ISO 8601, UTC"),
+    Column("wall_s", float, "wall-clock of this run of the command, seconds"),
+    Column("stages_s", float, "of those, seconds inside stages"),
+    Column("trials", int, "trials of this run"),
+    Column("ended", str, "done; interrupted: Ctrl-C or SIGTERM; stopped: by an error; killed: found by the next run"),
+)
+
+
 TIMELINE: tuple[Column, ...] = (
     Column("stage", str, "what ran"),
     Column("began", float, "seconds since 1970, UTC"),
@@ -273,7 +283,7 @@ def workload_names(suffix: str) -> list[str]:
     return [name + suffix for name in names if suffix and _of_workload(name + suffix)]
 
 
-def in_workload(cells: Mapping[str, Cell], suffix: str) -> Row:
+def in_workload(cells: Mapping[str, Cell], suffix: str) -> Cells:
     """Return the cells of a timing under a workload's names; `suffix` is `@long`, or empty for a sweep's first."""
     if not suffix:
         return dict(cells)

@@ -5,25 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_folder
-from autotune.results.columns import COLUMNS, Column
+from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, read_resolved
 
 TURNS, TIMINGS = "turns.json", "timings.jsonl"
-
-RUNS: tuple[Column, ...] = (
-    Column("started", str, "ISO 8601, UTC"),
-    Column("wall_s", float, "wall-clock of this run of the command, seconds"),
-    Column("stages_s", float, "of those, seconds inside stages"),
-    Column("trials", int, "trials of this run"),
-    Column("ended", str, "done; interrupted: Ctrl-C or SIGTERM; stopped: by an error; killed: found by the next run"),
-)
 
 
 def read_timings(folder: Path) -> list[dict[str, Any]]:
@@ -110,15 +102,27 @@ def _is(value: Any, kind: type) -> bool:
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
-def check_names(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+def check_names(rows: Iterable[Trial], file: Path) -> None:
     """Raise UsageError where a row's candidate has no name of ours: it names files, and is shown."""
     for row in rows:
-        if not _NAME.fullmatch(str(row["candidate"] or "")):
+        if not _NAME.fullmatch(row.candidate):
             rule = "must be the name of a candidate: letters, digits, '.', '-' and '_', 64 at most"
-            raise UsageError(Problem(rule, "candidate", str(file), value=row["candidate"], remedy="restore the file"))
+            raise UsageError(
+                Problem(rule, "candidate", str(file), value=row.candidate or None, remedy="restore the file")
+            )
 
 
-def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
+def check_whole(rows: Sequence[Trial], place: Path) -> None:
+    """Raise UsageError where rows have no columns by which they could be told apart. `place`: where they were read."""
+    for name in ("trial", "kind", "status"):
+        if any(name not in row.cells for row in rows):
+            remedy = "name a results folder or its results.csv"
+            raise UsageError(
+                Problem(f"is not a results table: it has no column '{name}'", file=str(place), remedy=remedy)
+            )
+
+
+def read_results(folder_or_csv: Path) -> list[Trial]:
     """Return the rows that count: of each candidate the last attempt. Raises UsageError.
 
     The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy.
@@ -127,9 +131,9 @@ def read_results(folder_or_csv: Path) -> list[dict[str, Any]]:
     if not exists(file):
         rule = "no results here" if is_folder(folder_or_csv) else "no such file"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
-    last: dict[Any, dict[str, Any]] = {}
-    rows = read_table(file, COLUMNS)
+    last: dict[tuple[str, bool], Trial] = {}
+    rows = read_table(file, Trial)
     check_names(rows, file)
     for row in rows:
-        last[row["candidate"], row.get("trial") == 0] = row
+        last[row.candidate, row.trial == 0] = row
     return list(last.values())

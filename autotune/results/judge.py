@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from autotune.analysis.limits import Limit
 from autotune.analysis.pareto import front
 from autotune.analysis.scores import PARTS, per_item
 from autotune.analysis.selection import Choice, Entry, choose
-from autotune.analysis.statistics import Interval
 from autotune.candidate import Candidate
 from autotune.errors import Problem, UsageError
-from autotune.metrics import METRICS, Direction, beside, score_column
+from autotune.metrics import Direction, score_column
 from autotune.results.folder import TURNS
+from autotune.results.rows import Trial
 
 
 class Aims(Protocol):
@@ -35,48 +35,23 @@ class Aims(Protocol):
         ...
 
 
-def metrics_of(row: Mapping[str, Any]) -> list[str]:
-    """Return the names of the metrics, those of workloads last, that a row has cells for or may have."""
-    return [*METRICS, *(name for name in row if "@" in name and name in METRICS)]
-
-
-def candidate_of(row: Mapping[str, Any], file: Path) -> Candidate:
+def candidate_of(row: Trial, file: Path) -> Candidate:
     """Return the candidate whose settings a row of `file` holds. Raises UsageError."""
     try:
-        return Candidate.from_columns({name: str(value) for name, value in row.items() if value is not None})
+        return Candidate.from_columns({name: str(value) for name, value in row.settings.items() if value is not None})
     except ValueError:
-        rule = f"the settings of candidate {row['candidate']} cannot be read"
+        rule = f"the settings of candidate {row.candidate} cannot be read"
         raise UsageError(Problem(rule, file=str(file), remedy="restore the file, or remove that line")) from None
 
 
-def values_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics that a row has measured."""
-    return {name: float(row[name]) for name in metrics_of(row) if row.get(name) is not None}
-
-
-def served_as(row: Mapping[str, Any]) -> str | None:
-    """Return what a row's timing belongs to: its graph, and its session where that is the candidate's own."""
-    if row.get("graph") is None:
-        return None
-    session = (f"{n}={v}" for n, v in sorted(row.items()) if n.startswith("session_") and v is not None)
-    return " ".join([str(row["graph"]), *session])
-
-
-def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
+def entry_of(row: Trial, folder: Path | None = None) -> Entry:
     """Return a row as the rule of the winner sees it, with the outcomes of its items where `folder` keeps them."""
-    intervals: dict[str, Interval] = {}
-    counts: dict[str, int] = {}
-    for name in metrics_of(row):
-        low, high = row.get(beside(name, "low")), row.get(beside(name, "high"))
-        if low is not None and high is not None:
-            intervals[name] = Interval(float(low), float(high))
-        behind = row.get(_behind(name))
-        if behind is not None:
-            counts[name] = int(behind)
+    intervals = {name: interval for name in row.metrics if (interval := row.interval(name)) is not None}
+    counts = {name: count for name in row.metrics if (count := row.behind(name)) is not None}
     outcomes = {}
     if folder is not None:
         try:
-            kept = json.loads((folder / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
+            kept = json.loads((folder / "outcomes" / f"{row.candidate}.json").read_text(encoding="utf-8"))
             column = score_column(kept["metric"])
             with np.errstate(all="ignore"):
                 items = per_item(kept["metric"], kept)
@@ -94,16 +69,11 @@ def entry_of(row: Mapping[str, Any], folder: Path | None = None) -> Entry:
             RecursionError,
         ):  # not kept, or damaged: intervals do
             pass
-    return Entry(str(row["candidate"]), values_of(row), intervals, counts, outcomes, served_as(row))
-
-
-def _behind(metric: str) -> str:
-    """Return the column that counts what a metric was measured on: items, or the processes of a timing."""
-    return f"{metric}_n" if METRICS[metric].kind == "score" else "processes" + "".join(metric.partition("@")[1:])
+    return Entry(row.candidate, row.values, intervals, counts, outcomes, row.served_as)
 
 
 def judge(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Trial],
     aims: Aims,
     base_id: str | None,
     folder: Path | None = None,
@@ -115,18 +85,18 @@ def judge(
     it too. Without `folder` there are no outcomes of items, and scores are compared by intervals; without `turns`,
     latencies are.
     """
-    finished = [row for row in rows if row["status"] == "ok"]
-    base = next((entry_of(row) for row in finished if row["candidate"] == base_id), None)
-    entries = [entry_of(row, folder) for row in finished if row["trial"] != 0]
+    finished = [row for row in rows if row.status == "ok"]
+    base = next((entry_of(row) for row in finished if row.candidate == base_id), None)
+    entries = [entry_of(row, folder) for row in finished if row.trial != 0]
     return choose(entries, aims.objectives, aims.limits, base, turns=turns)
 
 
-def front_of(rows: Iterable[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> list[Mapping[str, Any]]:
+def front_of(rows: Iterable[Trial], objectives: Mapping[str, Direction]) -> list[Trial]:
     """Return the fully measured rows that no other is better than in every objective."""
-    finished = [row for row in rows if row["status"] == "ok"]
-    proposed = {row["candidate"] for row in finished if row["trial"] != 0}
-    finished = [row for row in finished if row["trial"] != 0 or row["candidate"] not in proposed]
-    points = [[values_of(row).get(name) for name in objectives] for row in finished]
+    finished = [row for row in rows if row.status == "ok"]
+    proposed = {row.candidate for row in finished if row.trial != 0}
+    finished = [row for row in finished if row.trial != 0 or row.candidate not in proposed]
+    points = [[row.number(name) for name in objectives] for row in finished]
     return [finished[index] for index in front(points, list(objectives.values()))]
 
 
@@ -138,6 +108,6 @@ def kept_turns(folder: Path) -> Turns | None:
         return None
 
 
-def base_of(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def base_of(rows: Iterable[Trial]) -> Trial | None:
     """Return the row of the untouched model that was measured first (trial 0)."""
-    return next((row for row in rows if row["trial"] == 0), None)
+    return next((row for row in rows if row.trial == 0), None)

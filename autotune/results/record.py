@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 from autotune.candidate import Session
 from autotune.durable import put, remove_asides, sync_tree, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
-from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Cell, Row, with_workloads, workload_names
-from autotune.results.folder import RUNS, TIMINGS, TURNS, check_names, read_running, read_sweep, read_timings
+from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
+from autotune.results.folder import TIMINGS, TURNS, check_names, read_running, read_sweep, read_timings
+from autotune.results.rows import CommandRun, CurvePoint, Finalist, Trial
 from autotune.results.table import Table, write_table
 from autotune.secrets import redacted
 from autotune.sweepfile.schema import Sweep
@@ -62,12 +63,12 @@ class Record:
             killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(whole))
             workloads = [name for suffix in sweep.target.timed for name in workload_names(suffix)]
-            self.results = Table(folder / "results.csv", with_workloads(COLUMNS, workloads))
+            self.results = Table(folder / "results.csv", Trial, workloads)
             self.finalists = with_workloads(FINALISTS, workloads)
             """The columns of finalists.csv."""
             check_names(self.results.rows, self.results.file)
-            self.curves = Table(folder / "curves.csv", CURVES)
-            self.runs = Table(folder / "runs.csv", RUNS)
+            self.curves = Table(folder / "curves.csv", CurvePoint)
+            self.runs = Table(folder / "runs.csv", CommandRun)
             self._count(killed)
             self.busy(stage="start")
             (folder / "outcomes").mkdir(exist_ok=True)
@@ -90,12 +91,11 @@ class Record:
         self._timings = {_timed(timing): timing for timing in read_timings(folder)}
         self._curved: dict[str, int] = {}
         """Of each adapter the last step that its curve has."""
-        self._rungs = {_rung(row) for row in self.curves.rows if row["metric"] is not None}
+        self._rungs = {_rung(row) for row in self.curves.rows if row.metric is not None}
         """The scores that are there already."""
         for row in self.curves.rows:
-            if row["train_loss"] is not None:
-                name = str(row["adapter"])
-                self._curved[name] = max(self._curved.get(name, 0), int(row["step"] or 0))
+            if row.train_loss is not None:
+                self._curved[row.adapter] = max(self._curved.get(row.adapter, 0), row.step or 0)
         self.curves.rows.clear()
 
     def _mend(self) -> None:
@@ -125,7 +125,8 @@ class Record:
         """Write down what this run of the command spent. Returns its wall-clock, seconds."""
         wall = self._clock() - self._began
         started = iso(datetime.fromtimestamp(self._started, UTC))
-        self.runs.append({"started": started, "wall_s": wall, "stages_s": stages_s, "trials": trials, "ended": ended})
+        spent: dict[str, Cell] = {"wall_s": wall, "stages_s": stages_s}
+        self.runs.append(CommandRun({"started": started, **spent, "trials": trials, "ended": ended}))
         return wall
 
     def _count(self, killed: Mapping[str, Any] | None) -> None:
@@ -134,13 +135,13 @@ class Record:
             with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
                 started = iso(datetime.fromtimestamp(float(killed["started"]), UTC))
                 spent = max(0.0, float(killed.get("spent_s") or 0.0))
-                same = (float(row["wall_s"] or 0.0) for row in self.runs.rows if row.get("started") == started)
+                same = (row.wall_s or 0.0 for row in self.runs.rows if row.started == started)
                 if not any(
                     wall >= float(f"{spent:.6g}") for wall in same
                 ):  # it was killed after it had written its row
-                    self.runs.append({"started": started, "wall_s": spent, "ended": "killed"})
-        runs = sum(float(row["wall_s"] or 0.0) for row in self.runs.rows)
-        rows = sum(float(row["wall_s"] or 0.0) for row in self.results.rows)
+                    self.runs.append(CommandRun({"started": started, "wall_s": spent, "ended": "killed"}))
+        runs = sum(row.wall_s or 0.0 for row in self.runs.rows)
+        rows = sum(row.wall_s or 0.0 for row in self.results.rows)
         # Rows overlap where several candidates were under way: they count only where runs.csv was removed.
         self._spent_before_s = runs if self.runs.rows else rows
 
@@ -240,23 +241,24 @@ class Record:
         for step, loss, rate in curve:
             if step > known:
                 cells: dict[str, Cell] = {"step": int(step), "train_loss": float(loss), "learning_rate": float(rate)}
-                self.curves.add({"adapter": adapter, **cells})
+                self.curves.add(CurvePoint({"adapter": adapter, **cells}))
                 self._curved[adapter] = int(step)
         self._write_curves()
 
     def keep_rung(self, adapter: str, step: Cell, metric: str, score: Cell, items: Cell) -> None:
         """Keep what an adapter scored on validation after a step, without a recipe, once."""
-        rung = _rung({"adapter": adapter, "step": step, "metric": metric, "score_n": items})
-        if rung not in self._rungs:
-            self._rungs.add(rung)
-            self.curves.add({"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items})
+        scored = {"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items}
+        point = CurvePoint(scored)
+        if _rung(point) not in self._rungs:
+            self._rungs.add(_rung(point))
+            self.curves.add(point)
             self._write_curves()
 
     def _write_curves(self) -> None:
         self.curves.flush()
         self.curves.rows.clear()  # thousands of adapters have millions of steps, and nobody reads them here
 
-    def write_finalists(self, rows: list[Row]) -> None:
+    def write_finalists(self, rows: Sequence[Finalist]) -> None:
         """Write the finalists' table anew. Raises OSError."""
         write_table(self.folder / "finalists.csv", self.finalists, rows)
 
@@ -312,9 +314,9 @@ def _serve(file: Path, session: Session, provider: str | None) -> None:
     write_aside(file, json.dumps(settings, indent=4))
 
 
-def _rung(row: Mapping[str, Cell]) -> tuple[Cell, ...]:
+def _rung(point: CurvePoint) -> tuple[Cell, ...]:
     """Return what a score in curves.csv is known by."""
-    return tuple(row[name] for name in ("adapter", "step", "metric", "score_n"))
+    return point.adapter, point.step, point.metric, point.score_n
 
 
 def _has_rows(table: Path) -> bool:

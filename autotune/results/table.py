@@ -10,15 +10,19 @@ import csv
 import io
 import math
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from autotune.durable import sync_folder, write_aside
 from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_file
-from autotune.results.columns import Cell, Column, Row, bounds_of, with_workloads
+from autotune.results.columns import Cell, Cells, Column, bounds_of, with_workloads
+from autotune.results.rows import TableRow
 
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width
+R = TypeVar("R", bound=TableRow)
+
 _PASSED_OVER = "'" + "".join(map(chr, range(32))) + "\x7f\ufeff"
 
 
@@ -57,8 +61,8 @@ def _parsed(text: str, column: Column) -> Cell:
     return value
 
 
-def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
-    """Return the rows of a table; a last line without its end is left out.
+def read_table(file: Path, kind: type[R]) -> list[R]:
+    """Return the rows of a table, of the class that is its `kind`; a last line without its end is left out.
 
     Columns of workloads are known by their names; those that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
     """
@@ -72,7 +76,8 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
         rule = f"cannot be read as a results table ({reason})"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv")) from None
     reader = csv.reader(io.StringIO(text, newline=""))
-    rows: list[Row] = []
+    rows: list[R] = []
+    columns = kind.columns
     try:
         header = next(reader, [])
         ours = {column.name: column for column in with_workloads(columns, header)}
@@ -91,7 +96,7 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
                 raise UsageError(
                     Problem(rule, file=str(file), line=reader.line_num, remedy="restore the file or remove the line")
                 )
-            row: Row = {}
+            row: Cells = {}
             for name, cell in zip(header, cells, strict=True):
                 try:
                     row[name] = _parsed(cell, ours[name]) if name in ours else cell or None
@@ -100,7 +105,7 @@ def read_table(file: Path, columns: Sequence[Column]) -> list[Row]:
                     raise UsageError(
                         Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
                     ) from None
-            rows.append(row)
+            rows.append(kind(row))
     except csv.Error as error:
         rule, remedy = f"is not a CSV file ({error})", "restore the file or remove the line"
         raise UsageError(Problem(rule, file=str(file), line=reader.line_num, remedy=remedy)) from None
@@ -113,36 +118,37 @@ def _line(values: Sequence[str]) -> str:
     return buffer.getvalue()
 
 
-def _row_line(row: Mapping[str, Cell], names: Sequence[str], ours: Container[str]) -> str:
+def _row_line(row: TableRow, names: Sequence[str], ours: Container[str]) -> str:
     """Return a row as a line; what stands in columns that are not ours is left as it is."""
-    cells = ((name, row.get(name)) for name in names)
+    cells = ((name, row[name]) for name in names)
     return _line([text_of(value) if name in ours else str(value or "") for name, value in cells])
 
 
-def _check_columns(row: Mapping[str, Cell], names: Sequence[str], file: Path) -> None:
-    unknown = set(row) - set(names)
+def _check_columns(row: TableRow, names: Sequence[str], file: Path) -> None:
+    unknown = set(row.cells) - set(names)
     if unknown:
         raise KeyError(f"{file.name} has no column {', '.join(sorted(unknown))}")
 
 
-class Table:
-    """An append-only CSV file. Opening it repairs a half-written end and adds columns that are new.
+class Table(Generic[R]):
+    """An append-only CSV file with rows of one class. Opening it repairs a half-written end and adds columns that are new.
 
     Raises UsageError where the file is not such a table, OSError where it cannot be written.
     """
 
-    def __init__(self, file: Path, columns: Sequence[Column]) -> None:
+    def __init__(self, file: Path, kind: type[R], more: Iterable[str] = ()) -> None:
+        """`more`: names of columns for the metrics of workloads, behind those of the class."""
         self.file = file
-        self.columns = columns
+        self.columns = columns = with_workloads(kind.columns, more)
         self._names = [column.name for column in columns]
         self._ours = frozenset(self._names)
         self._waiting: list[str] = []
-        self.rows: list[Row] = []
+        self.rows: list[R] = []
         """All rows: those of the file, and those added since without their empty cells; who needs them no more may clear this."""
         if file.exists() and file.stat().st_size:
             self._repair()
-            self.rows = read_table(file, columns)
-            self._adopt_header()
+            self.rows = read_table(file, kind)
+            self._adopt_header(kind)
         else:
             self._append(_line(self._names))
             sync_folder(file.parent)
@@ -156,23 +162,23 @@ class Table:
                 stream.flush()
                 os.fsync(stream.fileno())
 
-    def _adopt_header(self) -> None:
+    def _adopt_header(self, kind: type[R]) -> None:
         """Keep the file's order; new columns go to the end, and the file is then rewritten once."""
         with self.file.open(encoding="utf-8-sig", newline="") as stream:
             header = next(csv.reader(stream), [])
         new = [name for name in self._names if name not in header]
         self._names = [*header, *new]
         if new:
-            self.rows = [{name: row.get(name) for name in self._names} for row in self.rows]
+            self.rows = [kind({name: row[name] for name in self._names}) for row in self.rows]
             self._rewrite()
 
     def _rewrite(self) -> None:
         write_aside(self.file, "".join([_line(self._names), *map(self._text, self.rows)]))
 
-    def _text(self, row: Mapping[str, Cell]) -> str:
+    def _text(self, row: R) -> str:
         return _row_line(row, self._names, self._ours)
 
-    def append(self, row: Mapping[str, Cell]) -> Row:
+    def append(self, row: R) -> R:
         """Write a row so that it survives a power cut; while the file cannot be written, rows wait for the next try.
 
         Returns the row as it is kept in memory, without its empty cells.
@@ -181,10 +187,10 @@ class Table:
         self.flush()
         return kept
 
-    def add(self, row: Mapping[str, Cell]) -> Row:
+    def add(self, row: R) -> R:
         """Add a row that the next `flush` writes. Returns as `append`."""
         _check_columns(row, self._names, self.file)
-        kept: Row = {name: value for name, value in row.items() if value is not None}
+        kept = type(row)(row.filled())
         self.rows.append(kept)
         self._waiting.append(self._text(row))
         return kept
@@ -221,7 +227,7 @@ class Table:
             stream.truncate(length)
 
 
-def write_table(file: Path, columns: Sequence[Column], rows: Iterable[Mapping[str, Cell]]) -> None:
+def write_table(file: Path, columns: Sequence[Column], rows: Iterable[TableRow]) -> None:
     """Write a table anew: a reader sees the old or the new one, whole. Raises OSError."""
     names = [column.name for column in columns]
     lines = [_line(names)]

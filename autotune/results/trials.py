@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from autotune.results.columns import Cell, Row
+from autotune.results.columns import Cell, Cells
+from autotune.results.rows import Trial
 
 
 class Trials:
@@ -13,8 +14,8 @@ class Trials:
     though a worker was lost at it before.
     """
 
-    def __init__(self, rows: Iterable[Mapping[str, Cell]] = ()) -> None:
-        self._done: dict[int, Cell] = {}
+    def __init__(self, rows: Iterable[Trial] = ()) -> None:
+        self._done: dict[int, str] = {}
         """By number the candidate that it was."""
         for row in rows:
             self.learn(row)
@@ -27,16 +28,16 @@ class Trials:
         """The highest number; 0 where there is none."""
         return max(self._done, default=0)
 
-    def learn(self, row: Mapping[str, Cell]) -> None:
+    def learn(self, row: Trial) -> None:
         """Take in a row, which counts more than those before it."""
-        trial, name = int(row["trial"] or 0), row["candidate"]
-        if trial and row["status"] != "stopped":
+        trial, name = row.trial or 0, row.candidate
+        if trial and row.status != "stopped":
             self._done[trial] = name
         elif self._done.get(trial) == name:
             del self._done[trial]
 
 
-def rounded(row: Mapping[str, Cell]) -> Row:
+def rounded(cells: Mapping[str, Cell]) -> Cells:
     """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
 
     A number that is not finite was not measured. Settings (`lora_*`, `build_*`) stay as they are: they name the
@@ -44,7 +45,7 @@ def rounded(row: Mapping[str, Cell]) -> Row:
     """
     return {
         name: _six_digits(value) if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value
-        for name, value in row.items()
+        for name, value in cells.items()
     }
 
 

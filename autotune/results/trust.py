@@ -6,10 +6,8 @@ precision is wrong in every recipe that differs from it in nothing but rounding,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from autotune.candidate import Recipe
+from autotune.results.rows import Trial
 
 CHECKED = "check: "
 """How the error begins of a build that is not the model that it was made from."""
@@ -20,15 +18,15 @@ ROUNDING = {
 """What of a recipe says how numbers are held; the rest says which operations there are."""
 
 
-def is_another_model(row: Mapping[str, Any] | None) -> bool:
+def is_another_model(row: Trial | None) -> bool:
     """Whether a row says that its build is not the model that it was made from."""
-    return row is not None and row["status"] == "failed" and str(row.get("error") or "").startswith(CHECKED)
+    return row is not None and row.status == "failed" and (row.error or "").startswith(CHECKED)
 
 
-def is_in_doubt(row: Mapping[str, Any] | None) -> bool:
+def is_in_doubt(row: Trial | None) -> bool:
     """Whether the untouched model's row says that it was not built, does not run, or is another model when built."""
-    unchecked = row is not None and row.get("check_items") is None and bool(row.get("build_precision"))
-    return is_another_model(row) or (row is not None and row["status"] in ("failed", "unsupported") and unchecked)
+    unchecked = row is not None and row.check_items is None and bool(row["build_precision"])
+    return is_another_model(row) or (row is not None and row.status in ("failed", "unsupported") and unchecked)
 
 
 def only_rounds(recipe: Recipe, other: Recipe) -> bool:

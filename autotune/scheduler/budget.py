@@ -51,7 +51,7 @@ class BudgetLeft:
         if self.hours is None:
             return 0.0
         end_s, rows = self._end_s(), list(self.ledger.rows.values())[-_RECENT:]
-        return end_s + statistics.median(float(row["wall_s"] or 0) for row in rows) if end_s and rows else end_s
+        return end_s + statistics.median(row.wall_s or 0.0 for row in rows) if end_s and rows else end_s
 
     def _end_s(self) -> float:
         """Return about how many seconds the end of the sweep takes: the untouched model is scored on all items, and timings are
@@ -60,12 +60,12 @@ class BudgetLeft:
         if not self.in_parts:
             return 0.0
         ledger = self.ledger
-        times = [float(row.get("cost_time_s") or 0.0) for row in ledger.rows.values()]
+        times = [row.cost_s("time") or 0.0 for row in ledger.rows.values()]
         time_s = statistics.median(filter(None, times)) if any(times) else 0.0
         # Counted by recipe and session, not by row: this runs before every candidate, and rows may be many.
         served = sum("itl_ms_p50" in footprint for footprint in ledger.footprints.values())
         seconds = (self.timing.most / self.timing.processes - 1) * time_s * served
         if ledger.base_row is not None and ledger.base_is_open:
-            scored = float(ledger.base_row.get(f"{ledger.score}_n") or 1)
-            seconds += time_s + (self.items / scored - 1) * float(ledger.base_row.get("cost_score_s") or 0.0)
+            scored = float(ledger.base_row.behind(ledger.score) or 1)
+            seconds += time_s + (self.items / scored - 1) * (ledger.base_row.cost_s("score") or 0.0)
         return seconds

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autotune.candidate import Candidate
-from autotune.results.columns import Row
+from autotune.results.rows import Trial
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class CandidateEnded:
 class RowWritten:
     """A row was written; `best` is the winner so far."""
 
-    row: Row
-    best: Row | None
+    row: Trial
+    best: Trial | None
 
 
 @dataclass(frozen=True)

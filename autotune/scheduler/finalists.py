@@ -16,9 +16,10 @@ from autotune.metrics import METRICS
 from autotune.pipeline.measure import Measurement, Pipeline
 from autotune.pipeline.shipped import verify_job
 from autotune.pipeline.steps import Steps, alone
-from autotune.results.columns import TIMING, Row
-from autotune.results.judge import judge, served_as
+from autotune.results.columns import TIMING, Cells
+from autotune.results.judge import judge
 from autotune.results.record import Record
+from autotune.results.rows import Finalist, Trial
 from autotune.results.trials import rounded
 from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
@@ -43,7 +44,7 @@ class Final:
     """The result of the end of a sweep."""
 
     choice: Choice
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Finalist] = field(default_factory=list)
     """The rows of finalists.csv."""
     turns: Turns | None = None
     """The latencies of the finalists relative to each other, where they were timed in turns."""
@@ -84,10 +85,10 @@ class Finalists:
     def _choose(self, turns: Turns | None) -> Choice:
         return judge(self.ledger.ended(), self.ledger.aims, self.base_id, self.record.folder, turns)
 
-    def _candidate_of(self, row: Row) -> Candidate:
+    def _candidate_of(self, row: Trial) -> Candidate:
         return self.ledger.candidate_of(row)
 
-    def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Row]]:
+    def _in_turns(self, choice: Choice) -> tuple[Turns | None, dict[str, Cells]]:
         """Time in turns the winner so far, every candidate that could still win, and the untouched model.
 
         A candidate could still win if it ties with the winner in the objectives that are compared before latency. Its latency
@@ -96,18 +97,19 @@ class Finalists:
         """
         assert choice.winner is not None
         winner = self.rows[choice.winner.id]
-        if winner.get("graph") is None:
+        if winner.graph is None:
             return None, {}
         step = next((s for s in choice.steps if METRICS[s.metric].kind == "latency"), None)
         suffix = "".join(step.metric.partition("@")[1:]) if step is not None else ""
-        entrants = {str(served_as(winner)): winner}
+        entrants = {str(winner.served_as): winner}
         may_leave: set[str] = set()
         if step is not None:
             others = [self.rows[name] for name in (step.leader, *step.tied, *step.beaten)]
             away = {
-                id(row): abs(math.log(float(row[step.metric] or 0) / float(winner[step.metric] or 0))) for row in others
+                id(row): abs(math.log((row.number(step.metric) or 0.0) / (winner.number(step.metric) or 0.0)))
+                for row in others
             }
-            rivals = {str(served_as(row)): row for row in sorted(others, key=lambda row: -away[id(row)])}
+            rivals = {str(row.served_as): row for row in sorted(others, key=lambda row: -away[id(row)])}
             nearest = sorted(rivals, key=lambda name: away[id(rivals[name])])
             if len(nearest) > MOST_IN_TURNS:
                 self.events.note(f"{len(nearest)} graphs could win: the {MOST_IN_TURNS} nearest are timed in turns")
@@ -118,12 +120,12 @@ class Finalists:
                 "ttft_ms_p90",
             ):  # turns compare the time between tokens
                 may_leave = set(entrants)
-        if self.base is not None and self.base["status"] == "ok":
-            entrants.setdefault(str(served_as(self.base)), self.base)
-            may_leave.discard(str(served_as(self.base)))  # the ratios of all to it are reported
+        if self.base is not None and self.base.status == "ok":
+            entrants.setdefault(str(self.base.served_as), self.base)
+            may_leave.discard(str(self.base.served_as))  # the ratios of all to it are reported
         candidates = {name: self._candidate_of(row) for name, row in entrants.items()}
         try:
-            graphs = {name: str(row["graph"]) for name, row in entrants.items()}
+            graphs = {name: str(row.graph) for name, row in entrants.items()}
             first = next(iter(candidates.values()))
             shown = self.events.stages_of(first)
             steps = self.pipeline.turns_steps(candidates, graphs, suffix, shown, may_leave)
@@ -136,17 +138,18 @@ class Finalists:
             self.pipeline.rest()
         self.seconds += seconds
         self.record.keep_turns(turns.plain())
-        named = {str(row["candidate"]): cells[name] for name, row in entrants.items()}
-        if self.base is not None and str(served_as(self.base)) in cells:
-            named[self.base_id] = cells[str(served_as(self.base))]
+        named = {row.candidate: cells[name] for name, row in entrants.items()}
+        if self.base is not None and str(self.base.served_as) in cells:
+            named[self.base_id] = cells[str(self.base.served_as)]
         return turns, named
 
-    def _score(self, winner: str, final: Final, timed: Mapping[str, Row]) -> None:
+    def _score(self, winner: str, final: Final, timed: Mapping[str, Cells]) -> None:
         """Score the winner and the untouched model on test, and copy the winner to `best/`. `timed`: cells of the timing in turns."""
         split = "test" if "test" in self.pipeline.inputs.items else "validation"
         columns = {column.name for column in self.record.finalists}
+        found: list[tuple[str, Cells]] = []
         for role, name, row in (("winner", winner, self.rows[winner]), ("base", self.base_id, self.base)):
-            if row is None or row["status"] != "ok":
+            if row is None or row.status != "ok":
                 continue
             candidate = self._candidate_of(row)
             shown = self.events.stages_of(candidate, scored=f" on {split}, {role}")
@@ -154,7 +157,7 @@ class Finalists:
             measured = self.complete(steps, self.record.log(f"{name}.{split}"))
             self.events(CandidateEnded(0, candidate))
             self.seconds += measured.seconds
-            checked: Row = {}
+            checked: Cells = {}
             if role == "winner":
                 final.kept = self._keep_best(candidate, measured)
                 checked = self._verify(split, measured) if final.kept else {}
@@ -163,42 +166,39 @@ class Finalists:
             elif split == "test" and measured.outcomes is not None:
                 self.record.keep_outcomes(name, split, self.pipeline.graph.data.metric, measured.outcomes)
             # It was timed in the sweep, and in turns.
-            cells = {n: v for n, v in row.items() if n in columns and n.partition("@")[0] in TIMING}
+            cells = {n: v for n, v in row.cells.items() if n in columns and n.partition("@")[0] in TIMING}
             cells |= {n: v for n, v in measured.cells.items() if n in columns}
-            final.rows.append(
-                {
-                    "role": role,
-                    "candidate": name,
-                    "split": split if measured.status == "ok" else None,
-                    **cells,
-                    **checked,
-                }
-            )
-        done = {row["candidate"] for row in final.rows}
+            scored_on = split if measured.status == "ok" else None
+            found.append((name, {"role": role, "candidate": name, "split": scored_on, **cells, **checked}))
+        done = {name for name, _ in found}
         for name in [name for name in timed if name not in done]:
-            row = self.rows.get(name) or self.base or {}
-            footprint = {n: row.get(n) for n in ("graph", "size_mb")}
-            final.rows.append({"role": "rival", "candidate": name, **footprint})
-        for row in final.rows:
-            row |= timed.get(str(row["candidate"]), {}) | self._relation(str(row["candidate"]), final.turns)
-        final.rows = [rounded({n: v for n, v in row.items() if n in columns}) for row in final.rows]
+            row = self._row(name)
+            footprint = {n: row[n] if row is not None else None for n in ("graph", "size_mb")}
+            found.append((name, {"role": "rival", "candidate": name, **footprint}))
+        for name, known in found:
+            cells = known | timed.get(name, {}) | self._relation(name, final.turns)
+            final.rows.append(Finalist(rounded({n: v for n, v in cells.items() if n in columns})))
         self.record.write_finalists(final.rows)
 
-    def _relation(self, name: str, turns: Turns | None) -> Row:
+    def _row(self, name: str) -> Trial | None:
+        """Return the row of a candidate; the untouched model's, where the strategy did not propose it."""
+        return self.rows.get(name) or self.base
+
+    def _relation(self, name: str, turns: Turns | None) -> Cells:
         """Return a finalist's cells of the timing in turns: the ratio of its time between tokens to the untouched model's, and noise."""
         if turns is None:
             return {}
         metric = next(metric for metric in turns.again if metric.startswith("itl_ms_p50"))
-        base, own = (str(served_as(row or {})) for row in (self.base, self.rows.get(name) or self.base))
+        base, own = (str(row.served_as if row is not None else None) for row in (self.base, self._row(name)))
         ratio = turns.ratio(metric, own, base)
         if ratio is None:
             return {}
-        found: Row = {"rounds": turns.rounds, "noise_floor": turns.noise_floor(metric)}
+        found: Cells = {"rounds": turns.rounds, "noise_floor": turns.noise_floor(metric)}
         if own != base:
             found |= {"itl_ratio": ratio.value, "itl_ratio_low": ratio.low, "itl_ratio_high": ratio.high}
         return found
 
-    def _verify(self, split: str, measured: Measurement) -> Row:
+    def _verify(self, split: str, measured: Measurement) -> Cells:
         """Verify `best/` by ONNX Runtime GenAI alone, from text. Returns the cells with the result."""
         if measured.outcomes is None or measured.build is None:
             return {}
@@ -216,7 +216,7 @@ class Finalists:
         if not found["items"] and not found["wrong"]:  # every prompt was cut for the score
             return {}
         said = "; ".join(found["wrong"][:3])
-        cells: Row = {"verified": not found["wrong"], "verified_items": found["items"]}
+        cells: Cells = {"verified": not found["wrong"], "verified_items": found["items"]}
         if found["wrong"]:
             cells["verify_error"] = printable(f"{len(found['wrong'])} of {max(1, found['items'])}: {said}")
             self.events.note(f"best/ does not do what is recorded, loaded by ONNX Runtime GenAI alone: {said}")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from autotune.analysis.latency import Turns
 from autotune.analysis.selection import Choice
@@ -20,9 +19,10 @@ from autotune.errors import AutotuneError, Exit, MachineError, StageError, stage
 from autotune.metrics import is_task
 from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import LOOKS, Measurement, Pipeline
-from autotune.results.columns import Row
+from autotune.results.columns import Cells
 from autotune.results.judge import front_of, judge
 from autotune.results.record import Record, now
+from autotune.results.rows import Finalist, Trial
 from autotune.results.trials import rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.budget import BudgetLeft
@@ -55,7 +55,7 @@ class Summary:
     improve it), export (no recipe builds the untouched model).
     """
     exit_code: Exit = Exit.OK
-    finalists: list[Row] = field(default_factory=list)
+    finalists: list[Finalist] = field(default_factory=list)
     turns: Turns | None = None
     """The latencies of the finalists relative to each other, where they were timed in turns."""
     kept: bool = False
@@ -90,7 +90,7 @@ class Loop:
             self.ledger, record, pipeline, self.under_way, events, timing, clock
         )  # fmt: skip
         self.stages_s = 0.0
-        self._best: Row | None = None
+        self._best: Trial | None = None
         """The winner so far."""
         self._judged_s = 0.0
         self._began = clock()
@@ -112,9 +112,9 @@ class Loop:
     def _run(self) -> Summary:
         began = self._began = self.clock()
         self._begin_with_base()
-        for row in [row for row in self.ledger.rows.values() if row["status"] == "lost"]:
+        for row in [row for row in self.ledger.rows.values() if row.status == "lost"]:
             if not self.budget.late:
-                self._alone(self.ledger.proposal_of(row), int(row["trial"] or 0))
+                self._alone(self.ledger.proposal_of(row), row.trial or 0)
         trusted = self._trusts()
         self._tell_anew(self.stale_timings.check_pace())
         self._replay_all()
@@ -153,7 +153,7 @@ class Loop:
     def _begin_with_base(self) -> None:
         """Measure the untouched model, in full or on the first items, unless an earlier run did."""
         look, row = self._first_items(), self.ledger.base_row
-        if row is None or row["status"] not in ("ok", "stopped" if look else "ok"):
+        if row is None or row.status not in ("ok", "stopped" if look else "ok"):
             self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
     def _trusts(self) -> bool:
@@ -166,17 +166,17 @@ class Loop:
         row, given_up = self.ledger.base_row, self.pipeline.given_up
         if row is None or base is None or not is_in_doubt(row):
             return True
-        error = str(row["error"])
+        error = str(row.error)
         for recipe in recipes:
             if is_another_model(row) and only_rounds(recipe, base):
                 given_up[recipe] = StageError("failed", inherited(base, error))
             plain = Candidate(recipe=recipe)
             if plain.id == self.ledger.base_id:
-                given_up[recipe] = StageError(stage_status(row["status"]), error)
+                given_up[recipe] = StageError(stage_status(row.status), error)
             elif self.sweep.space.lora is not None:  # else it is a candidate like others
                 tried = self._alone(Proposal(plain, items=0), 0)
-                if tried["status"] in ("failed", "unsupported"):
-                    given_up[recipe] = StageError(stage_status(tried["status"]), str(tried["error"]))
+                if tried.status in ("failed", "unsupported"):
+                    given_up[recipe] = StageError(stage_status(tried.status), str(tried.error))
         return self.sweep.space.lora is None or not recipes or set(recipes) > set(given_up)
 
     def _first_items(self) -> int | None:
@@ -196,26 +196,26 @@ class Loop:
         rows = self.record.results.rows
         if self.strategy.rungs:
             # The first row of the untouched model, which the strategy knew then; a later row completes it at the end.
-            base = (row for row in rows if row["candidate"] == self.ledger.base_id and not row["trial"])
-            known = next((row for row in base if row["status"] in ("ok", "stopped")), None)
+            base = (row for row in rows if row.candidate == self.ledger.base_id and not row.trial)
+            known = next((row for row in base if row.status in ("ok", "stopped")), None)
             if known is not None:
                 self.strategy.replay(self.ledger.untouched, self.ledger.told(known))
         for row in rows:
-            if row["trial"] and (row["status"] == "stopped" or row is self.ledger.rows[str(row["candidate"])]):
+            if row.trial and (row.status == "stopped" or row is self.ledger.rows[row.candidate]):
                 self._replay(row)
 
-    def _replay(self, row: Row) -> None:
+    def _replay(self, row: Trial) -> None:
         """Tell the strategy a row of an earlier run, unless its candidate may be tried again."""
         told = self.ledger.told(row)
         broken = any(gap > 0 for gap in told.gaps.values())
         # A lost worker shows nothing about the candidate, nor does a limit that was relaxed since. A row at a lower fidelity
         # is of use only to strategies that have lower fidelities.
-        left = row["status"] == "stopped" and not self.strategy.rungs
-        if left or row["status"] == "lost" or (row["status"] == "over_limit" and not broken):
+        left = row.status == "stopped" and not self.strategy.rungs
+        if left or row.status == "lost" or (row.status == "over_limit" and not broken):
             return
         self.strategy.replay(self.ledger.candidate_of(row), told)
 
-    def _tell_anew(self, rows: list[Row]) -> None:
+    def _tell_anew(self, rows: list[Trial]) -> None:
         """Tell a strategy with lower fidelities of rows that were timed anew."""
         if self.strategy.rungs:  # other strategies are told of each candidate once
             for row in rows:
@@ -276,14 +276,14 @@ class Loop:
         )
         self.under_way.begin(Flight(trial, proposal, steps, self.record.log(candidate.id), now(), self.clock()))
 
-    def _alone(self, proposal: Proposal, trial: int) -> Row:
+    def _alone(self, proposal: Proposal, trial: int) -> Trial:
         """Measure one candidate while no other is under way. Returns its row."""
         self._begin(proposal, trial)
         while True:
             if (row := self._written(self.under_way.next_ended())) is not None:
                 return row
 
-    def _written(self, flight: Flight, forgive: bool = True) -> Row | None:
+    def _written(self, flight: Flight, forgive: bool = True) -> Trial | None:
         """Write the row of a candidate that has ended. Returns the row; None if its worker was lost and it begins again."""
         measured, candidate, trial = flight.measured, flight.proposal.candidate, flight.trial
         assert measured is not None
@@ -295,7 +295,7 @@ class Loop:
                 "stopped",
                 left + "; measured in the end" * (looked_at and candidate.id == self.ledger.base_id),
             )
-        row: Row = {
+        about: Cells = {
             "candidate": candidate.id,
             "trial": trial,
             "attempt": self.ledger.attempts[candidate.id] + 1,
@@ -309,10 +309,10 @@ class Loop:
             "wall_s": self.clock() - flight.began,
         }
         self._keep(candidate, measured)
-        row = self.record.results.append(rounded(row | dict(candidate.columns()) | measured.cells))
+        row = self.record.results.append(Trial(rounded(about | dict(candidate.columns()) | measured.cells)))
         self.ledger.learn(row)
         again = forgive and measured.status == "lost" and flight.attempt < ATTEMPTS
-        if not again and row["status"] == "ok" and self._may_show():
+        if not again and row.status == "ok" and self._may_show():
             self._judge()  # before its results are released: those of a new winner must not be evicted
         self.pipeline.rest()
         self.events(CandidateEnded(trial, candidate))
@@ -363,11 +363,14 @@ class Loop:
         """Pin the artifacts of the front and of the winner so far, so that the cache does not evict them."""
         self.pipeline.keep(self.record.folder, map(self.ledger.candidate_of, self._wanted()))
 
-    def _wanted(self) -> list[Mapping[str, Any]]:
+    def _wanted(self) -> list[Trial]:
         """Return the rows of the front so far, and the winner's: limits may keep it off the front."""
-        return [*front_of(self.ledger.ended(), self.sweep.objectives), *([self._best] if self._best else [])]
+        return [
+            *front_of(self.ledger.ended(), self.sweep.objectives),
+            *([self._best] if self._best is not None else []),
+        ]
 
-    def _wanted_now(self) -> list[Mapping[str, Any]]:
+    def _wanted_now(self) -> list[Trial]:
         self._judge()
         return self._wanted()
 
@@ -379,7 +382,7 @@ class Loop:
         final = finalists.run()
         self.stages_s += final.seconds
         summary = Summary(final.choice, trials, 0.0, 0.0, ended, Exit.OK, final.rows, final.turns, final.kept)
-        if not any(row["status"] in ("ok", "over_limit") for row in self.ledger.rows.values()):
+        if not any(row.status in ("ok", "over_limit") for row in self.ledger.rows.values()):
             summary.exit_code = Exit.NO_RESULT
         elif final.choice.winner is None:
             summary.exit_code = Exit.NO_FEASIBLE

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from autotune.machine import foreign_cpu
 from autotune.pipeline.pace import provisional, quieter
-from autotune.results.columns import Row
-from autotune.results.judge import served_as
+from autotune.results.rows import Trial
 from autotune.scheduler.events import Events
 from autotune.sweepfile.schema import Timing
 
@@ -26,19 +25,19 @@ class Provisional:
         self.wait: Callable[[float], None] = time.sleep
         self._made: Counter[str] = Counter()
 
-    def settle(self, rows: Sequence[Row], retime: Callable[[list[Row]], None], patience_s: float = 0.0) -> None:
+    def settle(self, rows: Sequence[Trial], retime: Callable[[list[Trial]], None], patience_s: float = 0.0) -> None:
         """Call `retime` for each graph of `rows` whose timing is provisional, if the machine is quieter now than at that timing,
         or becomes so within `patience_s` seconds. After a wait, a note gives the number of timings that stay provisional.
         """
-        graphs: dict[str, list[Row]] = {}
+        graphs: dict[str, list[Trial]] = {}
         for row in rows:
-            name = str(served_as(row))
+            name = str(row.served_as)
             if self._made[name] < self.timing.repeats and self.is_provisional(row):
                 graphs.setdefault(name, []).append(row)
         if not graphs:
             return
         waited, now = 0.0, self.foreign()
-        while (left := [name for name in graphs if not quieter(graphs[name][0], now)]) and waited < patience_s:
+        while (left := [name for name in graphs if not quieter(graphs[name][0].timing, now)]) and waited < patience_s:
             if waited == 0.0:
                 self.events.note(f"{len(left)} graphs were timed beside other work: waiting for a quieter machine")
             self.wait(LOOK_S)
@@ -55,6 +54,6 @@ class Provisional:
             self._made[name] += 1
             retime(graphs[name])
 
-    def is_provisional(self, row: Mapping[str, object]) -> bool:
+    def is_provisional(self, row: Trial) -> bool:
         """Whether a row's timing should be made again."""
-        return provisional(row, self.timing.precision)
+        return provisional(row.timing, self.timing.precision)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from autotune.errors import StageError
 from autotune.pipeline.measure import Pipeline
-from autotune.results.columns import TIMING, Row
-from autotune.results.judge import served_as
+from autotune.results.columns import STAGES, TIMING, Cells
 from autotune.results.record import Record, now
+from autotune.results.rows import Trial
 from autotune.results.trials import rounded
 from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
@@ -42,12 +41,12 @@ class StaleTimings:
         self._untimed: set[str] = set()
         """The graphs, each with its session, that could not be timed anew in this run."""
 
-    def check_pace(self) -> list[Row]:
+    def check_pace(self) -> list[Trial]:
         """Check that this machine still has the pace of earlier runs; time graphs anew if not. Returns the rows written."""
         pace = self.pipeline.pace
         if pace is None:
             return []
-        same = [row for row in self.ledger.timed() if row.get("pace") == pace.name]
+        same = [row for row in self.ledger.timed() if row.pace == pace.name]
         if same and not pace.trusted:
             began = self.clock()
             candidate = self.ledger.candidate_of(same[0])
@@ -59,19 +58,17 @@ class StaleTimings:
             self.seconds += self.clock() - began
         return self.at_this_pace()
 
-    def at_this_pace(self) -> list[Row]:
+    def at_this_pace(self) -> list[Trial]:
         """Time graphs anew that were timed at another pace of this machine, or on another. Returns the rows written."""
         pace = self.pipeline.pace
         if pace is None:
             return []
         stale = [
-            row
-            for row in self.ledger.timed()
-            if row.get("pace") != pace.name and str(served_as(row)) not in self._untimed
+            row for row in self.ledger.timed() if row.pace != pace.name and str(row.served_as) not in self._untimed
         ]
         if not stale:
             return []
-        graphs = list(dict.fromkeys(str(served_as(row)) for row in stale))
+        graphs = list(dict.fromkeys(str(row.served_as) for row in stale))
         self.events.note(f"this machine's pace has changed: {len(graphs)} graphs are timed anew")
         stale_ids = {id(row) for row in stale}
         written = [
@@ -82,15 +79,15 @@ class StaleTimings:
         self.pipeline.rest()
         return written
 
-    def resolve(self, wanted: Callable[[], Iterable[Mapping[str, Any]]]) -> list[Row]:
+    def resolve(self, wanted: Callable[[], Iterable[Trial]]) -> list[Trial]:
         """Time the graphs of the rows that `wanted` returns to the precision of the sweep. Returns the rows written.
 
         `wanted` is called again after each timing, because a timing may change the front. Graphs that had
         that precision from the start keep their rows.
         """
-        written: list[Row] = []
+        written: list[Trial] = []
         done = set(self._untimed)
-        while graphs := {str(served_as(row)) for row in wanted()} - done:
+        while graphs := {str(row.served_as) for row in wanted()} - done:
             graph = min(graphs)
             done.add(graph)
             if rows := self.ledger.timed_as(graph):
@@ -98,46 +95,45 @@ class StaleTimings:
         self.pipeline.rest()
         return written
 
-    def settle(self, patience_s: float = 0.0) -> list[Row]:
+    def settle(self, patience_s: float = 0.0) -> list[Trial]:
         """Repeat provisional timings if the machine is quieter now, or becomes so within `patience_s` seconds.
         Returns the rows written.
         """
-        written: list[Row] = []
+        written: list[Trial] = []
         self.provisional.settle(
             self.ledger.timed(), lambda rows: written.extend(self._time(rows, again=True)), patience_s
         )
         self.pipeline.rest()
         return written
 
-    def _time(self, rows: list[Row], whole: bool = False, again: bool = False) -> list[Row]:
+    def _time(self, rows: list[Trial], whole: bool = False, again: bool = False) -> list[Trial]:
         """Time the graph that these rows share, and write the rows whose cells change. `whole` and `again` as in
         `Pipeline.timing_steps`. Returns the rows written.
         """
         made = [self.ledger.candidate_of(row) for row in rows]
         candidate = next(filter(self.pipeline.is_there, made), made[0])
         began, started = self.clock(), now()
-        steps = self.pipeline.timing_steps(
-            candidate, self.events.stages_of(candidate), whole, str(rows[0]["graph"]), again
-        )
+        steps = self.pipeline.timing_steps(candidate, self.events.stages_of(candidate), whole, rows[0].graph, again)
         measured = self.under_way.complete(steps, self.record.log(candidate.id))
         self.events(CandidateEnded(0, candidate))
         self.record.keep_timings(measured.timings)
         self.seconds += measured.seconds
-        if measured.status != "ok" or measured.cells["graph"] != rows[0]["graph"]:
+        if measured.status != "ok" or measured.cells["graph"] != rows[0].graph:
             why = measured.error or "its build is another one today"
-            self.events.note(f"{rows[0]['candidate']} could not be timed anew: {why}; its earlier timing stays")
+            self.events.note(f"{rows[0].candidate} could not be timed anew: {why}; its earlier timing stays")
             if measured.status != "lost":
-                self._untimed.add(str(served_as(rows[0])))
+                self._untimed.add(str(rows[0].served_as))
             return []
         cells = rounded({n: v for n, v in measured.cells.items() if n.partition("@")[0] in RETIMED})
-        written: list[Row] = []
-        for row in [row for row in rows if any(row.get(name) != value for name, value in cells.items())]:
+        written: list[Trial] = []
+        for row in [row for row in rows if any(row[name] != value for name, value in cells.items())]:
             first = not written
-            times: Row = {"started": started, "ended": now(), "wall_s": self.clock() - began if first else 0.0}
-            attempt: Row = {"attempt": self.ledger.attempts[str(row["candidate"])] + 1, "cached": None}
-            costs: Row = dict.fromkeys((name for name in row if name.startswith("cost_")), None)
+            times: Cells = {"started": started, "ended": now(), "wall_s": self.clock() - began if first else 0.0}
+            attempt: Cells = {"attempt": self.ledger.attempts[row.candidate] + 1, "cached": None}
+            costs: Cells = {f"cost_{stage}_s": None for stage in STAGES}
             if first:
                 costs["cost_time_s"] = measured.cells.get("cost_time_s")
-            written.append(self.record.results.append(rounded({**row, **costs, **attempt, **times, **cells})))
+            anew = row | rounded({**row.cells, **costs, **attempt, **times, **cells})
+            written.append(self.record.results.append(anew))
             self.ledger.learn(written[-1])
         return written

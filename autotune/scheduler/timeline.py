@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from autotune.execution.host_lock import HostLock, Interval
-from autotune.results.columns import TIMELINE
 from autotune.results.record import Record
+from autotune.results.rows import StageSpan
 from autotune.results.table import Table
 from autotune.scheduler.events import CandidateEnded, Event
 
@@ -13,7 +13,7 @@ class Timeline:
     """A listener that writes the intervals of stages each time a candidate ends."""
 
     def __init__(self, record: Record, host: HostLock) -> None:
-        self._table, self._host = Table(record.folder / "timeline.csv", TIMELINE), host
+        self._table, self._host = Table(record.folder / "timeline.csv", StageSpan), host
         self._table.rows.clear()  # rows of earlier runs stay in the file; they are not needed in memory
         self._seen: list[Interval] = []
 
@@ -38,7 +38,7 @@ class Timeline:
             self._seen.append(self._host.intervals.popleft())
         for one in self._seen[before:]:
             times = {"began": round(one.began, 3), "ended": round(one.ended, 3)}
-            self._table.add({"stage": one.stage, **times, "alone": one.alone})
+            self._table.add(StageSpan({"stage": one.stage, **times, "alone": one.alone}))
         if len(self._seen) > before:
             self._table.flush()
             self._table.rows.clear()

@@ -27,7 +27,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from autotune.analysis.pareto import front, hypervolume
 from autotune.artifacts.store import Cache
@@ -36,9 +35,8 @@ from autotune.execution.local import LocalEngine
 from autotune.metrics import Direction
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
-from autotune.results.columns import COLUMNS, Row
-from autotune.results.folder import RUNS
 from autotune.results.judge import candidate_of, front_of
+from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
 from autotune.sweepfile.resolve import load_sweep
 
@@ -72,8 +70,8 @@ class Moment:
     """From when on, in seconds since the sweep began, a front of rows was the one to recommend."""
 
     seconds: float
-    rows: list[Mapping[str, Any]]
-    untouched: list[Mapping[str, Any]]
+    rows: list[Trial]
+    untouched: list[Trial]
     """The untouched model's row, once it is fully measured."""
 
 
@@ -99,27 +97,25 @@ def sweep(turn: Turn, file: Path, hours: float) -> None:
         raise SystemExit(f"{' '.join(command)} ended with {ended.returncode}; the same command goes on")
 
 
-def moments(rows: Sequence[Row], runs: Sequence[Row], objectives: Mapping[str, Direction]) -> Iterator[Moment]:
+def moments(rows: Sequence[Trial], runs: Sequence[CommandRun], objectives: Mapping[str, Direction]) -> Iterator[Moment]:
     """Yield the front after each row of a sweep; `runs`: when it ran (runs.csv). What was between them does not count."""
-    starts = [datetime.fromisoformat(str(one["started"])) for one in runs]
-    last: dict[str, Mapping[str, Any]] = {}
+    starts = [datetime.fromisoformat(str(one.started)) for one in runs]
+    last: dict[str, Trial] = {}
     for row in rows:
-        last[str(row["candidate"])] = row
-        untouched = [
-            one for one in last.values() if one["kind"] == "base" and not one["trial"] and one["status"] == "ok"
-        ]
-        ended = datetime.fromisoformat(str(row["ended"]))
+        last[row.candidate] = row
+        untouched = [one for one in last.values() if one.kind == "base" and not one.trial and one.status == "ok"]
+        ended = datetime.fromisoformat(str(row.ended))
         run = max((number for number, start in enumerate(starts) if start <= ended), default=0)
-        before = sum(float(one["wall_s"] or 0) for one in runs[:run])
+        before = sum(one.wall_s or 0.0 for one in runs[:run])
         seconds = before + (ended - starts[run]).total_seconds()
         yield Moment(seconds, front_of(last.values(), objectives), untouched)
 
 
-def score(turn: Turn, file: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def score(turn: Turn, file: Path, rows: Sequence[Trial]) -> dict[str, float]:
     """Return by candidate its score on test, measured now where it is not known yet; `file`: the sweep's."""
     scores = turn.folder / SCORES
     known: dict[str, float] = json.loads(scores.read_text(encoding="utf-8")) if scores.exists() else {}
-    missing = {str(row["candidate"]): row for row in rows if str(row["candidate"]) not in known}
+    missing = {row.candidate: row for row in rows if row.candidate not in known}
     if not missing:
         return known
     wanted = load_sweep(str(file), turn.settings)
@@ -150,21 +146,21 @@ def volumes(
     """Return of each sweep, from moment to moment, the hypervolume as a share of that of all sweeps' candidates together."""
     timings: dict[tuple[str, str], list[float]] = {}
     for known in followed.values():
-        for row in {str(row["candidate"]): row for moment in known for row in moment.rows}.values():
+        for row in {row.candidate: row for moment in known for row in moment.rows}.values():
             for name in objectives:
                 if name != metric:
-                    timings.setdefault((str(row["graph"]), name), []).append(float(row[name] or 0))
+                    timings.setdefault((str(row.graph), name), []).append(row.number(name) or 0.0)
     middle = {key: statistics.median(values) for key, values in timings.items()}
 
-    def point(turn: Turn, row: Mapping[str, Any]) -> list[float]:
-        own = scores[turn][str(row["candidate"])]
-        return [own if name == metric else middle[str(row["graph"]), name] for name in objectives]
+    def point(turn: Turn, row: Trial) -> list[float]:
+        own = scores[turn][row.candidate]
+        return [own if name == metric else middle[str(row.graph), name] for name in objectives]
 
     points = {turn: [[point(turn, row) for row in moment.rows] for moment in known] for turn, known in followed.items()}
     directions = list(objectives.values())
     everything = [one for known in points.values() for rows in known for one in rows]
     base = [
-        scores[turn][str(row["candidate"])]
+        scores[turn][row.candidate]
         for turn, known in followed.items() for row in known[-1].untouched
     ]  # fmt: skip
     reference = []
@@ -278,11 +274,11 @@ def main(arguments: list[str] | None = None) -> int:
         sweep(turn, given.sweep, given.hours)
     followed: dict[Turn, list[Moment]] = {}
     for turn in todo:
-        rows = read_table(turn.folder / "results.csv", COLUMNS)
-        followed[turn] = list(moments(rows, read_table(turn.folder / "runs.csv", RUNS), wanted.objectives))
+        rows = read_table(turn.folder / "results.csv", Trial)
+        followed[turn] = list(moments(rows, read_table(turn.folder / "runs.csv", CommandRun), wanted.objectives))
     scores = {}
     for turn, known in followed.items():
-        ever = {str(row["candidate"]): row for moment in known for row in (*moment.rows, *moment.untouched)}
+        ever = {row.candidate: row for moment in known for row in (*moment.rows, *moment.untouched)}
         scores[turn] = score(turn, given.sweep, list(ever.values()))
     curves = volumes(followed, scores, wanted.score, wanted.objectives)
     text = report(curves)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autotune.analysis.latency import disturbed, latency_cells, turns_from, turns_of
+from autotune.analysis.latency import TokenTiming, latency_cells, turns_from, turns_of
 from autotune.analysis.statistics import paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
 from autotune.metrics import ENOUGH_FOR_P90, METRICS
@@ -31,9 +31,9 @@ def test_processes_timed_beside_other_work_do_not_count_where_enough_others_do()
     cells = latency_cells([quiet[0], *loud, *quiet[1:]], 1, least=3, most=12)
     assert (cells["itl_ms_p50"], cells["foreign_cpu"]) == (pytest.approx(10.0), pytest.approx(0.05))
     assert cells["itl_ms_p50_high"] == pytest.approx(t_interval([10.0, 10.2, 9.8], stretch=stretch(3, 12)).high)
-    assert not disturbed(cells)
+    assert not TokenTiming.of(cells).disturbed
     few = latency_cells([*quiet, *loud], 1, least=4, most=12)  # too few are left: all count
-    assert (few["itl_ms_p50"], disturbed(few)) == (18.0, True)
+    assert (few["itl_ms_p50"], TokenTiming.of(few).disturbed) == (18.0, True)
 
 
 def test_one_process_has_no_interval() -> None:

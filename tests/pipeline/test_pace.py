@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from autotune.analysis.latency import TokenTiming
 from autotune.pipeline.pace import RESOLUTION_MS, TOLERANCE, TRUST_S, Pace, agree
 
 
-def cells(itl: float, half: float | None = None) -> dict[str, float | None]:
-    ends = {} if half is None else {"itl_ms_p50_low": itl - half, "itl_ms_p50_high": itl + half}
-    return {"itl_ms_p50": itl, **ends}
+def timing(itl: float, half: float | None = None) -> TokenTiming:
+    return TokenTiming(itl) if half is None else TokenTiming(itl, itl - half, itl + half)
 
 
 @pytest.mark.parametrize(
     ("before", "again", "same"),
     [
-        (cells(10.0), cells(10.0 * (1 + TOLERANCE)), True),
-        (cells(10.0), cells(10.7), False),
-        (cells(10.7), cells(10.0), False),
-        (cells(10.0, 0.4), cells(10.7, 0.4), True),  # their intervals meet
-        (cells(10.0, 0.3), cells(10.7, 0.3), False),
-        (cells(10.0, 1.0), cells(10.7), False),
-        (cells(0.3), cells(0.29 + RESOLUTION_MS), True),  # so fast that nobody minds
+        (timing(10.0), timing(10.0 * (1 + TOLERANCE)), True),
+        (timing(10.0), timing(10.7), False),
+        (timing(10.7), timing(10.0), False),
+        (timing(10.0, 0.4), timing(10.7, 0.4), True),  # their intervals meet
+        (timing(10.0, 0.3), timing(10.7, 0.3), False),
+        (timing(10.0, 1.0), timing(10.7), False),
+        (timing(0.3), timing(0.29 + RESOLUTION_MS), True),  # so fast that nobody minds
     ],
 )
-def test_two_timings_agree(before: dict[str, float], again: dict[str, float], same: bool) -> None:
+def test_two_timings_agree(before: TokenTiming, again: TokenTiming, same: bool) -> None:
     assert agree(before, again) is same
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 import pandas as pd
 
 from autotune.present.frame import results_frame
-from autotune.results.columns import COLUMNS, with_workloads, workload_names
+from autotune.results.columns import workload_names
+from autotune.results.rows import Trial
 from autotune.results.table import Table
 
 
 def test_types_missing_cells_and_last_attempts(tmp_path: Path) -> None:
-    table = Table(tmp_path / "results.csv", COLUMNS)
+    table = Table(tmp_path / "results.csv", Trial)
     shared = {"trial": 1, "kind": "pair", "started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:01:00Z"}
-    table.append({"candidate": "a", "attempt": 1, "status": "lost", **shared})
-    table.append({"candidate": "a", "attempt": 2, "status": "ok", "accuracy": 0.5, "lora_dora": False, **shared})
+    table.append(Trial({"candidate": "a", "attempt": 1, "status": "lost", **shared}))
+    cells = {"candidate": "a", "attempt": 2, "status": "ok", "accuracy": 0.5, "lora_dora": False}
+    table.append(Trial({**cells, **shared}))
     frame = results_frame(tmp_path)
     assert len(frame) == 1
     assert frame.loc[0, "status"] == "ok"
@@ -24,10 +26,10 @@ def test_types_missing_cells_and_last_attempts(tmp_path: Path) -> None:
 
 
 def test_metrics_of_workloads_are_numbers(tmp_path: Path) -> None:
-    table = Table(tmp_path / "results.csv", with_workloads(COLUMNS, workload_names("@long")))
+    table = Table(tmp_path / "results.csv", Trial, workload_names("@long"))
     for name, value in (("a", 4.5), ("b", None)):
         row = {"trial": 1, "attempt": 1, "kind": "pair", "status": "ok", "started": "2026-01-01T00:00:00Z"}
-        table.append({"candidate": name, "itl_ms_p50@long": value, **row})
+        table.append(Trial({"candidate": name, "itl_ms_p50@long": value, **row}))
     frame = results_frame(tmp_path)
     assert frame["itl_ms_p50@long"].dtype == "Float64"
     assert frame.loc[0, "itl_ms_p50@long"] == 4.5

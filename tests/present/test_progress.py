@@ -10,7 +10,7 @@ import pytest
 
 from autotune.candidate import Candidate, Recipe
 from autotune.present.progress import Progress, duration
-from autotune.results.columns import Row
+from autotune.results.rows import Trial
 from autotune.scheduler.events import RowWritten, StageBegan
 from autotune.space.domains import Choice
 from autotune.space.space import Space
@@ -19,13 +19,13 @@ from autotune.sweepfile.resolve import parse_sweep
 
 SPACE = Space({"r": Choice((8,))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})
 PAIR = SPACE.candidate({}, Recipe(precision="int4", algorithm="default", block_size=32))
-ROW: Row = {
+ROW = Trial({
     "candidate": PAIR.id, "trial": 3, "status": "ok", "error": None, "accuracy": 0.9, "accuracy_low": 0.85,
     "accuracy_high": 0.93, "itl_ms_p50": 8.04, "size_mb": 90.25, **PAIR.columns(),
-}  # fmt: skip
+})  # fmt: skip
 
 
-def progress_of(rows: Iterable[Row] = (), spent_s: float = 0.0, **budget: Any) -> Progress:
+def progress_of(rows: Iterable[Trial] = (), spent_s: float = 0.0, **budget: Any) -> Progress:
     document = {
         "model": "smollm2-135m-instruct",
         "data": {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}"},
@@ -132,12 +132,12 @@ def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str
         for recipe in (None, Recipe(precision="fp32")):
             candidate = drawn(Space(SPACE.lora, (recipe,) if recipe else (), (), SPACE.defaults), random.Random(0))
             for status in ("ok", "over_limit", "lost"):
-                row: Row = {
+                cells = {
                     "candidate": candidate.id,
                     "trial": 1,
                     "status": status,
                     "error": "why",
                     **candidate.columns(),
                 }
-                progress(RowWritten(row, None))
+                progress(RowWritten(Trial(cells), None))
     assert len(capsys.readouterr().err.splitlines()) == 6

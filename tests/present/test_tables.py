@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autotune.candidate import Recipe, Session
 from autotune.present.tables import candidates, number, recipe_name, score_text, settings, table
+from autotune.results.rows import Trial
 from autotune.space.domains import Choice
 from autotune.space.parameter_tables import RECIPE
 from autotune.space.space import Space
@@ -71,22 +72,22 @@ def test_recipes_that_differ_have_different_names(name: str) -> None:
 
 
 def test_a_table_is_aligned() -> None:
-    rows = [{"a": "x", "b": 1.5}, {"a": "long", "b": None}, {"a": None, "b": 123.0}]
-    assert table(rows, {"a": "name", "b": "n"}).splitlines() == [
+    lines = [["x", 1.5], ["long", None], [None, 123.0]]
+    assert table(["name", "n"], lines).splitlines() == [
         "name    n",
         "----  ---",
         "x     1.5",
         "long",
         "      123",
     ]
-    assert table([], {"a": "name", "b": "n"}).splitlines() == ["name  n", "----  -"]
+    assert table(["name", "n"], []).splitlines() == ["name  n", "----  -"]
 
 
 def test_candidates_star_the_winner_and_name_what_failed() -> None:
     columns = SPACE.candidate({}, Recipe(precision="int8")).columns()
-    rows: list[dict[str, Any]] = [
-        {"candidate": "0123456789abcdef", "trial": 1, "status": "ok", "accuracy": 0.5, **columns},
-        {"candidate": "fedcba9876543210", "trial": 2, "status": "ok", "accuracy": 0.25},
+    rows = [
+        Trial({"candidate": "0123456789abcdef", "trial": 1, "status": "ok", "accuracy": 0.5, **columns}),
+        Trial({"candidate": "fedcba9876543210", "trial": 2, "status": "ok", "accuracy": 0.25}),
     ]
     text = candidates(rows, ["accuracy"], "0123456789abcdef")
     head, _, first, second = text.splitlines()
@@ -95,12 +96,13 @@ def test_candidates_star_the_winner_and_name_what_failed() -> None:
     assert first.endswith("r8 a16 lr 0.001 all-linear | int8     0.500")
     assert "the untouched model" in second
     assert not second.startswith("*")
-    rows[1]["status"] = "timeout"
+    rows[1] |= {"status": "timeout"}
     assert candidates(rows, ["accuracy"]).splitlines()[-1].endswith("timeout")
 
 
 def test_a_score_has_its_unit_and_interval() -> None:
-    row = {"accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.93, "size_mb": 90.25, "itl_ms_p50": 8.0}
+    cells = {"accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.93, "size_mb": 90.25, "itl_ms_p50": 8.0}
+    row = Trial(cells)
     assert score_text(row, "accuracy") == "accuracy 0.900 [0.850, 0.930]"
     assert score_text(row, "size_mb") == "size_mb 90.2 MB"
     assert score_text(row, "itl_ms_p50") == "itl_ms_p50 8 ms/token"
@@ -109,7 +111,7 @@ def test_a_score_has_its_unit_and_interval() -> None:
 
 def test_no_cell_commands_a_terminal() -> None:
     row = {"candidate": "a", "trial": 1, "status": "\x1b[2J", "lora_r": 8, "lora_target_modules": "q\x1b[31m\nk"}
-    text = candidates([row], [])
+    text = candidates([Trial(row)], [])
     assert "\x1b" not in text
     assert len(text.splitlines()) == 3
     assert settings({"lora_r": 8}) == "r8 a lr"
@@ -122,5 +124,5 @@ def test_a_session_stands_behind_the_recipe() -> None:
 
 
 def test_a_metric_of_a_workload_has_its_unit_and_interval() -> None:
-    row = {"itl_ms_p50@long": 4.2, "itl_ms_p50_low@long": 4.0, "itl_ms_p50_high@long": 4.4}
+    row = Trial({"itl_ms_p50@long": 4.2, "itl_ms_p50_low@long": 4.0, "itl_ms_p50_high@long": 4.4})
     assert score_text(row, "itl_ms_p50@long") == "itl_ms_p50@long 4.2 ms/token [4, 4.4]"

@@ -14,9 +14,9 @@ import pytest
 from autotune.candidate import Session
 from autotune.errors import UsageError
 from autotune.results import record as record_module
-from autotune.results.columns import CURVES, FINALISTS, Row
 from autotune.results.folder import read_results, read_running, read_sweep
 from autotune.results.record import NOTE_S, Record
+from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
@@ -29,7 +29,7 @@ DOCUMENT: dict[str, Any] = {
     "strategy": "random",
     "budget": {"trials": 6},
 }
-ROW: Row = {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok", "accuracy": 0.5}
+ROW = Trial({"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok", "accuracy": 0.5})
 
 
 def sweep_of(**keys: Any) -> Sweep:
@@ -201,7 +201,7 @@ def test_a_curve_is_kept_once_over_resumes(tmp_path: Path) -> None:
             record.keep_curve("adapter", curve)
             record.keep_curve("adapter", curve)
             assert record.curves.rows == []
-    rows = read_table(tmp_path / "curves.csv", CURVES)
+    rows = read_table(tmp_path / "curves.csv", CurvePoint)
     assert [(row["adapter"], row["step"], row["train_loss"], row["learning_rate"]) for row in rows] == [
         ("adapter", 1, 1.5, 1e-3), ("adapter", 2, 1.25, 5e-4),
     ]  # fmt: skip
@@ -210,8 +210,9 @@ def test_a_curve_is_kept_once_over_resumes(tmp_path: Path) -> None:
 def test_finalists_are_written_anew(tmp_path: Path) -> None:
     with Record(tmp_path, sweep_of()) as record:
         for count in (2, 1):
-            record.write_finalists([{"role": "winner", "candidate": f"{n}", "split": "test"} for n in range(count)])
-    assert len(read_table(tmp_path / "finalists.csv", FINALISTS)) == 1
+            rows = [{"role": "winner", "candidate": f"{n}", "split": "test"} for n in range(count)]
+            record.write_finalists(list(map(Finalist, rows)))
+    assert len(read_table(tmp_path / "finalists.csv", Finalist)) == 1
 
 
 def model_in(folder: Path, content: str) -> Path:
@@ -332,7 +333,7 @@ def test_it_is_noted_once_a_minute_and_trouble_with_that_ends_nothing(
 
 def test_the_last_attempt_counts_and_the_untouched_model_stays(tmp_path: Path) -> None:
     with Record(tmp_path, sweep_of()) as record:
-        base: Row = {"candidate": "base", "trial": 0, "attempt": 1, "kind": "base", "status": "ok"}
+        base = Trial({"candidate": "base", "trial": 0, "attempt": 1, "kind": "base", "status": "ok"})
         for row in (base, ROW | {"status": "lost"}, ROW | {"attempt": 2}, base | {"trial": 2, "attempt": 2}):
             record.results.append(row)
     rows = read_results(tmp_path)

@@ -15,8 +15,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from autotune.analysis.limits import Limit, parse_limit
 from autotune.analysis.scores import PARTS, summarise
 from autotune.metrics import METRICS, Direction
-from autotune.results.columns import Row
-from autotune.results.judge import base_of, entry_of, front_of, judge, values_of
+from autotune.results.judge import base_of, entry_of, front_of, judge
+from autotune.results.rows import Trial
 
 
 @dataclass
@@ -25,11 +25,11 @@ class Aims:
     limits: tuple[Limit, ...] = ()
 
 
-def row(name: str, accuracy: float | None, size: float | None, trial: int = 1, **cells: Any) -> Row:
+def row(name: str, accuracy: float | None, size: float | None, trial: int = 1, **cells: Any) -> Trial:
     interval = (
         {} if accuracy is None else {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1, "accuracy_n": 100}
     )
-    shared: Row = {
+    shared = {
         "candidate": name,
         "trial": trial,
         "kind": "pair",
@@ -37,7 +37,7 @@ def row(name: str, accuracy: float | None, size: float | None, trial: int = 1, *
         "accuracy": accuracy,
         "size_mb": size,
     }
-    return {**shared, **interval, **cells}
+    return Trial({**shared, **interval, **cells})
 
 
 BASE = row("base", 0.4, 540.0, 0, kind="base")
@@ -49,16 +49,16 @@ def keep(folder: Path, name: str, right: int, n: int = 100, metric: str = "choic
     (folder / "outcomes" / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
 
 
-def winner(rows: list[Row], folder: Path | None = None, *limits: str) -> str | None:
+def winner(rows: list[Trial], folder: Path | None = None, *limits: str) -> str | None:
     aims = Aims(limits=tuple(parse_limit(text, METRICS) for text in limits))
     choice = judge(rows, aims, "base", folder)
     return choice.winner.id if choice.winner else None
 
 
 def test_only_what_was_measured_is_a_value() -> None:
-    assert values_of(row("a", None, 90.0)) == {"size_mb": 90.0}
-    assert values_of(row("a", 0.0, 90.0)) == {"accuracy": 0.0, "size_mb": 90.0}
-    assert values_of({}) == {}
+    assert row("a", None, 90.0).values == {"size_mb": 90.0}
+    assert row("a", 0.0, 90.0).values == {"accuracy": 0.0, "size_mb": 90.0}
+    assert Trial({}).values == {}
 
 
 def test_lesson_6_rows_without_a_number_or_not_ok_do_not_compete() -> None:
@@ -139,7 +139,7 @@ def test_damaged_outcomes_are_not_used(kept: str, tmp_path: Path) -> None:
     assert entry_of(row("a", 0.5, 90.0, perplexity=2.0, perplexity_n=2, accuracy_n=2), tmp_path).outcomes == {}
 
 
-def keep_nll(folder: Path, name: str, nll: Sequence[float], tokens: Sequence[int]) -> Row:
+def keep_nll(folder: Path, name: str, nll: Sequence[float], tokens: Sequence[int]) -> Trial:
     """Keep what the score stage wrote of a candidate; return its row."""
     (folder / "outcomes").mkdir(exist_ok=True)
     kept = {"metric": "perplexity", "nll": [float(x) for x in nll], "tokens": [int(x) for x in tokens]}
@@ -217,7 +217,7 @@ def test_a_timing_knows_its_processes() -> None:
 
 
 def test_two_sessions_of_one_graph_are_not_one_timing() -> None:
-    def timed(name: str, ms: float, **cells: Any) -> Row:
+    def timed(name: str, ms: float, **cells: Any) -> Trial:
         return row(name, 0.8, 90.0, itl_ms_p50=ms, graph="g", **cells)
 
     aims = Aims({"itl_ms_p50": "minimize", "accuracy": "maximize"})
@@ -231,12 +231,12 @@ def test_two_sessions_of_one_graph_are_not_one_timing() -> None:
 
 
 def test_metrics_of_workloads_are_judged_with_their_intervals() -> None:
-    def timed(name: str, ms: float) -> Row:
+    def timed(name: str, ms: float) -> Trial:
         ends: dict[str, Any] = {"itl_ms_p50_low@long": ms - 1, "itl_ms_p50_high@long": ms + 1}
         return row(name, 0.8, 90.0, **{"itl_ms_p50@long": ms}, **ends)
 
     rows = [timed("a", 9.0), timed("b", 5.0), timed("c", 5.5)]
-    assert values_of(rows[0]) == {"accuracy": 0.8, "size_mb": 90.0, "itl_ms_p50@long": 9.0}
+    assert rows[0].values == {"accuracy": 0.8, "size_mb": 90.0, "itl_ms_p50@long": 9.0}
     aims = Aims(
         {"itl_ms_p50@long": "minimize", "size_mb": "minimize"}, (parse_limit("itl_ms_p50@long <= 5.2", METRICS),)
     )

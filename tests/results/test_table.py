@@ -21,11 +21,11 @@ from autotune.results.columns import (
     FINALISTS,
     Cell,
     Column,
-    Row,
     markdown,
     with_workloads,
     workload_names,
 )
+from autotune.results.rows import TableRow, Trial
 from autotune.results.table import Table, read_table, text_of, write_table
 from autotune.results.trials import Trials, rounded
 
@@ -36,11 +36,15 @@ SMALL = (
     Column("dora", bool, "a switch"),
     Column("error", str, "a line"),
 )
-ROW: Row = {"candidate": "a", "trial": 1, "accuracy": 0.5, "dora": True, "error": None}
 
 
-def filled(row: Row) -> Row:
-    return {name: value for name, value in row.items() if value is not None}
+class Small(TableRow):
+    """A row of such a table."""
+
+    columns = SMALL
+
+
+ROW = Small({"candidate": "a", "trial": 1, "accuracy": 0.5, "dora": True, "error": None})
 
 
 def text(file: Path) -> str:
@@ -52,32 +56,32 @@ def text(file: Path) -> str:
 
 def test_rows_are_appended_and_found_again(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
-    table = Table(file, SMALL)
+    table = Table(file, Small)
     assert text(file) == "candidate,trial,accuracy,dora,error\n"
     table.append(ROW)
-    table.append({"candidate": "b"})
+    table.append(Small({"candidate": "b"}))
     assert text(file).splitlines()[1:] == ["a,1,0.5,true,", "b,,,,"]
-    again = Table(file, SMALL)
-    assert again.rows == [ROW, dict.fromkeys(ROW) | {"candidate": "b"}]
-    assert table.rows == list(map(filled, again.rows))
+    again = Table(file, Small)
+    assert again.rows == [ROW, Small({"candidate": "b"})]
+    assert table.rows == again.rows
     again.append(ROW)
-    assert list(map(filled, read_table(file, SMALL))) == list(map(filled, again.rows))
+    assert read_table(file, Small) == again.rows
 
 
 def test_unknown_cells_are_refused(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
     with pytest.raises(KeyError, match="accuraci"):
-        table.append({"candidate": "a", "accuraci": 0.5})
+        table.append(Small({"candidate": "a", "accuraci": 0.5}))
     assert table.rows == []
 
 
 def test_lesson_6_what_is_missing_is_empty(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
     for value in (None, math.nan, math.inf, -math.inf):
-        table.append({"candidate": "a", "accuracy": value})
+        table.append(Small({"candidate": "a", "accuracy": value}))
     assert set(text(table.file).splitlines()[1:]) == {"a,,,,"}
-    assert all(row["accuracy"] is None for row in read_table(table.file, SMALL))
-    table.append({"candidate": "a", "accuracy": 0.0, "trial": 0, "dora": False})
+    assert all(row["accuracy"] is None for row in read_table(table.file, Small))
+    table.append(Small({"candidate": "a", "accuracy": 0.0, "trial": 0, "dora": False}))
     assert text(table.file).splitlines()[-1] == "a,0,0,false,"
 
 
@@ -95,8 +99,8 @@ def test_measured_numbers_have_six_digits_and_settings_all() -> None:
 
 
 def test_the_last_attempt_says_whether_a_trial_was_done() -> None:
-    def attempt(trial: int, name: str, status: str) -> Row:
-        return {"trial": trial, "candidate": name, "status": status}
+    def attempt(trial: int, name: str, status: str) -> Trial:
+        return Trial({"trial": trial, "candidate": name, "status": status})
 
     rows = [attempt(0, "base", "ok"), attempt(1, "a", "stopped"), attempt(1, "b", "lost"), attempt(1, "b", "stopped")]
     assert (len(Trials(rows)), Trials(rows).last) == (0, 0)
@@ -109,12 +113,12 @@ def test_the_last_attempt_says_whether_a_trial_was_done() -> None:
 
 @pytest.mark.parametrize("value", ["=1+1", "+1", "-1", "@SUM(A1)", "'=1", "''-x", "'", "''", "it's", "a,b", 'say "x"'])
 def test_spreadsheets_run_no_text_of_ours(tmp_path: Path, value: str) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
-    table.append({"candidate": value})
+    table = Table(tmp_path / "t.csv", Small)
+    table.append(Small({"candidate": value}))
     with table.file.open(encoding="utf-8", newline="") as stream:
         cell = list(csv.reader(stream))[1][0]
     assert not cell.startswith(("=", "+", "-", "@"))
-    assert read_table(table.file, SMALL)[0]["candidate"] == value
+    assert read_table(table.file, Small)[0]["candidate"] == value
 
 
 def test_negative_numbers_stay_numbers() -> None:
@@ -122,10 +126,10 @@ def test_negative_numbers_stay_numbers() -> None:
 
 
 def test_a_cell_is_one_line(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
-    table.append({"candidate": "a", "error": "first\r\nsecond\tthird   \u2028 end"})
+    table = Table(tmp_path / "t.csv", Small)
+    table.append(Small({"candidate": "a", "error": "first\r\nsecond\tthird   \u2028 end"}))
     assert len(text(table.file).splitlines()) == 2
-    assert read_table(table.file, SMALL)[0]["error"] == "first second third end"
+    assert read_table(table.file, Small)[0]["error"] == "first second third end"
 
 
 lines_of_text = st.text(max_size=20).map(lambda t: " ".join(t.split())).filter(lambda t: "\x00" not in t)
@@ -143,14 +147,14 @@ rows_of_all_columns = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(rows=rows_of_all_columns)
-def test_any_row_comes_back_as_it_was(rows: list[Row]) -> None:
+def test_any_row_comes_back_as_it_was(rows: list[dict[str, Cell]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "t.csv"
-        table = Table(file, SMALL)
+        table = Table(file, Small)
         for row in rows:
-            table.append(row)
-        assert [filled(r) for r in read_table(file, SMALL)] == [filled(row) for row in rows]
-        assert list(map(filled, Table(file, SMALL).rows)) == table.rows
+            table.append(Small(row))
+        assert read_table(file, Small) == list(map(Small, rows))
+        assert Table(file, Small).rows == table.rows
 
 
 def test_a_whole_row_of_settings_comes_back_as_the_same_candidate(tmp_path: Path) -> None:
@@ -163,9 +167,9 @@ def test_a_whole_row_of_settings_comes_back_as_the_same_candidate(tmp_path: Path
         ),
         recipe=Recipe(precision="int4", algorithm="rtn", block_size=32, symmetric=False, nodes_to_exclude="/a/b,/c"),
     )  # fmt: skip
-    table = Table(tmp_path / "t.csv", COLUMNS)
-    table.append({"candidate": candidate.id, **candidate.columns()})
-    row = filled(read_table(table.file, COLUMNS)[0])
+    table = Table(tmp_path / "t.csv", Trial)
+    table.append(Trial({"candidate": candidate.id, **candidate.columns()}))
+    row = read_table(table.file, Trial)[0].filled()
     assert row.pop("candidate") == candidate.id
     assert row == candidate.columns()
     assert Candidate.from_columns({name: str(value) for name, value in row.items()}) == candidate
@@ -176,46 +180,46 @@ def test_a_whole_row_of_settings_comes_back_as_the_same_candidate(tmp_path: Path
 
 @pytest.mark.parametrize("cut", range(1, 25))
 def test_a_half_written_line_is_dropped_and_the_rest_kept(tmp_path: Path, cut: int) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
     table.append(ROW)
     table.append(ROW | {"candidate": "b", "error": 'größer, "so"'})
     whole = table.file.read_bytes()
     table.file.write_bytes(whole[:-cut])
-    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a"]  # a reader leaves it as it is
-    again = Table(table.file, SMALL)
+    assert [row["candidate"] for row in read_table(table.file, Small)] == ["a"]  # a reader leaves it as it is
+    again = Table(table.file, Small)
     assert again.rows == [ROW]
     again.append(ROW | {"candidate": "c"})
-    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a", "c"]
+    assert [row["candidate"] for row in read_table(table.file, Small)] == ["a", "c"]
 
 
 def test_a_half_written_header_and_an_empty_file(tmp_path: Path) -> None:
     for number, content in enumerate((b"", b"candid", b"\n", b"\x00\x00\x00")):
         file = tmp_path / f"{number}.csv"
         file.write_bytes(content)
-        table = Table(file, SMALL)
+        table = Table(file, Small)
         table.append(ROW)
-        assert read_table(file, SMALL) == [ROW]
+        assert read_table(file, Small) == [ROW]
 
 
 def test_a_power_cut_that_leaves_zeros(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
     table.append(ROW)
     with table.file.open("ab") as stream:
         stream.write(b"\x00" * 500)
-    assert Table(table.file, SMALL).rows == [ROW]
+    assert Table(table.file, Small).rows == [ROW]
     assert b"\x00" not in table.file.read_bytes()
 
 
 def test_new_columns_go_to_the_end_and_the_order_stays(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("trial,candidate,mine\n1,a,-note\n2,b,\n", encoding="utf-8")
-    table = Table(file, SMALL)
+    table = Table(file, Small)
     table.append(ROW | {"candidate": "c", "trial": 3})
     assert text(file) == (
         "trial,candidate,mine,accuracy,dora,error\n1,a,-note,,,\n2,b,,,,\n3,c,,0.5,true,\n"
     )  # fmt: skip
-    assert list(map(filled, Table(file, SMALL).rows)) == list(map(filled, table.rows))
-    assert [row.get("mine") for row in table.rows] == ["-note", None, None]
+    assert Table(file, Small).rows == table.rows
+    assert [row["mine"] for row in table.rows] == ["-note", None, None]
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -223,14 +227,14 @@ def test_what_a_spreadsheet_saves_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     saved = '\ufeffcandidate,trial,accuracy,dora,error\r\na,1,0.5,TRUE,\r\n\r\nb,2,,FALSE,"x, y"\r\n'
     file.write_bytes(saved.encode())
-    table = Table(file, SMALL)
-    assert table.rows == [ROW, {"candidate": "b", "trial": 2, "accuracy": None, "dora": False, "error": "x, y"}]
+    table = Table(file, Small)
+    assert table.rows == [ROW, Small({"candidate": "b", "trial": 2, "dora": False, "error": "x, y"})]
     table.append(ROW)
-    assert len(read_table(file, SMALL)) == 3
+    assert len(read_table(file, Small)) == 3
 
 
 def test_rows_wait_while_a_spreadsheet_holds_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
 
     def held(self: Table, text: str) -> None:
         raise PermissionError(13, "in use", str(self.file))
@@ -241,15 +245,15 @@ def test_rows_wait_while_a_spreadsheet_holds_the_file(tmp_path: Path, monkeypatc
         table.append(ROW | {"candidate": "b"})
         assert not table.flush()
         assert [row["candidate"] for row in table.rows] == ["a", "b"]
-    assert read_table(table.file, SMALL) == []
+    assert read_table(table.file, Small) == []
     table.append(ROW | {"candidate": "c"})
-    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a", "b", "c"]
+    assert [row["candidate"] for row in read_table(table.file, Small)] == ["a", "b", "c"]
     assert table.flush()
-    assert len(read_table(table.file, SMALL)) == 3
+    assert len(read_table(table.file, Small)) == 3
 
 
 def test_other_trouble_with_the_file_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
 
     def full(self: Table, text: str) -> None:
         raise OSError(28, "No space left on device")
@@ -260,22 +264,22 @@ def test_other_trouble_with_the_file_is_not_hidden(tmp_path: Path, monkeypatch: 
 
 
 def test_a_file_that_was_removed_is_written_whole(tmp_path: Path) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
     table.append(ROW)
     table.file.unlink()
     table.append(ROW | {"candidate": "b"})
-    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a", "b"]
+    assert [row["candidate"] for row in read_table(table.file, Small)] == ["a", "b"]
     table.append(ROW | {"candidate": "c"})
-    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a", "b", "c"]
+    assert [row["candidate"] for row in read_table(table.file, Small)] == ["a", "b", "c"]
 
 
 def test_a_table_written_anew_replaces_the_old(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     write_table(file, SMALL, [ROW, ROW])
     write_table(file, SMALL, [ROW | {"candidate": "b"}])
-    assert [row["candidate"] for row in read_table(file, SMALL)] == ["b"]
+    assert [row["candidate"] for row in read_table(file, Small)] == ["b"]
     write_table(file, SMALL, [])
-    assert read_table(file, SMALL) == []
+    assert read_table(file, Small) == []
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -283,7 +287,7 @@ def test_a_table_written_anew_replaces_the_old(tmp_path: Path) -> None:
 def test_lines_that_a_full_disk_took_in_part_are_written_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    table = Table(tmp_path / "t.csv", SMALL)
+    table = Table(tmp_path / "t.csv", Small)
     table.append(ROW)
     before = table.file.read_bytes()
 
@@ -300,7 +304,7 @@ def test_lines_that_a_full_disk_took_in_part_are_written_once(
     assert raised.value.filename == str(table.file)
     assert table.file.read_bytes() == before
     table.flush()
-    assert [row["candidate"] for row in read_table(table.file, SMALL)] == ["a", "b", "c", "d"]
+    assert [row["candidate"] for row in read_table(table.file, Small)] == ["a", "b", "c", "d"]
 
 
 # --- files that are no tables ----------------------------------------------------------------------------------------
@@ -324,17 +328,17 @@ def test_what_is_wrong_in_a_table_is_said_with_its_place(tmp_path: Path, content
     file = tmp_path / "t.csv"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     if not says:
-        read_table(file, SMALL)  # a quote that never ends swallows the rest: one odd row
+        read_table(file, Small)  # a quote that never ends swallows the rest: one odd row
         return
     with pytest.raises(UsageError, match=says) as error:
-        read_table(file, SMALL)
+        read_table(file, Small)
     assert str(file) in str(error.value)
 
 
 def test_a_folder_or_nothing_is_no_table(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing.csv"):
         with pytest.raises(UsageError, match="cannot be read as a results table"):
-            read_table(place, SMALL)
+            read_table(place, Small)
 
 
 @settings(max_examples=300, deadline=None)
@@ -345,19 +349,19 @@ def test_any_bytes_are_a_table_or_a_usage_error(content: bytes, head: bytes) -> 
         file = Path(folder) / "t.csv"
         file.write_bytes(head + content)
         try:
-            rows = read_table(file, SMALL)
+            rows = read_table(file, Small)
         except UsageError as error:
             assert str(file) in str(error)  # noqa: PT017 - one of two right outcomes
             return
         for row in rows:
             for column in SMALL:
-                value: Cell = row.get(column.name)
+                value: Cell = row[column.name]
                 assert value is None or isinstance(value, column.type)
                 assert not isinstance(value, float) or math.isfinite(value)
-        table = Table(file, SMALL)
-        assert [filled(row) for row in table.rows] == [filled(row) for row in rows]
+        table = Table(file, Small)
+        assert table.rows == rows
         table.append(ROW)
-        assert filled(Table(file, SMALL).rows[-1]) == filled(ROW)
+        assert Table(file, Small).rows[-1] == ROW
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
@@ -394,32 +398,32 @@ def test_every_setting_has_its_column() -> None:
 def test_a_number_that_cannot_have_been_measured_is_refused(tmp_path: Path, name: str, cell: str, rule: str) -> None:
     (tmp_path / "results.csv").write_text(f"candidate,{name}\na,{cell}\n", encoding="utf-8")
     with pytest.raises(UsageError) as caught:
-        read_table(tmp_path / "results.csv", COLUMNS)
+        read_table(tmp_path / "results.csv", Trial)
     assert f"results.csv:2: {name}: {rule}, got '{cell[:20]}" in str(caught.value)
 
 
 def test_the_largest_perplexity_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("candidate,perplexity\na,1.7e308\n", encoding="utf-8")
-    assert read_table(tmp_path / "results.csv", COLUMNS)[0]["perplexity"] == 1.7e308
+    assert read_table(tmp_path / "results.csv", Trial)[0]["perplexity"] == 1.7e308
 
 
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("candidate,trial,trial\na,1,2\n", encoding="utf-8")
     with pytest.raises(UsageError, match="has the column 'trial' twice; restore the file or remove the column"):
-        read_table(tmp_path / "results.csv", COLUMNS)
+        read_table(tmp_path / "results.csv", Trial)
 
 
 def test_what_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "image.csv").write_bytes(b"\x89PNG\n")
     for file in (tmp_path, tmp_path / "image.csv"):
         with pytest.raises(UsageError, match=r"cannot be read as a results table \(.*\); name a results folder or its"):
-            read_table(file, COLUMNS)
+            read_table(file, Trial)
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of POSIX")
 def test_a_device_without_an_end_is_no_table() -> None:
     with pytest.raises(UsageError, match="it is no file"):
-        read_table(Path("/dev/zero"), COLUMNS)
+        read_table(Path("/dev/zero"), Trial)
 
 
 def test_columns_of_workloads_stand_at_the_end_and_are_read_as_numbers(tmp_path: Path) -> None:
@@ -433,9 +437,10 @@ def test_columns_of_workloads_stand_at_the_end_and_are_read_as_numbers(tmp_path:
     ]  # fmt: skip
     assert workload_names("") == []
     file = tmp_path / "results.csv"
-    Table(file, columns).append({"candidate": "a", "itl_ms_p50@long": 4.25, "itl_ms_p50_low@long": 4.0})
-    row = read_table(file, COLUMNS)[0]
+    row = Trial({"candidate": "a", "itl_ms_p50@long": 4.25, "itl_ms_p50_low@long": 4.0})
+    Table(file, Trial, workload_names("@long")).append(row)
+    row = read_table(file, Trial)[0]
     assert (row["itl_ms_p50@long"], row["itl_ms_p50_low@long"], row["decode_tps@long"]) == (4.25, 4.0, None)
     file.write_text(file.read_text(encoding="utf-8").replace("4.25", "fast"), encoding="utf-8")
     with pytest.raises(UsageError, match=r"itl_ms_p50@long: must be number, got 'fast'"):
-        read_table(file, COLUMNS)
+        read_table(file, Trial)

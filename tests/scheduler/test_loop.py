@@ -19,9 +19,9 @@ from autotune.candidate import Candidate, Session
 from autotune.errors import Exit, MachineError, StageError, UsageError
 from autotune.present.select import as_json, explain, select
 from autotune.results import table as results_module
-from autotune.results.columns import COLUMNS, CURVES, FINALISTS, Row
 from autotune.results.folder import read_results, read_running
 from autotune.results.judge import candidate_of, judge, kept_turns
+from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table
 from autotune.scheduler.loop import Summary
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob, TimeJob, TurnsJob
@@ -31,12 +31,8 @@ from autotune.strategies.protocol import Proposal, Told
 AIMS = {"objectives": {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}}
 
 
-def rows_of(sweeping: Sweeping) -> list[Row]:
-    return read_table(sweeping.out / "results.csv", COLUMNS)
-
-
-def filled(row: Row) -> Row:
-    return {name: value for name, value in row.items() if value is not None}
+def rows_of(sweeping: Sweeping) -> list[Trial]:
+    return read_table(sweeping.out / "results.csv", Trial)
 
 
 class Listening:
@@ -159,7 +155,7 @@ def test_merged_models_are_removed_as_soon_as_the_next_adapter_comes(tmp_path: P
 def test_curves_and_outcomes_are_kept_once(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(lora=FINITE, strategy="grid"))
     sweeping.run()
-    curves = read_table(sweeping.out / "curves.csv", CURVES)
+    curves = read_table(sweeping.out / "curves.csv", CurvePoint)
     assert [(row["step"], row["train_loss"]) for row in curves] == [(1, 1.5), (2, 1.25)] * 2  # six trials, two adapters
     for row in rows_of(sweeping):
         kept = json.loads((sweeping.out / "outcomes" / f"{row['candidate']}.json").read_text(encoding="utf-8"))
@@ -173,12 +169,12 @@ def test_rows_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(**AIMS))
     sweeping.run()
     assert sweeping.loop is not None
-    assert [filled(row) for row in sweeping.loop.ledger.ended()] == [filled(row) for row in rows_of(sweeping)]
+    assert sweeping.loop.ledger.ended() == rows_of(sweeping)
     best = sweeping.watched.rows[-1][1]
     sweeping.run()
     assert sweeping.loop._best is not None
     assert best is not None
-    assert filled(sweeping.loop._best) == filled(best)
+    assert sweeping.loop._best == best
 
 
 def test_the_watcher_hears_stages_and_rows(tmp_path: Path) -> None:
@@ -376,7 +372,7 @@ def test_a_recipe_known_to_break_a_limit_costs_nothing_any_more(tmp_path: Path) 
     sweep = make_sweep(lora=FINITE, strategy="grid", limits=["size_mb <= 100"], budget={"trials": 18})
     sweeping = Sweeping(tmp_path, sweep)
     sweeping.run()
-    by_precision: dict[Any, list[Row]] = {}
+    by_precision: dict[Any, list[Trial]] = {}
     for row in rows_of(sweeping)[1:]:
         by_precision.setdefault(row["build_precision"], []).append(row)
     assert {row["status"] for row in by_precision["fp32"]} == {"over_limit"}
@@ -462,11 +458,11 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     winner = summary.choice.winner
     assert winner is not None
     assert summary.kept
-    finalists = read_table(sweeping.out / "finalists.csv", FINALISTS)
+    finalists = read_table(sweeping.out / "finalists.csv", Finalist)
     assert [(row["role"], row["split"], row["accuracy_n"]) for row in finalists if row["role"] != "rival"] == [
         ("winner", "test", 100), ("base", "test", 100),
     ]  # fmt: skip
-    assert [filled(row) for row in finalists] == [filled(row) for row in summary.finalists]
+    assert finalists == summary.finalists
     assert finalists[0]["candidate"] == winner.id
     best = sweeping.out / "best"
     assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*") if p.is_file()) == [
@@ -488,14 +484,14 @@ def test_the_winner_is_tried_from_text_and_marked(tmp_path: Path) -> None:
     (asked,) = sweeping.stages.verified
     assert asked.model_dir == sweeping.out / "best" / "onnx"
     assert asked.items[0].prompt == f"text {asked.items[0].id}"
-    winner, base, *_ = read_table(sweeping.out / "finalists.csv", FINALISTS)
+    winner, base, *_ = read_table(sweeping.out / "finalists.csv", Finalist)
     assert (winner["verified"], winner["verified_items"], winner["verify_error"]) == (True, asked.most, None)
     assert (base["verified"], base["verified_items"]) == (None, None), "only what is kept is tried"
     line = "verified: best/, loaded by onnxruntime-genai alone from the text of prompts, answers"
     assert line in explain(select(sweeping.out))
     sweeping.stages.wrong = ("item 3: ' joy', recorded ' fear'", "item 4: ' joy', recorded ' fear'")
     assert sweeping.run().exit_code == summary.exit_code
-    winner = read_table(sweeping.out / "finalists.csv", FINALISTS)[0]
+    winner = read_table(sweeping.out / "finalists.csv", Finalist)[0]
     assert winner["verified"] is False
     assert (
         winner["verify_error"]
@@ -522,7 +518,7 @@ def test_a_winner_that_cannot_be_scored_on_test_is_kept_all_the_same(tmp_path: P
     summary = sweeping.run()
     assert summary.kept
     assert (sweeping.out / "best" / "onnx" / "model.onnx").exists()
-    assert [(row["role"], row.get("split"), row.get("accuracy_n")) for row in summary.finalists[:2]] == [
+    assert [(row["role"], row["split"], row["accuracy_n"]) for row in summary.finalists[:2]] == [
         ("winner", None, None), ("base", "test", 100),
     ]  # fmt: skip
     assert any("could not be scored on test" in note for note in sweeping.watched.notes)
@@ -599,7 +595,7 @@ def test_adapters_only(tmp_path: Path) -> None:
 # --- timings that hold, or do not ------------------------------------------------------------------------------------
 
 
-def timed_at(row: Row) -> tuple[Any, ...]:
+def timed_at(row: Trial) -> tuple[Any, ...]:
     return row["trial"], row["attempt"], row["pace"], row["itl_ms_p50"]
 
 
@@ -614,11 +610,11 @@ def test_finalists_are_timed_in_turns(tmp_path: Path) -> None:
     assert len(set(graphs)) == len(graphs) - 1
     base = next(row for row in summary.finalists if row["role"] == "base")
     assert base["graph"] in graphs
-    assert "itl_ratio" not in base
+    assert base["itl_ratio"] is None
     assert winner["itl_ratio"] == pytest.approx(14.02 / 35.02, rel=1e-3)
     assert winner["itl_ratio_low"] < winner["itl_ratio"] < winner["itl_ratio_high"]
     assert (winner["rounds"], winner["noise_floor"]) == (5, 0.0)
-    assert read_table(sweeping.out / "finalists.csv", FINALISTS)[0]["itl_ratio"] == winner["itl_ratio"]
+    assert read_table(sweeping.out / "finalists.csv", Finalist)[0]["itl_ratio"] == winner["itl_ratio"]
     assert kept_turns(sweeping.out) == summary.turns
     sweeping.run()
     assert sweeping.stages.ran["turns"] == 1
@@ -635,7 +631,7 @@ def test_finalists_that_cannot_be_timed_in_turns_are_chosen_by_their_rows(tmp_pa
     assert summary.finalists[0]["itl_ms_p50"] == sweeping_row(sweeping, summary)["itl_ms_p50"]
 
 
-def sweeping_row(sweeping: Sweeping, summary: Summary) -> Row:
+def sweeping_row(sweeping: Sweeping, summary: Summary) -> Trial:
     assert summary.choice.winner is not None
     return next(row for row in rows_of(sweeping) if row["candidate"] == summary.choice.winner.id)
 
@@ -871,9 +867,9 @@ def test_the_settings_of_a_row_must_be_readable(tmp_path: Path) -> None:
     sweeping = Sweeping(tmp_path, make_sweep(budget={"trials": 1}))
     sweeping.run()
     file = sweeping.out / "results.csv"
-    rows = read_table(file, COLUMNS)
+    rows = read_table(file, Trial)
     file.unlink()
-    damaged = Table(file, COLUMNS)
+    damaged = Table(file, Trial)
     for row in rows:
         damaged.append(row | ({"lora_r": None} if row["trial"] else {}))
     with pytest.raises(UsageError, match="cannot be read"):
@@ -1004,7 +1000,7 @@ def test_a_sweep_of_several_workloads_is_limited_and_judged_by_any(tmp_path: Pat
     won = summary.choice.winner
     assert won.values["itl_ms_p50@long"] == pytest.approx(2 * 8 + 0.02)
     assert set(won.intervals) >= {"itl_ms_p50", "itl_ms_p50@long"}
-    finalists = {row["role"]: row for row in read_table(sweeping.out / "finalists.csv", FINALISTS)}
+    finalists = {row["role"]: row for row in read_table(sweeping.out / "finalists.csv", Finalist)}
     assert finalists["winner"]["itl_ms_p50@long"] == pytest.approx(2 * 8 + 0.02)
     assert finalists["winner"]["itl_ms_p50"] == pytest.approx(8 + 0.02)
     assert finalists["base"]["itl_ms_p50@long"] == pytest.approx(2 * 35 + 0.02)

@@ -16,9 +16,8 @@ from fakes import FINITE, LORA, Clock, FakeStages, Sweeping, make_sweep
 from autotune.artifacts.store import Stored
 from autotune.errors import Exit, Interrupted, MachineError, StageError
 from autotune.pipeline.steps import call_with
-from autotune.results.columns import COLUMNS, Row
-from autotune.results.folder import RUNS
 from autotune.results.record import Record
+from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import Call, FinetuneJob, Job, TimeJob, TurnsJob
 
@@ -100,11 +99,11 @@ def swept(
     return sweeping, executor
 
 
-def rows_of(sweeping: Sweeping) -> list[Row]:
-    return read_table(sweeping.out / "results.csv", COLUMNS)
+def rows_of(sweeping: Sweeping) -> list[Trial]:
+    return read_table(sweeping.out / "results.csv", Trial)
 
 
-def content(rows: list[Row]) -> dict[Any, tuple[Any, ...]]:
+def content(rows: list[Trial]) -> dict[Any, tuple[Any, ...]]:
     return {(row["candidate"], row["trial"] == 0): tuple(row[name] for name in SAME) for row in rows}
 
 
@@ -255,7 +254,7 @@ def test_a_resumed_sweep_with_many_workers_has_spent_what_the_clock_says(tmp_pat
     sweeping.executor = lambda _: executor
     with pytest.raises(MachineError):
         sweeping.run()
-    (run,) = read_table(sweeping.out / "runs.csv", RUNS)
+    (run,) = read_table(sweeping.out / "runs.csv", CommandRun)
     assert run["wall_s"] == pytest.approx(executor.now, rel=1e-5)
     assert sum(float(row["wall_s"] or 0.0) for row in rows_of(sweeping)) > 1.5 * executor.now
     with Record(sweeping.out, sweeping.sweep, sweeping.clock) as record:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from fakes import FINITE, Sweeping, make_sweep
 
+from autotune.analysis.latency import TokenTiming
 from autotune.pipeline.pace import provisional, quieter
-from autotune.results.columns import COLUMNS, Row
 from autotune.results.folder import read_results, read_timings
+from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import TimeJob, TurnsJob
 
@@ -35,7 +36,7 @@ def beside(sweeping: Sweeping, precision: str, times: int, cores: float = 2.0) -
     sweeping.stages.foreign = foreign
 
 
-def last(sweeping: Sweeping) -> list[Row]:
+def last(sweeping: Sweeping) -> list[Trial]:
     return [row for row in read_results(sweeping.out) if row["trial"]]
 
 
@@ -51,15 +52,15 @@ def last(sweeping: Sweeping) -> list[Row]:
         ({"size_mb": 10.0, "foreign_cpu": 3.0}, False),
     ],
 )
-def test_what_is_provisional(cells: Row, expected: bool) -> None:
-    assert provisional(cells) == expected
+def test_what_is_provisional(cells: dict[str, float | None], expected: bool) -> None:
+    assert provisional(TokenTiming.of(cells)) == expected
 
 
 def test_when_it_is_worth_timing_again() -> None:
-    assert quieter({"foreign_cpu": 1.0}, 0.4)
-    assert not quieter({"foreign_cpu": 1.0}, 0.6)
-    assert quieter({"foreign_cpu": 0.0}, 0.1)  # it only stayed wide
-    assert not quieter({}, 0.5)
+    assert quieter(TokenTiming(5.0, foreign_cpu=1.0), 0.4)
+    assert not quieter(TokenTiming(5.0, foreign_cpu=1.0), 0.6)
+    assert quieter(TokenTiming(5.0), 0.1)  # it only stayed wide
+    assert not quieter(TokenTiming(None), 0.5)
 
 
 def test_a_disturbed_timing_is_made_again_and_all_rows_of_its_graph_say_so(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_disturbed_timing_is_made_again_and_all_rows_of_its_graph_say_so(tmp_p
     assert {row["candidate"]: row["itl_ms_p50"] for row in rows} == pytest.approx(
         {name: 1.05 * float(ms or 0) for name, ms in expected.items()}, rel=0.01
     )
-    attempts = read_table(sweeping.out / "results.csv", COLUMNS)
+    attempts = read_table(sweeping.out / "results.csv", Trial)
     assert max(int(row["attempt"] or 0) for row in attempts) == 2  # the first attempt stays where it is
     assert any("timed again" in note for note in sweeping.watched.notes)
     again = sweeping.stages.ran["time"]

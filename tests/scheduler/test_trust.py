@@ -10,7 +10,7 @@ from fakes import FakeStages, Sweeping, make_sweep
 
 from autotune.errors import Exit, StageError
 from autotune.present.select import explain, select
-from autotune.results.columns import COLUMNS, Row
+from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import BuildJob, CheckJob, Job
 
@@ -22,8 +22,8 @@ def sweeping(folder: Path, **keys: Any) -> Sweeping:
     return Sweeping(folder, make_sweep(**keys))
 
 
-def rows_of(sweep: Sweeping) -> list[Row]:
-    return read_table(sweep.out / "results.csv", COLUMNS)
+def rows_of(sweep: Sweeping) -> list[Trial]:
+    return read_table(sweep.out / "results.csv", Trial)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -22,10 +22,10 @@ from autotune.candidate import Lora
 from autotune.durable import write_aside
 from autotune.errors import UsageError
 from autotune.metrics import METRICS
-from autotune.results.columns import Row
-from autotune.results.folder import read_results
+from autotune.results.folder import check_whole, read_results
 from autotune.results.judge import candidate_of
 from autotune.results.record import Record
+from autotune.results.rows import Trial
 from autotune.space.space import Space
 from autotune.strategies.frontier.constants import (
     TRANSFER_ADAPTERS,
@@ -66,7 +66,7 @@ def earlier_sweeps(folder: Path, model: str) -> list[EarlierSweep]:
     for table in _tables(folder):
         if len(found) == TRANSFER_SWEEPS:
             break
-        with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):  # KeyError: a lost column
+        with contextlib.suppress(OSError, UsageError, ValueError, KeyError, RecursionError):
             if _model_of(table.parent) == model:
                 sha256 = _sha256(table)
                 adapters = _adapters_of(read_results(table), table)
@@ -173,16 +173,17 @@ def _model_of(folder: Path) -> str | None:
     return inputs.get("model") if isinstance(inputs, dict) else None
 
 
-def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, int]]:
+def _adapters_of(rows: Sequence[Trial], table: Path) -> list[tuple[Lora, float, int]]:
     """Return the fully trained adapters, each with its best score among those on the most items, the best first.
 
-    Of more than `TRANSFER_ADAPTERS` it returns so many, evenly spaced between the best and the worst.
+    Of more than `TRANSFER_ADAPTERS` it returns so many, evenly spaced between the best and the worst. Raises UsageError where columns are lost.
     """
+    check_whole(rows, table)
     score = next(
         (
             name
             for name, metric in METRICS.items()
-            if metric.kind == "score" and not metric.turns and any(row.get(name) is not None for row in rows)
+            if metric.kind == "score" and not metric.turns and any(row[name] is not None for row in rows)
         ),
         None,
     )
@@ -190,13 +191,14 @@ def _adapters_of(rows: Sequence[Row], table: Path) -> list[tuple[Lora, float, in
         return []
     scale = ScoreScale(score, METRICS[score].direction)
     for row in rows:
-        if row.get(score) is not None:
-            scale.add(float(row[score] or 0.0), untouched=not row["trial"])
+        if (value := row.number(score)) is not None:
+            scale.add(value, untouched=not row.trial)
     best: dict[Lora, tuple[int, float]] = {}
     for row in rows:
         lora = candidate_of(row, table).lora
-        if lora is not None and row.get(score) is not None and row.get("rung") is None and _sound(lora):
-            own = int(row.get(f"{score}_n") or 1), scale.share(float(row[score] or 0.0))
+        value = row.number(score)
+        if lora is not None and value is not None and row.rung is None and _sound(lora):
+            own = row.behind(score) or 1, scale.share(value)
             best[lora] = max(best.get(lora, own), own)
     ranked = sorted(((lora, share, items) for lora, (items, share) in best.items()), key=lambda one: -one[1])
     some = np.linspace(0, len(ranked) - 1, min(len(ranked), TRANSFER_ADAPTERS)).round().astype(int)

@@ -18,8 +18,8 @@ from autotune.errors import StageError
 from autotune.metrics import Direction
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
-from autotune.results.columns import COLUMNS, CURVES, Row
 from autotune.results.judge import front_of
+from autotune.results.rows import CurvePoint, Trial
 from autotune.results.table import read_table
 from autotune.scheduler import loop
 from autotune.space.space import Space
@@ -51,8 +51,8 @@ def dear(sweeping: Sweeping) -> Sweeping:
     return sweeping
 
 
-def rows_of(sweeping: Sweeping) -> list[Row]:
-    return read_table(sweeping.out / "results.csv", COLUMNS)
+def rows_of(sweeping: Sweeping) -> list[Trial]:
+    return read_table(sweeping.out / "results.csv", Trial)
 
 
 def test_a_sweep_climbs_and_crosses(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_it_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
 def test_curves_have_the_score_of_each_adapter_at_each_rung(tmp_path: Path) -> None:
     sweeping = sweeping_of(tmp_path)
     sweeping.run()
-    curves = read_table(sweeping.out / "curves.csv", CURVES)
+    curves = read_table(sweeping.out / "curves.csv", CurvePoint)
     scores = [(row["adapter"], row["step"], row["score"]) for row in curves if row["score"] is not None]
     rows = [row for row in rows_of(sweeping) if row["kind"] == "adapter"]
     assert scores == [(row["adapter"], row["train_steps"], row["accuracy"]) for row in rows]

@@ -14,6 +14,7 @@ from fakes import Sweeping, make_sweep
 
 from autotune.candidate import Lora
 from autotune.results.record import Record
+from autotune.results.rows import Trial
 from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.transfer import (
     KEPT,
@@ -141,7 +142,7 @@ def test_a_table_that_holds_settings_which_nobody_could_train_does_no_harm(besid
 
 # --- a sweep that goes on --------------------------------------------------------------------------------------------
 
-ROW: dict[str, Any] = {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok"}
+ROW = Trial({"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok"})
 
 
 def goes_on(folder: Path, rows: bool = True) -> tuple[list[EarlierSweep], list[str]]:

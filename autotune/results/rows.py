@@ -1,0 +1,266 @@
+"""The rows of the tables, typed: `Trial` for results.csv, and one class each for the other tables.
+
+A row holds its cells once, by column. The columns that every table of its kind has are attributes, whose types mypy knows;
+the settings and the metrics, whose columns depend on the sweep (`itl_ms_p50@long`), are read by name: `row[name]`,
+`number`, `interval`, `cost_s`, `settings`. Only `autotune.results.table` turns cells into text and back.
+
+A row is a class around the cells, and not a TypedDict, because most names of metrics are known only at run time: a
+TypedDict takes no such key, and it stays a dict that anybody can write into. A frozen dataclass of all columns would copy
+160 cells for each row that is read; an attribute here costs nothing until it is read. `autotune.results.columns` stays the
+one list of columns, and a test compares it with the attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast, overload
+
+from autotune.analysis.latency import TokenTiming
+from autotune.analysis.statistics import Interval
+from autotune.metrics import METRICS, beside
+from autotune.results.columns import COLUMNS, CURVES, FINALISTS, RUNS, TIMELINE, Cell, Cells, Column
+
+T = TypeVar("T")
+
+SETTINGS = ("lora_", "build_", "session_")
+"""How the columns of a candidate's settings begin."""
+
+
+class _Attribute(Generic[T]):
+    """A column as an attribute of its row. `type` is what a filled cell holds."""
+
+    type: ClassVar[type]
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, row: None, owner: Any) -> Self: ...
+    @overload
+    def __get__(self, row: TableRow, owner: Any) -> T: ...
+    def __get__(self, row: TableRow | None, owner: Any) -> Self | T:
+        return self if row is None else self._of(row.cells.get(self.name))
+
+    def _of(self, cell: Cell) -> T:
+        return cast("T", cell)
+
+
+class Name(_Attribute[str]):
+    """A text that every row has; empty in a damaged table only."""
+
+    type = str
+
+    def _of(self, cell: Cell) -> str:
+        return "" if cell is None else str(cell)
+
+
+class Text(_Attribute[str | None]):
+    """A text, or None."""
+
+    type = str
+
+
+class Whole(_Attribute[int | None]):
+    """A whole number, or None."""
+
+    type = int
+
+
+class Number(_Attribute[float | None]):
+    """A number, or None."""
+
+    type = float
+
+
+class Flag(_Attribute[bool | None]):
+    """True or false, or None."""
+
+    type = bool
+
+
+class TableRow:
+    """A row of a table: its cells by column, as they are read or as they are to be written. It does not change."""
+
+    __slots__ = ("cells",)
+
+    columns: ClassVar[tuple[Column, ...]] = ()
+    """The columns of its table."""
+
+    def __init__(self, cells: Mapping[str, Cell]) -> None:
+        self.cells: Final = cells
+
+    def __getitem__(self, column: str) -> Cell:
+        """Return a cell by the name of its column; None where it is empty or the table has no such column."""
+        return self.cells.get(column)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, TableRow) and self.filled() == other.filled()
+
+    __hash__ = None  # type: ignore[assignment]
+    __iter__ = None  # its cells are `cells`
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.filled()})"
+
+    def filled(self) -> Cells:
+        """Return the cells that are not empty."""
+        return {name: value for name, value in self.cells.items() if value is not None}
+
+    def __or__(self, cells: Mapping[str, Cell]) -> Self:
+        """Return the row with some cells replaced."""
+        return type(self)({**self.cells, **cells})
+
+    def number(self, column: str) -> float | None:
+        """Return the cell of a column that holds numbers, such as a metric's."""
+        return cast("float | None", self.cells.get(column))
+
+
+class Measured(TableRow):
+    """A row with metrics: of a candidate, or of a finalist."""
+
+    __slots__ = ()
+
+    candidate = Name()
+    graph = Text()
+    load_avg = Number()
+    foreign_cpu = Number()
+    cpu_mhz = Number()
+    gpu_processes = Number()
+    threads = Whole()
+    processes = Whole()
+    prompts_cut = Whole()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics, those of workloads last, that it has cells for or may have."""
+        return [*METRICS, *(name for name in self.cells if "@" in name and name in METRICS)]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics that it has measured."""
+        return {name: float(value) for name in self.metrics if (value := self.number(name)) is not None}
+
+    def interval(self, metric: str) -> Interval | None:
+        """Return the 95 % interval of a metric, where it has one."""
+        low, high = self.number(beside(metric, "low")), self.number(beside(metric, "high"))
+        return None if low is None or high is None else Interval(float(low), float(high))
+
+    def behind(self, metric: str) -> int | None:
+        """Return how many a metric was measured on: items, or the processes of a timing."""
+        score = METRICS[metric].kind == "score"
+        count = self.cells.get(f"{metric}_n" if score else "processes" + "".join(metric.partition("@")[1:]))
+        return None if count is None else int(count)
+
+    @property
+    def timing(self) -> TokenTiming:
+        """The time between tokens in the sweep's first workload, and what else the machine did meanwhile."""
+        return TokenTiming.of(self.cells)
+
+
+class Trial(Measured):
+    """A row of results.csv: one attempt at a candidate, the untouched model included (`trial` 0)."""
+
+    __slots__ = ()
+    columns = COLUMNS
+
+    trial = Whole()
+    attempt = Whole()
+    kind = Name()
+    status = Name()
+    error = Text()
+    started = Text()
+    ended = Text()
+    adapter = Text()
+    train_steps = Whole()
+    train_loss = Number()
+    cached = Text()
+    wall_s = Number()
+    score_name = Text()
+    score_direction = Text()
+    kl_nats = Number()
+    greedy_agreement = Number()
+    check_items = Whole()
+    pace = Text()
+    rung = Number()
+    items = Whole()
+    probability = Number()
+    train_cut = Whole()
+    target = Text()
+    merged = Text()
+    built = Text()
+
+    @property
+    def settings(self) -> Cells:
+        """The cells of the candidate's settings: `lora_*`, `build_*`, `session_*`."""
+        return {name: value for name, value in self.cells.items() if name.startswith(SETTINGS)}
+
+    @property
+    def served_as(self) -> str | None:
+        """What its timing belongs to: its graph, and its session where that is the candidate's own."""
+        if self.graph is None:
+            return None
+        cells = sorted(self.cells.items())
+        session = (f"{name}={value}" for name, value in cells if name.startswith("session_") and value is not None)
+        return " ".join([self.graph, *session])
+
+    def cost_s(self, stage: str) -> float | None:
+        """Return the seconds that it spent on a stage (`train`, `build`, ...); None where the stage did not run."""
+        return self.number(f"cost_{stage}_s")
+
+
+class Finalist(Measured):
+    """A row of finalists.csv."""
+
+    __slots__ = ()
+    columns = FINALISTS
+
+    role = Name()
+    split = Text()
+    itl_ratio = Number()
+    itl_ratio_low = Number()
+    itl_ratio_high = Number()
+    rounds = Whole()
+    noise_floor = Number()
+    verified = Flag()
+    verified_items = Whole()
+    verify_error = Text()
+
+
+class CurvePoint(TableRow):
+    """A row of curves.csv: the loss of one step, or a score at it."""
+
+    __slots__ = ()
+    columns = CURVES
+
+    adapter = Name()
+    step = Whole()
+    train_loss = Number()
+    learning_rate = Number()
+    metric = Text()
+    score = Number()
+    score_n = Whole()
+
+
+class CommandRun(TableRow):
+    """A row of runs.csv: one run of the command."""
+
+    __slots__ = ()
+    columns = RUNS
+
+    started = Text()
+    wall_s = Number()
+    stages_s = Number()
+    trials = Whole()
+    ended = Text()
+
+
+class StageSpan(TableRow):
+    """A row of timeline.csv: when a stage ran."""
+
+    __slots__ = ()
+    columns = TIMELINE
+
+    stage = Name()
+    began = Number()
+    ended = Number()
+    alone = Flag()
