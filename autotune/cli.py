@@ -148,7 +148,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from autotune.present.plan import as_text, make_plan
+    from autotune.present.plan import make_plan
+    from autotune.present.plan_table import as_text
 
     plan = make_plan(arguments.sweep, arguments.set)
     _say_json(json.dumps(plan, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(plan))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root
+from autotune.costs.evidence import costs_of
+from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines
@@ -21,21 +23,25 @@ from autotune.execution.threads import Blocking, LogOfThread, ThreadedExecutor
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.workers import posts
 from autotune.machine import describe
+from autotune.pipeline.expected import Prices
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
+from autotune.pipeline.subject import subject_of
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
 from autotune.results.record import Record
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
+from autotune.scheduler.opening import priced
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
+from autotune.strategies.frontier.cost_model import first_costs
 from autotune.strategies.frontier.transfer import TransferPrior, sweeps_for
-from autotune.strategies.named import make_strategy
+from autotune.strategies.named import make_strategy, strategy_of
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep, Workers
 
@@ -74,16 +80,17 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
     offline = not needs_network(sweep.model, sweep.data, sweep.root)
     with (
         Record(folder, sweep) as record,
-        Progress(sweep.budget, list(sweep.objectives), record.results.rows, record.spent_s()) as progress,
+        Progress(sweep.budget, list(sweep.objectives), record.results.rows) as progress,
         LocalEngine(offline, sweep.workers.memory_mb, progress.note, stop.check) as engine,
     ):
         timeline = Timeline(record, engine.host)
         events = Events(progress, Running(record), timeline)
         log = LogOfThread(record.log("prepare"))
-        timeouts = Timeouts(sweep.workers.time_limit_s)
+        costs = costs_of(cache, Subject(sweep.model))
+        timeouts = Timeouts(costs, sweep.workers.time_limit_s)
         hours = sweep.budget.hours
         left_s = (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s())
-        stages = Stages(cache, engine, log, sweep.model, stop, timeouts, room, progress.note, left_s)
+        stages = Stages(cache, engine, log, sweep.model, stop, timeouts, room, progress.note, left_s, costs)
         executor = ThreadedExecutor(stages, engine, log, events.still_at_work)
         with closing(stages):
             events.note(
@@ -95,17 +102,25 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
             stages.settle(inputs.files, inputs.model_mb, inputs.places)
+            digests = {split: key for split, (key, _) in inputs.items.items()}
+            parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
+            subject = subject_of(sweep.model, parameters, dataset, digests, data.metric, data.max_new_tokens)
+            costs.about(subject, inputs.counts["train"])
             for line in (*data_report(dataset), *inputs.notes):
                 events.note(line)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
             prior = TransferPrior(sweep.space, sweeps_for(record, inputs.base, events.note) if taught else [])
-            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior)
+            pipeline = Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine))
+            prices = Prices(pipeline.graph, costs, sweep.target.timing, tuple(sweep.target.timed))
+            searching = strategy_of(sweep.strategy, sweep.space, sweep.objectives) == "frontier"
+            first = first_costs(record, lambda: priced(prices, sweep.space, sweep.seed)) if searching else None
+            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior, first)
             prepare_s = stages.spent_s
             _employ(sweep.workers, inputs, engine, events)
-            pipeline = Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine))
-            loop = Loop(sweep, record, pipeline, strategy, executor, events)
+            costs.width = engine.width
+            loop = Loop(sweep, record, pipeline, strategy, executor, events, costs=costs)
             summary = loop.run()
             summary.stages_s += prepare_s
             summary.own_s = summary.wall_s - (summary.stages_s if engine.width == 1 else timeline.busy_s)
@@ -116,6 +131,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
                 events.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
         wall_s = record.close(summary.stages_s, summary.trials)
         summary.own_s += wall_s - summary.wall_s
+        costs.learn_work(Work("own", "", units=float(summary.trials)), summary.own_s)
         summary.wall_s = wall_s
     return summary
 

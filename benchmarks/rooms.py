@@ -21,6 +21,7 @@ ROOMS = (
     ("strategies",),
     ("pipeline",),
     ("execution",),
+    ("costs",),
     ("artifacts",),
     ("stages",),
     ("results",),

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from autotune.artifacts.room import Room
 from autotune.artifacts.store import Cache, Maker, Stored
+from autotune.costs.evidence import costs_of
+from autotune.costs.model import CostModel
+from autotune.costs.work import Subject
 from autotune.errors import StageError
 from autotune.execution.input_guard import Guard
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
-from autotune.execution.timeouts import LEARNED, Timeouts
+from autotune.execution.timeouts import Timeouts
 from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob, resolved
 
 PATIENCE_S = 3.0
@@ -40,12 +43,14 @@ class Stages:
         room: Room | None = None,
         say: Callable[[str], None] = lambda _: None,
         left_s: Callable[[], float] = lambda: math.inf,
+        costs: CostModel | None = None,
     ) -> None:
         """`log` returns where a stage writes; `say` is told that a stage waits for another process; `left_s` returns how many
-        seconds of the sweep's budget are left.
+        seconds of the sweep's budget are left; `costs` is told what stages took; None: a model of its own.
         """
         self.cache, self.engine, self.log, self.model = cache, engine, log, model
-        self.stop, self.timeouts, self.room = stop, timeouts or Timeouts(), room
+        self.costs = costs or costs_of(cache, Subject(model))
+        self.stop, self.timeouts, self.room = stop, timeouts or Timeouts(self.costs), room
         self.guard = Guard()
         self._needs_mb = 0.0
         self.spent_s = 0.0
@@ -56,9 +61,6 @@ class Stages:
         self._settled: set[str] = set()
         self._places: dict[str, Path] = {}
         """Where what has a key lies: inputs from outside the cache, and results that were found or made."""
-        for kind in LEARNED:
-            for inputs, result, seconds in cache.measured(kind.stage, model):
-                self.timeouts.learn(kind.stage, inputs, result, seconds)
 
     def __call__(self, job: Job, timeout: float | None = None) -> Stored:
         """Return the stored result of a job; `timeout`: seconds that it may take at most, besides what was learned.
@@ -74,9 +76,12 @@ class Stages:
             self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
         limit = min(self.timeouts.of(job), timeout or math.inf)
         job = resolved(job, self._place)
+        first = False
 
         def run(out: Path) -> tuple[Result, float]:
+            nonlocal first
             self.guard.check()
+            first = self.costs.first(job.stage)
             try:
                 if isinstance(job, TimeJob | TurnsJob):
                     done = self._timed(job, limit)
@@ -95,8 +100,7 @@ class Stages:
         if not stored.cached:
             with self._guard:
                 self.spent_s += stored.seconds
-            if isinstance(job, LEARNED):
-                self.timeouts.learn(job.stage, job.described()["inputs"], stored.result, stored.seconds)
+            self.costs.learn(job, stored.result, stored.seconds, first)
             if self.room is not None:
                 self.room.added(stored.path)
         return stored
@@ -109,6 +113,7 @@ class Stages:
             self.stop.check()
         self.guard.check()
         result, seconds = self._timed(resolved(job, self._place), self.timeouts.of(job))
+        self.costs.learn(job, result, seconds)
         with self._guard:
             self.spent_s += seconds
         return result, seconds
@@ -118,6 +123,7 @@ class Stages:
         if self.stop is not None:
             self.stop.check()
         result, seconds = self.engine.run_fresh(job, self.log(), self.timeouts.of(job))
+        self.costs.learn(job, result, seconds)
         with self._guard:
             self.spent_s += seconds
         return result, seconds
@@ -139,6 +145,7 @@ class Stages:
 
     def find(self, job: Job) -> Stored | None:
         """Return the result if it is there already."""
+        self.costs.note(job)
         self._use(job)
         return self.cache.find(job)
 

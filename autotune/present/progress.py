@@ -17,7 +17,7 @@ from autotune.errors import printable
 from autotune.present.tables import score_text, settings
 from autotune.results.rows import Trial
 from autotune.results.trials import Trials
-from autotune.scheduler.events import CandidateEnded, Event, Note, RowWritten, StageBegan
+from autotune.scheduler.events import CandidateEnded, Event, Note, RowWritten, StageBegan, TimeLeft
 from autotune.secrets import redact
 from autotune.sweepfile.schema import Budget
 
@@ -42,13 +42,12 @@ def duration(seconds: float) -> str:
 class Progress:
     """Prints what happens; as a context it owns the live line."""
 
-    def __init__(
-        self, budget: Budget, objectives: Sequence[str], rows: Iterable[Trial] = (), spent_s: float = 0.0
-    ) -> None:
-        """`rows` and `spent_s`: of earlier runs, whose trials and seconds count towards the budget."""
+    def __init__(self, budget: Budget, objectives: Sequence[str], rows: Iterable[Trial] = ()) -> None:
+        """`rows`: of earlier runs, whose trials count towards the budget."""
         self.budget, self.objectives = budget, objectives
-        self.trials, self.spent_before = Trials(rows), spent_s
-        self.done_before = len(self.trials)
+        self.trials = Trials(rows)
+        self._left: tuple[float, float] | None = None
+        """The seconds that the sweep still takes, and since when that holds."""
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.live: Live | None = None
         self.began = time.monotonic()
@@ -77,6 +76,8 @@ class Progress:
                 self._jobs.pop(candidate.id, None)
             case RowWritten(row, best):
                 self._row(row, best)
+            case TimeLeft(seconds):
+                self._left = None if seconds is None else (seconds, time.monotonic())
             case Note(text):
                 self.note(text)
             case _:
@@ -109,15 +110,9 @@ class Progress:
         return "[-]" if not trial else f"[{trial}/{total}]" if total else f"[{trial}]"
 
     def left(self) -> float | None:
-        """Return the seconds that are left by the pace so far, or None where that is not known."""
-        spent = time.monotonic() - self.began
-        guesses = []
-        done = len(self.trials) - self.done_before
-        if self.budget.trials is not None and done > 0:
-            guesses.append(spent / done * (self.budget.trials - len(self.trials)))
-        if self.budget.hours is not None:
-            guesses.append(self.budget.hours * 3600 - self.spent_before - spent)
-        return max(0.0, min(guesses)) if guesses else None
+        """Return the seconds that are left, or None where that is not known."""
+        left = self._left  # a copy: this runs in the thread that draws
+        return None if left is None else max(0.0, left[0] - (time.monotonic() - left[1]))
 
     def _line(self) -> Text:
         now = time.monotonic()

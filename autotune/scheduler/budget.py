@@ -1,4 +1,4 @@
-"""The budget of a sweep: the trials and hours that are left, counted over all runs, and the time that its end needs."""
+"""The budget of a sweep: the trials and hours that are left, counted over all runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 import statistics
 from collections.abc import Callable
 
+from autotune.candidate import Candidate
+from autotune.scheduler.forecast import Forecast
 from autotune.scheduler.ledger import Ledger
-from autotune.sweepfile.schema import Budget, Timing
+from autotune.sweepfile.schema import Budget
 
 _RECENT = 10
 """The number of latest rows whose median predicts the seconds of the next."""
@@ -16,15 +18,10 @@ _RECENT = 10
 class BudgetLeft:
     """The part of a sweep's budget that is left."""
 
-    def __init__(
-        self, budget: Budget, timing: Timing, ledger: Ledger, spent_s: Callable[[], float], items: int, in_parts: bool
-    ) -> None:
-        """`timing`: the numbers of processes of a timing; `spent_s`: the wall-clock so far, seconds; `items`: the number of
-        validation items; `in_parts`: the strategy evaluates candidates at lower fidelities, so that the end of the sweep
-        completes the untouched model and the timings.
-        """
-        self.trials_at_most, self.hours, self.timing = budget.trials, budget.hours, timing
-        self.ledger, self.spent_s, self.items, self.in_parts = ledger, spent_s, items, in_parts
+    def __init__(self, budget: Budget, ledger: Ledger, spent_s: Callable[[], float], forecast: Forecast) -> None:
+        """`spent_s`: the wall-clock so far, seconds."""
+        self.trials_at_most, self.hours = budget.trials, budget.hours
+        self.ledger, self.spent_s, self.forecast = ledger, spent_s, forecast
 
     def trials(self, pending: int = 0) -> float:
         """Return how many more trials may begin while `pending` are under way."""
@@ -46,26 +43,19 @@ class BudgetLeft:
         """Whether the seconds that are left are needed for the end of the sweep."""
         return self.seconds() <= self._kept_s()
 
+    def left_s(self, candidate: Candidate) -> float | None:
+        """Return the expected seconds until the sweep has ended, or None where nothing bounds it; `candidate`: one like those
+        that come.
+        """
+        trials, end_s = self.trials(), self.forecast.end_s()
+        guesses = [trials * self.forecast.trial_s(candidate) + end_s] if math.isfinite(trials) else []
+        if self.hours is not None:
+            guesses.append(max(self.seconds(), 0.0) + (0.0 if self.forecast.in_parts else end_s))
+        return max(0.0, min(guesses)) if guesses else None
+
     def _kept_s(self) -> float:
         """Return the seconds that are kept for the end of the sweep, and for one more row that may begin just before it."""
-        if self.hours is None:
+        if self.hours is None or not self.forecast.in_parts:
             return 0.0
-        end_s, rows = self._end_s(), list(self.ledger.rows.values())[-_RECENT:]
-        return end_s + statistics.median(row.wall_s or 0.0 for row in rows) if end_s and rows else end_s
-
-    def _end_s(self) -> float:
-        """Return about how many seconds the end of the sweep takes: the untouched model is scored on all items, and timings are
-        completed. It counts every timing, though only those of the front are needed.
-        """
-        if not self.in_parts:
-            return 0.0
-        ledger = self.ledger
-        times = [row.cost_s("time") or 0.0 for row in ledger.rows.values()]
-        time_s = statistics.median(filter(None, times)) if any(times) else 0.0
-        # Counted by recipe and session, not by row: this runs before every candidate, and rows may be many.
-        served = sum("itl_ms_p50" in footprint for footprint in ledger.footprints.values())
-        seconds = (self.timing.most / self.timing.processes - 1) * time_s * served
-        if ledger.base_row is not None and ledger.base_is_open:
-            scored = float(ledger.base_row.behind(ledger.score) or 1)
-            seconds += time_s + (self.items / scored - 1) * (ledger.base_row.cost_s("score") or 0.0)
-        return seconds
+        rows = list(self.ledger.rows.values())[-_RECENT:]
+        return self.forecast.end_s() + statistics.median([row.wall_s or 0.0 for row in rows] or [0.0])

@@ -43,13 +43,20 @@ class StillAtWork:
 
 
 @dataclass(frozen=True)
+class TimeLeft:
+    """How long the sweep still takes, as far as that can be said."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class Note:
     """A message for the user, of one line."""
 
     text: str
 
 
-Event = StageBegan | CandidateEnded | RowWritten | StillAtWork | Note
+Event = StageBegan | CandidateEnded | RowWritten | StillAtWork | TimeLeft | Note
 Listener = Callable[[Event], None]
 
 

@@ -7,7 +7,6 @@ goes on. Many candidates may be under way at once; only the thread of this modul
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +14,12 @@ from dataclasses import dataclass, field
 from autotune.analysis.latency import Turns
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
+from autotune.costs.model import CostModel
 from autotune.errors import AutotuneError, Exit, MachineError, StageError, stage_status
 from autotune.metrics import is_task
+from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import base_candidate
-from autotune.pipeline.measure import LOOKS, Measurement, Pipeline
+from autotune.pipeline.measure import Measurement, Pipeline
 from autotune.results.columns import Cells
 from autotune.results.judge import front_of, judge
 from autotune.results.record import Record, now
@@ -26,13 +27,15 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.trials import rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.budget import BudgetLeft
-from autotune.scheduler.events import CandidateEnded, Events, RowWritten
+from autotune.scheduler.events import CandidateEnded, Events, RowWritten, TimeLeft
 from autotune.scheduler.finalists import Finalists
+from autotune.scheduler.forecast import Forecast
 from autotune.scheduler.ledger import Ledger
+from autotune.scheduler.opening import first_items
 from autotune.scheduler.provisional import PATIENCE_S
 from autotune.scheduler.stale_timings import StaleTimings
 from autotune.scheduler.under_way import Executor, Flight, UnderWay
-from autotune.strategies.protocol import LEAST_ITEMS, Proposal, Strategy
+from autotune.strategies.protocol import Proposal, Strategy
 from autotune.sweepfile.schema import Sweep
 
 ATTEMPTS = 2
@@ -76,19 +79,24 @@ class Loop:
         executor: Executor,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
+        costs: CostModel | None = None,
     ) -> None:
+        """`costs`: what stages are expected to take; None: nothing was measured yet."""
         self.sweep, self.record, self.pipeline = sweep, record, pipeline
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
         untouched = base_candidate(sweep.space.recipes, sweep.provider)
         self.ledger = Ledger(sweep, sweep.score, untouched, record.results.rows, record.results.file)
         self.under_way = UnderWay(executor)
-        items = pipeline.inputs.counts["validation"]
         timing, in_parts = sweep.target.timing, bool(strategy.rungs)
-        self.budget = BudgetLeft(sweep.budget, timing, self.ledger, record.spent_s, items, in_parts)
+        prices = Prices(pipeline.graph, costs or CostModel(), timing, tuple(sweep.target.timed))
+        self.forecast = Forecast(prices, self.ledger, clock, executor.width, in_parts)
+        self.budget = BudgetLeft(sweep.budget, self.ledger, record.spent_s, self.forecast)
         self.stale_timings = StaleTimings(
             self.ledger, record, pipeline, self.under_way, events, timing, clock
         )  # fmt: skip
+        self._like: Candidate | None = None
+        """A candidate like those that come."""
         self.stages_s = 0.0
         self._best: Trial | None = None
         """The winner so far."""
@@ -152,7 +160,8 @@ class Loop:
 
     def _begin_with_base(self) -> None:
         """Measure the untouched model, in full or on the first items, unless an earlier run did."""
-        look, row = self._first_items(), self.ledger.base_row
+        items, in_parts = self.pipeline.inputs.counts["validation"], bool(self.strategy.rungs)
+        look, row = first_items(self.sweep, items, in_parts), self.ledger.base_row
         if row is None or row.status not in ("ok", "stopped" if look else "ok"):
             self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
@@ -178,18 +187,6 @@ class Loop:
                 if tried.status in ("failed", "unsupported"):
                     given_up[recipe] = StageError(stage_status(tried.status), str(tried.error))
         return self.sweep.space.lora is None or not recipes or set(recipes) > set(given_up)
-
-    def _first_items(self) -> int | None:
-        """Return on how many items the untouched model is scored at first; None: on all items, with a timing.
-
-        A strategy with lower fidelities needs only an estimate of that score first. A limit may need it in full.
-        """
-        referred = any(limit.needs_base for limit in self.sweep.limits)
-        if not self.strategy.rungs or referred or is_task(self.sweep.data.metric):
-            return None
-        items = self.pipeline.inputs.counts["validation"]
-        least = max(LEAST_ITEMS, math.ceil(LOOKS[0] * items))
-        return least if least < items else None
 
     def _replay_all(self) -> None:
         """Tell the strategy the rows of earlier runs, so that it decides as if the sweep had never stopped."""
@@ -225,6 +222,7 @@ class Loop:
 
     def _search(self) -> str:
         """Keep the workers busy until the budget or the space is used up. Returns why it ended."""
+        self.forecast.search_began()
         while True:
             ended = self._fill()
             if not self.under_way.flights:
@@ -264,6 +262,11 @@ class Loop:
         """Begin to measure a candidate at the fidelity of its proposal."""
         candidate = proposal.candidate
         looked_at = trial == 0 and proposal.items is not None
+        if trial and self._like is None:
+            self._like = candidate
+            self._say_left()
+        elif trial and proposal.rung == 1 and candidate.recipe is not None:
+            self._like = candidate
         steps = self.pipeline.steps(
             candidate,
             limits=self.sweep.limits if trial else (),
@@ -321,7 +324,12 @@ class Loop:
             self.under_way.flights[-1].attempt = flight.attempt + 1
             return None
         self.events(RowWritten(row, self._best))
+        self._say_left()
         return row
+
+    def _say_left(self) -> None:
+        if self._like is not None:
+            self.events(TimeLeft(self.budget.left_s(self._like)))
 
     def _left_at(self, proposal: Proposal, measured: Measurement) -> str:
         """Return in words what was measured of a candidate that is not fully measured; empty if it is."""

@@ -1,19 +1,24 @@
-"""A rehearsal: a simulated sweep, by which `plan` predicts what a strategy would spend.
+"""A rehearsal: a simulated sweep, by which `plan` predicts what a strategy would do, and what that takes.
 
-Scores are drawn around the prior mean of the settings, latency and size follow from the bits of a recipe, and the seconds
-of each stage are given. For a strategy with lower fidelities it shows how many adapters begin, and how far they are trained.
+The strategy is the real one (for Optuna's samplers `random`, which begins as many adapters), its proposals become the jobs
+that the pipeline would do, and the cost model says what each takes. Scores are drawn around the prior mean of the
+settings; latency and size follow from the bits of a recipe. A job whose result is in the cache costs nothing.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
+from autotune.analysis.pareto import front
 from autotune.candidate import Candidate, Recipe, Session
+from autotune.costs.bill import Bill
+from autotune.costs.work import Work
 from autotune.metrics import METRICS, Direction
+from autotune.pipeline.expected import Prices
+from autotune.stages.jobs import Job, Result
 from autotune.strategies.frontier.priors import bits_of, prior_mean
 from autotune.strategies.protocol import Proposal, Strategy, Told
 
@@ -23,117 +28,189 @@ _LUCK, _LOSS, _EARLY = 0.03, 0.08, 0.1
 """In units of the score: the standard deviation between adapters, the loss of a recipe of one bit, and the loss of a training
 that has not begun. Chosen, not measured."""
 
+Found = Callable[[Job], Result | None]
+"""It says of a job what is in the cache; None: nothing."""
+
 
 @dataclass
-class Spent:
-    """What a rehearsed sweep spent."""
+class Part:
+    """What a part of a rehearsed sweep did."""
 
-    candidates: int = 0
-    """Candidates that were fully measured."""
+    bill: Bill = field(default_factory=Bill)
+    adapters: float = 0.0
+    """Adapters that were trained to any rung."""
     trained: float = 0.0
     """Trainings, each by the share of its steps."""
-    adapters: int = 0
-    """Adapters that were trained to any rung."""
-    builds: int = 0
-    items: int = 0
-    """Items scored."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By stage."""
-    ended: str = "space"
-    """Why it ended: trials, hours, space."""
 
-    @property
-    def total_s(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.seconds.values())
-
-    def pay(self, seconds: Mapping[str, float]) -> None:
-        """Add seconds by stage."""
-        for stage, value in seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + value
-
-    def times(self, factor: float) -> Spent:
+    def times(self, factor: float) -> Part:
         """Return everything multiplied by a factor."""
-        return Spent(
-            round(self.candidates * factor), self.trained * factor, round(self.adapters * factor),
-            round(self.builds * factor), round(self.items * factor),
-            {stage: seconds * factor for stage, seconds in self.seconds.items()}, self.ended,
-        )  # fmt: skip
-
-    def plus(self, other: Spent) -> Spent:
-        """Return the sum of both."""
-        both = Spent(
-            self.candidates + other.candidates, self.trained + other.trained, self.adapters + other.adapters,
-            self.builds + other.builds, self.items + other.items, dict(self.seconds), self.ended,
-        )  # fmt: skip
-        both.pay(other.seconds)
-        return both
+        return Part(self.bill.scaled(factor), self.adapters * factor, self.trained * factor)
 
 
-class Stage:
-    """The simulated stages. A stage that was done before costs nothing."""
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a whole sweep is expected to do."""
+
+    bill: Bill
+    """By stage, the end of the sweep included."""
+    candidates: int
+    """Candidates that are fully measured."""
+    adapters: int
+    trained: float
+    ended: str
+    """Why the search ends: trials, hours, space."""
+    wall_s: float
+    low_s: float
+    high_s: float
+    """The wall-clock, and between what it will lie four times out of five."""
+    cached: int
+    """Results that are in the cache already."""
+
+
+class Simulation:
+    """The simulated stages of one sweep. What was done before costs nothing."""
 
     def __init__(
-        self, objectives: Mapping[str, Direction], costs: Mapping[str, float], items: int, built: bool = True
+        self, prices: Prices, objectives: Mapping[str, Direction], base: Candidate, in_parts: bool, found: Found
     ) -> None:
-        """`costs`: seconds of `train` (to the end), `build`, `check`, `time`, and of `score` for an item; `built`: whether
-        an adapter alone is scored as built at full precision, and not by PyTorch.
-        """
-        self._objectives, self._costs, self._items, self._built_alone = objectives, costs, items, built
+        """`base`: the untouched model; `in_parts`: the strategy has lower fidelities."""
+        self.prices, self.graph, self.costs = prices, prices.graph, prices.costs
+        self._objectives, self._base, self._in_parts, self._found = objectives, base, in_parts, found
+        self._items = self.graph.inputs.counts["validation"]
         self._reached: dict[str, float] = {}
-        self._built: set[tuple[str, float, str]] = set()
-        self._timed: set[tuple[Recipe | None, Session | None]] = set()
-        self._scored: dict[tuple[str, float, str], int] = {}
-        self.climbed, self.crossed = Spent(), Spent()
-        """What is spent on adapters (trainings, scores at lower rungs), and what is spent on candidates."""
+        self._done: set[str] = set()
+        self._merged = ""
+        self._scored: dict[tuple[str, float, str], float] = {}
+        self._served: dict[tuple[Recipe | None, Session | None], Candidate] = {}
+        self._whole: dict[str, tuple[Candidate, tuple[float, ...]]] = {}
+        self.cached: set[str] = set()
+        self.rows = 0
+        """Rows that were written for proposals."""
+        self.climbed, self.crossed = Part(), Part()
+        """What is done to adapters alone (trainings, scores at lower rungs), and what is done to candidates."""
 
     @property
-    def spent(self) -> Spent:
-        """What was spent in total."""
-        return self.climbed.plus(self.crossed)
+    def candidates(self) -> int:
+        """How many candidates were fully measured."""
+        return len(self._whole)
+
+    @property
+    def bill(self) -> Bill:
+        """All that was done."""
+        return self.climbed.bill.plus(self.crossed.bill)
+
+    def _is_new(self, job: Job) -> bool:
+        """Whether a job has to be done; from now on it need not be."""
+        if job.key in self._done:
+            return False
+        self._done.add(job.key)
+        if self._found(job) is not None:
+            self.cached.add(job.key)
+            return False
+        return True
+
+    def begin(self, items: float | None) -> None:
+        """Measure the untouched model; `items`: that it is scored on, and then not timed; None: all."""
+        part = Part()
+        self._make(self._base, part.bill, 1.0)
+        if items is None:
+            self._time(self._base, part.bill)
+        self._score(self._base, part.bill, 1.0, self._items if items is None else items)
+        self.crossed.bill = self.crossed.bill.plus(part.bill)
 
     def measure(self, proposal: Proposal) -> Told:
-        """Return the simulated measurement of a proposal, and add its costs."""
-        candidate, training, seconds = proposal.candidate, dict[str, float](), dict[str, float]()
-        spent = self.climbed if candidate.recipe is None and proposal.rung < 1 else self.crossed
-        adapter = Candidate(lora=candidate.lora).id if candidate.lora is not None else ""
-        what = (adapter, proposal.rung, str(candidate.recipe or ""))
-        if adapter and proposal.rung > (before := self._reached.get(adapter, 0.0)):
-            self.climbed.trained += proposal.rung - before
-            self.climbed.adapters += before == 0
-            self._reached[adapter] = proposal.rung
-            training["train"] = (proposal.rung - before) * self._costs["train"]
-        if what not in self._built and (candidate.recipe is not None or self._built_alone):
-            self._built.add(what)
-            spent.builds += 1
-            seconds["build"] = self._costs["build"]
-            if candidate.recipe is not None:
-                seconds["check"] = self._costs["check"]
-        if candidate.recipe is not None and (candidate.recipe, candidate.session) not in self._timed:
-            self._timed.add((candidate.recipe, candidate.session))
-            seconds["time"] = self._costs["time"]
+        """Return the simulated measurement of a proposal, and add what it takes."""
+        candidate, rung, before = proposal.candidate, proposal.rung, self.bill
+        part = self.climbed if candidate.recipe is None and rung < 1 else self.crossed
+        self.rows += 1
+        if candidate.lora is not None:
+            self._train(candidate, rung)
+        self._make(candidate, part.bill, rung)
+        self._time(candidate, part.bill)
         items = self._items if proposal.items is None else min(proposal.items, self._items)
-        more = max(0, items - self._scored.get(what, 0))
-        self._scored[what] = max(items, self._scored.get(what, 0))
-        seconds["score"] = more * self._costs["score"]
-        spent.items += more
-        self.climbed.pay(training)
-        spent.pay(seconds)
+        self._score(candidate, part.bill, rung, items)
         values = {name: self._guess(name, proposal) for name in self._objectives}
-        whole = (
-            proposal.rung == 1 and items == self._items and (candidate.recipe is not None or not self._alone(values))
-        )
+        scores = {name: value for name, value in values.items() if METRICS[name].kind == "score"}
+        whole = rung == 1 and items == self._items and (candidate.recipe is not None or len(scores) == len(values))
+        if whole:
+            self._whole[candidate.id] = candidate, tuple(values.values())
+        after = self.bill.lines
+        seconds = {
+            stage: line.seconds - (before.lines[stage].seconds if stage in before.lines else 0.0)
+            for stage, line in after.items()
+        }
         return Told(
-            tuple(values.values()) if whole else None, {}, values if candidate.recipe is not None else self._scores(values),
-            seconds=training | seconds, rung=proposal.rung, items=items,
+            tuple(values.values()) if whole else None, {}, values if candidate.recipe is not None else scores,
+            seconds={stage: value for stage, value in seconds.items() if value > 0}, rung=rung, items=int(items),
         )  # fmt: skip
 
-    def _alone(self, values: Mapping[str, float]) -> bool:
-        return len(self._scores(values)) < len(values)
+    def _train(self, candidate: Candidate, rung: float) -> None:
+        adapter, job = Candidate(lora=candidate.lora).id, self.graph.finetune_job(candidate, rung)
+        before = self._reached.get(adapter, 0.0)
+        if rung <= before:
+            return
+        self._reached[adapter] = rung
+        if self._is_new(job):
+            self.climbed.adapters += before == 0
+            self.climbed.trained += rung - before
+            self.climbed.bill.add("train", *self.prices.training(candidate, rung, before))
 
-    @staticmethod
-    def _scores(values: Mapping[str, float]) -> dict[str, float]:
-        return {name: value for name, value in values.items() if METRICS[name].kind == "score"}
+    def _make(self, candidate: Candidate, bill: Bill, rung: float) -> None:
+        """Merge, build and check, as far as what a candidate is scored as asks for it."""
+        served = self.graph.scored_as(candidate)
+        if served.recipe is None:
+            return
+        build = self.graph.build_job(served, rung)
+        self.costs.note(build)
+        jobs = [
+            ("build", build),
+            *([("check", self.graph.check_job(candidate))] if candidate.recipe is not None else []),
+        ]
+        for stage, job in jobs:
+            if self._is_new(job):
+                if candidate.lora is not None and self._merged != (merge := self.graph.merge_job(candidate, rung)).key:
+                    self._merged = merge.key
+                    bill.add("merge", self.costs.expect(merge, self.prices.first("merge")))
+                bill.add(stage, self.costs.expect(job, self.prices.first(stage)))
+
+    def _time(self, candidate: Candidate, bill: Bill) -> None:
+        if candidate.recipe is None or (candidate.recipe, candidate.session) in self._served:
+            return
+        self._served[candidate.recipe, candidate.session] = candidate
+        there = self._found(self.graph.build_job(candidate))
+        signature = str(there["signature"]) if there is not None and "signature" in there else None
+        for suffix in self.prices.suffixes:
+            job = self.prices.time_job(candidate, suffix, signature)
+            job = job.model_copy(update={"most": job.processes}) if self._in_parts else job
+            if self._is_new(job):
+                bill.add("time", self.costs.expect(job))
+
+    def _score(self, candidate: Candidate, bill: Bill, rung: float, items: float) -> None:
+        what = Candidate(lora=candidate.lora).id, rung, str(candidate.recipe or "")
+        more = max(0.0, items - self._scored.get(what, 0.0))
+        self._scored[what] = max(items, self._scored.get(what, 0.0))
+        job = self.prices.score_job(candidate, "validation", rung)
+        if more and (items < self._items or self._is_new(job)):
+            bill.add("score", self.prices.scoring(candidate, "validation", more, rung), more)
+
+    def end(self) -> Bill:
+        """Return the bill of the end: what was begun is completed, the winner is timed in turns and scored on test."""
+        bill = Bill()
+        known = [(candidate, values) for candidate, values in self._whole.values()]
+        on_front = [
+            known[place][0] for place in front([values for _, values in known], list(self._objectives.values()))
+        ]
+        if self._in_parts:
+            self._score(self._base, bill, 1.0, self._items)
+            self._time(self._base, bill)
+            graphs = {(one.recipe, one.session): one for one in (*on_front, self._base)}
+            for candidate in graphs.values():
+                bill = bill.plus(self.prices.completed(candidate))
+        if not on_front:
+            return bill
+        timed = any(METRICS[name].kind == "latency" for name in self._objectives)
+        rivals = {(one.recipe, one.session): one for one in on_front}
+        return bill.plus(self.prices.finale(on_front[0], self._base, list(rivals.values()) if timed else on_front[:1]))
 
     def _guess(self, name: str, proposal: Proposal) -> float:
         candidate, metric = proposal.candidate, METRICS[name]
@@ -153,48 +230,60 @@ class Stage:
 
 def rehearse(
     strategy: Strategy,
-    objectives: Mapping[str, Direction],
-    costs: Mapping[str, float],
-    items: int,
+    simulation: Simulation,
+    before: Bill,
     trials: int | None,
     seconds: float = math.inf,
-    paid: Mapping[str, float] = MappingProxyType({}),
-    built: bool = True,
+    width: int = 1,
     adapters: float = math.inf,
-) -> Spent:
+    looked_at: float | None = None,
+) -> Rehearsed:
     """Simulate a sweep until `trials` candidates are measured, `seconds` have passed, or the strategy proposes nothing more.
 
-    `paid`: seconds by stage before the strategy is asked; `built` as for `Stage`; `adapters`: their number in the space. After
-    `MOST` proposals the rest of the sweep is extrapolated.
+    `before`: what is done before the untouched model; `width`: how many stages run at once; `adapters`: their number in the
+    space; `looked_at`: items of the untouched model that are scored at first; None: all. After `MOST` proposals the rest of
+    the sweep is extrapolated. A strategy with lower fidelities keeps time for the end of the sweep; for others it comes
+    after the hours, as in a run.
     """
-    stage, known = Stage(objectives, costs, items, built), set[str]()
-    climbed, crossed = stage.climbed, stage.crossed
-    crossed.pay(paid)
-    ended = ""
+    simulation.begin(looked_at)
+    in_parts, ended = bool(strategy.rungs), ""
+    begun = simulation.crossed.bill
+    simulation.crossed = Part()
+    before = before.plus(begun)
+
+    def spent(bill: Bill) -> float:
+        return before.plus(bill).wall_s(width) + (simulation.end().wall_s() if in_parts else 0.0)
+
     for _ in range(MOST):
-        if stage.spent.total_s >= seconds:
+        if math.isfinite(seconds) and spent(simulation.bill) >= seconds:
             ended = "hours"
             break
-        full = trials is not None and len(known) >= trials
+        full = trials is not None and simulation.candidates >= trials
         asked = [] if full else strategy.ask(1, ())
         if not asked:
             ended = "trials" if full else "space"
             break
-        proposal = asked[0]
-        told = stage.measure(proposal)
-        if told.values is not None:
-            known.add(proposal.candidate.id)
-        strategy.tell(proposal, told)
-    crossed.candidates = len(known)
+        strategy.tell(asked[0], simulation.measure(asked[0]))
+    candidates, climbed, crossed = simulation.candidates, simulation.climbed, simulation.crossed
+    rows = float(simulation.rows)
+    end = simulation.end()
     if not ended:
         # When every adapter is trained, only further recipes of the same adapters cost anything.
-        last = adapters / max(1, climbed.adapters)
-        hours = seconds / stage.spent.total_s
+        last = adapters / max(1.0, climbed.adapters)
+        left = seconds - before.wall_s(width) - (end.wall_s() if in_parts else 0.0)
+        climbed_s, crossed_s = climbed.bill.wall_s(width), crossed.bill.wall_s(width)
+        hours = left / max(climbed_s + crossed_s, 1e-9)
         if hours > last:
-            hours = (seconds - last * climbed.total_s) / crossed.total_s
-        more = {"trials": (trials or math.inf) / max(1, len(known)), "hours": hours}
+            hours = (left - last * climbed_s) / max(crossed_s, 1e-9)
+        more = {"trials": (trials or math.inf) / max(1, candidates), "hours": max(1.0, hours)}
         ended = min(more, key=lambda name: more[name])
         climbed, crossed = climbed.times(min(more[ended], last)), crossed.times(more[ended])
-    spent = climbed.plus(crossed)
-    spent.ended = ended
-    return spent
+        candidates, rows = round(candidates * more[ended]), rows * more[ended]
+    bill = before.plus(climbed.bill).plus(crossed.bill)
+    bill.add("own", simulation.costs.expect_work(Work("own", "", units=rows)), rows)
+    wall_s = bill.wall_s(width) + end.wall_s()
+    whole = bill.plus(end)
+    low, high = whole.interval(wall_s)
+    return Rehearsed(
+        whole, candidates, round(climbed.adapters), climbed.trained, ended, wall_s, low, high, len(simulation.cached)
+    )

@@ -8,6 +8,7 @@ from autotune.candidate import Lora
 from autotune.metrics import METRICS, Direction
 from autotune.space.space import Space
 from autotune.strategies.baselines import Grid, Random
+from autotune.strategies.frontier.cost_model import FirstCosts
 from autotune.strategies.frontier.priors import prior_mean
 from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.protocol import Strategy
@@ -31,14 +32,16 @@ def make_strategy(
     seed: int,
     items: int = 1000,
     prior: Callable[[Lora], float] = prior_mean,
+    first: FirstCosts | None = None,
 ) -> Strategy:
     """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.
 
-    `items`: those of validation; `prior`: the prior mean of an adapter's settings, for `frontier`.
+    `items`: those of validation; `prior`: the prior mean of an adapter's settings, and `first`: what stages are taken to cost
+    until they were measured, both for `frontier`.
     """
     name = strategy_of(name, space, objectives)
     if name == "frontier":
-        return Frontier(space, objectives, seed, items, prior=prior)
+        return Frontier(space, objectives, seed, items, prior=prior, first=first)
     if name == "grid":
         return Grid(space)
     if name == "random":

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from autotune.candidate import Lora, Recipe
+from autotune.costs.model import CostModel
+from autotune.costs.work import Subject
 from autotune.execution.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TimeJob, TinyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TimeJob, TinyJob, TurnsJob
 
 HERE = Path()
 LORA = Lora(
@@ -23,38 +25,51 @@ SCORE = ScoreJob(source="s", data="d", metric="choice", max_length=64, model_dir
 
 
 def learned(job: Job, result: Result, *seconds: float) -> Timeouts:
-    timeouts = Timeouts()
+    costs = CostModel()
     for taken in seconds:
-        timeouts.learn(job.stage, job.described()["inputs"], result, taken)
-    return timeouts
+        costs.learn(job, result, taken)
+    return Timeouts(costs)
+
+
+def between(low: float, value: float, high: float) -> None:
+    assert low <= value <= high
 
 
 @pytest.mark.parametrize("job", [TRAIN, BUILD, SCORE, TinyJob()])
 def test_a_stage_of_which_nothing_is_known(job: Job) -> None:
-    assert Timeouts().of(job) == FIRST_S
+    assert Timeouts(CostModel()).of(job) == FIRST_S
 
 
-def test_a_build_is_compared_with_the_slowest_build() -> None:
-    assert learned(BUILD, {}, 10, 35, 20).of(BUILD) == TIMES * 35
-    assert learned(BUILD, {}, 1).of(BUILD) == LEAST_S
+def test_a_stage_of_which_nothing_is_known_may_take_longer_where_its_size_says_so() -> None:
+    long = SCORE.model_copy(update={"items": 10_000})
+    small, large = (Timeouts(CostModel(Subject("m", parameters))) for parameters in (1e5, 7e9))
+    assert small.of(long) == FIRST_S
+    assert large.of(long) > TIMES * FIRST_S
 
 
-def test_a_check_is_compared_with_the_slowest_check() -> None:
+def test_a_build_is_compared_with_builds_of_its_recipe() -> None:
+    between(TIMES * 20, learned(BUILD, {}, 10, 35, 20).of(BUILD), TIMES * 70)
+    assert learned(BUILD, {}, 1, 1).of(BUILD) == LEAST_S
+
+
+def test_a_check_is_compared_with_checks() -> None:
     check = CheckJob(
         source="s", recipe=Recipe(precision="int8"), provider="cpu", data="d", max_length=64,
         model_dir=HERE, source_dir=HERE, data_file=HERE,
     )  # fmt: skip
-    assert learned(check, {"texts": 8}, 30, 20).of(check) == TIMES * 30
+    between(TIMES * 25, learned(check, {"texts": 8}, 30, 30, 30).of(check), TIMES * 60)
 
 
 def test_a_score_is_measured_by_its_items() -> None:
-    assert learned(SCORE, {"items": 200}, 20.0).of(SCORE) == pytest.approx(TIMES * 0.1 * 1000)
+    timeouts = learned(SCORE, {"items": 200}, *[20.0] * 8)
+    between(TIMES * 0.1 * 1000, timeouts.of(SCORE), 2 * TIMES * 0.1 * 1000)
 
 
 def test_a_training_is_measured_by_its_sequences() -> None:
-    timeouts = learned(TRAIN, {"step": 50}, 160.0)  # 0.2 s a sequence
-    assert timeouts.of(TRAIN) == pytest.approx(TIMES * 0.2 * 100 * 16)
-    assert timeouts.of(TRAIN.model_copy(update={"stop_at": 10})) == pytest.approx(TIMES * 0.2 * 10 * 16)
+    timeouts = learned(TRAIN, {"step": 50}, *[160.0] * 8)  # 0.2 s a sequence
+    between(TIMES * 0.2 * 100 * 16, timeouts.of(TRAIN), 2 * TIMES * 0.2 * 100 * 16)
+    ten = timeouts.of(TRAIN.model_copy(update={"stop_at": 10}))
+    between(TIMES * 0.2 * 10 * 16, ten, 2 * TIMES * 0.2 * 10 * 16)
     assert timeouts.of(EPOCHS) == FIRST_S  # only the stage knows its steps
 
 
@@ -64,7 +79,7 @@ def test_a_training_of_which_nothing_is_known_may_take_what_the_sweep_says(
     settings: dict[str, object], limit: float
 ) -> None:
     job = TRAIN.model_copy(update={"lora": LORA.model_copy(update=settings), "time_limit_s": limit})
-    assert Timeouts().of(job) == limit + LEAST_S
+    assert Timeouts(CostModel()).of(job) == limit + LEAST_S
     if settings["steps"] is None:  # epochs: its pace may be known, but not its steps
         assert learned(TRAIN, {"step": 50}, 160.0).of(job) == limit + LEAST_S
 
@@ -79,17 +94,16 @@ def test_short_texts_say_nothing_about_long_ones() -> None:
     assert learned(SCORE, {"items": 200}, 1.0).of(SCORE.model_copy(update={"data": "long texts"})) == FIRST_S
 
 
-def test_a_timing_is_measured_by_its_tokens() -> None:
+def test_a_timing_is_measured_by_its_processes_and_its_tokens() -> None:
     short = TimeJob(graph="g", provider="cpu", prompt_tokens=24, new_tokens=16, machine="m", model_dir=HERE)
-    timeouts = learned(short, {}, 10.0)  # 0.25 s a token
-    assert timeouts.of(short) == LEAST_S
-    assert timeouts.of(short.model_copy(update={"prompt_tokens": 984, "batch": 2})) == TIMES * 0.25 * 2000
-    drawn = short.model_copy(update={"lengths": ((24, 16), (84, 16))})
-    assert timeouts.of(drawn) == TIMES * 0.25 * 140
-    assert learned(drawn, {}, 35.0).of(drawn) == TIMES * 35
+    fast, slow = (learned(short, {"processes": [{}] * 5}, *[5 * each] * 8) for each in (10.0, 100.0))
+    assert fast.of(short) == LEAST_S, "of one process"
+    between(TIMES * 100, slow.of(short), 2 * TIMES * 100)
+    turns = TurnsJob(graphs=(short, short))
+    assert slow.of(turns) == slow.of(short), "of one process, too"
 
 
 def test_the_sweep_has_the_last_word() -> None:
-    timeouts = Timeouts({"build": 7.0})
-    timeouts.learn("build", BUILD.described()["inputs"], {}, 100.0)
-    assert timeouts.of(BUILD) == 7.0
+    costs = CostModel()
+    costs.learn(BUILD, {}, 100.0)
+    assert Timeouts(costs, {"build": 7.0}).of(BUILD) == 7.0

@@ -11,7 +11,7 @@ import pytest
 from autotune.candidate import Candidate, Recipe
 from autotune.present.progress import Progress, duration
 from autotune.results.rows import Trial
-from autotune.scheduler.events import RowWritten, StageBegan
+from autotune.scheduler.events import RowWritten, StageBegan, TimeLeft
 from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
@@ -25,7 +25,7 @@ ROW = Trial({
 })  # fmt: skip
 
 
-def progress_of(rows: Iterable[Trial] = (), spent_s: float = 0.0, **budget: Any) -> Progress:
+def progress_of(rows: Iterable[Trial] = (), **budget: Any) -> Progress:
     document = {
         "model": "smollm2-135m-instruct",
         "data": {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}"},
@@ -33,7 +33,7 @@ def progress_of(rows: Iterable[Trial] = (), spent_s: float = 0.0, **budget: Any)
         "budget": budget or {"trials": 40},
     }
     sweep = parse_sweep(document)
-    return Progress(sweep.budget, list(sweep.objectives), rows, spent_s)
+    return Progress(sweep.budget, list(sweep.objectives), rows)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,7 @@ def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypat
         assert progress.live is not None
         progress(StageBegan(3, PAIR, "build"))
         progress(RowWritten(ROW, ROW))
+        progress(TimeLeft(50.0))
         line = progress._line().plain
     assert "[3/40] building r8 a16 lr 0.001 all-linear | int4 b32 (0 s)" in line
     assert f"best {PAIR.id[:8]} (accuracy 0.900 [0.850, 0.930])" in line
@@ -90,39 +91,20 @@ def test_the_best_stays_while_others_fail(capsys: pytest.CaptureFixture[str]) ->
         assert PAIR.id[:8] in progress._line().plain
 
 
-def test_what_is_left_is_known_from_the_pace(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_left_is_as_the_sweep_said_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = progress_of([ROW | {"trial": number} for number in (1, 2, 3, 4)], spent_s=400.0, trials=10)
+    progress = progress_of()
     assert progress.left() is None
-    now[0] += 50
-    progress(RowWritten(ROW | {"trial": 0}, None))  # the base is no trial
-    progress(RowWritten(ROW | {"trial": 4}, None))  # nor is one of an earlier run that is tried again a new one
-    # Nor is what was left on the way to one.
-    progress(RowWritten(ROW | {"trial": 5, "status": "stopped", "error": "trained for 10 of 90 steps"}, None))
-    assert progress.left() is None
-    now[0] += 50
-    progress(RowWritten(ROW | {"trial": 5}, None))
-    assert progress.left() == 100 * 5
+    assert "left" not in progress._line().plain
+    progress(TimeLeft(700.0))
     now[0] += 100
-    progress(RowWritten(ROW | {"trial": 6}, None))
-    assert progress.left() == 100 * 4
-
-
-def test_hours_spent_earlier_are_not_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = progress_of(spent_s=600.0, hours=1.0)
-    assert progress.left() == 3000
-    now[0] += 1000
-    assert progress.left() == 2000
-    both = progress_of([ROW | {"trial": 1}, ROW | {"trial": 2}], spent_s=600.0, hours=1.0, trials=2)
-    both(RowWritten(ROW, None))
-    assert both.left() == 0.0
+    assert progress.left() == 600
+    assert "about 10 min left" in progress._line().plain
     now[0] += 10_000
     assert progress.left() == 0.0
+    progress(TimeLeft(None))
+    assert progress.left() is None
 
 
 def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,7 +212,8 @@ SHARE_RANGE = (0.05, 0.98)
 TRAIN_S, BUILD_S, MERGE_S, TIME_S, ITEM_S = 100.0, 12.0, 2.0, 15.0, 0.04
 """Seconds of a full training of usual length, a build, a merge, a timing, and of scoring an item.
 Source: rounded from a model of 100 million parameters on two cores; no measurement is kept.
-Moves: the first decisions only: a measured cost replaces each."""
+Moves: the first decisions of a replay only: a sweep is given what the shared cost model (`autotune.costs`) expects on its
+machine instead, and a measured cost replaces each."""
 
 # --- transfer from earlier sweeps ---------------------------------------------------------------------------------------
 

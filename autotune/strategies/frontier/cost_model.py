@@ -1,11 +1,51 @@
-"""The cost model: the expected seconds of each stage, from what was measured in this sweep, and from defaults until then."""
+"""What the strategy takes each stage to cost: the mean of what it was told in this sweep, and until then what it was given.
+
+A sweep gives it the expectations of the shared cost model (`autotune.costs`). What it learns itself are plain means of
+what it was told, because its choices in replays and in resumed sweeps must follow from its rows alone: the shared model
+also learns from other sweeps, and while stages still run. So the expectations are noted in `inputs.json` when the sweep
+begins, and a resumed sweep begins with the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
 from autotune.candidate import Lora
+from autotune.results.record import Record
 from autotune.strategies.frontier.constants import BUILD_S, ITEM_S, MERGE_S, TIME_S, TRAIN_S
+
+NOTED = "expected_s"
+"""The key of `inputs.json` under which the expectations stand."""
+
+
+@dataclass(frozen=True)
+class FirstCosts:
+    """Seconds that stages are taken to need before any was measured in this sweep."""
+
+    train_s: float = TRAIN_S
+    """A whole training of usual length."""
+    build_s: float = BUILD_S
+    merge_s: float = MERGE_S
+    time_s: float = TIME_S
+    item_s: float = ITEM_S
+    """Scoring one item."""
+
+
+def first_costs(record: Record, expected: Callable[[], FirstCosts]) -> FirstCosts:
+    """Return the expectations that a sweep began with; noted now, as `expected` says, if it begins. Raises OSError."""
+    noted = record.inputs().get(NOTED)
+    try:
+        values = {name: float(noted[name]) for name in asdict(FirstCosts())} if isinstance(noted, dict) else {}
+    except (KeyError, TypeError, ValueError):
+        values = {}
+    if values and all(0 <= value < float("inf") for value in values.values()):
+        return FirstCosts(**values)
+    if record.results.rows:  # it began before expectations were noted
+        return FirstCosts()
+    first = expected()
+    record.note_input(NOTED, {name: float(f"{value:.4g}") for name, value in asdict(first).items()})
+    return first
 
 
 def work_of(lora: Lora) -> float:
@@ -16,9 +56,11 @@ def work_of(lora: Lora) -> float:
 class CostModel:
     """Mean seconds of each stage. A deployment that was not measured yet takes the mean of all others."""
 
-    def __init__(self, usual_work: float) -> None:
-        """`usual_work`: the mean work of the space's adapters, as in `work_of`."""
-        self._usual_work = usual_work
+    def __init__(self, usual_work: float, first: FirstCosts | None = None) -> None:
+        """`usual_work`: the mean work of the space's adapters, as in `work_of`; `first`: None: for a model of 100 million
+        parameters on two cores.
+        """
+        self._usual_work, self._first = usual_work, first or FirstCosts()
         self._trained_s = self._trained = 0.0
         self._means: dict[str, tuple[float, int]] = {}
         """The mean seconds, and the number of measurements, by kind of stage."""
@@ -50,17 +92,21 @@ class CostModel:
 
     def training(self, work: float) -> float:
         """Return the expected seconds of a training, which are proportional to its work."""
-        rate = self._trained_s / self._trained if self._trained else TRAIN_S / self._usual_work
+        rate = self._trained_s / self._trained if self._trained else self._first.train_s / self._usual_work
         return work * rate
 
     def pair(self, deployment: str, items: int, timed: bool = False) -> float:
         """Return the expected seconds of building, timing and scoring a trained adapter; `timed`: the timing is there."""
-        build = self._mean("merge", MERGE_S) + self._mean(f"build {deployment}", self._mean("build", BUILD_S))
-        time = 0.0 if timed else self._mean("time", TIME_S)
-        score = items * self._mean(f"score {deployment}", self._mean("score", ITEM_S))
+        build = self._mean("merge", self._first.merge_s) + self._mean(
+            f"build {deployment}", self._mean("build", self._first.build_s)
+        )
+        time = 0.0 if timed else self._mean("time", self._first.time_s)
+        score = items * self._mean(f"score {deployment}", self._mean("score", self._first.item_s))
         return build + self._mean("check", 0.0) + time + score
 
     def alone(self, items: int) -> float:
         """Return the expected seconds of scoring a trained adapter without a recipe."""
-        default = self._mean("merge", MERGE_S) + self._mean("build", BUILD_S)
-        return self._mean("prepare alone", default) + items * self._mean("score alone", self._mean("score", ITEM_S))
+        default = self._mean("merge", self._first.merge_s) + self._mean("build", self._first.build_s)
+        return self._mean("prepare alone", default) + items * self._mean(
+            "score alone", self._mean("score", self._first.item_s)
+        )

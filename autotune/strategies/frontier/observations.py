@@ -24,7 +24,7 @@ from autotune.strategies.frontier.constants import (
     SHARED_CHANCE,
     UNQUANTISED_BITS,
 )
-from autotune.strategies.frontier.cost_model import CostModel, work_of
+from autotune.strategies.frontier.cost_model import CostModel, FirstCosts, work_of
 from autotune.strategies.frontier.priors import bits_of, prior_loss, relative_footprint, stored_bits
 from autotune.strategies.frontier.score_scale import ScoreScale
 from autotune.strategies.frontier.surrogate import Place, place_of, variance
@@ -94,9 +94,11 @@ class Observations:
         seed: int,
         items: int,
         prior: Callable[[Lora], float],
+        first: FirstCosts | None = None,
     ) -> None:
         """`seed`: of the adapters that are sampled from a large space; `items`: validation items, until a candidate that was
-        fully scored shows their number; `prior`: what an adapter's settings add to the score (a share).
+        fully scored shows their number; `prior`: what an adapter's settings add to the score (a share); `first`: what
+        stages are taken to cost until they were measured.
         """
         self.space, self.items, self._prior = space, items, prior
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
@@ -124,7 +126,7 @@ class Observations:
             if small or len(self.adapters) < POOL:
                 self.add(candidate, in_space=True)
         works = [work_of(adapter.lora) for adapter in self.adapters.values()]
-        self.costs = CostModel(statistics.fmean(works) if works else 1.0)
+        self.costs = CostModel(statistics.fmean(works) if works else 1.0, first)
 
     def add(self, candidate: Candidate, in_space: bool = False) -> Adapter | None:
         """Return the adapter of a candidate, which is added where it is new; None for the untouched model."""

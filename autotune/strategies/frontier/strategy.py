@@ -16,6 +16,7 @@ from autotune.metrics import Direction
 from autotune.space.space import Space
 from autotune.strategies.frontier.belief import ScoreModel
 from autotune.strategies.frontier.constants import RUNGS
+from autotune.strategies.frontier.cost_model import FirstCosts
 from autotune.strategies.frontier.in_flight import InFlight
 from autotune.strategies.frontier.observations import Observations
 from autotune.strategies.frontier.priors import prior_mean
@@ -48,12 +49,13 @@ class Frontier:
         items: int = 1000,
         levers: Levers = Levers(),
         prior: Callable[[Lora], float] = prior_mean,
+        first: FirstCosts | None = None,
     ) -> None:
         """`items`: validation items, until a candidate that was fully scored shows their number; `prior`: the prior mean of
-        an adapter's settings, in units of the score (a share).
+        an adapter's settings, in units of the score (a share); `first`: what stages are taken to cost until measured.
         """
         self._levers = levers
-        self.observations = Observations(space, objectives, seed, items, prior if levers.prior else _no_prior)
+        self.observations = Observations(space, objectives, seed, items, prior if levers.prior else _no_prior, first)
         self.model = ScoreModel(self.observations, centre_rates=not levers.prior)
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:

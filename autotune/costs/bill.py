@@ -1,0 +1,106 @@
+"""Expected seconds of many jobs together, by stage: how often, how long, how sure, and on what evidence."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from autotune.costs.model import EVIDENCE, MACHINE, SIZE, Z80, Expected
+
+ALONE = ("time", "turns", "verify", "own")
+"""Stages that have the machine to themselves, and the tuner's own work; all others share the workers."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage of a bill."""
+
+    times: float = 0.0
+    units: float = 0.0
+    seconds: float = 0.0
+    doubt_s: float = 0.0
+    """By how many seconds the expectation itself may be wrong (one standard deviation): jobs of a stage err together."""
+    noise: float = 0.0
+    """Squared seconds by which single jobs differ from their expectation."""
+    by_evidence: Counter[str] = field(default_factory=Counter)
+    """Seconds by what their expectation rests on."""
+    jobs: Mapping[str, int] = field(default_factory=dict)
+    """By what they rest on, the most measured jobs of any of these expectations."""
+
+    @property
+    def measured(self) -> int:
+        """How many measured jobs the evidence is."""
+        return self.jobs.get(self.evidence, 0)
+
+    @property
+    def evidence(self) -> str:
+        """What most of the seconds rest on; of two as good, the weaker."""
+        return max(EVIDENCE, key=lambda name: self.by_evidence[name])
+
+    def plus(self, other: Line) -> Line:
+        """Return the sum of both."""
+        return Line(
+            self.times + other.times, self.units + other.units, self.seconds + other.seconds,
+            self.doubt_s + other.doubt_s, self.noise + other.noise, self.by_evidence + other.by_evidence,
+            {name: max(self.jobs.get(name, 0), other.jobs.get(name, 0)) for name in {*self.jobs, *other.jobs}},
+        )  # fmt: skip
+
+    def scaled(self, factor: float) -> Line:
+        """Return so many times this line."""
+        shares = Counter({name: seconds * factor for name, seconds in self.by_evidence.items()})
+        return replace(
+            self, times=self.times * factor, units=self.units * factor, seconds=self.seconds * factor,
+            doubt_s=self.doubt_s * factor, noise=self.noise * factor, by_evidence=shares,
+        )  # fmt: skip
+
+
+class Bill:
+    """The lines of a sweep, or of a part of it."""
+
+    def __init__(self, lines: Iterable[tuple[str, Line]] = ()) -> None:
+        self.lines: dict[str, Line] = dict(lines)
+
+    def add(self, stage: str, expected: Expected, units: float = 1.0, times: float = 1.0) -> None:
+        """Add a job; `units`: of its work, for those who count them; `times`: how many such jobs."""
+        seconds = expected.seconds * times
+        line = Line(
+            times, units * times, seconds, expected.doubt * seconds,
+            max(0.0, expected.sd**2 - expected.doubt**2) * expected.seconds * seconds,
+            Counter({expected.evidence: seconds}), {expected.evidence: expected.measured},
+        )  # fmt: skip
+        self.lines[stage] = self.lines.get(stage, Line()).plus(line)
+
+    def plus(self, other: Bill) -> Bill:
+        """Return the sum of both."""
+        lines = dict(self.lines)
+        for stage, line in other.lines.items():
+            lines[stage] = lines.get(stage, Line()).plus(line)
+        return Bill(lines.items())
+
+    def scaled(self, factor: float) -> Bill:
+        """Return so many times this bill."""
+        return Bill((stage, line.scaled(factor)) for stage, line in self.lines.items())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds inside stages, summed over all workers."""
+        return sum(line.seconds for line in self.lines.values())
+
+    def wall_s(self, width: int = 1) -> float:
+        """Return the seconds that pass with so many workers, all of them busy but while something is timed."""
+        alone = sum(line.seconds for stage, line in self.lines.items() if stage in ALONE)
+        return alone + (self.seconds - alone) / width
+
+    def interval(self, seconds: float) -> tuple[float, float]:
+        """Return between what the wall-clock `seconds` of this bill will lie four times out of five."""
+        # What rests on no measurement of this model errs together, as the machine is faster or slower; what was measured errs
+        # stage by stage. A sum of lognormals is taken to be one.
+        lines = self.lines.values()
+        together = sum(line.doubt_s for line in lines if line.evidence in (SIZE, MACHINE))
+        apart = [line.doubt_s for line in lines if line.evidence not in (SIZE, MACHINE)]
+        noise = math.sqrt(sum(line.noise for line in lines))
+        relative = math.hypot(together, noise, *apart) / max(self.seconds, 1e-9)
+        sd = math.sqrt(math.log1p(relative**2))
+        return seconds * math.exp(-Z80 * sd), seconds * math.exp(Z80 * sd)

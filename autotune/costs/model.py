@@ -1,0 +1,202 @@
+"""What a job will take on this machine, how sure that is, and on what evidence: the one place that says so.
+
+What was measured counts by how near it is: jobs alike (the same data, precision and metric) before others of the same
+model, those before other models on this machine, and before anything was measured the size of the model alone. Each is
+the prior of the next narrower one (`factors`), so a single measurement moves an expectation and does not replace it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from autotune.candidate import Recipe
+from autotune.costs.factors import NOISE_SD, Levels, fitted, unknown
+from autotune.costs.history import History, Took
+from autotune.costs.prior import PARTS, parts_of
+from autotune.costs.work import Subject, Work, work_of
+from autotune.stages.jobs import BuildJob, Job, Result
+
+SIZE, MACHINE, MODEL, ALIKE = "size", "machine", "model", "alike"
+"""What an expectation rests on, the weakest first."""
+EVIDENCE = {
+    SIZE: "the size of the model",
+    MACHINE: "other models here",
+    MODEL: "this model here",
+    ALIKE: "the same work here",
+}
+"""The same in words."""
+SPREADS = (0.7, 0.6, 0.35, 0.2)
+"""Standard deviations of the levels: of a machine around the prior by size, of a model around its machine, and so on; the
+first two are those of the prior and of machines. Chosen so that a new machine is within a factor of three."""
+LATEST = 60
+"""The latest jobs of a group that are fitted: machines and versions change."""
+_GROWN = 1.25
+"""By which factor a group must have grown before it is fitted again, so that a thousand jobs cost a few fits."""
+_LEAST_S = 1e-3
+"""A job that took less says nothing: its stage did not run."""
+Z80 = 1.2816
+"""Standard normal quantile of an interval that holds four of five."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a job is expected to take."""
+
+    seconds: float
+    """The median."""
+    sd: float
+    """Standard deviation of the logarithm, for one job."""
+    doubt: float
+    """The same without one job's own noise: by how much the expectation itself may be wrong."""
+    evidence: str
+    """The narrowest group in which something was measured: one of `EVIDENCE`."""
+    measured: int
+    """How many jobs of that group."""
+    known: bool = True
+    """Whether the number of units is known."""
+
+    @property
+    def low(self) -> float:
+        """Seconds that a job takes at least, nine times out of ten."""
+        return self.seconds * math.exp(-Z80 * self.sd)
+
+    @property
+    def high(self) -> float:
+        """Seconds that a job takes at most, nine times out of ten."""
+        return self.seconds * math.exp(Z80 * self.sd)
+
+
+_Group = tuple[str, ...]
+
+
+class CostModel:
+    """Learns from what jobs took, and says what others will take. Threads may share it."""
+
+    def __init__(
+        self,
+        subject: Subject = Subject(),  # noqa: B008 - it is frozen
+        history: History | None = None,
+        earlier: Callable[[str], Iterable[tuple[Job, Result, float]]] | None = None,
+        width: int = 1,
+    ) -> None:
+        """`history`: what was measured on this machine, and where more is written; `earlier`: by stage what is known of this
+        model besides, asked where the history has nothing; `width`: workers, each of which imports for itself.
+        """
+        self.subject, self.width = subject, width
+        self.training_items: int | None = None
+        self._history, self._earlier = history, earlier
+        self._recipes: dict[str, Recipe] = {}
+        self._seen: dict[_Group, list[tuple[Work, float]]] = {}
+        self._levels: dict[_Group, tuple[int, Levels, Levels]] = {}
+        """By group how many were fitted, around which levels, and the levels."""
+        self._asked: set[str] = set()
+        self._begun: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        for took in history.read() if history is not None else ():
+            self._add(took.model, took.work, took.seconds)
+
+    def about(self, subject: Subject, training_items: int | None) -> None:
+        """Say what the sweep is about, once that is known; `training_items`: the number of items that are trained on."""
+        with self._lock:
+            self.subject, self.training_items = subject, training_items
+
+    # --- what is learned ---------------------------------------------------------------------------------------------
+
+    def note(self, job: Job) -> None:
+        """Remember of a build by which recipe it was made: its scores and timings name it by its key."""
+        if isinstance(job, BuildJob):
+            self._recipes[job.key] = job.recipe
+
+    def first(self, stage: str) -> bool:
+        """Say that a job of a stage begins. Returns whether its worker still has to import what it needs, about."""
+        with self._lock:
+            self._begun[stage] += 1
+            return self._begun[stage] <= self.width
+
+    def learn(self, job: Job, result: Result, seconds: float, first: bool = False) -> None:
+        """Take in what a job took."""
+        self.note(job)
+        self.learn_work(replace(self._work(job, result), first=first), seconds)
+
+    def learn_work(self, work: Work, seconds: float) -> None:
+        """Take in what some work took, and keep it for later sweeps."""
+        if seconds < _LEAST_S or not math.isfinite(seconds):
+            return
+        with self._lock:
+            self._add(self.subject.model, work, seconds)
+        if self._history is not None:
+            self._history.add([Took(self.subject.model, work, seconds)])
+
+    def _add(self, model: str, work: Work, seconds: float) -> None:
+        for group in _groups(model, work):
+            self._seen.setdefault(group, []).append((work, seconds))
+
+    # --- what is expected --------------------------------------------------------------------------------------------
+
+    def expect(self, job: Job, first: bool = False, units: float | None = None) -> Expected:
+        """Return what a job is expected to take; `first`: in a worker that has not done its stage before; `units`: other than
+        the job's own.
+        """
+        self.note(job)
+        work = replace(self._work(job), first=first)
+        return self.expect_work(work if units is None else replace(work, units=units, known=True))
+
+    def expect_work(self, work: Work) -> Expected:
+        """Return what some work is expected to take."""
+        with self._lock:
+            self._ask(work.stage)
+            levels, evidence, measured = unknown(len(PARTS), SPREADS[0]), SIZE, 0
+            for group, name, sd in zip(
+                _groups(self.subject.model, work), (MACHINE, MODEL, ALIKE), SPREADS[1:], strict=True
+            ):
+                around = levels.spread(sd)
+                seen = self._seen.get(group)
+                if seen:
+                    evidence, measured = name, len(seen)
+                levels = self._fitted(group, around) if seen else around
+        seconds, sd = levels.seconds(parts_of(work))
+        doubt = math.sqrt(max(0.0, sd**2 - NOISE_SD**2))
+        return Expected(seconds, sd, doubt, evidence, measured, work.known)
+
+    def measured(self, stage: str) -> int:
+        """Return how many jobs of a stage were measured here with this model."""
+        with self._lock:
+            self._ask(stage)
+            return len(self._seen.get((stage, self.subject.model), ()))
+
+    def _work(self, job: Job, result: Mapping[str, object] | None = None) -> Work:
+        found = dict(result) if result is not None else None
+        return work_of(job, self.subject, self._recipes, found, self.training_items)
+
+    def _ask(self, stage: str) -> None:
+        """Take in what is known besides of a stage with this model, where the history has nothing."""
+        if self._earlier is None or stage in self._asked:
+            return
+        self._asked.add(stage)
+        if not self._seen.get((stage, self.subject.model)):
+            for job, result, seconds in self._earlier(stage):
+                self.note(job)
+                if seconds >= _LEAST_S:
+                    self._add(self.subject.model, self._work(job, result), seconds)
+
+    def _fitted(self, group: _Group, around: Levels) -> Levels:
+        seen = self._seen[group]
+        count, before, levels = self._levels.get(group, (0, around, around))
+        if len(seen) < _GROWN * count and (before is around or _same(before, around)):
+            return levels
+        latest = seen[-LATEST:]
+        levels = fitted(around, [parts_of(work) for work, _ in latest], [seconds for _, seconds in latest])
+        self._levels[group] = len(seen), around, levels
+        return levels
+
+
+def _groups(model: str, work: Work) -> tuple[_Group, _Group, _Group]:
+    return (work.stage,), (work.stage, model), (work.stage, model, work.kind)
+
+
+def _same(one: Levels, other: Levels) -> bool:
+    return bool((one.mean == other.mean).all() and (one.covariance == other.covariance).all())

@@ -1,0 +1,81 @@
+"""What a job takes by its size alone, before anything was measured on this machine.
+
+Seconds have three parts: what a worker imports before the first job of a stage, what every job takes, and what its units
+take. The numbers are rounded from sweeps of a model of 135 million parameters and of tiny ones, on two cores; they are
+meant to be right within a factor of three, and only until a stage was measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotune.costs.work import Work
+from autotune.machine import logical_processors
+
+PARTS = ("start", "fixed", "units")
+
+_FLOPS_CORE, _MOST_CORES = 30e9, 8
+"""Operations a second and core of a small model, and cores from which on more help little."""
+_FLOPS_GPU = 10e12
+_BYTES = 15e9
+"""Bytes of weights read a second while tokens are generated one by one: memory is what bounds that."""
+_BYTES_GPU = 300e9
+_DISK = 1e9
+"""Bytes of a model that are read or written a second."""
+
+_START = {
+    "base": 6.0, "data": 3.0, "probe": 6.0, "inspect": 5.0, "lengths": 1.0, "metric": 1.0, "task": 10.0, "finetune": 5.0,
+    "merge": 1.0, "build": 4.0, "check": 2.0, "score": 1.0, "time": 0.0, "turns": 0.0, "verify": 0.0,
+}  # fmt: skip
+"""Seconds of imports before the first job of a stage in a worker."""
+_FIXED = {
+    "base": 25.0, "data": 5.0, "probe": 1.0, "inspect": 0.5, "lengths": 0.5, "metric": 0.2, "task": 5.0, "finetune": 0.3,
+    "merge": 0.2, "build": 0.3, "check": 0.3, "score": 0.1, "time": 0.0, "turns": 0.0, "verify": 1.5,
+    "own": 3.0,
+}  # fmt: skip
+"""Seconds of every job, whatever the model."""
+_PASSES = {
+    "finetune": 1.0, "merge": 3.0, "build": 12.0, "check": 4.0, "score": 1.0, "verify": 1.0,
+}  # fmt: skip
+"""How often the model's weights (fp32) are read or written by a job, or as long as that takes. Before a sweep knows its
+model, in its preparation, there is nothing to go by."""
+_PROCESS_S = 1.2
+"""Seconds in which a fresh process starts and imports ONNX Runtime."""
+_CHECKED = 8
+"""Texts on which a build is compared with its source."""
+
+
+def parts_of(work: Work) -> tuple[float, float, float]:
+    """Return the expected seconds of a job by size: imports (0 where the worker has done the stage before), what every job
+    takes, and all its units.
+    """
+    flops = _FLOPS_GPU if work.gpu else _FLOPS_CORE * min(_MOST_CORES, logical_processors())
+    weights = work.parameters * 4
+    read_s = 2 * work.parameters * work.tokens / flops
+    made_s = work.decoded * work.parameters * work.bits / 8 / (_BYTES_GPU if work.gpu else _BYTES)
+    start = _START.get(work.stage, 1.0) if work.first else 0.0
+    fixed = _FIXED.get(work.stage, 1.0) + _PASSES.get(work.stage, 0.0) * weights / _DISK
+    match work.stage:
+        case "finetune":
+            unit = work.slow * (0.004 + 2 * read_s)
+        case "build":
+            fixed *= work.slow
+            unit = 0.0
+        case "check":
+            unit = 2 * _CHECKED * read_s
+        case "score":
+            unit = 0.001 + read_s + made_s + 2e-4 * work.decoded
+        case "time" | "turns":
+            unit = _PROCESS_S + weights * work.bits / 32 / _DISK + read_s + made_s + 2e-4 * work.decoded
+        case "own":  # the tuner itself, for each row; and starting
+            unit = 0.05
+        case "verify":
+            unit = 0.02 + read_s + made_s
+        case _:
+            unit = 0.0
+    return start, fixed, unit * work.units
+
+
+def total_of(parts: Sequence[float]) -> float:
+    """Return the sum of the parts."""
+    return sum(parts)

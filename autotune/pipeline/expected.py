@@ -1,0 +1,106 @@
+"""What a candidate is expected to take, stage by stage: its jobs, as the graph makes them, priced by the cost model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from autotune.candidate import Candidate
+from autotune.costs.bill import Bill
+from autotune.costs.model import CostModel, Expected
+from autotune.costs.work import Work, processes_of
+from autotune.metrics import is_task
+from autotune.pipeline.graph import Graph
+from autotune.pipeline.shipped import MOST as MOST_VERIFIED
+from autotune.stages.jobs import ScoreJob, TimeJob, TurnsJob
+from autotune.sweepfile.schema import Timing
+
+
+class Prices:
+    """The expected seconds of the jobs of one sweep. Nothing is run or looked up."""
+
+    def __init__(
+        self, graph: Graph, costs: CostModel, timing: Timing, suffixes: Sequence[str] = ("",), cold: int = 0
+    ) -> None:
+        """`suffixes`: of the workloads that are timed; `cold`: workers that have not done anything yet, and will import what
+        a stage needs when they first do it; 0: all have.
+        """
+        self.graph, self.costs, self.timing, self.suffixes = graph, costs, timing, tuple(suffixes)
+        self._cold, self._begun = cold, Counter[str]()
+
+    def first(self, stage: str) -> bool:
+        """Say that a job of a stage is priced. Returns whether its worker has to import what it needs."""
+        self._begun[stage] += 1
+        return self._begun[stage] <= self._cold
+
+    def training(self, candidate: Candidate, rung: float = 1.0, reached: float = 0.0) -> tuple[Expected, float]:
+        """Return what training to a rung takes, from the one that was reached, and the sequences that are trained on."""
+        lora = candidate.lora
+        assert lora is not None
+        sequences = self.graph.horizon(lora) * lora.batch_size * lora.accumulation * (rung - reached)
+        return self.costs.expect(self.graph.finetune_job(candidate, rung), self.first("finetune"), sequences), sequences
+
+    def scoring(self, candidate: Candidate, split: str, items: float, rung: float = 1.0) -> Expected:
+        """Return what scoring so many items takes, of a candidate as it is scored."""
+        return self.costs.expect(self.score_job(candidate, split, rung), self.first("score"), items)
+
+    def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
+        """Return the job that scores a candidate; that it is built is taken for granted."""
+        scored = self.graph.scored_as(candidate)
+        if scored.recipe is not None:
+            self.costs.note(self.graph.build_job(scored, rung))
+        return self.graph.score_job(scored, split, rung)
+
+    def time_job(self, candidate: Candidate, suffix: str = "", signature: str | None = None) -> TimeJob:
+        """Return the job that times a candidate; until its graph is known the recipe stands for it."""
+        build = self.graph.build_job(candidate)
+        self.costs.note(build)
+        return self.graph.time_job(candidate, build.key, signature or str(candidate.recipe), suffix)
+
+    def whole(self, candidate: Candidate, timed: bool = False) -> Bill:
+        """Return the bill of measuring one candidate in full, with no result there before; `timed`: but its timing."""
+        bill, graph, costs = Bill(), self.graph, self.costs
+        items = graph.inputs.counts["validation"]
+        if candidate.lora is not None:
+            bill.add("train", *self.training(candidate))
+        served = graph.scored_as(candidate)
+        if served.recipe is not None:
+            if candidate.lora is not None:
+                bill.add("merge", costs.expect(graph.merge_job(candidate), self.first("merge")))
+            bill.add("build", costs.expect(graph.build_job(served), self.first("build")))
+        if candidate.recipe is not None:
+            bill.add("check", costs.expect(graph.check_job(candidate), self.first("check")))
+            for suffix in () if timed else self.suffixes:
+                bill.add("time", costs.expect(self.time_job(candidate, suffix)))
+        bill.add("score", self.scoring(candidate, "validation", items), items)
+        return bill
+
+    def finale(self, winner: Candidate | None, base: Candidate, graphs: Sequence[Candidate]) -> Bill:
+        """Return the bill of the end of a sweep: `graphs`, the first of them the winner's, are timed in turns with the
+        untouched model's, and the winner is scored on test beside the untouched model, and tried as a user would.
+        """
+        bill, counts = Bill(), self.graph.inputs.counts
+        if winner is None:
+            return bill
+        if winner.recipe is not None:
+            jobs = [self.time_job(one) for one in graphs or (winner,)]
+            if base.recipe is not None and base.recipe not in {one.recipe for one in graphs or (winner,)}:
+                jobs.append(self.time_job(base))
+            turns = TurnsJob(graphs=(*jobs, jobs[0]), **self.timing.model_dump())
+            bill.add("turns", self.costs.expect(turns))
+        if "test" in counts:
+            for one in (winner, base):
+                bill.add("score", self.scoring(one, "test", counts["test"]), counts["test"])
+        if winner.recipe is not None and not is_task(self.graph.data.metric):
+            work = Work("verify", "", units=MOST_VERIFIED, parameters=self.costs.subject.parameters)
+            bill.add("verify", self.costs.expect_work(work))
+        return bill
+
+    def completed(self, candidate: Candidate) -> Bill:
+        """Return the bill of completing a timing that was begun with the least number of processes."""
+        bill, timing = Bill(), self.timing
+        more = processes_of(timing.processes, timing.most) - timing.processes
+        if candidate.recipe is not None and more > 0:
+            for suffix in self.suffixes:
+                bill.add("time", self.costs.expect(self.time_job(candidate, suffix), units=more))
+        return bill

@@ -1,0 +1,116 @@
+"""The inputs of a sweep as far as they are known before it runs: enough to name its jobs, and to see which are done.
+
+What only a run finds out (the digest of a model that was never read, lengths that are drawn from the data) is replaced by
+a stand-in: jobs then have other keys than the run's, and nothing of theirs is found in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.architectures import has_windowed_caches
+from autotune.artifacts.store import Cache
+from autotune.costs.bill import Bill
+from autotune.costs.work import USUAL_TOKENS
+from autotune.data.schema import SPLITS, Dataset
+from autotune.machine import machine_digest
+from autotune.metrics import is_function, is_task
+from autotune.models import BUILT_IN, digest_folder, local_folder, model_files, parameters_of
+from autotune.pipeline.expected import Prices
+from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.inspection import Seen, has_weights, inspect_job
+from autotune.pipeline.prepare import probe_job
+from autotune.stages.jobs import BaseJob, Job, LengthsJob, MetricJob, Result, TaskJob
+from autotune.sweepfile.schema import Sweep
+from autotune.tasks import find_task
+
+USUAL_ITEMS = 300
+"""Items of a split that are counted on where their number is not known yet."""
+_SOON_READ = 50_000_000
+"""Bytes of a model that are read to name it, where no sweep has done so before."""
+
+
+def model_folder(sweep: Sweep, cache: Cache) -> Path | None:
+    """Return where the model lies, or None where it is still to be fetched."""
+    folder = local_folder(sweep.model, sweep.root)
+    if sweep.model not in BUILT_IN and folder is not None:
+        return folder
+    job = BaseJob(name=sweep.model)
+    return cache.folder(job) if cache.peek(job) is not None else None
+
+
+def planned_inputs(
+    sweep: Sweep, dataset: Dataset | None, seen: Seen | None, config: Mapping[str, Any], cache: Cache
+) -> Inputs:
+    """Return the inputs that a run would most likely have; `seen`: what the look at model and data found."""
+    folder, metric, most = model_folder(sweep, cache), sweep.data.metric, sweep.data.max_items
+    counts: dict[str, int] = {}
+    items: dict[str, tuple[str, Path]] = {}
+    for split in SPLITS:
+        known = len(getattr(dataset, split)) if dataset is not None else 0
+        if is_task(metric) and split != "train":
+            known = {"validation": most.validation, "test": most.test}[split] or USUAL_ITEMS
+        elif dataset is None and split != "test":
+            known = (most.validation if split == "validation" else None) or USUAL_ITEMS
+        if known:
+            counts[split] = known
+            digest = dataset.digest(split) if dataset is not None and len(getattr(dataset, split)) == known else split
+            items[split] = digest, Path()
+    probed = cache.peek(probe_job()) or {}
+    device = sweep.train.device if sweep.train.device != "auto" else str(probed.get("device") or "cpu")
+    lengths = {
+        suffix: ((_tokens(work.prompt_tokens), _tokens(work.new_tokens)),)
+        for suffix, work in sweep.target.timed.items()
+        if work.drawn
+    }
+    return Inputs(
+        folder or Path(), _digest(folder, cache), items, counts, dataset.labels if dataset is not None else (), device,
+        machine_digest(), parameters_of(dict(config)) * 4 / 1e6, code=find_task(metric, sweep.root) if is_task(metric) else None,
+        lengths=lengths, encoding=seen.encoding if seen is not None else None, gpus=int(probed.get("gpus") or 0),
+        window=has_windowed_caches(dict(config), sweep.target.provider),
+    )  # fmt: skip
+
+
+def _tokens(value: int | str) -> int:
+    return int(USUAL_TOKENS) if isinstance(value, str) else value
+
+
+def _digest(folder: Path | None, cache: Cache) -> str:
+    """Return the digest of a model, if a run has read it before or it is small; else a stand-in."""
+    if folder is None:
+        return "base"
+    try:
+        memo = dict(json.loads((cache.root / "digests.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        memo = {}
+    try:
+        known = all(any(key.startswith(f"{file.resolve()}|") for key in memo) for file in model_files(folder))
+        small = sum(file.stat().st_size for file in model_files(folder)) <= _SOON_READ
+        return digest_folder(folder, memo) if known or small else "base"
+    except OSError:
+        return "base"
+
+
+def preparation(
+    sweep: Sweep, dataset: Dataset | None, prices: Prices, cache: Cache, found: Callable[[Job], Result | None]
+) -> Bill:
+    """Return the bill of what happens before the first candidate, without what `found` finds."""
+    folder, bill, metric = model_folder(sweep, cache), Bill(), sweep.data.metric
+    jobs: list[Job] = [probe_job()]
+    if folder is None:
+        jobs.append(BaseJob(name=sweep.model))
+    if folder is not None and dataset is not None and has_weights(folder):
+        jobs.append(inspect_job(sweep, dataset, folder, cache.root))
+    if prices.graph.inputs.lengths:
+        jobs.append(LengthsJob(base="", data="", max_length=0, base_dir=Path(), data_file=Path()))
+    if is_function(metric):
+        jobs.append(MetricJob(metric=metric, code="", file=Path()))
+    if is_task(metric):
+        jobs.append(TaskJob(metric=metric, code="", file=Path()))
+    for job in jobs:
+        if found(job) is None:
+            bill.add("prepare", prices.costs.expect(job, prices.first(job.stage)))
+    return bill

@@ -1,0 +1,47 @@
+"""How a sweep begins: on how many items the untouched model is scored at first, and what stages are expected to cost."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+from autotune.metrics import is_task
+from autotune.pipeline.expected import Prices
+from autotune.pipeline.measure import LOOKS
+from autotune.space.space import Space
+from autotune.strategies.baselines import drawn
+from autotune.strategies.frontier.cost_model import FirstCosts
+from autotune.strategies.protocol import LEAST_ITEMS
+from autotune.sweepfile.schema import Sweep
+
+_DRAWN = 24
+"""Candidates that are priced."""
+
+
+def priced(prices: Prices, space: Space, seed: int = 0) -> FirstCosts:
+    """Return the expected seconds of a whole training, a build, a merge, a timing, and of scoring one item: each the mean
+    over candidates of a space. What no candidate has keeps its default.
+    """
+    rng = random.Random(f"priced-{seed}")  # noqa: S311 - no secret
+    bills = [prices.whole(drawn(space, rng)) for _ in range(_DRAWN)]
+    items = prices.graph.inputs.counts["validation"]
+    found: dict[str, float] = {}
+    for name, stage, units in (
+        ("train_s", "train", 1), ("build_s", "build", 1), ("merge_s", "merge", 1), ("time_s", "time", 1), ("item_s", "score", items),
+    ):  # fmt: skip
+        seconds = [bill.lines[stage].seconds / units for bill in bills if stage in bill.lines]
+        found |= {name: statistics.fmean(seconds)} if seconds else {}
+    return FirstCosts(**found)
+
+
+def first_items(sweep: Sweep, items: int, in_parts: bool) -> int | None:
+    """Return on how many of the validation items the untouched model is scored at first; None: on all, with a timing.
+
+    A strategy with lower fidelities (`in_parts`) needs only an estimate of that score first. A limit may need it in full.
+    """
+    referred = any(limit.needs_base for limit in sweep.limits)
+    if not in_parts or referred or is_task(sweep.data.metric):
+        return None
+    least = max(LEAST_ITEMS, math.ceil(LOOKS[0] * items))
+    return least if least < items else None
