@@ -22,6 +22,8 @@ from pathlib import Path
 
 WORSE, SMALL_MS = 1.1, 20.0
 """The ratio above which a checkout is worse, and milliseconds that nobody notices."""
+SCALE, DECISION = r"last \d+: mean \(median\) \| [\d.]+ \(([\d.]+)\) ms", r"last fifty ([\d.]+) ms"
+"""Where in what they print the two benchmarks have their number."""
 LIGHT = {
     "autotune --help": ("--help",), "autotune select": ("select", "results/example"), "autotune status": ("status", "results/example"),
 }  # fmt: skip
@@ -51,11 +53,11 @@ def measures(candidates: int, decisions: int) -> dict[str, tuple[int, Callable[[
 
     def scale(tree: Path, cache: Path) -> float:
         text, _ = _ran(tree, cache, "-m", "benchmarks.scale", "--candidates", str(candidates))
-        return _number(r"last \d+: mean \(median\) \| [\d.]+ \(([\d.]+)\) ms", text)
+        return _number(SCALE, text)
 
     def decide(tree: Path, cache: Path) -> float:
         text, _ = _ran(tree, cache, "-m", "benchmarks.search.own_cost", "--candidates", str(decisions))
-        return _number(r"last fifty ([\d.]+) ms", text)
+        return _number(DECISION, text)
 
     return {name: (11, light(*arguments)) for name, arguments in LIGHT.items()} | {
         f"a decision of frontier, the last fifty of {decisions}": (3, decide),

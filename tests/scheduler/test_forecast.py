@@ -15,6 +15,7 @@ from autotune.costs.work import Subject
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph
 from autotune.results.record import Record
+from autotune.results.rows import Trial
 from autotune.scheduler.events import Event, TimeLeft
 from autotune.scheduler.opening import first_items, priced
 from autotune.stages.jobs import Job
@@ -108,7 +109,7 @@ def test_without_it_the_choices_are_those_of_the_constants() -> None:
 
 def test_a_resumed_sweep_begins_with_the_expectations_that_it_began_with(tmp_path: Path) -> None:
     sweep = make_sweep(strategy="frontier", **AIMS)
-    row = {"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok"}
+    row = Trial({"candidate": "a", "trial": 1, "attempt": 1, "kind": "pair", "status": "ok"})
     mine, later = FirstCosts(train_s=12.5), FirstCosts(train_s=99.0)
     with Record(tmp_path, sweep) as record:
         record.check_inputs({"model": "m"})
