@@ -199,7 +199,7 @@ def sizes(checkout: Path) -> dict[str, str]:
     }
 
 
-def _commit(checkout: Path) -> str:
+def commit_of(checkout: Path) -> str:
     """Return the short name of a checkout's commit, or its folder's name where Git does not know it."""
     found = subprocess.run(
         ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"],
@@ -232,7 +232,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("checkouts", nargs="+", type=Path, metavar="CHECKOUT", help="folder that holds autotune/")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page here instead of printing the table")
     given = parser.parse_args(arguments)
-    table = as_markdown({_commit(checkout): sizes(checkout) for checkout in given.checkouts})
+    table = as_markdown({commit_of(checkout): sizes(checkout) for checkout in given.checkouts})
     if given.out is None:
         print(table, end="")
     else:

@@ -639,13 +639,13 @@ def test_what_is_wrong_with_the_data_is_said_with_its_line(root: Path) -> None:
     file.write_text(SWEEP.replace("{text}", "{txt}").replace("train.csv", "trian.csv"), encoding="utf-8")
     sweep = load_sweep(file)
     with pytest.raises(UsageError) as caught:
-        load_data(sweep)
+        load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
     assert [str(problem).split(": ")[:2] for problem in caught.value.problems] == [
         [f"{file}:4", "data.train"], [f"{file}:6", "data.prompt"],
     ]  # fmt: skip
     sweep = load_sweep(file, ["data.prompt=T {tx}", "data.train=train.csv"])
     with pytest.raises(UsageError, match=r"^--set: data.prompt: the column must be in"):
-        load_data(sweep)
+        load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
 
 
 @pytest.mark.parametrize(

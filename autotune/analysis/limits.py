@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from autotune.analysis.statistics import Interval
 from autotune.errors import Problem, did_you_mean, number_remedy
+from autotune.metrics import Direction
 
 Operator = Literal["<=", ">="]
 
@@ -73,6 +74,22 @@ class Limit:
         """Return whether the limit holds at one end of the interval and is broken at the other."""
         low, high = self.gap(interval.low, base), self.gap(interval.high, base)
         return low is not None and high is not None and (low > 0) != (high > 0)
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a sweep wants, and all that a choice among its rows needs of it: its objectives, and the limits that all must be
+    kept.
+    """
+
+    objectives: Mapping[str, Direction]
+    """Metric to direction, the most important first."""
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def need_base(self) -> bool:
+        """Whether a limit refers to the untouched model."""
+        return any(limit.needs_base for limit in self.limits)
 
 
 def parse_limit(text: str, known: Collection[str]) -> Limit:

@@ -32,9 +32,13 @@ class Graph:
 
     def __init__(self, sweep: Sweep, inputs: Inputs) -> None:
         self.data, self.train, self.target, self.seed = sweep.data, sweep.train, sweep.target, sweep.seed
-        self.provider, self.inputs = sweep.provider, inputs
-        self.alone = recipe_alone(sweep.space.recipes, sweep.provider, inputs.device)
+        self.provider, self.recipes = sweep.provider, sweep.space.recipes
+        self.inputs = inputs
+
+    @property
+    def alone(self) -> Recipe | None:
         """The recipe that an adapter alone is scored in; None: by PyTorch."""
+        return recipe_alone(self.recipes, self.provider, self.inputs.device)
 
     def horizon(self, lora: Lora) -> int:
         """Return the steps of an adapter's whole training."""

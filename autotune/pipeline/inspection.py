@@ -22,7 +22,6 @@ from autotune.errors import Problem, UsageError, shown
 from autotune.metrics import LABELLED, generates
 from autotune.models import digest_outline, tensors_of
 from autotune.stages.jobs import Control, Inspection, InspectJob
-from autotune.sweepfile.schema import Sweep
 
 _SHOWN = 4
 """Tensors, tokens or rows that a message names."""
@@ -60,8 +59,13 @@ def items_file(cache: Path, dataset: Dataset, split: str) -> tuple[str, Path]:
     return digest, file
 
 
-def inspect_job(sweep: Sweep, dataset: Dataset, folder: Path, cache: Path) -> InspectJob:
-    """Return the job that looks at the model in `folder` and at all items. Raises OSError."""
+def inspect_job(
+    data: DataSpec, max_length: int, ships: bool, dataset: Dataset, folder: Path, cache: Path
+) -> InspectJob:
+    """Return the job that looks at the model in `folder` and at all items. Raises OSError.
+
+    `max_length`: the tokens that training and scoring take of a text; `ships`: whether models are built.
+    """
     files = {split: items_file(cache, dataset, split) for split in SPLITS if getattr(dataset, split)}
     try:
         outline = digest_outline(folder)
@@ -69,22 +73,27 @@ def inspect_job(sweep: Sweep, dataset: Dataset, folder: Path, cache: Path) -> In
         outline = ""
     return InspectJob(
         model=outline, data=tuple((split, digest) for split, (digest, _) in files.items()),
-        labels=dataset.labels if sweep.data.metric in LABELLED else (), metric=sweep.data.metric,
-        max_length=sweep.train.max_length, max_new_tokens=sweep.data.max_new_tokens, ships=bool(sweep.space.recipes),
+        labels=dataset.labels if data.metric in LABELLED else (), metric=data.metric,
+        max_length=max_length, max_new_tokens=data.max_new_tokens, ships=ships,
         model_dir=folder, files=tuple(file for _, file in files.values()),
     )  # fmt: skip
 
 
-def judge_inspection(sweep: Sweep, dataset: Dataset, look: Inspection) -> Seen:
-    """Return what the sweep goes on with. Raises UsageError with everything that forbids it."""
-    problems = list(_model_problems(sweep.model, sweep.file, look))
+def judge_inspection(
+    model: str, sweep_file: str, data: DataSpec, max_length: int, dataset: Dataset, look: Inspection
+) -> Seen:
+    """Return what the sweep goes on with. Raises UsageError with everything that forbids it.
+
+    `model`: its name, and `max_length`: tokens of a text, as in `sweep_file`.
+    """
+    problems = list(_model_problems(model, sweep_file, look))
     if not problems:
-        problems += _data_problems(sweep, dataset, look)
-        kept = _kept(sweep.data, dataset, look)
-        problems += _emptied(sweep.data.metric, sweep.file, dataset, kept)
+        problems += _data_problems(sweep_file, data, max_length, dataset, look)
+        kept = _kept(data, dataset, look)
+        problems += _emptied(data.metric, sweep_file, dataset, kept)
     if problems:
         raise UsageError(problems)
-    return Seen(kept, tuple(_notes(sweep, dataset, kept, look)), look.encoding)
+    return Seen(kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding)
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------
@@ -118,11 +127,13 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
         yield problem(f"{look.unread}, so that a built model could not be given text", remedy)
 
 
-def _data_problems(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator[Problem]:
-    key = "data.messages" if sweep.data.messages is not None else "data.completion"
+def _data_problems(
+    sweep_file: str, data: DataSpec, max_length: int, dataset: Dataset, look: Inspection
+) -> Iterator[Problem]:
+    key = "data.messages" if data.messages is not None else "data.completion"
 
     def problem(rule: str, where: str, remedy: str, value: object = None) -> Problem:
-        return Problem(rule, where, sweep.file, value=value, remedy=remedy)
+        return Problem(rule, where, sweep_file, value=value, remedy=remedy)
 
     if look.conversations and len(look.refused) == look.conversations:
         reasons = list(dict.fromkeys(reason for _, _, reason in look.refused))
@@ -142,12 +153,12 @@ def _data_problems(sweep: Sweep, dataset: Dataset, look: Inspection) -> Iterator
             f"{_place(dataset, split, item)} has {tokens} tokens"
         )
         remedy = f"raise it to {tokens + 2} at least, or shorten the completions"
-        yield problem(rule, "train.max_length", remedy, sweep.train.max_length)
+        yield problem(rule, "train.max_length", remedy, max_length)
     if look.too_far is not None:
         prompt, limit, context = look.too_far
         rule = f"a prompt of {prompt} tokens and {limit} new ones do not fit into the model's {context}"
         yield problem(rule, "data.max_new_tokens", "lower data.max_new_tokens or train.max_length")
-    if generates(sweep.data.metric):
+    if generates(data.metric):
         inside = [one for one in look.controls if one.where == "completion" and _inside(dataset, one, look.ends)]
         for token in dict.fromkeys(one.token for one in inside):
             places = [_place(dataset, one.split, item) for one in inside if one.token == token
@@ -232,7 +243,7 @@ def _kept(data: DataSpec, dataset: Dataset, look: Inspection) -> Dataset:
 # --- Told ----------------------------------------------------------------------------------------------------------
 
 
-def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> Iterator[str]:
+def _notes(data: DataSpec, max_length: int, dataset: Dataset, kept: Dataset, look: Inspection) -> Iterator[str]:
     if look.unused:
         yield f"model: {_count(look.unused, 'tensor')} of its files are of no use to it, and are left out: {_names(look.unused)}"
     if look.tokens > look.rows:
@@ -256,7 +267,7 @@ def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> I
         if not look.template.startswith("it gives an error"):
             used = "training and scoring take its text"
         yield f"model: {_SHIPPED} renders the chat template otherwise ({look.template}): {used}"
-    yield from _control_notes(sweep.data, dataset, look)
+    yield from _control_notes(data, dataset, look)
     for split, item, reason in look.refused[:_SHOWN]:
         yield f"data: {_place(dataset, split, item)} is left out: the chat template refuses it ({reason})"
     if len(look.refused) > _SHOWN:
@@ -264,9 +275,9 @@ def _notes(sweep: Sweep, dataset: Dataset, kept: Dataset, look: Inspection) -> I
     for split, count in look.cut.items():
         if count:
             total = len(getattr(kept, split))
-            what, part = ("prompts", "beginning") if sweep.data.text is None else ("texts", "end")
+            what, part = ("prompts", "beginning") if data.text is None else ("texts", "end")
             yield (
-                f"data: {count} of {total} {split} {what} do not fit into train.max_length {sweep.train.max_length} and "
+                f"data: {count} of {total} {split} {what} do not fit into train.max_length {max_length} and "
                 f"lose their {part}; raise it to keep them whole"
             )
 

@@ -76,8 +76,12 @@ class Pipeline:
 
     def __init__(self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None) -> None:
         """`pace`: whether earlier timings still hold here; None: they do."""
-        self.sweep, self.do, self.pace = sweep, do, pace
+        self.do, self.pace = do, pace
         self.graph = Graph(sweep, inputs)
+        self.score = sweep.score
+        """The column of scores."""
+        self.direction = sweep.objectives.get(sweep.score, METRICS[sweep.score].direction)
+        """Which way a score is better."""
         self.rungs: tuple[float, ...] = ()
         """Shares of its steps to which an adapter may have been trained before."""
         self.given_up: dict[Recipe, StageError] = {}
@@ -96,7 +100,7 @@ class Pipeline:
 
     @inputs.setter
     def inputs(self, inputs: Inputs) -> None:
-        self.graph = Graph(self.sweep, inputs)
+        self.graph.inputs = inputs
 
     # --- what is in use ----------------------------------------------------------------------------------------------
 
@@ -203,7 +207,7 @@ class Pipeline:
                 if broken({"size_mb": done.build.result["size_mb"]}):
                     return done
                 yield from self._check(candidate, done)
-                for suffix in self.sweep.target.timed if timed else ():
+                for suffix in self.graph.target.timed if timed else ():
                     yield from self._time(candidate, suffix, done)
                     # What was timed beside other work proves nothing: it is made again when the machine is quieter.
                     if not TokenTiming.of(done.cells).disturbed and broken(
@@ -294,7 +298,7 @@ class Pipeline:
             lower = [self.graph.finetune_job(candidate, low) for low in sorted(self.rungs, reverse=True) if low < rung]
             before = next((one for one in lower if self._find(one, done) is not None), None)
             job = job.model_copy(update={"checkpoint": before.key if before is not None else None})
-        stored = yield from self._run("train", job, done, self.sweep.train.time_limit_s + 300, found=found)
+        stored = yield from self._run("train", job, done, self.graph.train.time_limit_s + 300, found=found)
         done.cells |= {"train_steps": stored.result["step"], "train_loss": stored.result["loss"]}
         done.cells["train_cut"] = stored.result.get("cut")
         state = json.loads((stored.path / "state.json").read_text(encoding="utf-8"))
@@ -350,7 +354,7 @@ class Pipeline:
                 done.used |= made.used
                 done.seconds += made.seconds
             places = tuple(place for place, name in enumerate(entrants) if place and name in may_leave)
-            timing = self.sweep.target.timing
+            timing = self.graph.target.timing
             turns = TurnsJob(graphs=(*jobs, jobs[0]), may_leave=places or None, **timing.model_dump())
             rounds = (yield from self._run("time", turns, done)).result["rounds"]
         finally:
@@ -435,7 +439,7 @@ class Pipeline:
             yield from self._make_to_time(candidate, done, graph)
             assert done.build is not None
             done.cells["graph"] = done.build.result["signature"]
-            for suffix in self.sweep.target.timed:
+            for suffix in self.graph.target.timed:
                 yield from self._time(candidate, suffix, done, whole, again)
         except StageError as error:
             self._failed(done, error)
@@ -483,7 +487,7 @@ class Pipeline:
         while provisional(timing := TokenTiming.of(self._timed(*made[-1])), job.precision) and (
             timing.disturbed or len(made) <= WIDE_AGAIN
         ):
-            most = self.sweep.target.timing.most
+            most = self.graph.target.timing.most
             job = job.model_copy(update={"again": len(made), "most": most, "begun": ()})
             found = self._find(job, done)
             if found is None and not again:
@@ -513,7 +517,7 @@ class Pipeline:
 
     def _timed(self, job: TimeJob, stored: Stored) -> dict[str, float | int | None]:
         """Return the latency cells of a timing. One that may be gone on with has the interval of those that were."""
-        most = max(job.most, self.sweep.target.timing.most)
+        most = max(job.most, self.graph.target.timing.most)
         return latency_cells(stored.result["processes"], job.batch, job.processes, most)
 
     # --- score -------------------------------------------------------------------------------------------------------
@@ -535,8 +539,8 @@ class Pipeline:
         if rung < 1 and scored.recipe is not None:
             self.do.discard(self.graph.build_job(scored, rung))  # large, and of no use but this
         done.outcomes = found[0] if jobs[0].block is None else self._together(found, split)
-        value, interval, n = summarise(self.sweep.data.metric, done.outcomes)
-        name = self.sweep.score
+        value, interval, n = summarise(self.graph.data.metric, done.outcomes)
+        name = self.score
         if not math.isfinite(value):
             done.outcomes = None
             raise StageError("diverged" if candidate.lora else "failed", f"score: {name} is {value}")
@@ -544,8 +548,7 @@ class Pipeline:
         if split == "validation":
             done.cells["probability"] = probability(done.outcomes)
         if METRICS[name].turns:
-            direction = self.sweep.objectives.get(name, METRICS[name].direction)
-            done.cells |= {"score_name": self.sweep.data.metric, "score_direction": direction}
+            done.cells |= {"score_name": self.graph.data.metric, "score_direction": self.direction}
 
     def _to_score(self, candidate: Candidate, scored: Candidate, done: Measurement, rung: float) -> Steps[None]:
         """Build what is scored for a candidate, where that is another than itself. Raises StageError."""

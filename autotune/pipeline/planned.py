@@ -103,7 +103,8 @@ def preparation(
     if folder is None:
         jobs.append(BaseJob(name=sweep.model))
     if folder is not None and dataset is not None and has_weights(folder):
-        jobs.append(inspect_job(sweep, dataset, folder, cache.root))
+        ships, length = bool(sweep.space.recipes), sweep.train.max_length
+        jobs.append(inspect_job(sweep.data, length, ships, dataset, folder, cache.root))
     if prices.graph.inputs.lengths:
         jobs.append(LengthsJob(base="", data="", max_length=0, base_dir=Path(), data_file=Path()))
     if is_function(metric):

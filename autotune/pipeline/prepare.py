@@ -145,7 +145,7 @@ def read_data(sweep: Sweep, do: Prepared | None = None) -> Dataset:
         except StageError as error:
             raise MachineError(str(error)) from None
 
-    return load_data(sweep, fetch if do is not None else None)
+    return load_data(sweep.data, sweep.root, sweep.file, sweep.lines, fetch if do is not None else None)
 
 
 def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
@@ -213,10 +213,13 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
 def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Prepared, cache: Path) -> Seen:
     """Look at the model in `folder`, its tokenizer and the data in a worker. Raises UsageError, MachineError."""
     try:
-        found = do(inspect_job(sweep, dataset, folder, cache)).result
+        found = do(
+            inspect_job(sweep.data, sweep.train.max_length, bool(sweep.space.recipes), dataset, folder, cache)
+        ).result
     except StageError as error:
         raise MachineError(f"model {sweep.model} could not be looked at: {error}") from None
-    return judge_inspection(sweep, dataset, Inspection.model_validate(found))
+    seen = Inspection.model_validate(found)
+    return judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, seen)
 
 
 _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)

@@ -6,6 +6,7 @@ It takes some seconds the first time, because the libraries are imported, and no
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from autotune.artifacts.store import Cache, default_root
@@ -27,16 +28,17 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
     folder = _folder(sweep.model, sweep.root, cache)
     if folder is None or not has_weights(folder):
         return None, []
-    job = inspect_job(sweep, dataset, folder, cache.root)
+    job = inspect_job(sweep.data, sweep.train.max_length, bool(sweep.space.recipes), dataset, folder, cache.root)
+    judged = partial(judge_inspection, sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset)
     found = cache.find(job)
     if found is not None:
-        seen = judge_inspection(sweep, dataset, Inspection.model_validate(found.result))
+        seen = judged(Inspection.model_validate(found.result))
         return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
     missing = _missing(sweep.provider.wheel if sweep.space.recipes else None)
     if missing:
         return None, [f"model, tokenizer and texts were not looked at, because {missing} is not installed"]
     try:
-        seen = judge_inspection(sweep, dataset, _look(job, cache, sweep.model))
+        seen = judged(_look(job, cache, sweep.model))
     except (StageError, MachineError) as error:
         return None, [f"model, tokenizer and texts could not be looked at: {error}"]
     return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]

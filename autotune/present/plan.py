@@ -134,7 +134,7 @@ def _rehearsed(
     simulation = Simulation(prices, sweep.objectives, base, bool(strategy.rungs), cache.peek)
     before = preparation(sweep, dataset, prices, cache, cache.peek)
     adapters = min(POOL, _adapters(sweep.space)) if strategy.rungs else math.inf
-    look = first_items(sweep, items, bool(strategy.rungs))
+    look = first_items(sweep.aims, sweep.data.metric, items, bool(strategy.rungs))
     return rehearse(strategy, simulation, before, trials, _budget_s(sweep.budget), width, adapters, look), width
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.analysis.limits import Limit, parse_limit
+from autotune.analysis.limits import Aims, parse_limit
 from autotune.analysis.selection import Choice
 from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
@@ -22,20 +22,12 @@ from autotune.results.trust import is_another_model, is_in_doubt
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Objectives in order, and limits."""
-
-    objectives: dict[str, Direction]
-    limits: tuple[Limit, ...]
-
-
-@dataclass(frozen=True)
 class Selection:
     """What `select` found: the choice, the rows behind it, and how it compared."""
 
     choice: Choice
     rows: list[Trial]
-    wanted: Wanted
+    wanted: Aims
     paired: bool
     final: Finalist | None = None
     """The winner's row of finalists.csv, where the sweep ended with this winner."""
@@ -56,7 +48,7 @@ class Selection:
         return max((row for row in self.rows if row.candidate == name), key=lambda row: row.trial != 0)
 
 
-def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str], prefer: str | None) -> Wanted:
+def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str], prefer: str | None) -> Aims:
     """Return objectives and limits: the sweep's, or for a lone CSV the usual ones; `limits` replace the sweep's.
 
     `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
@@ -95,7 +87,7 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
             objectives = {prefer: _direction(prefer, rows)} | objectives
     if problems:
         raise UsageError(problems)
-    return Wanted(objectives, tuple(parsed))
+    return Aims(objectives, tuple(parsed))
 
 
 def _direction(name: str, rows: Sequence[Trial]) -> Direction:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from autotune.analysis.latency import Turns, turns_from
-from autotune.analysis.limits import Limit
+from autotune.analysis.limits import Aims
 from autotune.analysis.pareto import front
 from autotune.analysis.scores import PARTS, per_item
 from autotune.analysis.selection import Choice, Entry, choose
@@ -19,20 +18,6 @@ from autotune.errors import Problem, UsageError
 from autotune.metrics import Direction, score_column
 from autotune.results.folder import TURNS
 from autotune.results.rows import Trial
-
-
-class Aims(Protocol):
-    """What a sweep wants: its objectives in order, and its limits."""
-
-    @property
-    def objectives(self) -> dict[str, Direction]:
-        """Metric to direction."""
-        ...
-
-    @property
-    def limits(self) -> tuple[Limit, ...]:
-        """All must be kept."""
-        ...
 
 
 def candidate_of(row: Trial, file: Path) -> Candidate:

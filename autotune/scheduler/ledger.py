@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune.analysis.limits import Aims
 from autotune.candidate import Candidate
 from autotune.metrics import METRICS
 from autotune.results.columns import STAGES, Cell
-from autotune.results.judge import Aims, candidate_of
+from autotune.results.judge import candidate_of
 from autotune.results.rows import Trial
 from autotune.results.trials import Trials
 from autotune.strategies.protocol import Proposal, Told

@@ -86,7 +86,7 @@ class Loop:
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
         untouched = base_candidate(sweep.space.recipes, sweep.provider)
-        self.ledger = Ledger(sweep, sweep.score, untouched, record.results.rows, record.results.file)
+        self.ledger = Ledger(sweep.aims, sweep.score, untouched, record.results.rows, record.results.file)
         self.under_way = UnderWay(executor)
         timing, in_parts = sweep.target.timing, bool(strategy.rungs)
         prices = Prices(pipeline.graph, costs or CostModel(), timing, tuple(sweep.target.timed))
@@ -127,7 +127,7 @@ class Loop:
         self._tell_anew(self.stale_timings.check_pace())
         self._replay_all()
         self._judge()
-        if not self.ledger.base and any(limit.needs_base for limit in self.sweep.limits):
+        if not self.ledger.base and self.ledger.aims.need_base:
             self.events.note(
                 "the untouched model could not be measured: no candidate can keep a limit that refers to it"
             )
@@ -161,7 +161,7 @@ class Loop:
     def _begin_with_base(self) -> None:
         """Measure the untouched model, in full or on the first items, unless an earlier run did."""
         items, in_parts = self.pipeline.inputs.counts["validation"], bool(self.strategy.rungs)
-        look, row = first_items(self.sweep, items, in_parts), self.ledger.base_row
+        look, row = first_items(self.ledger.aims, self.sweep.data.metric, items, in_parts), self.ledger.base_row
         if row is None or row.status not in ("ok", "stopped" if look else "ok"):
             self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
@@ -269,7 +269,7 @@ class Loop:
             self._like = candidate
         steps = self.pipeline.steps(
             candidate,
-            limits=self.sweep.limits if trial else (),
+            limits=self.ledger.aims.limits if trial else (),
             base=self.ledger.base,
             known=self.ledger.known(candidate) if trial and candidate.recipe else None,
             on_stage=self.events.stages_of(candidate, trial),
@@ -362,7 +362,7 @@ class Loop:
     def _judge(self) -> None:
         """Find the winner so far. It is only displayed, so that the tests on outcomes of items, which take longer, are left out."""
         began = time.perf_counter()
-        best = judge(self.ledger.ended(), self.sweep, self.ledger.base_id).winner
+        best = judge(self.ledger.ended(), self.ledger.aims, self.ledger.base_id).winner
         self._best = self.ledger.rows[best.id] if best else None
         self._pin()
         self._judged_s += time.perf_counter() - began
@@ -374,7 +374,7 @@ class Loop:
     def _wanted(self) -> list[Trial]:
         """Return the rows of the front so far, and the winner's: limits may keep it off the front."""
         return [
-            *front_of(self.ledger.ended(), self.sweep.objectives),
+            *front_of(self.ledger.ended(), self.ledger.aims.objectives),
             *([self._best] if self._best is not None else []),
         ]
 

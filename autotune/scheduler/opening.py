@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 
+from autotune.analysis.limits import Aims
 from autotune.metrics import is_task
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.measure import LOOKS
@@ -13,7 +14,6 @@ from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
 from autotune.strategies.frontier.cost_model import FirstCosts
 from autotune.strategies.protocol import LEAST_ITEMS
-from autotune.sweepfile.schema import Sweep
 
 _DRAWN = 24
 """Candidates that are priced."""
@@ -35,13 +35,12 @@ def priced(prices: Prices, space: Space, seed: int = 0) -> FirstCosts:
     return FirstCosts(**found)
 
 
-def first_items(sweep: Sweep, items: int, in_parts: bool) -> int | None:
+def first_items(aims: Aims, metric: str, items: int, in_parts: bool) -> int | None:
     """Return on how many of the validation items the untouched model is scored at first; None: on all, with a timing.
 
     A strategy with lower fidelities (`in_parts`) needs only an estimate of that score first. A limit may need it in full.
     """
-    referred = any(limit.needs_base for limit in sweep.limits)
-    if not in_parts or referred or is_task(sweep.data.metric):
+    if not in_parts or aims.need_base or is_task(metric):
         return None
     least = max(LEAST_ITEMS, math.ceil(LOOKS[0] * items))
     return least if least < items else None

@@ -70,12 +70,18 @@ def load_sweep(
         raise UsageError([*error.problems, *(located(problem, shown, lines) for problem in wrong)]) from None
 
 
-def load_data(sweep: Sweep, fetch: Callable[[HubDataset], Path] | None = None) -> Dataset:
-    """Read the data of a sweep, as `load_dataset` does; its problems carry the lines of the sweep file."""
+def load_data(
+    spec: DataSpec,
+    root: Path,
+    shown: str,
+    lines: Mapping[str, int],
+    fetch: Callable[[HubDataset], Path] | None = None,
+) -> Dataset:
+    """Read the data of a sweep, as `load_dataset` does; its problems carry the `lines` of the sweep file."""
     try:
-        return load_dataset(sweep.data, sweep.root, sweep.file, fetch)
+        return load_dataset(spec, root, shown, fetch)
     except UsageError as error:
-        raise UsageError([located(problem, sweep.file, sweep.lines) for problem in error.problems]) from None
+        raise UsageError([located(problem, shown, lines) for problem in error.problems]) from None
 
 
 def _data_problems(raw: Any, root: Path, shown: str) -> tuple[Problem, ...]:

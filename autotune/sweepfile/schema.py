@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from autotune.analysis.limits import Limit
+from autotune.analysis.limits import Aims, Limit
 from autotune.candidate import Session
 from autotune.data.schema import DataSpec
 from autotune.metrics import (
@@ -174,6 +174,11 @@ class Sweep(BaseModel):
     def provider(self) -> Provider:
         """The target's provider."""
         return PROVIDERS[self.target.provider]
+
+    @property
+    def aims(self) -> Aims:
+        """What it wants: all that a choice among its rows needs of it."""
+        return Aims(self.objectives, self.limits)
 
     @property
     def score(self) -> str:

@@ -50,7 +50,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
 
 def refusal(made: Made, **seen: Any) -> str:
     with pytest.raises(UsageError) as caught:
-        judge_inspection(*made, Inspection(**{"tokens": 9, "rows": 9} | seen))
+        judged(made, **seen)
     for problem in caught.value.problems:
         assert problem.key
         assert problem.remedy
@@ -58,7 +58,9 @@ def refusal(made: Made, **seen: Any) -> str:
 
 
 def judged(made: Made, **seen: Any) -> Seen:
-    return judge_inspection(*made, Inspection(**{"tokens": 9, "rows": 9} | seen))
+    sweep, dataset = made
+    look = Inspection(**{"tokens": 9, "rows": 9} | seen)
+    return judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, look)
 
 
 def test_nothing_seen_changes_nothing(make: Callable[..., Made]) -> None:
@@ -206,9 +208,9 @@ def test_the_look_is_found_again_by_what_decides_it(
     make: Callable[..., Made], tiny_llama: Path, tmp_path: Path
 ) -> None:
     sweep, dataset = make()
-    job = inspect_job(sweep, dataset, tiny_llama, tmp_path)
-    assert job.key == inspect_job(sweep, dataset, tiny_llama, tmp_path).key
+    job = inspect_job(sweep.data, 256, True, dataset, tiny_llama, tmp_path)
+    assert job.key == inspect_job(sweep.data, 256, True, dataset, tiny_llama, tmp_path).key
     assert [split for split, _ in job.data] == ["train", "validation"]
-    longer = sweep.model_copy(update={"train": sweep.train.model_copy(update={"max_length": 17})})
-    assert inspect_job(longer, dataset, tiny_llama, tmp_path).key != job.key
+    assert inspect_job(sweep.data, 17, True, dataset, tiny_llama, tmp_path).key != job.key
+    assert inspect_job(sweep.data, 256, False, dataset, tiny_llama, tmp_path).key != job.key
     assert has_weights(tiny_llama)

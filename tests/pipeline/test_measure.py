@@ -127,7 +127,7 @@ def test_an_adapter_alone_is_scored_as_built_for_the_cpu(tmp_path: Path, device:
     assert isinstance(score, ScoreJob)
     assert (score.provider, score.device) == (("cpu", None) if built else (None, "cuda"))
     sweeps = (
-        pipeline.sweep,
+        make_sweep(),
         make_sweep(build=[{"precision": "fp16"}], target={"provider": "cuda"}),
         make_sweep(build=None),
     )
@@ -279,9 +279,9 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, nll: list[float]
 
 def test_a_build_is_checked_on_the_prompts_of_a_task(tmp_path: Path) -> None:
     data = {"train": "t.jsonl", "prompt": "{a}", "completion": " {b}", "metric": "lm-eval:arc_easy"}
-    pipeline, stages = make(tmp_path, data=data)
+    pipeline, _ = make(tmp_path, data=data)
     code = Code(tmp_path / "arc.yaml", None, "digest", ())
-    pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
+    pipeline.inputs = replace(pipeline.inputs, code=code)
     job = pipeline.graph.check_job(candidate())
     assert isinstance(job, TaskCheckJob)
     assert (job.metric, job.code_file, job.data) == ("lm-eval:arc_easy", code.file, "validation digest")
@@ -314,7 +314,7 @@ def test_a_calibrated_recipe_is_built_with_the_training_items(tmp_path: Path) ->
     assert of.recipe is not None
     calibrated = of.recipe.model_copy(update={"kv_cache_quant_scheme": "int8_per_tensor"})
     job = graph.build_job(of.model_copy(update={"recipe": calibrated}))
-    assert (job.data, job.max_length) == (data, pipeline.sweep.train.max_length)
+    assert (job.data, job.max_length) == (data, graph.train.max_length)
     assert resolved(job, lambda key: pipeline.inputs.places.get(key, Path(key))).data_file == file
     assert graph.build_job(of).data is None
 
@@ -323,8 +323,8 @@ def test_what_scores_is_part_of_a_score(tmp_path: Path) -> None:
     data = {"train": "t.jsonl", "validation": "v.jsonl", "prompt": "{a}", "completion": " {b}"}
 
     def job(metric: str, code: Code | None = None, **more: Any) -> ScoreJob:
-        pipeline, stages = make(tmp_path, data=data | {"metric": metric} | more)
-        pipeline = Pipeline(pipeline.sweep, replace(pipeline.inputs, code=code), stages)
+        pipeline, _ = make(tmp_path, data=data | {"metric": metric} | more)
+        pipeline.inputs = replace(pipeline.inputs, code=code)
         return pipeline.graph.score_job(candidate(), "validation")
 
     plain = job("exact_match")
@@ -414,6 +414,6 @@ def test_a_timing_that_another_sweep_has_just_made_holds(tmp_path: Path, ago_s: 
     pipeline.measure(candidate())
     for key, stored in stages.done.items():
         stages.done[key] = replace(stored, made=time.time() - ago_s)
-    other = Pipeline(pipeline.sweep, pipeline.inputs, stages, Pace(tmp_path / "empty", "machine"))
+    other = Pipeline(make_sweep(), pipeline.inputs, stages, Pace(tmp_path / "empty", "machine"))
     assert other.measure(candidate()).status == "ok"
     assert stages.repeated == again

@@ -127,5 +127,6 @@ def test_a_resumed_sweep_begins_with_the_expectations_that_it_began_with(tmp_pat
     ("items", "in_parts", "expected"), [(1000, True, 125), (120, True, 100), (90, True, None), (1000, False, None)]
 )
 def test_on_how_many_items_the_untouched_model_is_looked_at(items: int, in_parts: bool, expected: int | None) -> None:
-    assert first_items(make_sweep(**AIMS), items, in_parts) == expected
-    assert first_items(make_sweep(limits=["accuracy >= base"], **AIMS), items, in_parts) is None
+    sweep, limited = make_sweep(**AIMS), make_sweep(limits=["accuracy >= base"], **AIMS)
+    assert first_items(sweep.aims, sweep.data.metric, items, in_parts) == expected
+    assert first_items(limited.aims, sweep.data.metric, items, in_parts) is None

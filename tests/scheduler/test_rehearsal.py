@@ -34,7 +34,7 @@ def played(
     in_parts = bool(strategy.rungs)
     base = base_candidate(sweep.space.recipes, sweep.provider)
     simulation = Simulation(prices, sweep.objectives, base, in_parts, found)
-    look = first_items(sweep, ITEMS, in_parts)
+    look = first_items(sweep.aims, sweep.data.metric, ITEMS, in_parts)
     return rehearse(strategy, simulation, Bill(), trials, seconds, looked_at=look, **more)
 
 
