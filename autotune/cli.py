@@ -86,12 +86,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    _library_option(run)
     run.set_defaults(function=_run)
 
     plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
     plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json")
     plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
     plan.add_argument("--json", action="store_true", help="print one JSON document")
+    _library_option(plan)
     plan.set_defaults(function=_plan)
 
     status = commands.add_parser("status", help="how far a running or stopped sweep is")
@@ -111,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
     bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
     bench.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
+    bench.add_argument("--device", type=_whole, metavar="N", help="which of the provider's devices; default: the first")
+    _library_option(bench)
     bench.add_argument(
         "--threads", type=_whole, metavar="N", help="threads of one operator; default: the model's, or ONNX Runtime's"
     )
@@ -137,8 +141,33 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine can run")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    _library_option(doctor)
     doctor.set_defaults(function=_doctor)
     return whole
+
+
+def _library_option(command: argparse.ArgumentParser) -> None:
+    """Let a command take a provider that its vendor ships as a library. No sweep file can: it must not load native code."""
+    command.add_argument(
+        "--provider-library",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="an execution provider by its own name, and the library that brings it; it is loaded and run",
+    )
+
+
+def _use_libraries(given: Sequence[str]) -> None:
+    """Add the providers that the command line names. Raises UsageError."""
+    from autotune.providers import use_library
+
+    for text in given:
+        name, _, path = text.partition("=")
+        try:
+            use_library(name, path)
+        except ValueError as error:
+            remedy = "e.g. --provider-library MyExecutionProvider=/opt/vendor/libprovider.so"
+            raise UsageError(Problem(str(error), "--provider-library", value=text, remedy=remedy)) from None
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -183,6 +212,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         arguments.processes,
         None if arguments.arena is None else arguments.arena == "on",
         arguments.provider_option,
+        arguments.device,
     )
     _say_json(json.dumps(card, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(card))
     return Exit.OK
@@ -234,6 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     function: Callable[[argparse.Namespace], int] = arguments.function
     try:
+        if libraries := getattr(arguments, "provider_library", []):
+            _use_libraries(libraries)
         return int(function(arguments))
     except UsageError as error:
         count = len(error.problems)

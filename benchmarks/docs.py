@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autotune.present.select import explain, select
 from autotune.present.tables import finalist_lines, number, recipe_name
+from autotune.providers import PROVIDERS
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, RUNS, markdown
 from autotune.results.folder import read_results
 from autotune.results.rows import CommandRun, Finalist, Trial
@@ -134,10 +135,20 @@ def search_claim() -> str:
     )
 
 
+def providers() -> str:
+    """Return the providers with what may run on them, what the machine needs, and the extra that installs them."""
+    lines = ["| provider | precisions | the machine needs | extra |", "|---|---|---|---|"]
+    for one in PROVIDERS.values():
+        plugin = f" (plugin {one.plugin.package})" if one.plugin is not None else ""
+        lines.append(f"| `{one.name}` | {', '.join(one.precisions)} | {one.needs} | `{one.extra}`{plugin} |")
+    return "\n".join(lines) + "\n"
+
+
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "sweep": sweep_output,
         "search": search_claim,
+        "providers": providers,
         "lora": lambda: parameters(LORA),
         "recipe": lambda: parameters(RECIPE),
         "session": lambda: parameters(SESSION),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 from collections.abc import Callable
@@ -32,6 +33,19 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+ICD = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+"""Chromium's software driver for Vulkan, as Debian installs it."""
+
+
+@pytest.fixture(scope="session")
+def swiftshader() -> dict[str, str]:
+    """The environment in which the provider webgpu runs without a GPU; skips where it cannot."""
+    pytest.importorskip("onnxruntime_ep_webgpu", reason="onnxruntime-ep-webgpu is not installed")
+    if not ICD.is_file() or ctypes.util.find_library("vulkan") is None:
+        pytest.skip("no software driver for Vulkan: Debian's packages libvulkan1 and chromium bring one")
+    return {"VK_DRIVER_FILES": str(ICD), "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER": "1"}
 
 
 TONES = ("fear", "joy", "sadness", "surprise")

@@ -553,7 +553,7 @@ def test_provider_options_are_spelled_in_one_way_and_multiply() -> None:
         ({"threads": []}, "cpu", "needs at least one value"),
         ([], "cpu", "space.session: needs at least one session"),
         ("fast", "cpu", "a session is a mapping, got 'fast'"),
-        ({"provider_options": {"a": 1}}, "cpu", "provider_options means something on cuda, dml, webgpu, NvTensorRtRtx only"),
+        ({"provider_options": {"a": 1}}, "cpu", "provider_options means something on cuda, dml, webgpu, openvino, NvTensorRtRtx only"),
         ({"provider_options": 3}, "cuda", "must be a mapping of options, got 3"),
         ({"provider_options": {}}, "cuda", "must be a mapping of options"),
         ({"provider_options": {"a": {"b": 1}}}, "cuda", "a value is a text, a number, true or false"),

@@ -83,6 +83,9 @@ def latency_cells(
         "peak_memory_mb": float(np.median([p["peak_memory_mb"] for p in processes])),
         "load_s": float(np.median([p["load_s"] for p in processes])),
     }
+    first = [p["warm_up_s"] for p in processes if p.get("warm_up_s") is not None]
+    if first:
+        cells["warm_up_s"] = float(np.mean(first))
     if gpu:
         cells["gpu_memory_mb"] = float(np.median(gpu))
     if threads:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from autotune.artifacts.room import Room
 from autotune.artifacts.store import Cache, Maker, Stored
+from autotune.candidate import digest
 from autotune.costs.evidence import costs_of
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
@@ -18,6 +19,7 @@ from autotune.execution.input_guard import Guard
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
+from autotune.providers import PROVIDERS
 from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob, resolved
 
 PATIENCE_S = 3.0
@@ -62,11 +64,14 @@ class Stages:
         self._places: dict[str, Path] = {}
         """Where what has a key lies: inputs from outside the cache, and results that were found or made."""
 
-    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
-        """Return the stored result of a job; `timeout`: seconds that it may take at most, besides what was learned.
+    def __call__(self, job: Job, timeout: float | None = None, anew: bool = False) -> Stored:
+        """Return the stored result of a job; `timeout`: seconds that it may take at most, besides what was learned; `anew`: it
+        is done in a process of its own, and not kept.
 
         Raises StageError (a failure is not kept); Interrupted; MachineError; UsageError where an input was changed.
         """
+        if anew:
+            return Stored(Path(), *self.alone(job, timeout), cached=False)
         found = self.find(job)
         if found is not None:
             return found
@@ -118,11 +123,11 @@ class Stages:
             self.spent_s += seconds
         return result, seconds
 
-    def alone(self, job: Job) -> tuple[Result, float]:
+    def alone(self, job: Job, timeout: float | None = None) -> tuple[Result, float]:
         """Do a job in a fresh process that holds nothing else, and keep nothing. Returns and raises as `again`."""
         if self.stop is not None:
             self.stop.check()
-        result, seconds = self.engine.run_fresh(job, self.log(), self.timeouts.of(job))
+        result, seconds = self.engine.run_fresh(job, self.log(), min(self.timeouts.of(job), timeout or math.inf))
         self.costs.learn(job, result, seconds)
         with self._guard:
             self.spent_s += seconds
@@ -130,11 +135,20 @@ class Stages:
 
     def _timed(self, job: TimeJob | TurnsJob, limit: float) -> tuple[Result, float]:
         if isinstance(job, TurnsJob):
+            job = job.model_copy(update={"graphs": tuple(map(self._with_engines, job.graphs))})
             rounds, seconds = self.engine.time_in_turns(job, self.log(), limit)
             return {"rounds": rounds}, seconds
-        processes, seconds = self.engine.time(job, self.log(), limit)
+        processes, seconds = self.engine.time(self._with_engines(job), self.log(), limit)
         # `begun`: the seconds are not those of all processes.
         return {"processes": processes} | ({"begun": len(job.begun)} if job.begun else {}), seconds
+
+    def _with_engines(self, job: TimeJob) -> TimeJob:
+        """Let a provider that compiles engines keep them beside the cache's results: of one graph, device and version each."""
+        provider = PROVIDERS.get(job.provider)
+        if provider is None or not provider.engines_option:
+            return job
+        key = digest([job.graph, job.provider, provider.packages, job.device_index, job.hardware, job.machine])
+        return job.model_copy(update={"engines_dir": self.cache.root / "engines" / key[:32]})
 
     def _resumable(self, job: Job) -> Job:
         """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""

@@ -91,7 +91,10 @@ class ThreadedExecutor:
         try:
             if call.anew:
                 job = call.job
-                result, seconds = self._stages.again(job) if isinstance(job, TimeJob) else self._stages.alone(job)
+                if isinstance(job, TimeJob):
+                    result, seconds = self._stages.again(job)
+                else:
+                    result, seconds = self._stages.alone(job, call.timeout)
                 stored = Stored(Path(), result, seconds, cached=False)
             else:
                 stored = self._stages(call.job, call.timeout)
@@ -127,9 +130,11 @@ class Blocking:
     def __init__(self, executor: ThreadedExecutor, log: Path) -> None:
         self._executor, self._log = executor, log
 
-    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
-        """Return the stored result of a job. Raises as `Stages` does."""
-        future = self._executor.submit(Call(job, timeout), self._log)
+    def __call__(self, job: Job, timeout: float | None = None, anew: bool = False) -> Stored:
+        """Return the stored result of a job; `anew`: of one that is done in a process of its own, and not kept. Raises as
+        `Stages` does.
+        """
+        future = self._executor.submit(Call(job, timeout, anew), self._log)
         while not future.done():
             self._executor.wait([future])
         return future.result()

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from autotune.errors import Interrupted, MachineError, StageError
+from autotune.providers import in_worker
 from autotune.secrets import redact
 from autotune.stages.jobs import Job, Result, function_of, reason, short_of_memory
 
@@ -55,6 +56,7 @@ _WATCH_S = 0.5
 def start(parent: int, memory_mb: float) -> None:
     """Prepare a worker: Ctrl-C is the tuner's business, nobody outlives the tuner, or takes more than `memory_mb`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    in_worker()
     this = psutil.Process()
 
     def alive() -> bool:

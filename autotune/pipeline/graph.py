@@ -40,6 +40,11 @@ class Graph:
         """The recipe that an adapter alone is scored in; None: by PyTorch."""
         return recipe_alone(self.recipes, self.provider, self.inputs.device)
 
+    @property
+    def _device(self) -> dict[str, Any]:
+        """Where a build runs: which of the provider's devices, and what that is."""
+        return {"device_index": self.target.device, "hardware": self.inputs.hardware}
+
     def horizon(self, lora: Lora) -> int:
         """Return the steps of an adapter's whole training."""
         return lora.horizon(self.inputs.counts["train"])
@@ -81,7 +86,7 @@ class Graph:
         if candidate.recipe.calibrated:
             calibration = {"data": self._digest("train"), "max_length": self.train.max_length}
         return BuildJob(
-            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.target.provider,
+            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.provider.builds_as,
             whole_caches=True if self.inputs.window else None, **calibration,
         )  # fmt: skip
 
@@ -93,6 +98,7 @@ class Graph:
             "source": self.build_job(candidate).key, "provider": self.target.provider,
             "data": self._digest("validation"), "recipe": candidate.recipe, "max_length": self.train.max_length,
             "threads": self.target.threads, "original": self.source(candidate),
+            "shares": True if self.provider.name != "cpu" else None, **self._device,
         }  # fmt: skip
         if is_task(metric):
             assert self.inputs.code is not None
@@ -115,7 +121,7 @@ class Graph:
             graph=signature, provider=target.provider, **self.session(candidate).model_dump(),
             prompt_tokens=prompt or workload.prompt_tokens, new_tokens=new or workload.new_tokens, lengths=drawn,
             batch=workload.batch, machine=self.inputs.machine, since=since,
-            **target.timing.model_dump(), build=build,
+            **target.timing.model_dump(), build=build, **self._device,
         )  # fmt: skip
 
     def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
@@ -138,6 +144,7 @@ class Graph:
         if candidate.recipe is not None:
             source = self.build_job(candidate, rung).key
             options = self.session(candidate).provider_options
+            shared |= self._device
             return kind(source=source, model=source, provider=self.target.provider, provider_options=options, **shared)
         adapter = None if candidate.lora is None else self.finetune_job(candidate, rung).key
         return kind(
@@ -149,9 +156,12 @@ class Graph:
         return self.inputs.items[split][0]
 
 
-def base_candidate(recipes: Sequence[Recipe], provider: Provider) -> Candidate:
-    """Return the untouched model: at the provider's most exact precision (fp32), or not built where nothing is."""
-    return Candidate(recipe=Recipe(precision=provider.precisions[0])) if recipes else Candidate()
+def base_candidate(recipes: Sequence[Recipe], provider: Provider, exact: Recipe | None = None) -> Candidate:
+    """Return the untouched model: at the provider's most exact precision (fp32), or not built where nothing is.
+
+    `exact`: what is most exact on its device, where that was asked for.
+    """
+    return Candidate(recipe=exact or Recipe(precision=provider.precisions[0])) if recipes else Candidate()
 
 
 def recipe_alone(recipes: Sequence[Recipe], provider: Provider, device: str) -> Recipe | None:

@@ -41,6 +41,8 @@ class Inputs:
     """GPUs of this machine that PyTorch sees."""
     aggregated: bool = False
     """Whether the score of an lm-eval task is no mean of its items."""
+    hardware: str | None = None
+    """The device of a plugged provider, with its driver."""
     window: bool = False
     """Whether layers attend to a window, and the builder would give them caches of its size."""
 

@@ -27,6 +27,7 @@ from autotune.errors import StageError, printable
 from autotune.metrics import METRICS, is_task
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.on_provider import left_to_cpu
 from autotune.pipeline.over_limit import over_limit
 from autotune.pipeline.pace import Pace, agree, provisional, recent
 from autotune.pipeline.steps import Do, Steps, call_with, complete
@@ -314,7 +315,7 @@ class Pipeline:
         result = (yield from self._run("check", job, done, found=found)).result
         done.cells |= {
             "kl_nats": result.get("kl_nats"), "greedy_agreement": result.get("greedy_agreement"),
-            "check_items": result["texts"],
+            "check_items": result["texts"], "provider_share": result.get("provider_share"),
         }  # fmt: skip
         if result["trouble"] is not None:
             # Were it damaged where it lies, another sweep would find it so.
@@ -322,6 +323,8 @@ class Pipeline:
             self.do.discard(self.graph.build_job(candidate))
             done.build = None
             raise StageError("failed", f"check: {result['trouble']}")
+        if (left := left_to_cpu(result, self.graph.target)) is not None:
+            raise StageError("unsupported", left)
 
     # --- time --------------------------------------------------------------------------------------------------------
 

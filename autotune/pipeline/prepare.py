@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from autotune.architectures import has_windowed_caches, remarks
-from autotune.artifacts.store import Stored
 from autotune.candidate import Recipe
 from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset
 from autotune.data.sources import hub_source
@@ -31,6 +30,8 @@ from autotune.models import (
     parameters_of,
     shape_from,
 )
+from autotune.pipeline.capability import ask_device, exact_recipe, fit_device, tiny_of
+from autotune.pipeline.devices import Asked, lacking, required
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
 from autotune.pipeline.modules import module_notes
@@ -40,7 +41,6 @@ from autotune.stages.jobs import (
     BaseJob,
     DataJob,
     Inspection,
-    Job,
     LengthsJob,
     MetricJob,
     ProbeJob,
@@ -51,15 +51,6 @@ from autotune.sweepfile.resolve import load_data
 from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
-
-
-class Prepared(Protocol):
-    """Does a job of the preparation."""
-
-    def __call__(self, job: Job, timeout: float | None = None) -> Stored:
-        """Return its result. Raises StageError."""
-        ...
-
 
 IMPORT_S = 600.0
 """Seconds that the import of a user's own metric may take."""
@@ -82,6 +73,8 @@ def check_packages(sweep: Sweep) -> None:
         needed += _NEEDED_TO_BUILD
         if not any(installed(wheel) for wheel in ORT_WHEELS):
             needed.append(sweep.provider.wheel)
+        if missing_plugin := lacking(sweep.provider):
+            raise MachineError(f"{missing_plugin}; {sweep.provider.remedy}")
     if sweep.strategy == "gp":
         needed.append("scipy")
     named = {*sweep.objectives, *(limit.metric for limit in sweep.limits)}
@@ -95,7 +88,7 @@ def check_packages(sweep: Sweep) -> None:
         raise MachineError(f"metric {sweep.data.metric} needs the package lm-eval; {remedy}")
     missing = [name for name in needed if not installed(name)]
     if missing:
-        remedy = f"install the extra for this target: pip install 'autotune[{sweep.provider.extra}]' -c constraints.txt"
+        remedy = f"install the extra for this target: {sweep.provider.remedy}"
         raise MachineError(f"this machine lacks {', '.join(missing)}; {remedy}")
 
 
@@ -117,7 +110,7 @@ def check_disk(parameters: int, cache: Path) -> None:
         raise MachineError(f"{message}; free some, or set AUTOTUNE_CACHE to a folder on another disk")
 
 
-def base_folder(sweep: Sweep, do: Prepared) -> Path:
+def base_folder(sweep: Sweep, do: Asked) -> Path:
     """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError."""
     folder = local_folder(sweep.model, sweep.root)
     if sweep.model not in BUILT_IN and folder is not None:
@@ -135,7 +128,7 @@ def base_folder(sweep: Sweep, do: Prepared) -> Path:
     return folder
 
 
-def read_data(sweep: Sweep, do: Prepared | None = None) -> Dataset:
+def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
     """Read the sweep's data; hub datasets are fetched by `do`. Raises UsageError, MachineError."""
 
     def fetch(source: HubDataset) -> Path:
@@ -148,7 +141,7 @@ def read_data(sweep: Sweep, do: Prepared | None = None) -> Dataset:
     return load_data(sweep.data, sweep.root, sweep.file, sweep.lines, fetch if do is not None else None)
 
 
-def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
     """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
 
     Raises UsageError (data, model), MachineError (packages, disk, provider).
@@ -171,12 +164,18 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
         raise MachineError(f"this machine could not be looked at: {error}") from None
     if sweep.train.device == "cuda" and probe["device"] != "cuda":
         raise MachineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    if sweep.space.recipes and sweep.provider.runtime_name not in probe["providers"]:
+    provider, hardware = sweep.provider, None
+    if sweep.space.recipes and not provider.plugged and provider.runtime_name not in probe["providers"]:
         has = ", ".join(probe["providers"])
         remedy = (
             f"install the {sweep.provider.extra} extra on a machine that has it; `autotune doctor` shows what loads"
         )
         raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
+    asked: list[str] = []
+    if sweep.space.recipes and provider.name != "cpu":
+        offered = required(provider, sweep.target.device, do)
+        hardware = offered.hardware if provider.plugged else None
+        sweep, asked = fit_to_device(sweep, config, offered.hardware, do)
 
     said = remarks(config, sweep.target.provider, sweep.train.max_length) if sweep.space.recipes else []
     seen = look(sweep, dataset, folder, do, cache)
@@ -204,13 +203,33 @@ def prepare(sweep: Sweep, do: Prepared, cache: Path) -> tuple[Sweep, Dataset, In
     files += code.files if code else ()
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=(*seen.notes, *said, *module_notes(sweep.space.lora, folder)), gpus=probe["gpus"],
-        aggregated=aggregated, window=has_windowed_caches(config, sweep.target.provider),
+        encoding=seen.encoding, notes=(*asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
+        gpus=probe["gpus"], aggregated=aggregated, hardware=hardware,
+        window=has_windowed_caches(config, sweep.target.provider),
     )  # fmt: skip
     return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
 
 
-def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Prepared, cache: Path) -> Seen:
+def fit_to_device(sweep: Sweep, config: Mapping[str, Any], hardware: str, do: Asked) -> tuple[Sweep, list[str]]:
+    """Return the sweep with the recipes that the target's device runs, and in lines what was left out.
+
+    Raises MachineError where it runs none.
+    """
+    provider = sweep.provider
+    try:
+        answers = ask_device(sweep.target, hardware, sweep.space.recipes, tiny_of(config), sweep.train.max_length, do)
+    except StageError as error:
+        raise MachineError(f"provider {provider.name} could not be asked what its device runs: {error}") from None
+    space = fit_device(sweep.space, provider, answers)
+    if not space.recipes:
+        reasons = "; ".join(f"{item.settings}: {item.reason}" for item in space.left_out[:3])
+        raise MachineError(f"no recipe of this sweep runs on the target's device ({reasons})")
+    new = space.left_out[len(sweep.space.left_out) :]
+    lines = [f"device: {hardware}", *(f"left out: {item.settings}: {item.reason}" for item in new)]
+    return sweep.model_copy(update={"space": space, "exact": exact_recipe(provider, answers)}), lines
+
+
+def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Asked, cache: Path) -> Seen:
     """Look at the model in `folder`, its tokenizer and the data in a worker. Raises UsageError, MachineError."""
     try:
         found = do(
@@ -226,7 +245,7 @@ _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
 """Which of eight new lengths goes with each of eight prompts, the shortest first: so the two have no correlation."""
 
 
-def _drawn(sweep: Sweep, inputs: Inputs, do: Prepared) -> dict[str, tuple[tuple[int, int], ...]]:
+def _drawn(sweep: Sweep, inputs: Inputs, do: Asked) -> dict[str, tuple[tuple[int, int], ...]]:
     """Return the lengths of the sequences of each workload that draws them from the validation items.
 
     Raises UsageError where an item does not fit.
@@ -256,7 +275,7 @@ def _drawn(sweep: Sweep, inputs: Inputs, do: Prepared) -> dict[str, tuple[tuple[
     return lengths
 
 
-def _own_metric(metric: str, root: Path, sweep_file: str, do: Prepared) -> Code | None:
+def _own_metric(metric: str, root: Path, sweep_file: str, do: Asked) -> Code | None:
     """Return the source of the user's own metric, tried in a worker; None where the sweep names none. Raises UsageError."""
     if not is_function(metric):
         return None
@@ -270,7 +289,7 @@ def _own_metric(metric: str, root: Path, sweep_file: str, do: Prepared) -> Code 
     return code
 
 
-def _task_items(sweep: Sweep, code: Code, do: Prepared) -> tuple[bool, dict[str, tuple[str, Path, int]]]:
+def _task_items(sweep: Sweep, code: Code, do: Asked) -> tuple[bool, dict[str, tuple[str, Path, int]]]:
     """Return whether an lm-eval task's score is no mean, and of each split its digest, file and number of items. Raises UsageError, MachineError."""
     metric, most = sweep.data.metric, sweep.data.max_items
     job = TaskJob(

@@ -44,7 +44,7 @@ def verify_job(graph: Graph, split: str, outcomes: Mapping[str, Any], folder: Pa
         asked.append(VerifyItem.model_validate(given))
     longest = sorted({item["completion"] for item in items.values()}, key=len, reverse=True)
     return VerifyJob(
-        provider=graph.target.provider, items=tuple(asked), most=most, labels=labels,
+        provider=graph.target.provider, device_index=graph.target.device, items=tuple(asked), most=most, labels=labels,
         completions=tuple(longest[:_LONGEST]) if generates(metric) else (), max_length=graph.train.max_length,
         max_new_tokens=data.max_new_tokens, stop=data.stop or (), model_dir=folder,
     )  # fmt: skip

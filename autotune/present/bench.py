@@ -10,7 +10,7 @@ from autotune.analysis.latency import latency_cells
 from autotune.analysis.stopping import stretch
 from autotune.artifacts.store import default_root
 from autotune.candidate import Session
-from autotune.errors import MachineError, Problem, StageError, UsageError, did_you_mean
+from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.execution.local import LocalEngine, narrow
 from autotune.machine import hardware, machine_digest
 from autotune.metrics import PRECISION
@@ -20,6 +20,7 @@ from autotune.providers import PROVIDERS
 from autotune.results.trials import rounded
 from autotune.space.sessions import check_served, spell_options
 from autotune.stages.jobs import TimeJob
+from autotune.sweepfile.resolve import no_such_provider
 
 
 def session_of(
@@ -48,6 +49,7 @@ def bench(
     processes: int,
     arena: bool | None = None,
     options: Sequence[str] = (),
+    device: int | None = None,
 ) -> dict[str, Any]:
     """Return the card of a built model: latency columns, size, machine. Raises UsageError, MachineError.
 
@@ -59,12 +61,11 @@ def bench(
         remedy = "name a folder that the model builder wrote, such as results/<sweep>/best/onnx"
         problems.append(Problem("is no built model: it has no genai_config.json", file=str(folder), remedy=remedy))
     if provider not in PROVIDERS:
-        remedy = did_you_mean(provider, list(PROVIDERS))
-        problems.append(Problem("no such execution provider", "--provider", value=provider, remedy=remedy))
+        problems.append(no_such_provider(provider, "--provider"))
     prompt_tokens, new_tokens, batch = workload
     bounds = {"--prompt-tokens": (prompt_tokens, 1, 100_000), "--new-tokens": (new_tokens, 2, 100_000),
               "--batch": (batch, 1, 1024), "--processes": (processes, 1, 1000),
-              "--threads": (threads if threads is not None else 1, 1, 1024)}  # fmt: skip
+              "--device": (device or 0, 0, 1023), "--threads": (threads if threads is not None else 1, 1, 1024)}  # fmt: skip
     problems += [
         Problem(f"must be at least {low}" if value < low else f"must be at most {high}", key, value=value)
         for key, (value, low, high) in bounds.items()
@@ -74,7 +75,7 @@ def bench(
         raise UsageError(problems)
     job = TimeJob(
         graph="", provider=provider, **session.model_dump(), prompt_tokens=prompt_tokens, new_tokens=new_tokens,
-        batch=batch, machine=machine_digest(), processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
+        batch=batch, machine=machine_digest(), device_index=device, processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
     )  # fmt: skip
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
@@ -86,6 +87,7 @@ def bench(
     return {
         "model": str(folder),
         "provider": provider,
+        "device": device,
         "threads": threads,
         "arena": arena,
         "provider_options": session.options,

@@ -1,23 +1,32 @@
-"""What this machine can run: a provider counts as there when a tiny model loads and runs on it, not by what is said."""
+"""What this machine can run: a provider counts as there when a tiny model runs on it and computes what PyTorch computes,
+not by what is said.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from autotune.artifacts.store import Cache, default_root
 from autotune.candidate import Recipe
-from autotune.errors import StageError
-from autotune.execution.executor import Stages
-from autotune.execution.local import LocalEngine
+from autotune.errors import AutotuneError, StageError
 from autotune.machine import describe, free_disk_mb, free_memory_mb, machine_digest
-from autotune.providers import PROVIDERS
+from autotune.pipeline.capability import ASK_S, Answers, ask_device
+from autotune.pipeline.devices import Asked, ask, lacking
+from autotune.present.device import asking
+from autotune.providers import PROVIDERS, Provider
 from autotune.stages.jobs import ORT_WHEELS, BuildJob, TimeJob, TinyJob, installed
+from autotune.sweepfile.schema import Target
 
 _CORE_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")
+WIDTH = 80
+"""Columns of a terminal that everything fits into."""
+TOKENS = 64
+"""Of the longest text on which a device is compared with PyTorch."""
 
 
 def examine() -> dict[str, Any]:
-    """Return hardware, versions, wheel conflicts, space, and for each provider whether a tiny model ran on it."""
+    """Return hardware, versions, wheel conflicts, space, and for each provider what a tiny model does on it."""
     cache = Cache(default_root())
     problems = []
     for family, names in (("onnxruntime-genai", ORT_WHEELS), ("onnxruntime", _CORE_WHEELS)):
@@ -33,11 +42,9 @@ def examine() -> dict[str, Any]:
         problems.append(f"not installed: {', '.join(missing)} (they come with the extras cpu, cuda and directml)")
     providers: dict[str, Any] = {}
     if not problems:
-        with LocalEngine() as engine:
-            log = default_root() / "logs" / "doctor.log"
-            stages = Stages(cache, engine, lambda: log)
-            for name in PROVIDERS:
-                providers[name] = _probe(stages, name)
+        with asking("doctor") as do:
+            for provider in PROVIDERS.values():
+                providers[provider.name] = _examined(provider, do)
     found = {
         **describe(),
         "free_disk_mb": round(free_disk_mb(cache.root)),
@@ -50,47 +57,89 @@ def examine() -> dict[str, Any]:
     return found
 
 
-def _probe(stages: Stages, name: str) -> dict[str, Any]:
-    """Build a tiny model for a provider and run it there, in a fresh process."""
-    provider = PROVIDERS[name]
-    result: dict[str, Any] = {"runs": False, "precisions": list(provider.precisions), "extra": provider.extra}
+def _examined(provider: Provider, do: Asked) -> dict[str, Any]:
+    """Ask a provider for its devices, and the first of them for every precision."""
+    result: dict[str, Any] = {
+        "runs": False, "precisions": [], "does_not_run": {}, "devices": [], "extra": provider.extra,
+        "install": provider.remedy,
+    }  # fmt: skip
+    offered = ask(provider, None, do)
+    result["devices"] = offered.names
+    if offered.trouble:
+        absent = bool(lacking(provider)) or provider.runtime_name in offered.trouble
+        return result | {"why": offered.trouble, "installed": not absent}
     try:
-        source = stages(TinyJob())
-        precision = provider.precisions[-1]
-        quantized = precision in ("int4", "int8")
-        settings = {
-            "algorithm": "default",
-            "block_size": 32,
-            "accuracy_level": provider.accuracy_level,
-            "symmetric": True,
-        }
-        recipe = Recipe.model_validate({"precision": precision} | (settings if quantized else {}))
-        build = stages(BuildJob(source=TinyJob().key, recipe=recipe, provider=name, source_dir=source.path))
+        answers = ask_device(Target(provider=provider.name), offered.hardware, (), TinyJob(), TOKENS, do, every=True)
+    except (StageError, AutotuneError) as error:
+        return result | {"why": str(error), "installed": True}
+    running = [recipe for recipe in answers.results if answers.runs(recipe)]
+    if running and (why := _does_not_generate(provider, running[-1], do)):
+        return result | {"why": why, "installed": True}
+    result["runs"] = bool(running)
+    result["precisions"] = [_spelled(recipe, provider) for recipe in running]
+    result["does_not_run"] = _refused(answers, provider)
+    return result | {"installed": True}
+
+
+def _does_not_generate(provider: Provider, recipe: Recipe, do: Asked) -> str:
+    """Return why ONNX Runtime GenAI generates no text there, in a process that holds nothing else; empty where it does."""
+    try:
+        source = do(TinyJob())
+        build = do(BuildJob(source=TinyJob().key, recipe=recipe, provider=provider.builds_as, source_dir=source.path))
         job = TimeJob(
-            graph=build.result["signature"], provider=name, prompt_tokens=8, new_tokens=4, machine=machine_digest(),
-            processes=1, model_dir=build.path,
+            graph=build.result["signature"], provider=provider.name, prompt_tokens=8, new_tokens=4,
+            machine=machine_digest(), processes=1, model_dir=build.path,
         )  # fmt: skip
-        stages.engine.run_fresh(job, stages.log(), timeout=120)
-        result["runs"] = True
+        do(job, ASK_S, anew=True)
     except StageError as error:
-        result["why"] = str(error)[:200]
-    return result
+        return str(error)
+    return ""
+
+
+def _spelled(recipe: Recipe, provider: Provider) -> str:
+    wide = bool(provider.io_option and getattr(recipe, provider.io_option))
+    return recipe.precision + f" ({provider.io_option})" * wide
+
+
+def _refused(answers: Answers, provider: Provider) -> dict[str, str]:
+    return {
+        _spelled(recipe, provider): answers.why(recipe).removeprefix(f"on {answers.device}: ")
+        for recipe in answers.results
+        if not answers.runs(recipe)
+    }
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Return a line as lines of a terminal."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
+    ) or [indent]  # fmt: skip
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """Return the findings for people."""
+    """Return the findings for people, in lines of a terminal."""
     machine = found["hardware"]
-    lines = [
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {found['python']}",
-        f"memory: {machine['memory_mb']} MB ({found['free_memory_mb']} MB free)",
-        f"cache: {found['cache']} ({found['free_disk_mb']} MB free)",
-        "packages: " + ", ".join(f"{name} {version}" for name, version in found["packages"].items()),
-    ]
+    lines = _wrapped(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {found['python']}")
+    lines += _wrapped(f"memory: {machine['memory_mb']} MB ({found['free_memory_mb']} MB free)")
+    lines += _wrapped(f"cache: {found['cache']} ({found['free_disk_mb']} MB free)")
+    lines += _wrapped("packages: " + ", ".join(f"{name} {version}" for name, version in found["packages"].items()))
+    absent: list[str] = []
     for name, probe in found["providers"].items():
-        state = "runs" if probe["runs"] else f"does not run: {probe.get('why', '')}"
-        lines.append(f"provider {name}: {state}")
-        if probe["runs"]:
-            lines[-1] += f" ({', '.join(probe['precisions'])})"
-    lines += [f"problem: {problem}" for problem in found["problems"]]
+        if not probe["runs"] and not probe.get("installed", True):
+            absent.append(f"{name}: {probe['install']}")
+            continue
+        state = f"runs ({', '.join(probe['precisions'])})" if probe["runs"] else "does not run"
+        lines += _wrapped(f"provider {name}: {state}")
+        for index, device in enumerate(probe["devices"]):
+            if name != "cpu":
+                lines += _wrapped(f"device {index}: {device}", "  ")
+        if probe.get("why"):
+            lines += _wrapped(str(probe["why"]).removeprefix(f"provider {name}: "), "  ")
+        for precision, why in probe["does_not_run"].items():
+            lines += _wrapped(f"not {precision}: {why}", "  ")
+    if absent:
+        lines.append("providers that are not installed here:")
+        lines += [line for one in absent for line in _wrapped(one, "  ")]
+    lines += [line for problem in found["problems"] for line in _wrapped(f"problem: {problem}")]
     lines.append("ready" if found["ready"] else "not ready: see the problems above")
     return "\n".join(lines)

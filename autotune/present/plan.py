@@ -24,6 +24,7 @@ from autotune.pipeline.inspection import Seen
 from autotune.pipeline.planned import planned_inputs, preparation
 from autotune.pipeline.prepare import needed_disk_mb, read_data
 from autotune.pipeline.subject import subject_of
+from autotune.present.device import asked_of_device
 from autotune.present.look import looked_at
 from autotune.present.plan_table import STAGES
 from autotune.present.savings import savings
@@ -54,6 +55,9 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     if dataset is not None:
         seen, notes = looked_at(sweep, dataset)
         dataset = seen.dataset if seen is not None else dataset
+    asked: list[str] = []
+    if config is not None:
+        sweep, asked = asked_of_device(sweep, config)
     size = sweep.space.size()
     most, ends_by = _bound(sweep, size)
     plan: dict[str, Any] = {
@@ -72,7 +76,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
         "hours_budget": sweep.budget.hours,
         "metric": sweep.data.metric,
         "data": _data(sweep.data, dataset),
-        "notes": [*(dataset.notes if dataset else ()), *notes],
+        "notes": [*asked, *(dataset.notes if dataset else ()), *notes],
     }
     plan["notes"] += _many_threads([sweep.target.session, *filter(None, sweep.space.sessions)])
     if config is not None and sweep.space.recipes:
@@ -130,7 +134,7 @@ def _rehearsed(
     first = priced(warm, sweep.space, sweep.seed) if name == "frontier" else None
     name = _STANDS_FOR.get(name, name)
     strategy = make_strategy(name, sweep.space, sweep.objectives, sweep.seed, items, first=first)
-    base = base_candidate(sweep.space.recipes, sweep.provider)
+    base = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
     simulation = Simulation(prices, sweep.objectives, base, bool(strategy.rungs), cache.peek)
     before = preparation(sweep, dataset, prices, cache, cache.peek)
     adapters = min(POOL, _adapters(sweep.space)) if strategy.rungs else math.inf

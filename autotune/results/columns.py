@@ -114,7 +114,26 @@ SPREAD = (
 )
 """How well a timing is known; the interval of `itl_ms_p50` stands beside it."""
 
-TIMING = frozenset(column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD))
+ON_PROVIDER = (
+    Column(
+        "warm_up_s",
+        float,
+        "what the first sequence took in a fresh process, in which shaders are compiled and engines built, seconds, mean "
+        "over processes; no latency holds it",
+        0.0,
+    ),
+    Column(
+        "provider_share",
+        float,
+        "share of the nodes with weights and of attention that the execution provider took; the CPU ran the others; empty "
+        "on the CPU",
+        0,
+        1,
+    ),
+)
+"""What a row has of its execution provider."""
+
+TIMING = frozenset(column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD, ON_PROVIDER[0]))
 """The columns that a timing fills."""
 
 STAGES = {
@@ -194,6 +213,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("built", str, "key of the build in the cache"),
     Column("lora_loss_on", str, "what the training loss was the mean of: completion or text; empty: completion"),
+    *ON_PROVIDER,
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 

@@ -20,8 +20,10 @@ from filelock import FileLock, Timeout
 from autotune.candidate import Session
 from autotune.durable import put, remove_asides, sync_tree, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
+from autotune.providers import Provider
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
 from autotune.results.folder import TIMINGS, TURNS, check_names, read_running, read_sweep, read_timings
+from autotune.results.loading import LOAD, load_script
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, Trial
 from autotune.results.table import Table, write_table
 from autotune.secrets import redacted
@@ -267,12 +269,12 @@ class Record:
         parts: Mapping[str, Path],
         about: Mapping[str, Any],
         session: Session | None = None,
-        provider: str | None = None,
+        provider: Provider | None = None,
     ) -> None:
         """Copy the winner into `best/`: each part (onnx, adapter) a folder. Raises OSError; the old one then stays.
 
-        The built model's own settings then say to serve it in `session` on `provider` (ONNX Runtime GenAI's name;
-        None: the CPU), as it was measured.
+        The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows
+        how it is loaded, and `candidate.json` says what must be installed.
         """
         best, aside, old = self.folder / "best", self.folder / ".best.new", self.folder / ".best.old"
         shutil.rmtree(aside, ignore_errors=True)
@@ -281,8 +283,12 @@ class Record:
             hidden = ("manifest.json", "optimizer.safetensors", "state.json")
             shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
         if session is not None and session != Session() and "onnx" in parts:
-            _serve(aside / "onnx" / "genai_config.json", session, provider)
+            genai_name = provider.genai_name if provider is not None else None
+            _serve(aside / "onnx" / "genai_config.json", session, genai_name)
             about = {**about, "session": session.model_dump(exclude_none=True)}
+        if provider is not None and "onnx" in parts:
+            (aside / LOAD).write_text(load_script(provider), encoding="utf-8")
+            about = {**about, "provider": provider.name, "install": provider.install}
         (aside / "candidate.json").write_text(
             json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8"
         )

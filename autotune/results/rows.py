@@ -188,6 +188,8 @@ class Trial(Measured):
     target = Text()
     merged = Text()
     built = Text()
+    warm_up_s = Number()
+    provider_share = Number()
 
     @property
     def settings(self) -> Cells:

@@ -231,7 +231,5 @@ class Finalists:
             return False
         settings = candidate.model_dump(exclude_none=True)
         about = {"candidate": candidate.id, "settings": settings, "model": self.model}
-        self.record.keep_best(
-            made, about, self.pipeline.graph.session(candidate), self.pipeline.graph.provider.genai_name
-        )
+        self.record.keep_best(made, about, self.pipeline.graph.session(candidate), self.pipeline.graph.provider)
         return True

@@ -85,7 +85,7 @@ class Loop:
         self.sweep, self.record, self.pipeline = sweep, record, pipeline
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
-        untouched = base_candidate(sweep.space.recipes, sweep.provider)
+        untouched = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
         self.ledger = Ledger(sweep.aims, sweep.score, untouched, record.results.rows, record.results.file)
         self.under_way = UnderWay(executor)
         timing, in_parts = sweep.target.timing, bool(strategy.rungs)

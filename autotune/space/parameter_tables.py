@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.providers import PRECISIONS
+from autotune.providers import PRECISIONS, PROVIDERS
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -111,7 +111,8 @@ RECIPE = _table(
     Parameter("use_cuda_bf16", bool, "bf16 activations around int4 and int8 weights", default=False,
               providers=("cuda",), precisions=_QUANTIZED),
     Parameter("enable_webgpu_graph", bool, "capture a WebGPU graph", default=False, providers=("webgpu",)),
-    Parameter("use_webgpu_fp32", bool, "fp32 activations", default=False, providers=("webgpu",)),
+    Parameter("use_webgpu_fp32", bool, "fp32 inputs, outputs and activations around quantised weights; default: what runs on "
+              "the device and is fastest there", providers=("webgpu",), precisions=_QUANTIZED),
     Parameter("enable_dml_graph", bool, "capture a DirectML graph", default=True, providers=("dml",)),
 )  # fmt: skip
 
@@ -120,5 +121,5 @@ SESSION = _table(
     Parameter("arena", bool, "keep freed CPU memory for the next pass (ONNX Runtime's memory arena)"),
     Parameter("mem_pattern", bool, "lay out the memory of a pass ahead, from those before of its shape"),
     Parameter("provider_options", str, "options of the execution provider, name: value",
-              providers=("cuda", "dml", "webgpu", "NvTensorRtRtx")),
+              providers=tuple(provider.name for provider in PROVIDERS.values() if provider.takes_options)),
 )  # fmt: skip

@@ -62,7 +62,12 @@ def _option_choices(raw: Any, key: str, problems: list[Problem]) -> tuple[str, .
 def check_served(name: str, provider: Provider, key: str, problems: list[Problem]) -> bool:
     """Return whether a setting of sessions means something on a provider; if not, it is a problem."""
     parameter = SESSION[name]
-    if parameter.providers and provider.name not in parameter.providers:
+    takes = (
+        provider.takes_options
+        if name == "provider_options"
+        else not parameter.providers or provider.name in parameter.providers
+    )
+    if not takes:
         rule = f"{name} means something on {', '.join(parameter.providers)} only: {provider.name} has no options"
         problems.append(Problem(rule, key, remedy=f"remove it for {provider.name}"))
         return False

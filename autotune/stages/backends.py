@@ -24,9 +24,9 @@ from onnx import TensorProto
 from transformers import DynamicCache
 
 from autotune.errors import StageError
-from autotune.providers import PROVIDERS
-from autotune.stages.jobs import refused
+from autotune.stages.plugins import open_session, trouble
 from autotune.stages.reading import READ, SINGLE, reading_graph
+from autotune.stages.share import RECORDED
 from autotune.stages.torch_model import load_adapter, load_model, resolve_device, resolve_dtype
 
 Tokens = tuple[int, ...]
@@ -123,13 +123,10 @@ class OnnxBackend:
         threads: int | None,
         provider_options: dict[str, str] | None = None,
         exact: bool = False,
+        device: int | None = None,
+        shares: bool = False,
     ) -> None:
-        """`exact`: quantised weights are multiplied in single precision, whatever the recipe's accuracy level."""
-        runtime = PROVIDERS[provider].runtime_name
-        if runtime not in ort.get_available_providers():
-            raise StageError(
-                "unsupported", f"this ONNX Runtime has no {runtime}; install the {PROVIDERS[provider].extra} extra"
-            )
+        """`device`: which of the provider's; `shares`: `taken` is asked for; `exact`: quantised weights are multiplied in single precision, whatever the recipe's accuracy level."""
         options = session_options(folder, threads)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         if exact:
@@ -137,15 +134,10 @@ class OnnxBackend:
         graph, grouped = reading_graph(folder / "model.onnx", exact)
         # Other providers' kernels have not been tried with several lengths in one call.
         self.ragged = grouped and provider == "cpu"
-        try:
-            self.session = ort.InferenceSession(
-                graph or str(folder / "model.onnx"), options, providers=[(runtime, provider_options or {})]
-            )
-        except Exception as error:
-            raise refused(error, f"the build does not load on {provider}") from error
-        self.provider, self.threads = provider, threads
-        if self.session.get_providers()[0] != runtime:
-            raise StageError("unsupported", f"the build runs on {self.session.get_providers()[0]}, not on {runtime}")
+        if shares:
+            options.add_session_config_entry(RECORDED, "1")
+        self.session = open_session(graph or str(folder / "model.onnx"), options, provider, device, provider_options)
+        self.provider, self.threads, self.device = provider, threads, device
         self.inputs = {i.name: i for i in self.session.get_inputs()}
         self.reads = READ in self.inputs
         logits = next(output for output in self.session.get_outputs() if output.name == "logits")
@@ -199,7 +191,7 @@ class OnnxBackend:
         try:
             found = self.session.run_with_ort_values(["logits", *(self.presents if keep else [])], values)
         except Exception as error:
-            raise refused(error, f"the build does not run on {self.provider}") from error
+            raise trouble(error, f"the build does not run on {self.provider}") from error
         logits, *presents = map(_array, found)
         if not self.reads:
             logits = logits[read[:, 0], read[:, 1] - (new - 1 if self.last_only else 0)]

@@ -20,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from autotune.candidate import Recipe
+from autotune.providers import PROVIDERS
 from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend, padded
 from autotune.stages.jobs import CheckJob, Result
 from autotune.stages.score import groups
+from autotune.stages.share import share_of
 from autotune.stages.text import encode, load_tokenizer, read_items
 from autotune.stages.weights import compare_weights, damaged, put_quantised
 
@@ -190,7 +192,7 @@ def computed_error(reference: Reference, backend: OnnxBackend, folder: Path, lon
     if key not in _computed:
         if put_quantised(folder, reference.backend.model):
             return None
-        exact = OnnxBackend(folder, backend.provider, backend.threads, exact=True)
+        exact = OnnxBackend(folder, backend.provider, backend.threads, exact=True, device=backend.device)
         built = logits_of(exact, texts, exact.last_only)
         _computed[key] = agreement(logits_of(reference.backend, texts, exact.last_only), built).error
     return _computed[key]
@@ -259,7 +261,7 @@ def check(job: CheckJob, out: Path) -> Result:
     Result: `kl_nats`, `greedy_agreement`, `logit_error`, `texts`, `positions`; `weights` (how many were read back and
     could be judged), the largest `weight_error` and `weight_steps`; `computed_error`: that of `computed_error`, absent
     where the build is refused for another reason; `trouble`: None, or in words why the build is not its source. A
-    number that is not finite is None.
+    number that is not finite is None. Where it is asked for also what `share_of` says of the provider.
     """
     del out
     tokenizer = load_tokenizer(job.source_dir)
@@ -275,5 +277,6 @@ def compare(job: CheckJob, texts: list[Tokens]) -> Result:
     if key not in _known:
         _known.clear()
     reference = Reference(source, texts, _known.setdefault(key, {}))
-    backend = OnnxBackend(job.model_dir, job.provider, job.threads)
-    return judge(reference, backend, job.model_dir, job.recipe, job.max_length)
+    backend = OnnxBackend(job.model_dir, job.provider, job.threads, device=job.device_index, shares=bool(job.shares))
+    share = share_of(backend.session, PROVIDERS[job.provider].runtime_name).plain() if job.shares else {}
+    return judge(reference, backend, job.model_dir, job.recipe, job.max_length) | share

@@ -11,9 +11,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from autotune.candidate import Lora, Recipe, Session, digest
 from autotune.errors import StageError
 from autotune.metrics import PRECISION
+from autotune.providers import PROVIDERS
+from autotune.providers import installed as installed
 
 Result = dict[str, Any]
 """What a stage reports besides its files: plain JSON."""
@@ -30,15 +29,6 @@ Result = dict[str, Any]
 def where(default: Any = ...) -> Any:
     """A field that is not part of the key."""
     return Field(default, exclude=True)
-
-
-@cache
-def installed(package: str) -> str:
-    """Return the version of an installed package, without importing it; empty where it is not installed."""
-    try:
-        return package_version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def reason(error: BaseException) -> str:
@@ -78,9 +68,14 @@ class Job(BaseModel):
 
     def described(self) -> dict[str, Any]:
         """All inputs that decide the result, as plain data."""
-        packages = {name: installed(name) for name in self.packages}
+        packages = {name: installed(name) for name in self.packages} | self.brought
         content = self.model_dump(mode="json", exclude_none=True)
         return {"stage": self.stage, "version": self.version, "packages": packages, "inputs": content}
+
+    @property
+    def brought(self) -> dict[str, str]:
+        """What brings the execution provider that a job runs on, with its version, where that is a plugin."""
+        return {}
 
     @property
     def key(self) -> str:
@@ -123,6 +118,17 @@ class ProbeJob(Job):
     """GPUs that the driver lists."""
     visible: str | None = None
     """CUDA_VISIBLE_DEVICES, where it is set."""
+
+
+class DevicesJob(Job):
+    """Ask which devices an execution provider offers. Never kept: a device may go at any time."""
+
+    stage: ClassVar[str] = "devices"
+    function: ClassVar[str] = "autotune.stages.devices:devices"
+
+    provider: str
+    device_index: int | None = None
+    """The one that is to be opened; None: the first."""
 
 
 class FinetuneJob(Job):
@@ -200,7 +206,22 @@ class BuildJob(Job):
     data_file: Path | None = where(None)
 
 
-class CheckJob(Job):
+class DeviceJob(Job):
+    """A job that runs a model on a device of an execution provider."""
+
+    device_index: int | None = None
+    """Which of the provider's devices, from 0; None: the first."""
+    hardware: str | None = None
+    """That device with its driver, where the digest of the machine does not say; None: it does."""
+
+    @property
+    def brought(self) -> dict[str, str]:
+        """What brings the execution provider that it runs on, with its version, where that is a plugin."""
+        provider = PROVIDERS.get(str(getattr(self, "provider", None)))
+        return provider.packages if provider is not None else {}
+
+
+class CheckJob(DeviceJob):
     """Compare a build with the model that it was made from: logits on held-out texts, and weights."""
 
     stage: ClassVar[str] = "check"
@@ -215,6 +236,8 @@ class CheckJob(Job):
     data: str
     """Digest of the items."""
     max_length: int
+    shares: bool | None = None
+    """True where it is told which share of the weights' nodes the provider took; None: the provider is the CPU."""
     threads: int | None = where(None)
     sources: ClassVar[Mapping[str, str]] = {"model_dir": "source", "source_dir": "original", "data_file": "data"}
     original: str = where("")
@@ -235,7 +258,7 @@ class TaskCheckJob(CheckJob):
     metric: str
 
 
-class ScoreJob(Job):
+class ScoreJob(DeviceJob):
     """Score a built model, or an adapter on its base, on items; keep the outcome of every item."""
 
     stage: ClassVar[str] = "score"
@@ -447,7 +470,7 @@ class VerifyItem(BaseModel):
     """Negative log-likelihood of the completion, nats."""
 
 
-class VerifyJob(Job):
+class VerifyJob(DeviceJob):
     """Run a kept model from the text of prompts by ONNX Runtime GenAI alone, and compare with what is recorded."""
 
     stage: ClassVar[str] = "verify"
@@ -466,7 +489,7 @@ class VerifyJob(Job):
     model_dir: Path = where()
 
 
-class TimeJob(Job):
+class TimeJob(DeviceJob):
     """Time one built graph in a fresh process."""
 
     stage: ClassVar[str] = "time"
@@ -502,6 +525,8 @@ class TimeJob(Job):
     model_dir: Path = where(Path())
     begun: tuple[Result, ...] = where(())
     """What processes have measured before: they count."""
+    engines_dir: Path | None = where(None)
+    """Where the provider keeps engines that it has compiled; None: it keeps none."""
 
     @property
     def session(self) -> Session:
@@ -547,6 +572,25 @@ class TinyJob(Job):
     seed: int = 0
     changes: dict[str, Any] | None = None
     """What of its config.json is another than a tiny model has."""
+
+
+class CapabilityJob(DeviceJob):
+    """See whether a device runs a tiny random model in a recipe, and computes what PyTorch computes."""
+
+    stage: ClassVar[str] = "capability"
+    function: ClassVar[str] = "autotune.stages.capability:capability"
+    packages: ClassVar[tuple[str, ...]] = (
+        *ORT_WHEELS, "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torch", "transformers",
+    )  # fmt: skip
+
+    provider: str
+    recipe: Recipe
+    source: str
+    """Key of the tiny model."""
+    tokens: int
+    """Of the longest text that is compared."""
+    sources: ClassVar[Mapping[str, str]] = {"source_dir": "source"}
+    source_dir: Path = where(Path())
 
 
 @dataclass(frozen=True)

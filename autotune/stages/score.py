@@ -223,7 +223,8 @@ def open_backend(job: ScoreJob) -> Backend:
     if job.provider is None:
         return TorchBackend(job.model_dir, job.adapter_dir, job.device or "cpu", job.threads, job.dtype or "auto")
     return OnnxBackend(
-        job.model_dir, job.provider, job.threads, Session(provider_options=job.provider_options).options
+        job.model_dir, job.provider, job.threads, Session(provider_options=job.provider_options).options,
+        device=job.device_index,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def verify(job: VerifyJob, out: Path) -> Result:
     del out
     import onnxruntime_genai as og
 
-    model = load(job.model_dir, job.provider, Session())
+    model = load(job.model_dir, job.provider, Session(), job.device_index)
     try:
         return _Verifier(job, model, og.Tokenizer(model)).run()
     except RuntimeError as error:

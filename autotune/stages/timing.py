@@ -18,10 +18,12 @@ import numpy as np
 import psutil
 
 from autotune.candidate import Session
+from autotune.errors import StageError
 from autotune.metrics import ENOUGH_FOR_P90
 from autotune.providers import NVIDIA, PROVIDERS
 from autotune.stages.conditions import Conditions
-from autotune.stages.jobs import SLICE, Result, TimeJob, refused
+from autotune.stages.jobs import SLICE, Result, TimeJob
+from autotune.stages.plugins import device_of, put_on_device, register, trouble, with_settings
 
 MOST_S = 20.0
 """Seconds after which a process stops repeating, which it does until there are enough tokens for a 90th percentile (it
@@ -82,25 +84,37 @@ def built_for(folder: Path) -> list[str]:
     return [name for options in decoder.get("session_options", {}).get("provider_options", []) for name in options]
 
 
-def load(folder: Path, provider: str, session: Session) -> Any:
-    """Return the model on its provider, served as the session says. Raises StageError (`unsupported`) where it does not load."""
+def load(folder: Path, name: str, session: Session, device: int | None = None, engines: Path | None = None) -> Any:
+    """Return the model on a device of its provider, served as the session says; `engines`: where compiled engines are kept.
+
+    Raises StageError: `unsupported` where it does not load, `lost` where the provider or its device is there no more.
+    """
     import onnxruntime_genai as og
 
+    provider = PROVIDERS[name]
+    register(provider, og)
+    if provider.plugged and device is None:
+        device_of(provider, None)  # GenAI would say that the provider is not in its build, which misleads
     try:
         config = og.Config(str(folder))
-        wanted = [name for name in [PROVIDERS[provider].genai_name] if name]
+        wanted = [provider.genai_name] if provider.genai_name else []
         # A model that was built for this provider keeps its options, such as graph capture: they are part of its recipe.
         if wanted != built_for(folder):
             config.clear_providers()
-            for name in wanted:
-                config.append_provider(name)
-        for name, value in session.options.items():
-            config.set_provider_option(PROVIDERS[provider].genai_name, name, value)
-        if session.config:
-            config.overlay(json.dumps({"model": {"decoder": {"session_options": session.config}}}))
+            for one in wanted:
+                config.append_provider(one)
+        put_on_device(config, provider, device)
+        if engines is not None and provider.engines_option:
+            engines.mkdir(parents=True, exist_ok=True)
+            config.set_provider_option(provider.genai_name, provider.engines_option, str(engines))
+        for option, value in session.options.items():
+            config.set_provider_option(provider.genai_name, option, value)
+        with_settings(config, session.config)
         return og.Model(config)
+    except StageError:
+        raise
     except Exception as error:
-        raise refused(error, f"the build does not load on {provider}") from error
+        raise trouble(error, f"the build does not load on {name}") from error
 
 
 def sequence(model: Any, prompt: Any, total: int, batch: int) -> Iterator[tuple[str, list[float]]]:
@@ -133,7 +147,8 @@ def sequence(model: Any, prompt: Any, total: int, batch: int) -> Iterator[tuple[
 def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -> Result:
     """Load, warm up and time one model: until there are enough samples, or slice by slice, whenever `turns` yields.
 
-    Result: `load_s`; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process; `threads` that
+    Result: `load_s`; `warm_up_s`, what the first sequence of this process took, in which shaders are compiled and engines
+    built; `ttft_ms` and `itl_ms`, raw samples in order; `peak_memory_mb` of this process; `threads` that
     ONNX Runtime shares an operator among, counted (None off the CPU); `gpu_memory_mb`, the most after any sequence
     (None off NVIDIA's GPUs); `conditions`: what else the machine did; `laps`, with `turns`: the `ttft_ms` or `itl_ms` of each.
     `out` stays empty.
@@ -147,7 +162,7 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
     process = psutil.Process()
     others = process.num_threads()
     started = time.perf_counter()
-    model = load(job.model_dir, job.provider, job.session)
+    model = load(job.model_dir, job.provider, job.session, job.device_index, job.engines_dir)
     load_s = time.perf_counter() - started
     threads = process.num_threads() - others + 1 if job.provider == "cpu" else None
     # Any tokens do: the work does not depend on which. The lowest are left out: they are often special.
@@ -158,15 +173,18 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
     prompts = rng.integers(vocabulary // 10, vocabulary, size=(job.batch, longest)).astype(np.int32)
     samples: dict[str, list[float]] = {"ttft_ms": [], "itl_ms": []}
     held: list[float] = []
+    took: list[float] = []
     laps: list[dict[str, list[float]]] = []
 
     def slices() -> Iterator[dict[str, list[float]]]:
         """Generate a sequence of each length."""
         for prompt, new in lengths:
             feed = np.ascontiguousarray(prompts[0, :prompt] if job.batch == 1 else prompts[:, :prompt])
+            began = time.perf_counter()
             for name, values in sequence(model, feed, prompt + new, job.batch):
                 samples[name] += values
                 yield {name: values}
+            took.append(time.perf_counter() - began)
             held.extend(filter(None, [on_gpu()]))
 
     def enough() -> Iterator[None]:
@@ -179,6 +197,7 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
     try:
         while len(samples["ttft_ms"]) < 2:
             list(slices())
+        warm_up_s = took[0]
         for values in samples.values():
             values.clear()
         conditions = Conditions()
@@ -196,9 +215,10 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
                         lap = next(going)
                 laps.append(lap)
     except Exception as error:
-        raise refused(error, f"the build does not run on {job.provider}") from error
+        raise trouble(error, f"the build does not run on {job.provider}") from error
     return {
         "load_s": load_s,
+        "warm_up_s": warm_up_s,
         **samples,
         "peak_memory_mb": peak_memory_bytes() / 1e6,
         "threads": threads,

@@ -122,8 +122,7 @@ def parse_sweep(
     provider_name = _given(data.get("target"), "provider", str, "cpu")
     provider = PROVIDERS.get(provider_name)
     if provider is None:
-        remedy = did_you_mean(provider_name, list(PROVIDERS))
-        problems.append(Problem("no such execution provider", "target.provider", value=provider_name, remedy=remedy))
+        problems.append(no_such_provider(provider_name, "target.provider"))
 
     model = _given(data, "model", str, "")
     shape: ModelShape | None = None
@@ -190,6 +189,13 @@ def parse_sweep(
     )  # fmt: skip
 
 
+def no_such_provider(name: str, key: str) -> Problem:
+    """Return what is wrong with the name of a provider that nobody knows."""
+    remedy = did_you_mean(name, list(PROVIDERS))
+    remedy += f"; a provider that its vendor ships as a library: --provider-library {name or 'NAME'}=PATH"
+    return Problem("no such execution provider", key, value=name, remedy=remedy)
+
+
 def _given(data: Any, key: str, kind: type[T], otherwise: T) -> T:
     """Return what a mapping holds under `key`, or `otherwise` where there is nothing of that type."""
     value = data.get(key) if isinstance(data, Mapping) else None
@@ -237,6 +243,9 @@ def _target(raw: Any, provider: Provider, metric: str, problems: list[Problem]) 
         if rule:
             remedy = "see the provider's options in ONNX Runtime's documentation"
             problems.append(Problem(rule, key, remedy=remedy))
+    if _given(raw, "device", int, None) is not None and not (provider.plugged or provider.device_options[0]):
+        rule = f"device means something on providers with devices to choose from, and {provider.name} has none"
+        problems.append(Problem(rule, "target.device", value=_given(raw, "device", int, None), remedy="remove it"))
     workloads = _given(raw, "workloads", dict, None)
     if workloads is not None:
         key = "target.workloads"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from autotune.analysis.limits import Aims, Limit
-from autotune.candidate import Session
+from autotune.candidate import Recipe, Session
 from autotune.data.schema import DataSpec
 from autotune.metrics import (
     PRECISION,
@@ -24,6 +24,10 @@ from autotune.space.sessions import spell_options
 from autotune.space.space import Space
 
 STRATEGIES = ("frontier", "tpe", "nsga2", "gp", "random", "grid")
+
+
+MIN_SHARE = 0.9
+"""Of the nodes with weights and of attention: what falls to the CPU beyond it makes a timing the CPU's."""
 
 
 class _Part(BaseModel):
@@ -77,6 +81,12 @@ class Target(_Part):
     """Where the model is deployed, how it is served there, and what it is asked for."""
 
     provider: str = "cpu"
+    device: int | None = Field(
+        None,
+        ge=0,
+        le=1023,
+        description="which of the provider's devices, as `autotune doctor` counts them; default: the first",
+    )
     threads: int | None = Field(None, ge=1, le=1024)
     arena: bool | None = None
     mem_pattern: bool | None = None
@@ -84,6 +94,15 @@ class Target(_Part):
     workload: Workload = Workload()
     workloads: dict[str, Workload] | None = None
     timing: Timing = Timing()
+    min_share: float | None = Field(
+        None, ge=0, le=1, description="the share of the nodes with weights and of attention that the provider must run itself, "
+        "for a row to count; default: 0.9",
+    )  # fmt: skip
+
+    @property
+    def share(self) -> float:
+        """The share of the nodes with weights and of attention that the provider must run itself."""
+        return MIN_SHARE if self.min_share is None else self.min_share
 
     @property
     def session(self) -> Session:
@@ -169,6 +188,8 @@ class Sweep(BaseModel):
     file: str
     lines: Mapping[str, int] = {}
     """The line of each key in the file."""
+    exact: Recipe | None = None
+    """The recipe of the untouched model, where the device was asked for the most exact that it runs."""
 
     @property
     def provider(self) -> Provider:

@@ -13,8 +13,10 @@ import pytest
 
 from autotune.candidate import Session
 from autotune.errors import UsageError
+from autotune.providers import PROVIDERS
 from autotune.results import record as record_module
 from autotune.results.folder import read_results, read_running, read_sweep
+from autotune.results.loading import load_script
 from autotune.results.record import NOTE_S, Record
 from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table
@@ -434,13 +436,17 @@ def test_best_is_served_as_it_was_measured(tmp_path: Path) -> None:
             found: dict[str, Any] = settings["model"]["decoder"]["session_options"]
             return found
 
-        record.keep_best({"onnx": source}, {"n": 1}, session, "cuda")
+        record.keep_best({"onnx": source}, {"n": 1}, session, PROVIDERS["cuda"])
         assert shipped() == {
             "log_id": "x", "intra_op_num_threads": 2, "enable_cpu_mem_arena": False,
             "provider_options": [{"cuda": {"enable_cuda_graph": "1", "a": "1", "b": "2"}}],
         }  # fmt: skip
         about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
-        assert about == {"n": 1, "session": {"threads": 2, "arena": False, "provider_options": "a=1 b=2"}}
+        assert about == {
+            "n": 1, "session": {"threads": 2, "arena": False, "provider_options": "a=1 b=2"},
+            "provider": "cuda", "install": PROVIDERS["cuda"].install,
+        }  # fmt: skip
+        assert (best / "load.py").read_text(encoding="utf-8") == load_script(PROVIDERS["cuda"])
         record.keep_best({"onnx": source}, {"n": 1}, Session(threads=1))
         assert shipped() == there | {"intra_op_num_threads": 1}
         record.keep_best({"onnx": source}, {"n": 1}, Session())

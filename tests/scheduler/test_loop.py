@@ -466,7 +466,7 @@ def test_finalists_and_best_are_written(tmp_path: Path) -> None:
     assert finalists[0]["candidate"] == winner.id
     best = sweeping.out / "best"
     assert sorted(p.relative_to(best).as_posix() for p in best.rglob("*") if p.is_file()) == [
-        "adapter/adapter_model.safetensors", "candidate.json", "onnx/genai_config.json", "onnx/model.onnx",
+        "adapter/adapter_model.safetensors", "candidate.json", "load.py", "onnx/genai_config.json", "onnx/model.onnx",
     ]  # fmt: skip
     about = json.loads((best / "candidate.json").read_text(encoding="utf-8"))
     assert about["candidate"] == winner.id
@@ -570,7 +570,7 @@ def test_recipes_only_the_base_competes_where_it_is_in_the_space(tmp_path: Path)
     chosen = select(sweeping.out)
     assert chosen.exit_code == Exit.OK
     assert chosen.row(summary.choice.winner.id)["trial"] == 1
-    assert sorted(p.name for p in (sweeping.out / "best").iterdir()) == ["candidate.json", "onnx"]
+    assert sorted(p.name for p in (sweeping.out / "best").iterdir()) == ["candidate.json", "load.py", "onnx"]
 
 
 def test_recipes_only_the_base_is_a_reference_where_it_is_not_in_the_space(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""How a kept model is loaded where it is deployed: a script of some lines beside it, and what must be installed for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autotune.providers import Provider
+
+LOAD = "load.py"
+
+
+def load_script(provider: Provider) -> str:
+    """Return a script that answers a prompt with the model in the folder `onnx` beside it, on its provider."""
+    lines = [
+        f'"""Answer a prompt with this model on the execution provider {provider.name}: python {LOAD} "a prompt"',
+        "",
+        f'Install: {provider.install}',
+        *([f"The machine needs {provider.needs}."] if provider.needs else []),
+        '"""',
+        "import pathlib",
+        "import sys",
+        "",
+        "import onnxruntime_genai as og",
+    ]  # fmt: skip
+    if provider.plugin is not None:
+        lines += [
+            f"import {provider.plugin.module} as plugin",
+            "",
+            f'og.register_execution_provider_library("{provider.runtime_name}", plugin.get_library_path())',
+        ]
+    elif provider.library:
+        name = Path(provider.library).name
+        lines += ["", f'og.register_execution_provider_library("{provider.runtime_name}", "{name}")  # where it lies']
+    else:
+        lines.append("")
+    lines.append('config = og.Config(str(pathlib.Path(__file__).parent / "onnx"))')
+    if provider.genai_name is not None and provider.builds_as == "cpu":  # else the model's own settings name it
+        lines.append(f'config.append_provider("{provider.genai_name}")')
+    lines += [
+        "model = og.Model(config)",
+        "tokenizer = og.Tokenizer(model)",
+        "parameters = og.GeneratorParams(model)",
+        "parameters.set_search_options(max_length=256, do_sample=False)",
+        "generator = og.Generator(model, parameters)",
+        "generator.append_tokens(tokenizer.encode(sys.argv[1]))",
+        "while not generator.is_done(): generator.generate_next_token()",
+        "print(tokenizer.decode(generator.get_sequence(0)))",
+    ]
+    return "\n".join(lines) + "\n"
