@@ -319,6 +319,25 @@ def test_no_rival_asks_twice_and_all_end_on_a_small_grid(name: str) -> None:
         assert len(asked) == 8 * len(table.recipes)
 
 
+def test_brackets_go_on_while_one_waits() -> None:
+    table = world_of("grid-right-0").table(0)
+    strategy = rivals.Brackets(table, 0)
+    count = sum(number for number, _ in rivals.BRACKETS)
+    asked = strategy.ask(count, ())
+    assert Counter(one.rung for one in asked) == {table.rungs[rung]: number for number, rung in rivals.BRACKETS}
+    assert len({one.candidate.id for one in asked}) == count
+
+
+def test_peers_that_take_choices_have_ranges_in_levels() -> None:
+    world = world_of("wide-right-0")
+    table = world.table(0)
+    asked = asked_of(made_replay.strategy("optuna-tpe-cache")(table, 0), table, 12)
+    assert all(one.candidate.lora is not None and world.space.has(one.candidate.lora) for one in asked)
+    rates = {one.candidate.lora.learning_rate for one in asked if one.candidate.lora is not None}
+    levels = np.logspace(-5, -1, made_replay.LEVELS)
+    assert all(np.isclose(levels, rate, rtol=1e-3).any() for rate in rates)
+
+
 # --- Replays and what is said of them -----------------------------------------------------------------------------
 
 
@@ -394,6 +413,21 @@ def test_the_command_goes_on_with_what_is_missing(tmp_path: Path, capsys: pytest
     assert worlds.main([*given, "--seeds", "2", "--jobs", "0"]) == 0
     assert capsys.readouterr().out == out.read_text(encoding="utf-8")
     assert "| grid small |" in out.read_text(encoding="utf-8")
+
+
+def test_our_earlier_replays_are_shown_beside_todays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tmp_path / "before.jsonl"
+    one = curve([60], [0.5], [60, 70, 80])
+    rows = [
+        {"task": {"world": "grid-small-4", "strategy": name, "seed": 0}, "made_by": "other code", "run": one.plain()}
+        for name in ("frontier", "tpe-favourite")
+    ]
+    before.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    given = ["--worlds", "grid-small-4", "--strategies", "crossed", "--seeds", "1", "--beside", str(before)]
+    assert worlds.main(given) == 0
+    text = capsys.readouterr().out
+    assert "| kind | frontier (before) | crossed | frontier (before) / best rival |" in text
+    assert "tpe-favourite" not in text  # rivals of other code do not count
 
 
 def test_replays_of_other_code_are_done_again(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ RESAMPLES = 300
 LEAST = 0.97
 """What is asked of the ratio to the best rival; it falls short where its interval lies below."""
 SHARES = (0.90, 0.95)
+FEW_SEEDS = 8
 THIRD = 3
 """A rival counts from its so manieth finished candidate on."""
 
@@ -124,7 +125,7 @@ def relative(runs: Runs, name: str, rivals: Sequence[str], budget_s: float, seed
 
 
 def report(
-    runs: Mapping[str, Runs], budgets: Mapping[str, float], kinds: Mapping[str, tuple[str, str]], own: str
+    title: str, runs: Mapping[str, Runs], budgets: Mapping[str, float], kinds: Mapping[str, tuple[str, str]], own: str
 ) -> list[str]:
     """Return markdown. `budgets`: seconds of a sweep; `kinds`: shape and kind; both by world. Strategies whose names begin with
     `own` are ours.
@@ -132,7 +133,9 @@ def report(
     names = list(dict.fromkeys(name for each in runs.values() for name in each))
     ours, rivals = [n for n in names if n.startswith(own)], [n for n in names if not n.startswith(own)]
     seeds = max((len(one) for each in runs.values() for one in each.values()), default=0)
-    lines = [f"# Made-up worlds: {len(runs)} worlds, {seeds} seeds", ""]
+    lines = [f"# {title}: {len(runs)} worlds, {seeds} seed{'s' * (seeds != 1)}", ""]
+    if seeds < FEW_SEEDS:
+        lines += [f"With fewer than {FEW_SEEDS} seeds the intervals below are too narrow, and medians jump.", ""]
     lines += _areas(runs, budgets, kinds, ours, rivals)
     if rivals:
         for name in ours:

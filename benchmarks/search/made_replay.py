@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from autotune import space as space_room
 from autotune import strategies as strategies_room
 from autotune.analysis import pareto
+from autotune.space.domains import Choice, Domain
+from autotune.space.space import Space
 from autotune.strategies import baselines, optuna_samplers
 from autotune.strategies.protocol import LEAST_ITEMS, Strategy, Told
 from benchmarks.search.anytime import Curve
 from benchmarks.search.kinds import best_known, world_of
 from benchmarks.search.made_table import MEASURED, MadeTable, MadeWorld, volume
+from benchmarks.search.peers import OUTSIDE
 from benchmarks.search.peers import strategy as peer
 from benchmarks.search.replay import Conditions, Pair
 from benchmarks.search.rivals import RIVALS, favourite
@@ -27,6 +33,8 @@ from benchmarks.search.workers import Host
 HERE = Path(__file__).parent
 OWN = "frontier"
 """Strategies whose names begin so are ours, and no rivals."""
+LEVELS = 9
+"""Values of a range for peers that take choices alone."""
 MOST_DECISIONS = 1200
 """Proposals after which a replay ends, whatever time is left."""
 
@@ -101,8 +109,29 @@ def _share(table: MadeTable, pairs: Sequence[Pair], accuracy: Callable[[Pair], f
 
 
 def strategy(name: str) -> Callable[[Table, int], Strategy]:
-    """Return what makes a strategy: a rival, or one that the tables are replayed with."""
-    return RIVALS.get(name) or peer(name)
+    """Return what makes a strategy: a rival, or one that the tables are replayed with. Peers that take choices alone have a
+    range as `LEVELS` of its values.
+    """
+    if name in RIVALS:
+        return RIVALS[name]
+    make = peer(name)
+    if name not in OUTSIDE:
+        return make
+    return lambda table, seed: make(replace(table, space=_in_levels(table.space)), seed)
+
+
+def _in_levels(space: Space) -> Space:
+    """Return a space whose ranges are choices of `LEVELS` values."""
+    lora: dict[str, Domain] = {}
+    for name, domain in (space.lora or {}).items():
+        if isinstance(domain, Choice):
+            lora[name] = domain
+            continue
+        ends = (math.log(domain.low), math.log(domain.high)) if domain.log else (domain.low, domain.high)
+        numbers = np.linspace(*ends, LEVELS)
+        values = (math.exp(number) if domain.log else float(number) for number in numbers)
+        lora[name] = Choice(tuple(dict.fromkeys(domain.value(value) for value in values)))
+    return replace(space, lora=lora)
 
 
 def run(task: Task) -> Curve:
@@ -114,10 +143,12 @@ def run(task: Task) -> Curve:
 
 
 @cache
-def _bytes_of(rivals: bool) -> bytes:
+def _bytes_of(rivals: bool, outside: bool) -> bytes:
     modules = ["kinds", "landscape", "made_table", "made_replay", "replay", "table", "workers"] + ["rivals"] * rivals
     files = [HERE / f"{name}.py" for name in modules] + [TABLES / f"{MEASURED}.jsonl", Path(str(pareto.__file__))]
-    if rivals:
+    if outside:
+        files.append(HERE / "peers.py")
+    elif rivals:
         files += [Path(str(module.__file__)) for module in (baselines, optuna_samplers)]
     else:
         files += [*sorted(Path(str(strategies_room.__file__)).parent.rglob("*.py")), HERE / "peers.py"]
@@ -131,8 +162,7 @@ def _bytes_of(rivals: bool) -> bytes:
 @cache
 def made_by(world: str, name: str) -> str:
     """Return a digest of everything that decides what a replay yields."""
-    rival = name in RIVALS or name == "random"
-    digest = hashlib.sha256(_bytes_of(rival))
+    digest = hashlib.sha256(_bytes_of(name in RIVALS or name == "random", name in OUTSIDE))
     if name.endswith("-favourite"):
         digest.update(favourite(world_of(world).space).model_dump_json().encode())
     return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from autotune.candidate import Candidate, Lora
 from autotune.metrics import Direction
@@ -194,52 +194,63 @@ class Crossed(Whole):
         """Nothing is learned."""
 
 
+@dataclass(eq=False)
+class _Bracket:
+    """One bracket at one of its rungs."""
+
+    rung: int
+    left: int
+    """Adapters of the rung that have not been scored yet."""
+    scores: list[tuple[float, Candidate]] = field(default_factory=list)
+
+
 class Brackets(Crossed):
-    """Successive halving in brackets over random adapters; the survivors of each are measured in every recipe."""
+    """Successive halving in brackets over random adapters; the survivors of each are measured in every recipe.
+
+    With several workers the next bracket begins while one waits for the rest of its rung.
+    """
 
     def __init__(self, table: Table, seed: int) -> None:
         super().__init__(table, seed)
         self._rungs = table.rungs
         self._items = min(table.items, max(LEAST_ITEMS, round(LOOK * table.items)))
-        self._bracket = self._rung = 0
-        self._alive: dict[str, tuple[float, Candidate]] = {}
-        self._out = 0
+        self._begun = 0
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
-        """Return the survivors of the bracket before in every recipe, then adapters of the next."""
-        if not self._queue and not pending and not self._alive:
-            self._begin()
+        """Return the survivors of a bracket in every recipe, then adapters of the next."""
+        del pending
+        while len(self._queue) < n and self._begin():
+            pass
         return [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
 
-    def _begin(self) -> None:
-        count, self._rung = BRACKETS[self._bracket % len(BRACKETS)]
-        self._bracket += 1
+    def _begin(self) -> bool:
+        count, rung = BRACKETS[self._begun % len(BRACKETS)]
+        self._begun += 1
         found = [candidate for _ in range(count) if (candidate := self.draw()) is not None]
-        self._climb(found)
+        self._climb(rung, found)
+        return bool(found)
 
-    def _climb(self, candidates: Sequence[Candidate]) -> None:
-        if self._rung == len(self._rungs) - 1:
+    def _climb(self, rung: int, candidates: Sequence[Candidate]) -> None:
+        if rung == len(self._rungs) - 1:
             for candidate in candidates:
                 self.cross(candidate.lora)
             return
-        self._out = len(candidates)
-        rung = self._rungs[self._rung]
-        self._queue += [Proposal(candidate, "rung", rung, self._items) for candidate in candidates]
+        bracket = _Bracket(rung, len(candidates))
+        self._queue += [Proposal(candidate, bracket, self._rungs[rung], self._items) for candidate in candidates]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
         """Take in a score; at the end of a rung a third goes on."""
-        if proposal.trial != "rung":
+        bracket = proposal.trial
+        if not isinstance(bracket, _Bracket):
             return
         score = told.measured.get("accuracy")
         if score is not None:
-            self._alive[proposal.candidate.id] = score, proposal.candidate
-        self._out -= 1
-        if self._out:
-            return
-        ranked = sorted(self._alive.values(), key=lambda one: -one[0])
-        self._alive = {}
-        self._rung += 1
-        self._climb([candidate for _, candidate in ranked[: max(1, len(ranked) // KEPT)]])
+            bracket.scores.append((score, proposal.candidate))
+        bracket.left -= 1
+        if not bracket.left:
+            ranked = sorted(bracket.scores, key=lambda one: -one[0])
+            kept = max(1, len(ranked) // KEPT)
+            self._climb(bracket.rung + 1, [candidate for _, candidate in ranked[:kept]])
 
 
 RIVALS: dict[str, Callable[[Table, int], Strategy]] = {

@@ -3,6 +3,8 @@
 python -m benchmarks.search.worlds --seeds 12 --runs runs.jsonl                      # all default worlds, all strategies
 python -m benchmarks.search.worlds --worlds 'grid-low-*' wide-bad-3 --strategies frontier two-stages
 python -m benchmarks.search.worlds --runs runs.jsonl --jobs 0                        # only report what is there
+python -m benchmarks.search.worlds --runs new.jsonl --beside old.jsonl               # and our replays of earlier code
+python -m benchmarks.search.worlds --workers 1 4 16 --runs runs.jsonl                # with several workers
 python -m benchmarks.search.worlds --list                                            # the worlds, and what they are like
 
 `kinds.py` says which worlds there are, `landscape.py` how settings become scores, `rivals.py` what `frontier` is compared with.
@@ -35,19 +37,20 @@ from benchmarks.search.peers import PEERS
 from benchmarks.search.rivals import RIVALS
 
 STRATEGIES = ("frontier", "frontier-without-prior", *RIVALS, "random")
-KNOWN = (*dict.fromkeys((*STRATEGIES, *PEERS, "tpe", "nsga2", "gp")),)
-"""Of these `mo-asha`, `halving`, `in-turn` and the plain loops of Optuna are for grids."""
+ON_TABLES = ("halving", "in-turn", "optuna-tpe", "optuna-tpe-warm", "optuna-tpe-cache-warm")
+"""Peers that look at every adapter beforehand, or that share no stages."""
+KNOWN = (*(name for name in dict.fromkeys((*STRATEGIES, *PEERS, "tpe", "nsga2", "gp")) if name not in ON_TABLES),)
 CHARGES = ("tool", "loop")
 
 
-def kept(file: Path) -> dict[Task, Curve]:
-    """Return the replays of a file that were made by today's code; a half-written last line is none."""
+def kept(file: Path, stale: bool = False) -> dict[Task, Curve]:
+    """Return the replays of a file that were made by today's code (`stale`: by any); a half-written last line is none."""
     found: dict[Task, Curve] = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError, ValueError):
             row = json.loads(line)
             task = Task(**row["task"])
-            if row["made_by"] == made_by(task.world, task.strategy):
+            if stale or row["made_by"] == made_by(task.world, task.strategy):
                 found[task] = Curve(**row["run"])
     return found
 
@@ -95,13 +98,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--worlds", nargs="+", help="names or patterns; default: all of --list")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), help=f"default: {', '.join(STRATEGIES)}")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1], help="numbers of workers, each with its own report"
+    )
     parser.add_argument("--charge", choices=CHARGES, default=CHARGES[0], help="what rivals pay")
     parser.add_argument("--jobs", type=int, default=1, help="processes; 0: only report what --runs has")
     parser.add_argument("--runs", type=Path, help="a file in which replays are kept, and taken from")
     parser.add_argument(
         "--settings", action="store_true", help="judge by the truth of settings, without the luck of models"
     )
+    parser.add_argument(
+        "--beside", type=Path, nargs="+", default=[],
+        help="files of earlier replays of ours, by any code: shown as one more strategy each, named by the file",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the default worlds, and end")
     parser.add_argument("--out", type=Path, help="a file for the markdown")
     given = parser.parse_args(arguments)
@@ -119,26 +128,42 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.strategies:
         if name not in KNOWN:
             parser.error(f"strategy {name}: the strategies are {', '.join(KNOWN)}")
-    tasks = [
-        Task(world, name, seed, "tool" if name.startswith(OWN) else given.charge, given.workers)
-        for seed in range(given.seeds)
-        for world in worlds
-        for name in given.strategies
-    ]
-    runs: dict[str, dict[str, dict[int, Curve]]] = {}
-    for task, one in done(tasks, given.jobs, given.runs):
-        runs.setdefault(task.world, {}).setdefault(task.strategy, {})[task.seed] = (
-            one.by_settings() if given.settings else one
-        )
-    ordered = {world: {name: runs[world][name] for name in given.strategies if name in runs[world]}
-               for world in worlds if world in runs}  # fmt: skip
-    budgets = {world: world_of(world).budget_s for world in ordered}
-    kinds = {world: (world_of(world).shape, world_of(world).kind) for world in ordered}
-    text = "\n".join(anytime.report(ordered, budgets, kinds, OWN)) + "\n"
+    text = "\n".join(_reports(given, worlds))
     print(text, end="")
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")
     return 0
+
+
+def _reports(given: argparse.Namespace, worlds: Sequence[str]) -> Iterator[str]:
+    """Yield the report of each number of workers."""
+    tasks = [
+        Task(world, name, seed, "tool" if name.startswith(OWN) else given.charge, workers)
+        for seed in range(given.seeds)
+        for workers in given.workers
+        for world in worlds
+        for name in given.strategies
+    ]
+    found = dict(done(tasks, given.jobs, given.runs))
+    for workers in given.workers:
+        runs: dict[str, dict[str, dict[int, Curve]]] = {}
+        for task in tasks:
+            if task in found and task.workers == workers:
+                runs.setdefault(task.world, {}).setdefault(task.strategy, {})[task.seed] = found[task]
+        for file in given.beside:
+            for task, one in kept(file, stale=True).items():
+                if task.strategy.startswith(OWN) and task.world in worlds and task.workers == workers:
+                    name = f"{task.strategy} ({file.stem})"
+                    runs.setdefault(task.world, {}).setdefault(name, {})[task.seed] = one
+        if given.settings:
+            runs = {
+                world: {name: {seed: one.by_settings() for seed, one in seeds.items()} for name, seeds in each.items()}
+                for world, each in runs.items()
+            }
+        budgets = {world: world_of(world).budget_s for world in runs}
+        kinds = {world: (world_of(world).shape, world_of(world).kind) for world in runs}
+        title = f"Made-up worlds, {workers} worker{'s' * (workers > 1)}"
+        yield "\n".join(anytime.report(title, runs, budgets, kinds, OWN)) + "\n"
 
 
 if __name__ == "__main__":
