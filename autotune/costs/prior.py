@@ -24,14 +24,14 @@ _DISK = 1e9
 """Bytes of a model that are read or written a second."""
 
 _START = {
-    "base": 6.0, "data": 3.0, "probe": 6.0, "inspect": 5.0, "lengths": 1.0, "metric": 1.0, "task": 10.0, "finetune": 5.0,
+    "base": 6.0, "data": 3.0, "probe": 4.0, "inspect": 6.0, "lengths": 1.0, "metric": 1.0, "task": 10.0, "finetune": 5.0,
     "merge": 1.0, "build": 4.0, "check": 2.0, "score": 1.0, "time": 0.0, "turns": 0.0, "verify": 0.0,
 }  # fmt: skip
 """Seconds of imports before the first job of a stage in a worker."""
 _FIXED = {
-    "base": 25.0, "data": 5.0, "probe": 1.0, "inspect": 0.5, "lengths": 0.5, "metric": 0.2, "task": 5.0, "finetune": 0.3,
-    "merge": 0.2, "build": 0.3, "check": 0.3, "score": 0.1, "time": 0.0, "turns": 0.0, "verify": 1.5,
-    "own": 3.0,
+    "base": 25.0, "data": 5.0, "probe": 1.0, "inspect": 0.5, "lengths": 0.5, "metric": 0.2, "task": 5.0, "finetune": 0.6,
+    "merge": 0.6, "build": 0.8, "check": 0.7, "score": 0.6, "time": 0.0, "turns": 0.0, "verify": 1.5,
+    "own": 5.0,
 }  # fmt: skip
 """Seconds of every job, whatever the model."""
 _PASSES = {
@@ -39,7 +39,7 @@ _PASSES = {
 }  # fmt: skip
 """How often the model's weights (fp32) are read or written by a job, or as long as that takes. Before a sweep knows its
 model, in its preparation, there is nothing to go by."""
-_PROCESS_S = 1.2
+_PROCESS_S = 1.6
 """Seconds in which a fresh process starts and imports ONNX Runtime."""
 _CHECKED = 8
 """Texts on which a build is compared with its source."""
