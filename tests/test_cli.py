@@ -384,6 +384,7 @@ def test_a_plan_that_only_the_hours_end(capsys: pytest.CaptureFixture[str]) -> N
     assert plan["ends_by"] == "hours"
     assert 1 < plan["trials"] < 10_000
     assert 3600 * 0.95 < plan["estimate"]["total_s"] < 3600 * 1.1, "the end comes after the hours"
+    assert plan["savings"] == [], "what one stage does not take, the next one does"
     both = planned(capsys, "budget={hours: 0.0001, trials: 3}")
     assert (both["trials"], both["ends_by"]) == (0, "hours")
     few = planned(capsys, "budget={hours: 8, trials: 3}")

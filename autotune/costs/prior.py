@@ -7,8 +7,6 @@ meant to be right within a factor of three, and only until a stage was measured 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from autotune.costs.work import Work
 from autotune.machine import logical_processors
 
@@ -74,8 +72,3 @@ def parts_of(work: Work) -> tuple[float, float, float]:
         case _:
             unit = 0.0
     return start, fixed, unit * work.units
-
-
-def total_of(parts: Sequence[float]) -> float:
-    """Return the sum of the parts."""
-    return sum(parts)

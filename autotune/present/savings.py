@@ -18,7 +18,9 @@ _ENOUGH_ITEMS = 200
 
 
 def savings(sweep: Sweep, rehearsed: Rehearsed, dataset: Dataset | None) -> list[str]:
-    """Return in words what would save most, the most first."""
+    """Return in words what would save most, the most first. Where the hours end the search, nothing saves any of them."""
+    if rehearsed.ended == "hours":
+        return []
     lines, share = rehearsed.bill.lines, rehearsed.wall_s / max(rehearsed.bill.seconds, 1e-9)
 
     def saved(stage: str, part: float) -> float:
