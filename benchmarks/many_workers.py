@@ -89,7 +89,7 @@ def sweep_of(candidates: int) -> Sweep:
         "data": {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "{text}", "completion": " {tone}"},
         "space": {
             "lora": {"r": {"choice": [4, 8, 16, 32]}, "learning_rate": {"loguniform": [1e-5, 1e-2]}, "steps": 30},
-            "build": [{"precision": "int8"}, {"precision": "int4", "block_size": [32, 128]}],
+            "build": [{"precision": "int8"}, {"precision": "int4"}],
         },
         "target": {"timing": {"processes": PROCESSES, "most": PROCESSES, "repeats": 0}},
         "strategy": "random",

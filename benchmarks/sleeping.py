@@ -13,8 +13,8 @@ from typing import ClassVar
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob
 
 ITEMS = 100
-SECONDS = {"finetune": 4.0, "merge": 0.5, "build": 1.5, "check": 0.5, "score": 2.0, "time": 0.5}
-"""What each stage takes; of a timing each process."""
+SECONDS = {"finetune": 8.0, "merge": 0.5, "build": 3.0, "check": 0.5, "score": 4.0, "time": 0.5}
+"""What each stage takes, about in the proportions of a model of 135 million parameters; of a timing each process."""
 
 
 class SleepingFinetune(FinetuneJob):

@@ -12,6 +12,10 @@ from autotune.costs.model import EVIDENCE, MACHINE, SIZE, Z80, Expected
 ALONE = ("time", "turns", "verify", "own")
 """Stages that have the machine to themselves, and the tuner's own work; all others share the workers."""
 
+ANOTHER_DAY = 0.2
+"""By which share a machine is faster or slower on another day than it was when it was measured, by what else it does (one
+standard deviation). Chosen from sweeps on a busy machine (`benchmarks.plan_accuracy`)."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -102,5 +106,6 @@ class Bill:
         apart = [line.doubt_s for line in lines if line.evidence not in (SIZE, MACHINE)]
         noise = math.sqrt(sum(line.noise for line in lines))
         relative = math.hypot(together, noise, *apart) / max(self.seconds, 1e-9)
+        relative = math.hypot(relative, ANOTHER_DAY)
         sd = math.sqrt(math.log1p(relative**2))
         return seconds * math.exp(-Z80 * sd), seconds * math.exp(Z80 * sd)
