@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.artifacts.store import Cache
@@ -93,6 +93,7 @@ def test_scores_and_timings_know_the_recipe_of_their_build() -> None:
     assert work_of(turns, SUBJECT, known, {"rounds": [[{}, {}], [{}, None]]}).units == 3
 
 
+@settings(deadline=None)
 @given(
     st.floats(0, 1e12), st.floats(1, 1e6), st.floats(1, 1e5), st.floats(0, 1e4), st.booleans(),
     st.sampled_from(["finetune", "merge", "build", "check", "score", "time", "turns", "verify", "own", "probe", "new"]),
@@ -108,6 +109,7 @@ def test_any_work_has_a_price(
     assert more.seconds >= expected.seconds
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(1e-3, 1e5)), min_size=1, max_size=30))
 def test_whatever_was_measured_an_expectation_is_a_number(measured: list[tuple[float, float]]) -> None:
     costs = CostModel(SUBJECT)
