@@ -87,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
     _library_option(run)
+    run.add_argument(
+        "--report", action="store_true", help="keep report.html in the results folder up to date meanwhile"
+    )
     run.set_defaults(function=_run)
 
     plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
@@ -109,6 +112,15 @@ def parser() -> argparse.ArgumentParser:
     select.add_argument("--prefer", metavar="METRIC", help="make this the first objective")
     select.add_argument("--json", action="store_true", help="print one JSON document")
     select.set_defaults(function=_select)
+
+    report = commands.add_parser(
+        "report", help="one HTML file that explains a sweep, or compares several; works offline"
+    )
+    report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="results folder; several are compared")
+    report.add_argument(
+        "--to", type=Path, metavar="FILE", help="default: report.html in DIR; of several, comparison.html here"
+    )
+    report.set_defaults(function=_report)
 
     bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
     bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
@@ -173,7 +185,9 @@ def _use_libraries(given: Sequence[str]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from autotune.run import run_command
 
-    return run_command(arguments.sweep, arguments.out, arguments.set, arguments.trials, arguments.hours)
+    return run_command(
+        arguments.sweep, arguments.out, arguments.set, arguments.trials, arguments.hours, arguments.report
+    )
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -199,6 +213,14 @@ def _select(arguments: argparse.Namespace) -> int:
     selection = select(arguments.place, arguments.limit, arguments.prefer)
     _say_json(as_json(selection)) if arguments.json else _say(explain(selection))
     return selection.exit_code
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from autotune.report.write import write_report
+
+    for file in write_report(arguments.folders, arguments.to, lambda line: _say(f"autotune: {line}", sys.stderr)):
+        _say(str(file))
+    return Exit.OK
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -32,7 +32,9 @@ from autotune.pipeline.subject import subject_of
 from autotune.present.progress import Progress, duration
 from autotune.present.select import explain, select, write_front
 from autotune.present.tables import finalist_lines
+from autotune.report.fresh import Fresh
 from autotune.results.record import Record
+from autotune.results.texts import keep_texts
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.opening import priced
@@ -47,18 +49,27 @@ from autotune.sweepfile.schema import Sweep, Workers
 
 
 def run_command(
-    file: str, out: Path | None, sets: Sequence[str] = (), trials: int | None = None, hours: float | None = None
+    file: str,
+    out: Path | None,
+    sets: Sequence[str] = (),
+    trials: int | None = None,
+    hours: float | None = None,
+    report: bool = False,
 ) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
+    With `report` the folder has a report from the first row on, see `autotune.report.fresh`.
     Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
     sweep = load_sweep(file, sets, trials, hours)
     folder = out or Path("results") / sweep.name
     try:
         with stop_on_signals(_stopping) as stop:
-            summary = _sweep(sweep, folder, stop)
+            fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if report else None
+            summary = _sweep(sweep, folder, stop, fresh)
         _report(folder, sweep.score, summary)
+        if fresh is not None and fresh.write():
+            _say(f"The report is {folder / 'report.html'}")
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # whoever read what we print has gone
             raise
@@ -68,13 +79,17 @@ def run_command(
     return summary.exit_code
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(printable_lines(redact(line)) + "\n")
+
+
 def _stopping() -> None:
     """Say what the first Ctrl-C does."""
     what = "stopping: a training keeps its checkpoint, any other stage ends first"
     sys.stderr.write(f"\nautotune: {what}; press Ctrl-C again to stop now\n")
 
 
-def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
+def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -> Summary:
     cache = Cache(default_root())
     room = Room(cache, budget_mb())
     offline = not needs_network(sweep.model, sweep.data, sweep.root)
@@ -84,7 +99,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
         LocalEngine(offline, sweep.workers.memory_mb, progress.note, stop.check) as engine,
     ):
         timeline = Timeline(record, engine.host)
-        events = Events(progress, Running(record), timeline)
+        events = Events(progress, Running(record), timeline, *([] if fresh is None else [fresh]))
         log = LogOfThread(record.log("prepare"))
         costs = costs_of(cache, Subject(sweep.model))
         timeouts = Timeouts(costs, sweep.workers.time_limit_s)
@@ -108,6 +123,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop) -> Summary:
             costs.about(subject, inputs.counts["train"])
             for line in (*data_report(dataset), *inputs.notes):
                 events.note(line)
+            keep_texts(folder, dataset)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "autotune"
 ROOMS = (
     ("cli", "__main__"),
     ("run",),
-    ("present",),
+    ("present", "report"),
     ("scheduler",),
     ("strategies",),
     ("pipeline",),

@@ -536,7 +536,7 @@ def test_select_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[:3] for line in said.splitlines() if line.startswith("*")] == [["*", "good", "1"]]
     assert "bad" not in said
     assert main(["select", str(folder)]) == 0
-    assert "  compared by unpaired intervals: the outcomes of single items are not at hand\n" in capsys.readouterr().out
+    assert "  compared by unpaired intervals: the outcomes of single items are not at hand" in capsys.readouterr().out
     assert main(["select", str(folder), "--limit", "size_mb<=40"]) == 4
     said = capsys.readouterr().out
     assert said.splitlines()[0] == "No candidate keeps the limits."

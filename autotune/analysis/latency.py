@@ -169,15 +169,22 @@ class Turns:
         """Return what one graph is timed at in relation to another; None where one of them was not in the turns."""
         if metric not in self.again or not {graph, other} <= set(self.samples):
             return None
-        own, others = self.samples[graph][metric], self.samples[other][metric]
-        both = min(len(own), len(others))
-        return paired_ratio(own[:both], others[:both], stretch=self.stretch)
+        key = metric, graph, other
+        if key not in self._ratios:  # thousands of candidates share a few graphs
+            own, others = self.samples[graph][metric], self.samples[other][metric]
+            both = min(len(own), len(others))
+            self._ratios[key] = paired_ratio(own[:both], others[:both], stretch=self.stretch)
+        return self._ratios[key]
 
     def noise_floor(self, metric: str) -> float:
         """Return, as a share, by how much a graph may seem to differ from itself: the far end of the interval of its
         second place over its first; 0 for what was not timed.
         """
         return self._floors.get(metric, 0.0)
+
+    @cached_property
+    def _ratios(self) -> dict[tuple[str, str, str], Ratio]:
+        return {}
 
     @cached_property
     def _floors(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -341,6 +342,7 @@ def interval_p(difference: float, side_a: float, side_b: float, n: int, confiden
     return _t_p(difference, spread, max(1, n // 3)) if spread > 0 else 0.0
 
 
+@lru_cache(maxsize=4096)
 def welch_p(difference: float, half_a: float, n_a: int, half_b: float, n_b: int, confidence: float = 0.95) -> float:
     """Return the two-sided p-value that two means are equal, of which Student's intervals are known.
 
@@ -440,6 +442,7 @@ def _percentiles(drawn: FloatArray, confidence: float) -> Interval:
     return Interval(float(low), float(high))
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(confidence: float, df: int) -> float:
     """Return t with P(|T| <= t) = confidence, by bisection on theta = atan(t / sqrt(df))."""
     low, high = 0.0, math.pi / 2

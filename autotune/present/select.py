@@ -16,7 +16,8 @@ from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings, verified_lines
 from autotune.results.columns import Column
 from autotune.results.judge import base_of, front_of, judge, kept_turns
-from autotune.results.rows import Finalist, Trial
+from autotune.results.outcomes import MOST_NUMBERS
+from autotune.results.rows import Finalist, Trial, metrics_of
 from autotune.results.table import read_table, write_table
 from autotune.results.trust import is_another_model, is_in_doubt
 
@@ -53,7 +54,8 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
 
     `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
     """
-    measured = list(dict.fromkeys(name for row in rows if row.status == "ok" for name in row.values))
+    finished = [row for row in rows if row.status == "ok"]
+    measured = [name for name in metrics_of(finished) if any(row.cells.get(name) is not None for row in finished)]
     if sweep is not None:
         objectives: dict[str, Direction] = dict(sweep["objectives"])
         texts = list(limits) or list(sweep.get("limits", []))
@@ -173,7 +175,9 @@ def explain(selection: Selection) -> str:
     lines += _in_doubt(base_of(rows))
     ways = {way: step.metric for step in reversed(choice.steps) for way in step.method.split("+")}
     if {"unpaired", "intervals"} & set(ways):
-        lines.append("  compared by unpaired intervals: the outcomes of single items are not at hand")
+        lines.append(
+            f"  compared by unpaired intervals: the outcomes of single items are not at hand, or more than {MOST_NUMBERS:,} numbers"
+        )
     if "face value" in ways:
         lines.append(
             f"  {ways['face value']} has no interval in these results: any difference counts, so that a worse one may be noise"

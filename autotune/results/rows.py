@@ -12,8 +12,9 @@ one list of columns, and a test compares it with the attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast, overload
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar, cast, overload
 
 from autotune.analysis.latency import TokenTiming
 from autotune.analysis.statistics import Interval
@@ -78,6 +79,34 @@ class Flag(_Attribute[bool | None]):
     type = bool
 
 
+class Layout(NamedTuple):
+    """What columns of a header mean: found once for all rows that have it."""
+
+    metrics: tuple[tuple[str, str, str, str], ...]
+    """Each metric, those of workloads last, with the columns of its interval's ends and of what it was measured on."""
+    sessions: tuple[str, ...]
+    """The columns of a session's settings, in order."""
+
+
+@lru_cache(maxsize=256)
+def layout_of(header: tuple[str, ...]) -> Layout:
+    """Return what the columns of a header mean."""
+    names = [*METRICS, *(name for name in header if "@" in name and name in METRICS)]
+    metrics = ((name, beside(name, "low"), beside(name, "high"), behind(name)) for name in names)
+    return Layout(tuple(metrics), tuple(sorted(name for name in header if name.startswith("session_"))))
+
+
+def behind(metric: str) -> str:
+    """Return the column that counts what a metric was measured on: items, or the processes of a timing."""
+    return f"{metric}_n" if METRICS[metric].kind == "score" else "processes" + "".join(metric.partition("@")[1:])
+
+
+def metrics_of(rows: Iterable[TableRow]) -> list[str]:
+    """Return the metrics that some of the rows have cells for or may have, those of workloads last."""
+    headers = dict.fromkeys(tuple(row.cells) for row in rows)
+    return list(dict.fromkeys(name for header in headers for name, *_ in layout_of(header).metrics))
+
+
 class TableRow:
     """A row of a table: its cells by column, as they are read or as they are to be written. It does not change."""
 
@@ -131,9 +160,14 @@ class Measured(TableRow):
     prompts_cut = Whole()
 
     @property
+    def layout(self) -> Layout:
+        """What its columns mean."""
+        return layout_of(tuple(self.cells))
+
+    @property
     def metrics(self) -> list[str]:
         """The names of the metrics, those of workloads last, that it has cells for or may have."""
-        return [*METRICS, *(name for name in self.cells if "@" in name and name in METRICS)]
+        return [name for name, *_ in self.layout.metrics]
 
     @property
     def values(self) -> dict[str, float]:
@@ -147,8 +181,7 @@ class Measured(TableRow):
 
     def behind(self, metric: str) -> int | None:
         """Return how many a metric was measured on: items, or the processes of a timing."""
-        score = METRICS[metric].kind == "score"
-        count = self.cells.get(f"{metric}_n" if score else "processes" + "".join(metric.partition("@")[1:]))
+        count = self.cells.get(behind(metric))
         return None if count is None else int(count)
 
     @property
@@ -201,8 +234,8 @@ class Trial(Measured):
         """What its timing belongs to: its graph, and its session where that is the candidate's own."""
         if self.graph is None:
             return None
-        cells = sorted(self.cells.items())
-        session = (f"{name}={value}" for name, value in cells if name.startswith("session_") and value is not None)
+        cells = ((name, self.cells[name]) for name in self.layout.sessions)
+        session = (f"{name}={value}" for name, value in cells if value is not None)
         return " ".join([self.graph, *session])
 
     def cost_s(self, stage: str) -> float | None:

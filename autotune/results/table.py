@@ -11,6 +11,7 @@ import io
 import math
 import os
 from collections.abc import Container, Iterable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -88,6 +89,10 @@ def read_table(file: Path, kind: type[R]) -> list[R]:
             twice = next(name for name in header if header.count(name) > 1)
             rule, remedy = f"has the column '{twice}' twice", "restore the file or remove the column"
             raise UsageError(Problem(rule, file=str(file), remedy=remedy))
+        empty: Cells = dict.fromkeys(header)
+        places = range(len(header))
+        # Most cells are empty, and the rest say the same things again and again: each different text is read once.
+        known: list[dict[str, Cell]] = [{} for _ in header]
         for cells in reader:
             if not cells:  # an empty line
                 continue
@@ -96,15 +101,18 @@ def read_table(file: Path, kind: type[R]) -> list[R]:
                 raise UsageError(
                     Problem(rule, file=str(file), line=reader.line_num, remedy="restore the file or remove the line")
                 )
-            row: Cells = {}
-            for name, cell in zip(header, cells, strict=True):
-                try:
-                    row[name] = _parsed(cell, ours[name]) if name in ours else cell or None
-                except (ValueError, KeyError):
-                    rule = f"must be {bounds_of(ours[name])}"
-                    raise UsageError(
-                        Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
-                    ) from None
+            row = empty.copy()
+            for place in compress(places, cells):
+                name, cell = header[place], cells[place]
+                if cell not in known[place]:
+                    try:
+                        known[place][cell] = _parsed(cell, ours[name]) if name in ours else cell
+                    except (ValueError, KeyError):
+                        rule = f"must be {bounds_of(ours[name])}"
+                        raise UsageError(
+                            Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
+                        ) from None
+                row[name] = known[place][cell]
             rows.append(kind(row))
     except csv.Error as error:
         rule, remedy = f"is not a CSV file ({error})", "restore the file or remove the line"

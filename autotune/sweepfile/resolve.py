@@ -2,6 +2,7 @@
 
 `load_sweep` reads YAML, TOML or JSON, collects every mistake (file, line, key, rule, value, remedy) and returns a
 frozen `Sweep`, or raises one `UsageError` with them all. Nothing here imports torch or touches the network.
+It is one module because the checks share the lines of the file and the list of what was found.
 """
 
 from __future__ import annotations

@@ -1,0 +1,46 @@
+"""`run --report`: the page is written anew while the sweep runs, as often as its making allows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from autotune.errors import AutotuneError
+from autotune.report.write import write_report
+from autotune.scheduler.events import Event, RowWritten
+
+LEAST_S, SHARE = 30.0, 0.01
+"""Seconds between two writings at least, and the share of the wall-clock that they may take."""
+
+
+class Fresh:
+    """A listener that writes the report of a running sweep after a row, unless it was written just before."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._say, self._clock = folder, say, clock
+        self._next = clock()
+        self._told = ""
+
+    def __call__(self, event: Event) -> None:
+        """Write the report where a row was written and it is time."""
+        if isinstance(event, RowWritten) and self._clock() >= self._next:
+            self.write()
+
+    def write(self) -> bool:
+        """Write the report now. Returns whether it was written; what hinders it is said once, and the sweep goes on."""
+        began, written = self._clock(), False
+        try:
+            write_report([self._folder], say=_nothing)
+            written = True
+        except (AutotuneError, OSError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._say(f"the report was not written: {error}")
+        now = self._clock()
+        self._next = now + max(LEAST_S, (now - began) / SHARE)
+        return written
+
+
+def _nothing(_: str) -> None:
+    """A picture that cannot be drawn yet is no news."""

@@ -1,0 +1,62 @@
+"""What mattered: how much of a number's variance each setting explains alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_BINS, _MANY = 4, 6  # a number that takes more than so many values is put into so many groups of equal size
+_LEAST = 6  # candidates that must have been measured
+
+
+def groups_of(values: Sequence[Any]) -> list[Any]:
+    """Return of each value the group that it belongs to: itself, or for numbers of many values a quarter of them."""
+    distinct = {value for value in values if value is not None}
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
+    if not numbers or len(distinct) <= _MANY:
+        return list(values)
+    known = np.array([float(value) for value in values if value is not None])
+    edges = np.quantile(known, np.arange(1, _BINS) / _BINS)
+    return [None if value is None else int(np.searchsorted(edges, float(value), side="left")) for value in values]
+
+
+def explained(groups: Sequence[Any], numbers: Sequence[float]) -> float | None:
+    """Return the share of the variance that lies between groups, corrected for chance; None where that is not known.
+
+    Epsilon squared: 1 - (SS_within / (n - k)) / (SS_total / (n - 1)), at least 0, of n numbers in k groups: on average 0
+    where the groups mean nothing. Source: Kelley, Proc. Natl. Acad. Sci. 21 (1935), 554-559.
+    """
+    by_group: dict[Any, list[float]] = defaultdict(list)
+    for group, value in zip(groups, numbers, strict=True):
+        by_group[group].append(value)
+    n, k = len(numbers), len(by_group)
+    data = np.array(numbers, dtype=np.float64)
+    total = float(((data - data.mean()) ** 2).sum()) if n else 0.0
+    if n < _LEAST or k < 2 or n - k < 2 or total <= 0:
+        return None
+    within = sum(float(((np.array(part) - np.mean(part)) ** 2).sum()) for part in by_group.values())
+    return max(0.0, 1 - (within / (n - k)) / (total / (n - 1)))
+
+
+def importance(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return for each metric the settings that vary among the rows, the most important first, with their shares.
+
+    Only fully measured trials count. A share is of one setting alone: shares of settings that go together overlap.
+    """
+    done = [row for row in rows if row["status"] == "ok" and row["trial"]]
+    names = dict.fromkeys(name for row in done for name in row if name.startswith(("lora_", "build_", "session_")))
+    varied = [name for name in names if len({row.get(name) for row in done}) > 1]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for metric in metrics:
+        measured = [row for row in done if row.get(metric) is not None]
+        numbers = [float(row[metric]) for row in measured]
+        shares = [
+            {"setting": name, "share": share}
+            for name in varied
+            if (share := explained(groups_of([row.get(name) for row in measured]), numbers)) is not None
+        ]
+        found[metric] = sorted(shares, key=lambda one: -float(one["share"]))
+    return found

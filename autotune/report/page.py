@@ -1,0 +1,54 @@
+"""The page: one HTML file with all that it needs inside, which nothing can make ask the network for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from autotune.report.columnar import packed
+
+SCRIPTS = (
+    "draws.js", "statistics.js", "limits.js", "selection.js", "decode.js", "dom.js", "chart.js", "summary.js", "front.js",
+    "grid.js", "items.js", "sections.js", "main.js",
+)  # fmt: skip
+"""The modules of the page, each after those that it imports: they become one script."""
+
+
+def bundle(names: Sequence[str] = SCRIPTS) -> str:
+    """Return modules of the page as one: without imports and exports, because all of their names are different."""
+    parts = []
+    for name in names:
+        text = (files("autotune.report") / "web" / name).read_text(encoding="utf-8")
+        text = re.sub(r"^import .*?;\n", "", text, flags=re.MULTILINE)
+        parts.append(re.sub(r"^export ", "", text, flags=re.MULTILINE))
+    return "\n".join(parts)
+
+
+def page(sweeps: Sequence[Mapping[str, Any]]) -> str:
+    """Return the HTML of a report on sweeps, each as `read_report` gave it.
+
+    What comes from outside stands in it in base64, or escaped; its scripts and styles are allowed by their digests alone.
+    """
+    script, style = bundle(), (files("autotune.report") / "web" / "report.css").read_text(encoding="utf-8")
+    names = dict.fromkeys(str(sweep["name"]) for sweep in sweeps)
+    parts = {
+        "script": script,
+        "script_digest": _digest(script),
+        "style": style,
+        "style_digest": _digest(style),
+        "title": html.escape(f"{', '.join(names)}: autotune report"),
+        "explained": html.escape("\n\n".join(f"{sweep['name']}\n{sweep['explained']}" for sweep in sweeps)),
+        "data": packed(list(sweeps)),
+    }
+    template = (files("autotune.report") / "web" / "report.html").read_text(encoding="utf-8")
+    return re.sub(r"\{(\w+)\}", lambda found: parts[found[1]], template)
+
+
+def _digest(text: str) -> str:
+    """Return what a content security policy knows an inline script or style by."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"

@@ -1,0 +1,55 @@
+"""The `report` command: results folders in, one HTML file out, and the front as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from autotune.durable import write_aside
+from autotune.errors import MachineError, printable
+from autotune.present.select import Selection
+from autotune.report.data import opened, report_of
+from autotune.report.page import page
+from autotune.report.picture import draw_front
+
+NAME, COMPARED, PICTURE = "report.html", "comparison.html", "pareto"
+
+
+def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[[str], None] = print) -> list[Path]:
+    """Write the report of one results folder into it, or of several beside each other. Returns the files.
+
+    Of one folder `pareto.svg` and `pareto.png` are written too, beside the page; `say` is told where that cannot be. Several
+    go into `comparison.html` in the current folder, unless `to` names a file. Raises UsageError where a folder holds no
+    results, MachineError where a file cannot be written.
+    """
+    found = [(folder, *opened(folder)) for folder in folders]
+    file = to or (folders[0] / NAME if len(folders) == 1 else Path(COMPARED))
+    try:
+        write_aside(file, page([report_of(*each) for each in found]))
+        if len(found) > 1:
+            return [file]
+        _, sweep, selection = found[0]
+        return [file, *_pictures(file.parent, str(sweep["name"]), selection, say)]
+    except OSError as error:
+        place = error.filename or file
+        raise MachineError(
+            f"{place}: cannot be written ({error.strerror or error}); name another file with --to"
+        ) from None
+
+
+def _pictures(folder: Path, name: str, selection: Selection, say: Callable[[str], None]) -> list[Path]:
+    """Write the front as SVG and, where Pillow is installed, as PNG. Raises OSError."""
+    aims = selection.wanted
+    scene = draw_front(printable(name), selection.rows, aims.objectives, aims.limits, selection.choice)
+    if scene is None:
+        say("no picture of the front: fewer than two objectives, or no candidate with both was measured")
+        return []
+    svg, png = folder / f"{PICTURE}.svg", folder / f"{PICTURE}.png"
+    write_aside(svg, scene.svg())
+    try:
+        content = scene.png()
+    except MachineError as error:
+        say(f"{png.name} was not written: {error}")
+        return [svg]
+    png.write_bytes(content)
+    return [svg, png]
