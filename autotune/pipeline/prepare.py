@@ -17,7 +17,7 @@ from autotune.data.sources import hub_source
 from autotune.durable import write_aside
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
-from autotune.metrics import LABELLED, is_function, is_task
+from autotune.metrics import LABELLED, Direction, is_function, is_task
 from autotune.models import (
     BUILT_IN,
     check_architecture,
@@ -48,7 +48,7 @@ from autotune.stages.jobs import (
     installed,
 )
 from autotune.sweepfile.resolve import load_data
-from autotune.sweepfile.schema import Sweep
+from autotune.sweepfile.schema import Sweep, Workload
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
 
@@ -110,21 +110,24 @@ def check_disk(parameters: int, cache: Path) -> None:
         raise MachineError(f"{message}; free some, or set AUTOTUNE_CACHE to a folder on another disk")
 
 
-def base_folder(sweep: Sweep, do: Asked) -> Path:
-    """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError."""
-    folder = local_folder(sweep.model, sweep.root)
-    if sweep.model not in BUILT_IN and folder is not None:
+def base_folder(model: str, root: Path, builds_for: str | None, do: Asked) -> Path:
+    """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError.
+
+    `builds_for`: the provider that models are built for; None: none is built.
+    """
+    folder = local_folder(model, root)
+    if model not in BUILT_IN and folder is not None:
         return folder
     try:
-        folder = do(BaseJob(name=sweep.model)).path
+        folder = do(BaseJob(name=model)).path
     except StageError as error:
-        raise MachineError(f"model {sweep.model}: {error}") from None
-    if sweep.model not in BUILT_IN:
+        raise MachineError(f"model {model}: {error}") from None
+    if model not in BUILT_IN:
         config = config_of(str(folder), Path())
         assert config is not None
-        check_architecture(config, sweep.model)
-        if sweep.space.recipes:
-            check_export(config, sweep.model, sweep.target.provider)
+        check_architecture(config, model)
+        if builds_for is not None:
+            check_export(config, model, builds_for)
     return folder
 
 
@@ -148,7 +151,7 @@ def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Input
     """
     check_packages(sweep)
     dataset = read_data(sweep, do)
-    folder = base_folder(sweep, do)
+    folder = base_folder(sweep.model, sweep.root, sweep.target.provider if sweep.space.recipes else None, do)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_disk(parameters_of(config), cache)
     space = fit_recipes(sweep.space, shape_from(config, sweep.target.provider))
@@ -195,7 +198,7 @@ def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Input
     code, aggregated = _own_metric(sweep.data.metric, sweep.root, sweep.file, do), False
     if is_task(sweep.data.metric):
         code = find_task(sweep.data.metric, sweep.root)
-        aggregated, splits = _task_items(sweep, code, do)
+        aggregated, splits = _task_items(sweep.data, sweep.objectives.get("lm_eval"), sweep.file, code, do)
         for split, (key, file, count) in splits.items():
             items[split], counts[split] = (key, file), count
     model_mb = parameters_of(config) * 4 / 1e6
@@ -207,7 +210,11 @@ def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Input
         gpus=probe["gpus"], aggregated=aggregated, hardware=hardware,
         window=has_windowed_caches(config, sweep.target.provider),
     )  # fmt: skip
-    return sweep, dataset, replace(inputs, lengths=_drawn(sweep, inputs, do))
+    timed = sweep.target.timed if sweep.space.recipes else {}
+    drawn = {suffix: workload for suffix, workload in timed.items() if workload.drawn}
+    labels = inputs.labels if sweep.data.metric in LABELLED else ()
+    lengths = _drawn(drawn, labels, sweep.train.max_length, sweep.file, inputs, do) if drawn else {}
+    return sweep, dataset, replace(inputs, lengths=lengths)
 
 
 def fit_to_device(sweep: Sweep, config: Mapping[str, Any], hardware: str, do: Asked) -> tuple[Sweep, list[str]]:
@@ -245,24 +252,27 @@ _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
 """Which of eight new lengths goes with each of eight prompts, the shortest first: so the two have no correlation."""
 
 
-def _drawn(sweep: Sweep, inputs: Inputs, do: Asked) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return the lengths of the sequences of each workload that draws them from the validation items.
+def _drawn(
+    drawing: Mapping[str, Workload],
+    labels: tuple[str, ...],
+    max_length: int,
+    sweep_file: str,
+    inputs: Inputs,
+    do: Asked,
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return the lengths of the sequences of each workload in `drawing`: they are drawn from the validation items.
 
     Raises UsageError where an item does not fit.
     """
-    drawing = {suffix: workload for suffix, workload in sweep.target.timed.items() if workload.drawn}
-    if not drawing or not sweep.space.recipes:
-        return {}
     data, file = inputs.items["validation"]
-    labels = inputs.labels if sweep.data.metric in LABELLED else ()
     job = LengthsJob(
-        base=inputs.base, data=data, labels=labels, max_length=sweep.train.max_length, encoding=inputs.encoding,
+        base=inputs.base, data=data, labels=labels, max_length=max_length, encoding=inputs.encoding,
         base_dir=inputs.base_dir, data_file=file,
     )  # fmt: skip
     try:
         found = do(job).result
     except StageError as error:
-        raise UsageError(Problem(str(error), "data", sweep.file)) from None
+        raise UsageError(Problem(str(error), "data", sweep_file)) from None
     lengths = {}
     for suffix, workload in drawing.items():
         prompts, new = (
@@ -289,9 +299,14 @@ def _own_metric(metric: str, root: Path, sweep_file: str, do: Asked) -> Code | N
     return code
 
 
-def _task_items(sweep: Sweep, code: Code, do: Asked) -> tuple[bool, dict[str, tuple[str, Path, int]]]:
-    """Return whether an lm-eval task's score is no mean, and of each split its digest, file and number of items. Raises UsageError, MachineError."""
-    metric, most = sweep.data.metric, sweep.data.max_items
+def _task_items(
+    spec: DataSpec, said: Direction | None, sweep_file: str, code: Code, do: Asked
+) -> tuple[bool, dict[str, tuple[str, Path, int]]]:
+    """Return whether an lm-eval task's score is no mean, and of each split its digest, file and number of items. Raises UsageError, MachineError.
+
+    `said`: which way its score is better, where the sweep says it.
+    """
+    metric, most = spec.metric, spec.max_items
     job = TaskJob(
         metric=metric, code=code.digest, max_validation=most.validation, max_test=most.test,
         file=code.file,
@@ -300,14 +315,13 @@ def _task_items(sweep: Sweep, code: Code, do: Asked) -> tuple[bool, dict[str, tu
         stored = do(job)
     except StageError as error:
         remedy = "logs/prepare.log in the results folder has the rest"
-        raise UsageError(Problem(str(error), "data.metric", sweep.file, value=metric, remedy=remedy)) from None
+        raise UsageError(Problem(str(error), "data.metric", sweep_file, value=metric, remedy=remedy)) from None
     right = "maximize" if stored.result["higher_is_better"] else "minimize"
-    if sweep.objectives.get("lm_eval", right) != right:
+    if said is not None and said != right:
         rule = f"{stored.result['metric']} of this task is {right}d, by its meaning"
-        said = sweep.objectives["lm_eval"]
         raise UsageError(
             Problem(
-                rule, "objectives.lm_eval", sweep.file, value=said, remedy=f"write objectives: {{ lm_eval: {right} }}"
+                rule, "objectives.lm_eval", sweep_file, value=said, remedy=f"write objectives: {{ lm_eval: {right} }}"
             )
         )
     splits = stored.result["splits"]

@@ -82,7 +82,9 @@ class Loop:
         costs: CostModel | None = None,
     ) -> None:
         """`costs`: what stages are expected to take; None: nothing was measured yet."""
-        self.sweep, self.record, self.pipeline = sweep, record, pipeline
+        self.record, self.pipeline = record, pipeline
+        self.model, self.metric, self.recipes = sweep.model, sweep.data.metric, sweep.space.recipes
+        self.tunes_adapters = sweep.space.lora is not None
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
         untouched = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
@@ -92,9 +94,7 @@ class Loop:
         prices = Prices(pipeline.graph, costs or CostModel(), timing, tuple(sweep.target.timed))
         self.forecast = Forecast(prices, self.ledger, clock, executor.width, in_parts)
         self.budget = BudgetLeft(sweep.budget, self.ledger, record.spent_s, self.forecast)
-        self.stale_timings = StaleTimings(
-            self.ledger, record, pipeline, self.under_way, events, timing, clock
-        )  # fmt: skip
+        self.stale_timings = StaleTimings(self.ledger, record, pipeline, self.under_way, events, timing, clock)
         self._like: Candidate | None = None
         """A candidate like those that come."""
         self.stages_s = 0.0
@@ -161,7 +161,7 @@ class Loop:
     def _begin_with_base(self) -> None:
         """Measure the untouched model, in full or on the first items, unless an earlier run did."""
         items, in_parts = self.pipeline.inputs.counts["validation"], bool(self.strategy.rungs)
-        look, row = first_items(self.ledger.aims, self.sweep.data.metric, items, in_parts), self.ledger.base_row
+        look, row = first_items(self.ledger.aims, self.metric, items, in_parts), self.ledger.base_row
         if row is None or row.status not in ("ok", "stopped" if look else "ok"):
             self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
@@ -171,7 +171,7 @@ class Loop:
         If the build of the untouched model is faulty, recipes that only round that build are given up. Each other recipe is
         tried on the untouched model before an adapter is trained.
         """
-        recipes, base = self.sweep.space.recipes, self.ledger.untouched.recipe
+        recipes, base = self.recipes, self.ledger.untouched.recipe
         row, given_up = self.ledger.base_row, self.pipeline.given_up
         if row is None or base is None or not is_in_doubt(row):
             return True
@@ -182,11 +182,11 @@ class Loop:
             plain = Candidate(recipe=recipe)
             if plain.id == self.ledger.base_id:
                 given_up[recipe] = StageError(stage_status(row.status), error)
-            elif self.sweep.space.lora is not None:  # else it is a candidate like others
+            elif self.tunes_adapters:  # else it is a candidate like others
                 tried = self._alone(Proposal(plain, items=0), 0)
                 if tried.status in ("failed", "unsupported"):
                     given_up[recipe] = StageError(stage_status(tried.status), str(tried.error))
-        return self.sweep.space.lora is None or not recipes or set(recipes) > set(given_up)
+        return not self.tunes_adapters or not recipes or set(recipes) > set(given_up)
 
     def _replay_all(self) -> None:
         """Tell the strategy the rows of earlier runs, so that it decides as if the sweep had never stopped."""
@@ -336,19 +336,22 @@ class Loop:
         lora, words = proposal.candidate.lora, []
         if lora is not None and proposal.rung < 1:
             words.append(f"trained for {measured.cells['train_steps']} of {self.pipeline.graph.horizon(lora)} steps")
-        items, scored = self.pipeline.inputs.counts["validation"], int(measured.cells.get(f"{self.sweep.score}_n") or 0)
-        if scored < items and not is_task(self.sweep.data.metric):
+        items, scored = (
+            self.pipeline.inputs.counts["validation"],
+            int(measured.cells.get(f"{self.ledger.score}_n") or 0),
+        )
+        if scored < items and not is_task(self.metric):
             words.append(f"scored on {scored} of {items} items")
-        if not words and proposal.candidate.recipe is None and self.sweep.space.recipes:
+        if not words and proposal.candidate.recipe is None and self.recipes:
             words.append("not built in any recipe")
         return ", ".join(words)
 
     def _keep(self, candidate: Candidate, measured: Measurement) -> None:
         """Keep outcomes and training curve beside the rows."""
-        cells, score = measured.cells, self.sweep.score
+        cells, score = measured.cells, self.ledger.score
         self.record.keep_timings(measured.timings)
         if measured.outcomes is not None:
-            self.record.keep_outcomes(candidate.id, "validation", self.sweep.data.metric, measured.outcomes)
+            self.record.keep_outcomes(candidate.id, "validation", self.metric, measured.outcomes)
         if cells.get("adapter") and measured.curve:
             self.record.keep_curve(str(cells["adapter"]), measured.curve)
         if cells.get("adapter") and candidate.recipe is None and cells.get(score) is not None:
@@ -373,10 +376,8 @@ class Loop:
 
     def _wanted(self) -> list[Trial]:
         """Return the rows of the front so far, and the winner's: limits may keep it off the front."""
-        return [
-            *front_of(self.ledger.ended(), self.ledger.aims.objectives),
-            *([self._best] if self._best is not None else []),
-        ]
+        front = front_of(self.ledger.ended(), self.ledger.aims.objectives)
+        return [*front, *([self._best] if self._best is not None else [])]
 
     def _wanted_now(self) -> list[Trial]:
         self._judge()
@@ -385,7 +386,7 @@ class Loop:
     def _finish(self, trials: int, ended: str) -> Summary:
         """Choose the winner among the rows, and time, score and keep it."""
         finalists = Finalists(
-            self.sweep.model, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
+            self.model, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
         )  # fmt: skip
         final = finalists.run()
         self.stages_s += final.seconds
