@@ -171,7 +171,7 @@ class FakeStages:
         self.done[job.key] = Stored(out, result, trained * self.step_s if trained else 2.0, cached=False)
         return self.done[job.key]
 
-    def alone(self, job: Job) -> tuple[dict[str, Any], float]:
+    def alone(self, job: Job, timeout: float | None = None) -> tuple[dict[str, Any], float]:
         assert isinstance(job, VerifyJob)
         self.verified.append(job)
         return {"items": job.most, "wrong": list(self.wrong)}, 2.0

@@ -88,7 +88,7 @@ class Prices:
                 jobs.append(self.time_job(base))
             turns = TurnsJob(graphs=(*jobs, jobs[0]), **self.timing.model_dump())
             bill.add("turns", self.costs.expect(turns))
-        if "test" in counts:
+        if "test" in self.graph.inputs.items:
             for one in (winner, base):
                 bill.add("score", self.scoring(one, "test", counts["test"]), counts["test"])
         if winner.recipe is not None and not is_task(self.graph.data.metric):
