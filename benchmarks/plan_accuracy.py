@@ -182,9 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found[name] = json.loads(file.read_text(encoding="utf-8"))
     machine = hardware()
     head = f"`python -m benchmarks.plan_accuracy`; {machine['processor']}, {machine['cores']} cores"
-    text = f"{head}\n\n{report(found)}\n"
+    missing = [name for name in KINDS if name not in found]
+    left = f"\n\nNot done yet: {', '.join(missing)}." if missing else ""
+    text = f"{head}\n\n{report(found)}{left}\n"
     sys.stdout.write(text)
-    if asked.out is not None and len(found) == len(KINDS):
+    if asked.out is not None:
         asked.out.write_text(text, encoding="utf-8")
     wrong = [
         max(one["took_s"] / one[machine]["total_s"], one[machine]["total_s"] / one["took_s"]) > aim
