@@ -161,6 +161,8 @@ class Candidate(BaseModel):
     lora: Lora | None = None
     recipe: Recipe | None = None
     session: Session | None = None
+    target: str | None = None
+    """The target that it is measured for; None where the sweep has one."""
 
     @cached_property
     def id(self) -> str:
@@ -175,8 +177,8 @@ class Candidate(BaseModel):
         return "adapter" if self.recipe is None else "pair"
 
     def columns(self) -> dict[str, Scalar]:
-        """Return its settings as cells of results.csv: `lora_*`, `build_*` and `session_*`."""
-        cells: dict[str, Scalar] = {}
+        """Return its settings as cells of results.csv: `lora_*`, `build_*` and `session_*`, and its target."""
+        cells: dict[str, Scalar] = {} if self.target is None else {"target": self.target}
         for prefix, part in (("lora", self.lora), ("build", self.recipe), ("session", self.session)):
             if part is not None:
                 settings = part.settings() if isinstance(part, Lora) else part.model_dump()
@@ -200,4 +202,5 @@ class Candidate(BaseModel):
             lora=Lora.model_validate(parts["lora"]) if parts["lora"] else None,
             recipe=Recipe.model_validate(parts["build"]) if parts["build"] else None,
             session=Session.model_validate(parts["session"]) if parts["session"] else None,
+            target=cells.get("target") or None,
         )

@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
         "--limit", action="append", default=[], metavar="LIMIT", help="e.g. 'size_mb<=100'; replaces the sweep's"
     )
     select.add_argument("--prefer", metavar="METRIC", help="make this the first objective")
+    select.add_argument("--target", metavar="NAME", help="which of the sweep's targets; default: each in turn")
     select.add_argument("--json", action="store_true", help="print one JSON document")
     select.set_defaults(function=_select)
 
@@ -208,11 +209,19 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _select(arguments: argparse.Namespace) -> int:
-    from autotune.present.select import as_json, explain, select
+    from autotune.present.select import as_json, explain, select, targets_of
 
-    selection = select(arguments.place, arguments.limit, arguments.prefer)
-    _say_json(as_json(selection)) if arguments.json else _say(explain(selection))
-    return selection.exit_code
+    names: list[str] = [arguments.target] if arguments.target else targets_of(arguments.place)
+    if len(names) < 2:
+        selection = select(arguments.place, arguments.limit, arguments.prefer, *names)
+        _say_json(as_json(selection)) if arguments.json else _say(explain(selection))
+        return selection.exit_code
+    found = {name: select(arguments.place, arguments.limit, arguments.prefer, name) for name in names}
+    if arguments.json:
+        _say_json(json.dumps({"targets": {name: json.loads(as_json(one)) for name, one in found.items()}}))
+    else:
+        _say("\n\n".join(f"Target {name}:\n{explain(one)}" for name, one in found.items()))
+    return max(one.exit_code for one in found.values())
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -25,20 +25,22 @@ from autotune.execution.workers import posts
 from autotune.machine import describe
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.measure import Pipeline
+from autotune.pipeline.measure import Others, Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
 from autotune.present.progress import Progress, duration
-from autotune.present.select import explain, select, write_front
+from autotune.present.select import explain, select, tie_lines, write_front
 from autotune.present.tables import finalist_lines
 from autotune.report.fresh import Fresh
+from autotune.results.folder import read_results
 from autotune.results.record import Record
 from autotune.results.texts import keep_texts
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.opening import priced
 from autotune.scheduler.status_note import Running
+from autotune.scheduler.targets import run_loops
 from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
 from autotune.strategies.frontier.cost_model import first_costs
@@ -109,10 +111,15 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
         executor = ThreadedExecutor(stages, engine, log, events.still_at_work)
         with closing(stages):
             events.note(
-                f"{sweep.name}: {sweep.model} on {sweep.target.provider}, results in {folder}, cache in {cache.root}"
+                f"{sweep.name}: {sweep.model} on {_providers(sweep)}, results in {folder}, cache in {cache.root}"
             )
             record.busy(stage="prepare")
-            sweep, dataset, inputs = prepare(sweep, Blocking(executor, record.log("prepare")), cache.root)
+            ready = Blocking(executor, record.log("prepare"))
+            prepared = {
+                name: prepare(one, ready, cache.root) for name, one in sweep.by_target.items()
+            }  # fmt: skip
+            sweeps = {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}
+            first, dataset, inputs = next(iter(prepared.values()))
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
@@ -121,27 +128,33 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
             parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
             subject = subject_of(sweep.model, parameters, dataset, digests, data.metric, data.max_new_tokens)
             costs.about(subject, inputs.counts["train"])
-            for line in (*data_report(dataset), *inputs.notes):
+            said = [line for _, own in sweeps.values() for line in own.notes]
+            for line in (*data_report(dataset), *dict.fromkeys(said)):
                 events.note(line)
             keep_texts(folder, dataset)
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
-            prior = TransferPrior(sweep.space, sweeps_for(record, inputs.base, events.note) if taught else [])
-            pipeline = Pipeline(sweep, inputs, stages, Pace(cache.root, inputs.machine))
-            prices = Prices(pipeline.graph, costs, sweep.target.timing, tuple(sweep.target.timed))
-            searching = strategy_of(sweep.strategy, sweep.space, sweep.objectives) == "frontier"
-            first = first_costs(record, lambda: priced(prices, sweep.space, sweep.seed)) if searching else None
-            strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, items, prior, first)
+            prior = TransferPrior(first.space, sweeps_for(record, inputs.base, events.note) if taught else [])
             prepare_s = stages.spent_s
             _employ(sweep.workers, inputs, engine, events)
             costs.width = engine.width
-            loop = Loop(sweep, record, pipeline, strategy, executor, events, costs=costs)
-            summary = loop.run()
+            pace = Pace(cache.root, inputs.machine)
+
+            def loop_of(name: str | None, own: Record, others: Others | None) -> Loop:
+                one, shared = sweeps[name]
+                pipeline = Pipeline(one, shared, stages, pace, others)
+                prices = Prices(pipeline.graph, costs, one.target.timing, tuple(one.target.timed))
+                searching = strategy_of(one.strategy, one.space, one.objectives) == "frontier"
+                known = first_costs(own, lambda: priced(prices, one.space, one.seed)) if searching else None
+                strategy = make_strategy(one.strategy, one.space, one.objectives, one.seed, items, prior, known)
+                return Loop(one, own, pipeline, strategy, executor, events, costs=costs)
+
+            summary, fronts = run_loops(list(sweeps), record, loop_of)
             summary.stages_s += prepare_s
             summary.own_s = summary.wall_s - (summary.stages_s if engine.width == 1 else timeline.busy_s)
             try:
-                write_front(folder, loop.ledger.ended(), sweep.objectives, record.results.columns)
+                write_front(folder, fronts, sweep.objectives, record.results.columns)
             except OSError as error:  # a spreadsheet holds it open: it is derived, and the sweep is done
                 why = error.strerror or error
                 events.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
@@ -150,6 +163,12 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
         costs.learn_work(Work("own", "", units=float(summary.trials)), summary.own_s)
         summary.wall_s = wall_s
     return summary
+
+
+def _providers(sweep: Sweep) -> str:
+    """Return where a sweep's models are deployed, in words."""
+    named = [f"{one.target.provider} ({name})" for name, one in sweep.targets.items()]
+    return " and ".join(named) or sweep.target.provider
 
 
 def _employ(workers: Workers, inputs: Inputs, engine: LocalEngine, events: Events) -> None:
@@ -177,9 +196,14 @@ def data_report(dataset: Dataset) -> list[str]:
 
 def _report(folder: Path, score: str, summary: Summary) -> None:
     """Print the choice and the finalists to stdout, and what the run cost to stderr."""
-    lines = [explain(select(folder)), *finalist_lines(summary.finalists, score)]
-    if summary.kept:
-        lines.append(f"The winner is in {folder / 'best'}")
+    lines: list[str] = []
+    for name, one in (summary.targets or {None: summary}).items():
+        lines += [f"Target {name}:"] if name is not None else []
+        lines += [explain(select(folder, target=name)), *finalist_lines(one.finalists, score)]
+        if one.kept:
+            lines.append(f"The winner is in {folder / 'best' / (name or '')}")
+    if summary.targets:
+        lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201
     own = summary.own_s
     share = own / summary.wall_s if summary.wall_s else 0.0

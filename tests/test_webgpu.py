@@ -157,6 +157,38 @@ def test_its_winner_loads_where_only_genai_and_the_plugin_are(swept: tuple[Path,
 
 
 @pytest.mark.slow
+def test_cpu_and_webgpu_are_targets_of_one_sweep(swept: tuple[Path, int, str, str], place: Place) -> None:
+    target = place_target(place)
+    laptop = target | {"provider": "cpu", "threads": 1, "limits": ["size_mb <= 0.2"]}
+    targets = {"laptop": laptop, "gpu": target | {"limits": ["size_mb <= 10"]}}
+    file = place.write("both", targets=targets, budget={"trials": 3})
+    sweep = yaml.safe_load(file.read_text(encoding="utf-8"))
+    del sweep["target"]
+    sweep["space"]["build"] = [{"precision": ["fp32", "int4"]}]
+    file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    out = place.folder / "both"
+    code, said, err = place.run("run", file, "--out", out)
+    assert code == Exit.OK, err
+    rows = read_results(out)
+    assert [(row.target, row.trial) for row in rows] == [
+        ("laptop", 0), ("laptop", 1), ("laptop", 2), ("gpu", 0), ("gpu", 1),
+    ]  # fmt: skip
+    assert {row.status for row in rows} == {"ok"}
+    # One adapter for both: it was trained for the first sweep of this module, and merged once for both targets here.
+    assert len({row.adapter for row in rows if row.adapter}) == 1
+    assert sum(row.cost_s("train") is not None for row in rows) == 0
+    assert sum(row.cost_s("merge") is not None for row in rows) == 1
+    assert {row["provider_share"] for row in rows} == {None, 1}
+    for name, provider in (("laptop", "cpu"), ("gpu", "webgpu")):
+        about = json.loads((out / "best" / name / "candidate.json").read_text(encoding="utf-8"))
+        assert about["provider"] == provider
+        assert f"Target {name}:" in said
+        assert place.run("select", out, "--target", name)[0] == Exit.OK
+    assert "every target" in said
+    assert place.run("select", out, "--target", "tv")[0] == Exit.USAGE
+
+
+@pytest.mark.slow
 def test_plan_knows_what_the_device_answered(swept: tuple[Path, int, str, str], place: Place) -> None:
     file = place.write("planned", space={"build": [{"precision": ["fp16", "int4"]}]})
     code, out, _ = place.run("plan", file, "--json")

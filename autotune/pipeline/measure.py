@@ -72,12 +72,28 @@ class Measurement:
     """Of each timing what its single processes measured."""
 
 
+@dataclass
+class Others:
+    """What the targets of one sweep share, which are measured one after another."""
+
+    to_come: int = 0
+    """Targets that come after this one: they are built from the same merged models."""
+    merged: dict[str, MergeJob] = field(default_factory=dict)
+    """The merged models that were kept for them."""
+    pinned: dict[str, list[Job]] = field(default_factory=dict)
+    """By target, what its front is made of."""
+
+
 class Pipeline:
     """The stages of one sweep, in order. `measure` and `timing` do it all; `steps` and its like leave the doing to others."""
 
-    def __init__(self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None) -> None:
-        """`pace`: whether earlier timings still hold here; None: they do."""
-        self.do, self.pace = do, pace
+    def __init__(
+        self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None, others: Others | None = None
+    ) -> None:
+        """`pace`: whether earlier timings still hold here; None: they do; `others`: what the targets of one sweep share."""
+        self.do, self.pace, self.others = do, pace, others
+        self.target = sweep.space.target
+        """Which of several targets it is for."""
         self.graph = Graph(sweep, inputs)
         self.score = sweep.score
         """The column of scores."""
@@ -115,7 +131,7 @@ class Pipeline:
     def tidy(self) -> None:
         """Remove the last merged model: each is as large as the base."""
         if self._merged is not None and not self._merges[self._merged.key]:
-            self.do.discard(self._merged)
+            self._discard(self._merged)
         self._merged = None
         self.rest()
 
@@ -125,6 +141,9 @@ class Pipeline:
         for candidate in candidates:
             jobs += [self.graph.finetune_job(candidate)] if candidate.lora is not None else []
             jobs += [self.graph.build_job(candidate)] if candidate.recipe is not None else []
+        if self.others is not None:
+            self.others.pinned[str(self.target)] = jobs
+            jobs = list({job.key: job for part in self.others.pinned.values() for job in part}.values())
         self.do.pin(folder, jobs)
 
     def _begin(self, on_stage: Callable[[str], None]) -> Measurement:
@@ -144,6 +163,13 @@ class Pipeline:
     def _drop(self, merge: MergeJob) -> None:
         """Remove a merged model, unless somebody under way uses it."""
         if not self._merges[merge.key]:
+            self._discard(merge)
+
+    def _discard(self, merge: MergeJob) -> None:
+        """Remove a merged model, unless another target is still to be built from it."""
+        if self.others is not None and self.others.to_come:
+            self.others.merged[merge.key] = merge
+        else:
             self.do.discard(merge)
 
     def _find(self, job: Job, done: Measurement) -> Stored | None:
@@ -514,6 +540,7 @@ class Pipeline:
         ]
         return {
             "graph": job.graph, "session": job.session.model_dump(exclude_none=True),
+            **({"target": self.target} if self.target else {}),
             "workload": suffix.removeprefix("@") or None, "pace": self.pace.name if self.pace else None,
             "again": job.again or 0, "least": job.processes, "most": job.most, "processes": processes,
         }  # fmt: skip

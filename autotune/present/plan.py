@@ -44,8 +44,16 @@ _STANDS_FOR = {"tpe": "random", "nsga2": "random", "gp": "random"}
 
 
 def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
-    """Check a sweep and return what it would do, as plain data. Raises UsageError with every problem."""
+    """Check a sweep and return what it would do, as plain data: of each target, where there are several. Raises UsageError
+    with every problem.
+    """
     sweep = load_sweep(file, sets)
+    if sweep.targets:
+        return {"sweep": sweep.name, "targets": {name: _plan_of(one) for name, one in sweep.targets.items()}}
+    return _plan_of(sweep)
+
+
+def _plan_of(sweep: Sweep) -> dict[str, Any]:
     sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
     on_hub = any(hub_source(source, sweep.root) for source in sources)
     dataset = None if on_hub else read_data(sweep)

@@ -22,6 +22,10 @@ _ENDS = {
 
 def as_text(plan: dict[str, Any]) -> str:
     """Return the plan in words."""
+    if "targets" in plan:
+        once = "adapters are trained and merged once for all of them, and so is a build that is the same"
+        plans = [f"target {name}: {as_text(one)}" for name, one in plan["targets"].items()]
+        return "\n\n".join([f"{plan['sweep']}: {len(plans)} targets, one after another; {once}", *plans])
     workers = f", {plan['workers']} workers" if plan.get("workers", 1) > 1 else ""
     lines = [f"{plan['sweep']}: {plan['model']} on {plan['provider']}, strategy {plan['strategy']}{workers}"]
     if "estimate" in plan:

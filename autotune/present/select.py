@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,15 @@ def _direction(name: str, rows: Sequence[Trial]) -> Direction:
     return "minimize" if METRICS[name].turns and said == "minimize" else METRICS[name].direction
 
 
-def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -> Selection:
-    """Choose among the rows of a results folder or a lone CSV. Raises UsageError."""
+def targets_of(place: Path) -> list[str]:
+    """Return the targets of a results folder or a lone CSV; empty where it has one. Raises UsageError."""
+    from autotune.results.folder import read_results
+
+    return list(dict.fromkeys(row.target for row in read_results(place) if row.target))
+
+
+def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None, target: str | None = None) -> Selection:
+    """Choose among the rows of a results folder or a lone CSV; `target`: of which of several. Raises UsageError."""
     from autotune.results.folder import check_whole, read_results, read_sweep
 
     rows = read_results(place)
@@ -107,6 +114,15 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
         raise UsageError(Problem("is empty", file=str(place), remedy="name a results folder or its results.csv"))
     check_whole(rows, place)
     sweep = read_sweep(place) if is_folder(place) else None
+    if target is not None:
+        names = dict.fromkeys(row.target for row in rows if row.target)
+        if target not in names and target not in ((sweep or {}).get("targets") or {}):
+            remedy = did_you_mean(target, list(names)) if names else "leave it out: these results have one target"
+            raise UsageError(Problem("no such target in these results", "--target", value=target, remedy=remedy))
+        rows = [row for row in rows if row.target == target]
+        own = ((sweep or {}).get("targets") or {}).get(target)
+        if sweep is not None and isinstance(own, dict):
+            sweep = sweep | {"limits": [*sweep.get("limits", []), *own.get("limits", [])]}
     if sweep is not None and not all(name in METRICS for name in sweep.get("objectives") or [""]):
         rule = "is not the sweep of a results folder: it has no objectives"
         raise UsageError(
@@ -119,7 +135,7 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None) -
         rule = f"limit '{needing[0]}' needs the untouched model, whose row (trial 0) is not there"
         raise UsageError(Problem(rule, file=str(place), remedy="give a limit with a plain number"))
     folder = place if is_folder(place) else None
-    turns = kept_turns(folder) if folder is not None else None
+    turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
     return Selection(choice, rows, aims, choice.paired, _final(folder, choice))
 
@@ -226,6 +242,27 @@ def as_json(selection: Selection) -> str:
         "front": [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)],
     }
     return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def tie_lines(choices: Mapping[str, Choice], rows: Sequence[Trial]) -> list[str]:
+    """Return in words whether one adapter is the winner, or ties with it, on every target."""
+    adapters = {row.candidate: str(row.adapter) for row in rows if row.adapter}
+    near: list[set[str]] = []
+    for choice in choices.values():
+        if choice.winner is None:
+            return []
+        tied = {choice.winner.id, *(choice.steps[0].tied if choice.steps else ())}
+        near.append({adapters[name] for name in tied if name in adapters})
+    common = set.intersection(*near) if near else set()
+    if not common:
+        return ["No adapter is the winner, or ties with it, on every target."]
+    winners = [adapters.get(choice.winner.id) for choice in choices.values() if choice.winner is not None]
+    if len(set(winners)) == 1:
+        return [f"The same adapter ({str(winners[0])[:8]}) wins on every target."]
+    named = ", ".join(sorted(name[:8] for name in common)[:5])
+    return [
+        f"One adapter would do for every target: {named} wins there, or ties with the winner in the first objective."
+    ]
 
 
 def write_front(

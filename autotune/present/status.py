@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from autotune.errors import Problem, UsageError, printable
 from autotune.paths import is_folder
 from autotune.present.progress import duration
-from autotune.present.select import select
+from autotune.present.select import select, targets_of
 from autotune.present.tables import candidates, settings
 from autotune.results.folder import read_results, read_running, read_sweep
 from autotune.results.rows import Trial
@@ -27,7 +27,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
         rule = "no results of a sweep here"
         raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
-    selection = select(folder)
+    names = targets_of(folder)
+    chosen = {name: select(folder, target=name or None) for name in names or [""]}
     every = read_table(folder / "results.csv", Trial)
     rows = read_results(folder)
     running = read_running(folder)
@@ -48,8 +49,13 @@ def read_status(folder: Path) -> dict[str, Any]:
     }
     if alive and running is not None:
         status["running"] = running
-    if selection.choice.winner is not None:
-        status["best"] = selection.row(selection.choice.winner.id).filled()
+    found = {
+        name: one.row(one.choice.winner.id).filled() for name, one in chosen.items() if one.choice.winner is not None
+    }
+    if names:
+        status["best_by_target"] = {name: found.get(name) for name in names}
+    else:
+        status["best"] = found.get("")
     return status
 
 
@@ -83,10 +89,12 @@ def as_text(status: dict[str, Any]) -> str:
         trial = f"trial {running['trial']}, " if running.get("trial") else ""
         lines.append(f"process {running['pid']} on {running['host']}: {trial}{running.get('stage', 'at work')}{spent}")
     lines = [printable(line) for line in lines]
-    if status["best"]:
-        best = Trial(status["best"])
-        lines.append(f"best so far: {settings(best.settings)}")
-        lines.append(candidates([best], status["objectives"]))
-    else:
-        lines.append("no candidate keeps the limits yet")
+    for name, cells in (status.get("best_by_target") or {"": status["best"]}).items():
+        where = f" on {name}" * bool(name)
+        if cells:
+            best = Trial(cells)
+            lines.append(f"best so far{where}: {settings(best.settings)}")
+            lines.append(candidates([best], status["objectives"]))
+        else:
+            lines.append(f"no candidate keeps the limits yet{where}")
     return "\n".join(lines)

@@ -249,6 +249,7 @@ FINALISTS: tuple[Column, ...] = (
     Column("verified_items", int, "items on which that was tried", 0),
     Column("verify_error", str, "what differed, in one line, where verified is false"),
     *SPREAD,
+    Column("target", str, "the target that it is a finalist of; empty where the sweep has one"),
 )
 
 CURVES: tuple[Column, ...] = (

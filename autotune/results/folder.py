@@ -18,6 +18,11 @@ from autotune.sweepfile.syntax import SYNTAX_ERRORS, read_resolved
 TURNS, TIMINGS = "turns.json", "timings.jsonl"
 
 
+def turns_file(target: str | None) -> str:
+    """Return the name of the file with the finalists' timings in turns; `target`: of which of several."""
+    return TURNS if target is None else TURNS.replace(".json", f".{target}.json")
+
+
 def read_timings(folder: Path) -> list[dict[str, Any]]:
     """Return what the single processes of a results folder's timings measured; what is damaged is left out."""
     found: list[dict[str, Any]] = []

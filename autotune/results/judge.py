@@ -19,7 +19,7 @@ from autotune.analysis.statistics import Interval
 from autotune.candidate import Candidate
 from autotune.errors import Problem, UsageError
 from autotune.metrics import Direction
-from autotune.results.folder import TURNS
+from autotune.results.folder import turns_file
 from autotune.results.outcomes import MOST_NUMBERS, parts_of
 from autotune.results.rows import Trial
 
@@ -27,7 +27,8 @@ from autotune.results.rows import Trial
 def candidate_of(row: Trial, file: Path) -> Candidate:
     """Return the candidate whose settings a row of `file` holds. Raises UsageError."""
     try:
-        return Candidate.from_columns({name: str(value) for name, value in row.settings.items() if value is not None})
+        settings = {name: str(value) for name, value in row.settings.items() if value is not None}
+        return Candidate.from_columns(settings | ({"target": row.target} if row.target else {}))
     except ValueError:
         rule = f"the settings of candidate {row.candidate} cannot be read"
         raise UsageError(Problem(rule, file=str(file), remedy="restore the file, or remove that line")) from None
@@ -109,10 +110,10 @@ def front_of(rows: Iterable[Trial], objectives: Mapping[str, Direction]) -> list
     return [finished[index] for index in front(points, list(objectives.values()))]
 
 
-def kept_turns(folder: Path) -> Turns | None:
+def kept_turns(folder: Path, target: str | None = None) -> Turns | None:
     """Return how the finalists of a results folder were timed in turns; None where they were not, or it is damaged."""
     try:
-        return turns_from(json.loads((folder / "outcomes" / TURNS).read_text(encoding="utf-8")))
+        return turns_from(json.loads((folder / "outcomes" / turns_file(target)).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -22,14 +24,17 @@ from autotune.durable import put, remove_asides, sync_tree, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.providers import Provider
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
-from autotune.results.folder import TIMINGS, TURNS, check_names, read_running, read_sweep, read_timings
+from autotune.results.folder import TIMINGS, check_names, read_running, read_sweep, read_timings, turns_file
 from autotune.results.loading import LOAD, load_script
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, Trial
-from autotune.results.table import Table, write_table
+from autotune.results.table import Table, read_table, write_table
 from autotune.secrets import redacted
 from autotune.sweepfile.schema import Sweep
 from autotune.sweepfile.syntax import to_yaml
 
+_OLD = ".best.old"
+_TIMING = re.compile(r"target(s\.[^.]+)?\.timing\.")
+"""How long timings go on may change between runs of a sweep."""
 NOTE_S = 60.0
 """How often it is noted that a stage is still at work, seconds: so much at most is not counted of a run that is killed."""
 
@@ -46,6 +51,9 @@ def now() -> str:
 
 class Record:
     """The results folder of a running sweep, held by this process alone. Raises UsageError."""
+
+    target: str | None = None
+    """The target that it is a view for; None: the sweep has one, or it is for all of them."""
 
     def __init__(self, folder: Path, sweep: Sweep, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = folder
@@ -64,7 +72,8 @@ class Record:
             self._mend()
             killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(whole))
-            workloads = [name for suffix in sweep.target.timed for name in workload_names(suffix)]
+            every = [one.target for one in sweep.targets.values()] or [sweep.target]
+            workloads = [name for target in every for suffix in target.timed for name in workload_names(suffix)]
             self.results = Table(folder / "results.csv", Trial, workloads)
             self.finalists = with_workloads(FINALISTS, workloads)
             """The columns of finalists.csv."""
@@ -102,11 +111,13 @@ class Record:
 
     def _mend(self) -> None:
         """Bring back a `best/` that a killed run had just moved away, and remove what it was still writing."""
-        best, old = self.folder / "best", self.folder / ".best.old"
         with contextlib.suppress(OSError):  # it is done again at the end
-            if old.exists() and not best.exists():
-                put(old, best)
-            for left in (old, self.folder / ".best.new"):
+            for old in self.folder.glob(f"{_OLD}*"):
+                best = self.folder / "best" / old.name.removeprefix(_OLD).removeprefix(".")
+                if not best.exists():
+                    best.parent.mkdir(exist_ok=True)
+                    put(old, best)
+            for left in (*self.folder.glob(f"{_OLD}*"), self.folder / ".best.new"):
                 shutil.rmtree(left, ignore_errors=True)
         remove_asides([self.folder, self.folder / "outcomes"])
 
@@ -159,7 +170,7 @@ class Record:
         then, now_ = (_fixed(whole) for whole in (before, settings))
         problems = []
         for key in dict.fromkeys([*then, *now_]):
-            if then.get(key) != now_.get(key) and not key.startswith("target.timing."):
+            if then.get(key) != now_.get(key) and not _TIMING.match(key):
                 rule = f"differs from the sweep whose results are in {self.folder}"
                 remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
                 problems.append(Problem(rule, key, file, value=now_.get(key), remedy=remedy))
@@ -208,6 +219,17 @@ class Record:
             with contextlib.suppress(OSError):  # somebody reads it just now: the next note will do
                 self.busy(**self._doing)
 
+    def for_target(self, name: str) -> Record:
+        """Return this record as a loop sees it that measures for one of several targets: its rows alone, and its winner's place."""
+        view = copy.copy(self)
+        view.target, view.results = name, OfTarget(self.results, name)
+        return view
+
+    @property
+    def best(self) -> Path:
+        """Where the winner is kept: a folder, of each target if there are several."""
+        return self.folder / "best" if self.target is None else self.folder / "best" / self.target
+
     def log(self, name: str) -> Path:
         """Return a candidate's log file."""
         return self.folder / "logs" / f"{name}.log"
@@ -227,7 +249,7 @@ class Record:
 
     def keep_turns(self, turns: Mapping[str, Any]) -> None:
         """Keep the finalists' timings in turns, so that they can be compared later."""
-        write_aside(self.folder / "outcomes" / TURNS, json.dumps(turns, separators=(",", ":")))
+        write_aside(self.folder / "outcomes" / turns_file(self.target), json.dumps(turns, separators=(",", ":")))
 
     def keep_timings(self, timings: Iterable[Mapping[str, Any]]) -> None:
         """Keep what the single processes of timings measured, each timing once, a line each."""
@@ -261,8 +283,13 @@ class Record:
         self.curves.rows.clear()  # thousands of adapters have millions of steps, and nobody reads them here
 
     def write_finalists(self, rows: Sequence[Finalist]) -> None:
-        """Write the finalists' table anew. Raises OSError."""
-        write_table(self.folder / "finalists.csv", self.finalists, rows)
+        """Write the finalists' table anew; those of other targets stay. Raises OSError."""
+        file, kept = self.folder / "finalists.csv", list(rows)
+        if self.target is not None:
+            kept = [row | {"target": self.target} for row in rows]
+            with contextlib.suppress(UsageError):  # the first of them, or a table that is damaged: it is made again
+                kept = [*(row for row in read_table(file, Finalist) if row.target != self.target), *kept]
+        write_table(file, self.finalists, kept)
 
     def keep_best(
         self,
@@ -276,7 +303,8 @@ class Record:
         The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows
         how it is loaded, and `candidate.json` says what must be installed.
         """
-        best, aside, old = self.folder / "best", self.folder / ".best.new", self.folder / ".best.old"
+        best, aside = self.best, self.folder / ".best.new"
+        old = self.folder / (_OLD if self.target is None else f"{_OLD}.{self.target}")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         for name, source in parts.items():
@@ -294,15 +322,36 @@ class Record:
         )
         sync_tree(aside)
         shutil.rmtree(old, ignore_errors=True)
+        best.parent.mkdir(exist_ok=True)
         if best.exists():
             put(best, old, sync=False)
         put(aside, best)
         shutil.rmtree(old, ignore_errors=True)
 
 
+class OfTarget(Table[Trial]):
+    """The rows of results.csv that are of one target; what is appended goes to the whole table."""
+
+    def __init__(self, whole: Table[Trial], target: str) -> None:  # the file is open already
+        self.file, self.columns, self._whole = whole.file, whole.columns, whole
+        self.rows = [row for row in whole.rows if row.target == target]
+
+    def append(self, row: Trial) -> Trial:
+        """Write a row, as the whole table does."""
+        kept = self._whole.append(row)
+        self.rows.append(kept)
+        return kept
+
+    def flush(self) -> bool:
+        """Write the rows that wait. Returns whether none waits any more."""
+        return self._whole.flush()
+
+
 def _timed(timing: Mapping[str, Any]) -> str:
     """Return what a timing is known by: what was timed, at which pace, and how often before."""
-    return json.dumps([timing.get(name) for name in ("graph", "session", "workload", "pace", "again", "most")])
+    return json.dumps(
+        [timing.get(name) for name in ("graph", "session", "workload", "pace", "again", "most", "target")]
+    )
 
 
 def _serve(file: Path, session: Session, provider: str | None) -> None:
@@ -335,6 +384,8 @@ def _has_rows(table: Path) -> bool:
 def _fixed(sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a resolved sweep cannot change once there are rows, flat."""
     flat = _flat({key: sweep.get(key) for key in ("model", "data", "target", "objectives", "seed")})
+    for name, named in (sweep.get("targets") or {}).items():
+        flat |= _flat({key: value for key, value in named.items() if key != "limits"}, f"targets.{name}")
     target = sweep.get("target")
     workloads = target.get("workloads") if isinstance(target, Mapping) else None
     # The first of them fills the columns without a name, so their order counts.

@@ -259,6 +259,7 @@ class Finalist(Measured):
     verified = Flag()
     verified_items = Whole()
     verify_error = Text()
+    target = Text()
 
 
 class CurvePoint(TableRow):

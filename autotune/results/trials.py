@@ -15,8 +15,8 @@ class Trials:
     """
 
     def __init__(self, rows: Iterable[Trial] = ()) -> None:
-        self._done: dict[int, str] = {}
-        """By number the candidate that it was."""
+        self._done: dict[tuple[str | None, int], str] = {}
+        """By target and number the candidate that it was."""
         for row in rows:
             self.learn(row)
 
@@ -26,15 +26,16 @@ class Trials:
     @property
     def last(self) -> int:
         """The highest number; 0 where there is none."""
-        return max(self._done, default=0)
+        return max((number for _, number in self._done), default=0)
 
     def learn(self, row: Trial) -> None:
         """Take in a row, which counts more than those before it."""
         trial, name = row.trial or 0, row.candidate
+        place = (row.target, trial)
         if trial and row.status != "stopped":
-            self._done[trial] = name
-        elif self._done.get(trial) == name:
-            del self._done[trial]
+            self._done[place] = name
+        elif self._done.get(place) == name:
+            del self._done[place]
 
 
 def rounded(cells: Mapping[str, Cell]) -> Cells:

@@ -77,8 +77,10 @@ class Finalists:
         final = Final(choice, turns=turns)
         if choice.winner is not None:
             self._score(choice.winner.id, final, timed)
-        elif (self.record.folder / "best").exists():
-            self.events.note("best/ still holds an earlier winner, which does not keep these limits")
+        elif self.record.best.exists():
+            self.events.note(
+                f"{self.record.best.relative_to(self.record.folder)}/ still holds an earlier winner, which does not keep these limits"
+            )
         final.seconds = self.seconds
         return final
 
@@ -202,7 +204,7 @@ class Finalists:
         """Verify `best/` by ONNX Runtime GenAI alone, from text. Returns the cells with the result."""
         if measured.outcomes is None or measured.build is None:
             return {}
-        folder = self.record.folder / "best" / "onnx"
+        folder = self.record.best / "onnx"
         job = verify_job(self.pipeline.graph, split, measured.outcomes, folder)
         if job is None:
             return {}

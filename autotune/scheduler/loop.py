@@ -63,6 +63,8 @@ class Summary:
     """The latencies of the finalists relative to each other, where they were timed in turns."""
     kept: bool = False
     """Whether the winner is in `best/`."""
+    targets: dict[str | None, Summary] = field(default_factory=dict)
+    """Where the sweep has several: the summary of each."""
     own_s: float = 0.0
     """The tuner's own cost: seconds of the wall-clock in which no stage was running."""
 
@@ -88,6 +90,7 @@ class Loop:
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
         untouched = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
+        untouched = untouched.model_copy(update={"target": sweep.space.target})
         self.ledger = Ledger(sweep.aims, sweep.score, untouched, record.results.rows, record.results.file)
         self.under_way = UnderWay(executor)
         timing, in_parts = sweep.target.timing, bool(strategy.rungs)
@@ -179,7 +182,7 @@ class Loop:
         for recipe in recipes:
             if is_another_model(row) and only_rounds(recipe, base):
                 given_up[recipe] = StageError("failed", inherited(base, error))
-            plain = Candidate(recipe=recipe)
+            plain = Candidate(recipe=recipe, target=self.sweep.space.target)
             if plain.id == self.ledger.base_id:
                 given_up[recipe] = StageError(stage_status(row.status), error)
             elif self.tunes_adapters:  # else it is a candidate like others

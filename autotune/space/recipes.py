@@ -101,8 +101,10 @@ def parse_recipes(
     shape: ModelShape | None,
     problems: list[Problem],
     key: str = "space.build",
+    several: bool = False,
 ) -> tuple[tuple[Recipe, ...], tuple[LeftOut, ...]]:
-    """Multiply out the recipes of a sweep file.
+    """Multiply out the recipes of a sweep file; `several`: it has other targets besides, for which a value may be meant that
+    can never run on this provider.
 
     Returns the different recipes that can run on `provider` with a model of `shape` (None: not known yet), and
     those that cannot, each with its reason. A value that can never run is a problem instead.
@@ -121,12 +123,22 @@ def parse_recipes(
                 continue
             parameter = RECIPE[name]
             if parameter.providers and provider.name not in parameter.providers:
+                if several:
+                    continue
                 rule = f"{name} means something on {' and '.join(parameter.providers)} only"
                 problems.append(Problem(rule, f"{here}.{name}", remedy=f"remove it for {provider.name}"))
                 continue
             domain = parse_domain(parameter, value, f"{here}.{name}", problems, ranges=False)
             if isinstance(domain, Choice):
                 axes[name] = domain.values
+        if several and "precision" in axes:
+            foreign = [value for value in axes["precision"] if value not in provider.precisions]
+            left_out |= {
+                LeftOut(str(value), f"it does not run on the {provider.name} provider"): None for value in foreign
+            }
+            axes["precision"] = tuple(value for value in axes["precision"] if value in provider.precisions)
+            if not axes["precision"]:
+                continue
         for precision in axes.get("precision", ()):
             if precision not in provider.precisions:
                 rule = f"{precision} does not run on the {provider.name} provider"

@@ -28,6 +28,8 @@ class Space:
     defaults: Mapping[str, Value] = field(default_factory=dict)
     device: str = "cpu"
     sessions: tuple[Session | None, ...] = ()
+    target: str | None = None
+    """The target that its candidates are measured for; None where the sweep has one."""
 
     @property
     def searched(self) -> dict[str, Domain]:
@@ -40,9 +42,10 @@ class Space:
     ) -> Candidate:
         """Resolve values of the searched parameters (the fixed ones are filled in) into a candidate."""
         if self.lora is None:
-            return Candidate(recipe=recipe, session=session)
+            return Candidate(recipe=recipe, session=session, target=self.target)
         fixed = {n: d.values[0] for n, d in self.lora.items() if isinstance(d, Choice)}
-        return Candidate(lora=resolve_lora({**self.defaults, **fixed, **values}), recipe=recipe, session=session)
+        lora = resolve_lora({**self.defaults, **fixed, **values})
+        return Candidate(lora=lora, recipe=recipe, session=session, target=self.target)
 
     def has(self, lora: Lora) -> bool:
         """Whether an adapter's settings are among those of this space."""

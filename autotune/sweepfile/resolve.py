@@ -44,6 +44,7 @@ from autotune.sweepfile.overrides import apply_set
 from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, problems_of
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Target, Train
 from autotune.sweepfile.syntax import DEEPEST, read_file, too_deep
+from autotune.sweepfile.targets import parse_targets
 from autotune.tasks import direction_of, find_task
 from autotune.usercode import find_function
 
@@ -107,11 +108,17 @@ def parse_sweep(
     shown: str = "",
     trials: int | None = None,
     hours: float | None = None,
+    target_name: str | None = None,
 ) -> Sweep:
-    """Check a sweep given as plain data; `lines` and `shown` say where each key was read. Raises UsageError."""
+    """Check a sweep given as plain data; `lines` and `shown` say where each key was read. Raises UsageError.
+
+    `target_name`: the one of several targets that it is for.
+    """
     if too_deep(data):
         rule = f"nested deeper than {DEEPEST} levels"
         raise UsageError(Problem(rule, file=shown, remedy="see search_spaces/ for examples"))
+    if target_name is None and "targets" in data:
+        return parse_targets(data, lines or {}, root, shown, trials, hours, parse_sweep)
     problems: list[Problem] = hidden_secrets(data)
     document: Document | None = None
     try:
@@ -147,7 +154,9 @@ def parse_sweep(
     target = _target(
         data.get("target"), provider or PROVIDERS["cpu"], _given(data.get("data"), "metric", str, ""), problems
     )
-    space = _parse_space(raw_space, provider or PROVIDERS["cpu"], shape, train, target.session, problems)
+    space = _parse_space(
+        raw_space, provider or PROVIDERS["cpu"], shape, train, target.session, problems, target_name
+    )  # fmt: skip
     problems += _too_long(model, root, train, space)
     problems += _not_exported(model, root, provider_name) if builds and shape is not None else []
     score = _score(data.get("data"), root, problems)
@@ -210,6 +219,7 @@ def _parse_space(
     train: Train,
     served: Session,
     problems: list[Problem],
+    target: str | None = None,
 ) -> Space:
     parts = ("lora", "build", "session")
     problems.extend(
@@ -218,7 +228,9 @@ def _parse_space(
         if name not in parts
     )
     domains = parse_lora(raw["lora"], problems) if "lora" in raw else None
-    recipes, left_out = parse_recipes(raw["build"], provider, shape, problems) if "build" in raw else ((), ())
+    several = target is not None
+    found = parse_recipes(raw["build"], provider, shape, problems, several=several) if "build" in raw else ((), ())
+    recipes, left_out = found
     if left_out and not recipes:
         reasons = "; ".join(f"{item.settings}: {item.reason}" for item in left_out[:3])
         problems.append(Problem(f"no recipe can run here ({reasons})", "space.build", remedy="change or add one"))
@@ -232,7 +244,7 @@ def _parse_space(
         rule = "fp16 does not train on a CPU, and train.device is cpu"
         problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
     sessions = parse_sessions(raw["session"], served, provider, problems) if "session" in raw else ()
-    return Space(domains, recipes, left_out, defaults, train.device, sessions)
+    return Space(domains, recipes, left_out, defaults, train.device, sessions, target)
 
 
 def _target(raw: Any, provider: Provider, metric: str, problems: list[Problem]) -> Target:

@@ -119,6 +119,12 @@ class Target(_Part):
         return {f"@{name}" if place else "": workload for place, (name, workload) in enumerate(named.items())}
 
 
+class NamedTarget(Target):
+    """One of several targets, with limits of its own beside the sweep's."""
+
+    limits: list[str] = []
+
+
 class Workers(_Part):
     """How many stages run at once, and what they may take of this machine."""
 
@@ -150,6 +156,7 @@ class Document(_Part):
     data: DataSpec
     train: Train = Train()
     target: Target = Target()
+    targets: dict[str, NamedTarget] | None = None
     workers: Workers = Workers()
     space: dict[str, Any]
     objectives: dict[str, Literal["maximize", "minimize"]] | None = None
@@ -188,8 +195,18 @@ class Sweep(BaseModel):
     file: str
     lines: Mapping[str, int] = {}
     """The line of each key in the file."""
+    targets: Mapping[str, Any] = {}
+    """Where there are several: by name the sweep as it is for that target alone (`Sweep`)."""
+    written: Mapping[str, Any] = {}
+    """Of a sweep with several targets: `targets` and `space.build` as the file writes them."""
     exact: Recipe | None = None
     """The recipe of the untouched model, where the device was asked for the most exact that it runs."""
+
+    @property
+    def by_target(self) -> dict[str | None, Sweep]:
+        """The sweeps of its targets by name; itself under None where it has one."""
+        found: dict[str | None, Sweep] = dict(self.targets.items())
+        return found or {None: self}
 
     @property
     def provider(self) -> Provider:
@@ -226,17 +243,22 @@ class Sweep(BaseModel):
             space["build"] = [recipe.model_dump(exclude_none=True) for recipe in self.space.recipes]
         if self.space.sessions:
             space["session"] = [_plain_session(session or Session()) for session in self.space.sessions]
+        if self.written.get("build") is not None:
+            space["build"] = self.written["build"]
         instead = {"workload"} if self.target.workloads else {"workloads"}
+        target = {"target": self.target.model_dump(mode="json", exclude_none=True, exclude=instead)}
+        if self.targets:
+            target = {"targets": dict(self.written["targets"])}
         return {
             "name": self.name,
             "model": self.model,
             "data": self.data.model_dump(mode="json", exclude_none=True),
             "train": self.train.model_dump(mode="json"),
-            "target": self.target.model_dump(mode="json", exclude_none=True, exclude=instead),
+            **target,
             "workers": self.workers.model_dump(mode="json", exclude_none=True),
             "space": space,
             "objectives": dict(self.objectives),
-            "limits": [str(limit) for limit in self.limits],
+            "limits": self.written["limits"] if self.targets else [str(limit) for limit in self.limits],
             "strategy": self.strategy,
             "earlier_sweeps": self.earlier_sweeps,
             "engine": self.engine,

@@ -91,7 +91,8 @@ def _pair(state: _State, number: int, place: int) -> Proposal:
     """Return the proposal of an adapter in a deployment, by their numbers."""
     deployment = state.observations.deployments[state.deployments[place]]
     lora = state.belief.adapters[number].lora
-    return Proposal(Candidate(lora=lora, recipe=deployment.recipe, session=deployment.session))
+    target = state.observations.space.target
+    return Proposal(Candidate(lora=lora, recipe=deployment.recipe, session=deployment.session, target=target))
 
 
 def _direct(state: _State, gains: Array) -> Array:
@@ -129,7 +130,12 @@ def _low_fidelity(state: _State, direct: Array) -> Iterator[tuple[float, Proposa
         first_s = train_s + observations.costs.alone(items)
         worth = index_with_stop(first_s, gained, rest_s + measured_s, direct[who])
         best = int(worth.argmax())
-        yield float(worth[best]), Proposal(Candidate(lora=adapters[best].lora), rung=RUNGS[rung], items=items)
+        yield (
+            float(worth[best]),
+            Proposal(
+                Candidate(lora=adapters[best].lora, target=observations.space.target), rung=RUNGS[rung], items=items
+            ),
+        )
 
 
 def _pair_gains(state: _State) -> Array:
