@@ -63,6 +63,7 @@ class Place:
                 "lora": {"r": 2, "learning_rate": 1e-2, "steps": 2, "batch_size": 4},
                 "build": [{"precision": ["fp16", "int4"]}],
             },
+            "objectives": {"accuracy": "maximize", "size_mb": "minimize"},
             "strategy": "grid",
         }  # fmt: skip
         file = self.folder / f"{name}.yaml"
@@ -283,6 +284,7 @@ def test_a_library_that_fails_costs_one_message(
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 def test_a_device_that_goes_in_the_middle_costs_rows_that_the_same_command_makes_later(
     place: Place, stub: tuple[Path, Path, dict[str, str]]
 ) -> None:
@@ -290,7 +292,8 @@ def test_a_device_that_goes_in_the_middle_costs_rows_that_the_same_command_makes
     does.write_text("", encoding="utf-8")
     target = place_target(place) | {"provider": "WebGpuExecutionProvider"}
     space = {"build": [{"precision": ["int4", "int8"]}]}
-    file, out = place.write("middle", target=target, space=space), place.folder / "middle"
+    file = place.write("middle", target=target, space=space)
+    out = place.folder / "middle"
     arguments = ("run", file, "--out", out, "--provider-library", f"WebGpuExecutionProvider={library}")
     process = place.begin(*arguments, **environment)
     table = out / "results.csv"
