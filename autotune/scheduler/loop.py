@@ -182,7 +182,7 @@ class Loop:
         for recipe in recipes:
             if is_another_model(row) and only_rounds(recipe, base):
                 given_up[recipe] = StageError("failed", inherited(base, error))
-            plain = Candidate(recipe=recipe, target=self.sweep.space.target)
+            plain = Candidate(recipe=recipe, target=self.ledger.untouched.target)
             if plain.id == self.ledger.base_id:
                 given_up[recipe] = StageError(stage_status(row.status), error)
             elif self.tunes_adapters:  # else it is a candidate like others

@@ -52,15 +52,15 @@ def teach(strategy: Strategy, rows: Sequence[Trial], loop: Loop) -> None:
     if not strategy.rungs:
         return
     for row in rows:
-        score = row.number(loop.sweep.score)
+        score = row.number(loop.ledger.score)
         if row.kind == "base" or score is None or row.status not in ("ok", "stopped"):
             continue
         lora = candidate_of(row, loop.ledger.file).lora
         told = Told(
-            None, {}, measured={loop.sweep.score: score}, rung=row.rung or 1.0, items=row.behind(loop.sweep.score) or 0,
+            None, {}, measured={loop.ledger.score: score}, rung=row.rung or 1.0, items=row.behind(loop.ledger.score) or 0,
             status="stopped", probability=row.probability,
         )  # fmt: skip
-        strategy.replay(Candidate(lora=lora, target=loop.sweep.space.target), told)
+        strategy.replay(Candidate(lora=lora, target=loop.ledger.untouched.target), told)
 
 
 def together(summaries: dict[str | None, Summary]) -> Summary:
