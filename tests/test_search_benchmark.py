@@ -402,7 +402,7 @@ def test_what_replays_are_made_by_follows_the_list_and_our_prior(monkeypatch: py
     entries[0]["sha256"] = "0" * 64
     changed = choices.listed() | {"frontier": entries}
     monkeypatch.setattr(choices, "listed", lambda: changed)
-    monkeypatch.setattr(compare, "prior_mean", lambda lora: 1.0)
+    monkeypatch.setattr(compare, "prior_mean", lambda lora, shift=0.0: 1.0)
     compare.made_by.cache_clear()
     after = {name: compare.made_by("synthetic", name) for name in names}
     compare.made_by.cache_clear()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from autotune.candidate import Lora
 from autotune.metrics import METRICS, Direction
 from autotune.space.space import Space
 from autotune.strategies.baselines import Grid, Random
 from autotune.strategies.frontier.cost_model import FirstCosts
-from autotune.strategies.frontier.priors import prior_mean
+from autotune.strategies.frontier.priors import Prior, prior_mean
 from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.protocol import Strategy
 
@@ -31,7 +30,7 @@ def make_strategy(
     objectives: Mapping[str, Direction],
     seed: int,
     items: int = 1000,
-    prior: Callable[[Lora], float] = prior_mean,
+    prior: Prior = prior_mean,
     first: FirstCosts | None = None,
 ) -> Strategy:
     """Return the strategy that a sweep names: frontier, tpe, nsga2, gp, random or grid.

@@ -380,8 +380,8 @@ def _without(lever: str) -> Make:
 def _misled(table: Table, seed: int) -> Strategy:
     """Make `frontier` with a prior whose best learning rate is a tenth of what we think, and whose best rank the lowest."""
 
-    def prior(lora: Lora) -> float:
-        slower = prior_mean(lora.model_copy(update={"learning_rate": 10 * lora.learning_rate}))
+    def prior(lora: Lora, shift: float) -> float:
+        slower = prior_mean(lora, shift - 1)
         of_rank = prior_mean(lora) - prior_mean(lora.model_copy(update={"r": 1, "alpha": lora.alpha / lora.r}))
         return slower - 2 * of_rank
 

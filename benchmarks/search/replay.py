@@ -190,7 +190,8 @@ class World:
             self.done.setdefault((adapter, recipe), Done(values, outcomes.right, self.clock, self.spent["train"]))
         items = len(outcomes.right) if outcomes is not None else 0
         probability = None if outcomes is None or outcomes.loss is None else float(np.exp(-outcomes.loss).mean())
-        return Told(values, {}, measured, outcomes, seconds, proposal.rung, items, probability=probability)
+        status = "diverged" if adapter is not None and not measured else "ok"
+        return Told(values, {}, measured, outcomes, seconds, proposal.rung, items, status, probability)
 
     def measure_untouched(self, whole: bool = True) -> tuple[Candidate, Told]:
         """Measure the untouched model, as every sweep of the tool does first; not `whole`: only look at it, as a sweep does

@@ -9,12 +9,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.strategies.frontier.constants import FULL_HISTORIES, RUNGS, SHARED_CHANCE
+from autotune.strategies.frontier.constants import (
+    DIVERGED_SD,
+    FLAT_CHANCE,
+    FULL_HISTORIES,
+    RUNGS,
+    SHARED_CHANCE,
+    SHIFT_CHANCES,
+)
 from autotune.strategies.frontier.in_flight import InFlight
+from autotune.strategies.frontier.kernel import Array
 from autotune.strategies.frontier.observations import LAST, Adapter, Observations, RungScore
 from autotune.strategies.frontier.priors import decades_from_best
 from autotune.strategies.frontier.quantisation_loss import posterior_losses
-from autotune.strategies.frontier.surrogate import Array, Observation, Posterior, Surrogate, variance
+from autotune.strategies.frontier.surrogate import Observation, Posterior, Surrogate, variance
 
 Flags = NDArray[np.bool_]
 
@@ -60,10 +68,19 @@ class ScoreModel:
         self._observations, self._centre_rates = observations, centre_rates
         self._belief: Belief | None = None
         self._surrogate: Surrogate | None = None
+        self._outdated = False
+        """Whether the surrogate is of other adapters."""
 
     def outdate(self) -> None:
         """Discard the kept belief: the observations have changed."""
         self._belief = None
+
+    def refine(self) -> None:
+        """Refine the pool of a large space: those that may be best, by mean and standard deviation, get neighbours."""
+        belief = self.belief()
+        promise = dict(zip(self._observations.adapters, belief.mean + belief.deviation, strict=True))
+        self._observations.refine(promise)
+        self._belief, self._outdated = None, True
 
     def belief(self) -> Belief:
         """Return the belief from the observations alone."""
@@ -84,10 +101,14 @@ class ScoreModel:
                 share = float((weights * each).sum() / weights.sum())
                 bias_variance = 1 / sum(loss_deviations[name] ** -2 for name in adapter.pairs)
                 own.append(Observation(number, LAST, share, int(weights.max()), variance(share), bias_variance))
+            elif adapter.diverges:
+                # It has no score. Its neighbours are likely to diverge too, so that it counts as one that has learned nothing.
+                floor = observations.floor
+                own.append(Observation(number, LAST, floor, observations.items, variance(floor), DIVERGED_SD**2))
             # Below an adapter's highest rung, observations show only how rungs correlate: some tens of adapters show that.
             histories += len(own) > 1
             observed += own if histories <= FULL_HISTORIES else own[-1:]
-        posterior = self._surrogate_of(adapters).posterior(observed)
+        posterior = self._surrogate_of(adapters).posterior(observed, learn=True)
         none = np.zeros(len(adapters), dtype=bool)
         self._belief = Belief(adapters, posterior, losses, loss_deviations, observed, none, none)
         return self._belief
@@ -101,6 +122,7 @@ class ScoreModel:
         belief = self.belief()
         if not in_flight.low_fidelity and not in_flight.pairs:
             return belief
+        surrogate = self._surrogate_of(belief.adapters)
         number_of = {name: number for number, name in enumerate(self._observations.adapters)}
         training, completing = np.zeros(len(number_of), dtype=bool), np.zeros(len(number_of), dtype=bool)
         expected = list(belief.observed)
@@ -108,7 +130,8 @@ class ScoreModel:
             number = number_of[name]
             training[number] = True
             chance = self._observations.chance / (1 - SHARED_CHANCE)
-            expected.append(Observation(number, evaluation.rung, 0.0, evaluation.items, chance))
+            score = surrogate.expected(belief.posterior, number, evaluation.rung)
+            expected.append(Observation(number, evaluation.rung, score, evaluation.items, chance))
         pairs_in_flight: dict[int, set[str]] = {}
         for name, deployments in in_flight.pairs.items():
             number = number_of[name]
@@ -119,8 +142,9 @@ class ScoreModel:
             if not adapter.pairs:  # with a pair, its score is nearly known
                 bias_variance = 1 / sum(belief.loss_deviations[one] ** -2 for one in deployments)
                 chance = variance(float(belief.mean[number]))
-                expected.append(Observation(number, LAST, 0.0, self._observations.items, chance, bias_variance))
-        shrunk = self._surrogate_of(belief.adapters).posterior(expected)
+                score = float(belief.mean[number])
+                expected.append(Observation(number, LAST, score, self._observations.items, chance, bias_variance))
+        shrunk = surrogate.posterior(expected, chances=belief.posterior.chances)
         return replace(
             belief, posterior=replace(shrunk, mean=belief.mean), observed=expected,
             training=training, completing=completing, pairs_in_flight=pairs_in_flight,
@@ -134,12 +158,14 @@ class ScoreModel:
         return surrogate.information(belief.posterior, who, rung, self._observations.chance / items)
 
     def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
-        if self._surrogate is None or len(self._surrogate) != len(adapters):
+        if self._surrogate is None or self._outdated or len(self._surrogate) != len(adapters):
+            self._outdated = False
             rates = [decades_from_best(adapter.lora) for adapter in adapters]
             centre = statistics.fmean(rates) if self._centre_rates and rates else 0.0
-            prior_means = [adapter.prior_mean for adapter in adapters]
+            priors = list(zip(*(adapter.prior_means for adapter in adapters), strict=True))
             places = [adapter.place for adapter in adapters]
-            self._surrogate = Surrogate(places, [rate - centre for rate in rates], prior_means, RUNGS)
+            chances = (*SHIFT_CHANCES, FLAT_CHANCE)
+            self._surrogate = Surrogate(places, [rate - centre for rate in rates], priors, RUNGS, chances)
         return self._surrogate
 
     def _at_rung(self, number: int, rung: int, observed: RungScore) -> Observation:

@@ -26,6 +26,16 @@ POOL = 256
 Source: chosen, not measured; `benchmarks.search.own_cost` prints the time of a decision.
 Moves: the time of a decision, which grows with it, and how finely a continuous space is covered."""
 
+REFINED_EACH = 1.1
+"""By how many times the number of fully scored adapters grows, by one at least, until the pool is refined again.
+Source: chosen for the time of a resume. Moves: that time."""
+
+REFINED, REFINED_AROUND, NEIGHBOURS_CHANGED, NEIGHBOUR_STEP = 64, 6, 2.0, 0.12
+"""In a large space, after each fully scored adapter: how many adapters of the pool are replaced, and around how many of the most
+promising half of the new ones lie; how many parameters of a neighbour differ on average; and the standard deviation of a
+number's step, as a share of its range. The other half are new random draws.
+Source: chosen. Moves: how near the search comes to the best settings of a wide space, and how much it still explores."""
+
 DRAWS_PER_ADAPTER = 4
 """Random draws from a large space, for each place in the pool: draws repeat themselves, and some cannot be trained.
 Source: chosen, not measured. Moves: whether the pool of a barely large space is filled."""
@@ -66,6 +76,10 @@ BUILD_PRIOR_WEIGHT = 0.3
 (built + weight) / (built + failed + weight).
 Source: chosen, not measured. Moves: after how many failures a recipe is proposed last."""
 
+DIVERGED_SD = 0.05
+"""Standard deviation (a share) of the score that an adapter counts for whose training diverged: the untouched model's.
+Source: chosen. Moves: how far around such an adapter others are avoided."""
+
 EXACT_BITS = 16
 """Bits of a weight from which on a build predicts as the adapter does.
 Source: at fp32 `benchmarks/measured/parity.md` finds no difference in 400 items; 16 was chosen, not measured.
@@ -98,6 +112,16 @@ RATE_WIDTH_BELOW, RATE_WIDTH_ABOVE = 0.7, 0.5
 Source: chosen; 1.0 below was narrowed to 0.7 once the table of snips was whole (benchmarks/README.md), so that a tenth of
 the best rate costs 6 points. `frontier` then had 95 % on snips after 2.8 instead of 3.3 minutes; xed and phrase_tone did
 not move. Moves: how soon low learning rates are evaluated."""
+
+RATE_SHIFTS, SHIFT_CHANCES = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5), (0.04, 0.1, 0.15, 0.34, 0.15, 0.1, 0.04)
+"""How many decades the best rate may be above `BEST_RATE`, and the prior probability of each: hypotheses, whose probabilities
+the scores change.
+Source: chosen; a wide normal distribution. Moves: how soon other rates are
+tried, and after how many scores a wrong prior is overruled."""
+
+FLAT_CHANCE = 1 - sum(SHIFT_CHANCES)
+"""The prior probability that settings say nothing about the score.
+Source: what the other hypotheses leave. Moves: the same."""
 
 SHORT_STEPS = 50
 """Steps of a training whose best rate is twice `BEST_RATE`: the factor is 1 + SHORT_STEPS / steps.
@@ -171,6 +195,22 @@ Source: set on the tables. Moves: whether high rates are given up at a low rung.
 LENGTH_SCALE, CHOICE_CORRELATION = 0.35, 0.7
 """The length scale of the kernel, as a share of a parameter's range, and the correlation of two values of an unordered choice.
 Source: set on the tables. Moves: how similar two adapters are taken to be."""
+
+USUAL_DIMENSIONS = 4
+"""The number of searched parameters from which on length scales begin larger: by the root of the number over this one.
+Source: the tables search four. Moves: how related adapters are in a wide space."""
+
+FACTOR_SD, LENGTH_FACTOR_SD = 0.5, 0.7
+"""Standard deviations of the natural logarithms of the learned factors: of effects and luck, and of length scales.
+Source: chosen. Moves: after how many scores the scales follow the sweep's own scores."""
+
+FIT_LEAST, FIT_MOST, FIT_STEPS = 4, 64, 20
+"""The least number of scores from which scales are learned, the most that are used, and the steps of a descent.
+Source: chosen for the time of a decision. Moves: that time, and how soon the scales follow."""
+
+RPROP_FIRST, RPROP_MORE, RPROP_LESS, RPROP_MOST = 0.2, 1.2, 0.5, 0.6
+"""The first step of a descent in a factor's natural logarithm, by how much a step grows and shrinks, and the largest step.
+Source: the factors are those of Igel and Huesken (2003); the steps are chosen. Moves: how near the scales come to the best."""
 
 LOG_RATIO = 3.0
 """A parameter whose largest value is more than so many times its smallest is placed on a logarithmic axis.

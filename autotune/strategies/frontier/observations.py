@@ -6,28 +6,33 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import METRICS, Direction
-from autotune.space.adapters import lora_impossible
 from autotune.space.space import Space
-from autotune.strategies.baselines import drawn
 from autotune.strategies.frontier.constants import (
     BUILD_PRIOR_WEIGHT,
-    DRAWS_PER_ADAPTER,
     EXACT_BITS,
+    MIDDLE_SCORE,
     OPTIMISM,
     POOL,
+    RATE_SHIFTS,
+    REFINED,
+    REFINED_AROUND,
+    REFINED_EACH,
     RUNGS,
     SHARED_CHANCE,
+    UNKNOWN_BASE,
     UNQUANTISED_BITS,
 )
 from autotune.strategies.frontier.cost_model import CostModel, FirstCosts, work_of
-from autotune.strategies.frontier.priors import bits_of, prior_loss, relative_footprint, stored_bits
+from autotune.strategies.frontier.kernel import Place, place_of
+from autotune.strategies.frontier.pool import draws, neighbours
+from autotune.strategies.frontier.priors import Prior, bits_of, prior_loss, relative_footprint, stored_bits
 from autotune.strategies.frontier.score_scale import ScoreScale
-from autotune.strategies.frontier.surrogate import Place, place_of, variance
+from autotune.strategies.frontier.surrogate import variance
 from autotune.strategies.protocol import Told
 
 LAST = len(RUNGS) - 1
@@ -52,14 +57,17 @@ class Adapter:
 
     lora: Lora
     place: Place
-    prior_mean: float
-    """What its settings add to the score before anything is observed (a share)."""
+    prior_means: tuple[float, ...]
+    """What its settings add to the score before anything is observed (a share), by each hypothesis: the best rate shifted by
+    each of `RATE_SHIFTS`, and at last that settings say nothing."""
     reached: int = -1
     """The highest rung that it was trained to; -1: none."""
     in_space: bool = True
     """Whether the sweep may propose it. An adapter of an earlier version of the space is only learned from."""
     unusable: bool = False
     """Whether it diverged, or cannot be trained."""
+    diverges: bool = False
+    """Whether its training, or what it predicts, came to no number."""
     rung_scores: dict[int, RungScore] = field(default_factory=dict)
     """Its scores without a recipe, by rung."""
     pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -68,6 +76,11 @@ class Adapter:
     """The deployments in which it cannot be built or run."""
     diverged: int = 0
     """The number of deployments in which its score was no number."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was observed of it."""
+        return self.reached < 0 and not (self.unusable or self.rung_scores or self.pairs or self.failed)
 
 
 @dataclass(frozen=True)
@@ -93,12 +106,12 @@ class Observations:
         objectives: Mapping[str, Direction],
         seed: int,
         items: int,
-        prior: Callable[[Lora], float],
+        prior: Prior,
         first: FirstCosts | None = None,
     ) -> None:
         """`seed`: of the adapters that are sampled from a large space; `items`: validation items, until a candidate that was
-        fully scored shows their number; `prior`: what an adapter's settings add to the score (a share); `first`: what
-        stages are taken to cost until they were measured.
+        fully scored shows their number; `prior`: what an adapter's settings add to the score (a share), if the best learning rate
+        is so many decades above the usual one; `first`: what stages are taken to cost until they were measured.
         """
         self.space, self.items, self._prior = space, items, prior
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
@@ -122,7 +135,10 @@ class Observations:
         """The expected variance of one item in a low-fidelity evaluation, without what all adapters have in common."""
         size = space.size()
         small = size is not None and size <= POOL * len(self.deployments)
-        for candidate in space.grid() if small else _draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
+        self._large, self._seed = not small, seed
+        self._refined_at = 0
+        """The number of fully trained adapters when the pool was refined last."""
+        for candidate in space.grid() if small else draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
             if small or len(self.adapters) < POOL:
                 self.add(candidate, in_space=True)
         works = [work_of(adapter.lora) for adapter in self.adapters.values()]
@@ -135,9 +151,39 @@ class Observations:
         name = adapter_id(candidate)
         if name not in self.adapters:
             in_space = in_space or self.space.has(candidate.lora)
-            place, prior_mean = place_of(candidate.lora, self.space), self._prior(candidate.lora)
-            self.adapters[name] = Adapter(candidate.lora, place, prior_mean, in_space=in_space)
+            place = place_of(candidate.lora, self.space)
+            prior_means = (*(self._prior(candidate.lora, shift) for shift in RATE_SHIFTS), 0.0)
+            self.adapters[name] = Adapter(candidate.lora, place, prior_means, in_space=in_space)
         return self.adapters[name]
+
+    @property
+    def to_refine(self) -> bool:
+        """Whether the pool is one of a large space, and enough adapters were fully scored since it was refined last."""
+        return self._large and self._scored >= self._refined_at * REFINED_EACH + 1
+
+    @property
+    def _scored(self) -> int:
+        return sum(bool(adapter.pairs) for adapter in self.adapters.values())
+
+    def refine(self, promise: Mapping[str, float]) -> None:
+        """Replace the untouched adapters that promise least by neighbours of those that promise most, and by random draws.
+
+        `promise` of each adapter: a score that it may have (a share).
+        """
+        self._refined_at = self._scored
+        rng = random.Random(f"frontier-{self._seed}-{self._refined_at}")  # noqa: S311 - no secret
+        ranked = sorted((name for name in promise if self.adapters[name].in_space), key=lambda name: -promise[name])
+        best = [self.adapters[name].lora for name in ranked if not self.adapters[name].unusable][:REFINED_AROUND]
+        untouched = [name for name in ranked if self.adapters[name].untouched]
+        for name in untouched[POOL - REFINED :]:
+            del self.adapters[name]
+        near = [neighbours(self.space, lora, REFINED, rng) for lora in best]
+        fresh = draws(self.space, rng)
+        wanted = len(self.adapters) + REFINED
+        for group in itertools.zip_longest(*near, *(itertools.islice(fresh, REFINED) for _ in near)):
+            for candidate in group:
+                if candidate is not None and len(self.adapters) < wanted:
+                    self.add(candidate, in_space=True)
 
     def alone(self, candidate: Candidate) -> bool:
         """Whether a candidate is an adapter without a recipe, in a space that has recipes."""
@@ -156,6 +202,14 @@ class Observations:
     def shares(self, adapter: Adapter) -> dict[str, float]:
         """Return an adapter's scores by deployment, on the scale of shares."""
         return {deployment: self.scale.share(score) for deployment, (score, _) in adapter.pairs.items()}
+
+    @property
+    def floor(self) -> float:
+        """The score of a model that has learned nothing (a share): the untouched model's, or `UNKNOWN_BASE` below the worst."""
+        if self.untouched is not None:
+            return self.scale.share(self.untouched)
+        known = (share for adapter in self.adapters.values() for share in self.shares(adapter).values())
+        return min(known, default=MIDDLE_SCORE) - UNKNOWN_BASE
 
     def footprint(self, deployment: str) -> list[float]:
         """Return the footprint of a deployment: measured, or predicted from its bits and the nearest measured one, and then
@@ -230,10 +284,12 @@ class Observations:
             if told.status == "diverged":
                 adapter.diverged += 1
                 adapter.unusable |= adapter.diverged > (bits_of(candidate.recipe) < EXACT_BITS)
+                adapter.diverges |= adapter.unusable
         elif told.status == "lost" and not alone:  # the worker died, which shows nothing about the adapter
             adapter.failed.add(deployment)
         elif deployment not in self.over_limit:
             adapter.unusable = True
+            adapter.diverges = told.status == "diverged"
 
 
 def adapter_id(candidate: Candidate) -> str:
@@ -258,11 +314,3 @@ def _items_scored(adapter: Adapter | None, deployment: str | None, rung: int) ->
 def _steps_between(begun: int, to: int) -> float:
     """Return the share of a training's steps between two rungs (-1: untrained); 0 where `to` is reached already."""
     return max(0.0, RUNGS[to] - (RUNGS[begun] if begun >= 0 else 0.0))
-
-
-def _draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
-    """Yield random candidates of a large space whose adapters can be trained on its device."""
-    for _ in range(DRAWS_PER_ADAPTER * POOL):
-        candidate = drawn(space, rng)
-        if candidate.lora is not None and not lora_impossible(candidate.lora, space.device):
-            yield candidate

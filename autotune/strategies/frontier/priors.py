@@ -9,6 +9,7 @@ each number.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from autotune.candidate import BITS, Lora, Recipe
@@ -32,6 +33,9 @@ from autotune.strategies.frontier.constants import (
     UNQUANTISED_BITS,
 )
 
+Prior = Callable[[Lora, float], float]
+"""What an adapter's settings add to the score, if the best rate is so many decades above the usual one."""
+
 
 class QuantisationLoss(NamedTuple):
     """The prior of the score that a recipe loses against the adapter at full precision."""
@@ -43,9 +47,11 @@ class QuantisationLoss(NamedTuple):
     """The standard deviation of one adapter's loss around the recipe's."""
 
 
-def prior_mean(lora: Lora) -> float:
-    """Return the prior mean of an adapter's settings: what they add to the score (a share)."""
-    decades = decades_from_best(lora)
+def prior_mean(lora: Lora, shift: float = 0.0) -> float:
+    """Return the prior mean of an adapter's settings: what they add to the score (a share), if the best learning rate is
+    `shift` decades above the usual one.
+    """
+    decades = decades_from_best(lora) - shift
     widths = decades / (RATE_WIDTH_ABOVE if decades > 0 else RATE_WIDTH_BELOW)
     modules = ALL_LINEAR_GAIN if lora.target_modules == "all-linear" else 0.0
     return -min(RATE_LOSS * widths * widths, MOST_RATE_LOSS) + RANK_GAIN * math.log2(lora.r) + modules

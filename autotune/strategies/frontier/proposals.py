@@ -25,14 +25,15 @@ from autotune.strategies.frontier.constants import (
     LOW_FIDELITY_ADAPTERS,
     LOW_FIDELITY_SHARES,
     MIDDLE_SCORE,
+    RATE_SHIFTS,
     RUNGS,
     SIZE_BOUND,
     UNKNOWN_BASE,
 )
 from autotune.strategies.frontier.gittins_index import NODES, best_pairs, direct_index, index_with_stop
 from autotune.strategies.frontier.in_flight import InFlight
+from autotune.strategies.frontier.kernel import Array
 from autotune.strategies.frontier.observations import LAST, Adapter, Observations
-from autotune.strategies.frontier.surrogate import Array
 from autotune.strategies.protocol import LEAST_ITEMS, Proposal
 
 
@@ -84,6 +85,10 @@ def next_proposal(
     if evaluation[0] == best:
         return evaluation[1]
     number = int(direct.argmax())
+    if not belief.observed:
+        # Without a score the level of all scores is unknown, and makes extreme settings look as promising as usual ones.
+        usual = belief.posterior.means[RATE_SHIFTS.index(0)]
+        number = int(np.where(direct > 0, usual, -math.inf).argmax())
     return _pair(state, number, int((gains[:, number] / pair_s).argmax()))
 
 

@@ -8,7 +8,7 @@ update it (`belief`). `proposals` chooses among pairs, new adapters and low-fide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.candidate import Candidate, Lora
@@ -19,7 +19,7 @@ from autotune.strategies.frontier.constants import RUNGS
 from autotune.strategies.frontier.cost_model import FirstCosts
 from autotune.strategies.frontier.in_flight import InFlight
 from autotune.strategies.frontier.observations import Observations
-from autotune.strategies.frontier.priors import prior_mean
+from autotune.strategies.frontier.priors import Prior, prior_mean
 from autotune.strategies.frontier.proposals import next_proposal
 from autotune.strategies.protocol import Proposal, Told
 
@@ -48,7 +48,7 @@ class Frontier:
         seed: int,
         items: int = 1000,
         levers: Levers = Levers(),
-        prior: Callable[[Lora], float] = prior_mean,
+        prior: Prior = prior_mean,
         first: FirstCosts | None = None,
     ) -> None:
         """`items`: validation items, until a candidate that was fully scored shows their number; `prior`: the prior mean of
@@ -80,7 +80,11 @@ class Frontier:
         """Learn what was measured of a candidate, now or in an earlier run."""
         self.observations.learn(candidate, told)
         self.model.outdate()
+        if (
+            self.observations.to_refine
+        ):  # not when asked, so that a resumed sweep has the pool of one that never stopped
+            self.model.refine()
 
 
-def _no_prior(lora: Lora) -> float:  # noqa: ARG001
+def _no_prior(lora: Lora, shift: float) -> float:  # noqa: ARG001
     return 0.0

@@ -1,8 +1,11 @@
-"""The surrogate: a Gaussian process over adapters and rungs, which predicts each adapter's score at the last rung."""
+"""The surrogate: a Gaussian process over adapters and rungs, which predicts each adapter's score at the last rung.
+
+Its prior mean is one of several hypotheses, which differ in where the best learning rate lies. The scores change their
+probabilities, and a prediction is their mixture.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,58 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.candidate import Lora
-from autotune.space.domains import Choice
-from autotune.space.space import Space
 from autotune.strategies.frontier.constants import (
-    ADAPTER_SD,
-    ADAPTER_SHARED,
-    BEND_SD,
-    CHOICE_CORRELATION,
-    GROWTH_EXPONENT,
     LEAST_VARIANCE,
-    LENGTH_SCALE,
-    LEVEL_SD,
-    LOG_RATIO,
     MIDDLE_SCORE,
     PRIOR_SD,
     PROBABILITY_VARIANCE,
     RATE_DELAY,
     RISE,
-    RISE_SD,
-    RUNG_SD,
-    RUNG_TILT_SD,
     SHARED_CHANCE,
-    SHARED_SD,
-    TILT_SD,
     VARIANCE_SHARES,
 )
-
-Array = NDArray[np.float64]
-Index = NDArray[np.intp]
-Place = tuple[list[float], list[str]]
-"""An adapter's place in the space: numbers as shares of their range, and choices as texts."""
-
-
-def place_of(lora: Lora, space: Space) -> Place:
-    """Return an adapter's place in the space: numbers as shares of their (logarithmic) range, and choices as texts."""
-    numbers, choices = [], []
-    settings = lora.settings()
-    settings["alpha_over_r"] = lora.alpha / lora.r
-    for name, domain in space.searched.items():
-        value = settings.get(name)
-        ends = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
-        ordered = [float(end) for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
-        if len(ordered) < len(ends):
-            choices.append(str(value))
-        elif value is None:  # the adapter has no such parameter: the middle of its range
-            numbers.append(0.5)
-        else:
-            low, high, here = min(ordered), max(ordered), float(value)
-            if low > 0 and high / low > LOG_RATIO:
-                low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
-            numbers.append((here - low) / (high - low) if high > low else 0.0)
-    return numbers, choices
+from autotune.strategies.frontier.kernel import Array, Index, Kernel, Place
 
 
 class Observation(NamedTuple):
@@ -90,104 +52,151 @@ def variance(share: float, smooth: bool = False) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """The posterior of each adapter's score at the last rung, over infinitely many items: (adapters,) each."""
+    """The posterior of each adapter's score at the last rung, over infinitely many items: (adapters,) each.
+
+    Of an adapter that was not scored at the last rung it is the value of its settings, without the luck of one training:
+    a neighbour of a finished adapter is no fresh ticket in a lottery.
+    """
 
     mean: Array
     deviation: Array
+    chances: Array
+    """The probability of each hypothesis: (hypotheses,)."""
     observed: tuple[Index, Index]
     """The adapters and rungs of the observations: (observations,) each."""
     gram: Array
     """The covariance of the observed scores: (observations, observations)."""
     weights: Array
-    """The weight of each observation in each adapter's mean: (observations, adapters)."""
+    """The weight of each observation in each adapter's mean, but for the prior's factor: (observations, adapters)."""
+    means: Array
+    """The mean of each hypothesis: (hypotheses, adapters)."""
+    slopes: Array
+    """How much each mean changes with the prior's factor, in its standard deviations: (hypotheses, adapters)."""
+    factors: tuple[Array, Array, Array, Array]
+    """Of each hypothesis: the solved residuals and solved slopes, (observations, hypotheses) each, the precision of the prior's
+    factor and its mean, both in its prior standard deviations, (hypotheses,) each.
+    """
 
 
 class Surrogate:
     """A Gaussian process over adapters and rungs."""
 
     def __init__(
-        self, places: Sequence[Place], rates: Sequence[float], prior: Sequence[float], rungs: Sequence[float]
+        self,
+        places: Sequence[Place],
+        rates: Sequence[float],
+        priors: Sequence[Sequence[float]],
+        rungs: Sequence[float],
+        chances: Sequence[float] = (1.0,),
     ) -> None:
-        """`places` of the adapters; `rates`: their learning rates in decades from a usual one; `prior`: their prior means (in
-        units of the score); `rungs`: shares of the steps.
+        """`places` of the adapters; `rates`: their learning rates in decades from a usual one; `priors`: their prior means (in
+        units of the score) by each hypothesis; `rungs`: shares of the steps; `chances`: the prior probability of each hypothesis.
         """
-        self._rates = np.array(rates)
-        width, named = (len(places[0][0]), len(places[0][1])) if places else (0, 0)
-        numbers = np.array([numbers for numbers, _ in places], dtype=float).reshape(len(places), width)
-        words = np.array([words for _, words in places], dtype=str).reshape(len(places), named)
-        codes = [np.unique(column, return_inverse=True)[1] for column in words.T]
-        names = np.array(codes, dtype=np.intp).T.reshape(words.shape)
-        self._prior = np.array(prior)
+        self.kernel = Kernel(places, rates, rungs)
+        self._priors = np.array(priors, dtype=float).reshape(len(chances), len(places))
+        self._chances = np.array(chances)
         self._last = len(rungs) - 1
-        self._grown: Array = np.power(rungs, GROWTH_EXPONENT)
-        distance = ((numbers[:, None, :] - numbers[None, :, :]) / LENGTH_SCALE) ** 2
-        differing = (names[:, None, :] != names[None, :, :]).sum(axis=2)
-        self._similar: Array = np.exp(-0.5 * distance.sum(axis=2)) * CHOICE_CORRELATION**differing
-        """The correlation of adapters by their settings: (adapters, adapters)."""
 
     def __len__(self) -> int:
         """Return the number of adapters."""
-        return len(self._prior)
+        return len(self.kernel)
 
-    def _covariance(self, a: Index, rungs_a: Index, b: Index, rungs_b: Index) -> Array:
-        similar, same_rung = self._similar[np.ix_(a, b)], rungs_a[:, None] == rungs_b[None, :]
-        same = a[:, None] == b[None, :]
-        tilt = self._rates[a, None] * self._rates[None, b]
-        effect = (
-            SHARED_SD**2 * similar + RUNG_SD**2 * similar * same_rung
-            + ADAPTER_SD**2 * same * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same_rung)
-            + TILT_SD**2 * tilt + BEND_SD**2 * tilt**2 + RUNG_TILT_SD**2 * tilt * same_rung
-            + PRIOR_SD**2 * self._prior[a, None] * self._prior[None, b]
-        )  # fmt: skip
-        grown = self._grown[rungs_a][:, None] * self._grown[rungs_b][None, :]
-        # The rise of the level from a rung to the next is random too: two rungs share all rises above the higher one.
-        below = self._last - np.maximum(rungs_a[:, None], rungs_b[None, :])
-        return np.asarray(grown * effect + LEVEL_SD**2 + RISE_SD**2 * below)
+    def _finished(self, seen: Index, at: Index) -> NDArray[np.bool_]:
+        """Return which adapters were scored at the last rung, so that their own luck counts: (adapters,)."""
+        finished = np.zeros(len(self), dtype=bool)
+        finished[seen[at == self._last]] = True
+        return finished
 
-    def _own_covariance(self, rung: int, other: int) -> Array:
-        """Return the covariance of each adapter's score at one rung with its own at another: (adapters,)."""
-        tilt, same = self._rates**2, rung == other
-        effect = (
-            SHARED_SD**2 + RUNG_SD**2 * same + ADAPTER_SD**2 * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same)
-            + (TILT_SD**2 + RUNG_TILT_SD**2 * same) * tilt + BEND_SD**2 * tilt**2 + PRIOR_SD**2 * self._prior**2
-        )  # fmt: skip
-        grown = self._grown[rung] * self._grown[other]
-        return np.asarray(grown * effect + LEVEL_SD**2 + RISE_SD**2 * (self._last - max(rung, other)))
+    def _mean(self, who: Index, rungs: Index) -> Array:
+        """Return the prior mean by each hypothesis: (hypotheses, who)."""
+        early = rungs < self._last
+        level = MIDDLE_SCORE - RISE * (self._last - rungs) - RATE_DELAY * early * self.kernel.rates[who]
+        return np.asarray(level + self.kernel.grown[rungs] * self._priors[:, who])
 
-    def _mean(self, who: Index, rungs: Index | int) -> Array:
-        early = np.asarray(rungs) < self._last
-        return np.asarray(
-            MIDDLE_SCORE
-            + self._grown[rungs] * self._prior[who]
-            - RISE * (self._last - rungs)
-            - RATE_DELAY * early * self._rates[who]
-        )
+    def _slope(self, who: Index, rungs: Index) -> Array:
+        """Return how much the prior mean changes with the prior's factor, in its standard deviations: (hypotheses, who)."""
+        return np.asarray(PRIOR_SD * self.kernel.grown[rungs] * self._priors[:, who])
 
-    def posterior(self, observed: Sequence[Observation]) -> Posterior:
-        """Return the posterior of all adapters' scores at the last rung."""
-        everyone = np.arange(len(self._prior))
-        mean, prior = self._mean(everyone, self._last), self._own_covariance(self._last, self._last)
+    def posterior(
+        self, observed: Sequence[Observation], learn: bool = False, chances: Array | None = None
+    ) -> Posterior:
+        """Return the posterior of all adapters' scores at the last rung. `learn`: learn the kernel's scales first; `chances`: the
+        probabilities of the hypotheses, where they are known.
+        """
         seen = np.array([one.adapter for one in observed], dtype=np.intp)
         at = np.array([one.rung for one in observed], dtype=np.intp)
-        scores, one = np.array([one.score for one in observed]), np.array([one.variance for one in observed])
-        items = np.array([max(1, one.items) for one in observed], dtype=float)
-        # Two means over the first n and m items of one order share the smaller number of items.
-        common = SHARED_CHANCE * np.sqrt(one[:, None] * one[None, :]) / np.maximum(items[:, None], items[None, :])
-        bias = np.array([one.bias_variance for one in observed])
-        gram = self._covariance(seen, at, seen, at) + common + np.diag((1 - SHARED_CHANCE) * one / items + bias)
-        cross = self._covariance(everyone, np.full(len(everyone), self._last), seen, at)
-        weights = np.linalg.solve(gram, cross.T)
-        left = prior - np.einsum("ij,ji->i", cross, weights)
-        mean = mean + (scores - self._mean(seen, at)) @ weights
-        return Posterior(mean, np.sqrt(np.maximum(left, LEAST_VARIANCE)), (seen, at), gram, weights)
+        scores, noise = np.array([one.score for one in observed]), noise_of(observed)
+        residuals, slopes = scores - self._mean(seen, at), self._slope(seen, at)
+        if learn:
+            likely = int(np.argmax(self._solved(seen, at, residuals, slopes, noise)[0]))
+            self.kernel.fit(seen, at, residuals[likely], noise + np.outer(slopes[likely], slopes[likely]))
+        everyone = np.arange(len(self))
+        last = np.full(len(self), self._last)
+        lucky = self._finished(seen, at)
+        cross = self.kernel.covariance(everyone, last, seen, at, lucky)
+        found, gram, weights, factors = self._solved(seen, at, residuals, slopes, noise, cross)
+        chances = found if chances is None else chances
+        means, slopes = self._predicted(everyone, last, cross, factors)
+        left = self.kernel.own_covariance(self._last, self._last, lucky) - np.einsum("ij,ji->i", cross, weights)
+        mean = chances @ means
+        spread = chances @ (left + slopes**2 / factors[2][:, None] + (means - mean) ** 2)
+        deviation = np.sqrt(np.maximum(spread, LEAST_VARIANCE))
+        return Posterior(mean, deviation, chances, (seen, at), gram, weights, means, slopes, factors)
+
+    def _solved(
+        self, seen: Index, at: Index, residuals: Array, slopes: Array, noise: Array, cross: Array | None = None
+    ) -> tuple[Array, Array, Array, tuple[Array, Array, Array, Array]]:
+        """Return the probability of each hypothesis, the covariance of the scores, the weights of `cross`, and the factors."""
+        gram = self.kernel.covariance(seen, at, seen, at) + noise
+        count, hypotheses = len(seen), len(self._chances)
+        known = np.zeros((count, 0)) if cross is None else cross.T
+        solved = np.linalg.solve(gram, np.concatenate([known, residuals.T, slopes.T], axis=1))
+        weights, of_residuals, of_slopes = np.split(solved, [known.shape[1], known.shape[1] + hypotheses], axis=1)
+        precision = 1 + np.einsum("hn,nh->h", slopes, of_slopes)
+        factor = np.einsum("hn,nh->h", residuals, of_slopes) / precision
+        fits = np.einsum("hn,nh->h", residuals, of_residuals) - precision * factor**2
+        evidence = np.log(self._chances) - 0.5 * (fits + np.log(precision))
+        chances = np.exp(evidence - evidence.max())
+        return chances / chances.sum(), gram, weights, (of_residuals, of_slopes, precision, factor)
+
+    def _predicted(
+        self, who: Index, rungs: Index, cross: Array, factors: tuple[Array, Array, Array, Array]
+    ) -> tuple[Array, Array]:
+        """Return the means by each hypothesis, and how they change with the prior's factor: (hypotheses, who) each."""
+        of_residuals, of_slopes, _, factor = factors
+        slopes = self._slope(who, rungs) - (cross @ of_slopes).T
+        return self._mean(who, rungs) + (cross @ of_residuals).T + slopes * factor[:, None], slopes
+
+    def expected(self, posterior: Posterior, number: int, rung: int) -> float:
+        """Return the expected score of an adapter at a rung."""
+        who, rungs = np.array([number]), np.array([rung])
+        cross = self.kernel.covariance(who, rungs, *posterior.observed)
+        return float((posterior.chances @ self._predicted(who, rungs, cross, posterior.factors)[0])[0])
 
     def information(self, posterior: Posterior, who: Index, rung: int, noise: float) -> Array:
         """Return how informative an evaluation of each adapter of `who` at a lower rung is: the standard deviation of the
         change in its posterior mean at the last rung, (adapters of `who`,). `noise`: the variance of the evaluated score.
         """
-        seen, at = posterior.observed
-        cross = self._covariance(who, np.full(len(who), rung), seen, at)
-        both = self._own_covariance(rung, self._last)[who] - np.einsum("ij,ji->i", cross, posterior.weights[:, who])
-        explained = np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
-        own = np.maximum(self._own_covariance(rung, rung)[who] - explained, LEAST_VARIANCE) + noise
+        rungs, chances = np.full(len(who), rung), posterior.chances
+        cross = self.kernel.covariance(who, rungs, *posterior.observed)
+        means, slopes = self._predicted(who, rungs, cross, posterior.factors)
+        precision = posterior.factors[2][:, None]
+        lucky = self._finished(*posterior.observed)
+        both = self.kernel.own_covariance(rung, self._last, lucky)[who]
+        both = both - np.einsum("ij,ji->i", cross, posterior.weights[:, who])
+        own = self.kernel.own_covariance(rung, rung)[who]
+        own = own - np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
+        last_means, apart = posterior.means[:, who] - posterior.mean[who], means - chances @ means
+        both = both + chances @ (slopes * posterior.slopes[:, who] / precision + apart * last_means)
+        own = np.maximum(own + chances @ (slopes**2 / precision + apart**2), LEAST_VARIANCE) + noise
         return np.asarray(np.sqrt(np.clip(both**2 / own, 0.0, posterior.deviation[who] ** 2 - LEAST_VARIANCE)))
+
+
+def noise_of(observed: Sequence[Observation]) -> Array:
+    """Return the covariance of the errors of observed scores: (observations, observations)."""
+    one = np.array([observation.variance for observation in observed])
+    items = np.array([max(1, observation.items) for observation in observed], dtype=float)
+    bias = np.array([observation.bias_variance for observation in observed])
+    # Two means over the first n and m items of one order share the smaller number of items.
+    common = SHARED_CHANCE * np.sqrt(one[:, None] * one[None, :]) / np.maximum(items[:, None], items[None, :])
+    return np.asarray(common + np.diag((1 - SHARED_CHANCE) * one / items + bias))

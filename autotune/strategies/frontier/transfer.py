@@ -34,9 +34,10 @@ from autotune.strategies.frontier.constants import (
     TRANSFER_SWEEPS,
     TRANSFER_TRUST,
 )
+from autotune.strategies.frontier.kernel import place_of
 from autotune.strategies.frontier.priors import decades_from_best, prior_mean
 from autotune.strategies.frontier.score_scale import ScoreScale
-from autotune.strategies.frontier.surrogate import Observation, Surrogate, place_of, variance
+from autotune.strategies.frontier.surrogate import Observation, Surrogate, variance
 
 NOTED, KEPT = "earlier_sweeps", "earlier_sweeps.json"
 """The key in inputs.json that names the earlier sweeps, and the file that keeps their adapters."""
@@ -219,16 +220,18 @@ class TransferPrior:
         self._space, self._sweeps = space, sweeps
         self._levels = [self._corrections(sweep, None)[1] for sweep in sweeps]
         """The mean correction of each sweep's own adapters, which is due to its task and not to their settings."""
+        self._moved: dict[Lora, float] = {}
+        """How much the earlier sweeps change the prior mean of settings."""
 
-    def __call__(self, lora: Lora) -> float:
-        """Return the prior mean of an adapter's settings, in units of the score (a share)."""
-        mean = prior_mean(lora)
-        if not self._sweeps:
-            return mean
-        moved = [
-            self._corrections(sweep, lora)[0] - level for sweep, level in zip(self._sweeps, self._levels, strict=True)
-        ]
-        return mean + TRANSFER_TRUST * float(np.mean(moved))
+    def __call__(self, lora: Lora, shift: float = 0.0) -> float:
+        """Return the prior mean of an adapter's settings, in units of the score (a share), if the best learning rate is `shift`
+        decades above the usual one.
+        """
+        if self._sweeps and lora not in self._moved:
+            both = zip(self._sweeps, self._levels, strict=True)
+            moved = [self._corrections(sweep, lora)[0] - level for sweep, level in both]
+            self._moved[lora] = TRANSFER_TRUST * float(np.mean(moved))
+        return prior_mean(lora, shift) + self._moved.get(lora, 0.0)
 
     def _corrections(self, sweep: EarlierSweep, lora: Lora | None) -> tuple[float, float]:
         """Return the difference between posterior and prior mean given a sweep: for these settings, and the mean over the
@@ -237,7 +240,7 @@ class TransferPrior:
         loras = [one for one, _, _ in sweep.adapters] + ([lora] if lora is not None else [])
         prior = [prior_mean(one) for one in loras]
         places = [place_of(one, self._space) for one in loras]
-        surrogate = Surrogate(places, [decades_from_best(one) for one in loras], prior, (1.0,))
+        surrogate = Surrogate(places, [decades_from_best(one) for one in loras], [prior], (1.0,))
         observed = [
             Observation(n, 0, share, items, variance(share)) for n, (_, share, items) in enumerate(sweep.adapters)
         ]

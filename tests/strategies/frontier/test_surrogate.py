@@ -21,7 +21,7 @@ def Seen(adapter: int, rung: int, score: float, items: int) -> Observation:
 
 def surrogate(prior: list[float] | None = None) -> Surrogate:
     places: list[tuple[list[float], list[str]]] = [([(rate + 1) / 1.5], ["all-linear"]) for rate in RATES]
-    return Surrogate(places, RATES, prior or [0.0] * len(RATES), RUNGS)
+    return Surrogate(places, RATES, [prior or [0.0] * len(RATES)], RUNGS)
 
 
 def believed(*seen: Seen) -> tuple[Array, Array]:
@@ -125,3 +125,49 @@ def test_more_is_learned_further_up_and_on_more_items() -> None:
 
 def test_probabilities_have_less_chance_than_right_and_wrong() -> None:
     assert 0 < variance(0.5, smooth=True) < variance(0.5) / 2
+
+
+def shifted(*seen: Observation) -> tuple[Surrogate, Array, Array]:
+    """Two hypotheses: the best rate is the highest, or the lowest."""
+    places: list[tuple[list[float], list[str]]] = [([(rate + 1) / 1.5], ["all-linear"]) for rate in RATES]
+    process = Surrogate(places, RATES, [[-0.09, -0.06, -0.03, 0.0], [0.0, -0.03, -0.06, -0.09]], RUNGS, (0.8, 0.2))
+    found = process.posterior(seen)
+    return process, found.mean, found.chances
+
+
+def test_scores_change_what_the_prior_is_worth() -> None:
+    _, before, chances = shifted()
+    assert chances.tolist() == pytest.approx([0.8, 0.2])
+    assert before.argmax() == 3
+    _, after, chances = shifted(Seen(3, LAST, 0.5, 5000), Seen(1, LAST, 0.6, 5000))
+    assert chances[1] > 0.3
+    assert after.argmax() < 2
+
+
+def test_hypotheses_that_differ_make_it_less_sure() -> None:
+    one, both = surrogate([-0.09, -0.06, -0.03, 0.0]).posterior([]), shifted()[0].posterior([])
+    assert both.deviation[0] > one.deviation[0]
+
+
+def test_a_neighbour_is_no_fresh_ticket() -> None:
+    """What an adapter that was never trained may be is the value of its settings, without luck of its own."""
+    places: list[tuple[list[float], list[str]]] = [([0.5], []), ([0.5], []), ([0.9], [])]
+    process = Surrogate(places, [0.0, 0.0, 0.4], [[0.0] * 3], RUNGS)
+    found = process.posterior([Seen(0, LAST, 0.7, 10**9)])
+    assert found.deviation[1] < found.deviation[2] / 3
+    assert found.mean[1] <= 0.7
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_scales_are_learned_from_the_scores(factor: float) -> None:
+    """Scores that differ much more than usual raise the factor of all effects; those that are alike do not lower it."""
+    rng = np.random.default_rng(0)
+    places: list[tuple[list[float], list[str]]] = [([float(x)], []) for x in np.linspace(0, 1, 24)]
+    process = Surrogate(places, np.linspace(-1, 1, 24).tolist(), [[0.0] * 24], RUNGS)
+    last = np.full(24, LAST)
+    everyone = np.arange(24)
+    level = process.kernel.covariance(everyone, last, everyone, last)
+    scores = 0.5 + factor * np.linalg.cholesky(level - 0.25 + 1e-9 * np.eye(24)) @ rng.normal(size=24)
+    process.posterior([Seen(n, LAST, float(score), 10**7) for n, score in enumerate(scores)], learn=True)
+    learned = process.kernel.scales.effects
+    assert learned == 1.0 if factor < 1 else learned > 1.4 if factor > 1 else learned < 1.7
