@@ -87,6 +87,14 @@ class Recipe(BaseModel):
     enable_webgpu_graph: bool | None = None
     use_webgpu_fp32: bool | None = None
     enable_dml_graph: bool | None = None
+    model_stage: str | None = None
+    graph_stage: str | None = None
+
+    @property
+    def own_stages(self) -> dict[str, str]:
+        """The user's own stages, by the parameter that names each."""
+        named = {"model_stage": self.model_stage, "graph_stage": self.graph_stage}
+        return {name: text for name, text in named.items() if text is not None}
 
     @property
     def calibrated(self) -> bool:

@@ -69,6 +69,9 @@ def _whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be a whole number, got '{redact(text)[:80]}'") from None
 
 
+_SEARCH = "widen an Olive configuration into a space around it"
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     whole = _Parser(
@@ -81,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a sweep, or go on where it stopped")
-    run.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json")
+    run.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
     run.add_argument("--out", type=Path, metavar="DIR", help="results folder; default: results/<name>")
     run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
@@ -90,14 +93,32 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--report", action="store_true", help="keep report.html in the results folder up to date meanwhile"
     )
+    run.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     run.set_defaults(function=_run)
 
     plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
-    plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json")
+    plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
     plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    plan.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     plan.add_argument("--json", action="store_true", help="print one JSON document")
     _library_option(plan)
     plan.set_defaults(function=_plan)
+
+    olive = commands.add_parser("import-olive", help="write an Olive configuration as a sweep file, with comments")
+    olive.add_argument("config", type=Path, metavar="CONFIG", help="Olive configuration: .json, or .yaml")
+    olive.add_argument("-o", "--output", type=Path, metavar="FILE", help="sweep file to write; default: print it")
+    olive.add_argument("--search", action="store_true", help="widen it into a space around it")
+    olive.set_defaults(function=_import_olive)
+
+    submit = commands.add_parser("submit", help="write a file that runs a sweep on a cluster or in a cloud")
+    submit.add_argument("sweep", type=Path, metavar="SWEEP", help="sweep file, or an Olive configuration")
+    submit.add_argument("--to", required=True, choices=("slurm", "skypilot", "azureml"), help="where it is to run")
+    submit.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write; default: named by the sweep")
+    submit.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file"
+    )
+    submit.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
+    submit.set_defaults(function=_submit)
 
     status = commands.add_parser("status", help="how far a running or stopped sweep is")
     status.add_argument("folder", type=Path, metavar="DIR", help="results folder")
@@ -197,6 +218,22 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(arguments.sweep, arguments.set)
     _say_json(json.dumps(plan, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(plan))
+    return Exit.OK
+
+
+def _import_olive(arguments: argparse.Namespace) -> int:
+    from autotune.present.olive import import_file
+
+    text = import_file(arguments.config, arguments.output, arguments.search)
+    if text:
+        _say(text.rstrip("\n"))
+    return Exit.OK
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from autotune.submit.command import write
+
+    _say(write(arguments.sweep, arguments.to, arguments.output, arguments.set))
     return Exit.OK
 
 

@@ -109,6 +109,12 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     if folder is None:
         if is_remote(name, root):
             return None
+        if name.startswith("azureml://"):
+            rule, remedy = (
+                "a model of Azure ML is to be had in a job there",
+                "autotune submit --to azureml, or name its folder",
+            )
+            raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
         near = did_you_mean(name, [*BUILT_IN, *_folders_beside(name, root)])
         remedy = (
             near if near.startswith("did") else f"name a local folder, owner/name on the hub, or {', '.join(BUILT_IN)}"

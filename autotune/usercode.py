@@ -1,4 +1,4 @@
-"""A user's own metric: found, and read, but never run here.
+"""A user's own metric or stage: found, and read, but never run here.
 
 `plan` and `select` must be safe on a sweep from anywhere, so a module is only looked at as text. What runs it is the
 score stage, in a worker process (`stages/custom.py`).
@@ -12,17 +12,29 @@ import importlib
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import NamedTuple
 
 from autotune.errors import Problem, UsageError, did_you_mean
 
 ARGUMENTS = ("prediction", "reference", "item")
 SIGNATURE = "def metric(prediction: str, reference: str, item: Mapping[str, object]) -> float"
-_KEY = "data.metric"
+
+
+class Kind(NamedTuple):
+    """What a function of the user's own is for: the key that names it, the arguments given by position, how it is written."""
+
+    key: str
+    arguments: tuple[str, ...]
+    signature: str
+
+
+METRIC = Kind("data.metric", ARGUMENTS, SIGNATURE)
+STAGE = Kind("space.build", ("source", "out"), "def stage(source: Path, out: Path, **options) -> None")
 
 
 @dataclass(frozen=True)
 class Code:
-    """The source of a metric."""
+    """The source of a metric or stage."""
 
     file: Path
     """The module that the sweep names."""
@@ -34,7 +46,7 @@ class Code:
     """All of these."""
 
 
-def find_function(metric: str, root: Path) -> Code:
+def find_function(metric: str, root: Path, kind: Kind = METRIC) -> Code:
     """Find `module:function` beside the sweep file (`root`) or among the installed packages, without importing it.
 
     Raises UsageError: no such module or function, syntax errors, arguments that do not fit.
@@ -50,9 +62,9 @@ def find_function(metric: str, root: Path) -> Code:
         if near and did_you_mean(name, near).startswith("did you mean"):
             remedy = did_you_mean(name, near)
         rule = f"there is no module {name} beside the sweep file, nor among the installed packages"
-        raise UsageError(Problem(rule, _KEY, value=metric, remedy=remedy))
+        raise UsageError(Problem(rule, kind.key, value=metric, remedy=remedy))
     file = Path(spec.origin)
-    _check(_tree(file), file, function, metric)
+    _check(_tree(file, kind.key), file, function, metric, kind)
     folder = root if beside else None
     return Code(file, folder, digest_code(file, folder), tuple(sources(file, folder)))
 
@@ -92,30 +104,30 @@ def _find(name: str, folders: list[str] | None) -> ModuleSpec | None:
     return spec
 
 
-def _tree(file: Path) -> ast.Module:
+def _tree(file: Path, key: str = METRIC.key) -> ast.Module:
     """Return a module parsed. Raises UsageError where it is no Python."""
     try:
         return ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
         rule = f"is not valid Python: {error.msg}"
-        raise UsageError(Problem(rule, _KEY, str(file), error.lineno, remedy="mend the syntax")) from None
+        raise UsageError(Problem(rule, key, str(file), error.lineno, remedy="mend the syntax")) from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(Problem(f"cannot be read as Python ({error})", _KEY, str(file))) from None
+        raise UsageError(Problem(f"cannot be read as Python ({error})", key, str(file))) from None
 
 
-def _check(tree: ast.Module, file: Path, function: str, metric: str) -> None:
+def _check(tree: ast.Module, file: Path, function: str, metric: str, kind: Kind) -> None:
     """Refuse a function that the module does not define, or whose arguments do not fit, as far as the text tells."""
     defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     if function in defined:
-        if _fits(defined[function].args) or defined[function].decorator_list:
+        if _fits(defined[function].args, kind) or defined[function].decorator_list:
             return
-        rule = f"{function} must take {', '.join(ARGUMENTS)}"
-        raise UsageError(Problem(rule, _KEY, str(file), defined[function].lineno, remedy=f"write {SIGNATURE}"))
+        rule = f"{function} must take {', '.join(kind.arguments)}"
+        raise UsageError(Problem(rule, kind.key, str(file), defined[function].lineno, remedy=f"write {kind.signature}"))
     # A name may be bound in many ways: refuse only where none of them is in sight.
     named = {name for node in ast.walk(tree) for name in _names(node)}
     if not named & {function, "*", "__getattr__", "exec", "globals"}:
-        remedy = did_you_mean(function, sorted(defined)) if defined else f"write {SIGNATURE}"
-        raise UsageError(Problem(f"defines no function {function}", _KEY, str(file), value=metric, remedy=remedy))
+        remedy = did_you_mean(function, sorted(defined)) if defined else f"write {kind.signature}"
+        raise UsageError(Problem(f"defines no function {function}", kind.key, str(file), value=metric, remedy=remedy))
 
 
 def _names(node: ast.AST) -> list[str]:
@@ -130,13 +142,15 @@ def _names(node: ast.AST) -> list[str]:
     return []
 
 
-def _fits(arguments: ast.arguments) -> bool:
-    """Whether a function may be called with three values by position."""
+def _fits(arguments: ast.arguments, kind: Kind) -> bool:
+    """Whether a function may be called with so many values by position; a stage has options by name besides."""
     places = [*arguments.posonlyargs, *arguments.args]
+    enough = len(places) >= len(kind.arguments) or arguments.vararg is not None
+    if kind is STAGE:
+        return enough
     needed = len(places) - len(arguments.defaults)
     keywords = any(default is None for default in arguments.kw_defaults)
-    enough = len(places) >= len(ARGUMENTS) or arguments.vararg is not None
-    return needed <= len(ARGUMENTS) and enough and not keywords
+    return needed <= len(kind.arguments) and enough and not keywords
 
 
 def _imported(tree: ast.Module, file: Path, root: Path) -> list[Path]:

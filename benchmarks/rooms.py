@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "autotune"
 
 ROOMS = (
     ("cli", "__main__"),
-    ("run",),
+    ("run", "submit"),
     ("present", "report"),
     ("scheduler",),
     ("strategies",),

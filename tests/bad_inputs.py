@@ -402,7 +402,7 @@ MISTAKES: tuple[Mistake, ...] = (
     given("folder for a sweep file", "plan model", "model: a sweep file is YAML, TOML or JSON, and this is a folder"),
     given("wrong extension", "plan train.csv", "train.csv: a sweep file is YAML, TOML or JSON, got '.csv'"),
     given("Olive configuration", "plan olive.json",
-            "olive.json: this is an Olive configuration", files={"olive.json": json.dumps(OLIVE)}),
+            "the pass 'OnnxConversion' has no equal here; use ModelBuilder instead", files={"olive.json": json.dumps(OLIVE)}),
     # --- the model
     changed("no such model", "model: model", "model: modle",
             "sweep.yaml:2: model: no such model, got 'modle'", "did you mean 'model'?"),

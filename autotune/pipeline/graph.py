@@ -13,11 +13,13 @@ from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import LABELLED, ROUGE_TOKENS, generates, is_task
 from autotune.pipeline.inputs import Inputs
 from autotune.providers import Provider
+from autotune.space.own_stages import read_stage
 from autotune.stages.jobs import (
     BuildJob,
     CheckJob,
     FinetuneJob,
     MergeJob,
+    OwnBuildJob,
     ScoreJob,
     TaskCheckJob,
     TaskScoreJob,
@@ -85,10 +87,25 @@ class Graph:
         calibration: dict[str, Any] = {}
         if candidate.recipe.calibrated:
             calibration = {"data": self._digest("train"), "max_length": self.train.max_length}
-        return BuildJob(
-            source=self.source(candidate, rung), recipe=candidate.recipe, provider=self.provider.builds_as,
-            whole_caches=True if self.inputs.window else None, **calibration,
-        )  # fmt: skip
+        shared: dict[str, Any] = {
+            "source": self.source(candidate, rung), "recipe": candidate.recipe, "provider": self.provider.builds_as,
+            "whole_caches": True if self.inputs.window else None, **calibration,
+        }  # fmt: skip
+        return (
+            OwnBuildJob(**shared, **self._own_code(candidate.recipe))
+            if candidate.recipe.own_stages
+            else BuildJob(**shared)
+        )
+
+    def _own_code(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the sources of a recipe's own stages, as its build needs them."""
+        given: dict[str, Any] = {}
+        for name, text in recipe.own_stages.items():
+            code = self.inputs.stages[read_stage(text).function]
+            kind = name.removesuffix("_stage")
+            given |= {f"{kind}_code": code.digest, f"{kind}_file": code.file}
+            given["code_root"] = given.get("code_root") or code.root
+        return given
 
     def check_job(self, candidate: Candidate) -> CheckJob:
         """Return the job that compares a build with its source on validation items."""

@@ -43,6 +43,8 @@ class Inputs:
     """Whether the score of an lm-eval task is no mean of its items."""
     hardware: str | None = None
     """The device of a plugged provider, with its driver."""
+    stages: Mapping[str, Code] = field(default_factory=dict)
+    """The user's own stages, by function."""
     window: bool = False
     """Whether layers attend to a window, and the builder would give them caches of its size."""
 

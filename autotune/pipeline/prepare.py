@@ -35,6 +35,7 @@ from autotune.pipeline.devices import Asked, lacking, required
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
 from autotune.pipeline.modules import module_notes
+from autotune.pipeline.own_stages import own_stages
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,
@@ -204,10 +205,12 @@ def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Input
     model_mb = parameters_of(config) * 4 / 1e6
     files = (*model_files(folder), *(file for _, file in items.values()))
     files += code.files if code else ()
+    stages = own_stages(sweep, do, IMPORT_S)
+    files += tuple(file for one in stages.values() for file in one.files)
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=(*asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
-        gpus=probe["gpus"], aggregated=aggregated, hardware=hardware,
+        encoding=seen.encoding, notes=(*sweep.notes, *asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
+        gpus=probe["gpus"], aggregated=aggregated, hardware=hardware, stages=stages,
         window=has_windowed_caches(config, sweep.target.provider),
     )  # fmt: skip
     timed = sweep.target.timed if sweep.space.recipes else {}

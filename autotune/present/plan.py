@@ -84,7 +84,7 @@ def _plan_of(sweep: Sweep) -> dict[str, Any]:
         "hours_budget": sweep.budget.hours,
         "metric": sweep.data.metric,
         "data": _data(sweep.data, dataset),
-        "notes": [*asked, *(dataset.notes if dataset else ()), *notes],
+        "notes": [*sweep.notes, *asked, *(dataset.notes if dataset else ()), *notes],
     }
     plan["notes"] += _many_threads([sweep.target.session, *filter(None, sweep.space.sessions)])
     if config is not None and sweep.space.recipes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from autotune.candidate import Lora, Recipe, Session
 from autotune.metrics import METRICS, PER_WORKLOAD
+from autotune.space.own_stages import OWN_STAGES
 from autotune.space.parameter_tables import LORA, RECIPE, SESSION
 
 Cell = str | int | float | bool | None
@@ -43,7 +44,8 @@ def _settings() -> list[Column]:
     lora = [
         Column(f"lora_{name}", LORA[name].type, LORA[name].meaning) for name in Lora.model_fields if name != "loss_on"
     ]
-    return lora + [Column(f"build_{name}", RECIPE[name].type, RECIPE[name].meaning) for name in Recipe.model_fields]
+    own = [name for name in Recipe.model_fields if name not in OWN_STAGES]
+    return lora + [Column(f"build_{name}", RECIPE[name].type, RECIPE[name].meaning) for name in own]
 
 
 FIRST_SCORES = ("accuracy", "exact_match", "f1", "perplexity")
@@ -214,6 +216,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("built", str, "key of the build in the cache"),
     Column("lora_loss_on", str, "what the training loss was the mean of: completion or text; empty: completion"),
     *ON_PROVIDER,
+    *(Column(f"build_{name}", str, RECIPE[name].meaning) for name in OWN_STAGES),
 )
 """Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
 

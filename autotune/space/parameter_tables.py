@@ -114,6 +114,10 @@ RECIPE = _table(
     Parameter("use_webgpu_fp32", bool, "fp32 inputs, outputs and activations around quantised weights; default: what runs on "
               "the device and is fastest there", providers=("webgpu",), precisions=_QUANTIZED),
     Parameter("enable_dml_graph", bool, "capture a DirectML graph", default=True, providers=("dml",)),
+    Parameter("model_stage", str, "a function of your own on the merged model before it is built: module:function, or "
+              "{ function: ..., options: ... }"),
+    Parameter("graph_stage", str, "a function of your own on the built ONNX folder: module:function, or "
+              "{ function: ..., options: ... }"),
 )  # fmt: skip
 
 SESSION = _table(

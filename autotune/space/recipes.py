@@ -11,6 +11,7 @@ from autotune.candidate import Recipe
 from autotune.errors import Problem
 from autotune.providers import Provider
 from autotune.space.domains import MOST_COMBINATIONS, Choice, mappings, parse_domain
+from autotune.space.own_stages import OWN_STAGES, stage_choices
 from autotune.space.parameter_tables import RECIPE, Value
 
 
@@ -120,6 +121,9 @@ def parse_recipes(
         axes: dict[str, tuple[Value, ...]] = {}
         for name, value in item.items():
             if name not in RECIPE:
+                continue
+            if name in OWN_STAGES:
+                axes[name] = stage_choices(value, f"{here}.{name}", problems)
                 continue
             parameter = RECIPE[name]
             if parameter.providers and provider.name not in parameter.providers:

@@ -19,6 +19,7 @@ from onnx import TensorProto
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
+from autotune.space.own_stages import OWN_STAGES
 from autotune.space.parameter_tables import RECIPE
 from autotune.stages.jobs import BuildJob, Result, refused
 from autotune.stages.kv_scales import SCALES, baseline, calibrate, calibration_texts
@@ -38,7 +39,7 @@ def options(recipe: Recipe) -> dict[str, str]:
     which a layer with a whole cache attends to as well.
     """
     given: dict[str, str] = {"hf_token": "false", "hf_remote": "false", "windowed_kv_cache": "false"}
-    for name, value in recipe.model_dump(exclude_none=True, exclude={"precision"}).items():
+    for name, value in recipe.model_dump(exclude_none=True, exclude={"precision", *OWN_STAGES}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         given[RECIPE[name].option or name] = text
     return given

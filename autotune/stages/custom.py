@@ -17,14 +17,26 @@ import numpy as np
 from autotune.errors import StageError, UsageError
 from autotune.stages.jobs import MetricJob, Result, reason
 from autotune.stages.rouge import scorer
-from autotune.usercode import ARGUMENTS, SIGNATURE, digest_code
+from autotune.usercode import ARGUMENTS, METRIC, SIGNATURE, Kind, digest_code
 
 Metric = Callable[[str, str, Mapping[str, object]], object]
-_LOADED: dict[tuple[str, str], Metric] = {}
-"""By metric and digest: a warm worker imports a module once."""
+_LOADED: dict[tuple[str, str], Callable[..., object]] = {}
+"""By function and digest: a warm worker imports a module once."""
 
 
 def load_metric(metric: str, code: str, file: Path, root: Path | None) -> Metric:
+    """Import a metric, as `load_function` does. Raises StageError (`failed`)."""
+    found = load_function(metric, code, file, root, METRIC)
+    try:
+        inspect.signature(found).bind(*ARGUMENTS)
+    except TypeError as error:
+        raise StageError("failed", f"{metric} must take {', '.join(ARGUMENTS)}: {error}; write {SIGNATURE}") from error
+    except ValueError:  # a function of an extension module tells nothing of its arguments
+        pass
+    return found
+
+
+def load_function(metric: str, code: str, file: Path, root: Path | None, kind: Kind) -> Callable[..., object]:
     """Import `module:function`, whose source lies in `file` and has the digest `code`.
 
     The folder `root` goes to the end of the path, so that a file in it hides no library. Raises StageError (`failed`).
@@ -53,13 +65,7 @@ def load_metric(metric: str, code: str, file: Path, root: Path | None) -> Metric
     found = getattr(module, function, None)
     if not callable(found):
         what = "no function" if found is None else f"no function, but {found!r}, as"
-        raise StageError("failed", f"{metric}: {file} has {what} {function}; write {SIGNATURE}")
-    try:
-        inspect.signature(found).bind(*ARGUMENTS)
-    except TypeError as error:
-        raise StageError("failed", f"{metric} must take {', '.join(ARGUMENTS)}: {error}; write {SIGNATURE}") from error
-    except ValueError:  # a function of an extension module tells nothing of its arguments
-        pass
+        raise StageError("failed", f"{metric}: {file} has {what} {function}; write {kind.signature}")
     _LOADED[metric, code] = found
     return _LOADED[metric, code]
 

@@ -206,6 +206,33 @@ class BuildJob(Job):
     data_file: Path | None = where(None)
 
 
+class OwnBuildJob(BuildJob):
+    """The same with a user's own stages before and behind the model builder."""
+
+    function: ClassVar[str] = "autotune.stages.own:build"
+
+    model_code: str | None = None
+    graph_code: str | None = None
+    """Digests of the sources of the recipe's stages."""
+    model_file: Path | None = where(None)
+    graph_file: Path | None = where(None)
+    code_root: Path | None = where(None)
+    """The folder that they are imported from, where they are not installed."""
+
+
+class OwnStageJob(Job):
+    """Import a user's own stage and see that it can be called with its options."""
+
+    stage: ClassVar[str] = "own_stage"
+    function: ClassVar[str] = "autotune.stages.own:check_stage"
+
+    text: str
+    code: str
+    """Digest of its source."""
+    file: Path = where()
+    root: Path | None = where(None)
+
+
 class DeviceJob(Job):
     """A job that runs a model on a device of an execution provider."""
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from autotune.analysis.limits import Limit, parse_limit
-from autotune.candidate import Session
+from autotune.candidate import Recipe, Session
 from autotune.data.dataset import load_dataset, source_problems
 from autotune.data.schema import Dataset, DataSpec, HubDataset, readable_parts
 from autotune.data.sources import hub_source
@@ -37,16 +37,18 @@ from autotune.models import check_export, config_of, context_of, shape_of
 from autotune.providers import NVIDIA, PROVIDERS, Provider
 from autotune.space.adapters import parse_lora
 from autotune.space.domains import Choice, Range
+from autotune.space.own_stages import read_stage
 from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.space.sessions import check_served, parse_sessions, spell_options
 from autotune.space.space import Space
+from autotune.sweepfile.olive.reader import SEARCH, Imported, from_olive, import_olive, is_olive, settle
 from autotune.sweepfile.overrides import apply_set
 from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, problems_of
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Target, Train
 from autotune.sweepfile.syntax import DEEPEST, read_file, too_deep
 from autotune.sweepfile.targets import parse_targets
 from autotune.tasks import direction_of, find_task
-from autotune.usercode import find_function
+from autotune.usercode import STAGE, find_function
 
 T = TypeVar("T")
 DEFAULT_STEPS = 30
@@ -55,21 +57,35 @@ DEFAULT_STEPS = 30
 def load_sweep(
     path: str | Path, sets: Sequence[str] = (), trials: int | None = None, hours: float | None = None
 ) -> Sweep:
-    """Read, check and resolve a sweep file.
+    """Read, check and resolve a sweep file, or an Olive configuration, which `SEARCH` among the sets widens.
 
     `sets` are KEY=VALUE changes, `trials` and `hours` replace the budget's. Raises UsageError with every problem.
     """
     file = Path(path)
     shown = str(path)
     data, lines = read_file(file, shown)
+    imported: Imported | None = None
+    search, sets = SEARCH in sets, [one for one in sets if one != SEARCH]
+    if is_olive(data):
+        imported = import_olive(data, shown, search)
+        data = imported.sweep
+    elif search:
+        rule = "--search is for Olive configurations: a sweep file says itself what is searched"
+        raise UsageError(Problem(rule, file=shown, remedy="leave --search out"))
     for assignment in sets:
         key = apply_set(data, assignment)
         lines = {k: line for k, line in lines.items() if not k.startswith((f"{key}.", f"{key}["))} | {key: FROM_SET}
+    if imported is not None:
+        settle(data, file.parent)
     try:
-        return parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
+        sweep = parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
     except UsageError as error:
         wrong = _data_problems(data.get("data"), file.parent, shown)
-        raise UsageError([*error.problems, *(located(problem, shown, lines) for problem in wrong)]) from None
+        problems = [*error.problems, *(located(problem, shown, lines) for problem in wrong)]
+        if imported is not None:
+            problems = [from_olive(problem, imported.origins) for problem in problems]
+        raise UsageError(problems) from None
+    return sweep if imported is None else sweep.model_copy(update={"notes": imported.notes})
 
 
 def load_data(
@@ -161,6 +177,7 @@ def parse_sweep(
     problems += _not_exported(model, root, provider_name) if builds and shape is not None else []
     score = _score(data.get("data"), root, problems)
     first = _direction(score, data.get("data"), root)
+    problems += _own_stages(space.recipes, root)
     usable = _usable(score, builds, target)
     objectives = _objectives(data.get("objectives"), score, first, builds, usable, problems)
     limits = _limits(_given(data, "limits", list, []), usable, problems)
@@ -195,7 +212,7 @@ def parse_sweep(
         objectives=objectives, limits=limits, strategy=strategy,
         earlier_sweeps=document.earlier_sweeps, engine=document.engine, budget=budget,
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
-        lines=lines or {},
+        lines=lines or {}, submit=document.submit,
     )  # fmt: skip
 
 
@@ -245,6 +262,17 @@ def _parse_space(
         problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
     sessions = parse_sessions(raw["session"], served, provider, problems) if "session" in raw else ()
     return Space(domains, recipes, left_out, defaults, train.device, sessions, target)
+
+
+def _own_stages(recipes: Sequence[Recipe], root: Path) -> list[Problem]:
+    """Return what is wrong with the functions that recipes name."""
+    problems: list[Problem] = []
+    for function in dict.fromkeys(read_stage(text).function for one in recipes for text in one.own_stages.values()):
+        try:
+            find_function(function, root, STAGE)
+        except UsageError as error:
+            problems += error.problems
+    return problems
 
 
 def _target(raw: Any, provider: Provider, metric: str, problems: list[Problem]) -> Target:

@@ -22,6 +22,7 @@ from autotune.space.domains import Choice, Range
 from autotune.space.parameter_tables import LORA, PRESETS
 from autotune.space.sessions import spell_options
 from autotune.space.space import Space
+from autotune.sweepfile.submit import Submit
 
 STRATEGIES = ("frontier", "tpe", "nsga2", "gp", "random", "grid")
 
@@ -169,6 +170,7 @@ class Document(_Part):
     budget: Budget = Budget(trials=20)
     seed: int = Field(0, ge=0, lt=2**31)
     trust_remote_code: bool = False
+    submit: Submit | None = None
 
 
 class Sweep(BaseModel):
@@ -193,6 +195,7 @@ class Sweep(BaseModel):
     trust_remote_code: bool
     root: Path
     file: str
+    submit: Submit | None = None
     lines: Mapping[str, int] = {}
     """The line of each key in the file."""
     targets: Mapping[str, Any] = {}
@@ -201,6 +204,8 @@ class Sweep(BaseModel):
     """Of a sweep with several targets: `targets` and `space.build` as the file writes them."""
     exact: Recipe | None = None
     """The recipe of the untouched model, where the device was asked for the most exact that it runs."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the file was read, one line each."""
 
     @property
     def by_target(self) -> dict[str | None, Sweep]:
@@ -265,7 +270,7 @@ class Sweep(BaseModel):
             "budget": self.budget.model_dump(mode="json", exclude_none=True),
             "seed": self.seed,
             "trust_remote_code": self.trust_remote_code,
-        }
+        } | ({} if self.submit is None else {"submit": self.submit.model_dump(mode="json", exclude_none=True)})
 
 
 def _plain_session(session: Session) -> dict[str, Any]:

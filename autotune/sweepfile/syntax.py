@@ -235,9 +235,6 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise UsageError(Problem(f"{rule}, and this one is empty", file=shown, remedy=remedy))
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UsageError(Problem(rule, file=shown, value=data, remedy=remedy))
-    if "input_model" in data and "passes" in data:
-        rule = "this is an Olive configuration, which autotune does not read yet"
-        raise UsageError(Problem(rule, file=shown, remedy="write its model, data and passes as a sweep file"))
     return data, lines
 
 

@@ -1,0 +1,43 @@
+"""A task of SkyPilot that runs a sweep, its results and cache in a bucket that the next instance goes on from."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from autotune.submit.plan import Plan, refuse_addresses
+from autotune.sweepfile.submit import SkyPilot
+from autotune.sweepfile.syntax import to_yaml
+
+
+def task(plan: Plan) -> str:
+    """Return the task; `sky jobs launch FILE` runs it. Raises UsageError for addresses of Azure ML."""
+    refuse_addresses(plan, "an instance of SkyPilot")
+    given = plan.submit.skypilot or SkyPilot()
+    name = re.sub(r"[^a-z0-9-]+", "-", plan.sweep.name.lower()).strip("-") or "sweep"
+    resources: dict[str, Any] = {
+        "infra": given.infra,
+        "accelerators": given.accelerators or ("L4:1" if plan.needs_gpu else None),
+        "cpus": f"{given.cpus}+" if given.cpus is not None else None,
+        "memory": f"{given.memory_gb}+" if given.memory_gb is not None else None,
+        "disk_size": given.disk_gb,
+        "use_spot": given.spot,
+    }
+    out = f"/outputs/{plan.sweep.name}"
+    command = shlex.join(["autotune", "run", str(plan.file), "--out", out, *plan.words])
+    content: dict[str, Any] = {
+        "name": name,
+        "resources": {key: value for key, value in resources.items() if value is not None},
+        "workdir": ".",
+        "file_mounts": {"/outputs": {"name": given.bucket or f"autotune-{name}"[:60], "mode": "MOUNT_CACHED"}},
+        "envs": {"AUTOTUNE_CACHE": "/outputs/cache"},
+        "setup": f"python -m pip install --quiet {shlex.quote(plan.install(given.install))}\n",
+        # 4: done, but no candidate keeps the limits.
+        "run": f'code=0\n{command} || code=$?\n[ "$code" = 4 ] || exit "$code"\n',
+    }
+    head = (
+        "# sky jobs launch THIS_FILE    (a preempted task is started again, and goes on)\n"
+        "# For gated models: sky jobs launch --secret HF_TOKEN THIS_FILE; the token is never written here.\n"
+    )
+    return head + to_yaml(content)

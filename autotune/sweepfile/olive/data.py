@@ -1,0 +1,263 @@
+"""The data of an Olive configuration: which rows of which file, or of which data set on the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from autotune.data.schema import HUB_NAME
+from autotune.errors import did_you_mean, shown
+from autotune.sweepfile.olive.draft import Draft
+from autotune.sweepfile.olive.input_model import read_client
+from autotune.sweepfile.olive.sections import Node, Section
+from autotune.sweepfile.olive.texts import SCRIPT, Shape, read_shape
+
+_FILES = ("json", "csv", "parquet", "pandas", "text")
+_PARAMS = ("params", "component_kwargs")
+_OLD = {
+    "source_max_len": "max_seq_len", "corpus_strategy": "strategy", "name": "subset",
+}  # fmt: skip
+_COMPONENTS = {
+    "load_dataset": "load_dataset_config", "pre_process_data": "pre_process_data_config",
+    "post_process_data": "post_process_data_config", "dataloader": "dataloader_config",
+}  # fmt: skip
+_TYPES = ("huggingfacecontainer", "datacontainer")
+
+
+class Found(NamedTuple):
+    """The data that a name means: the source, the keys that say it, and how its rows become texts."""
+
+    source: str | dict[str, Any]
+    nodes: list[Node]
+    shape: Shape
+
+
+_Source = tuple[str | dict[str, Any], list[Node]]
+
+
+class DataConfigs:
+    """The data configs of a file by name; each is read when something names it."""
+
+    def __init__(self, draft: Draft, top: Section) -> None:
+        self.draft = draft
+        self.nodes: dict[str, Node] = {}
+        self.read: dict[str, Found | None] = {}
+        node = top.take("data_configs")
+        if node is None:
+            return
+        ledger = draft.ledger
+        if isinstance(node.value, Mapping):  # as the oldest files have it
+            members = [(str(name), Node((*node.path, str(name)), part)) for name, part in node.value.items()]
+        elif isinstance(node.value, list):
+            members = [("", Node((*node.path, place), part)) for place, part in enumerate(node.value)]
+        else:
+            ledger.refuse(node.path, "must be a list", "write [ { ... } ]")
+            return
+        if not members:
+            ledger.unneeded(node.path, "it is empty")
+        for given, member in members:
+            if not isinstance(member.value, Mapping):
+                ledger.refuse(member.path, "must be a mapping", "write { ... }")
+                continue
+            name = member.value.get("name", given)
+            if not isinstance(name, str) or not name:
+                ledger.refuse(member.path, "needs a name", 'add "name": "train_data"')
+            elif name in self.nodes:
+                ledger.refuse(member.path, f"the name {shown(name)} is given twice", "rename one of them")
+            else:
+                self.nodes[name] = member
+
+    def close(self) -> None:
+        """Say of data configs that nothing names that they are not needed."""
+        for name, node in self.nodes.items():
+            if name not in self.read:
+                self.draft.ledger.unneeded(node.path, "nothing that is read here names this data")
+
+    def find(self, named: Node) -> Found | None:
+        """Return the data that `named` names; None where it is refused."""
+        ledger = self.draft.ledger
+        if isinstance(named.value, Mapping):
+            name = f"inline {len(self.read)}"
+            self.nodes[name] = named
+        elif isinstance(named.value, str) and named.value in self.nodes:
+            name = named.value
+        else:
+            known = list(self.nodes)
+            remedy = did_you_mean(str(named.value), known) if known else "add it to data_configs"
+            ledger.refuse(named.path, f"there is no data config {shown(named.value)}", remedy)
+            return None
+        if name not in self.read:
+            self.read[name] = self._read(Section(ledger, self.nodes[name], (), _COMPONENTS))
+        return self.read[name]
+
+    def _read(self, section: Section) -> Found | None:
+        section.unneeded({"name": "it names the data within this file"})
+        kind = section.take_text("type")
+        if kind is not None and kind.value.lower() in _TYPES:
+            section.ledger.unneeded(kind.path, "rows of files and of data sets on the hub are all that is read")
+        elif kind is not None:
+            remedy = "use HuggingfaceContainer over a file or a data set on the hub"
+            section.ledger.refuse(kind.path, f"data of the type {shown(kind.value)} is not read", remedy)
+        section.refuse({"user_script": SCRIPT, "script_dir": SCRIPT})
+        loading = section.take_section("load_dataset_config", _PARAMS, {"name": "subset"})
+        processing = section.take_section("pre_process_data_config", _PARAMS, _OLD)
+        for name in ("post_process_data_config", "dataloader_config"):
+            self._pass_over(section, name)
+        section.close("a data config")
+        source = self._source(loading) if loading is not None else None
+        if loading is None:
+            section.ledger.refuse(section.path, "names no rows", "add load_dataset_config with data_name and split")
+        shape = read_shape(processing)
+        return None if source is None else Found(*source, shape)
+
+    def _pass_over(self, section: Section, name: str) -> None:
+        part = section.take_section(name, _PARAMS)
+        if part is None:
+            return
+        why = (
+            "training_args say how items are batched"
+            if name == "dataloader_config"
+            else "outputs are scored as they are"
+        )
+        for node in part.rest():
+            part.ledger.unneeded(node.path, why)
+        part.nodes.clear()
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _source(self, section: Section) -> _Source | None:
+        ledger = section.ledger
+        kind = section.take_text("type")
+        if kind is not None and kind.value.lower() != "huggingface_dataset":
+            ledger.refuse(kind.path, f"rows of the type {shown(kind.value)} are not read", "use huggingface_dataset")
+        elif kind is not None:
+            ledger.unneeded(kind.path, "files and data sets on the hub are read alike")
+        section.unneeded(
+            {
+                "trust_remote_code": "no code of a data set's own is ever run",
+                "task": "the template says what is learned",
+                "model_name": "the tokenizer is the model's",
+                "data_dir": "the data set says where its files are",
+                "streaming": "rows are fetched once, and kept",
+                "num_proc": "the templates are filled in one process",
+                "cache_dir": "the cache is where AUTOTUNE_CACHE says",
+            }
+        )
+        section.refuse(
+            {
+                "col_filters": ("rows are not filtered here", "save the rows that are meant as a jsonl file"),
+                "revision": ("the newest revision of a data set is fetched", "save its rows as a jsonl file"),
+                "token": (
+                    "a token is never read from a file",
+                    "remove it, and log in: huggingface-cli login, or HF_TOKEN",
+                ),
+            }
+        )
+        name, subset = section.take_text("data_name"), section.take_text("subset")
+        split, files = section.take_text("split"), section.take("data_files")
+        section.close("load_dataset_config")
+        if name is None:
+            ledger.refuse(
+                section.path, "names no data (data_name)", "add data_name: json with data_files, or owner/name"
+            )
+            return None
+        if name.value.lower() in _FILES or files is not None:
+            return self._file(section, name, subset, split, files)
+        part = split.value if split is not None else "train"
+        if not re.fullmatch(HUB_NAME, name.value):
+            remedy = f"write owner/{name.value}, as the hub shows it"
+            return self._none(name, "a data set on the hub is named with its owner", remedy, subset, split)
+        source: dict[str, Any] = {"dataset": name.value, "split": part}
+        if subset is not None:
+            source["config"] = subset.value
+        return source, [node for node in (name, subset, split) if node is not None]
+
+    def _none(self, node: Node, rule: str, remedy: str, *others: Node | None) -> _Source | None:
+        """Refuse a key, and with it others that say the same data. Returns None."""
+        self.draft.ledger.refuse(node.path, rule, remedy)
+        for other in others:
+            if other is not None:
+                self.draft.ledger.unneeded(other.path, "the data is refused")
+        return None
+
+    def _file(
+        self, section: Section, name: Node, subset: Node | None, split: Node | None, files: Node | None
+    ) -> _Source | None:
+        """Return the file that is named, with the rows that the split takes of it."""
+        ledger = section.ledger
+        if name.value.lower() not in _FILES:
+            rule = "data_files of a data set on the hub are not taken"
+            return self._none(name, rule, "leave data_files out", subset, split, files)
+        ledger.unneeded(name.path, "the ending of the file says its format")
+        if subset is not None:
+            ledger.refuse(subset.path, "a file has no configurations", "remove the key")
+        if files is None:
+            place = Node(section.path, None)
+            return self._none(place, f"{name.value} needs data_files", "add the path of the file", split)
+        part, _, rows = (split.value if split is not None else "train").partition("[")
+        node = files
+        if isinstance(node.value, Mapping) and "type" not in node.value:
+            if part not in node.value:
+                rule = f"has no file for the split {shown(part)}"
+                return self._none(node, rule, f"add {part}, or correct split", split)
+            for other in node.value:
+                if other != part:
+                    ledger.unneeded((*node.path, str(other)), f"the split is {part}")
+            node = Node((*node.path, part), node.value[part])
+        elif part != "train" and split is not None:
+            remedy = "write train, or train[:100] for some rows"
+            return self._none(split, "a file has the split train alone", remedy, files)
+        if isinstance(node.value, list) and len(node.value) == 1:
+            node = Node(node.path, node.value[0])
+        if isinstance(node.value, Mapping):
+            found = self._resource(node)
+        elif isinstance(node.value, str) and node.value.strip():
+            found = node.value, [node]
+        else:
+            return self._none(node, "names no single file", "put the rows of several into one, and name that", split)
+        if found is None:
+            if split is not None:
+                ledger.unneeded(split.path, "the data is refused")
+            return None
+        if rows and not re.fullmatch(r"(?:-?[0-9]+%?)?:(?:-?[0-9]+%?)?\]", rows):
+            assert split is not None
+            remedy = "write e.g. train[:4096] or train[:10%]"
+            return self._none(split, "must be train, or train[first:last]", remedy, *found[1])
+        path, nodes = found
+        return path + (f"[{rows}" if rows else ""), [*nodes, *([split] if split is not None else [])]
+
+    def _resource(self, node: Node) -> tuple[str, list[Node]] | None:
+        """Return the path of a file, or its address on Azure ML, and the keys that say it."""
+        draft, ledger = self.draft, self.draft.ledger
+        section = Section(ledger, node, ("config",))
+        kind = section.take_text("type")
+        if kind is None or kind.value.lower() != "azureml_datastore":
+            if kind is not None and kind.value.lower() in ("file", "folder", "local_file"):
+                ledger.unneeded(kind.path, "a path is one")
+                path = section.take_text("path")
+                section.close("a file")
+                return (path.value, [path]) if path is not None else None
+            place = kind.path if kind is not None else node.path
+            ledger.refuse(place, "a file of that type is not read", "use azureml_datastore, or the path of a file")
+            for left in section.rest():
+                ledger.unneeded(left.path, "the type of the file is refused")
+            section.nodes.clear()
+            return None
+        ledger.unneeded(kind.path, "it shows in the address of the file")
+        client = section.take_section("azureml_client")
+        store, path = section.take_text("datastore_name"), section.take_text("relative_path")
+        section.close("a datastore")
+        workspace = read_client(draft, client) if client is not None else None
+        if workspace is None or store is None or path is None:
+            rule = "a file on a datastore needs azureml_client, datastore_name and relative_path"
+            self._none(Node(node.path, None), rule, "add what is missing", store, path)
+            return None
+        return f"{workspace}/datastores/{store.value}/paths/{path.value.lstrip('/')}", [path, store]
+
+
+def put_source(draft: Draft, key: str, found: Found, named: Node) -> None:
+    """Set `data.train` or `data.validation`, and map the keys that say what it is."""
+    for node in (*reversed(found.nodes), *([named] if not isinstance(named.value, Mapping) else [])):
+        draft.ledger.map(node.path, key)
+    draft.put(key, found.source, found.nodes[0])

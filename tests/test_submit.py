@@ -1,0 +1,198 @@
+"""Files for other places: what they run, that their own parsers take them, and that no secret gets into one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autotune.errors import UsageError
+from autotune.submit.command import write
+from benchmarks.olive_files import own
+
+TOKEN = "hf_" + "SecretToken" * 3
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep file in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "rows.jsonl").write_text('{"a": "x", "b": "y"}\n', encoding="utf-8")
+    content = {
+        "name": "tones", "model": "owner/model", "data": {"train": "rows.jsonl", "prompt": "{a}", "completion": "{b}"},
+        "space": {"lora": {"r": {"choice": [4, 8]}}, "build": {"precision": "int4"}}, "target": {"provider": "cuda"},
+    }  # fmt: skip
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return Path("sweep.yaml")
+
+
+def test_a_script_of_slurm_is_shell_and_asks_for_what_the_sweep_needs(sweep: Path) -> None:
+    sets = ["submit.slurm.partition=gpu", "submit.slurm.hours=1.5", "submit.slurm.cpus=8", "submit.slurm.memory_gb=64",
+            "submit.slurm.setup=[module load cuda]", "budget.trials=3"]  # fmt: skip
+    said = write(sweep, "slurm", None, sets)
+    assert said == "wrote tones.slurm.sh; run it with: sbatch tones.slurm.sh"
+    text = Path("tones.slurm.sh").read_text(encoding="utf-8")
+    subprocess.run(["bash", "-n", "tones.slurm.sh"], check=True)
+    for line in ("--time=0-01:30:00", "--partition=gpu", "--gpus=1", "--cpus-per-task=8", "--mem=64G", "--requeue"):
+        assert f"#SBATCH {line}\n" in text
+    assert "\nmodule load cuda\n" in text
+    assert "autotune run sweep.yaml --out results/tones " in text
+    assert "--set=budget.trials=3" in text
+
+
+def _run_script(folder: Path, child: str, stop: bool) -> tuple[int, str]:
+    """Run the script with a stand-in for the sweep and for Slurm's scontrol; `stop`: ask it to end, as Slurm does."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name, body in (("autotune", child), ("scontrol", 'echo "$@" >> calls')):
+        (tools / name).write_text(f"#!/usr/bin/env bash\n{body}\n", encoding="utf-8")
+        (tools / name).chmod(0o755)
+    given = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
+    done = subprocess.Popen(["bash", "tones.slurm.sh"], cwd=folder, env=given)
+    if stop:
+        while not (folder / "began").exists():
+            time.sleep(0.02)
+        done.terminate()
+    code = done.wait(60)
+    calls = folder / "calls"
+    return code, calls.read_text(encoding="utf-8") if calls.exists() else ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm runs on Linux")
+@pytest.mark.parametrize(
+    ("child", "stop", "code", "calls"),
+    [
+        ("exit 0", False, 0, ""),
+        ("exit 4", False, 4, ""),
+        # The sweep keeps its checkpoint when it is asked to end, and says so by 130.
+        ("trap 'sleep 0.2; exit 130' TERM; touch began; while true; do sleep 0.05; done", True, 130, "requeue 17\n"),
+        ("trap 'exit 0' TERM; touch began; while true; do sleep 0.05; done", True, 0, ""),
+    ],
+    ids=["done", "no feasible", "preempted", "ended just then"],
+)
+def test_a_script_that_is_preempted_queues_itself_again(
+    sweep: Path, tmp_path: Path, child: str, stop: bool, code: int, calls: str
+) -> None:
+    write(sweep, "slurm", None, [])
+    assert _run_script(tmp_path, child, stop) == (code, calls)
+
+
+def test_a_task_of_skypilot_keeps_results_in_a_bucket(sweep: Path) -> None:
+    write(sweep, "skypilot", None, ["submit.skypilot.infra=aws/us-east-1", "submit.skypilot.memory_gb=32"])
+    task = yaml.safe_load(Path("tones.sky.yaml").read_text(encoding="utf-8"))
+    assert task["resources"] == {"infra": "aws/us-east-1", "accelerators": "L4:1", "memory": "32+", "use_spot": True}
+    assert task["envs"] == {"AUTOTUNE_CACHE": "/outputs/cache"}
+    assert "--out /outputs/tones" in task["run"]
+    assert "'autotune[cuda]'" in task["setup"]
+
+
+def test_skypilots_own_parser_takes_the_task(sweep: Path) -> None:
+    sky = pytest.importorskip("sky", reason="SkyPilot is not installed")
+    write(sweep, "skypilot", None, [])
+    task = sky.Task.from_yaml("tones.sky.yaml")
+    assert task.name == "tones"
+    assert "/outputs" in task.storage_mounts
+
+
+def olive(folder: Path) -> Path:
+    (folder / "olive.json").write_text(json.dumps(own()["guide-azureml"]), encoding="utf-8")
+    return Path("olive.json")
+
+
+def test_a_job_of_azure_ml_has_model_and_data_as_inputs(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text("dependencies: [python=3.8.13]\n", encoding="utf-8")
+    said = write(olive(tmp_path), "azureml", None, ["space.lora.steps=5", "search=true"])
+    assert "conda.yaml (python=3.8.13) is not used" in said
+    text = Path("olive.azureml.yaml").read_text(encoding="utf-8")
+    assert "--resource-group group --workspace-name space" in text
+    job = yaml.safe_load(text)
+    assert job["compute"] == "azureml:gpu-cluster"
+    assert job["environment"]["image"] == "mcr.microsoft.com/azureml/base"
+    assert job["environment"]["conda_file"]["dependencies"][0] == "python=3.11"
+    assert job["inputs"]["model"]["path"] == "azureml://registries/azureml/models/Phi-3-mini-4k-instruct/versions/11"
+    assert job["inputs"]["train"]["path"].endswith("/datastores/workspaceblobstore/paths/data/train.json")
+    assert job["outputs"]["folder"]["path"].endswith("/autotune/olive")
+    for part in (
+        "--set=model=${{inputs.model}}",
+        "--set=data.train=${{inputs.train}}",
+        "--set=space.lora.steps=5",
+        "--search",
+    ):
+        assert part in job["command"]
+
+
+def test_the_command_of_a_job_is_run_with_folders_for_its_inputs(sweep: Path, tmp_path: Path, tiny_llama: Path) -> None:
+    """What Azure ML would fill in is filled in here, and the command is planned by the real tool."""
+    write(olive(tmp_path), "azureml", None, ["target.provider=cpu", "train.max_length=64"])
+    command: str = yaml.safe_load(Path("olive.azureml.yaml").read_text(encoding="utf-8"))["command"]
+    rows = [{"Question": f"what {n}", "Best Answer": f"this {n % 3}"} for n in range(40)]
+    (tmp_path / "train.json").write_text(json.dumps(rows), encoding="utf-8")
+    for name, value in (
+        ("inputs.model", tiny_llama),
+        ("inputs.train", tmp_path / "train.json"),
+        ("outputs.folder", tmp_path / "o"),
+    ):
+        command = command.replace("${{" + name + "}}", str(value))
+    assert "${{" not in command
+    tool = f"{shlex.quote(sys.executable)} -m autotune plan"
+    command = command.replace("autotune run", tool).replace(f" --out {tmp_path}/o/results", "")
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "choice" in done.stdout or "accuracy" in done.stdout
+
+
+def test_the_sdk_of_azure_takes_the_job(sweep: Path, tmp_path: Path) -> None:
+    ml = pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed")
+    write(olive(tmp_path), "azureml", None, [])
+    job = ml.load_job("olive.azureml.yaml")
+    assert job.compute in ("gpu-cluster", "azureml:gpu-cluster")
+    assert job.inputs["train"].type == "uri_file"
+    assert job.outputs["folder"].mode == "rw_mount"
+
+
+@pytest.mark.parametrize(
+    ("place", "sets", "said"),
+    [
+        ("azureml", [], "names no compute"),
+        ("slurm", ["submit.slurm.partition='a b'"], "submit.slurm.partition"),
+        ("slurm", ['submit.slurm.setup=["a\\nb"]'], "submit.slurm.setup"),
+        ("slurm", ["model=azureml://registries/r/models/m/versions/1"], "use --to azureml"),
+        ("skypilot", ["data.train=azureml://x/train.json"], "use --to azureml"),
+        ("skypilot", ["submit.skypilot.spott=true"], "did you mean 'spot'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_there_is_refused(sweep: Path, place: str, sets: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        write(sweep, place, None, sets)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["slurm", "skypilot", "azureml"])
+def test_no_token_gets_into_a_file(sweep: Path, place: str) -> None:
+    write(sweep, place, Path("made"), ["submit.azureml.compute=cluster"])
+    text = Path("made").read_text(encoding="utf-8")
+    assert TOKEN not in text
+    assert "hf_" not in text
+
+
+def test_what_comes_from_the_user_is_quoted(sweep: Path) -> None:
+    odd = "name=a b; touch owned"
+    with pytest.raises(UsageError):  # a name that no folder could have
+        write(sweep, "slurm", None, [odd])
+    write(sweep, "slurm", Path("made.sh"), ["data.prompt='{a}; touch owned $(touch owned)'"])
+    line = next(one for one in Path("made.sh").read_text(encoding="utf-8").splitlines() if "autotune run" in one)
+    words: Any = shlex.split(line.removesuffix(" &"))
+    assert words[-1] == "--set=data.prompt='{a}; touch owned $(touch owned)'"
