@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.results.columns import Cell, Column
+from autotune.results.rows import TableRow
 
 _FEW = 4  # values are written once each where there are so many times more rows
 
@@ -30,11 +31,11 @@ def column_of(cells: Sequence[Cell]) -> dict[str, Any]:
     return {"values": clean}
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[dict[str, Any]]:
+def columns_of(rows: Sequence[TableRow], columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Return the columns that have at least one cell, each with its name, type and meaning."""
     found = []
     for column in columns:
-        cells = [row.get(column.name) for row in rows]
+        cells = [row[column.name] for row in rows]
         if any(cell is not None for cell in cells):
             kind = {str: "text", bool: "flag"}.get(column.type, "number")
             found.append({"name": column.name, "type": kind, "meaning": column.meaning, **column_of(cells)})

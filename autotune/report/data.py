@@ -52,17 +52,14 @@ def report_of(folder: Path, sweep: Mapping[str, Any], selection: Selection) -> d
     """Return all that the page shows of a results folder that was opened."""
     measured = [row for row in selection.rows if row.status == "ok"]
     entries = entries_of(measured, folder)
-    rows: list[dict[str, Any]] = [{**row.cells, "settings": settings(row.settings)} for row in selection.rows]
-    finished = [row for row in rows if row["status"] == "ok"]
-    for row, entry in zip(finished, entries, strict=True):
-        row["served"] = entry.graph
+    rows = [row | {"settings": settings(row.settings), "served": row.served_as} for row in selection.rows]
     metrics = _metrics(rows, selection)
-    base = next((row for row in rows if row["trial"] == 0), None)
-    reference = next((row for row in finished if base is not None and row["candidate"] == base["candidate"]), None)
+    first = next((row.candidate for row in rows if row.trial == 0), None)
+    base = next((i for i, row in enumerate(rows) if row.status == "ok" and row.candidate == first), None)
     scores = [metric["name"] for metric in metrics if metric["kind"] == "score"]
     turns = kept_turns(folder)
     front = [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)]
-    columns = (*with_workloads(Trial.columns, (name for row in rows[:1] for name in row)), *_DERIVED)
+    columns = (*with_workloads(Trial.columns, (name for row in rows[:1] for name in row.cells)), *_DERIVED)
     return {
         "name": printable(str(sweep["name"])),
         "folder": printable(folder.resolve().name),
@@ -74,8 +71,8 @@ def report_of(folder: Path, sweep: Mapping[str, Any], selection: Selection) -> d
         "metrics": metrics,
         "objectives": [list(pair) for pair in selection.wanted.objectives.items()],
         "limits": [" ".join(str(limit).split()) for limit in selection.wanted.limits],
-        "entries": [place for place, row in enumerate(rows) if row["status"] == "ok"],
-        "base": None if reference is None else rows.index(reference),
+        "entries": [place for place, row in enumerate(rows) if row.status == "ok"],
+        "base": base,
         "outcomes": _outcomes(scores, measured, entries, folder),
         "turns": turns.plain() if turns is not None else None,
         "front": front,
@@ -98,13 +95,13 @@ def report_of(folder: Path, sweep: Mapping[str, Any], selection: Selection) -> d
     }
 
 
-def _metrics(rows: Sequence[Mapping[str, Any]], selection: Selection) -> list[dict[str, Any]]:
+def _metrics(rows: Sequence[Trial], selection: Selection) -> list[dict[str, Any]]:
     """Return the metrics that some row has measured or the sweep names, with the columns that stand beside each."""
     objectives = selection.wanted.objectives
     named = [*objectives, *(limit.metric for limit in selection.wanted.limits)]
-    there = {name for row in rows for name, value in row.items() if value is not None}
+    there = {name for row in rows for name, value in row.cells.items() if value is not None}
     names = [*(metric.name for metric in METRICS.values()), *sorted(name for name in there if "@" in name)]
-    said = next((row["score_direction"] for row in rows if row.get("score_direction")), None)
+    said = next((row.score_direction for row in rows if row.score_direction), None)
     found = []
     for name in dict.fromkeys([*named, *names]):
         if name in METRICS and (name in there or name in named):
@@ -135,12 +132,12 @@ def _interesting(selection: Selection, front: Sequence[str]) -> list[str]:
     return [*base, *ends, *front, *(name for step in choice.steps for name in step.tied)]
 
 
-def _logs(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _logs(folder: Path, rows: Sequence[Trial]) -> dict[str, str]:
     """Return the ends of the logs of candidates that failed, by candidate."""
     found: dict[str, str] = {}
     for row in rows:
-        name = str(row["candidate"])
-        if row["status"] in ("ok", "stopped") or name in found or len(found) >= MOST_LOGS:
+        name = row.candidate
+        if row.status in ("ok", "stopped") or name in found or len(found) >= MOST_LOGS:
             continue
         file = folder / "logs" / f"{name}.log"
         try:

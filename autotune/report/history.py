@@ -13,7 +13,7 @@ from autotune.errors import UsageError
 from autotune.metrics import Direction
 from autotune.paths import is_file
 from autotune.results.folder import read_timings
-from autotune.results.rows import CurvePoint, StageSpan, TableRow
+from autotune.results.rows import CurvePoint, StageSpan, TableRow, Trial
 from autotune.results.table import read_table
 
 R = TypeVar("R", bound=TableRow)
@@ -30,7 +30,7 @@ def when(text: Any) -> float | None:
         return None
 
 
-def progress_of(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, Direction]) -> dict[str, Any] | None:
+def progress_of(rows: Sequence[Trial], objectives: Mapping[str, Direction]) -> dict[str, Any] | None:
     """Return the hypervolume of the front after each candidate that moved it; None where fewer than two were measured.
 
     `seconds` are counted from the first row's start; `volume` is a share of the box between the best and the worst value
@@ -38,8 +38,8 @@ def progress_of(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, Dire
     """
     points = []
     for row in rows:
-        values, ended = [row.get(name) for name in objectives], when(row.get("ended"))
-        if row["status"] == "ok" and ended is not None and all(value is not None for value in values):
+        values, ended = [row.number(name) for name in objectives], when(row.ended)
+        if row.status == "ok" and ended is not None and all(value is not None for value in values):
             points.append((ended, [float(value) for value in values if value is not None]))
     points.sort(key=lambda point: point[0])
     if len(points) < 2:
@@ -59,7 +59,7 @@ def progress_of(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, Dire
     whole = 1.0
     for a, b in zip(best, reference, strict=True):
         whole *= abs(a - b)
-    starts = [start for row in rows if (start := when(row.get("started"))) is not None]
+    starts = [start for row in rows if (start := when(row.started)) is not None]
     began = min(starts, default=points[0][0])
     front: list[list[float]] = []
     seconds, volumes, counts = [0.0], [0.0], [0]
@@ -83,10 +83,10 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [point for place, point in enumerate(points) if place % every == 0 or place == len(points) - 1]
 
 
-def curves_of(folder: Path, rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, Any]:
+def curves_of(folder: Path, rows: Sequence[Trial], score: str) -> dict[str, Any]:
     """Return the training curves: of each adapter (step, loss), thinned, and (step, score) at its rungs.
 
-    Where there are many, the `MOST_CURVES` adapters are kept that have the best scores, or else are the first.
+    Where there are many, `MOST_CURVES` adapters are kept, those of scored candidates before others.
     """
     losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
     scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -96,8 +96,8 @@ def curves_of(folder: Path, rows: Sequence[Mapping[str, Any]], score: str) -> di
             losses[row.adapter].append((step, row.train_loss))
         if row.score is not None:
             scores[row.adapter].append((step, row.score))
-    best = {str(row["adapter"]): row for row in rows if row.get("adapter") is not None}
-    names = sorted(losses.keys() | scores.keys(), key=lambda name: (best.get(name, {}).get(score) is None, name))
+    scored = {row.adapter for row in rows if row.adapter is not None and row[score] is not None}
+    names = sorted(losses.keys() | scores.keys(), key=lambda name: (name not in scored, name))
     adapters = [
         {"adapter": name, "loss": _thinned(sorted(losses[name])), "score": sorted(scores[name])}
         for name in names[:MOST_CURVES]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from autotune.results.rows import Trial
 
 _BINS, _MANY = 4, 6  # a number that takes more than so many values is put into so many groups of equal size
 _LEAST = 6  # candidates that must have been measured
@@ -41,22 +43,22 @@ def explained(groups: Sequence[Any], numbers: Sequence[float]) -> float | None:
     return max(0.0, 1 - (within / (n - k)) / (total / (n - 1)))
 
 
-def importance(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def importance(rows: Sequence[Trial], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Return for each metric the settings that vary among the rows, the most important first, with their shares.
 
     Only fully measured trials count. A share is of one setting alone: shares of settings that go together overlap.
     """
-    done = [row for row in rows if row["status"] == "ok" and row["trial"]]
-    names = dict.fromkeys(name for row in done for name in row if name.startswith(("lora_", "build_", "session_")))
-    varied = [name for name in names if len({row.get(name) for row in done}) > 1]
+    done = [row for row in rows if row.status == "ok" and row.trial]
+    names = dict.fromkeys(name for row in done for name in row.settings)
+    varied = [name for name in names if len({row[name] for row in done}) > 1]
     found: dict[str, list[dict[str, Any]]] = {}
     for metric in metrics:
-        measured = [row for row in done if row.get(metric) is not None]
-        numbers = [float(row[metric]) for row in measured]
+        measured = [row for row in done if row[metric] is not None]
+        numbers = [float(row.number(metric) or 0.0) for row in measured]
         shares = [
             {"setting": name, "share": share}
             for name in varied
-            if (share := explained(groups_of([row.get(name) for row in measured]), numbers)) is not None
+            if (share := explained(groups_of([row[name] for row in measured]), numbers)) is not None
         ]
         found[metric] = sorted(shares, key=lambda one: -float(one["share"]))
     return found

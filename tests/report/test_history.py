@@ -12,18 +12,16 @@ from autotune.metrics import Direction
 from autotune.report.columnar import column_of
 from autotune.report.history import MOST_POINTS, curves_of, progress_of, timeline_of
 from autotune.report.importance import explained, groups_of, importance
+from autotune.results.rows import Trial
 
 OBJECTIVES: dict[str, Direction] = {"accuracy": "maximize", "size_mb": "minimize"}
 
 
-def row(second: int, accuracy: float | None, size: float, **more: Any) -> dict[str, Any]:
+def row(second: int, accuracy: float | None, size: float, **more: Any) -> Trial:
     """Return a measured row that ended at a second."""
     times = {"started": f"2026-01-01T00:00:{second - 1:02d}Z", "ended": f"2026-01-01T00:00:{second:02d}Z"}
-    return (
-        {"candidate": f"c{second}", "trial": second, "status": "ok", "accuracy": accuracy, "size_mb": size}
-        | times
-        | more
-    )
+    cells = {"candidate": f"c{second}", "trial": second, "status": "ok", "accuracy": accuracy, "size_mb": size}
+    return Trial(cells | times | more)
 
 
 def test_hypervolume_grows_with_the_front_alone() -> None:

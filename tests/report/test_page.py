@@ -19,6 +19,7 @@ from autotune.report.outcomes import packed_outcomes
 from autotune.report.page import SCRIPTS, bundle, page
 from autotune.report.write import write_report
 from autotune.results.columns import Column
+from autotune.results.rows import Trial
 from benchmarks.report_folders import Shape, make_folder
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{style}"
@@ -107,5 +108,9 @@ def test_a_page_is_small_though_every_number_is_another(rows: int, most: int, fo
     items = draw.integers(2, size=(rows, 300)).astype(float)
     entries = [Entry(str(i), {}, outcomes={"accuracy": row}) for i, row in enumerate(items)]
     outcomes = {"accuracy": packed_outcomes("accuracy", entries, folder)}
-    report = read_report(folder) | {"columns": columns_of(cells, columns), "outcomes": outcomes, "rows": rows}
+    report = read_report(folder) | {
+        "columns": columns_of(list(map(Trial, cells)), columns),
+        "outcomes": outcomes,
+        "rows": rows,
+    }
     assert len(page([report]).encode()) < most
