@@ -96,6 +96,20 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     run.set_defaults(function=_run)
 
+    init = commands.add_parser(
+        "init", help="a commented sweep file for your model and data, or an example with its data"
+    )
+    init.add_argument("--model", metavar="MODEL", help="built-in name, name on the hub, or folder")
+    init.add_argument("--data", metavar="FILE", help="labelled rows: .jsonl, .json, .csv, .tsv or .parquet")
+    init.add_argument("--validation", metavar="FILE", help="rows that candidates are compared on; default: held out")
+    init.add_argument("--test", metavar="FILE", help="rows that only the finalists are scored on; default: held out")
+    init.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
+    init.add_argument("--encoding", help="of a text file that is not UTF-8, e.g. cp1252")
+    init.add_argument("--example", metavar="NAME", help="write this example with its data: phrase-tone-cpu")
+    init.add_argument("--out", type=Path, metavar="PATH", help="the file to write; with --example its folder")
+    init.add_argument("--force", action="store_true", help="replace what is there")
+    init.set_defaults(function=_init)
+
     plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
     plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
     plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
@@ -123,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how far a running or stopped sweep is")
     status.add_argument("folder", type=Path, metavar="DIR", help="results folder")
     status.add_argument("--json", action="store_true", help="print one JSON document")
+    status.add_argument("--watch", action="store_true", help="show it again and again, until the sweep has stopped")
     status.set_defaults(function=_status)
 
     select = commands.add_parser("select", help="the best candidate under limits, without running anything")
@@ -143,6 +158,40 @@ def parser() -> argparse.ArgumentParser:
         "--to", type=Path, metavar="FILE", help="default: report.html in DIR; of several, comparison.html here"
     )
     report.set_defaults(function=_report)
+
+    export = commands.add_parser("export", help="a candidate as a folder ready to deploy, tried after it is written")
+    export.add_argument("folder", type=Path, metavar="DIR", help="results folder")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the export is written")
+    export.add_argument("--candidate", metavar="ID", help="which, or the beginning of its name; default: the winner")
+    export.add_argument(
+        "--limit", action="append", default=[], metavar="LIMIT", help="choose under these, as `select` does"
+    )
+    export.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
+    export.add_argument("--merged", action="store_true", help="with base model and adapter as one in safetensors, too")
+    export.add_argument("--zip", action="store_true", help="write FOLDER.zip as well")
+    export.add_argument("--items", type=_whole, metavar="N", help="items that it is tried on; 0: none; default: 16")
+    export.add_argument("--base-model", metavar="OWNER/NAME", help="the base model's name on the hub, for the card")
+    export.add_argument("--force", action="store_true", help="replace an earlier export in FOLDER")
+    export.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository on the Hugging Face hub")
+    export.add_argument(
+        "--public", action="store_true", help="--push: a repository that is made is public, not private"
+    )
+    export.add_argument("--json", action="store_true", help="print one JSON document")
+    export.set_defaults(function=_export)
+
+    score = commands.add_parser("score", help="a built model on new labelled data, beside the untouched model")
+    score.add_argument("place", type=Path, metavar="FOLDER|DIR", help="an export, best/, or a results folder")
+    score.add_argument(
+        "--data", required=True, metavar="FILE", help="labelled rows with the columns of the sweep's data"
+    )
+    score.add_argument("--candidate", metavar="ID", help="of a results folder: which; default: the winner")
+    score.add_argument("--limit", action="append", default=[], metavar="LIMIT", help="choose under these")
+    score.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
+    score.add_argument("--max-items", type=_whole, metavar="N", help="items at most, drawn by content; default: all")
+    score.add_argument("--wrong", type=Path, metavar="CSV", help="where wrong items go; default: <data>.wrong.csv here")
+    score.add_argument("--no-base", action="store_true", help="leave out the untouched model")
+    score.add_argument("--json", action="store_true", help="print one JSON document")
+    score.set_defaults(function=_score)
 
     bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
     bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
@@ -172,6 +221,14 @@ def parser() -> argparse.ArgumentParser:
     cache.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
     cache.add_argument("--json", action="store_true", help="print one JSON document")
     cache.set_defaults(function=_cache)
+
+    completion = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help='e.g. eval "$(autotune completion bash)"')
+    completion.set_defaults(function=_completion)
+
+    schema = commands.add_parser("schema", help="the JSON schema of a table of results, for other tools")
+    schema.add_argument("table", nargs="?", choices=("results", "finalists", "curves"), default="results")
+    schema.set_defaults(function=_schema)
 
     doctor = commands.add_parser("doctor", help="what this machine can run")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
@@ -212,6 +269,40 @@ def _run(arguments: argparse.Namespace) -> int:
     )
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    from autotune.present.init import Wanted, write_example, write_sweep
+
+    given = vars(arguments)
+    names = ("model", "data", "validation", "test", "provider", "encoding", "out", "force")
+    if arguments.example is not None:
+        if arguments.model or arguments.data:
+            rule = "an example brings its own model and data"
+            raise UsageError(Problem(rule, "--example", file="command line", remedy="leave out --model and --data"))
+        _say("\n".join(write_example(arguments.example, arguments.out or Path(), arguments.force)))
+        return Exit.OK
+    missing = [f"--{name}" for name in ("model", "data") if not given[name]]
+    if missing:
+        rule = f"needs {' and '.join(missing)}"
+        remedy = "autotune init --model MODEL --data FILE, or autotune init --example phrase-tone-cpu"
+        raise UsageError(Problem(rule, "init", file="command line", remedy=remedy))
+    _say("\n".join(write_sweep(Wanted(**{name: given[name] for name in names}))))
+    return Exit.OK
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    sys.stdout.write(shtab.complete(parser(), shell=arguments.shell) + "\n")  # its tabs belong to it
+    return Exit.OK
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from autotune.results.schema import json_schema
+
+    _say_json(json.dumps(json_schema(arguments.table), ensure_ascii=False))
+    return Exit.OK
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     from autotune.present.plan import make_plan
     from autotune.present.plan_table import as_text
@@ -240,6 +331,11 @@ def _submit(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from autotune.present.status import as_text, read_status
 
+    if arguments.watch:
+        from autotune.present.watch import watch
+
+        watch(arguments.folder, arguments.json)
+        return Exit.OK
     status = read_status(arguments.folder)
     _say_json(json.dumps(status, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(status))
     return Exit.OK
@@ -267,6 +363,27 @@ def _report(arguments: argparse.Namespace) -> int:
     for file in write_report(arguments.folders, arguments.to, lambda line: _say(f"autotune: {line}", sys.stderr)):
         _say(str(file))
     return Exit.OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from autotune.present.export import Wishes, export
+
+    asked = vars(arguments)
+    same = ("to", "candidate", "prefer", "merged", "force", "items", "base_model", "push", "public")
+    wishes = Wishes(limits=arguments.limit, zipped=arguments.zip, **{name: asked[name] for name in same})
+    done = export(arguments.folder, wishes)
+    _say_json(json.dumps(done.document, ensure_ascii=False)) if arguments.json else _say(done.text)
+    return done.exit_code
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from autotune.present.score import Asked, score
+
+    chosen = (arguments.candidate, arguments.limit, arguments.prefer)
+    asked = Asked(arguments.data, *chosen, arguments.wrong, arguments.max_items, not arguments.no_base)
+    text, code, document = score(arguments.place, asked)
+    _say_json(json.dumps(document, ensure_ascii=False)) if arguments.json else _say(text)
+    return code
 
 
 def _bench(arguments: argparse.Namespace) -> int:

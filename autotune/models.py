@@ -49,6 +49,9 @@ class BuiltIn:
     config: dict[str, Any]
     """The part of its config.json that decides what can run, known before the download."""
     note: str
+    hub: str
+    """The model's name on the hub."""
+    licence: str
 
 
 SMOLLM2 = BuiltIn(
@@ -71,6 +74,8 @@ SMOLLM2 = BuiltIn(
         "max_position_embeddings": 8192,
     },
     note="its weights have been through 4 bits (GGUF Q4_1) and back, so its fp32 accuracy is that of a Q4_1 model",
+    hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+    licence="apache-2.0",
 )
 
 BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
@@ -80,7 +85,7 @@ _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_va
           "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
 _LARGEST = 2**31 - 1
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
+HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def local_folder(name: str, root: Path) -> Path | None:
@@ -95,7 +100,7 @@ def local_folder(name: str, root: Path) -> Path | None:
 
 def is_remote(name: str, root: Path) -> bool:
     """Whether `name` is a name on the hub: owner/name, not built in, and no such folder here."""
-    return name not in BUILT_IN and local_folder(name, root) is None and bool(_HUB_NAME.fullmatch(name))
+    return name not in BUILT_IN and local_folder(name, root) is None and bool(HUB_NAME.fullmatch(name))
 
 
 def config_of(name: str, root: Path) -> dict[str, Any] | None:

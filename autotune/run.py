@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -35,6 +36,7 @@ from autotune.present.tables import finalist_lines
 from autotune.report.fresh import Fresh
 from autotune.results.folder import read_results
 from autotune.results.record import Record
+from autotune.results.schema import VERSION
 from autotune.results.texts import keep_texts
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
@@ -123,6 +125,8 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
+            record.note_input("root", _root(sweep.root, folder))
+            record.note_input("results_schema", VERSION)
             stages.settle(inputs.files, inputs.model_mb, inputs.places)
             digests = {split: key for split, (key, _) in inputs.items.items()}
             parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
@@ -169,6 +173,14 @@ def _providers(sweep: Sweep) -> str:
     """Return where a sweep's models are deployed, in words."""
     named = [f"{one.target.provider} ({name})" for name, one in sweep.targets.items()]
     return " and ".join(named) or sweep.target.provider
+
+
+def _root(root: Path, folder: Path) -> str:
+    """Return where the sweep file lies, seen from the results folder: where the paths in it may start."""
+    try:
+        return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return root.resolve().as_posix()
 
 
 def _employ(workers: Workers, inputs: Inputs, engine: LocalEngine, events: Events) -> None:

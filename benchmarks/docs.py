@@ -6,6 +6,7 @@ python -m benchmarks.docs            # exit 1 where one is out of date (a test r
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from autotune.providers import PROVIDERS
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, RUNS, markdown
 from autotune.results.folder import read_results
 from autotune.results.rows import CommandRun, Finalist, Trial
+from autotune.results.schema import TABLES, json_schema
 from autotune.results.table import read_table
 from autotune.space.parameter_tables import LORA, RECIPE, SESSION, Parameter
 from benchmarks.rooms import module_list, picture
@@ -165,6 +167,15 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
 }
 
 
+SCHEMAS = {f"results/{table}.schema.json": table for table in TABLES}
+"""The JSON schemas of the tables, by their files."""
+
+
+def schema_text(file: str) -> str:
+    """Return a JSON schema as its file holds it."""
+    return json.dumps(json_schema(SCHEMAS[file]), indent=1, ensure_ascii=False) + "\n"
+
+
 def updated(file: str) -> str:
     """Return a document's text with its generated blocks made anew."""
     text = (ROOT / file).read_text(encoding="utf-8")
@@ -179,9 +190,9 @@ def updated(file: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write (`--write`) or check every document. Returns the exit code."""
     stale = []
-    for file in BLOCKS:
-        text = updated(file)
-        if text != (ROOT / file).read_text(encoding="utf-8"):
+    for file in (*BLOCKS, *SCHEMAS):
+        text = updated(file) if file in BLOCKS else schema_text(file)
+        if not (ROOT / file).exists() or text != (ROOT / file).read_text(encoding="utf-8"):
             stale.append(file)
             if "--write" in arguments:
                 (ROOT / file).write_text(text, encoding="utf-8", newline="\n")

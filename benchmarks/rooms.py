@@ -24,6 +24,7 @@ ROOMS = (
     ("costs",),
     ("artifacts",),
     ("stages",),
+    ("shipping",),
     ("results",),
     ("sweepfile",),
     ("models", "data"),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ctypes.util
 import json
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from autotune.candidate import Recipe
+from autotune.cli import main
 from autotune.execution.worker import OFFLINE, QUIET
 from autotune.stages.jobs import BuildJob, Job, Result, TinyJob, function_of
 
@@ -125,3 +129,41 @@ def built(do: Do) -> Do:
         return made[recipe, source]
 
     return build
+
+
+@dataclass(frozen=True)
+class TinySweep:
+    """A whole sweep on the tiny model, once for all tests that look at its results and change nothing in them."""
+
+    file: Path
+    out: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_sweep(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, cache_root: Path) -> TinySweep:
+    """A LoRA and a QLoRA adapter, each at fp32, int8 and int4, with data and a test split."""
+    folder = tmp_path_factory.mktemp("tiny-sweep")
+    for split, start, count in (("train", 0, 48), ("validation", 100, 24), ("test", 200, 12)):
+        lines = (
+            json.dumps({"text": f"{n} I felt {TONES[n % 4]} today", "tone": TONES[n % 4]})
+            for n in range(start, start + count)
+        )
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sweep = {
+        "name": "tiny", "model": str(tiny_llama),
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl",
+                 "prompt": "Text: {text}\nTone:", "completion": " {tone}"},
+        "train": {"max_length": 64},
+        "target": {"provider": "cpu", "threads": 1, "workload": {"prompt_tokens": 4, "new_tokens": 5},
+                   "timing": {"processes": 2, "most": 2, "repeats": 0}},
+        "space": {"lora": {"r": 8, "learning_rate": 3e-2, "steps": 40, "batch_size": 8, "quantized_base": {"choice": ["none", "nf4"]}},
+                  "build": [{"precision": "fp32"}, {"precision": "int8"}, {"precision": "int4"}]},
+        "strategy": "grid", "budget": {"trials": 6},
+    }  # fmt: skip
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("signal.signal", lambda *_: None)
+        patch.setattr("sys.excepthook", sys.excepthook)
+        assert main(["run", str(file), "--out", str(folder / "out")]) == 0
+    return TinySweep(file, folder / "out")

@@ -10,9 +10,12 @@ import pytest
 from autotune.data.sources import hub_source
 from autotune.metrics import generates, is_task
 from autotune.pipeline.prepare import read_data
+from autotune.present.plan import make_plan
+from autotune.present.plan_table import as_text
 from autotune.stages.jobs import TaskJob, function_of
 from autotune.sweepfile.resolve import load_sweep, parse_sweep
 from autotune.tasks import find_task
+from benchmarks.orders.make import lines
 
 ROOT = Path(__file__).parent.parent
 TONES = ROOT / "benchmarks" / "phrase_tone" / "train.jsonl"
@@ -25,6 +28,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_some_were_found() -> None:
+    assert len(FILES) >= 10
     assert "phrase-tone-cpu.yaml" in [file.name for file in FILES]
 
 
@@ -51,7 +55,32 @@ def test_its_data_is_there_and_right(file: Path) -> None:
     if is_task(sweep.data.metric):
         return
     assert len(dataset.validation) >= 50
-    assert len(dataset.labels) >= 2 or generates(sweep.data.metric)
+    assert len(dataset.labels) >= 2 or generates(sweep.data.metric) or sweep.data.metric == "perplexity"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_is_planned(file: Path) -> None:
+    """Also for a device that is not here: what it would do is known without it."""
+    sweep = load_sweep(file)
+    sources = [
+        str(source) for source in (sweep.data.train, sweep.data.validation, sweep.data.test) if source is not None
+    ]
+    if any(source.startswith("../shared/data/") and not Path(source).is_file() for source in sources):
+        pytest.skip("the folder of public data is not beside the repository")
+    plan = make_plan(str(file), [])
+    assert plan["trials"] > 0
+    assert plan["recipes"]
+    assert as_text(plan)
+
+
+def test_the_orders_are_as_their_script_makes_them() -> None:
+    assert (ROOT / "benchmarks" / "orders" / "train.jsonl").read_text(encoding="utf-8").splitlines() == lines()
+
+
+def test_every_example_says_why_each_part_is_there() -> None:
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        assert text.count("#") >= 3, f"{file.name} is hardly commented"
 
 
 def test_the_metric_that_ships_gives_what_it_says() -> None:

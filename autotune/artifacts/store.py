@@ -121,7 +121,13 @@ class Cache:
 
     def find(self, job: Job) -> Stored | None:
         """Return a job's result if it is there and whole, its content included; a process reads that once."""
-        folder = self.folder(job)
+        return self._whole(self.folder(job))
+
+    def find_key(self, stage: str, key: str) -> Stored | None:
+        """Return the result of a stage that has this key, as `find`: also of one whose job would have another key today."""
+        return self._whole(self.root / stage / key) if key.isalnum() else None
+
+    def _whole(self, folder: Path) -> Stored | None:
         try:
             manifest = _manifest(folder)
             if self._checked.get(folder) != manifest["made"]:

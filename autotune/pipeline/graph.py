@@ -153,7 +153,7 @@ class Graph:
         if generates(metric):
             shared |= {"max_new_tokens": self.data.max_new_tokens, "stop": self.data.stop}
         if metric == "rouge_l":
-            shared["code"] = f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
+            shared["code"] = rouge_code()
         if is_task(metric):
             shared["parts"] = True if self.inputs.aggregated else None
         if (code := self.inputs.code) is not None:
@@ -171,6 +171,11 @@ class Graph:
 
     def _digest(self, split: str) -> str:
         return self.inputs.items[split][0]
+
+
+def rouge_code() -> str:
+    """Return what ROUGE-L is counted by: a score that was made by another is made anew."""
+    return f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
 
 
 def base_candidate(recipes: Sequence[Recipe], provider: Provider, exact: Recipe | None = None) -> Candidate:

@@ -1,4 +1,4 @@
-"""What is asked of a kept winner: the answers to some items, as they are recorded."""
+"""A model that is given to users: what it was tuned to do, and what is asked of it to see that it does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from autotune.metrics import LABELLED, generates, is_task
-from autotune.pipeline.graph import Graph
-from autotune.stages.jobs import VerifyItem, VerifyJob
+from autotune.pipeline.graph import Graph, rouge_code
+from autotune.shipping.task import Task
+from autotune.stages.jobs import ScoreJob, VerifyItem, VerifyJob
+from autotune.usercode import Code
 
 MOST = 16
 """Items that are tried."""
@@ -17,19 +19,57 @@ _PASSES = 256
 """Passes through the model that this may take where each label is one: with many labels fewer items are tried."""
 
 
-def verify_job(graph: Graph, split: str, outcomes: Mapping[str, Any], folder: Path) -> VerifyJob | None:
-    """Return the job that tries the model in `folder` on items of a split; None where there is nothing to try.
-
-    `outcomes`: of the winner on that split, as a score wrote them. The items of a task of lm-evaluation-harness have no
-    text here.
-    """
+def task_of(graph: Graph) -> Task:
+    """Return what the candidates of a sweep are tuned to do."""
     data, inputs = graph.data, graph.inputs
-    metric = data.metric
+    return Task(
+        metric=data.metric, prompt=data.prompt, completion=data.completion, messages=data.messages, text=data.text,
+        labels=inputs.labels if data.metric in LABELLED else (), max_length=graph.train.max_length,
+        max_new_tokens=data.max_new_tokens, stop=data.stop or (), encoding=inputs.encoding,
+        provider=graph.target.provider, threads=graph.target.threads, device=graph.target.device,
+    )  # fmt: skip
+
+
+def score_job(
+    task: Task,
+    key: str,
+    model_dir: Path,
+    data: tuple[str, Path, int],
+    options: str | None = None,
+    code: Code | None = None,
+) -> ScoreJob:
+    """Return the job that scores a built model on items as the sweep would.
+
+    `key`: by which the model's content is known; `data`: digest, file and number of the items; `options`: of the provider.
+    """
+    shared: dict[str, Any] = {}
+    if generates(task.metric):
+        shared |= {"max_new_tokens": task.max_new_tokens, "stop": task.stop or None}
+    if task.metric == "rouge_l":
+        shared["code"] = rouge_code()
+    if code is not None:
+        shared |= {"code": code.digest, "code_file": code.file, "code_root": code.root}
+    digest, file, items = data
+    return ScoreJob(
+        source=key, model=key, model_dir=model_dir, provider=task.provider, provider_options=options, data=digest,
+        data_file=file, items=items, metric=task.metric, labels=task.labels, max_length=task.max_length,
+        threads=task.threads, encoding=task.encoding, device_index=task.device, **shared,
+    )  # fmt: skip
+
+
+def verify_job(
+    task: Task, items_file: Path, outcomes: Mapping[str, Any], folder: Path, most: int | None = None
+) -> VerifyJob | None:
+    """Return the job that tries the model in `folder` on items; None where there is nothing to try.
+
+    `outcomes`: of that model on the items of `items_file`, as a score wrote them. `most`: items to try; None: as many as
+    take no longer than `MOST` items with few labels. The items of a task of lm-evaluation-harness have no text here.
+    """
+    metric, labels = task.metric, task.labels
     if is_task(metric) or not (folder / "genai_config.json").is_file():
         return None
-    items = {item["id"]: item for item in json.loads(inputs.items[split][1].read_text(encoding="utf-8"))}
-    labels = inputs.labels if metric in LABELLED else ()
-    most = max(2, min(MOST, _PASSES // max(1, len(labels))))
+    items = {item["id"]: item for item in json.loads(items_file.read_text(encoding="utf-8"))}
+    most = most or max(2, min(MOST, _PASSES // max(1, len(labels))))
     asked: list[VerifyItem] = []
     for place, name in enumerate(outcomes["ids"]):
         if len(asked) >= 8 * most or name not in items:
@@ -44,9 +84,9 @@ def verify_job(graph: Graph, split: str, outcomes: Mapping[str, Any], folder: Pa
         asked.append(VerifyItem.model_validate(given))
     longest = sorted({item["completion"] for item in items.values()}, key=len, reverse=True)
     return VerifyJob(
-        provider=graph.target.provider, device_index=graph.target.device, items=tuple(asked), most=most, labels=labels,
-        completions=tuple(longest[:_LONGEST]) if generates(metric) else (), max_length=graph.train.max_length,
-        max_new_tokens=data.max_new_tokens, stop=data.stop or (), model_dir=folder,
+        provider=task.provider, device_index=task.device, items=tuple(asked), most=most, labels=labels,
+        completions=tuple(longest[:_LONGEST]) if generates(metric) else (), max_length=task.max_length,
+        max_new_tokens=task.max_new_tokens, stop=task.stop, model_dir=folder,
     )  # fmt: skip
 
 

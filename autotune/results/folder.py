@@ -35,6 +35,18 @@ def read_timings(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_outcomes(folder: Path, candidate: str, split: str) -> dict[str, Any] | None:
+    """Return the outcome of every item that a candidate was scored on, with the items' `ids`; None where that is not kept."""
+    name = candidate if split == "validation" else f"{candidate}.{split}"
+    try:
+        kept = json.loads((folder / "outcomes" / f"{name}.json").read_text(encoding="utf-8"))
+        ids = json.loads((folder / "outcomes" / f"items.{split}.json").read_text(encoding="utf-8"))
+        places = kept.pop("items", None)
+        return {**kept, "ids": ids if places is None else [ids[place] for place in places]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
 def read_sweep(folder: Path) -> dict[str, Any] | None:
     """Return the resolved sweep of a results folder, or None where there is none. Raises UsageError."""
     file = folder / "sweep.yaml"

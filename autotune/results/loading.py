@@ -11,6 +11,7 @@ LOAD = "load.py"
 
 def load_script(provider: Provider) -> str:
     """Return a script that answers a prompt with the model in the folder `onnx` beside it, on its provider."""
+    registering, opening = opening_lines(provider)
     lines = [
         f'"""Answer a prompt with this model on the execution provider {provider.name}: python {LOAD} "a prompt"',
         "",
@@ -22,20 +23,8 @@ def load_script(provider: Provider) -> str:
         "",
         "import onnxruntime_genai as og",
     ]  # fmt: skip
-    if provider.plugin is not None:
-        lines += [
-            f"import {provider.plugin.module} as plugin",
-            "",
-            f'og.register_execution_provider_library("{provider.runtime_name}", plugin.get_library_path())',
-        ]
-    elif provider.library:
-        name = Path(provider.library).name
-        lines += ["", f'og.register_execution_provider_library("{provider.runtime_name}", "{name}")  # where it lies']
-    else:
-        lines.append("")
-    lines.append('config = og.Config(str(pathlib.Path(__file__).parent / "onnx"))')
-    if provider.genai_name is not None and provider.builds_as == "cpu":  # else the model's own settings name it
-        lines.append(f'config.append_provider("{provider.genai_name}")')
+    lines += registering or [""]
+    lines += opening
     lines += [
         "model = og.Model(config)",
         "tokenizer = og.Tokenizer(model)",
@@ -47,3 +36,24 @@ def load_script(provider: Provider) -> str:
         "print(tokenizer.decode(generator.get_sequence(0)))",
     ]
     return "\n".join(lines) + "\n"
+
+
+def opening_lines(provider: Provider) -> tuple[list[str], list[str]]:
+    """Return the lines of a script that register a provider, where it is a plugin, and those that make its `config`."""
+    registering: list[str] = []
+    if provider.plugin is not None:
+        registering = [
+            f"import {provider.plugin.module} as plugin",
+            "",
+            f'og.register_execution_provider_library("{provider.runtime_name}", plugin.get_library_path())',
+        ]
+    elif provider.library:
+        name = Path(provider.library).name
+        registering = [
+            "",
+            f'og.register_execution_provider_library("{provider.runtime_name}", "{name}")  # where it lies',
+        ]
+    opening = ['config = og.Config(str(pathlib.Path(__file__).parent / "onnx"))']
+    if provider.genai_name is not None and provider.builds_as == "cpu":  # else the model's own settings name it
+        opening.append(f'config.append_provider("{provider.genai_name}")')
+    return registering, opening

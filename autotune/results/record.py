@@ -20,12 +20,12 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from autotune.candidate import Session
-from autotune.durable import put, remove_asides, sync_tree, write_aside
+from autotune.durable import put, remove_asides, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.providers import Provider
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
 from autotune.results.folder import TIMINGS, check_names, read_running, read_sweep, read_timings, turns_file
-from autotune.results.loading import LOAD, load_script
+from autotune.results.layout import fill, put_in_place
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table, write_table
 from autotune.secrets import redacted
@@ -298,35 +298,10 @@ class Record:
         session: Session | None = None,
         provider: Provider | None = None,
     ) -> None:
-        """Copy the winner into `best/`: each part (onnx, adapter) a folder. Raises OSError; the old one then stays.
-
-        The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows
-        how it is loaded, and `candidate.json` says what must be installed.
-        """
-        best, aside = self.best, self.folder / ".best.new"
+        """Copy the winner into `best/`, as `layout.fill` does. Raises OSError; the old one then stays."""
+        aside = self.folder / ".best.new"
         old = self.folder / (_OLD if self.target is None else f"{_OLD}.{self.target}")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        for name, source in parts.items():
-            hidden = ("manifest.json", "optimizer.safetensors", "state.json")
-            shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*hidden))
-        if session is not None and session != Session() and "onnx" in parts:
-            genai_name = provider.genai_name if provider is not None else None
-            _serve(aside / "onnx" / "genai_config.json", session, genai_name)
-            about = {**about, "session": session.model_dump(exclude_none=True)}
-        if provider is not None and "onnx" in parts:
-            (aside / LOAD).write_text(load_script(provider), encoding="utf-8")
-            about = {**about, "provider": provider.name, "install": provider.install}
-        (aside / "candidate.json").write_text(
-            json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8"
-        )
-        sync_tree(aside)
-        shutil.rmtree(old, ignore_errors=True)
-        best.parent.mkdir(exist_ok=True)
-        if best.exists():
-            put(best, old, sync=False)
-        put(aside, best)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(fill(aside, parts, about, session, provider), self.best, old)
 
 
 class OfTarget(Table[Trial]):
@@ -352,21 +327,6 @@ def _timed(timing: Mapping[str, Any]) -> str:
     return json.dumps(
         [timing.get(name) for name in ("graph", "session", "workload", "pace", "again", "most", "target")]
     )
-
-
-def _serve(file: Path, session: Session, provider: str | None) -> None:
-    """Write a session into a built model's settings, beside what is there. Raises OSError."""
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    options = settings["model"]["decoder"].setdefault("session_options", {})
-    options |= session.config
-    if provider is not None and session.options:
-        there = options.setdefault("provider_options", [])
-        mine = next((entry[provider] for entry in there if provider in entry), None)
-        if mine is None:
-            there.append({provider: session.options})
-        else:
-            mine |= session.options
-    write_aside(file, json.dumps(settings, indent=4))
 
 
 def _rung(point: CurvePoint) -> tuple[Cell, ...]:

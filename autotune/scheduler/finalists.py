@@ -14,7 +14,7 @@ from autotune.candidate import Candidate
 from autotune.errors import StageError, printable
 from autotune.metrics import METRICS
 from autotune.pipeline.measure import Measurement, Pipeline
-from autotune.pipeline.shipped import verify_job
+from autotune.pipeline.shipped import task_of, verify_job
 from autotune.pipeline.steps import Steps, alone
 from autotune.results.columns import TIMING, Cells
 from autotune.results.judge import judge
@@ -23,6 +23,7 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.trials import rounded
 from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
+from autotune.shipping.about import about_model
 
 MOST_IN_TURNS = 24
 """The most graphs that are timed in turns, besides the untouched model's: those nearest to the winner in latency."""
@@ -205,7 +206,9 @@ class Finalists:
         if measured.outcomes is None or measured.build is None:
             return {}
         folder = self.record.best / "onnx"
-        job = verify_job(self.pipeline.graph, split, measured.outcomes, folder)
+        graph = self.pipeline.graph
+        items = graph.inputs.items.get(split)
+        job = verify_job(task_of(graph), items[1], measured.outcomes, folder) if items is not None else None
         if job is None:
             return {}
         try:
@@ -231,7 +234,7 @@ class Finalists:
         if len(made) < (candidate.recipe is not None) + (candidate.lora is not None):
             self.events.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
             return False
-        settings = candidate.model_dump(exclude_none=True)
-        about = {"candidate": candidate.id, "settings": settings, "model": self.model}
-        self.record.keep_best(made, about, self.pipeline.graph.session(candidate), self.pipeline.graph.provider)
+        graph = self.pipeline.graph
+        about = about_model(candidate, self.model, task_of(graph))
+        self.record.keep_best(made, about, graph.session(candidate), graph.provider)
         return True

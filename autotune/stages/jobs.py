@@ -516,6 +516,31 @@ class VerifyJob(DeviceJob):
     model_dir: Path = where()
 
 
+class PromptJob(DeviceJob):
+    """Render a conversation by a built model's chat template, as ONNX Runtime GenAI does."""
+
+    stage: ClassVar[str] = "prompt"
+    function: ClassVar[str] = "autotune.stages.shipped:prompt"
+
+    messages: tuple[dict[str, str], ...]
+    provider: str
+    model_dir: Path = where()
+
+
+class PushJob(Job):
+    """Upload a folder to a model repository on the Hugging Face hub."""
+
+    stage: ClassVar[str] = "push"
+    function: ClassVar[str] = "autotune.stages.hub:push"
+
+    repository: str
+    """owner/name; it is made where there is none."""
+    private: bool
+    """Of a repository that is made now."""
+    message: str
+    folder: Path = where()
+
+
 class TimeJob(DeviceJob):
     """Time one built graph in a fresh process."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autotune.candidate import Session
 from autotune.errors import StageError, shown
-from autotune.stages.jobs import Result, VerifyItem, VerifyJob, reason
+from autotune.stages.jobs import PromptJob, Result, VerifyItem, VerifyJob, reason
 from autotune.stages.timing import load
 
 TOLERANCE = 1e-3
@@ -37,10 +37,26 @@ def verify(job: VerifyJob, out: Path) -> Result:
     try:
         return _Verifier(job, model, og.Tokenizer(model)).run()
     except RuntimeError as error:
-        raise StageError("failed", f"best/ does not run: {reason(error)}") from error
+        raise StageError("failed", f"the model does not run: {reason(error)}") from error
     finally:
         there = sorted(set(_HEAVY) & set(sys.modules))
         assert not there, f"{', '.join(there)} must not be loaded here"
+
+
+def prompt(job: PromptJob, out: Path) -> Result:
+    """Result: `prompt`, the text that a conversation becomes; or `why_not`, where the model has no template that renders it.
+
+    Raises StageError: `unsupported` where the model does not load.
+    """
+    del out
+    import onnxruntime_genai as og
+
+    tokenizer = og.Tokenizer(load(job.model_dir, job.provider, Session(), job.device_index))
+    messages = json.dumps(list(job.messages), ensure_ascii=False)
+    try:
+        return {"prompt": str(tokenizer.apply_chat_template(messages, add_generation_prompt=True))}
+    except RuntimeError as error:
+        return {"why_not": reason(error)}
 
 
 class _Verifier:
@@ -78,7 +94,7 @@ class _Verifier:
             try:
                 prompt = self._tokens(self._text(item))
             except RuntimeError as error:
-                return {"items": 0, "wrong": [f"the chat template in best/ cannot be rendered: {reason(error)}"]}
+                return {"items": 0, "wrong": [f"the model's chat template cannot be rendered: {reason(error)}"]}
             answer = max(len(self._tokens(item.completion)), self.longest)
             if not prompt or len(prompt) > self.job.max_length - answer - 1:
                 continue

@@ -15,7 +15,7 @@ from autotune.candidate import Recipe
 from autotune.execution.local import LocalEngine
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.shipped import MOST, verify_job
+from autotune.pipeline.shipped import MOST, task_of, verify_job
 from autotune.stages.inspection import runtime_name
 from autotune.stages.jobs import BuildJob, Result, ScoreJob
 from autotune.stages.shipped import same_text
@@ -57,7 +57,7 @@ def tried(do: Do, write_items: Write, engine: LocalEngine, tmp_path: Path) -> Ca
              "space": {"build": [{"precision": "fp32"}]}}
         )  # fmt: skip
         inputs = Inputs(build, "b", {"validation": ("d", file)}, {"validation": len(items)}, labels, "cpu", "m")
-        asked = verify_job(Graph(sweep, inputs), "validation", outcomes, build)
+        asked = verify_job(task_of(Graph(sweep, inputs)), inputs.items["validation"][1], outcomes, build)
         assert asked is not None
         result, _ = engine.run_fresh(asked, tmp_path / "verify.log")
         return result
@@ -135,4 +135,4 @@ def test_messages_go_through_the_template_that_ships(
     other, _ = do(BuildJob(source="odd", recipe=Recipe(precision="fp32"), provider="cpu", source_dir=model))
     found = tried(other, items, "choice")
     assert found["items"] == 0
-    assert "the chat template in best/ cannot be rendered" in found["wrong"][0]
+    assert "the model's chat template cannot be rendered" in found["wrong"][0]

@@ -1,0 +1,292 @@
+"""What labelled rows are probably for: which column answers, which ones ask, and by what an answer is scored.
+
+A guess, for `autotune init` to write down and explain; whoever knows better changes a line.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from autotune.data.conversations import conversation_of
+from autotune.data.readers import read_rows
+from autotune.data.sources import TOOLS, locate
+from autotune.data.templates import RowError, cell_text
+from autotune.errors import Problem, UsageError
+
+_LOOKED_AT = 50_000
+"""Rows that are looked at, about, spread over the file: it may be sorted."""
+_MOST_LABELS, _EACH = 300, 3
+"""Different values that a column of labels has at most, and rows of each at least, on average."""
+_LONGEST_LABEL = 60
+"""Characters of a label at most, in the median."""
+_FEW_WORDS = 4
+"""Words of a label at most, in the median, unless its column's name says that it holds labels."""
+_SHORT_ANSWER = 5
+"""Words of an answer up to which it is right or wrong as a whole, in the median."""
+_LABELS = (
+    "label", "labels", "class", "category", "intent", "target", "tone", "sentiment", "topic", "team", "emotion", "rating",
+    "stars", "spam", "type", "tag", "department", "priority", "language", "polarity", "gold_label", "label_text", "verdict",
+)  # fmt: skip
+_ANSWERS = (
+    "answer", "completion", "response", "output", "summary", "highlights", "target", "reference", "reply", "translation",
+    "title", "assistant", "answers", "chosen", "solution",
+)  # fmt: skip
+_TEXTS = (
+    "text", "sentence", "phrase", "question", "prompt", "instruction", "input", "context", "document", "article", "premise",
+    "hypothesis", "content", "body", "message", "query", "utterance", "review", "dialogue", "source", "passage", "subject",
+)  # fmt: skip
+_IDS = re.compile(
+    r"(?i)(^|_|\b)(id|idx|index|uuid|guid|url|uri|hash|date|time|timestamp|created|updated|split|source_file|nr|no)($|_|\b)|^$|^unnamed"
+)
+_NAME = re.compile(r"[^.\[\]!:{}?]+")
+"""A column that a template can name."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How prompts are made of a file's columns, and what answers them."""
+
+    rows: int
+    way: str
+    """messages, label, answer or text."""
+    answer: str
+    """The column of answers; of conversations; of plain text."""
+    asks: tuple[str, ...] = ()
+    """The columns that a prompt is made of."""
+    may_be_empty: frozenset[str] = frozenset()
+    """Those that some rows leave empty."""
+    metric: str = "choice"
+    labels: tuple[str, ...] = ()
+    """Of a column of labels its values, as texts."""
+    rarest: int = 0
+    """Rows of the rarest label."""
+    prompt_chars: int = 0
+    """Of the text of a prompt: its median and, below, its 99th percentile."""
+    long_chars: int = 0
+    answer_chars: int = 0
+    """Of an answer: the 99th percentile."""
+    why: tuple[str, ...] = ()
+    """Why it was guessed so, a line each."""
+    columns: tuple[str, ...] = field(default=())
+
+
+def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Guess:
+    """Return what the rows of a file are probably for. Raises UsageError where they cannot be read, or tell nothing."""
+    path = locate(source, root, None)
+    data = path.read_bytes()
+    columns = _columns(path, data, encoding)
+    found = read_rows(path, data, columns, encoding)
+    if found.problems or not found.records:
+        raise UsageError(
+            [Problem(p.rule, p.key or "--data", str(path), p.line, p.value, p.remedy) for p in found.problems]
+        )
+    rows = [record.cells for record in found.records[:: 1 + len(found.records) // _LOOKED_AT]]
+    named = [name for name in found.columns if _NAME.fullmatch(name) and name.strip() == name and name not in TOOLS]
+    return _guess(path, named, rows, len(found.records))
+
+
+def _columns(path: Path, data: bytes, encoding: str | None) -> set[str]:
+    """Return a file's columns. What separates them is found by their names, which nobody has said: so each is tried."""
+    columns = read_rows(path, data, (), encoding).columns
+    for separator in ";\t|":
+        if len(columns) == 1 and separator in columns[0]:
+            named = {name.strip().strip('"') for name in columns[0].split(separator)}
+            if len(found := read_rows(path, data, named, encoding).columns) > 1:
+                columns = found
+    return set(columns)
+
+
+def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, object]], total: int) -> Guess:
+    for name in columns:
+        if sum(_converses(row.get(name)) for row in records[:200]) >= 0.5 * len(records[:200]):
+            turns = [conversation_of(row[name]) for row in records if _converses(row.get(name))]
+            prompts = [sum(len(turn.content) + 8 for turn in one[:-1]) for one in turns]
+            answers = [one[-1].content for one in turns]
+            why = (f"'{name}' holds conversations of a user and an assistant; the last turn is what is learned",)
+            metric, reason = _written(answers)
+            return Guess(total, "messages", name, metric=metric, prompt_chars=_median(prompts), long_chars=_long(prompts),
+                         answer_chars=_long([len(a) for a in answers]), why=(*why, reason), columns=tuple(columns))  # fmt: skip
+    texts = {name: [_text(row.get(name)) for row in records] for name in columns}
+    texts = {name: cells for name, cells in texts.items() if sum(map(bool, cells)) >= max(1, len(records) // 20)}
+    if not texts:
+        rule = "no column holds texts that a prompt or an answer could be made of"
+        raise UsageError(
+            Problem(rule, "--data", str(path), value=list(columns)[:20], remedy="name a file with labelled text")
+        )
+    label = _label_of(texts)
+    if label is not None:
+        return _labelled(label, texts, columns, total)
+    kinds = [name for name in texts if not _is_id(name, texts[name])]
+    if len(kinds) < 2:
+        only = (kinds or list(texts))[0]
+        lengths = [len(cell) for cell in texts[only] if cell]
+        why = (
+            f"'{only}' is the only column of texts, and no other says what they are: they are modelled as they stand",
+        )
+        return Guess(
+            total,
+            "text",
+            only,
+            metric="perplexity",
+            prompt_chars=_median(lengths),
+            long_chars=_long(lengths),
+            why=why,
+            columns=tuple(columns),
+        )
+    answer = _named(kinds, _ANSWERS) or kinds[-1]
+    asks = _asking([name for name in kinds if name != answer], texts)
+    metric, reason = _written([cell for cell in texts[answer] if cell])
+    reasons = (
+        f"'{answer}' answers {_list(asks)}: its texts are nearly all different, so that it holds no labels",
+        reason,
+    )
+    return _with_prompts(
+        asks,
+        texts,
+        Guess(
+            total,
+            "answer",
+            answer,
+            asks,
+            metric=metric,
+            answer_chars=_long([len(c) for c in texts[answer]]),
+            why=reasons,
+            columns=tuple(columns),
+        ),
+    )
+
+
+def _labelled(label: str, texts: Mapping[str, Sequence[str]], columns: Sequence[str], total: int) -> Guess:
+    counts = Counter(cell for cell in texts[label] if cell)
+    others = [name for name in texts if name != label and not _is_id(name, texts[name])]
+    others = [name for name in others if not _same_labels(texts[name], texts[label])] or [
+        name for name in texts if name != label
+    ]
+    if not others:
+        rule = f"'{label}' looks like labels, and no other column holds the texts that have them"
+        raise UsageError(Problem(rule, "--data", remedy="name a file with a column of texts and one of labels"))
+    asks = _asking(others, texts)
+    why = (
+        f"'{label}' has {len(counts)} different values in {sum(counts.values())} rows: it holds labels, and {_list(asks)} what they are of",
+    )
+    found = Guess(total, "label", label, asks, metric="choice", labels=tuple(sorted(counts)), rarest=min(counts.values()),
+                  answer_chars=max(map(len, counts)), why=why, columns=tuple(columns))  # fmt: skip
+    return _with_prompts(asks, texts, found)
+
+
+def _with_prompts(asks: Sequence[str], texts: Mapping[str, Sequence[str]], found: Guess) -> Guess:
+    lengths = [sum(len(texts[name][place]) + len(name) + 3 for name in asks) for place in range(len(texts[asks[0]]))]
+    empty = frozenset(name for name in asks if not all(texts[name]))
+    if len(empty) == len(asks):  # one must be there: else there is no prompt
+        empty -= {max(asks, key=lambda name: sum(map(bool, texts[name])))}
+    return replace(found, may_be_empty=empty, prompt_chars=_median(lengths), long_chars=_long(lengths))
+
+
+def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the column of labels: of those with few different, short values one whose name says so, else the last."""
+    fitting = []
+    for name, cells in texts.items():
+        filled = [cell for cell in cells if cell]
+        kinds = set(filled)
+        wordy = statistics.median(len(kind.split()) for kind in kinds) > _FEW_WORDS if kinds else True
+        if wordy and _plain(name) not in _LABELS:
+            continue
+        repeated = 2 <= len(kinds) <= _MOST_LABELS and len(filled) >= _EACH * len(kinds)
+        if repeated and statistics.median(map(len, kinds)) <= _LONGEST_LABEL and len(filled) >= 0.8 * len(cells):
+            fitting.append(name)
+    if len(fitting) == len(texts) > 1:  # all repeat: the longest is what is asked about
+        longest = max(fitting, key=lambda name: statistics.fmean(map(len, texts[name])))
+        fitting.remove(longest)
+    fitting = [name for name in fitting if not _IDS.search(name)] or []
+    words = [name for name in fitting if not _numeric(texts[name])]
+    return _named(words, _LABELS) or _named(fitting, _LABELS) or next(iter(reversed(words or fitting)), None)
+
+
+def _same_labels(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether a column only says again what another says, such as the number of a label beside its name."""
+    pairs = {(a, b) for a, b in zip(one, other, strict=True) if a}
+    return (
+        len(pairs) == len({a for a, _ in pairs})
+        and len({a for a, _ in pairs}) <= _MOST_LABELS
+        and len(pairs) * _EACH <= len(one)
+    )
+
+
+def _asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the columns that prompts are made of: those whose names say so, or those of texts rather than of words."""
+    worded = [name for name in names if _numeric(texts[name]) is False] or list(names)
+    known = [name for name in worded if _plain(name) in _TEXTS or _plain(name).rstrip("12ab_") in _TEXTS]
+    if known:
+        return tuple(known)
+    long = [name for name in worded if statistics.fmean(map(len, texts[name])) >= 15]
+    return tuple(long or worded[:1])
+
+
+def _named(names: Sequence[str], known: Sequence[str]) -> str | None:
+    plain = {_plain(name): name for name in reversed(names)}
+    return next((plain[word] for word in known if word in plain), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _is_id(name: str, cells: Sequence[str]) -> bool:
+    return (
+        bool(_IDS.search(name)) or (_numeric(cells) and len(set(cells)) > 0.5 * len(cells)) or max(map(len, cells)) <= 1
+    )
+
+
+def _numeric(cells: Sequence[str]) -> bool:
+    filled = [cell for cell in cells if cell]
+    return bool(filled) and all(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?", cell) for cell in filled[:500])
+
+
+def _written(answers: Sequence[str]) -> tuple[str, str]:
+    """Return the metric of texts that a model writes, and why."""
+    words = statistics.median(len(answer.split()) for answer in answers)
+    if words <= _SHORT_ANSWER:
+        return "exact_match", f"answers have {words:.0f} words in the median: they are right or wrong as a whole"
+    if find_spec("rouge_score") is not None:  # it is not imported
+        return (
+            "rouge_l",
+            f"answers have {words:.0f} words in the median: they are compared by the words that they share",
+        )
+    return "perplexity", (
+        f"answers have {words:.0f} words in the median: they are scored by how likely the model finds them; rouge_l, which "
+        "compares words, needs the extra `rouge`"
+    )
+
+
+def _converses(value: object) -> bool:
+    if not isinstance(value, list | Mapping) and not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{")):
+        return False
+    try:
+        return len(conversation_of(value)) >= 2
+    except RowError:
+        return False
+
+
+def _text(value: object) -> str:
+    try:
+        return cell_text(value).strip()
+    except RowError:
+        return ""
+
+
+def _median(values: Sequence[int]) -> int:
+    return int(statistics.median(values)) if values else 0
+
+
+def _long(values: Sequence[int]) -> int:
+    return sorted(values)[int(0.99 * (len(values) - 1))] if values else 0
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)

@@ -1,0 +1,80 @@
+"""New labelled rows for a model that is there already: read and cleaned as a sweep's are, and none of them left for training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.data.duplicates import clean, merge_references
+from autotune.data.items import LeftOutPlaces, Splits
+from autotune.data.schema import DataSpec, Item, LeftOut
+from autotune.data.sources import columns_needed, load_table, locate, part_of
+from autotune.data.splits import cap
+from autotune.errors import Problem, UsageError, shown
+from autotune.metrics import LABELLED, REFERENCED
+
+_SHOWN = 3
+_KEY = "--data"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Items to score, where each stands, and the rows that were left out."""
+
+    items: tuple[Item, ...]
+    places: dict[str, str]
+    """By id of an item: file and line of its row."""
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+
+
+def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
+    """Read the rows of `spec.train`. A label that is none of `labels` cannot be answered: its rows are left out and told.
+
+    Raises UsageError where no row remains, and with every problem of the file.
+    """
+    file, part = part_of(spec.train, Path())
+    try:
+        table = load_table(columns_needed(spec), _KEY, locate(file, Path(), None), "--data", spec.encoding, part)
+    except UsageError as error:
+        raise UsageError([_said(problem) for problem in error.problems]) from None
+    left_out: LeftOutPlaces = defaultdict(list)
+    notes = list(table.notes)
+    splits: Splits = {"train": [], "validation": [], "test": clean(spec, "test", table, left_out, notes)}
+    if spec.metric in LABELLED:
+        known = [row for row in splits["test"] if row.item.completion in labels]
+        for row in splits["test"]:
+            if row.item.completion not in labels:
+                left_out["test", f"{shown(row.item.completion)} is none of the model's labels"].append(row.place)
+        splits["test"] = known
+    elif spec.metric in REFERENCED:
+        merge_references(splits)
+    cap(spec, splits, left_out)
+    told = tuple(
+        LeftOut(split="test", reason=reason, rows=len(places), examples=tuple(places[:_SHOWN]))
+        for (_, reason), places in left_out.items()
+    )
+    rows = splits["test"]
+    if not rows:
+        why = "; ".join(f"{left.rows} left out: {left.reason}" for left in told[:5])
+        rule = f"the file must have rows to score, but none remain ({why or 'it has none'})"
+        raise UsageError(
+            Problem(rule, _KEY, str(spec.train), remedy="name a file with the columns that the model was tuned on")
+        )
+    return Scored(tuple(row.item for row in rows), {row.item.id: row.place for row in rows}, told, tuple(notes))
+
+
+def _said(problem: Problem) -> Problem:
+    """Return a problem with a column as one of the new file: nobody wrote a template for it."""
+    if problem.key.startswith("data."):
+        return Problem(problem.rule, _KEY, "", None, problem.value, problem.remedy)
+    return Problem(
+        problem.rule,
+        _KEY,
+        "" if problem.file == "--data" else problem.file,
+        problem.line,
+        problem.value,
+        problem.remedy,
+    )

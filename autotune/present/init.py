@@ -1,0 +1,317 @@
+"""A sweep file to begin with: guessed from a model and labelled rows, each line explained; or an example with its data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.data.guess import Guess, guess
+from autotune.data.readers import format_of
+from autotune.durable import write_aside
+from autotune.errors import Problem, UsageError, did_you_mean
+from autotune.machine import hardware
+from autotune.metrics import METRICS, score_column
+from autotune.models import config_of, context_of
+from autotune.paths import exists, is_file
+from autotune.providers import PROVIDERS
+from autotune.sweepfile.resolve import load_data, parse_sweep
+from autotune.sweepfile.syntax import read_file
+
+_SPLITS = {"validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
+_ENOUGH = 300
+"""Rows from which on a share is held out for test."""
+_SCORED = 300
+"""Validation items that tell candidates apart well enough to begin with."""
+_RARE = 15
+"""Rows of a label below which it may be missing from a share that is held out."""
+_CHARACTERS = 3.0
+"""Characters of a token: English has about four, other languages fewer."""
+EXAMPLES = ("phrase-tone-cpu",)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for."""
+
+    model: str
+    data: str
+    validation: str | None = None
+    test: str | None = None
+    provider: str = "cpu"
+    encoding: str | None = None
+    out: Path | None = None
+    force: bool = False
+
+
+def write_sweep(wanted: Wanted) -> list[str]:
+    """Write a sweep file that `plan` accepts as it is. Returns what was guessed, and what to do next. Raises UsageError."""
+    if wanted.provider not in PROVIDERS:
+        remedy = did_you_mean(wanted.provider, list(PROVIDERS))
+        raise UsageError(Problem("no such execution provider", "--provider", value=wanted.provider, remedy=remedy))
+    config = config_of(wanted.model, Path())
+    try:
+        found = guess(wanted.data, encoding=wanted.encoding)
+    except UsageError as error:
+        raise UsageError(
+            [Problem(p.rule, p.key or "--data", p.file, p.line, p.value, p.remedy) for p in error.problems]
+        ) from None
+    given = {"train": wanted.data, "validation": wanted.validation, "test": wanted.test}
+    beside = _beside(wanted.data, found)
+    splits = {split: source or beside.get(split) for split, source in given.items()}
+    name = _name(wanted.data, wanted.provider)
+    file = wanted.out or Path(f"{name}.yaml")
+    if exists(file) and not wanted.force:
+        raise UsageError(
+            Problem("is there already", "--out", str(file), remedy="name another file, or replace it: --force")
+        )
+    context = context_of(config or {})
+    text = ""
+    for listed in (found.rarest < _RARE and found.way == "label", True):
+        text = _text(wanted, found, splits, file, context, name, listed)
+        try:
+            _check(text, file)
+            break
+        except UsageError as error:
+            if listed or not any(
+                problem.key in ("data.train", "data.validation", "data.test") for problem in error.problems
+            ):
+                raise
+    write_aside(file, text)
+    lines = [f"{file}: {found.rows} rows", *(f"  {line}" for line in found.why)]
+    lines += [f"  {split}: {source} lies beside it" for split, source in beside.items() if given[split] is None]
+    return [*lines, f"Look at it, then: autotune plan {file}"]
+
+
+def _check(text: str, file: Path) -> None:
+    """Raise UsageError where the sweep or its data would be refused."""
+    aside = file.with_name(f".{file.stem}.init.yaml")
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        data, lines = read_file(aside, str(file))
+        sweep = parse_sweep(data, lines, root=file.parent, shown=str(file))
+        load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
+    except OSError as error:
+        raise UsageError(
+            Problem(f"cannot be written ({error.strerror or error})", "--out", str(file), remedy="name another file")
+        ) from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _name(data: str, provider: str) -> str:
+    path = Path(data.replace("\\", "/"))
+    stem = path.name.partition(".")[0]
+    if stem.lower() in ("train", "training", "data", "a") and path.absolute().parent.name:
+        stem = path.absolute().parent.name
+    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in stem).strip("-")[:40]
+    return f"{plain or 'sweep'}-{provider.lower()}"
+
+
+def _beside(data: str, found: Guess) -> dict[str, str]:
+    """Return files that look like the other splits: of the same kind, with the same columns, in the same folder."""
+    path = Path(data)
+    begin = path.name.partition(".")[0]
+    if "train" not in begin.lower() or not is_file(path):
+        return {}
+    ours = {}
+    for split, words in _SPLITS.items():
+        for word in words:
+            other = path.with_name(path.name.replace("train", word, 1))
+            if other != path and is_file(other) and format_of(other) == format_of(path):
+                try:
+                    if set(found.columns) <= set(guess(str(other)).columns):
+                        ours[split] = str(Path(data).with_name(other.name).as_posix())
+                        break
+                except UsageError:
+                    continue
+    return ours
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def _text(
+    wanted: Wanted,
+    found: Guess,
+    splits: dict[str, str | None],
+    file: Path,
+    context: int | None,
+    name: str,
+    listed: bool,
+) -> str:
+    provider = PROVIDERS[wanted.provider]
+    score = score_column(found.metric)
+    better = METRICS[score].direction
+    longest = _length(found, context)
+    steps = max(30, min(200, 3 * found.rows // 8 // 10 * 10))
+    lines = [
+        f"# Written by `autotune init` from {_one_line(Path(wanted.data.replace(chr(92), '/')).name)}: what stands here was guessed. Check the lines with",
+        "# a question mark. `autotune plan` says what it would do and cost, `autotune run` does it.",
+        f"name: {name}",
+        f"model: {_quoted(_path(wanted.model, file) if is_folderish(wanted.model) else wanted.model)}",
+        "data:",
+        f"  train: {_quoted(_path(wanted.data, file))}",
+    ]
+    if splits["validation"] is not None:
+        lines.append(f"  validation: {_quoted(_path(splits['validation'], file))}   # candidates are compared on it")
+    else:
+        lines.append(
+            "  holdout: 0.2                          # this share of train is validation: candidates are compared on it"
+        )
+    if splits["test"] is not None:
+        lines.append(f"  test: {_quoted(_path(splits['test'], file))}   # only the finalists are scored on it, once")
+    elif found.rows >= _ENOUGH:
+        lines.append("  test_holdout: 0.1                     # only the finalists are scored on it, once")
+    if wanted.encoding is not None:
+        lines.append(f"  encoding: {_quoted(wanted.encoding)}")
+    lines += [f"  # {_one_line(line)} (?)" for line in found.why]
+    lines += _templates(found)
+    lines.append(f"  metric: {found.metric:<30}  # {_metric_words(found.metric)} (?)")
+    if found.way == "label" and listed:
+        labels = ", ".join(_quoted(f" {label}") for label in found.labels)
+        lines.append(f"  labels: [{labels}]   # all that occur: some are too rare to be in every split")
+    if found.rows > 5 * _SCORED:
+        lines.append(
+            f"  max_items: {{ validation: {_SCORED}, test: {2 * _SCORED} }}   # more items: finer differences, and more time"
+        )
+    cut = f", and the model takes {context}" if context is not None else ""
+    cores = hardware()["cores"] or 1
+    served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
+    lines += [
+        f"train: {{ batch_size: 8, max_length: {longest} }}   # tokens of an item: 99 of 100 have fewer, as far as characters tell{cut}",
+        f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_chars, longest)}, new_tokens: {_workload(found.answer_chars, longest)} }} }}   # where it will run, and what it is timed on (?)",
+        "space:",
+        "  lora:                                 # without it the untouched model is only made small and fast",
+        "    r: { choice: [8, 16] }",
+        "    learning_rate: { loguniform: [3.0e-4, 4.0e-3] }",
+        "    target_modules: { choice: [attention, all-linear] }",
+        f"    steps: {steps:<30}  # about {steps * 8 / max(1, found.rows):.1g} times through {found.rows} rows, 200 steps at most: more learn more, and take longer",
+        "  build:                                # each item is a recipe; lists inside it multiply",
+    ]
+    lines += [f"    - {recipe}" for recipe in _recipes(provider.precisions)]
+    sign = ">=" if better == "maximize" else "<="
+    objectives = f"{score}: {better}, itl_ms_p50: minimize, size_mb: minimize"
+    lines += [
+        f"objectives: {{ {objectives} }}   # in this order: what ties on the first is decided by the next",
+        f'limits: ["{score} {sign} base"]           # base: the untouched model. Add what you need: "size_mb <= 200", "itl_ms_p50 <= 20" (?)',
+        "budget: { trials: 12, hours: 2 }        # whichever is first; run it again with more, and it goes on",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def is_folderish(model: str) -> bool:
+    """Whether a model is named by a path that is there."""
+    return exists(Path(model).expanduser())
+
+
+def _templates(found: Guess) -> list[str]:
+    match found.way:
+        case "messages":
+            return [f"  messages: {_quoted(found.answer):<28}  # rendered by the model's own chat template"]
+        case "text":
+            return [f"  text: {_quoted('{' + found.answer + '}')}"]
+    parts = []
+    for place, name in enumerate(found.asks):
+        line = "" if place == 0 else "\n"
+        if name in found.may_be_empty:
+            parts.append(f"{{{name}?{line}{_title(name)}: }}")
+        else:
+            parts.append(f"{line}{_title(name)}: {{{name}}}")
+    prompt = "".join(parts) + f"\n{_title(found.answer)}:"
+    return [
+        f"  prompt: {_quoted(prompt)}   # what the model is given: say in it what you want (?)",
+        f"  completion: {_quoted(' {' + found.answer + '}')}   # what it is to answer; the space belongs to it",
+    ]
+
+
+def _title(name: str) -> str:
+    text = name.replace("_", " ").replace("-", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+def _metric_words(metric: str) -> str:
+    words = {
+        "choice": "the most likely label", "exact_match": "a generated answer counts if it is the right one, word by word",
+        "rouge_l": "words that the answer shares with the right one", "perplexity": "how surprised it is by the right answer",
+    }  # fmt: skip
+    others = [name for name in words if name != metric]
+    return f"{words[metric]}; others: {', '.join(others)}"
+
+
+def _recipes(precisions: Sequence[str]) -> Iterable[str]:
+    for precision in precisions:
+        extra = ", block_size: [32, 128]" if precision == "int4" else ""
+        yield f"{{ precision: {precision}{extra} }}"
+
+
+def _length(found: Guess, context: int | None) -> int:
+    tokens = (found.long_chars + (found.answer_chars if found.way != "text" else 0)) / _CHARACTERS + 16
+    longest = 64
+    while longest < min(tokens, 2048):
+        longest *= 2
+    return min(longest, context or longest)
+
+
+def _workload(characters: int, longest: int) -> int:
+    return max(4, min(longest, round(characters / _CHARACTERS / 4) * 4))
+
+
+def _path(source: str, file: Path) -> str:
+    """Return a source as the sweep file names it: paths start at the working directory, or at the file's own folder."""
+    path = Path(source)
+    if not exists(path) or path.is_absolute():
+        return path.as_posix() if path.is_absolute() else source
+    if file.parent == Path():
+        return path.as_posix()
+    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100 - links stay what they are
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a YAML scalar between double quotes, which takes any character."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+def write_example(name: str, out: Path, force: bool = False) -> list[str]:
+    """Write an example's sweep file and data into a folder. Returns what to do next. Raises UsageError."""
+    if name not in EXAMPLES:
+        raise UsageError(Problem("no such example", "--example", value=name, remedy=did_you_mean(name, EXAMPLES)))
+    sweep, data = _example_files(name)
+    file, folder = out / f"{name}.yaml", out / "phrase_tone"
+    there = [path for path in (file, folder) if exists(path)]
+    if there and not force:
+        raise UsageError(
+            Problem("is there already", "--out", str(there[0]), remedy="name another folder, or replace it: --force")
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in data:
+            shutil.copy(source, folder / source.name)
+        text = sweep.read_text(encoding="utf-8").replace("benchmarks/phrase_tone/", "phrase_tone/")
+        write_aside(file, text)
+    except OSError as error:
+        raise UsageError(
+            Problem(f"cannot be written ({error.strerror or error})", "--out", str(out), remedy="name another folder")
+        ) from None
+    return [f"{file} and its data in {folder}", f"Next: autotune plan {file}; then autotune run {file}"]
+
+
+def _example_files(name: str) -> tuple[Path, list[Path]]:
+    """Return an example's sweep file and data: of the installed package, or of the repository that it runs from."""
+    package = Path(__file__).parent.parent
+    inside = package / "examples"
+    if inside.is_dir():
+        return inside / f"{name}.yaml", sorted((inside / "phrase_tone").glob("*.jsonl"))
+    root = package.parent
+    return root / "search_spaces" / f"{name}.yaml", sorted((root / "benchmarks" / "phrase_tone").glob("*.jsonl"))

@@ -1,0 +1,147 @@
+"""What a results folder lets a command do again: its sweep, what its models were tuned to do, and its items.
+
+What lies in the folder and the cache comes first: model and data of the sweep are needed only where it is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.data.schema import Dataset
+from autotune.errors import AutotuneError, Problem, UsageError
+from autotune.metrics import LABELLED
+from autotune.paths import is_folder
+from autotune.pipeline.graph import Graph
+from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.inspection import items_file
+from autotune.pipeline.prepare import prepare
+from autotune.pipeline.shipped import task_of
+from autotune.present.look import looked_at
+from autotune.present.workshop import Workshop, say
+from autotune.results.folder import read_results, read_sweep
+from autotune.results.layout import ABOUT
+from autotune.results.rows import Trial
+from autotune.shipping.facts import read_json
+from autotune.shipping.task import Task, read_task
+from autotune.sweepfile.resolve import load_data, parse_sweep
+from autotune.sweepfile.schema import Sweep
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A results folder, as far as it was read."""
+
+    folder: Path
+    plain: Mapping[str, Any]
+    """The sweep as resolved."""
+    rows: list[Trial]
+    inputs: Mapping[str, Any]
+    """Digests of what the rows were measured with."""
+
+    def sweep(self) -> Sweep:
+        """Return the sweep. Raises UsageError, also where its model is no longer there."""
+        root = self.folder / str(self.inputs.get("root") or ".")
+        return parse_sweep(self.plain, root=root, shown=str(self.folder / "sweep.yaml"))
+
+
+def open_results(folder: Path) -> Recorded:
+    """Read a results folder. Raises UsageError."""
+    remedy = "name a results folder that `autotune run` wrote"
+    if not is_folder(folder):
+        raise UsageError(Problem("no such folder", file=str(folder), remedy=remedy))
+    plain = read_sweep(folder)
+    if plain is None or not isinstance(plain.get("data"), dict) or "model" not in plain:
+        raise UsageError(Problem("no results of a sweep here", file=str(folder), remedy=remedy))
+    return Recorded(folder, plain, read_results(folder), read_json(folder / "inputs.json"))
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """What can be asked of the models of a sweep without making any of them."""
+
+    task: Task
+    items: Path | None
+    """The validation items as they were scored; None where they are no longer there."""
+    why_not: str = ""
+    """Why there are no items."""
+
+
+def at_hand(recorded: Recorded, cache: Path) -> AtHand:
+    """Return the task and the validation items of a sweep, from the folder, the cache, or the data."""
+    task = _kept_task(recorded.folder)
+    items = _kept_items(cache, str(recorded.inputs.get("validation")))
+    if task is not None and items is not None:
+        return AtHand(task, items)
+    try:
+        sweep = recorded.sweep()
+        dataset = load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
+        seen = looked_at(sweep, dataset)[0]
+    except AutotuneError as error:
+        why = f"its model or data is not at hand ({str(error).splitlines()[0]})"
+        return AtHand(task or _plain_task(recorded.plain), items, "" if items else why)
+    dataset = seen.dataset if seen is not None else dataset
+    task = task or task_of(Graph(sweep, _inputs_of(dataset, cache, seen.encoding if seen else None)))
+    if items is None:
+        digest, file = items_file(cache, dataset, "validation")
+        if digest != recorded.inputs.get("validation", digest):
+            return AtHand(task, None, "the content of its validation data has changed since")
+        items = file
+    return AtHand(task, items)
+
+
+def prepared(recorded: Recorded, shop: Workshop) -> tuple[Sweep, Inputs]:
+    """Return the sweep and what all its candidates share, with model and data at hand.
+
+    Raises UsageError where they are not there, or have changed since the rows were measured; MachineError.
+    """
+    sweep, _, inputs = prepare(recorded.sweep(), shop.stages, shop.cache.root)
+    now = {"model": inputs.base, **{split: digest for split, (digest, _) in inputs.items.items()}}
+    changed = [
+        name for name in ("model", "train", "validation") if recorded.inputs.get(name, now.get(name)) != now.get(name)
+    ]
+    if changed:
+        rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
+        remedy = "bring back what it was, or export a candidate whose artifacts are still in the cache"
+        raise UsageError(Problem(rule, file=str(recorded.folder), remedy=remedy))
+    shop.stages.settle(inputs.files, inputs.model_mb, inputs.places)
+    for note in inputs.notes:
+        say(note)
+    return sweep, inputs
+
+
+def _kept_task(folder: Path) -> Task | None:
+    try:
+        return read_task(read_json(folder / "best" / ABOUT), str(folder / "best" / ABOUT))
+    except UsageError:
+        return None
+
+
+def _kept_items(cache: Path, digest: str) -> Path | None:
+    """Return the file of a split's items in the cache, if it is what its name says."""
+    file = cache / "items" / f"{digest}.json"
+    try:
+        ids = [item["id"] for item in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return file if hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() == digest else None
+
+
+def _inputs_of(dataset: Dataset, cache: Path, encoding: str | None) -> Inputs:
+    items = {"validation": items_file(cache, dataset, "validation")} if dataset.validation else {}
+    counts = {"validation": len(dataset.validation)}
+    return Inputs(Path(), "", items, counts, dataset.labels, "cpu", "", encoding=encoding)
+
+
+def _plain_task(plain: Mapping[str, Any]) -> Task:
+    """Return what the sweep's own words say of the task; labels that stood in the data alone are not known."""
+    data, target, train = plain["data"], plain.get("target") or {}, plain.get("train") or {}
+    labels = data.get("labels") or () if data.get("metric", "choice") in LABELLED else ()
+    return Task.model_validate(
+        {"metric": "choice", **data, "labels": labels, "max_length": train.get("max_length", 256)}
+        | {name: target[name] for name in ("provider", "threads") if name in target}
+    )

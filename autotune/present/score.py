@@ -1,0 +1,299 @@
+"""A model on new labelled data: the sweep's own metric with its interval, beside the untouched model, and what it gets wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from autotune.analysis.paired import Difference, paired_difference, wrong_places
+from autotune.architectures import has_windowed_caches
+from autotune.candidate import Recipe, Session, digest
+from autotune.data.schema import Item
+from autotune.data.scored import Scored, load_scored
+from autotune.durable import write_aside
+from autotune.errors import AutotuneError, Exit, Problem, StageError, UsageError
+from autotune.metrics import LABELLED, METRICS, is_function, is_task
+from autotune.models import BUILT_IN, digest_folder, local_folder
+from autotune.paths import is_file
+from autotune.pipeline.shipped import score_job
+from autotune.present.export import choose_row
+from autotune.present.parts import make_parts
+from autotune.present.recorded import open_results
+from autotune.present.select import explain, select
+from autotune.present.tables import number
+from autotune.present.workshop import Workshop, say, workshop
+from autotune.providers import PROVIDERS
+from autotune.results.layout import ABOUT, sha256_of
+from autotune.results.rows import Trial
+from autotune.results.table import text_of
+from autotune.shipping.facts import Score, gather, read_json, score_of
+from autotune.shipping.task import Task, read_task
+from autotune.stages.jobs import BaseJob, BuildJob
+from autotune.sweepfile.schema import Target
+from autotune.usercode import Code, find_function
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    data: str
+    candidate: str | None = None
+    limits: Sequence[str] = ()
+    prefer: str | None = None
+    wrong: Path | None = None
+    most: int | None = None
+    """Items at most, drawn by content; None: all."""
+    base: bool = True
+    """Whether the untouched model is scored, too."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built model, and by what its content is known."""
+
+    folder: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is scored: a built model, its task, and what may be known of the untouched one."""
+
+    name: str
+    built: Built
+    task: Task
+    options: str | None
+    root: Path
+    """Where a user's own metric, and the base model's path, may start."""
+    base: Built | None
+    why_no_base: str = ""
+
+
+def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
+    """Score a results folder's candidate, an export or `best/`. Returns the text, the exit code and the same as plain data.
+
+    Raises UsageError, MachineError.
+    """
+    if asked.most is not None and asked.most < 1:
+        raise UsageError(Problem("must be 1 or more", "--max-items", value=asked.most))
+    with workshop("score") as shop:
+        if is_file(place / ABOUT):
+            if asked.candidate or asked.limits or asked.prefer:
+                rule = "chooses among the candidates of a results folder, and this is one model"
+                raise UsageError(Problem(rule, "--candidate, --limit or --prefer", str(place), remedy="leave it out"))
+            subject = _of_export(place, shop, asked.base)
+        else:
+            recorded = open_results(place)
+            selection = select(place, asked.limits, asked.prefer)
+            row = choose_row(recorded, selection, asked.candidate)
+            if row is None:
+                return explain(selection), selection.exit_code, {"candidate": None}
+            subject = _of_results(place, row, shop, asked.base)
+        return _scored(subject, asked, shop)
+
+
+# --- the models ------------------------------------------------------------------------------------------------------
+
+
+def _of_export(place: Path, shop: Workshop, wants_base: bool) -> Subject:
+    about, file = read_json(place / ABOUT), str(place / ABOUT)
+    task = read_task(about, file)
+    if not is_file(place / "onnx" / "genai_config.json"):
+        rule = "the folder holds no built model, and an adapter alone is not scored here"
+        raise UsageError(Problem(rule, file=str(place), remedy="export a candidate that has a recipe"))
+    session = Session.model_validate(about.get("session") or {})
+    root = place.parent / str(read_json(place.parent / "inputs.json").get("root") or ".")
+    base, why = None, "--no-base" if not wants_base else ""
+    if wants_base:
+        try:
+            base = _untouched(str(about.get("model") or ""), task, root, shop)
+        except AutotuneError as error:
+            why = str(error).splitlines()[0]
+    name = str(about.get("name") or about.get("candidate") or place)
+    return Subject(name, _known(place / "onnx"), task, session.provider_options, root, base, why)
+
+
+def _known(folder: Path) -> Built:
+    content = {
+        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    return Built(folder, digest(content))
+
+
+def _untouched(model: str, task: Task, root: Path, shop: Workshop) -> Built:
+    """Return the untouched model, built as the `base` of limits is. Raises UsageError, StageError, MachineError."""
+    folder = local_folder(model, root) if model not in BUILT_IN else None
+    if folder is None:
+        folder = shop.stages(BaseJob(name=model)).path
+    config = read_json(folder / "config.json")
+    recipe = Recipe(precision=PROVIDERS[task.provider].precisions[0])  # as `base_candidate` has it
+    job = BuildJob(
+        source=digest_folder(folder), recipe=recipe, provider=PROVIDERS[task.provider].builds_as, source_dir=folder,
+        whole_caches=True if has_windowed_caches(config, task.provider) else None,
+    )  # fmt: skip
+    if shop.stages.find(job) is None:
+        say(f"building the untouched model in {recipe} ...")
+    return Built(shop.stages(job).path, job.key)
+
+
+def _of_results(place: Path, row: Trial, shop: Workshop, wants_base: bool) -> Subject:
+    recorded = open_results(place)
+    facts = gather(place, recorded.plain, recorded.rows, row, None)
+    if facts.candidate.recipe is None:
+        rule = f"candidate {facts.candidate.id} is not built, and an adapter alone is not scored here"
+        raise UsageError(Problem(rule, "--candidate", str(place), remedy="name a candidate that has a recipe"))
+    made = make_parts(recorded, facts, shop, False)
+    options = (facts.candidate.session or Session()).provider_options or _options(facts.target)
+    root = place / str(recorded.inputs.get("root") or ".")
+    base, why = None, "--no-base" if not wants_base else ""
+    if wants_base and facts.base is not None and not facts.is_base:
+        try:
+            others = gather(place, recorded.plain, recorded.rows, facts.base, None)
+            base = _known(make_parts(recorded, others, shop, False).parts["onnx"])
+        except (AutotuneError, KeyError) as error:
+            why = str(error).splitlines()[0]
+    elif wants_base:
+        why = "it is the untouched model itself" if facts.is_base else "the results have no untouched model"
+    return Subject(facts.name, _known(made.parts["onnx"]), made.hand.task, options, root, base, why)
+
+
+def _options(target: Mapping[str, Any]) -> str | None:
+    try:
+        return Target.model_validate(target).session.provider_options
+    except ValidationError:
+        return None
+
+
+# --- the score -------------------------------------------------------------------------------------------------------
+
+
+def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, dict[str, Any]]:
+    task = subject.task
+    if is_task(task.metric):
+        rule = f"{task.metric} brings its own items, so that no file can be scored with it"
+        raise UsageError(Problem(rule, "--data", remedy="run lm-evaluation-harness on the model itself"))
+    if task.metric in LABELLED and not task.labels:
+        rule = "the labels that the model chooses among are not known here"
+        raise UsageError(Problem(rule, "--data", remedy="score the results folder where the sweep's data is at hand"))
+    spec = task.data(asked.data)
+    if asked.most is not None:
+        spec = spec.model_copy(update={"max_items": spec.max_items.model_copy(update={"test": asked.most})})
+    data = load_scored(spec, task.labels)
+    code = find_function(task.metric, subject.root) if is_function(task.metric) else None
+    mine = _outcomes(subject, subject.built, data, code, shop, "the model")
+    theirs, why = None, subject.why_no_base
+    if subject.base is not None:
+        try:
+            theirs = _outcomes(subject, subject.base, data, code, shop, "the untouched model")
+        except StageError as error:
+            why = str(error)
+    found = score_of(task.metric, "test", mine)
+    other = score_of(task.metric, "test", theirs) if theirs is not None else None
+    difference = paired_difference(task.metric, mine, theirs) if theirs is not None else None
+    places = wrong_places(task.metric, mine)
+    file = None
+    if task.metric != "perplexity":
+        file = asked.wrong or Path(f"{Path(asked.data).name.partition('.')[0]}.wrong.csv")
+        write_aside(file, wrong_items(data, task, mine, theirs, places))
+    document = {
+        "model": subject.name, "data": asked.data, "metric": found.metric, **_plain(found),
+        "untouched": _plain(other) if other is not None else None, "why_no_untouched": why or None,
+        "difference": None if difference is None else {
+            "value": difference.value, "low": difference.interval.low, "high": difference.interval.high,
+            "only_this": difference.only_this, "only_untouched": difference.only_other,
+        },
+        "wrong": len(places), "wrong_items": str(file) if file is not None else None,
+        "left_out": [left.model_dump() for left in data.left_out], "notes": list(data.notes),
+    }  # fmt: skip
+    return _text(document, found, other, difference, data), Exit.OK, document
+
+
+def _outcomes(
+    subject: Subject, built: Built, data: Scored, code: Code | None, shop: Workshop, who: str
+) -> dict[str, Any]:
+    """Return the outcomes of a built model. Raises StageError."""
+    name = digest([item.id for item in data.items])
+    file = shop.cache.root / "items" / f"{name}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(file, json.dumps([item.model_dump(mode="json") for item in data.items], ensure_ascii=False))
+    job = score_job(subject.task, built.key, built.folder, (name, file, len(data.items)), subject.options, code)
+    if shop.stages.find(job) is None:
+        say(f"scoring {who} on {len(data.items)} items ...")
+    outcomes: dict[str, Any] = json.loads((shop.stages(job).path / "outcomes.json").read_text(encoding="utf-8"))
+    return outcomes
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    low, high = score.interval if score.interval is not None else (None, None)
+    return {"value": score.value, "low": low, "high": high, "items": score.items}
+
+
+def wrong_items(
+    data: Scored, task: Task, mine: Mapping[str, Any], theirs: Mapping[str, Any] | None, places: Sequence[int]
+) -> str:
+    """Return the items that a model gets wrong, as CSV. A text that a spreadsheet would run is quoted, as in results.csv."""
+    items = {item.id: item for item in data.items}
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "id", "prompt", "right", "answer", "value", "untouched"])
+    for place in places:
+        item = items[mine["ids"][place]]
+        value = mine["values"][place] if "values" in mine else None
+        cells = [
+            data.places.get(item.id, ""), item.id, _prompt(item), item.completion.strip(),
+            _answer(task, mine, place), value, _answer(task, theirs, place) if theirs is not None else None,
+        ]  # fmt: skip
+        writer.writerow([text_of(cell) for cell in cells])
+    return buffer.getvalue()
+
+
+def _prompt(item: Item) -> str:
+    if isinstance(item.prompt, str):
+        return item.prompt
+    return " ".join(f"{message.role}: {message.content}" for message in item.prompt)
+
+
+def _answer(task: Task, outcomes: Mapping[str, Any], place: int) -> str:
+    found = outcomes["predicted"][place]
+    return task.labels[found].strip() if task.metric in LABELLED else str(found)
+
+
+def _text(
+    document: Mapping[str, Any], found: Score, other: Score | None, difference: Difference | None, data: Scored
+) -> str:
+    better = "higher" if METRICS[found.metric].direction == "maximize" else "lower"
+    lines = [f"{document['model']} on {document['data']}: {_shown(found)} of {found.items} items ({better} is better)"]
+    if other is not None:
+        lines.append(f"untouched model: {_shown(other)}")
+    if difference is not None:
+        what = "in nats a token, " if found.metric == "perplexity" else ""
+        low, high = difference.interval
+        text = f"difference on the same items: {what}{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+        if difference.only_this is not None:
+            text += (
+                f"; {difference.only_this} only this model gets right, {difference.only_other} only the untouched one"
+            )
+        lines.append(text + ("" if difference.sure else ": no clear difference"))
+    elif document["why_no_untouched"]:
+        lines.append(f"not compared with the untouched model: {document['why_no_untouched']}")
+    if document["wrong_items"] is not None:
+        lines.append(f"{document['wrong']} items are not right: {document['wrong_items']}")
+    for left in data.left_out:
+        more = ", ..." if left.rows > len(left.examples) else ""
+        lines.append(f"left out: {left.rows} rows: {left.reason} ({', '.join(left.examples)}{more})")
+    lines += [f"note: {note}" for note in data.notes]
+    return "\n".join(lines)
+
+
+def _shown(score: Score) -> str:
+    ends = f" [{number(score.interval.low)}, {number(score.interval.high)}]" if score.interval is not None else ""
+    return f"{score.metric} {number(score.value)}{ends}"

@@ -1,0 +1,56 @@
+"""The executor of a command that makes or tries one model: workers, the cache, one log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.artifacts.room import Room, budget_mb
+from autotune.artifacts.store import Cache, default_root
+from autotune.errors import MachineError, StageError, printable
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.secrets import redact
+from autotune.stages.jobs import Job, Result
+
+
+def say(line: str) -> None:
+    """Say on stderr what is being done, or what the user should know."""
+    sys.stderr.write(f"autotune: {printable(redact(line))}\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Workers and the cache, as a sweep has them."""
+
+    cache: Cache
+    stages: Stages
+    engine: LocalEngine
+    log: Path
+
+    def alone(self, job: Job) -> Result:
+        """Do a job in a fresh process that holds nothing else. Raises StageError."""
+        return self.stages.alone(job)[0]
+
+
+@contextlib.contextmanager
+def workshop(name: str, model: str = "", offline: bool = True) -> Iterator[Workshop]:
+    """Open a workshop for the command `name`, whose log is in the cache. A full disk and the like become MachineError."""
+    cache = Cache(default_root())
+    log = cache.root / "logs" / f"{name}.log"
+    try:
+        with LocalEngine(offline, say=say) as engine:
+            stages = Stages(cache, engine, lambda: log, model, room=Room(cache, budget_mb()), say=say)
+            with contextlib.closing(stages):
+                yield Workshop(cache, stages, engine, log)
+    except StageError as error:
+        raise MachineError(f"{error}; the log is {log}") from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # whoever reads what we print has gone
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        raise MachineError(f"{place}{error.strerror or error}") from error

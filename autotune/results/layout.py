@@ -1,0 +1,103 @@
+"""A model folder as it is given to users: the ONNX folder, the adapter, and texts beside them, put in place as a whole.
+
+`best/` and every export are written here. The folder is filled aside, flushed to the disk, and then renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.candidate import Session
+from autotune.durable import put, sync_tree, write_aside
+from autotune.providers import Provider
+from autotune.results.loading import LOAD, load_script
+from autotune.secrets import redact, redacted
+
+ABOUT = "candidate.json"
+"""What the folder holds, for programs: settings, and how prompts are written and answers scored."""
+SUMS = "SHA256SUMS"
+_HIDDEN = ("manifest.json", "optimizer.safetensors", "state.json")
+"""What the cache keeps beside a result, and no user of the model needs."""
+
+
+def aside_of(place: Path) -> Path:
+    """Return where a folder is filled before it gets its name."""
+    return place.with_name(f".{place.name}.new")
+
+
+def fill(
+    aside: Path,
+    parts: Mapping[str, Path],
+    about: Mapping[str, Any],
+    session: Session | None = None,
+    provider: Provider | None = None,
+) -> Path:
+    """Fill the folder `aside` anew: each part (onnx, adapter, merged) a folder, and `candidate.json`. Returns it. Raises OSError.
+
+    The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows how
+    it is loaded, and `candidate.json` says what must be installed.
+    """
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name, source in parts.items():
+        shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*_HIDDEN))
+    if session is not None and session != Session() and "onnx" in parts:
+        genai_name = provider.genai_name if provider is not None else None
+        _serve(aside / "onnx" / "genai_config.json", session, genai_name)
+        about = {**about, "session": session.model_dump(exclude_none=True)}
+    if provider is not None and "onnx" in parts:
+        (aside / LOAD).write_text(load_script(provider), encoding="utf-8")
+        about = {**about, "provider": provider.name, "install": provider.install}
+    (aside / ABOUT).write_text(json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8")
+    return aside
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write text files into a folder, by their paths in it, without secrets. Raises OSError."""
+    for name, text in texts.items():
+        (folder / name).write_text(redact(text), encoding="utf-8", newline="\n")
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS` of all files in a folder: `sha256sum --check SHA256SUMS` reads it. Raises OSError."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
+    lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content (64 hexadecimal digits). Raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def put_in_place(aside: Path, place: Path, old: Path | None = None) -> None:
+    """Give a folder that was filled aside its name; the one that is there goes, by way of `old`. Raises OSError: it then stays."""
+    old = old or place.with_name(f".{place.name}.old")
+    sync_tree(aside)
+    shutil.rmtree(old, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        put(place, old, sync=False)
+    put(aside, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _serve(file: Path, session: Session, provider: str | None) -> None:
+    """Write a session into a built model's settings, beside what is there. Raises OSError."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    options = settings["model"]["decoder"].setdefault("session_options", {})
+    options |= session.config
+    if provider is not None and session.options:
+        there = options.setdefault("provider_options", [])
+        mine = next((entry[provider] for entry in there if provider in entry), None)
+        if mine is None:
+            there.append({provider: session.options})
+        else:
+            mine |= session.options
+    write_aside(file, json.dumps(settings, indent=4))

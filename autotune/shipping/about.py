@@ -1,0 +1,15 @@
+"""What `candidate.json` says beside a model: whose candidate it is, its settings, and what it was tuned to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.candidate import Candidate
+from autotune.shipping.task import Task
+
+
+def about_model(candidate: Candidate, model: str, task: Task | None) -> dict[str, Any]:
+    """Return it as plain data; `model`: the base model as the sweep names it; `task` None: not known."""
+    about: dict[str, Any] = {"candidate": candidate.id, "settings": candidate.model_dump(exclude_none=True)}
+    about["model"] = model
+    return about if task is None else about | {"task": task.plain()}

@@ -1,0 +1,89 @@
+"""What a model was tuned to do: how its prompts are written, and how its answers are scored. It goes with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autotune.data.schema import DataSpec, Message
+from autotune.data.templates import Piece, parse_template, template_columns
+from autotune.errors import Problem, UsageError
+
+
+class Task(BaseModel):
+    """The part of a sweep that a user of the model needs; fields as in `data`, `train` and `target` of a sweep file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metric: str
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | tuple[Message, ...] | None = None
+    text: str | None = None
+    labels: tuple[str, ...] = ()
+    """The completions to choose among; empty where the metric has none."""
+    max_length: int
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    encoding: str | None = None
+    """What makes tokens of text, as `Inspection.encoding`."""
+    provider: str = "cpu"
+    threads: int | None = None
+    device: int | None = None
+    """Which of the provider's devices; None: the first."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data, without what is not given."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def data(self, source: str) -> DataSpec:
+        """Return the `data:` part of a sweep whose only file is `source`. Raises ValidationError."""
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("prompt", "completion", "messages", "text", "metric", "max_new_tokens")
+        }
+        given |= {"labels": self.labels or None, "stop": self.stop or None}
+        return DataSpec(train=source, **{name: value for name, value in given.items() if value is not None})
+
+    def turns(self) -> list[tuple[str, str]]:
+        """Return the turns that a prompt is made of, (role, template): one without a role is the whole prompt.
+
+        Where a column holds whole conversations, a prompt is what the user says; of plain text it is how the text begins.
+        """
+        if self.text is not None:
+            return [("", "{text}")]
+        match self.messages:
+            case None:
+                return [("", self.prompt or "")]
+            case str():
+                return [("user", "{text}")]
+            case messages:
+                return [(one.role, one.content) for one in messages[:-1]]
+
+    def columns(self) -> list[str]:
+        """Return the columns that a prompt is made of, each once, in order."""
+        return list(dict.fromkeys(name for _, text in self.turns() for name in template_columns(text)))
+
+
+def read_task(about: Mapping[str, Any], file: str) -> Task:
+    """Return the task that a `candidate.json` holds. Raises UsageError."""
+    try:
+        return Task.model_validate(about["task"])
+    except (ValidationError, KeyError, TypeError):
+        rule = "does not say how the model's prompts are written and its answers scored"
+        remedy = "export the candidate again from its results folder: autotune export DIR --to FOLDER"
+        raise UsageError(Problem(rule, "task", file, remedy=remedy)) from None
+
+
+def filled(template: str, text: str) -> str:
+    """Return a template of one column with `text` in its place."""
+    parts: list[str] = []
+    for piece in parse_template(template):
+        parts += [piece.text, *_cell(piece, text)]
+    return "".join(parts)
+
+
+def _cell(piece: Piece, text: str) -> list[str]:
+    return [] if piece.column is None else [piece.before or "", text]

@@ -1,0 +1,232 @@
+"""`init` on data as people have it: what it writes is accepted as it is, and says why each line is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autotune.cli import main, parser
+from autotune.data.guess import guess
+from autotune.errors import Exit
+from autotune.present import init as init_module
+from autotune.sweepfile.resolve import load_sweep
+
+ROOT = Path(__file__).parent.parent.parent
+DATA = Path(os.environ.get("AUTOTUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
+MODEL = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def autotune(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ran]:
+    """Run a command in this process, in a folder of its own."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        seen = capfd.readouterr()
+        return Ran(code, seen.out, seen.err)
+
+    return run
+
+
+def jsonl(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
+
+
+def csv_text(head: str, *rows: str) -> str:
+    return "\n".join([head, *rows]) + "\n"
+
+
+WORDS = ("kettle", "lamp", "chair", "tent", "desk", "hose", "boots", "cable", "clock", "table")
+
+
+def sentence(n: int) -> str:
+    return f"The {WORDS[n % 10]} number {n} that I ordered is {'broken' if n % 2 else 'fine'}, and it came on day {n % 28}."
+
+
+def cell(n: int) -> str:
+    """A conversation as JSON, as a cell of a CSV file between quotes holds it."""
+    turns = [{"role": "user", "content": sentence(n)}, {"role": "assistant", "content": WORDS[n % 10]}]
+    return json.dumps(turns).replace('"', '""')
+
+
+SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    # name: file, its content, what the sweep must say
+    "labels": ("t.csv", csv_text("text,label", *(f'"{sentence(n)}",{("ok", "bad")[n % 2]}' for n in range(80))),
+               {"metric": "choice", "completion": " {label}", "prompt": "Text: {text}\nLabel:"}),
+    "numbers as labels": ("t.csv", csv_text("review,stars", *(f'"{sentence(n)}",{n % 5 + 1}' for n in range(80))),
+                          {"metric": "choice", "completion": " {stars}"}),
+    "a number beside its name": (
+        "t.jsonl", jsonl([{"label": n % 3, "label_text": WORDS[n % 3], "text": sentence(n), "id": n} for n in range(90)]),
+        {"metric": "choice", "completion": " {label_text}", "prompt": "Text: {text}\nLabel text:"}),
+    "booleans": ("t.jsonl", jsonl([{"message": sentence(n), "spam": n % 2 == 0} for n in range(60)]),
+                 {"metric": "choice", "completion": " {spam}"}),
+    "two texts": ("t.tsv", csv_text("id\tpremise\thypothesis\tlabel", *(f"{n}\t{sentence(n)}\t{sentence(n + 7)}\t{WORDS[n % 3]}" for n in range(90))),
+                  {"metric": "choice", "prompt": "Premise: {premise}\nHypothesis: {hypothesis}\nLabel:"}),
+    "a rare label": ("t.csv", csv_text("text,label", *(f'"{sentence(n)}",{"rare" if n in (3, 50) else WORDS[n % 2]}' for n in range(100))),
+                     {"labels": [" kettle", " lamp", " rare"]}),
+    "chat messages": ("t.jsonl", jsonl([{"messages": [{"role": "user", "content": sentence(n)}, {"role": "assistant", "content": f"{sentence(n + 1)} Sorry."}]} for n in range(60)]),
+                      {"messages": "messages"}),
+    "sharegpt": ("t.json", json.dumps([{"conversations": [{"from": "human", "value": sentence(n)}, {"from": "gpt", "value": WORDS[n % 10]}], "id": n} for n in range(60)]),
+                 {"messages": "conversations", "metric": "exact_match"}),
+    "messages in a cell": ("t.csv", csv_text("id,chat", *(f'{n},"{cell(n)}"' for n in range(60))), {"messages": "chat"}),
+    "free answers": ("t.jsonl", jsonl([{"question": sentence(n), "answer": f"item {n * 7} {WORDS[n % 10]}"} for n in range(80)]),
+                     {"metric": "exact_match", "prompt": "Question: {question}\nAnswer:", "completion": " {answer}"}),
+    "alpaca": ("t.json", json.dumps([{"instruction": sentence(n), "input": sentence(n + 3) if n % 3 else "", "output": sentence(n + 1) + f" {n}"} for n in range(80)]),
+               {"prompt": "Instruction: {instruction}{input?\nInput: }\nOutput:", "completion": " {output}"}),
+    "plain text": ("t.csv", csv_text("body", *(f'"{sentence(n)}"' for n in range(60))), {"text": "{body}", "metric": "perplexity"}),
+    "semicolons and umlauts": ("t.csv", csv_text("Anfrage;Abteilung", *(f"Größe {sentence(n).replace(',', '')};{('Küche', 'Büro')[n % 2]}" for n in range(60))),
+                               {"completion": " {Abteilung}", "prompt": "Anfrage: {Anfrage}\nAbteilung:"}),
+    "a column that no template can name": ("t.csv", csv_text("a.b,text,label", *(f'x{n},"{sentence(n)}",{WORDS[n % 2]}' for n in range(60))),
+                                           {"prompt": "Text: {text}\nLabel:"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_it_writes_is_planned_as_it_is(shape: str, autotune: Callable[..., Ran]) -> None:
+    name, content, expected = SHAPES[shape]
+    Path(name).write_text(content, encoding="utf-8")
+    done = autotune("init", "--model", MODEL, "--data", name, "--out", "s.yaml")
+    assert done.code == Exit.OK, done.err
+    assert "autotune plan s.yaml" in done.out
+    text = Path("s.yaml").read_text(encoding="utf-8")
+    said = yaml.safe_load(text)["data"]
+    assert {key: said.get(key) for key in expected} == expected
+    assert text.count("#") >= 8, "each line is explained"
+    planned = autotune("plan", "s.yaml", "--json")
+    assert planned.code == Exit.OK, planned.err
+    plan = json.loads(planned.out)
+    assert plan["trials"] > 0
+    assert plan["data"]["validation"] > 0
+    assert not [note for note in plan["data"]["left_out"] if "empty" in note["reason"]], "optional cells are optional"
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("xed_four_tones/train.jsonl", {"prompt": "Phrase: {phrase}\nTone:", "completion": " {tone}"}),
+        ("snips/train.jsonl", {"prompt": "Text: {text}\nIntent:", "completion": " {intent}"}),
+        ("banking77/train.csv", {"prompt": "Text: {text}\nCategory:", "completion": " {category}"}),
+    ],
+)
+def test_public_data_is_understood(file: str, expected: dict[str, str], autotune: Callable[..., Ran]) -> None:
+    if not (DATA / file).is_file():
+        pytest.skip(f"there is no {DATA / file}")
+    done = autotune("init", "--model", MODEL, "--data", DATA / file, "--out", "s.yaml")
+    assert done.code == Exit.OK, done.err
+    said = yaml.safe_load(Path("s.yaml").read_text(encoding="utf-8"))["data"]
+    assert {**expected, "metric": "choice"}.items() <= said.items()
+    validation = (DATA / file).with_name("validation.jsonl")
+    assert ("validation" in said) == validation.is_file(), "splits that lie beside it are found"
+    assert autotune("plan", "s.yaml").code == Exit.OK
+
+
+def test_a_short_run_of_it_completes(autotune: Callable[..., Ran], tiny_llama: Path) -> None:
+    name, content, _ = SHAPES["two texts"]
+    Path(name).write_text(content, encoding="utf-8")
+    assert autotune("init", "--model", tiny_llama, "--data", name, "--out", "s.yaml").code == Exit.OK
+    small = (
+        "target.timing.processes=2",
+        "target.timing.most=2",
+        "target.timing.repeats=0",
+        "space.lora.steps=2",
+        "limits=[]",
+    )
+    sets = [word for change in small for word in ("--set", change)]
+    done = autotune("run", "s.yaml", "--trials", "1", "--set", "strategy=random", *sets)
+    assert done.code == Exit.OK, done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", MODEL), "needs --data"),
+        (("--data", "t.csv"), "needs --model"),
+        (("--model", MODEL, "--data", "none.csv"), "the file must exist"),
+        (("--model", "nobody", "--data", "t.csv"), "no such model"),
+        (("--model", MODEL, "--data", "t.csv", "--provider", "gpu"), "did you mean 'cuda'?"),
+        (("--model", MODEL, "--data", "ids.csv"), "no column holds texts"),
+        (("--model", MODEL, "--data", "t.csv", "--out", "t.csv"), "is there already"),
+        (("--example", "nothing"), "no such example"),
+        (("--example", "phrase-tone-cpu", "--model", MODEL), "brings its own model"),
+    ],
+)
+def test_what_it_cannot_do_is_said(arguments: tuple[str, ...], said: str, autotune: Callable[..., Ran]) -> None:
+    Path("t.csv").write_text(SHAPES["labels"][1], encoding="utf-8")
+    Path("ids.csv").write_text("a,b\n,\n,\n", encoding="utf-8")
+    done = autotune("init", *arguments)
+    assert (done.code, said in done.err, "Traceback" in done.err) == (Exit.USAGE, True, False), done.err
+    assert sorted(path.name for path in Path().iterdir()) == ["ids.csv", "t.csv"]
+
+
+def test_rows_of_which_most_are_labels_in_every_column(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text(
+        csv_text("colour,verdict", *(f"a {WORDS[n % 7]} shade,{WORDS[n % 2]}" for n in range(70))), encoding="utf-8"
+    )
+    found = guess(str(file))
+    assert (found.way, found.answer, found.asks) == ("label", "verdict", ("colour",))
+
+
+def test_the_example_is_planned_where_it_is_written(autotune: Callable[..., Ran]) -> None:
+    done = autotune("init", "--example", "phrase-tone-cpu", "--out", "here")
+    assert done.code == Exit.OK, done.err
+    assert load_sweep("here/phrase-tone-cpu.yaml").resolved() | {"data": None} == load_sweep(
+        ROOT / "search_spaces" / "phrase-tone-cpu.yaml"
+    ).resolved() | {"data": None}
+    assert autotune("plan", "here/phrase-tone-cpu.yaml").code == Exit.OK
+    assert autotune("init", "--example", "phrase-tone-cpu", "--out", "here").code == Exit.USAGE
+    assert autotune("init", "--example", "phrase-tone-cpu", "--out", "here", "--force").code == Exit.OK
+
+
+def test_the_wheel_says_where_its_example_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyproject.toml puts into the wheel is where `init --example` looks for it, and all of it is there."""
+    import tomllib
+
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    placed = said["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    for source, target in placed.items():
+        assert (ROOT / source).is_file()
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / target).write_bytes((ROOT / source).read_bytes())
+    monkeypatch.setattr(init_module, "__file__", str(tmp_path / "autotune" / "present" / "init.py"))
+    assert init_module.write_example("phrase-tone-cpu", tmp_path / "out")
+    sweep = load_sweep(tmp_path / "out" / "phrase-tone-cpu.yaml")
+    assert all(
+        (tmp_path / "out" / str(source)).is_file()
+        for source in (sweep.data.train, sweep.data.validation, sweep.data.test)
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_every_command(shell: str, autotune: Callable[..., Ran], tmp_path: Path) -> None:
+    done = autotune("completion", shell)
+    assert done.code == Exit.OK
+    commands = next(action for action in parser()._actions if action.dest == "command").choices
+    assert commands is not None
+    assert {"run", "export", "score", "init"} <= set(commands)
+    assert all(name in done.out for name in commands)
+    if shell == "bash":
+        (tmp_path / "c.sh").write_text(done.out, encoding="utf-8")
+        assert subprocess.run(["bash", "-n", "c.sh"], cwd=tmp_path, check=False).returncode == 0
