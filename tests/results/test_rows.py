@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.analysis.statistics import Interval
@@ -90,6 +90,7 @@ VALUES: dict[type, st.SearchStrategy[Cell]] = {
 }
 
 
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_row_of_all_columns_comes_back_as_it_was(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
