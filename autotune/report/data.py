@@ -39,16 +39,22 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report_of(folder, *opened(folder))
 
 
-def opened(folder: Path) -> tuple[dict[str, Any], Selection]:
-    """Return the sweep of a results folder, and what `select` chooses under its own limits. Raises UsageError."""
+def opened(folder: Path, target: str | None = None) -> tuple[dict[str, Any], Selection]:
+    """Return the sweep of a results folder, and what `select` chooses under its own limits. Raises UsageError.
+
+    `target`: of which of several; the sweep's name then says so.
+    """
     sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives"} <= set(sweep):
         rule = "no results of a sweep here"
         raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
-    return sweep, select(folder)
+    selection = select(folder, target=target)
+    return (sweep if target is None else sweep | {"name": f"{sweep['name']} on {target}"}), selection
 
 
-def report_of(folder: Path, sweep: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
+def report_of(
+    folder: Path, sweep: Mapping[str, Any], selection: Selection, target: str | None = None
+) -> dict[str, Any]:
     """Return all that the page shows of a results folder that was opened."""
     measured = [row for row in selection.rows if row.status == "ok"]
     entries = entries_of(measured, folder)
@@ -57,7 +63,7 @@ def report_of(folder: Path, sweep: Mapping[str, Any], selection: Selection) -> d
     first = next((row.candidate for row in rows if row.trial == 0), None)
     base = next((i for i, row in enumerate(rows) if row.status == "ok" and row.candidate == first), None)
     scores = [metric["name"] for metric in metrics if metric["kind"] == "score"]
-    turns = kept_turns(folder)
+    turns = kept_turns(folder, target)
     front = [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)]
     columns = (*with_workloads(Trial.columns, (name for row in rows[:1] for name in row.cells)), *_DERIVED)
     return {

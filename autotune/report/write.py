@@ -7,7 +7,8 @@ from pathlib import Path
 
 from autotune.durable import write_aside
 from autotune.errors import MachineError, printable
-from autotune.present.select import Selection
+from autotune.paths import is_file
+from autotune.present.select import Selection, targets_of
 from autotune.report.data import opened, report_of
 from autotune.report.page import page
 from autotune.report.picture import draw_front
@@ -22,19 +23,25 @@ def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[
     go into `comparison.html` in the current folder, unless `to` names a file. Raises UsageError where a folder holds no
     results, MachineError where a file cannot be written.
     """
-    found = [(folder, *opened(folder)) for folder in folders]
+    found = [(folder, *opened(folder, target), target) for folder in folders for target in _targets(folder)]
     file = to or (folders[0] / NAME if len(folders) == 1 else Path(COMPARED))
     try:
         write_aside(file, page([report_of(*each) for each in found]))
         if len(found) > 1:
             return [file]
-        _, sweep, selection = found[0]
+        _, sweep, selection, _ = found[0]
         return [file, *_pictures(file.parent, str(sweep["name"]), selection, say)]
     except OSError as error:
         place = error.filename or file
         raise MachineError(
             f"{place}: cannot be written ({error.strerror or error}); name another file with --to"
         ) from None
+
+
+def _targets(folder: Path) -> list[str] | list[None]:
+    """Return the targets of a folder that has several, each to be shown as a sweep; else one that is not named."""
+    names = targets_of(folder) if is_file(folder / "results.csv") else []
+    return names if len(names) > 1 else [None]
 
 
 def _pictures(folder: Path, name: str, selection: Selection, say: Callable[[str], None]) -> list[Path]:

@@ -19,7 +19,9 @@ from autotune.report.outcomes import packed_outcomes
 from autotune.report.page import SCRIPTS, bundle, page
 from autotune.report.write import write_report
 from autotune.results.columns import Column
+from autotune.results.folder import read_results
 from autotune.results.rows import Trial
+from autotune.results.table import write_table
 from benchmarks.report_folders import Shape, make_folder
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{style}"
@@ -114,3 +116,14 @@ def test_a_page_is_small_though_every_number_is_another(rows: int, most: int, fo
         "rows": rows,
     }
     assert len(page([report]).encode()) < most
+
+
+def test_targets_are_shown_beside_each_other(tmp_path: Path) -> None:
+    made = make_folder(tmp_path / "made", Shape(12, items=20, failures=False, seed=4))
+    rows = [row | {"target": "ab"[(row.trial or 0) % 2]} for row in read_results(made)]
+    rows.append(rows[0] | {"target": "b", "candidate": "other"})  # each has its untouched model
+    write_table(made / "results.csv", Trial.columns, rows)
+    (file,) = write_report([made])
+    data = data_of(file.read_text(encoding="utf-8"))
+    assert [one["name"] for one in data] == ["made-choice-12 on a", "made-choice-12 on b"]
+    assert sum(one["rows"] for one in data) == 13
