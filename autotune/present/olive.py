@@ -18,7 +18,7 @@ def import_file(config: Path, output: Path | None, search: bool) -> str:
         rule = "is no Olive configuration: it has no input_model"
         raise UsageError(Problem(rule, file=str(config), remedy="run a sweep file as it is: autotune run"))
     imported = import_olive(data, str(config), search)
-    settle(imported.sweep, config.parent)
+    settle(imported.sweep, config.parent, imported.origins)
     text = as_yaml(imported, config.name)
     if output is None:
         return text

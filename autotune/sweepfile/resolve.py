@@ -76,7 +76,7 @@ def load_sweep(
         key = apply_set(data, assignment)
         lines = {k: line for k, line in lines.items() if not k.startswith((f"{key}.", f"{key}["))} | {key: FROM_SET}
     if imported is not None:
-        settle(data, file.parent)
+        settle(data, file.parent, imported.origins)
     try:
         sweep = parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
     except UsageError as error:

@@ -226,7 +226,7 @@ def test_the_metric_is_that_of_the_data_that_is_meant(tmp_path: Path) -> None:
         (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
         sweep = read_olive(OWN["guide-local"]).sweep
         sweep["data"]["train"] = "rows.json"
-        settle(sweep, tmp_path)
+        settle(sweep, tmp_path, {})
         return str(sweep["data"]["metric"])
 
     assert metric([{"phrase": f"p {n}", "tone": f"t{n % 3}"} for n in range(60)]) == "choice"
@@ -395,3 +395,20 @@ def test_a_section_takes_older_names_for_todays() -> None:
 @needs_public
 def test_the_table_of_keys_is_current() -> None:
     assert olive_keys.OUT.read_text(encoding="utf-8") == olive_keys.document(PUBLIC_FOLDER)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_nothing_is_fetched_for_a_local_model_whose_file_names_no_texts(local: bool, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    model = "mine" if local else "owner/name"
+    document = {
+        "input_model": {"type": "HfModel", "model_path": model},
+        "passes": {"build": {"type": "ModelBuilder", "precision": "int4"}},
+    }
+    imported = import_olive(document, "config.json")
+    if not local:
+        settle(imported.sweep, tmp_path, imported.origins)
+        assert imported.sweep["data"]["train"]["dataset"] == "Salesforce/wikitext"
+        return
+    with pytest.raises(UsageError, match=r"names no texts to score builds on.*data.train=FILE"):
+        settle(imported.sweep, tmp_path, imported.origins)

@@ -16,6 +16,7 @@ from autotune.data.dataset import load_dataset
 from autotune.data.schema import DataSpec
 from autotune.data.sources import hub_source
 from autotune.errors import Problem, UsageError
+from autotune.models import is_remote
 from autotune.sweepfile.olive.data import DataConfigs
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.engine import is_searching, read_engine
@@ -34,6 +35,7 @@ _FEW, _ROWS_EACH = 64, 5
 """Answers are labels where there are at most so many different ones, and so many rows for each on average."""
 _WIKITEXT = {"dataset": "Salesforce/wikitext", "config": "wikitext-2-raw-v1"}
 """The texts that Olive itself calibrates on where a file names none."""
+_NO_TEXTS = "the file names no texts"
 _ORDER = (
     "name", "model", "data", "train", "target", "space", "objectives", "limits", "strategy", "budget", "seed", "submit",
 )  # fmt: skip
@@ -122,7 +124,7 @@ def _complete(draft: Draft) -> None:
     """Set what a sweep needs and the file leaves open."""
     trains = draft.get("space.lora") is not None
     if draft.get("data.train") is None and not trains and draft.get("space.build") is not None:
-        why = "the file names no texts: WikiText-2, as Olive calibrates on it"
+        why = f"{_NO_TEXTS}: WikiText-2, as Olive calibrates on it"
         draft.default("data.train", {**_WIKITEXT, "split": "train[:2000]"}, why)
         metric = draft.get("data.metric")
         if metric is None:
@@ -139,12 +141,25 @@ def _complete(draft: Draft) -> None:
         draft.default("budget.trials", 1, "the single point of the file")
 
 
-def settle(sweep: dict[str, Any], root: Path) -> None:
+def settle(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> None:
     """Choose the metric of prompts with answers, once it is known which data is meant: `choice` where the answers are few.
 
-    Else the answers are free text, and perplexity tells candidates apart. What cannot be read is refused later.
+    Else the answers are free text, and perplexity tells candidates apart. What cannot be read is refused later. Raises UsageError
+    where WikiText-2 would be fetched although the file names nothing on the hub.
     """
     data = sweep.get("data")
+    own = isinstance(sweep.get("model"), str) and not is_remote(sweep["model"], root)
+    train = data.get("train") if isinstance(data, dict) else None
+    if (
+        own
+        and isinstance(train, dict)
+        and train.get("dataset") == _WIKITEXT["dataset"]
+        and _NO_TEXTS in origins.get("data.train", "")
+    ):
+        rule = f"{_NO_TEXTS} to score builds on, and nothing is fetched for a model that is not on the hub"
+        raise UsageError(
+            Problem(rule, "data_configs", remedy="add data_configs, or --set data.train=FILE and data.text='{column}'")
+        )
     if not isinstance(data, dict) or data.get("metric") is not None or data.get("prompt") is None:
         return
     data["metric"] = "perplexity"
