@@ -1,4 +1,8 @@
-"""The command line. Each command imports what it needs when it runs, so that help and `select` start at once."""
+"""The command line. Each command imports what it needs when it runs, so that help and `select` start at once.
+
+It is one module because a command is a parser and the few lines that call its room: somebody who looks for an option finds all
+of them here.
+"""
 
 from __future__ import annotations
 
@@ -227,7 +231,9 @@ def parser() -> argparse.ArgumentParser:
     completion.set_defaults(function=_completion)
 
     schema = commands.add_parser("schema", help="the JSON schema of a table of results, for other tools")
-    schema.add_argument("table", nargs="?", choices=("results", "finalists", "curves"), default="results")
+    schema.add_argument(
+        "table", nargs="?", choices=("results", "finalists", "curves"), default="results", help="default: results"
+    )
     schema.set_defaults(function=_schema)
 
     doctor = commands.add_parser("doctor", help="what this machine can run")

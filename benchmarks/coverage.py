@@ -18,10 +18,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from autotune.analysis.latency import disturbed, medians
+from autotune.analysis.latency import FOREIGN, medians
 from autotune.analysis.statistics import FloatArray, t_interval, t_quantile
 from autotune.analysis.stopping import stretch
 from autotune.execution.local import LocalEngine
@@ -46,19 +47,24 @@ def collect(folder: Path, name: str, processes: int) -> dict[str, object]:
     return {"name": name, "processes": [rounded(medians(one, 1) | dict(one["conditions"])) for one in found]}
 
 
+def beside_others(process: dict[str, Any]) -> bool:
+    """Whether a process of a results folder was timed beside other work."""
+    return float(process.get("foreign_cpu") or 0.0) > FOREIGN
+
+
 def pools_of(file: Path | None, folders: Sequence[Path]) -> dict[str, FloatArray]:
     """Return the time between tokens of each process, by pool."""
     pools: dict[str, FloatArray] = {}
     lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.exists() else []
     for pool in map(json.loads, lines):
         pools[pool["name"]] = np.array([process["itl_ms_p50"] for process in pool["processes"]])
-        quiet = [process["itl_ms_p50"] for process in pool["processes"] if not disturbed(process)]
+        quiet = [process["itl_ms_p50"] for process in pool["processes"] if not beside_others(process)]
         if LEAST * 4 <= len(quiet) < len(pool["processes"]):
             pools[f"{pool['name']}, undisturbed processes"] = np.array(quiet)
     for folder in folders:
         parts = []
         for timing in read_timings(folder):
-            found = np.array([process["itl_ms_p50"] for process in timing["processes"] if not disturbed(process)])
+            found = np.array([process["itl_ms_p50"] for process in timing["processes"] if not beside_others(process)])
             if len(found) >= LEAST:  # what they differ by from their own mean is too small by sqrt((n - 1) / n)
                 parts.append(1 + (found / found.mean() - 1) * math.sqrt(len(found) / (len(found) - 1)))
         if parts:

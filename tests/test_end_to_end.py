@@ -308,7 +308,7 @@ def test_without_lora_the_untouched_model_is_optimised(
     assert set(found["kind"]) == {"base"}
     assert sorted(found[found["trial"] > 0]["build_precision"]) == ["fp32", "int4", "int8"]
     assert adapters(cache_root) == before
-    assert {path.name for path in (out / "best").iterdir()} == {"onnx", "candidate.json"}
+    assert {path.name for path in (out / "best").iterdir()} == {"onnx", "candidate.json", "load.py"}
     loads(out / "best" / "onnx")
 
 
@@ -486,6 +486,7 @@ SERVED: dict[str, Any] = {
     "target": {
         "provider": "cpu", "threads": 2,
         "workloads": {"chat": {"prompt_tokens": "data", "new_tokens": "data"}, "long": {"prompt_tokens": 64, "new_tokens": 3}},
+        "timing": {"repeats": 0},
     },
     "space": {"build": [INT4], "session": [{}, {"threads": 1, "arena": False}]},
     "objectives": {"peak_memory_mb@long": "minimize", "accuracy": "maximize"},

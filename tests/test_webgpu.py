@@ -160,6 +160,7 @@ def test_its_winner_loads_where_only_genai_and_the_plugin_are(swept: tuple[Path,
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(3600)
 def test_cpu_and_webgpu_are_targets_of_one_sweep(swept: tuple[Path, int, str, str], place: Place) -> None:
     target = place_target(place)
@@ -177,7 +178,7 @@ def test_cpu_and_webgpu_are_targets_of_one_sweep(swept: tuple[Path, int, str, st
     assert [(row.target, row.trial) for row in rows] == [
         ("gpu", 0), ("gpu", 1), ("gpu", 2), ("laptop", 0), ("laptop", 1),
     ]  # fmt: skip
-    assert {row.status for row in rows} == {"ok"}
+    assert {row.status for row in rows} == {"ok", "over_limit"}  # fp32 is too large for one of the targets
     # One adapter for both: it was trained for the first sweep of this module, and merged once for both targets here.
     assert len({row.adapter for row in rows if row.adapter}) == 1
     assert sum(row.cost_s("train") is not None for row in rows) == 0
@@ -238,6 +239,7 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(place: Place) -
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(3600)
 def test_a_device_that_computes_something_else_is_refused_before_anything_is_trained(place: Place) -> None:
     file = place.write("long", train={"max_length": 64}, space={"build": [{"precision": "fp32"}]})

@@ -160,7 +160,7 @@ def explain(selection: Selection) -> str:
             "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
         )
         base = base_of(rows)
-        status = base.status if base is not None else ""
+        status = base.status if base is not None else None
         known = base.values if base is not None and status == "ok" else {}
         lines += _in_doubt(base)
         unknown = [limit for limit in aims.limits if limit.needs_base and limit.metric not in known]

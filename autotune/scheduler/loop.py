@@ -1,7 +1,6 @@
 """The sweep: it asks the strategy for candidates, measures them, writes a row for each, and scores the winner on test.
 
-The rows of results.csv are the state. Run again, the same command reads them, tells the strategy what is known, and
-goes on. Many candidates may be under way at once; only the thread of this module decides, writes rows and tells the strategy.
+The rows of results.csv are its state. Only the thread of this module decides, writes rows and tells the strategy.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
         value, rule = _check_value(parameter, raw)
         if rule or value is None:
             remedy = f"{parameter.name} is: {parameter.meaning}"
-            if str(raw) in dict(parameter.refused):
+            if isinstance(raw, str) and raw in dict(parameter.refused):
                 remedy = "write " + " or ".join(map(str, parameter.choices))
             elif parameter.type in (int, float) and isinstance(raw, str):
                 remedy = number_remedy(raw, parameter.name) or remedy

@@ -383,13 +383,15 @@ with ChatSession(model) as session:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("AUTOTUNE_FOUNDRY_PYTHON"),
+    reason="AUTOTUNE_FOUNDRY_PYTHON names no Python that has foundry-local-sdk",
+)
 def test_foundry_local_answers_as_the_runtime_does(
     tiny_sweep: TinySweep, autotune: Callable[..., Ran], tmp_path: Path
 ) -> None:
     """Its SDK is in an environment of its own, whose Python AUTOTUNE_FOUNDRY_PYTHON names: it pins another onnxruntime."""
-    python = os.environ.get("AUTOTUNE_FOUNDRY_PYTHON")
-    if not python:
-        pytest.skip("AUTOTUNE_FOUNDRY_PYTHON names no Python that has foundry-local-sdk")
+    python = os.environ["AUTOTUNE_FOUNDRY_PYTHON"]
     assert autotune("export", tiny_sweep.out, "--to", tmp_path / "x", "--items", 0).code == Exit.OK
     command = [python, "-c", FOUNDRY, str(tmp_path / "x" / "onnx"), str(tmp_path / "foundry")]
     said = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
