@@ -41,11 +41,11 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
 
 
-TRAINING = {"OMP_WAIT_POLICY": "PASSIVE"}
+TRAINING = {"GOMP_SPINCOUNT": "1000"}
 """Added in the warm worker, where PyTorch computes, unless the user has set it: threads of OpenMP that wait for one another
-sleep. Those that spin hold the core on which another program keeps the last of them from ending: with one busy process
-beside it a training step took ten times as long (`benchmarks/busy.py`). A timing has none of it: models are served
-otherwise.
+soon sleep. Those that spin on hold the core on which another program keeps the last of them from ending: with one busy process
+beside it a step of the built-in model took 3.5 times as long, and so 2.2 times. Threads that sleep at once cost a third of the
+pace of a quiet machine, and so 6 % (`benchmarks/measured/busy.md`). A timing has none of it: models are served otherwise.
 """
 
 TOO_LARGE = 77
