@@ -182,7 +182,10 @@ def test_items_of_two_candidates_are_compared(opened: Open, folder: Path) -> Non
     choice = select(folder).choice
     assert choice.winner is not None
     base = name_of(SHAPE, 0)
-    kept = [json.loads((folder / "outcomes" / f"{name}.json").read_text()) for name in (choice.winner.id, base)]
+    kept = [
+        json.loads((folder / "outcomes" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in (choice.winner.id, base)
+    ]
     right = [[p == g for p, g in zip(k["predicted"], k["gold"], strict=True)] for k in kept]
     only = sum(a and not b for a, b in zip(*right, strict=True)), sum(b and not a for a, b in zip(*right, strict=True))
     text = items.inner_text()
