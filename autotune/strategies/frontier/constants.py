@@ -71,7 +71,7 @@ UNKNOWN_BASE = 0.25
 """How far below the worst known score the floor of the hypervolume lies while the untouched model has no score; 25 points.
 Source: chosen, not measured. Moves: only sweeps whose untouched model could not be scored."""
 
-BUILD_PRIOR_WEIGHT = 0.3
+BUILD_PRIOR_WEIGHT = 0.2
 """Pseudo-count: how many successful builds the prior belief counts for that a recipe can be built. The probability is
 (built + weight) / (built + failed + weight).
 Source: chosen, not measured. Moves: after how many failures a recipe is proposed last."""

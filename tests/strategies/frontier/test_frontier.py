@@ -294,9 +294,10 @@ def test_a_worker_lost_at_a_look_uses_up_no_trial(tmp_path: Path, times: int) ->
     sweeping.run()
     rows = rows_of(sweeping)
     lost = next(row for row in rows if row["status"] == "lost")
-    again = [row["status"] for row in rows if (row["trial"], row["candidate"]) == (lost["trial"], lost["candidate"])]
-    assert again[: times + 1] == ["lost"] * times + ["stopped"]
-    assert set(again[times:]) == {"stopped"}  # it may be evaluated at a further rung too
+    same = [row for row in rows if (row["trial"], row["candidate"]) == (lost["trial"], lost["candidate"])]
+    # What was lost is evaluated once; the candidate may be evaluated at a further rung too.
+    assert [row["status"] for row in same if row["rung"] == lost["rung"]] == ["lost"] * times + ["stopped"]
+    assert {row["status"] for row in same if row["rung"] != lost["rung"]} <= {"stopped"}
     assert len({row["trial"] for row in rows if row["trial"] and row["status"] == "ok"}) == 6
 
 
@@ -332,7 +333,7 @@ def test_a_recipe_that_can_never_be_built_is_left_to_the_last() -> None:
         strategy.tell(proposal, told)
     assert tried[0] == "int4"  # the smallest is what promises most
     assert len(tried) >= 6
-    assert tried.count("int4") <= len(tried) / 2 + 1
+    assert tried.count("int4") <= len(tried) / 2
     assert "int8" in tried[:3]
 
 
