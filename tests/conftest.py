@@ -132,6 +132,31 @@ def built(do: Do) -> Do:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What one command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def autotune(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ran]:
+    """Run a command in this process, which keeps its handlers, in a folder of its own."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        seen = capfd.readouterr()
+        return Ran(code, seen.out, seen.err)
+
+    return run
+
+
+@dataclass(frozen=True)
 class TinySweep:
     """A whole sweep on the tiny model, once for all tests that look at its results and change nothing in them."""
 

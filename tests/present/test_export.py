@@ -19,41 +19,16 @@ from typing import Any
 import onnxruntime_genai as og
 import pytest
 import yaml
-from conftest import TONES, TinySweep
+from conftest import TONES, Ran, TinySweep
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
-from autotune.cli import main
 from autotune.errors import Exit
 from autotune.results.folder import read_outcomes, read_results
 from autotune.results.rows import Trial
 from autotune.stages.shipped import same_text
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import load_sweep
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def autotune(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
-    """Run a command in this process, which keeps its handlers."""
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        seen = capfd.readouterr()
-        return Ran(code, seen.out, seen.err)
-
-    return run
 
 
 def row_of(sweep: TinySweep, **cells: object) -> Trial:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from conftest import Ran
 
-from autotune.cli import main, parser
+from autotune.cli import parser
 from autotune.data.guess import guess
 from autotune.errors import Exit
 from autotune.present import init as init_module
@@ -23,31 +22,6 @@ from autotune.sweepfile.resolve import load_sweep
 ROOT = Path(__file__).parent.parent.parent
 DATA = Path(os.environ.get("AUTOTUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
 MODEL = "smollm2-135m-instruct"
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def autotune(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ran]:
-    """Run a command in this process, in a folder of its own."""
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        seen = capfd.readouterr()
-        return Ran(code, seen.out, seen.err)
-
-    return run
 
 
 def jsonl(rows: list[dict[str, Any]]) -> str:

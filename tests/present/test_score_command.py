@@ -5,45 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import TONES, TinySweep
+from conftest import TONES, Ran, TinySweep
 
-from autotune.cli import main
 from autotune.data.schema import DataSpec
 from autotune.data.scored import load_scored
 from autotune.errors import Exit, UsageError
 from autotune.results.folder import read_outcomes, read_results
 from autotune.results.rows import Trial
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def autotune(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ran]:
-    """Run a command in this process, in a folder of its own."""
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ran:
-        capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        seen = capfd.readouterr()
-        return Ran(code, seen.out, seen.err)
-
-    return run
 
 
 def write_new(file: Path, count: int = 40, start: int = 500) -> Path:
