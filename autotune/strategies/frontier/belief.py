@@ -68,8 +68,6 @@ class ScoreModel:
         self._observations, self._centre_rates = observations, centre_rates
         self._belief: Belief | None = None
         self._surrogate: Surrogate | None = None
-        self._outdated = False
-        """Whether the surrogate is of other adapters."""
 
     def outdate(self) -> None:
         """Discard the kept belief: the observations have changed."""
@@ -80,7 +78,7 @@ class ScoreModel:
         belief = self.belief()
         promise = dict(zip(self._observations.adapters, belief.mean + belief.deviation, strict=True))
         self._observations.refine(promise)
-        self._belief, self._outdated = None, True
+        self._belief = self._surrogate = None
 
     def belief(self) -> Belief:
         """Return the belief from the observations alone."""
@@ -158,8 +156,7 @@ class ScoreModel:
         return surrogate.information(belief.posterior, who, rung, self._observations.chance / items)
 
     def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
-        if self._surrogate is None or self._outdated or len(self._surrogate) != len(adapters):
-            self._outdated = False
+        if self._surrogate is None or len(self._surrogate) != len(adapters):
             rates = [decades_from_best(adapter.lora) for adapter in adapters]
             centre = statistics.fmean(rates) if self._centre_rates and rates else 0.0
             priors = list(zip(*(adapter.prior_means for adapter in adapters), strict=True))

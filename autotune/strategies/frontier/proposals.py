@@ -24,11 +24,9 @@ from autotune.strategies.frontier.constants import (
     LEAST_DEVIATION,
     LOW_FIDELITY_ADAPTERS,
     LOW_FIDELITY_SHARES,
-    MIDDLE_SCORE,
     RATE_SHIFTS,
     RUNGS,
     SIZE_BOUND,
-    UNKNOWN_BASE,
 )
 from autotune.strategies.frontier.gittins_index import NODES, best_pairs, direct_index, index_with_stop
 from autotune.strategies.frontier.in_flight import InFlight
@@ -187,8 +185,4 @@ def _expected_front(observations: Observations, belief: Belief, deployments: Seq
         column = [footprint[place] for footprint in footprints]
         beyond = SIZE_BOUND if objective == "size_mb" else LATENCY_BOUND
         bound.append(beyond * max(column) if direction == "minimize" else min(column) / beyond)
-    if observations.untouched is not None:
-        floor = observations.scale.share(observations.untouched)
-    else:
-        floor = min((score for score, _ in points), default=MIDDLE_SCORE) - UNKNOWN_BASE
-    return HypervolumeImprovement(points, floor, bound, observations.directions)
+    return HypervolumeImprovement(points, observations.floor, bound, observations.directions)
