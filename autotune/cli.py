@@ -167,6 +167,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, metavar="DIR", help="results folder")
     export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the export is written")
     export.add_argument("--candidate", metavar="ID", help="which, or the beginning of its name; default: the winner")
+    export.add_argument("--target", metavar="NAME", help="of several targets: whose winner")
     export.add_argument(
         "--limit", action="append", default=[], metavar="LIMIT", help="choose under these, as `select` does"
     )
@@ -189,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
         "--data", required=True, metavar="FILE", help="labelled rows with the columns of the sweep's data"
     )
     score.add_argument("--candidate", metavar="ID", help="of a results folder: which; default: the winner")
+    score.add_argument("--target", metavar="NAME", help="of several targets: whose winner")
     score.add_argument("--limit", action="append", default=[], metavar="LIMIT", help="choose under these")
     score.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
     score.add_argument("--max-items", type=_whole, metavar="N", help="items at most, drawn by content; default: all")
@@ -375,7 +377,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from autotune.present.export import Wishes, export
 
     asked = vars(arguments)
-    same = ("to", "candidate", "prefer", "merged", "force", "items", "base_model", "push", "public")
+    same = ("to", "candidate", "target", "prefer", "merged", "force", "items", "base_model", "push", "public")
     wishes = Wishes(limits=arguments.limit, zipped=arguments.zip, **{name: asked[name] for name in same})
     done = export(arguments.folder, wishes)
     _say_json(json.dumps(done.document, ensure_ascii=False)) if arguments.json else _say(done.text)
@@ -386,7 +388,9 @@ def _score(arguments: argparse.Namespace) -> int:
     from autotune.present.score import Asked, score
 
     chosen = (arguments.candidate, arguments.limit, arguments.prefer)
-    asked = Asked(arguments.data, *chosen, arguments.wrong, arguments.max_items, not arguments.no_base)
+    asked = Asked(
+        arguments.data, *chosen, arguments.wrong, arguments.max_items, not arguments.no_base, arguments.target
+    )
     text, code, document = score(arguments.place, asked)
     _say_json(json.dumps(document, ensure_ascii=False)) if arguments.json else _say(text)
     return code

@@ -51,6 +51,7 @@ class Wishes:
 
     to: Path
     candidate: str | None = None
+    target: str | None = None
     limits: Sequence[str] = ()
     prefer: str | None = None
     merged: bool = False
@@ -75,8 +76,8 @@ class Exported:
 def export(folder: Path, wishes: Wishes) -> Exported:
     """Export a candidate of a results folder. Raises UsageError, MachineError."""
     _check(wishes)
-    recorded = open_results(folder)
-    selection = select(folder, wishes.limits, wishes.prefer)
+    recorded = open_results(folder).of_target(wishes.target, wishes.candidate)
+    selection = select(folder, wishes.limits, wishes.prefer, recorded.target)
     row = choose_row(recorded, selection, wishes.candidate)
     if row is None:
         return Exported(explain(selection), selection.exit_code, {"folder": None})

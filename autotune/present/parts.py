@@ -43,7 +43,7 @@ def make_parts(recorded: Recorded, facts: Facts, shop: Workshop, merged: bool) -
         raise UsageError(
             Problem(rule, "--candidate", str(facts.folder / "results.csv"), remedy="name another candidate")
         )
-    parts = _there(facts, shop, needed)
+    parts = _there(recorded, facts, shop, needed)
     merged = merged and candidate.lora is not None
     if set(parts) == set(needed) and not merged:
         return Made(parts, at_hand(recorded, shop.cache.root))
@@ -72,12 +72,12 @@ def make_parts(recorded: Recorded, facts: Facts, shop: Workshop, merged: bool) -
     return Made(parts, hand, again, anew)
 
 
-def _there(facts: Facts, shop: Workshop, needed: Sequence[str]) -> dict[str, Path]:
+def _there(recorded: Recorded, facts: Facts, shop: Workshop, needed: Sequence[str]) -> dict[str, Path]:
     """Return those parts that the cache has under the row's keys, or `best/` holds."""
     keys = {"onnx": ("build", facts.row.built), "adapter": ("finetune", facts.row.adapter)}
     stored = {name: shop.cache.find_key(keys[name][0], str(keys[name][1])) for name in needed if keys[name][1]}
     parts = {name: one.path for name, one in stored.items() if one is not None}
-    best = facts.folder / "best"
+    best = recorded.best
     if set(parts) != set(needed) and read_json(best / ABOUT).get("candidate") == facts.candidate.id:
         kept = {name: best / name for name in needed if is_folder(best / name)}
         parts = kept if set(kept) == set(needed) else parts

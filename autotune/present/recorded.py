@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autotune.data.schema import Dataset
-from autotune.errors import AutotuneError, Problem, UsageError
+from autotune.errors import AutotuneError, Problem, UsageError, did_you_mean
 from autotune.metrics import LABELLED
 from autotune.paths import is_folder
 from autotune.pipeline.graph import Graph
@@ -22,6 +22,7 @@ from autotune.pipeline.inspection import items_file
 from autotune.pipeline.prepare import prepare
 from autotune.pipeline.shipped import task_of
 from autotune.present.look import looked_at
+from autotune.present.select import targets_in
 from autotune.present.workshop import Workshop, say
 from autotune.results.folder import read_results, read_sweep
 from autotune.results.layout import ABOUT
@@ -42,11 +43,39 @@ class Recorded:
     rows: list[Trial]
     inputs: Mapping[str, Any]
     """Digests of what the rows were measured with."""
+    target: str | None = None
+    """The one of several targets that the rows are of."""
+
+    @property
+    def best(self) -> Path:
+        """Where the winner lies."""
+        return self.folder / "best" / self.target if self.target is not None else self.folder / "best"
 
     def sweep(self) -> Sweep:
-        """Return the sweep. Raises UsageError, also where its model is no longer there."""
+        """Return the sweep, of several targets that of this one. Raises UsageError, also where its model is no longer there."""
         root = self.folder / str(self.inputs.get("root") or ".")
-        return parse_sweep(self.plain, root=root, shown=str(self.folder / "sweep.yaml"))
+        sweep = parse_sweep(self.plain, root=root, shown=str(self.folder / "sweep.yaml"))
+        return sweep if self.target is None else sweep.targets[self.target]
+
+    def of_target(self, name: str | None, candidate: str | None = None) -> Recorded:
+        """Return the results of one target: of `name`, or of that which a candidate's name (or its beginning) belongs to.
+
+        Raises UsageError where the folder has several targets and neither says which, or `name` is none of them.
+        """
+        names = targets_in(self.rows) if isinstance(self.plain.get("targets"), dict) else []
+        file = str(self.folder / "results.csv")
+        if name is not None and name not in names:
+            remedy = did_you_mean(name, names) if names else "leave it out: these results have one target"
+            raise UsageError(Problem("no such target in these results", "--target", file, value=name, remedy=remedy))
+        if name is None and candidate:
+            own = {row.target for row in self.rows if row.candidate.startswith(candidate) and row.target}
+            name = own.pop() if len(own) == 1 and names else None
+        if name is None and names:
+            rule = f"these results are of several targets: {', '.join(names)}"
+            raise UsageError(Problem(rule, file=file, remedy="name one with --target"))
+        return (
+            self if name is None else replace(self, target=name, rows=[row for row in self.rows if row.target == name])
+        )
 
 
 def open_results(folder: Path) -> Recorded:
@@ -73,7 +102,7 @@ class AtHand:
 
 def at_hand(recorded: Recorded, cache: Path) -> AtHand:
     """Return the task and the validation items of a sweep, from the folder, the cache, or the data."""
-    task = _kept_task(recorded.folder)
+    task = _kept_task(recorded.best)
     items = _kept_items(cache, str(recorded.inputs.get("validation")))
     if task is not None and items is not None:
         return AtHand(task, items)
@@ -83,7 +112,7 @@ def at_hand(recorded: Recorded, cache: Path) -> AtHand:
         seen = looked_at(sweep, dataset)[0]
     except AutotuneError as error:
         why = f"its model or data is not at hand ({str(error).splitlines()[0]})"
-        return AtHand(task or _plain_task(recorded.plain), items, "" if items else why)
+        return AtHand(task or _plain_task(recorded), items, "" if items else why)
     dataset = seen.dataset if seen is not None else dataset
     task = task or task_of(Graph(sweep, _inputs_of(dataset, cache, seen.encoding if seen else None)))
     if items is None:
@@ -114,9 +143,9 @@ def prepared(recorded: Recorded, shop: Workshop) -> tuple[Sweep, Inputs]:
     return sweep, inputs
 
 
-def _kept_task(folder: Path) -> Task | None:
+def _kept_task(best: Path) -> Task | None:
     try:
-        return read_task(read_json(folder / "best" / ABOUT), str(folder / "best" / ABOUT))
+        return read_task(read_json(best / ABOUT), str(best / ABOUT))
     except UsageError:
         return None
 
@@ -137,9 +166,12 @@ def _inputs_of(dataset: Dataset, cache: Path, encoding: str | None) -> Inputs:
     return Inputs(Path(), "", items, counts, dataset.labels, "cpu", "", encoding=encoding)
 
 
-def _plain_task(plain: Mapping[str, Any]) -> Task:
+def _plain_task(recorded: Recorded) -> Task:
     """Return what the sweep's own words say of the task; labels that stood in the data alone are not known."""
-    data, target, train = plain["data"], plain.get("target") or {}, plain.get("train") or {}
+    plain = recorded.plain
+    several = plain.get("targets") or {}
+    target = several.get(recorded.target) if recorded.target is not None else plain.get("target")
+    data, target, train = plain["data"], target or {}, plain.get("train") or {}
     labels = data.get("labels") or () if data.get("metric", "choice") in LABELLED else ()
     return Task.model_validate(
         {"metric": "choice", **data, "labels": labels, "max_length": train.get("max_length", 256)}

@@ -25,7 +25,7 @@ from autotune.paths import is_file
 from autotune.pipeline.shipped import score_job
 from autotune.present.export import choose_row
 from autotune.present.parts import make_parts
-from autotune.present.recorded import open_results
+from autotune.present.recorded import Recorded, open_results
 from autotune.present.select import explain, select
 from autotune.present.tables import number
 from autotune.present.workshop import Workshop, say, workshop
@@ -53,6 +53,8 @@ class Asked:
     """Items at most, drawn by content; None: all."""
     base: bool = True
     """Whether the untouched model is scored, too."""
+    target: str | None = None
+    """Whose winner, where the results have several targets."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,19 @@ def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
         raise UsageError(Problem("must be 1 or more", "--max-items", value=asked.most))
     with workshop("score") as shop:
         if is_file(place / ABOUT):
-            if asked.candidate or asked.limits or asked.prefer:
+            if asked.candidate or asked.limits or asked.prefer or asked.target:
                 rule = "chooses among the candidates of a results folder, and this is one model"
-                raise UsageError(Problem(rule, "--candidate, --limit or --prefer", str(place), remedy="leave it out"))
+                raise UsageError(
+                    Problem(rule, "--candidate, --target, --limit or --prefer", str(place), remedy="leave it out")
+                )
             subject = _of_export(place, shop, asked.base)
         else:
-            recorded = open_results(place)
-            selection = select(place, asked.limits, asked.prefer)
+            recorded = open_results(place).of_target(asked.target, asked.candidate)
+            selection = select(place, asked.limits, asked.prefer, recorded.target)
             row = choose_row(recorded, selection, asked.candidate)
             if row is None:
                 return explain(selection), selection.exit_code, {"candidate": None}
-            subject = _of_results(place, row, shop, asked.base)
+            subject = _of_results(recorded, row, shop, asked.base)
         return _scored(subject, asked, shop)
 
 
@@ -110,7 +114,8 @@ def _of_export(place: Path, shop: Workshop, wants_base: bool) -> Subject:
         rule = "the folder holds no built model, and an adapter alone is not scored here"
         raise UsageError(Problem(rule, file=str(place), remedy="export a candidate that has a recipe"))
     session = Session.model_validate(about.get("session") or {})
-    root = place.parent / str(read_json(place.parent / "inputs.json").get("root") or ".")
+    results = next((one for one in place.parents[:2] if is_file(one / "inputs.json")), place.parent)
+    root = results / str(read_json(results / "inputs.json").get("root") or ".")
     base, why = None, "--no-base" if not wants_base else ""
     if wants_base:
         try:
@@ -144,8 +149,8 @@ def _untouched(model: str, task: Task, root: Path, shop: Workshop) -> Built:
     return Built(shop.stages(job).path, job.key)
 
 
-def _of_results(place: Path, row: Trial, shop: Workshop, wants_base: bool) -> Subject:
-    recorded = open_results(place)
+def _of_results(recorded: Recorded, row: Trial, shop: Workshop, wants_base: bool) -> Subject:
+    place = recorded.folder
     facts = gather(place, recorded.plain, recorded.rows, row, None)
     if facts.candidate.recipe is None:
         rule = f"candidate {facts.candidate.id} is not built, and an adapter alone is not scored here"

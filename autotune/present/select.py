@@ -102,7 +102,12 @@ def targets_of(place: Path) -> list[str]:
     """Return the targets of a results folder or a lone CSV; empty where it has one. Raises UsageError."""
     from autotune.results.folder import read_results
 
-    return list(dict.fromkeys(row.target for row in read_results(place) if row.target))
+    return targets_in(read_results(place))
+
+
+def targets_in(rows: Sequence[Trial]) -> list[str]:
+    """Return the targets of rows, each once, in order."""
+    return list(dict.fromkeys(row.target for row in rows if row.target))
 
 
 def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None, target: str | None = None) -> Selection:
@@ -115,14 +120,17 @@ def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None, t
     check_whole(rows, place)
     sweep = read_sweep(place) if is_folder(place) else None
     if target is not None:
-        names = dict.fromkeys(row.target for row in rows if row.target)
+        names = targets_in(rows)
         if target not in names and target not in ((sweep or {}).get("targets") or {}):
-            remedy = did_you_mean(target, list(names)) if names else "leave it out: these results have one target"
+            remedy = did_you_mean(target, names) if names else "leave it out: these results have one target"
             raise UsageError(Problem("no such target in these results", "--target", value=target, remedy=remedy))
         rows = [row for row in rows if row.target == target]
         own = ((sweep or {}).get("targets") or {}).get(target)
         if sweep is not None and isinstance(own, dict):
             sweep = sweep | {"limits": [*sweep.get("limits", []), *own.get("limits", [])]}
+    elif isinstance((sweep or {}).get("targets"), dict) and len(names := targets_in(rows)) > 1:
+        rule = f"these results are of several targets: {', '.join(names)}"
+        raise UsageError(Problem(rule, file=str(place), remedy="name one with --target"))
     if sweep is not None and not all(name in METRICS for name in sweep.get("objectives") or [""]):
         rule = "is not the sweep of a results folder: it has no objectives"
         raise UsageError(

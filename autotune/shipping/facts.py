@@ -149,6 +149,7 @@ def gather(folder: Path, sweep: Mapping[str, Any], rows: list[Trial], row: Trial
     finals: list[Finalist] = []
     if is_file(folder / "finalists.csv"):
         finals = read_table(folder / "finalists.csv", Finalist)
+    finals = [one for one in finals if one.target in (row.target, None)]  # None: of a version that had no targets
     root = folder / str(read_json(folder / "inputs.json").get("root") or ".")
     name, on_hub = hub_name(str(sweep["model"]), root)
     return Facts(

@@ -1,0 +1,83 @@
+"""A sweep with several targets, really run: export and score ask which, and take what belongs to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Ran, TinySweep
+
+from autotune.cli import main
+from autotune.errors import Exit
+from autotune.results.folder import read_results
+
+
+@pytest.fixture(scope="module")
+def both(tiny_sweep: TinySweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter and the builds of the tiny sweep, for one target with one thread and for one with two."""
+    sweep = yaml.safe_load(tiny_sweep.file.read_text(encoding="utf-8"))
+    target = sweep.pop("target")
+    sweep["targets"] = {
+        "small": target | {"limits": ["size_mb <= 0.5"]},
+        "large": target | {"threads": 2, "arena": False},
+    }
+    sweep["space"]["lora"]["quantized_base"] = "none"
+    sweep["space"]["build"] = [{"precision": "fp32"}, {"precision": "int4"}]
+    sweep["objectives"] = {"accuracy": "maximize"}
+    file = tiny_sweep.file.with_name("both.yaml")
+    file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    out = tmp_path_factory.mktemp("both") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("signal.signal", lambda *_: None)
+        patch.setattr("sys.excepthook", sys.excepthook)
+        assert main(["run", str(file), "--out", str(out)]) in (Exit.OK, Exit.NO_FEASIBLE)
+    return out
+
+
+@pytest.mark.parametrize("command", ["export", "score"])
+def test_without_a_target_nothing_is_chosen(
+    command: str, both: Path, autotune: Callable[..., Ran], tmp_path: Path
+) -> None:
+    more = ["--to", tmp_path / "x"] if command == "export" else ["--data", both.parent / "none.csv"]
+    ran = autotune(command, both, *more)
+    assert ran.code == Exit.USAGE
+    assert "these results are of several targets: large, small; name one with --target" in ran.err
+    ran = autotune(command, both, *more, "--target", "larg")
+    assert ran.code == Exit.USAGE
+    assert "no such target in these results" in ran.err
+    assert "did you mean 'large'?" in ran.err
+
+
+def test_export_takes_the_winner_of_the_target(both: Path, autotune: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = autotune("export", both, "--to", tmp_path / "x", "--target", "large", "--items", 4)
+    assert ran.code == Exit.OK, ran.err
+    best = json.loads((both / "best" / "large" / "candidate.json").read_text(encoding="utf-8"))
+    about = json.loads((tmp_path / "x" / "candidate.json").read_text(encoding="utf-8"))
+    assert about["candidate"] == best["candidate"]
+    assert about["task"]["threads"] == 2
+    assert about["session"] == best["session"]
+
+
+def test_a_candidate_says_its_target_itself(both: Path, autotune: Callable[..., Ran], tmp_path: Path) -> None:
+    rows = {(row.target, row.trial): row for row in read_results(both)}
+    assert rows["small", 1].candidate != rows["large", 1].candidate
+    row = rows["large", 2]
+    ran = autotune("export", both, "--to", tmp_path / "x", "--candidate", row.candidate, "--items", 0)
+    assert ran.code == Exit.OK, ran.err
+    about = json.loads((tmp_path / "x" / "candidate.json").read_text(encoding="utf-8"))
+    assert (about["candidate"], about["task"]["threads"]) == (row.candidate, 2)
+
+
+def test_score_takes_the_winner_of_the_target_and_best_of_it(
+    both: Path, tiny_sweep: TinySweep, autotune: Callable[..., Ran]
+) -> None:
+    data = tiny_sweep.file.with_name("validation.jsonl")
+    one = autotune("score", both, "--data", data, "--target", "large", "--json")
+    other = autotune("score", both / "best" / "large", "--data", data, "--json")
+    assert (one.code, other.code) == (Exit.OK, Exit.OK), one.err + other.err
+    assert json.loads(one.out)["value"] == json.loads(other.out)["value"]
+    assert json.loads(one.out)["difference"] == json.loads(other.out)["difference"]
