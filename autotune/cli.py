@@ -109,7 +109,13 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--test", metavar="FILE", help="rows that only the finalists are scored on; default: held out")
     init.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
     init.add_argument("--encoding", help="of a text file that is not UTF-8, e.g. cp1252")
-    init.add_argument("--example", metavar="NAME", help="write this example with its data: phrase-tone-cpu")
+    init.add_argument(
+        "--example",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="write this example with its data; without NAME: list them",
+    )
     init.add_argument("--out", type=Path, metavar="PATH", help="the file to write; with --example its folder")
     init.add_argument("--force", action="store_true", help="replace what is there")
     init.set_defaults(function=_init)
@@ -278,7 +284,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from autotune.present.init import Wanted, write_example, write_sweep
+    from autotune.present.examples import list_examples, write_example
+    from autotune.present.init import Wanted, write_sweep
 
     given = vars(arguments)
     names = ("model", "data", "validation", "test", "provider", "encoding", "out", "force")
@@ -286,12 +293,15 @@ def _init(arguments: argparse.Namespace) -> int:
         if arguments.model or arguments.data:
             rule = "an example brings its own model and data"
             raise UsageError(Problem(rule, "--example", file="command line", remedy="leave out --model and --data"))
+        if not arguments.example:
+            _say("\n".join(list_examples()))
+            return Exit.OK
         _say("\n".join(write_example(arguments.example, arguments.out or Path(), arguments.force)))
         return Exit.OK
     missing = [f"--{name}" for name in ("model", "data") if not given[name]]
     if missing:
         rule = f"needs {' and '.join(missing)}"
-        remedy = "autotune init --model MODEL --data FILE, or autotune init --example phrase-tone-cpu"
+        remedy = "autotune init --model MODEL --data FILE, or autotune init --example to list examples"
         raise UsageError(Problem(rule, "init", file="command line", remedy=remedy))
     _say("\n".join(write_sweep(Wanted(**{name: given[name] for name in names}))))
     return Exit.OK

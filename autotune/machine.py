@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 
 from autotune.candidate import digest
+from autotune.distribution import DISTRIBUTION
 
 _PACKAGES = (
-    "accelerate", "autotune", "bitsandbytes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu",
+    "accelerate", DISTRIBUTION, "bitsandbytes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu",
     "onnxruntime-directml", "onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml",
     "onnxruntime-genai-winml", "optuna", "pandas", "peft", "torch", "transformers",
 )  # fmt: skip

@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from autotune.distribution import pip_install
+
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
 
@@ -84,13 +86,13 @@ class Provider:
         """The command that installs what running a built model on it takes."""
         if self.library:
             return f"pip install {self.wheel}, and the library {Path(self.library).name} of its vendor"
-        more = f" '{self.plugin.package}=={self.plugin.series}.*'" if self.plugin is not None else ""
-        return f"pip install '{self.wheel}==0.18.*'{more}"
+        more = f' "{self.plugin.package}=={self.plugin.series}.*"' if self.plugin is not None else ""
+        return f'pip install "{self.wheel}==0.18.*"{more}'
 
     @property
     def remedy(self) -> str:
         """The command that installs what a sweep on it takes."""
-        return f"pip install 'autotune[{self.extra}]' -c constraints.txt"
+        return pip_install(self.extra)
 
     @property
     def packages(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ ROOMS = (
     ("analysis",),
     ("usercode",),
     ("architectures",),
-    ("candidate", "durable", "metrics", "paths", "providers", "errors", "probed", "secrets"),
+    ("candidate", "distribution", "durable", "metrics", "paths", "providers", "errors", "probed", "secrets"),
 )
 """The rooms from the top down: a module imports from its own room and from those below."""
 

@@ -48,7 +48,7 @@ def test_adding_a_provider_is_one_entry_and_one_extra() -> None:
     for provider in PLUGINS:
         assert provider.plugin is not None
         needed = " ".join(EXTRAS[provider.extra])
-        assert "autotune[cpu]" in needed  # beside the plain wheel
+        assert "autotune-genai[cpu]" in needed  # beside the plain wheel
         major, minor = provider.plugin.series.split(".")
         assert f"{provider.plugin.package}>={provider.plugin.series},<{major}.{int(minor) + 1}" in needed
         assert PINNED[provider.plugin.package].startswith(f"{provider.plugin.series}.")

@@ -93,7 +93,7 @@ def test_a_task_of_skypilot_keeps_results_in_a_bucket(sweep: Path) -> None:
     assert task["resources"] == {"infra": "aws/us-east-1", "accelerators": "L4:1", "memory": "32+", "use_spot": True}
     assert task["envs"] == {"AUTOTUNE_CACHE": "/outputs/cache"}
     assert "--out /outputs/tones" in task["run"]
-    assert "'autotune[cuda]'" in task["setup"]
+    assert "'autotune-genai[cuda]'" in task["setup"]
 
 
 def test_skypilots_own_parser_takes_the_task(sweep: Path) -> None:

@@ -14,6 +14,7 @@ from autotune.architectures import has_windowed_caches, remarks
 from autotune.candidate import Recipe
 from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset
 from autotune.data.sources import hub_source
+from autotune.distribution import pip_install
 from autotune.durable import write_aside
 from autotune.errors import MachineError, Problem, StageError, UsageError
 from autotune.machine import free_disk_mb, machine_digest
@@ -82,11 +83,9 @@ def check_packages(sweep: Sweep) -> None:
     if any(name.startswith("gpu_memory_mb") for name in named):
         needed.append("nvidia-ml-py")
     if sweep.data.metric == "rouge_l" and not installed("rouge-score"):
-        remedy = "pip install 'autotune[rouge]' -c constraints.txt"
-        raise MachineError(f"metric rouge_l needs the package rouge-score; {remedy}")
+        raise MachineError(f"metric rouge_l needs the package rouge-score; {pip_install('rouge')}")
     if is_task(sweep.data.metric) and not installed("lm-eval"):
-        remedy = "pip install 'autotune[lm-eval]' -c constraints.txt"
-        raise MachineError(f"metric {sweep.data.metric} needs the package lm-eval; {remedy}")
+        raise MachineError(f"metric {sweep.data.metric} needs the package lm-eval; {pip_install('lm-eval')}")
     missing = [name for name in needed if not installed(name)]
     if missing:
         remedy = f"install the extra for this target: {sweep.provider.remedy}"

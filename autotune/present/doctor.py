@@ -9,6 +9,7 @@ from typing import Any
 
 from autotune.artifacts.store import Cache, default_root
 from autotune.candidate import Recipe
+from autotune.distribution import pip_install
 from autotune.errors import AutotuneError, StageError
 from autotune.machine import describe, free_disk_mb, free_memory_mb, machine_digest
 from autotune.pipeline.capability import ASK_S, Answers, ask_device
@@ -34,7 +35,7 @@ def examine() -> dict[str, Any]:
         if len(there) > 1:
             problems.append(f"{' and '.join(there)} overwrite one another: uninstall all, then install one extra")
         elif not there and family == "onnxruntime-genai":
-            problems.append("onnxruntime-genai is not installed: pip install 'autotune[cpu]' -c constraints.txt")
+            problems.append(f"onnxruntime-genai is not installed: {pip_install('cpu')}")
     missing = [
         name for name in ("torch", "transformers", "peft", "bitsandbytes", "onnx", "onnx-ir") if not installed(name)
     ]

@@ -1,10 +1,9 @@
-"""A sweep file to begin with: guessed from a model and labelled rows, each line explained; or an example with its data."""
+"""A sweep file to begin with: guessed from a model and labelled rows, each line explained."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ _RARE = 15
 """Rows of a label below which it may be missing from a share that is held out."""
 _CHARACTERS = 3.0
 """Characters of a token: English has about four, other languages fewer."""
-EXAMPLES = ("phrase-tone-cpu",)
 
 
 @dataclass(frozen=True)
@@ -278,40 +276,3 @@ def _quoted(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-# --- examples --------------------------------------------------------------------------------------------------------
-
-
-def write_example(name: str, out: Path, force: bool = False) -> list[str]:
-    """Write an example's sweep file and data into a folder. Returns what to do next. Raises UsageError."""
-    if name not in EXAMPLES:
-        raise UsageError(Problem("no such example", "--example", value=name, remedy=did_you_mean(name, EXAMPLES)))
-    sweep, data = _example_files(name)
-    file, folder = out / f"{name}.yaml", out / "phrase_tone"
-    there = [path for path in (file, folder) if exists(path)]
-    if there and not force:
-        raise UsageError(
-            Problem("is there already", "--out", str(there[0]), remedy="name another folder, or replace it: --force")
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for source in data:
-            shutil.copy(source, folder / source.name)
-        text = sweep.read_text(encoding="utf-8").replace("benchmarks/phrase_tone/", "phrase_tone/")
-        write_aside(file, text)
-    except OSError as error:
-        raise UsageError(
-            Problem(f"cannot be written ({error.strerror or error})", "--out", str(out), remedy="name another folder")
-        ) from None
-    return [f"{file} and its data in {folder}", f"Next: autotune plan {file}; then autotune run {file}"]
-
-
-def _example_files(name: str) -> tuple[Path, list[Path]]:
-    """Return an example's sweep file and data: of the installed package, or of the repository that it runs from."""
-    package = Path(__file__).parent.parent
-    inside = package / "examples"
-    if inside.is_dir():
-        return inside / f"{name}.yaml", sorted((inside / "phrase_tone").glob("*.jsonl"))
-    root = package.parent
-    return root / "search_spaces" / f"{name}.yaml", sorted((root / "benchmarks" / "phrase_tone").glob("*.jsonl"))

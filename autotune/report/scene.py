@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
+from autotune.distribution import pip_install
 from autotune.errors import MachineError
 
 Point = tuple[float, float]
@@ -81,9 +82,7 @@ class Scene:
                 importlib.import_module(f"PIL.{name}") for name in ("Image", "ImageDraw", "ImageFont")
             )
         except ImportError:
-            raise MachineError(
-                "a PNG needs Pillow, which is not installed: pip install 'autotune[plots]' -c constraints.txt"
-            ) from None
+            raise MachineError(f"a PNG needs Pillow, which is not installed: {pip_install('plots')}") from None
         zoom = 2 * _FINER
         canvas = image.new("RGB", (self.width * zoom, self.height * zoom), "#ffffff")
         pen = draw_.Draw(canvas)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.distribution import requirement
 from autotune.errors import Problem, UsageError
 from autotune.providers import NVIDIA
 from autotune.sweepfile.olive.reader import SEARCH, import_olive, is_olive
@@ -44,7 +45,7 @@ class Plan:
 
     def install(self, named: str | None) -> str:
         """Return what pip installs there."""
-        return named or f"autotune[{self.sweep.provider.extra}]"
+        return named or requirement(self.sweep.provider.extra)
 
 
 def make_plan(file: Path, sets: Sequence[str]) -> Plan:

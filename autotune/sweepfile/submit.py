@@ -14,7 +14,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     install: _Text | None = Field(
-        None, description="what pip installs there; default: autotune with the target's extra"
+        None, description="what pip installs there; default: this distribution with the target's extra"
     )
 
 

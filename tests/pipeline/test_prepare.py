@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate
+from autotune.distribution import pip_install
 from autotune.errors import MachineError, StageError, UsageError
 from autotune.pipeline import prepare as prepare_module
 from autotune.pipeline.graph import Graph
@@ -183,9 +184,9 @@ def test_what_this_machine_lacks_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "installed", lambda name: "" if name in ("rouge-score", "lm-eval") else "1.0")
         said = stop(tmp_path, rouge, Fetched(tmp_path))
-        assert said.startswith("metric rouge_l needs the package rouge-score; pip install 'autotune[rouge]'")
+        assert said.startswith("metric rouge_l needs the package rouge-score; " + pip_install("rouge"))
         said = stop(tmp_path, task, Fetched(tmp_path))
-        assert said.startswith("metric lm-eval:arc_easy needs the package lm-eval; pip install 'autotune[lm-eval]'")
+        assert said.startswith("metric lm-eval:arc_easy needs the package lm-eval; " + pip_install("lm-eval"))
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "free_disk_mb", lambda folder: 0.1)
         assert "AUTOTUNE_CACHE" in stop(tmp_path, sweep, Fetched(tmp_path))

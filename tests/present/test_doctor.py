@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.distribution import pip_install
 from autotune.present.doctor import WIDTH, as_text
 
 
 def found(**providers: Any) -> dict[str, Any]:
-    plain = {"runs": False, "precisions": [], "does_not_run": {}, "devices": [], "install": "pip install 'autotune[x]'"}
+    plain = {"runs": False, "precisions": [], "does_not_run": {}, "devices": [], "install": pip_install("x")}
     return {
         "hardware": {"processor": "A Processor With a Long Name @ 3.20 GHz", "cores": 64, "system": "Linux x86_64", "memory_mb": 1},
         "python": "3.11.0", "packages": {f"package-{n}": "1.2.3" for n in range(20)}, "free_memory_mb": 1, "free_disk_mb": 1,

@@ -16,7 +16,6 @@ from conftest import Ran
 from autotune.cli import parser
 from autotune.data.guess import guess
 from autotune.errors import Exit
-from autotune.present import init as init_module
 from autotune.sweepfile.resolve import load_sweep
 
 ROOT = Path(__file__).parent.parent.parent
@@ -172,25 +171,6 @@ def test_the_example_is_planned_where_it_is_written(autotune: Callable[..., Ran]
     assert autotune("plan", "here/phrase-tone-cpu.yaml").code == Exit.OK
     assert autotune("init", "--example", "phrase-tone-cpu", "--out", "here").code == Exit.USAGE
     assert autotune("init", "--example", "phrase-tone-cpu", "--out", "here", "--force").code == Exit.OK
-
-
-def test_the_wheel_says_where_its_example_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pyproject.toml puts into the wheel is where `init --example` looks for it, and all of it is there."""
-    import tomllib
-
-    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    placed = said["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    for source, target in placed.items():
-        assert (ROOT / source).is_file()
-        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / target).write_bytes((ROOT / source).read_bytes())
-    monkeypatch.setattr(init_module, "__file__", str(tmp_path / "autotune" / "present" / "init.py"))
-    assert init_module.write_example("phrase-tone-cpu", tmp_path / "out")
-    sweep = load_sweep(tmp_path / "out" / "phrase-tone-cpu.yaml")
-    assert all(
-        (tmp_path / "out" / str(source)).is_file()
-        for source in (sweep.data.train, sweep.data.validation, sweep.data.test)
-    )
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
