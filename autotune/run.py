@@ -24,9 +24,11 @@ from autotune.execution.threads import Blocking, LogOfThread, ThreadedExecutor
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.workers import posts
 from autotune.machine import describe
+from autotune.pipeline.devices import ask
 from autotune.pipeline.expected import Prices
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.measure import Others, Pipeline
+from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
@@ -41,13 +43,15 @@ from autotune.results.texts import keep_texts
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.opening import priced
+from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
 from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
-from autotune.strategies.frontier.cost_model import first_costs
+from autotune.strategies.frontier.cost_model import FirstCosts, first_costs, mean_of
 from autotune.strategies.frontier.transfer import TransferPrior, sweeps_for
 from autotune.strategies.named import make_strategy, strategy_of
+from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep, Workers
 
@@ -121,7 +125,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
                 name: prepare(one, ready, cache.root) for name, one in sweep.by_target.items()
             }  # fmt: skip
             sweeps = {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}
-            first, dataset, inputs = next(iter(prepared.values()))
+            shared, dataset, inputs = next(iter(prepared.values()))
             splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
             code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
             record.check_inputs({"model": inputs.base, **splits, **code})
@@ -139,22 +143,36 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
             write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
-            prior = TransferPrior(first.space, sweeps_for(record, inputs.base, events.note) if taught else [])
+            prior = TransferPrior(shared.space, sweeps_for(record, inputs.base, events.note) if taught else [])
             prepare_s = stages.spent_s
             _employ(sweep.workers, inputs, engine, events)
             costs.width = engine.width
             pace = Pace(cache.root, inputs.machine)
 
-            def loop_of(name: str | None, own: Record, others: Others | None) -> Loop:
-                one, shared = sweeps[name]
-                pipeline = Pipeline(one, shared, stages, pace, others)
-                prices = Prices(pipeline.graph, costs, one.target.timing, tuple(one.target.timed))
-                searching = strategy_of(one.strategy, one.space, one.objectives) == "frontier"
-                known = first_costs(own, lambda: priced(prices, one.space, one.seed)) if searching else None
-                strategy = make_strategy(one.strategy, one.space, one.objectives, one.seed, items, prior, known)
-                return Loop(one, own, pipeline, strategy, executor, events, costs=costs)
+            def first() -> FirstCosts:
+                return mean_of([
+                    priced(Prices(Graph(one, own), costs, one.target.timing, tuple(one.target.timed)), one.space, one.seed)
+                    for one, own in sweeps.values()
+                ])  # fmt: skip
 
-            summary, fronts = run_loops(list(sweeps), record, loop_of)
+            searching = strategy_of(sweep.strategy, shared.space, sweep.objectives) == "frontier"
+            known = first_costs(record, first) if searching else None
+            given = sweep.objectives, sweep.seed, items, prior, known
+            spaces = [one.space for one, _ in sweeps.values()]
+            several = make_for_targets(sweep.strategy, spaces, *given) if sweep.targets else None
+            strategy = several or make_strategy(sweep.strategy, shared.space, *given)
+
+            def loop_of(name: str | None, own: Record, beside: Shared | None) -> Loop:
+                one, inputs = sweeps[name]
+                pipeline = Pipeline(one, inputs, stages, pace, beside.others if beside is not None else None)
+                return Loop(one, own, pipeline, strategy, executor, events, costs=costs, shared=beside)
+
+            def trouble(name: str | None) -> str:
+                one = sweeps[name][0]
+                on_device = one.space.recipes and one.provider.name != "cpu"
+                return ask(one.provider, one.target.device, ready).trouble if on_device else ""
+
+            summary, fronts = run_loops(list(sweeps), record, executor, loop_of, several, trouble)
             summary.stages_s += prepare_s
             summary.own_s = summary.wall_s - (summary.stages_s if engine.width == 1 else timeline.busy_s)
             try:
@@ -225,6 +243,7 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
         "space": "every candidate is done",
         "export": "no recipe builds the model as it is, so nothing was trained",
         "front": "no candidate that is left promises to move the front",
+        "lost": "the device of every target is gone",
     }
     sys.stderr.write(
         f"{summary.trials} trials in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "

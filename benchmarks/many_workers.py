@@ -30,6 +30,7 @@ from autotune.results.rows import StageSpan
 from autotune.results.table import read_table
 from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
+from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.timeline import Timeline
 from autotune.stages.jobs import Job, Result, TurnsJob
@@ -113,7 +114,7 @@ def measured(folder: Path, workers: int, candidates: int) -> list[tuple[str, str
         strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
         events = Events(rows, Running(record), Timeline(record, engine.host))
         loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, executor, events)
-        assert loop.run().trials == candidates
+        assert run_loop(loop).trials == candidates
     spans = [
         (span.stage, span.began or 0.0, span.ended or 0.0, bool(span.alone))
         for span in read_table(folder / "out" / "timeline.csv", StageSpan)

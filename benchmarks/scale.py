@@ -31,6 +31,7 @@ from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
 from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
+from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
 from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob
 from autotune.strategies.named import make_strategy
@@ -117,7 +118,7 @@ def one(folder: Path, strategy: str, candidates: int) -> dict[str, Any]:
         executor = ThreadedExecutor(stages, engine, log)
         searching = make_strategy(strategy, sweep.space, sweep.objectives, sweep.seed)
         loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), searching, executor, Events(watch, Running(record)))
-        loop.run()
+        run_loop(loop)
         rows = len(record.results.rows)
     times = [after - before for before, after in zip(watch.ended, watch.ended[1:], strict=False)]
     return {"rows": rows, "seconds": time.perf_counter() - began, "times": times, "memory_mb": watch.memory_mb}

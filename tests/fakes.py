@@ -22,6 +22,7 @@ from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.scheduler.events import Event, Events, Note, RowWritten, StageBegan
 from autotune.scheduler.loop import Loop, Summary
+from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.under_way import Executor
 from autotune.stages.jobs import (
@@ -351,4 +352,4 @@ class Sweeping:
             self.loop = Loop(sweep, record, pipeline, strategy, self.executor(self.stages), events, self.clock)
             provisional = self.loop.stale_timings.provisional
             provisional.foreign, provisional.wait = self.foreign, lambda seconds: None
-            return self.loop.run()
+            return run_loop(self.loop)

@@ -176,7 +176,7 @@ def test_cpu_and_webgpu_are_targets_of_one_sweep(swept: tuple[Path, int, str, st
     assert code == Exit.OK, err
     rows = read_results(out)
     assert [(row.target, row.trial) for row in rows] == [
-        ("gpu", 0), ("gpu", 1), ("gpu", 2), ("laptop", 0), ("laptop", 1),
+        ("gpu", 0), ("laptop", 0), ("gpu", 1), ("laptop", 1), ("gpu", 2),
     ]  # fmt: skip
     assert {row.status for row in rows} == {"ok", "over_limit"}  # fp32 is too large for one of the targets
     # One adapter for both: it was trained for the first sweep of this module, and merged once for both targets here.
@@ -262,6 +262,7 @@ def stub(place: Place) -> tuple[Path, Path, dict[str, str]]:
     return library, does, {"REAL_PROVIDER": onnxruntime_ep_webgpu.get_library_path(), "STUB_DOES": str(does)}
 
 
+TWO_RECIPES = {"build": [{"precision": ["int4", "int8"]}]}
 NAMED = {"target": {"provider": "WebGpuExecutionProvider"}, "space": {"build": [{"precision": "int4"}]}}
 
 
@@ -299,8 +300,7 @@ def test_a_device_that_goes_in_the_middle_costs_rows_that_the_same_command_makes
     library, does, environment = stub
     does.write_text("", encoding="utf-8")
     target = place_target(place) | {"provider": "WebGpuExecutionProvider"}
-    space = {"build": [{"precision": ["int4", "int8"]}]}
-    file = place.write("middle", target=target, space=space)
+    file = place.write("middle", target=target, space=TWO_RECIPES)
     out = place.folder / "middle"
     arguments = ("run", file, "--out", out, "--provider-library", f"WebGpuExecutionProvider={library}")
     process = place.begin(*arguments, **environment)
@@ -317,6 +317,45 @@ def test_a_device_that_goes_in_the_middle_costs_rows_that_the_same_command_makes
     code, _, err = place.run(*arguments, **environment)
     assert code == Exit.OK, err
     assert [row["status"] for row in read_results(out)] == ["ok", "ok", "ok"]
+
+
+@pytest.mark.slow
+@pytest.mark.marathon
+@pytest.mark.timeout(3600)
+def test_a_device_that_goes_in_the_middle_leaves_the_other_target_alone(
+    place: Place, stub: tuple[Path, Path, dict[str, str]]
+) -> None:
+    library, does, environment = stub
+    does.write_text("", encoding="utf-8")
+    target = place_target(place)
+    targets = {"gpu": target | {"provider": "WebGpuExecutionProvider"}, "laptop": target | {"provider": "cpu"}}
+    file = place.write("half", targets=targets, space=TWO_RECIPES)
+    sweep = yaml.safe_load(file.read_text(encoding="utf-8"))
+    del sweep["target"]
+    file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    out = place.folder / "half"
+    arguments = ("run", file, "--out", out, "--provider-library", f"WebGpuExecutionProvider={library}")
+    process = place.begin(*arguments, **environment)
+    table = out / "results.csv"
+    wait_for(
+        lambda: table.exists() and table.read_bytes().count(b"\n") > 1, process
+    )  # that of the gpu's untouched model
+    does.write_text("gone", encoding="utf-8")
+    _, err = process.communicate()
+    assert "Traceback" not in err
+    assert process.returncode == Exit.NO_RESULT, err  # what the gpu alone would have
+    assert "target gpu: " in err
+    assert "its candidates are measured when the same command is run again" in err
+    rows = read_results(out)
+    assert [row["status"] for row in rows if row.target == "laptop"] == ["ok"] * 3
+    assert [row["status"] for row in rows if row.target == "gpu"] == ["ok", "lost"]
+    assert (out / "best" / "laptop" / "onnx").is_dir()
+    does.write_text("", encoding="utf-8")
+    code, _, err = place.run(*arguments, **environment)
+    assert code == Exit.OK, err
+    rows = read_results(out)
+    assert [row["status"] for row in rows] == ["ok"] * 6
+    assert (out / "best" / "gpu" / "onnx").is_dir()
 
 
 def place_target(place: Place) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from autotune.execution.input_guard import Guard
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
-from autotune.providers import PROVIDERS
+from autotune.providers import PROVIDERS, installed
 from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob, resolved
 
 PATIENCE_S = 3.0
@@ -143,11 +143,15 @@ class Stages:
         return {"processes": processes} | ({"begun": len(job.begun)} if job.begun else {}), seconds
 
     def _with_engines(self, job: TimeJob) -> TimeJob:
-        """Let a provider that compiles engines keep them beside the cache's results: of one graph, device and version each."""
+        """Let a provider that compiles engines keep them beside the cache's results: of one graph, device with its driver,
+        version and options each.
+        """
         provider = PROVIDERS.get(job.provider)
         if provider is None or not provider.engines_option:
             return job
-        key = digest([job.graph, job.provider, provider.packages, job.device_index, job.hardware, job.machine])
+        versions = provider.packages | {package: installed(package) for package in job.packages}
+        where = [job.device_index, job.hardware, job.machine]
+        key = digest([job.graph, job.provider, versions, *where, job.provider_options])
         return job.model_copy(update={"engines_dir": self.cache.root / "engines" / key[:32]})
 
     def _resumable(self, job: Job) -> Job:

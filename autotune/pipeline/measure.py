@@ -74,12 +74,12 @@ class Measurement:
 
 @dataclass
 class Others:
-    """What the targets of one sweep share, which are measured one after another."""
+    """What the targets of one sweep share, which are measured side by side."""
 
-    to_come: int = 0
-    """Targets that come after this one: they are built from the same merged models."""
+    pipelines: list[Pipeline] = field(default_factory=list)
+    """Those of all targets: what a candidate of one of them uses is let go of by none."""
     merged: dict[str, MergeJob] = field(default_factory=dict)
-    """The merged models that were kept for them."""
+    """The merged models of whole trainings, which every target may still build from: they are kept until the end."""
     pinned: dict[str, list[Job]] = field(default_factory=dict)
     """By target, what its front is made of."""
 
@@ -109,6 +109,8 @@ class Pipeline:
         self._merges: Counter[str] = Counter()
         """By key, how many that are under way use a merged model."""
         self._ids: dict[str, list[str]] = {}
+        if others is not None:
+            others.pipelines.append(self)
 
     @property
     def inputs(self) -> Inputs:
@@ -123,9 +125,10 @@ class Pipeline:
 
     def rest(self) -> None:
         """Let go of all results but those that candidates under way use, and the merged model that the next may need."""
-        needed = {key: job for measurement in self._under_way for key, job in measurement.used.items()}
-        if self._merged is not None:
-            needed[self._merged.key] = self._merged
+        needed: dict[str, Job] = {}
+        for pipeline in [self] if self.others is None else self.others.pipelines:
+            needed |= {key: job for measurement in pipeline._under_way for key, job in measurement.used.items()}
+            needed |= {} if pipeline._merged is None else {pipeline._merged.key: pipeline._merged}
         self.do.let_go(*needed.values())
 
     def tidy(self) -> None:
@@ -166,10 +169,8 @@ class Pipeline:
             self._discard(merge)
 
     def _discard(self, merge: MergeJob) -> None:
-        """Remove a merged model, unless another target is still to be built from it."""
-        if self.others is not None and self.others.to_come:
-            self.others.merged[merge.key] = merge
-        else:
+        """Remove a merged model, unless another target may still be built from it."""
+        if self.others is None or merge.key not in self.others.merged:
             self.do.discard(merge)
 
     def _find(self, job: Job, done: Measurement) -> Stored | None:
@@ -312,6 +313,8 @@ class Pipeline:
         last, self._merged = self._merged, job
         self._merges[job.key] += 1
         done.merge = job
+        if self.others is not None and rung == 1:
+            self.others.merged[job.key] = job
         if last is not None and last.key != job.key:
             self._drop(last)
         done.merged = yield from self._run("merge", job, done)

@@ -29,11 +29,13 @@ from autotune.present.look import looked_at
 from autotune.present.plan_table import STAGES
 from autotune.present.savings import savings
 from autotune.scheduler.opening import first_items, priced
-from autotune.scheduler.rehearsal import Rehearsed, Simulation, rehearse
+from autotune.scheduler.rehearsal import Rehearsed, Simulation, Simulations, rehearse
 from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.strategies.frontier.constants import POOL
-from autotune.strategies.named import make_strategy, strategy_of
+from autotune.strategies.frontier.cost_model import mean_of
+from autotune.strategies.named import strategy_of
+from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Budget, Sweep, Target
 
@@ -47,10 +49,7 @@ def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
     """Check a sweep and return what it would do, as plain data: of each target, where there are several. Raises UsageError
     with every problem.
     """
-    sweep = load_sweep(file, sets)
-    if sweep.targets:
-        return {"sweep": sweep.name, "targets": {name: _plan_of(one) for name, one in sweep.targets.items()}}
-    return _plan_of(sweep)
+    return _plan_of(load_sweep(file, sets))
 
 
 def _plan_of(sweep: Sweep) -> dict[str, Any]:
@@ -63,32 +62,29 @@ def _plan_of(sweep: Sweep) -> dict[str, Any]:
     if dataset is not None:
         seen, notes = looked_at(sweep, dataset)
         dataset = seen.dataset if seen is not None else dataset
-    asked: list[str] = []
-    if config is not None:
-        sweep, asked = asked_of_device(sweep, config)
-    size = sweep.space.size()
-    most, ends_by = _bound(sweep, size)
+    sweeps: dict[str | None, Sweep] = {}
+    targets: dict[str | None, dict[str, Any]] = {}
+    for name, one in sweep.by_target.items():
+        sweeps[name], asked = asked_of_device(one, config) if config is not None else (one, [])
+        targets[name] = _of_target(sweeps[name], config, asked)
+    sizes = [one["candidates"] for one in targets.values()]
+    size = None if None in sizes else sum(sizes)
+    most, ends_by = _bound(list(sweeps.values()), size)
     plan: dict[str, Any] = {
         "sweep": sweep.name,
         "model": sweep.model,
-        "provider": sweep.target.provider,
         "strategy": sweep.strategy,
+        **({"targets": targets} if sweep.targets else targets[None]),
         "candidates": size,
-        "recipes": [str(recipe) for recipe in sweep.space.recipes],
-        "sessions": [str(session) if session else "as the target says" for session in sweep.space.sessions],
-        "workloads": _workloads(sweep.target) if sweep.space.recipes else [],
-        "left_out": [{"combination": item.settings, "reason": item.reason} for item in sweep.space.left_out],
         "trials": min(most if most is not None else _MOST, _MOST),
         "ends_by": ends_by if most is not None and most <= _MOST else "hours",
         "trials_budget": sweep.budget.trials,
         "hours_budget": sweep.budget.hours,
         "metric": sweep.data.metric,
         "data": _data(sweep.data, dataset),
-        "notes": [*sweep.notes, *asked, *(dataset.notes if dataset else ()), *notes],
+        "notes": [*sweep.notes, *(dataset.notes if dataset else ()), *notes],
     }
-    plan["notes"] += _many_threads([sweep.target.session, *filter(None, sweep.space.sessions)])
-    if config is not None and sweep.space.recipes:
-        plan["notes"] += remarks(config, sweep.target.provider, sweep.train.max_length)
+    plan["notes"] += [] if sweep.targets else targets[None]["notes"]
     if sweep.model in BUILT_IN:
         plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
     if on_hub:
@@ -98,19 +94,20 @@ def _plan_of(sweep: Sweep) -> dict[str, Any]:
             f"there is no folder {sweep.model}, so it is fetched from the hub, and its architecture checked then"
         )
         return plan
-    rehearsed, workers = _rehearsed(sweep, dataset, seen, config, plan["trials"])
+    fitted = next(iter(sweeps.values()))
+    rehearsed, workers = _rehearsed(list(sweeps.values()), dataset, seen, config, plan["trials"])
     plan |= {
         "trials": rehearsed.candidates,
         "ends_by": plan["ends_by"] if rehearsed.ended == "trials" else rehearsed.ended,
         "workers": workers,
         **_counted(rehearsed),
         "estimate": _estimate(rehearsed),
-        "savings": savings(sweep, rehearsed, dataset),
+        "savings": savings(fitted, rehearsed, dataset),
     }
     parameters = parameters_of(config)
     builds = rehearsed.bill.lines.get("build", Line()).times
     plan["disk"] = {
-        "needed_mb": round(needed_disk_mb(parameters, sweep.space.recipes, max(1, round(builds) - 1))),
+        "needed_mb": round(needed_disk_mb(parameters, fitted.space.recipes, max(1, round(builds) - 1))),
         "free_mb": round(free_disk_mb(default_root())),
     }
     plan["memory"] = {"needed_mb": round(parameters * 4 / 1e6 * 4 + 1500), "free_mb": round(free_memory_mb())}
@@ -124,27 +121,54 @@ def _plan_of(sweep: Sweep) -> dict[str, Any]:
     return plan
 
 
+def _of_target(sweep: Sweep, config: dict[str, Any] | None, asked: Sequence[str]) -> dict[str, Any]:
+    """Return what a plan says of one target; `asked`: what its device has answered."""
+    notes = [*asked, *_many_threads([sweep.target.session, *filter(None, sweep.space.sessions)])]
+    if config is not None and sweep.space.recipes:
+        notes += remarks(config, sweep.target.provider, sweep.train.max_length)
+    return {
+        "provider": sweep.target.provider,
+        "candidates": sweep.space.size(),
+        "recipes": [str(recipe) for recipe in sweep.space.recipes],
+        "sessions": [str(session) if session else "as the target says" for session in sweep.space.sessions],
+        "workloads": _workloads(sweep.target) if sweep.space.recipes else [],
+        "left_out": [{"combination": item.settings, "reason": item.reason} for item in sweep.space.left_out],
+        "notes": notes,
+    }
+
+
 def _rehearsed(
-    sweep: Sweep, dataset: Dataset | None, seen: Seen | None, config: dict[str, Any], trials: int
+    sweeps: Sequence[Sweep], dataset: Dataset | None, seen: Seen | None, config: dict[str, Any], trials: int
 ) -> tuple[Rehearsed, int]:
-    """Return what a sweep of at most so many trials is expected to do, and with how many workers."""
-    cache = Cache(default_root())
-    inputs = planned_inputs(sweep, dataset, seen, config, cache)
-    digests = {split: key for split, (key, _) in inputs.items.items()}
+    """Return what a sweep of at most so many trials is expected to do, and with how many workers; `sweeps`: of its targets."""
+    cache, sweep = Cache(default_root()), sweeps[0]
+    inputs = [planned_inputs(one, dataset, seen, config, cache) for one in sweeps]
+    digests = {split: key for split, (key, _) in inputs[0].items.items()}
     new = sweep.data.max_new_tokens
     subject = subject_of(sweep.model, float(parameters_of(config)), dataset, digests, sweep.data.metric, new)
     costs = costs_of(cache, subject)
-    costs.about(subject, inputs.counts.get("train"))
-    width = len(posts(sweep.workers.train, sweep.workers.cpu, inputs.device, inputs.gpus))
-    graph, timing = Graph(sweep, inputs), sweep.target.timing
-    prices, warm = (Prices(graph, costs, timing, tuple(sweep.target.timed), cold=cold) for cold in (width, 0))
-    name, items = strategy_of(sweep.strategy, sweep.space, sweep.objectives), inputs.counts["validation"]
-    first = priced(warm, sweep.space, sweep.seed) if name == "frontier" else None
+    costs.about(subject, inputs[0].counts.get("train"))
+    width = len(posts(sweep.workers.train, sweep.workers.cpu, inputs[0].device, inputs[0].gpus))
+    prices, warm = (
+        [
+            Prices(Graph(one, own), costs, one.target.timing, tuple(one.target.timed), cold=cold)
+            for one, own in zip(sweeps, inputs, strict=True)
+        ]
+        for cold in (width, 0)
+    )
+    name, items = strategy_of(sweep.strategy, sweep.space, sweep.objectives), inputs[0].counts["validation"]
+    each = zip(warm, sweeps, strict=True)
+    first = mean_of([priced(own, one.space, one.seed) for own, one in each]) if name == "frontier" else None
     name = _STANDS_FOR.get(name, name)
-    strategy = make_strategy(name, sweep.space, sweep.objectives, sweep.seed, items, first=first)
-    base = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
-    simulation = Simulation(prices, sweep.objectives, base, bool(strategy.rungs), cache.peek)
-    before = preparation(sweep, dataset, prices, cache, cache.peek)
+    spaces = [one.space for one in sweeps]
+    strategy = make_for_targets(name, spaces, sweep.objectives, sweep.seed, items, first=first)
+    simulation = Simulations({
+        one.space.target: Simulation(
+            own, one.objectives, base_candidate(one.space.recipes, one.provider, one.exact), bool(strategy.rungs), cache.peek
+        )
+        for own, one in zip(prices, sweeps, strict=True)
+    })  # fmt: skip
+    before = preparation(sweep, dataset, prices[0], cache, cache.peek)
     adapters = min(POOL, _adapters(sweep.space)) if strategy.rungs else math.inf
     look = first_items(sweep.aims, sweep.data.metric, items, bool(strategy.rungs))
     return rehearse(strategy, simulation, before, trials, _budget_s(sweep.budget), width, adapters, look), width
@@ -229,13 +253,15 @@ def _budget_s(budget: Budget) -> float:
     return budget.hours * 3600 if budget.hours is not None else math.inf
 
 
-def _bound(sweep: Sweep, size: int | None) -> tuple[int | None, str]:
+def _bound(sweeps: Sequence[Sweep], size: int | None) -> tuple[int | None, str]:
     """Return how many candidates there are at most, and what ends them: trials or space; None and hours where neither does.
 
-    `size`: that of the space.
+    `sweeps`: of the targets; `size`: that of their spaces.
     """
+    sweep = sweeps[0]
     in_parts = strategy_of(sweep.strategy, sweep.space, sweep.objectives) == "frontier"
-    pool = POOL * max(1, len(sweep.space.recipes)) * max(1, len(sweep.space.sessions)) if in_parts else None
+    deployments = sum(max(1, len(one.space.recipes)) * max(1, len(one.space.sessions)) for one in sweeps)
+    pool = POOL * deployments if in_parts else None
     ends = [(n, by) for n, by in ((sweep.budget.trials, "trials"), (size, "space"), (pool, "space")) if n is not None]
     return min(ends, key=lambda end: end[0], default=(None, "hours"))
 

@@ -22,26 +22,20 @@ _ENDS = {
 
 def as_text(plan: dict[str, Any]) -> str:
     """Return the plan in words."""
-    if "targets" in plan:
-        once = "adapters are trained and merged once for all of them, and so is a build that is the same"
-        plans = [f"target {name}: {as_text(one)}" for name, one in plan["targets"].items()]
-        return "\n\n".join([f"{plan['sweep']}: {len(plans)} targets, one after another; {once}", *plans])
     workers = f", {plan['workers']} workers" if plan.get("workers", 1) > 1 else ""
-    lines = [f"{plan['sweep']}: {plan['model']} on {plan['provider']}, strategy {plan['strategy']}{workers}"]
+    targets = plan.get("targets", {})
+    on = " and ".join(f"{one['provider']} ({name})" for name, one in targets.items()) or plan["provider"]
+    lines = [f"{plan['sweep']}: {plan['model']} on {on}, strategy {plan['strategy']}{workers}"]
     if "estimate" in plan:
         lines += ["", *_table(plan), ""]
     size = plan["candidates"]
     lines.append(f"measures {_trials(plan)} of {size if size is not None else 'endlessly many'} candidates")
-    if plan["recipes"]:
-        lines.append(f"recipes ({len(plan['recipes'])}):")
-        lines += [f"  {recipe}" for recipe in plan["recipes"]]
-    if plan["sessions"]:
-        lines.append(f"sessions ({len(plan['sessions'])}), each recipe in each:")
-        lines += [f"  {session}" for session in plan["sessions"]]
-    lines += [f"timed: {words}" for words in plan["workloads"]]
-    if plan["left_out"]:
-        lines.append(f"left out ({len(plan['left_out'])}), cannot run here:")
-        lines += [f"  {item['combination']}: {item['reason']}" for item in plan["left_out"]]
+    if targets:
+        lines.append("adapters are trained and merged once for all targets, and so is a build that is the same")
+    for name, one in targets.items():
+        lines += [f"target {name}:", *(f"  {line}" for line in _of_target(one))]
+        lines += [f"  note: {note}" for note in one["notes"]]
+    lines += [] if targets else _of_target(plan)
     if plan["data"]:
         lines += _data_lines(plan["data"], plan["metric"])
     if "disk" in plan:
@@ -52,6 +46,22 @@ def as_text(plan: dict[str, Any]) -> str:
     lines += [f"cheaper: {words}" for words in plan.get("savings", ())]
     lines += [f"note: {note}" for note in plan["notes"]]
     return "\n".join(lines)
+
+
+def _of_target(plan: dict[str, Any]) -> list[str]:
+    """Return in words what is built, served and timed on a target, and what is left out."""
+    lines = []
+    if plan["recipes"]:
+        lines.append(f"recipes ({len(plan['recipes'])}):")
+        lines += [f"  {recipe}" for recipe in plan["recipes"]]
+    if plan["sessions"]:
+        lines.append(f"sessions ({len(plan['sessions'])}), each recipe in each:")
+        lines += [f"  {session}" for session in plan["sessions"]]
+    lines += [f"timed: {words}" for words in plan["workloads"]]
+    if plan["left_out"]:
+        lines.append(f"left out ({len(plan['left_out'])}), cannot run here:")
+        lines += [f"  {item['combination']}: {item['reason']}" for item in plan["left_out"]]
+    return lines
 
 
 def _trials(plan: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from autotune.candidate import Candidate
 from autotune.scheduler.forecast import Forecast
-from autotune.scheduler.ledger import Ledger
+from autotune.scheduler.shared import Shared
 from autotune.sweepfile.schema import Budget
 
 _RECENT = 10
@@ -18,16 +18,19 @@ _RECENT = 10
 class BudgetLeft:
     """The part of a sweep's budget that is left."""
 
-    def __init__(self, budget: Budget, ledger: Ledger, spent_s: Callable[[], float], forecast: Forecast) -> None:
-        """`spent_s`: the wall-clock so far, seconds."""
+    def __init__(self, budget: Budget, shared: Shared, spent_s: Callable[[], float], forecast: Forecast) -> None:
+        """`shared`: the rows of all targets, which have one budget; `spent_s`: the wall-clock so far, seconds; `forecast`: of the
+        target that this is asked for.
+        """
         self.trials_at_most, self.hours = budget.trials, budget.hours
-        self.ledger, self.spent_s, self.forecast = ledger, spent_s, forecast
+        self.shared, self.spent_s, self.forecast = shared, spent_s, forecast
 
     def trials(self, pending: int = 0) -> float:
         """Return how many more trials may begin while `pending` are under way."""
         if self.trials_at_most is None:
             return math.inf
-        return self.trials_at_most - len(self.ledger.trials) - pending
+        kept = self.shared.kept(self.trials_at_most) if self.shared.gone else 0
+        return self.trials_at_most - self.shared.done() - kept - pending
 
     def seconds(self) -> float:
         """Return how many seconds of the budget are left."""
@@ -47,15 +50,20 @@ class BudgetLeft:
         """Return the expected seconds until the sweep has ended, or None where nothing bounds it; `candidate`: one like those
         that come.
         """
-        trials, end_s = self.trials(), self.forecast.end_s()
+        trials, end_s = self.trials(), self._end_s()
         guesses = [trials * self.forecast.trial_s(candidate) + end_s] if math.isfinite(trials) else []
         if self.hours is not None:
             guesses.append(max(self.seconds(), 0.0) + (0.0 if self.forecast.in_parts else end_s))
         return max(0.0, min(guesses)) if guesses else None
 
+    def _end_s(self) -> float:
+        """Return the expected seconds of the end of every target."""
+        return sum(forecast.end_s() for forecast in self.shared.forecasts.values())
+
     def _kept_s(self) -> float:
         """Return the seconds that are kept for the end of the sweep, and for one more row that may begin just before it."""
         if self.hours is None or not self.forecast.in_parts:
             return 0.0
-        rows = list(self.ledger.rows.values())[-_RECENT:]
-        return self.forecast.end_s() + statistics.median([row.wall_s or 0.0 for row in rows] or [0.0])
+        ledgers = self.shared.ledgers.values()
+        rows = [row for ledger in ledgers for row in list(ledger.rows.values())[-_RECENT:]]
+        return self._end_s() + statistics.median([row.wall_s or 0.0 for row in rows] or [0.0])

@@ -19,11 +19,20 @@ _WORTH = 2.0
 class Forecast:
     """The expected seconds of what is left of a sweep, by what the cost model says of its jobs and what its trials took."""
 
-    def __init__(self, prices: Prices, ledger: Ledger, clock: Callable[[], float], width: int, in_parts: bool) -> None:
+    def __init__(
+        self,
+        prices: Prices,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        width: int,
+        in_parts: bool,
+        done: Callable[[], int],
+    ) -> None:
         """`width`: how many stages run at once; `in_parts`: the strategy evaluates candidates at lower fidelities, so that the
-        end of the sweep completes the untouched model and the timings.
+        end of the sweep completes the untouched model and the timings; `done`: how many trials were done, of all targets.
         """
         self.prices, self.ledger, self.clock, self.width, self.in_parts = prices, ledger, clock, width, in_parts
+        self._trials = done
         self._began, self._done_before = clock(), 0
         self._searching = False
         self._whole: tuple[int, float] | None = None
@@ -33,11 +42,11 @@ class Forecast:
 
     def search_began(self) -> None:
         """Say that the search begins: from now on trials are counted."""
-        self._began, self._done_before, self._searching = self.clock(), len(self.ledger.trials), True
+        self._began, self._done_before, self._searching = self.clock(), self._trials(), True
 
     def trial_s(self, candidate: Candidate) -> float:
         """Return the expected wall-clock of one more trial, seconds; `candidate`: one like those that come."""
-        done = len(self.ledger.trials) - self._done_before if self._searching else 0
+        done = self._trials() - self._done_before if self._searching else 0
         if self._whole is None or done >= _GROWN * self._whole[0] + 1:
             timed = bool(self.ledger.known(candidate))
             self._whole = done, self.prices.whole(candidate, timed).wall_s(self.width)

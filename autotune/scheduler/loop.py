@@ -1,11 +1,11 @@
-"""The sweep: it asks the strategy for candidates, measures them, writes a row for each, and scores the winner on test.
+"""The loop of one target: it begins candidates, writes a row for each, and scores the winner on test.
 
-The rows of results.csv are its state. Only the thread of this module decides, writes rows and tells the strategy.
+The rows of results.csv are its state. Which candidates begin is decided in `search`, for all targets of a sweep. Only the
+thread of these modules decides, writes rows and tells the strategy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from autotune.analysis.latency import Turns
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.costs.model import CostModel
-from autotune.errors import AutotuneError, Exit, MachineError, StageError, stage_status
+from autotune.errors import Exit, MachineError, StageError, stage_status
 from autotune.metrics import is_task
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import base_candidate
@@ -32,8 +32,9 @@ from autotune.scheduler.forecast import Forecast
 from autotune.scheduler.ledger import Ledger
 from autotune.scheduler.opening import first_items
 from autotune.scheduler.provisional import PATIENCE_S
+from autotune.scheduler.shared import Shared
 from autotune.scheduler.stale_timings import StaleTimings
-from autotune.scheduler.under_way import Executor, Flight, UnderWay
+from autotune.scheduler.under_way import Executor, Flight
 from autotune.strategies.protocol import Proposal, Strategy
 from autotune.sweepfile.schema import Sweep
 
@@ -54,7 +55,7 @@ class Summary:
     """Seconds inside stages, summed over all workers."""
     ended: str
     """Why it ended: trials, hours, space (all candidates were measured), front (the strategy expects no other candidate to
-    improve it), export (no recipe builds the untouched model).
+    improve it), export (no recipe builds the untouched model), lost (the device of every target is gone).
     """
     exit_code: Exit = Exit.OK
     finalists: list[Finalist] = field(default_factory=list)
@@ -69,7 +70,7 @@ class Summary:
 
 
 class Loop:
-    """One run of the `run` command over one record."""
+    """One run of the `run` command for one target: `search.run_loop` runs it."""
 
     def __init__(
         self,
@@ -81,8 +82,10 @@ class Loop:
         events: Events,
         clock: Callable[[], float] = time.monotonic,
         costs: CostModel | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`costs`: what stages are expected to take; None: nothing was measured yet."""
+        """`costs`: what stages are expected to take; None: nothing was measured yet; `shared`: with the loops of other targets."""
+        self.target, self.shared = sweep.space.target, shared or Shared(executor)
         self.record, self.pipeline = record, pipeline
         self.model, self.metric, self.recipes = sweep.model, sweep.data.metric, sweep.space.recipes
         self.tunes_adapters = sweep.space.lora is not None
@@ -91,11 +94,12 @@ class Loop:
         untouched = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
         untouched = untouched.model_copy(update={"target": sweep.space.target})
         self.ledger = Ledger(sweep.aims, sweep.score, untouched, record.results.rows, record.results.file)
-        self.under_way = UnderWay(executor)
+        self.under_way = self.shared.under_way
         timing, in_parts = sweep.target.timing, bool(strategy.rungs)
         prices = Prices(pipeline.graph, costs or CostModel(), timing, tuple(sweep.target.timed))
-        self.forecast = Forecast(prices, self.ledger, clock, executor.width, in_parts)
-        self.budget = BudgetLeft(sweep.budget, self.ledger, record.spent_s, self.forecast)
+        self.forecast = Forecast(prices, self.ledger, clock, executor.width, in_parts, self.shared.done)
+        self.shared.add(self.target, self.ledger, self.forecast)
+        self.budget = BudgetLeft(sweep.budget, self.shared, record.spent_s, self.forecast)
         self.stale_timings = StaleTimings(self.ledger, record, pipeline, self.under_way, events, timing, clock)
         self._like: Candidate | None = None
         """A candidate like those that come."""
@@ -105,69 +109,25 @@ class Loop:
         self._judged_s = 0.0
         self._began = clock()
 
-    def run(self) -> Summary:
-        """Measure candidates until the budget or the space is used up, then score the finalists.
-
-        Raises MachineError if no candidate can continue, or rows cannot be written; Interrupted.
-        """
-        try:
-            return self._run()
-        except KeyboardInterrupt:  # at once: leaving the engine ends the workers
-            self.under_way.drop()
-            raise
-        finally:
-            self._give_up()
-            self.pipeline.tidy()
-
-    def _run(self) -> Summary:
-        began = self._began = self.clock()
-        self._begin_with_base()
-        for row in [row for row in self.ledger.rows.values() if row.status == "lost"]:
-            if not self.budget.late:
-                self._alone(self.ledger.proposal_of(row), row.trial or 0)
-        trusted = self._trusts()
-        self._tell_anew(self.stale_timings.check_pace())
-        self._replay_all()
-        self._judge()
-        if not self.ledger.base and self.ledger.aims.need_base:
-            self.events.note(
-                "the untouched model could not be measured: no candidate can keep a limit that refers to it"
-            )
-        before = len(self.ledger.trials)
-        ended = self._search() if trusted else "export"
-        if self.ledger.base_is_open:
-            self._alone(Proposal(self.ledger.untouched), 0)
-        if self.strategy.rungs:
-            self._tell_anew(self.stale_timings.resolve(self._wanted_now))
-        self._settle(PATIENCE_S)
-        self._pin()
-        summary = self._finish(len(self.ledger.trials) - before, ended)
-        if not self.record.results.flush():
-            file = self.record.results.file
-            message = f"{file} cannot be written: its last rows are not in it, and what they cost is in the cache"
-            raise MachineError(f"{message}; close the program that holds it, then run the same command again")
-        summary.wall_s = self.clock() - began
-        summary.stages_s = self.stages_s + self.stale_timings.seconds
-        return summary
-
-    def _give_up(self) -> None:
-        """Stop the candidates under way, and write the rows of those that have ended."""
-        for flight in self.under_way.abandon():
-            with contextlib.suppress(
-                OSError, AutotuneError
-            ):  # the first error is reported, not those that follow from it
-                self._written(flight, forgive=False)
-
     # --- before the search -------------------------------------------------------------------------------------------
 
-    def _begin_with_base(self) -> None:
+    def begin_with_base(self) -> None:
         """Measure the untouched model, in full or on the first items, unless an earlier run did."""
+        self._began = self.clock()
         items, in_parts = self.pipeline.inputs.counts["validation"], bool(self.strategy.rungs)
         look, row = first_items(self.ledger.aims, self.metric, items, in_parts), self.ledger.base_row
         if row is None or row.status not in ("ok", "stopped" if look else "ok"):
             self._alone(Proposal(self.ledger.untouched, items=look), 0)
 
-    def _trusts(self) -> bool:
+    def lost(self) -> list[Trial]:
+        """Return the rows whose worker was lost, which are tried again."""
+        return [row for row in self.ledger.rows.values() if row.status == "lost"]
+
+    def repeat(self, row: Trial) -> Trial:
+        """Try the candidate of a row again, unless the hours are used up. Returns its row."""
+        return row if self.budget.late else self._alone(self.ledger.proposal_of(row), row.trial or 0)
+
+    def trusts(self) -> bool:
         """Return whether any recipe can be trusted to build an adapter.
 
         If the build of the untouched model is faulty, recipes that only round that build are given up. Each other recipe is
@@ -190,21 +150,20 @@ class Loop:
                     given_up[recipe] = StageError(stage_status(tried.status), str(tried.error))
         return not self.tunes_adapters or not recipes or set(recipes) > set(given_up)
 
-    def _replay_all(self) -> None:
-        """Tell the strategy the rows of earlier runs, so that it decides as if the sweep had never stopped."""
-        rows = self.record.results.rows
+    def replay_base(self) -> None:
+        """Tell a strategy with lower fidelities the first row of the untouched model, which it knew when it began; a later row
+        completes it at the end.
+        """
         if self.strategy.rungs:
-            # The first row of the untouched model, which the strategy knew then; a later row completes it at the end.
-            base = (row for row in rows if row.candidate == self.ledger.base_id and not row.trial)
-            known = next((row for row in base if row.status in ("ok", "stopped")), None)
+            rows = (row for row in self.record.results.rows if row.candidate == self.ledger.base_id and not row.trial)
+            known = next((row for row in rows if row.status in ("ok", "stopped")), None)
             if known is not None:
                 self.strategy.replay(self.ledger.untouched, self.ledger.told(known))
-        for row in rows:
-            if row.trial and (row.status == "stopped" or row is self.ledger.rows[row.candidate]):
-                self._replay(row)
 
-    def _replay(self, row: Trial) -> None:
-        """Tell the strategy a row of an earlier run, unless its candidate may be tried again."""
+    def replay(self, row: Trial) -> None:
+        """Tell the strategy a row of an earlier run, unless it counts no more, or its candidate may be tried again."""
+        if not row.trial or (row.status != "stopped" and row is not self.ledger.rows[row.candidate]):
+            return
         told = self.ledger.told(row)
         broken = any(gap > 0 for gap in told.gaps.values())
         # A lost worker shows nothing about the candidate, nor does a limit that was relaxed since. A row at a lower fidelity
@@ -214,53 +173,20 @@ class Loop:
             return
         self.strategy.replay(self.ledger.candidate_of(row), told)
 
-    def _tell_anew(self, rows: list[Trial]) -> None:
+    def tell_anew(self, rows: list[Trial]) -> None:
         """Tell a strategy with lower fidelities of rows that were timed anew."""
         if self.strategy.rungs:  # other strategies are told of each candidate once
             for row in rows:
                 self.strategy.replay(self.ledger.candidate_of(row), self.ledger.told(row))
 
-    # --- the search --------------------------------------------------------------------------------------------------
+    # --- a candidate -------------------------------------------------------------------------------------------------
 
-    def _search(self) -> str:
-        """Keep the workers busy until the budget or the space is used up. Returns why it ended."""
-        self.forecast.search_began()
-        while True:
-            ended = self._fill()
-            if not self.under_way.flights:
-                assert ended is not None
-                return ended
-            flight = self.under_way.next_ended()
-            if (row := self._written(flight)) is not None:
-                self.strategy.tell(flight.proposal, self.ledger.told(row))
-                self._tell_anew(self.stale_timings.at_this_pace())
-                self._settle()
-
-    def _settle(self, patience_s: float = 0.0) -> None:
+    def settle(self, patience_s: float = 0.0) -> None:
         """Repeat provisional timings, unless candidates are under way, which would disturb them."""
         if not self.budget.late and not self.under_way.flights:
-            self._tell_anew(self.stale_timings.settle(patience_s))
+            self.tell_anew(self.stale_timings.settle(patience_s))
 
-    def _fill(self) -> str | None:
-        """Begin candidates while workers are free. Returns why no more may begin; None if no worker is free."""
-        while (free := self.under_way.free) > 0:
-            pending = self.under_way.pending
-            if (trials := self.budget.trials(len(pending))) <= 0:
-                return "trials"
-            if self.budget.at_its_end:
-                return "hours"
-            asked = self.strategy.ask(int(min(free, trials)), pending)
-            if not asked:
-                # A strategy with lower fidelities leaves out candidates that it expects not to improve the front.
-                return "front" if self.strategy.rungs else "space"
-            for proposal in asked:
-                self._begin(proposal, self._next_trial())
-        return None
-
-    def _next_trial(self) -> int:
-        return max([self.ledger.trials.last, *(flight.trial for flight in self.under_way.flights)]) + 1
-
-    def _begin(self, proposal: Proposal, trial: int) -> None:
+    def begin(self, proposal: Proposal, trial: int) -> None:
         """Begin to measure a candidate at the fidelity of its proposal."""
         candidate = proposal.candidate
         looked_at = trial == 0 and proposal.items is not None
@@ -283,12 +209,12 @@ class Loop:
 
     def _alone(self, proposal: Proposal, trial: int) -> Trial:
         """Measure one candidate while no other is under way. Returns its row."""
-        self._begin(proposal, trial)
+        self.begin(proposal, trial)
         while True:
-            if (row := self._written(self.under_way.next_ended())) is not None:
+            if (row := self.written(self.under_way.next_ended())) is not None:
                 return row
 
-    def _written(self, flight: Flight, forgive: bool = True) -> Trial | None:
+    def written(self, flight: Flight, forgive: bool = True) -> Trial | None:
         """Write the row of a candidate that has ended. Returns the row; None if its worker was lost and it begins again."""
         measured, candidate, trial = flight.measured, flight.proposal.candidate, flight.trial
         assert measured is not None
@@ -318,11 +244,11 @@ class Loop:
         self.ledger.learn(row)
         again = forgive and measured.status == "lost" and flight.attempt < ATTEMPTS
         if not again and row.status == "ok" and self._may_show():
-            self._judge()  # before its results are released: those of a new winner must not be evicted
+            self.judge()  # before its results are released: those of a new winner must not be evicted
         self.pipeline.rest()
         self.events(CandidateEnded(trial, candidate))
         if again:
-            self._begin(flight.proposal, trial)
+            self.begin(flight.proposal, trial)
             self.under_way.flights[-1].attempt = flight.attempt + 1
             return None
         self.events(RowWritten(row, self._best))
@@ -364,7 +290,7 @@ class Loop:
     def _may_show(self) -> bool:
         return self._judged_s < _SHOWING_S + _SHOWING_SHARE * (self.clock() - self._began)
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
         """Find the winner so far. It is only displayed, so that the tests on outcomes of items, which take longer, are left out."""
         began = time.perf_counter()
         best = judge(self.ledger.ended(), self.ledger.aims, self.ledger.base_id).winner
@@ -382,8 +308,29 @@ class Loop:
         return [*front, *([self._best] if self._best is not None else [])]
 
     def _wanted_now(self) -> list[Trial]:
-        self._judge()
+        self.judge()
         return self._wanted()
+
+    def end(self, trials: int, ended: str, gone: bool = False) -> Summary:
+        """Complete what was begun, then choose the winner among the rows, and time, score and keep it.
+
+        `trials`: so many were done in this run; `gone`: the target's device is, so that nothing more is measured there.
+        Raises MachineError if rows cannot be written.
+        """
+        if not gone:
+            if self.ledger.base_is_open:
+                self._alone(Proposal(self.ledger.untouched), 0)
+            if self.strategy.rungs:
+                self.tell_anew(self.stale_timings.resolve(self._wanted_now))
+            self.settle(PATIENCE_S)
+        self._pin()
+        summary = self._finish(trials, ended)
+        if not self.record.results.flush():
+            file = self.record.results.file
+            message = f"{file} cannot be written: its last rows are not in it, and what they cost is in the cache"
+            raise MachineError(f"{message}; close the program that holds it, then run the same command again")
+        summary.stages_s = self.stages_s + self.stale_timings.seconds
+        return summary
 
     def _finish(self, trials: int, ended: str) -> Summary:
         """Choose the winner among the rows, and time, score and keep it."""

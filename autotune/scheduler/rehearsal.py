@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 
 from autotune.analysis.pareto import front
 from autotune.candidate import Candidate, Recipe, Session
@@ -41,6 +42,10 @@ class Part:
     """Adapters that were trained to any rung."""
     trained: float = 0.0
     """Trainings, each by the share of its steps."""
+
+    def plus(self, other: Part) -> Part:
+        """Return both together."""
+        return Part(self.bill.plus(other.bill), self.adapters + other.adapters, self.trained + other.trained)
 
     def times(self, factor: float) -> Part:
         """Return everything multiplied by a factor."""
@@ -79,7 +84,9 @@ class Simulation:
         self._items = self.graph.inputs.counts["validation"]
         self._reached: dict[str, float] = {}
         self._done: set[str] = set()
-        self._merged = ""
+        self._merged, self._merges = "", set[str]()
+        """The merged model that is there; and where several targets build from them, those that were made."""
+        self.keeps_merged = False
         self._scored: dict[tuple[str, float, str], float] = {}
         self._served: dict[tuple[Recipe | None, Session | None], Candidate] = {}
         self._whole: dict[str, tuple[Candidate, tuple[float, ...]]] = {}
@@ -109,14 +116,18 @@ class Simulation:
             return False
         return True
 
-    def begin(self, items: float | None) -> None:
-        """Measure the untouched model; `items`: that it is scored on, and then not timed; None: all."""
-        part = Part()
-        self._make(self._base, part.bill, 1.0)
+    def share(self, other: Simulation) -> None:
+        """Take what is trained, merged and built for another target as done for this one too."""
+        self._reached, self._done, self._merges, self.cached = other._reached, other._done, other._merges, other.cached
+
+    def begin(self, items: float | None) -> Bill:
+        """Return the bill of measuring the untouched model; `items`: that it is scored on, and then not timed; None: all."""
+        bill = Bill()
+        self._make(self._base, bill, 1.0)
         if items is None:
-            self._time(self._base, part.bill)
-        self._score(self._base, part.bill, 1.0, self._items if items is None else items)
-        self.crossed.bill = self.crossed.bill.plus(part.bill)
+            self._time(self._base, bill)
+        self._score(self._base, bill, 1.0, self._items if items is None else items)
+        return bill
 
     def measure(self, proposal: Proposal) -> Told:
         """Return the simulated measurement of a proposal, and add what it takes."""
@@ -168,10 +179,15 @@ class Simulation:
         ]
         for stage, job in jobs:
             if self._is_new(job):
-                if candidate.lora is not None and self._merged != (merge := self.graph.merge_job(candidate, rung)).key:
-                    self._merged = merge.key
+                if candidate.lora is not None and self._is_to_merge(merge := self.graph.merge_job(candidate, rung)):
                     bill.add("merge", self.costs.expect(merge, self.prices.first("merge")))
                 bill.add(stage, self.costs.expect(job, self.prices.first(stage)))
+
+    def _is_to_merge(self, merge: Job) -> bool:
+        there = merge.key in self._merges if self.keeps_merged else self._merged == merge.key
+        self._merged = merge.key
+        self._merges.add(merge.key)
+        return not there
 
     def _time(self, candidate: Candidate, bill: Bill) -> None:
         if candidate.recipe is None or (candidate.recipe, candidate.session) in self._served:
@@ -228,9 +244,59 @@ class Simulation:
         return worth if self._objectives[name] == "maximize" else 1 / worth
 
 
+class Simulations:
+    """The simulated stages of a sweep's targets, by target: what one of them has made costs the others nothing."""
+
+    def __init__(self, parts: Mapping[str | None, Simulation]) -> None:
+        self._parts = dict(parts)
+        first, *others = self._parts.values()
+        for other in others:
+            other.share(first)
+        for part in self._parts.values():
+            part.keeps_merged = bool(others)
+        self.costs, self.cached = first.costs, first.cached
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates were fully measured."""
+        return sum(part.candidates for part in self._parts.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows that were written for proposals."""
+        return sum(part.rows for part in self._parts.values())
+
+    @property
+    def climbed(self) -> Part:
+        """What was done to adapters alone."""
+        return reduce(Part.plus, (part.climbed for part in self._parts.values()))
+
+    @property
+    def crossed(self) -> Part:
+        """What was done to candidates."""
+        return reduce(Part.plus, (part.crossed for part in self._parts.values()))
+
+    @property
+    def bill(self) -> Bill:
+        """All that was done."""
+        return self.climbed.bill.plus(self.crossed.bill)
+
+    def begin(self, items: float | None) -> Bill:
+        """Return the bill of measuring the untouched model on each target."""
+        return reduce(Bill.plus, [part.begin(items) for part in self._parts.values()])
+
+    def measure(self, proposal: Proposal) -> Told:
+        """Return the simulated measurement of a proposal, and add what it takes."""
+        return self._parts[proposal.candidate.target].measure(proposal)
+
+    def end(self) -> Bill:
+        """Return the bill of the end on each target."""
+        return reduce(Bill.plus, [part.end() for part in self._parts.values()])
+
+
 def rehearse(
     strategy: Strategy,
-    simulation: Simulation,
+    simulation: Simulation | Simulations,
     before: Bill,
     trials: int | None,
     seconds: float = math.inf,
@@ -245,11 +311,8 @@ def rehearse(
     the sweep is extrapolated. A strategy with lower fidelities keeps time for the end of the sweep; for others it comes
     after the hours, as in a run.
     """
-    simulation.begin(looked_at)
     in_parts, ended = bool(strategy.rungs), ""
-    begun = simulation.crossed.bill
-    simulation.crossed = Part()
-    before = before.plus(begun)
+    before = before.plus(simulation.begin(looked_at))
 
     def spent(bill: Bill) -> float:
         return before.plus(bill).wall_s(width) + (simulation.end().wall_s() if in_parts else 0.0)

@@ -1,66 +1,54 @@
-"""Several targets in one sweep: a loop for each, one after another, over the same adapters.
+"""Several targets in one sweep: a loop for each, and one search over all of them.
 
-Each target has its own untouched model, front and winner, so its loop is that of a sweep of its own. What they share is
-dear: a training, a merge, and a build that is the same come from the cache, and what one target's rows say of an adapter
-is told to the strategies of those after it, so that they go on with adapters that are trained.
+Each target has its own untouched model, front and winner, so it has a loop of its own. The strategy, the budget and the
+workers are shared, and so is what is dear: an adapter is trained and merged once, and a build that is the same is made once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autotune.candidate import Candidate
-from autotune.pipeline.measure import Others
-from autotune.results.judge import candidate_of
 from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.scheduler.loop import Loop, Summary
-from autotune.strategies.protocol import Strategy, Told
+from autotune.scheduler.search import Search, run_loop
+from autotune.scheduler.shared import Shared
+from autotune.scheduler.under_way import Executor
+from autotune.strategies.several import ForTargets
 
 
 def run_loops(
-    names: Sequence[str | None], record: Record, loop_of: Callable[[str | None, Record, Others | None], Loop]
+    names: Sequence[str | None],
+    record: Record,
+    executor: Executor,
+    loop_of: Callable[[str | None, Record, Shared | None], Loop],
+    strategy: ForTargets | None = None,
+    trouble: Callable[[str | None], str] = lambda _: "",
 ) -> tuple[Summary, list[Trial]]:
-    """Run the loop of each target, or the one of a sweep that has one (`names` is [None]).
+    """Run the loops of all targets, or the one of a sweep that has one (`names` is [None]).
 
-    Returns a summary of all, whose exit code is the worst of what each alone would have, and the rows that count.
+    `strategy`: that of the loops, where there are several; `trouble` says why nothing runs on a target's device, and is empty
+    where something does. Returns a summary of all, whose exit code is the worst of what each alone would have, and the rows
+    that count.
     """
-    if list(names) == [None]:
+    if strategy is None:
         loop = loop_of(None, record, None)
-        return loop.run(), loop.ledger.ended()
-    others = Others()
-    summaries: dict[str | None, Summary] = {}
-    fronts: list[Trial] = []
-    for place, name in enumerate(names):
-        assert name is not None
-        others.to_come = len(names) - place - 1
-        loop = loop_of(name, record.for_target(name), others)
-        teach(loop.strategy, [row for row in record.results.rows if row.target != name], loop)
-        loop.events.note(f"target {name}")
-        summaries[name] = loop.run()
-        fronts += loop.ledger.ended()
-        if not others.to_come:
-            for merge in others.merged.values():
-                loop.pipeline.do.discard(merge)
-    return together(summaries), fronts
+        return run_loop(loop), loop.ledger.ended()
+    shared = Shared(executor)
+    loops = [loop_of(name, record.for_target(name), shared) for name in names if name is not None]
+    summaries = Search(loops, record.results.rows, strategy.leave_out, trouble).run()
+    remove_merged(loops)
+    return together(summaries), [row for loop in loops for row in loop.ledger.ended()]
 
 
-def teach(strategy: Strategy, rows: Sequence[Trial], loop: Loop) -> None:
-    """Tell a strategy with lower fidelities what other targets' rows say of adapters: how far they are trained, and how well
-    they score. A pair counts as its adapter alone: it was rounded for another target, which costs little.
-    """
-    if not strategy.rungs:
-        return
-    for row in rows:
-        score = row.number(loop.ledger.score)
-        if row.kind == "base" or score is None or row.status not in ("ok", "stopped"):
-            continue
-        lora = candidate_of(row, loop.ledger.file).lora
-        told = Told(
-            None, {}, measured={loop.ledger.score: score}, rung=row.rung or 1.0, items=row.behind(loop.ledger.score) or 0,
-            status="stopped", probability=row.probability,
-        )  # fmt: skip
-        strategy.replay(Candidate(lora=lora, target=loop.ledger.untouched.target), told)
+def remove_merged(loops: Sequence[Loop]) -> None:
+    """Remove the merged models that were kept for other targets, those of earlier runs too."""
+    for loop in loops:
+        candidates = [loop.ledger.candidate_of(row) for row in loop.ledger.ended() if row["merged"] is not None]
+        jobs = {job.key: job for job in map(loop.pipeline.graph.merge_job, candidates)}
+        for job in jobs.values():
+            if loop.pipeline.do.find(job) is not None:
+                loop.pipeline.do.discard(job)
 
 
 def together(summaries: dict[str | None, Summary]) -> Summary:
@@ -70,9 +58,9 @@ def together(summaries: dict[str | None, Summary]) -> Summary:
     return Summary(
         first.choice,
         sum(one.trials for one in summaries.values()),
-        sum(one.wall_s for one in summaries.values()),
+        max(one.wall_s for one in summaries.values()),
         sum(one.stages_s for one in summaries.values()),
-        ends[-1],
+        next((end for end in ends if end != "export"), ends[0]),
         max(one.exit_code for one in summaries.values()),
         [row for one in summaries.values() for row in one.finalists],
         kept=all(one.kept for one in summaries.values()),

@@ -30,6 +30,8 @@ class Space:
     sessions: tuple[Session | None, ...] = ()
     target: str | None = None
     """The target that its candidates are measured for; None where the sweep has one."""
+    builds_for: str = ""
+    """The provider whose builds its target runs: targets of one take the same builds."""
 
     @property
     def searched(self) -> dict[str, Domain]:

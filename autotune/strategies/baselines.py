@@ -26,16 +26,24 @@ def ids_of(pending: Sequence[Proposal]) -> set[str]:
 
 
 class Grid(Whole):
-    """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next."""
+    """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next.
 
-    def __init__(self, space: Space) -> None:
-        self._candidates: Iterator[Candidate] = space.grid()
+    Of several targets: an adapter in all its recipes and sessions on all of them, the targets in turn, then the next.
+    """
+
+    def __init__(self, *spaces: Space) -> None:
+        self._candidates: Iterator[Candidate] = spaces[0].grid() if len(spaces) == 1 else _in_step(spaces)
         self._known: set[str] = set()
+        self._left_out: set[str | None] = set()
+
+    def leave_out(self, target: str | None) -> None:
+        """Propose nothing for a target any more."""
+        self._left_out.add(target)
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
         """Return the next candidates that are neither known nor pending."""
-        busy = ids_of(pending)
-        new = (c for c in self._candidates if c.id not in self._known and c.id not in busy)
+        busy, left_out = ids_of(pending), self._left_out
+        new = (c for c in self._candidates if c.id not in self._known and c.id not in busy and c.target not in left_out)
         return [Proposal(candidate) for candidate in itertools.islice(new, n)]
 
     def tell(self, proposal: Proposal, told: Told) -> None:
@@ -46,6 +54,14 @@ class Grid(Whole):
         """Remember the candidate."""
         del told
         self._known.add(candidate.id)
+
+
+def _in_step(spaces: Sequence[Space]) -> Iterator[Candidate]:
+    """Yield the candidates of several targets adapter by adapter, and of each adapter one of each target in turn."""
+    by_adapter = [itertools.groupby(space.grid(), key=lambda candidate: candidate.lora) for space in spaces]
+    for groups in itertools.zip_longest(*by_adapter, fillvalue=(None, iter(()))):
+        for turn in itertools.zip_longest(*(group for _, group in groups)):
+            yield from (candidate for candidate in turn if candidate is not None)
 
 
 class Left:

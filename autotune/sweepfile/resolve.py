@@ -261,7 +261,7 @@ def _parse_space(
         rule = "fp16 does not train on a CPU, and train.device is cpu"
         problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
     sessions = parse_sessions(raw["session"], served, provider, problems) if "session" in raw else ()
-    return Space(domains, recipes, left_out, defaults, train.device, sessions, target)
+    return Space(domains, recipes, left_out, defaults, train.device, sessions, target, provider.builds_as)
 
 
 def _own_stages(recipes: Sequence[Recipe], root: Path) -> list[Problem]:

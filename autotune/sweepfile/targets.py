@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import Problem, UsageError
-from autotune.sweepfile.schema import Budget, Sweep
+from autotune.sweepfile.schema import Sweep
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 """Of a target: it names a folder, and is a cell of results.csv."""
@@ -48,22 +48,8 @@ def parse_targets(
     if first.budget.trials is not None and first.budget.trials < len(found):
         rule = f"must be at least {len(found)}: it counts rows, and there are so many targets"
         raise UsageError(Problem(rule, "budget.trials", shown, value=first.budget.trials, remedy="raise it"))
-    parts = zip(found.items(), shares(first.budget, len(found)), strict=True)
-    targets = {name: sweep.model_copy(update={"budget": share}) for (name, sweep), share in parts}
     written = {"targets": dict(raw), "build": (data.get("space") or {}).get("build"), "limits": shared}
-    return first.model_copy(update={"targets": targets, "written": written})
-
-
-def shares(budget: Budget, count: int) -> list[Budget]:
-    """Return what each of so many targets may spend: rows in equal parts, the first ones more where they do not divide; hours
-    up to its own end, in the order of the targets.
-    """
-    found = []
-    for place in range(count):
-        trials = None if budget.trials is None else budget.trials // count + (place < budget.trials % count)
-        hours = None if budget.hours is None else budget.hours * (place + 1) / count
-        found.append(budget.model_copy(update={"trials": trials, "hours": hours}))
-    return found
+    return first.model_copy(update={"targets": found, "written": written})
 
 
 def _wrong(data: Mapping[str, Any], raw: Any) -> list[Problem]:

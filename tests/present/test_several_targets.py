@@ -81,3 +81,37 @@ def test_score_takes_the_winner_of_the_target_and_best_of_it(
     assert (one.code, other.code) == (Exit.OK, Exit.OK), one.err + other.err
     assert json.loads(one.out)["value"] == json.loads(other.out)["value"]
     assert json.loads(one.out)["difference"] == json.loads(other.out)["difference"]
+
+
+def test_what_is_dear_is_done_once_for_both_targets(both: Path) -> None:
+    rows = [row for row in read_results(both) if row.trial]
+    assert len(rows) == 4
+    assert len({row.adapter for row in rows}) == 1
+    assert sum(row.cost_s("train") is not None for row in rows) == 0  # the tiny sweep has trained it
+    assert sum(row.cost_s("merge") is not None for row in rows) <= 1
+    assert {row.cost_s("build") for row in rows} == {
+        None
+    }  # nor are builds made again: both targets run those of the CPU
+    builds = {(row["build_precision"], row["built"]) for row in rows}
+    assert len(builds) == 2
+    assert {(row.target, row["build_precision"]) for row in rows} == {
+        (target, precision) for target in ("small", "large") for precision in ("fp32", "int4")
+    }
+
+
+def test_a_plan_of_several_targets_is_one_plan(both: Path, tiny_sweep: TinySweep, autotune: Callable[..., Ran]) -> None:
+    file = tiny_sweep.file.with_name("both.yaml")
+    ran = autotune("plan", file, "--json", "--set", "space.lora.r=4")
+    assert ran.code == Exit.OK, ran.err
+    plan = json.loads(ran.out)
+    assert (plan["candidates"], plan["trials"], plan["adapters"], plan["trainings"]) == (4, 4, 1, 1)
+    # Two recipes of one adapter, whose builds serve both; those of the untouched model are there.
+    assert plan["builds"] == 2
+    assert list(plan["targets"]) == ["small", "large"]
+    assert [len(one["recipes"]) for one in plan["targets"].values()] == [2, 2]
+    ran = autotune("plan", file)
+    assert ran.code == Exit.OK, ran.err
+    assert "on cpu (small) and cpu (large)" in ran.out
+    assert "target large:" in ran.out
+    assert "measures 4 (every candidate of the space is measured) of 4 candidates" in ran.out
+    assert max(map(len, ran.out.splitlines())) < 160

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FINITE, FakeStages, Inline, Watched, inputs_in, make_sweep
+from fakes import FINITE, ITEMS, FakeStages, Inline, Watched, inputs_in, make_sweep
+from test_many import Simulated
 
 from autotune.candidate import Candidate, Recipe, digest
-from autotune.errors import Exit, UsageError
+from autotune.costs.bill import Bill
+from autotune.costs.model import CostModel
+from autotune.costs.work import Subject
+from autotune.errors import Exit, StageError, UsageError
+from autotune.pipeline.expected import Prices
+from autotune.pipeline.graph import Graph, base_candidate
 from autotune.pipeline.measure import Others, Pipeline
 from autotune.present.select import select, targets_of, tie_lines
 from autotune.results.folder import read_results
@@ -18,14 +25,19 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.table import read_table
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
+from autotune.scheduler.rehearsal import Simulation, Simulations, rehearse
+from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
-from autotune.stages.jobs import Job, TimeJob
+from autotune.scheduler.under_way import Executor
+from autotune.stages.jobs import Job, TimeJob, TurnsJob
 from autotune.strategies.named import make_strategy
+from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.schema import Sweep
 
 LAPTOP, BOX = {"provider": "cpu", "threads": 2}, {"provider": "openvino"}
 """Two targets whose builds are the same."""
+OBJECTIVES = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
 SETTINGS = ("candidate", "target", "pace", "started", "ended", "wall_s", "cached")
 
 
@@ -40,17 +52,29 @@ class TwoMachines(FakeStages):
         return found
 
 
-def run(folder: Path, sweep: Sweep, stages: FakeStages) -> Summary:
+def run(
+    folder: Path,
+    sweep: Sweep,
+    stages: FakeStages,
+    trouble: Callable[[str | None], str] = lambda _: "",
+    workers: Executor | None = None,
+) -> Summary:
     inputs = inputs_in(folder, test=True)
     with Record(folder / "out", sweep) as record:
         events = Events(Watched(), Running(record))
 
-        def loop_of(name: str | None, own: Record, others: Others | None) -> Loop:
-            one = sweep.by_target[name]
-            strategy = make_strategy(one.strategy, one.space, one.objectives, one.seed)
-            return Loop(one, own, Pipeline(one, inputs, stages, None, others), strategy, Inline(stages), events)
+        spaces = [one.space for one in sweep.by_target.values()]
+        several = make_for_targets(sweep.strategy, spaces, sweep.objectives, sweep.seed) if sweep.targets else None
+        strategy = several or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
 
-        return run_loops(list(sweep.by_target), record, loop_of)[0]
+        executor = workers or Inline(stages)
+
+        def loop_of(name: str | None, own: Record, shared: Shared | None) -> Loop:
+            one, others = sweep.by_target[name], shared.others if shared is not None else None
+            pipeline = Pipeline(one, inputs, stages, None, others)
+            return Loop(one, own, pipeline, strategy, executor, events, shared=shared)
+
+        return run_loops(list(sweep.by_target), record, executor, loop_of, several, trouble)[0]
 
 
 def two(strategy: str = "grid", **keys: Any) -> Sweep:
@@ -197,7 +221,7 @@ def test_each_target_takes_what_runs_there() -> None:
     assert [item.settings for item in laptop.space.left_out] == ["fp16"]
     assert {recipe.precision for recipe in gpu.space.recipes} == {"fp32", "fp16", "int4"}
     assert len(gpu.space.recipes) == 6
-    assert [one.budget.trials for one in (laptop, gpu)] == [3, 3]
+    assert {one.budget.trials for one in (sweep, laptop, gpu)} == {6}  # they share one
     again = sweep.resolved()
     assert set(again["targets"]) == {"laptop", "gpu"}
     assert "target" not in again
@@ -222,3 +246,175 @@ def test_a_mistake_in_targets_is_named_with_its_key(keys: dict[str, Any], said: 
     with pytest.raises(UsageError) as raised:
         make_sweep(**keys)
     assert any(said in str(problem) for problem in raised.value.problems), raised.value
+
+
+# --- A device that goes ---------------------------------------------------------------------------------------------
+
+
+class Unplugged(TwoMachines):
+    """Its second target's device goes after so many results there."""
+
+    def __init__(self, root: Path, after: int | None) -> None:
+        super().__init__(root)
+        self.left = after
+        self.trouble = self._lose
+
+    def _lose(self, job: Job) -> None:
+        if (
+            getattr(job, "provider", "") != "openvino"
+            or job.stage not in ("check", "time", "score")
+            or self.left is None
+        ):
+            return
+        if self.left == 0:
+            raise StageError("lost", f"{job.stage}: the device is lost")
+        self.left -= 1
+
+    def why(self, target: str | None) -> str:
+        """Return why nothing runs on the device of a target."""
+        return "its device is lost" if target == "box" and self.left == 0 else ""
+
+
+@pytest.mark.parametrize("strategy", ["grid", "random", "frontier"])
+@pytest.mark.parametrize("after", [0, 4, 12])
+def test_a_device_that_goes_costs_its_own_rows_and_the_same_command_makes_them(
+    tmp_path: Path, after: int, strategy: str
+) -> None:
+    sweep, stages = two(strategy, budget={"trials": 16}), Unplugged(tmp_path / "cache", after)
+    first = run(tmp_path, sweep, stages, stages.why)
+    rows = rows_of(tmp_path, "laptop")
+    assert {row.status for row in rows} <= {"ok", "stopped"}
+    assert sum(row.status == "ok" for row in rows if row.trial) >= 8 - (strategy == "frontier") * 2
+    # The candidate that was under way, tried twice, and no other: those that come wait for the device.
+    lost = [row for row in read_table(tmp_path / "out" / "results.csv", Trial) if row.status == "lost"]
+    assert {row.target for row in lost} == {"box"}
+    assert len({row.candidate for row in lost}) == 1
+    assert len(lost) == 2
+    assert len([row for row in read_results(tmp_path / "out") if row.trial and row.status != "stopped"]) < 16
+    assert first.targets["laptop"].exit_code == Exit.OK
+    assert first.exit_code == (Exit.NO_RESULT if after == 0 else first.targets["box"].exit_code)
+    if after == 0:
+        assert first.targets["box"].exit_code == Exit.NO_RESULT
+
+    stages.left = None
+    second = run(tmp_path, sweep, stages, stages.why)
+    assert second.exit_code == Exit.OK
+    found = read_results(tmp_path / "out")
+    assert "lost" not in {row.status for row in found}
+    assert len([row for row in found if row.trial and row.status != "stopped"]) == 16
+    again = rows_of(tmp_path, "laptop")
+    assert [row.candidate for row in again[: len(rows)]] == [row.candidate for row in rows]
+    assert len([row for row in rows_of(tmp_path, "box") if row.trial]) >= 4
+    assert (tmp_path / "out" / "best" / "box").is_dir()
+    assert stages.merged == []
+
+
+def test_a_worker_that_is_lost_is_no_device_that_goes(tmp_path: Path) -> None:
+    stages, deaths = TwoMachines(tmp_path / "cache"), 0
+
+    def die(job: Job) -> None:
+        nonlocal deaths
+        if job.stage == "score" and getattr(job, "provider", "") == "openvino" and len(stages.jobs) > 0 and deaths < 2:
+            deaths += 1
+            raise StageError("lost", "score: the worker died")
+
+    stages.trouble = die
+    summary = run(tmp_path, two(), stages)
+    assert summary.exit_code == Exit.OK
+    rows = [row for row in read_results(tmp_path / "out") if row.trial]
+    assert len(rows) == 36
+    assert {row.target for row in rows if row.status == "ok"} == {"laptop", "box"}
+
+
+def test_when_every_device_is_gone_the_search_ends_and_says_so(tmp_path: Path) -> None:
+    stages = TwoMachines(tmp_path / "cache")
+
+    def lose(job: Job) -> None:
+        if job.stage == "score" and stages.ran["score"] > 5:
+            raise StageError("lost", "score: the device is lost")
+
+    stages.trouble = lose
+    summary = run(tmp_path, two(), stages, lambda name: "its device is lost")
+    assert summary.ended == "lost"
+    rows = read_table(tmp_path / "out" / "results.csv", Trial)
+    assert len({row.candidate for row in rows if row.status == "lost"}) == 2
+    stages.trouble = lambda job: None
+    assert run(tmp_path, two(), stages).exit_code == Exit.OK
+    assert len([row for row in read_results(tmp_path / "out") if row.trial]) == 36
+
+
+# --- Several at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["grid", "frontier"])
+def test_candidates_of_different_targets_are_under_way_at_once(tmp_path: Path, strategy: str) -> None:
+    """What a candidate of one target uses is in use while one of another ends."""
+    stages = TwoMachines(tmp_path / "cache")
+    workers = Simulated(stages, 4)
+    summary = run(tmp_path, two(strategy, budget={"trials": 24}), stages, workers=workers)
+    assert summary.exit_code == Exit.OK
+    assert workers.most > 1
+    assert stages.merged == []
+    assert max(stages.keys.values()) == 1  # nothing is made twice, for whichever target
+    timings = [(began, ended) for began, ended, job in workers.ran if isinstance(job, TimeJob | TurnsJob)]
+    assert {job.provider for _, _, job in workers.ran if isinstance(job, TimeJob)} == {"cpu", "openvino"}
+    for began, ended in timings:
+        beside = [job for start, end, job in workers.ran if start < ended and began < end and end > start]
+        assert len(beside) == (ended > began), beside  # in turn, with nothing else at work
+
+
+def test_nothing_is_let_go_of_that_a_candidate_of_another_target_uses(tmp_path: Path) -> None:
+    sweep, stages, others = two(), TwoMachines(tmp_path / "cache"), Others()
+    pipelines = [Pipeline(one, inputs_in(tmp_path), stages, None, others) for one in sweep.targets.values()]
+    laptop, box = pipelines
+    candidate = next(sweep.targets["laptop"].space.grid())
+    steps = laptop.steps(candidate)
+    used = laptop.graph.finetune_job(candidate).key
+    next(steps)  # it trains
+    box.rest()
+    assert used in stages.needed
+    steps.close()
+    box.rest()
+    assert used not in stages.needed
+
+
+def test_merged_models_of_an_interrupted_run_are_removed_in_the_end(tmp_path: Path) -> None:
+    stages = TwoMachines(tmp_path / "cache")
+
+    def stop(job: Job) -> None:
+        if stages.ran["merge"] == 3:
+            raise KeyboardInterrupt
+
+    stages.trouble = stop
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, two(), stages)
+    assert len(stages.merged) == 3
+    stages.trouble = lambda job: None
+    run(tmp_path, two(), stages)
+    assert stages.merged == []
+    assert stages.ran["merge"] == 6
+
+
+# --- What a plan expects of it --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("strategy", "trials"), [("grid", 99), ("grid", 10), ("random", 12)])
+def test_a_rehearsal_counts_what_the_sweep_then_does(tmp_path: Path, strategy: str, trials: int) -> None:
+    sweep = two(strategy, budget={"trials": trials}, objectives=OBJECTIVES)
+    inputs, costs = inputs_in(tmp_path, test=True), CostModel(Subject("m", 1e8))
+    parts = {}
+    for name, one in sweep.targets.items():
+        prices = Prices(Graph(one, inputs), costs, one.target.timing, tuple(one.target.timed))
+        base = base_candidate(one.space.recipes, one.provider).model_copy(update={"target": name})
+        parts[name] = Simulation(prices, one.objectives, base, False, lambda _: None)
+    spaces = [one.space for one in sweep.targets.values()]
+    strategies = make_for_targets(strategy, spaces, sweep.objectives, sweep.seed, ITEMS)
+    said = rehearse(strategies, Simulations(parts), Bill(), trials)
+    stages = TwoMachines(tmp_path / "cache")
+    summary = run(tmp_path, sweep, stages)
+    times = {stage: round(line.times) for stage, line in said.bill.lines.items()}
+    assert (said.candidates, said.ended) == (summary.trials, summary.ended)
+    assert times["train"] == stages.ran["finetune"] == said.adapters
+    for stage in ("merge", "build", "check", "time", "turns"):
+        assert times[stage] == pytest.approx(stages.ran[stage], abs=stage == "merge"), stage
+    assert said.bill.lines["score"].units == stages.scored

@@ -86,8 +86,10 @@ class ScoreModel:
             return self._belief
         observations = self._observations
         adapters = list(observations.adapters.values())
-        crossed = (observations.shares(adapter) for adapter in adapters if len(adapter.pairs) > 1)
-        losses, loss_deviations = posterior_losses(crossed, observations.prior_losses)
+        crossed = (observations.crossed(adapter) for adapter in adapters if len(adapter.pairs) > 1)
+        of_model, deviation_of_model = posterior_losses(crossed, observations.prior_losses)
+        losses = {name: of_model[model] for name, model in observations.models.items()}
+        loss_deviations = {name: deviation_of_model[model] for name, model in observations.models.items()}
         observed: list[Observation] = []
         histories = 0
         for number, adapter in enumerate(adapters):
@@ -97,7 +99,7 @@ class ScoreModel:
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
                 each = np.array([share + losses[name] for name, share in observations.shares(adapter).items()])
                 share = float((weights * each).sum() / weights.sum())
-                bias_variance = 1 / sum(loss_deviations[name] ** -2 for name in adapter.pairs)
+                bias_variance = 1 / sum(loss_deviations[name] ** -2 for name in observations.distinct(adapter.pairs))
                 own.append(Observation(number, LAST, share, int(weights.max()), variance(share), bias_variance))
             elif adapter.diverges:
                 # It has no score. Its neighbours are likely to diverge too, so that it counts as one that has learned nothing.
@@ -138,7 +140,8 @@ class ScoreModel:
             if adapter.reached < LAST and not adapter.unusable:
                 training[number] = completing[number] = True
             if not adapter.pairs:  # with a pair, its score is nearly known
-                bias_variance = 1 / sum(belief.loss_deviations[one] ** -2 for one in deployments)
+                distinct = self._observations.distinct(deployments)
+                bias_variance = 1 / sum(belief.loss_deviations[one] ** -2 for one in distinct)
                 chance = variance(float(belief.mean[number]))
                 score = float(belief.mean[number])
                 expected.append(Observation(number, LAST, score, self._observations.items, chance, bias_variance))

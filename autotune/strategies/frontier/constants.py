@@ -85,6 +85,11 @@ EXACT_BITS = 16
 Source: at fp32 `benchmarks/measured/parity.md` finds no difference in 400 items; 16 was chosen, not measured.
 Moves: whether a score that is no number in one recipe, or in two, marks the adapter itself as diverged."""
 
+SAME_MODEL_SD = 0.003
+"""Standard deviation (a share) of the difference between the scores of one adapter in one recipe on two targets: they differ
+by rounding alone.
+Source: chosen, not measured. Moves: only sweeps with several targets: how sure a pair is that another target has scored."""
+
 LEAST_DEVIATION = 1e-9
 """The standard deviation of a score that is known (a share).
 Source: numerical, above zero because the expected improvement divides by it. Moves: nothing visible."""

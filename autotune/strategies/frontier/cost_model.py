@@ -8,7 +8,8 @@ begins, and a resumed sweep begins with the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from autotune.candidate import Lora
@@ -48,6 +49,12 @@ def first_costs(record: Record, expected: Callable[[], FirstCosts]) -> FirstCost
     return first
 
 
+def mean_of(costs: Sequence[FirstCosts]) -> FirstCosts:
+    """Return the mean of the expectations of several targets."""
+    each = [asdict(one) for one in costs]
+    return FirstCosts(**{name: statistics.fmean(one[name] for one in each) for name in each[0]})
+
+
 def work_of(lora: Lora) -> float:
     """Return the work of a training: items where `steps` is set, passes over the data where `epochs` is."""
     return lora.epochs or 1.0 if lora.steps is None else float(lora.steps * lora.batch_size * lora.accumulation)
@@ -73,19 +80,28 @@ class CostModel:
         mean, count = self._means.get(kind, (0.0, 0))
         self._means[kind] = mean + (seconds - mean) / (count + 1), count + 1
 
-    def learn(self, seconds: Mapping[str, float], deployment: str | None, work: float, items: int) -> None:
+    def learn(
+        self,
+        seconds: Mapping[str, float],
+        deployment: str | None,
+        work: float,
+        items: int,
+        target: str | None = None,
+    ) -> None:
         """Add the seconds of a candidate's stages. `deployment`: None where the adapter was scored without a recipe; `work`:
-        of its training, as in `work_of`; `items`: the number that was scored.
+        of its training, as in `work_of`; `items`: the number that was scored; `target`: on which of several.
         """
         if "train" in seconds and work > 0:
             self._trained_s, self._trained = self._trained_s + seconds["train"], self._trained + work
         for stage in ("merge", "time", "build", "check"):
             if stage in seconds:
                 self._add(stage, seconds[stage])
+                self._add(f"{stage} on {target}", seconds[stage])
         if "build" in seconds and deployment is not None:
             self._add(f"build {deployment}", seconds["build"])
         if "score" in seconds and items:
-            for name in ["score alone"] if deployment is None else [f"score {deployment}", "score"]:
+            own = [f"score {deployment}", f"score on {target}", "score"]
+            for name in ["score alone"] if deployment is None else own:
                 self._add(name, seconds["score"] / items)
             if deployment is None:  # PyTorch scores some adapters without a merge or a build
                 self._add("prepare alone", seconds.get("merge", 0.0) + seconds.get("build", 0.0))
@@ -95,14 +111,24 @@ class CostModel:
         rate = self._trained_s / self._trained if self._trained else self._first.train_s / self._usual_work
         return work * rate
 
-    def pair(self, deployment: str, items: int, timed: bool = False) -> float:
-        """Return the expected seconds of building, timing and scoring a trained adapter; `timed`: the timing is there."""
-        build = self._mean("merge", self._first.merge_s) + self._mean(
-            f"build {deployment}", self._mean("build", self._first.build_s)
-        )
-        time = 0.0 if timed else self._mean("time", self._first.time_s)
-        score = items * self._mean(f"score {deployment}", self._mean("score", self._first.item_s))
-        return build + self._mean("check", 0.0) + time + score
+    def pair(self, deployment: str, items: int, timed: bool = False, target: str | None = None) -> float:
+        """Return the expected seconds of building, timing and scoring a trained adapter; `timed`: the timing is there;
+        `target`: on which of several.
+        """
+        build = self.made(deployment, target)
+        time = 0.0 if timed else self._on("time", target, self._first.time_s)
+        score = items * self._mean(f"score {deployment}", self._on("score", target, self._first.item_s))
+        return build + self._on("check", target, 0.0) + time + score
+
+    def made(self, deployment: str, target: str | None = None, built: bool = True) -> float:
+        """Return the expected seconds of the merge of a trained adapter and, where it is `built`, of its build."""
+        merge = self._mean("merge", self._first.merge_s)
+        build = self._mean(f"build {deployment}", self._on("build", target, self._first.build_s))
+        return merge + build if built else merge
+
+    def _on(self, kind: str, target: str | None, default: float) -> float:
+        """Return the mean seconds on a target, or until one was measured there the mean of all."""
+        return self._mean(f"{kind} on {target}", self._mean(kind, default))
 
     def alone(self, items: int) -> float:
         """Return the expected seconds of scoring a trained adapter without a recipe."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from autotune.strategies.frontier.observations import Deployment, Observations, adapter_id, rung_of
+from autotune.strategies.frontier.observations import Observations, adapter_id, deployment_of, rung_of
 from autotune.strategies.protocol import Proposal
 
 
@@ -37,7 +37,7 @@ class InFlight:
                 items = observations.items if proposal.items is None else proposal.items
                 self.low_fidelity[name] = LowFidelity(rung_of(proposal.rung), items)
             return
-        deployment = str(Deployment(candidate.recipe, candidate.session))
+        deployment = deployment_of(candidate)
         self.timed.add(deployment)
         if name is not None and deployment in observations.deployments:
             self.pairs.setdefault(name, set()).add(deployment)

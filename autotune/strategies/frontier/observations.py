@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autotune.candidate import Candidate, Lora, Recipe, Session
@@ -89,15 +89,29 @@ class Deployment:
 
     recipe: Recipe | None = None
     session: Session | None = None
+    target: str | None = None
+    """Where it runs; None where the sweep has one target."""
 
     def __str__(self) -> str:
+        return self.model if self.target is None else f"{self.target}: {self.model}"
+
+    @property
+    def model(self) -> str:
+        """The deployment without its target: what it predicts is the same on all of them, but for rounding."""
         return f"{self.recipe or ''} {self.session or ''}".strip()
+
+
+def deployment_of(candidate: Candidate) -> str:
+    """Return the name of a candidate's deployment."""
+    return str(Deployment(candidate.recipe, candidate.session, candidate.target))
 
 
 class Observations:
     """Everything that was observed in a sweep. Deployments go by their names (`str`), adapters by the ids of `adapter_id`.
 
     One objective is the score. The footprint of a deployment is its values of the others, in the order of `directions`.
+    Where the sweep has several targets, each has deployments of its own; adapters, and what a recipe costs their scores, are
+    shared.
     """
 
     def __init__(
@@ -108,33 +122,43 @@ class Observations:
         items: int,
         prior: Prior,
         first: FirstCosts | None = None,
+        others: Sequence[Space] = (),
     ) -> None:
-        """`seed`: of the adapters that are sampled from a large space; `items`: validation items, until a candidate that was
+        """`space`: that of the sweep's target, or of the first of several; `others`: those of the other targets, which have the
+        same adapters; `seed`: of the adapters that are sampled from a large space; `items`: validation items, until a candidate that was
         fully scored shows their number; `prior`: what an adapter's settings add to the score (a share), if the best learning rate
         is so many decades above the usual one; `first`: what stages are taken to cost until they were measured.
         """
         self.space, self.items, self._prior = space, items, prior
+        self.spaces = {one.target: one for one in (space, *others)}
+        """By target."""
+        self.left_out: set[str | None] = set()
+        """The targets for which nothing is proposed."""
         self._score = next(name for name in objectives if METRICS[name].kind == "score")
         self.scale = ScoreScale(self._score, objectives[self._score])
         self.others = [name for name in objectives if name != self._score]
         """The objectives besides the score."""
         self.directions = [objectives[name] for name in self.others]
-        served = itertools.product(space.recipes or (None,), space.sessions or (None,))
-        self.deployments = {str(one): one for one in (Deployment(recipe, session) for recipe, session in served)}
-        self.prior_losses = {name: prior_loss(one.recipe) for name, one in self.deployments.items()}
+        self.deployments = {str(one): one for each in self.spaces.values() for one in _deployments(each)}
+        self.models = {name: one.model for name, one in self.deployments.items()}
+        """What is scored in each deployment, by the name that is the same on all targets."""
+        self.prior_losses = {self.models[name]: prior_loss(one.recipe) for name, one in self.deployments.items()}
+        """The prior of the quantisation loss, by model."""
         self._bits = {name: stored_bits(one.recipe) for name, one in self.deployments.items()}
         """Bits of a stored weight, also of the untouched model's deployment, which may not belong to the space."""
+        self._targets = {name: one.target for name, one in self.deployments.items()}
+        """The target of each, also of the untouched model's."""
         self.over_limit: set[str] = set()
         """The deployments whose footprint breaks a limit, with any adapter."""
         self.footprints: dict[str, list[float]] = {}
         """The measured footprints."""
-        self.untouched: float | None = None
-        """The score of the untouched model, as measured: the floor of the hypervolume."""
+        self._untouched: dict[str | None, float] = {}
+        """The score of the untouched model, as measured, by target: the floor of the hypervolume."""
         self.adapters: dict[str, Adapter] = {}
         self.chance = (1 - SHARED_CHANCE) * variance(0.5)
         """The expected variance of one item in a low-fidelity evaluation, without what all adapters have in common."""
         size = space.size()
-        small = size is not None and size <= POOL * len(self.deployments)
+        small = size is not None and size <= POOL * len(_deployments(space))
         self._large, self._seed = not small, seed
         self._refined_at = 0
         """The number of fully trained adapters when the pool was refined last."""
@@ -187,7 +211,7 @@ class Observations:
 
     def alone(self, candidate: Candidate) -> bool:
         """Whether a candidate is an adapter without a recipe, in a space that has recipes."""
-        return candidate.recipe is None and bool(self.space.recipes)
+        return candidate.recipe is None and any(space.recipes for space in self.spaces.values())
 
     def training_s(self, adapter: Adapter, to: int) -> float:
         """Return the expected seconds of training an adapter from the rung that it has reached to the rung `to`."""
@@ -197,28 +221,74 @@ class Observations:
         """Return the expected seconds of measuring a trained adapter in a deployment; `timed`: its timing is in flight."""
         if self.deployments[deployment].recipe is None:
             return self.costs.alone(self.items)
-        return self.costs.pair(deployment, self.items, timed=timed or deployment in self.footprints)
+        target = self.deployments[deployment].target
+        return self.costs.pair(deployment, self.items, timed or deployment in self.footprints, target)
+
+    def saved_s(self, adapter: Adapter, deployment: str) -> float:
+        """Return the seconds of `pair_s` that a deployment on another target has spent already: on the merged model, and on a
+        build that is the same.
+        """
+        own = self.deployments[deployment]
+        elsewhere = [self.deployments[name] for name in adapter.pairs]
+        elsewhere = [other for other in elsewhere if other.target != own.target]
+        if own.recipe is None or not elsewhere:
+            return 0.0
+        builds_for = self.spaces[own.target].builds_for
+        same = any(o.recipe == own.recipe and self.spaces[o.target].builds_for == builds_for for o in elsewhere)
+        return self.costs.made(deployment, own.target, built=same)
+
+    def known_elsewhere(self, adapter: Adapter, deployment: str) -> bool:
+        """Whether an adapter was scored in a deployment's recipe and session on another target."""
+        model = self.models[deployment]
+        return any(name != deployment and self.models[name] == model for name in adapter.pairs)
+
+    def distinct(self, deployments: Iterable[str]) -> list[str]:
+        """Return of these deployments one for each model."""
+        return list({self.models[name]: name for name in deployments}.values())
+
+    def crossed(self, adapter: Adapter) -> dict[str, float]:
+        """Return an adapter's scores by model, on the scale of shares; of several targets their mean."""
+        scores: dict[str, list[float]] = {}
+        for deployment, share in self.shares(adapter).items():
+            scores.setdefault(self.models[deployment], []).append(share)
+        return {model: each[0] if len(each) == 1 else statistics.fmean(each) for model, each in scores.items()}
+
+    @property
+    def home(self) -> str | None:
+        """The target whose rows have the evaluations of adapters without a recipe, which belong to no target."""
+        return next((target for target in self.spaces if target not in self.left_out), self.space.target)
 
     def shares(self, adapter: Adapter) -> dict[str, float]:
         """Return an adapter's scores by deployment, on the scale of shares."""
         return {deployment: self.scale.share(score) for deployment, (score, _) in adapter.pairs.items()}
 
     @property
+    def untouched(self) -> float | None:
+        """The score of the untouched model, as measured; of several targets that of the first that has one."""
+        return next((self._untouched[target] for target in self.spaces if target in self._untouched), None)
+
+    @property
     def floor(self) -> float:
         """The score of a model that has learned nothing (a share): the untouched model's, or `UNKNOWN_BASE` below the worst."""
-        if self.untouched is not None:
-            return self.scale.share(self.untouched)
+        return self.floor_of(self.space.target)
+
+    def floor_of(self, target: str | None) -> float:
+        """Return the same for one target; where it has no score yet, another target's stands for it."""
+        untouched = self._untouched.get(target, self.untouched)
+        if untouched is not None:
+            return self.scale.share(untouched)
         known = (share for adapter in self.adapters.values() for share in self.shares(adapter).values())
         return min(known, default=MIDDLE_SCORE) - UNKNOWN_BASE
 
     def footprint(self, deployment: str) -> list[float]:
         """Return the footprint of a deployment: measured, or predicted from its bits and the nearest measured one, and then
-        better by `OPTIMISM`.
+        better by `OPTIMISM`. Those of another target are taken only until one was measured on its own.
         """
         if deployment in self.footprints:
             return self.footprints[deployment]
-        bits = self._bits[deployment]
-        near = min(self.footprints, key=lambda known: abs(math.log(bits / self._bits[known])), default=None)
+        bits, target = self._bits[deployment], self._targets[deployment]
+        own = [name for name in self.footprints if self._targets[name] == target] or self.footprints
+        near = min(own, key=lambda known: abs(math.log(bits / self._bits[known])), default=None)
         larger = OPTIMISM * relative_footprint(bits, self._bits[near] if near is not None else UNQUANTISED_BITS)
         known = self.footprints[near] if near is not None else [1.0] * len(self.directions)
         return [
@@ -237,13 +307,14 @@ class Observations:
     def learn(self, candidate: Candidate, told: Told) -> None:
         """Add what was measured of a candidate, now or in an earlier run."""
         adapter = self.add(candidate)
-        deployment = str(Deployment(candidate.recipe, candidate.session))
-        alone = self.alone(candidate)
+        deployment, alone = deployment_of(candidate), self.alone(candidate)
         rung = rung_of(told.rung)
         work = 0.0 if adapter is None else _steps_between(adapter.reached, rung) * work_of(adapter.lora)
         scored = _items_scored(adapter, None if alone else deployment, rung)
-        self.costs.learn(told.seconds, deployment if candidate.recipe else None, work, told.items - scored)
+        built = deployment if candidate.recipe else None
+        self.costs.learn(told.seconds, built, work, told.items - scored, candidate.target)
         self._bits.setdefault(deployment, stored_bits(candidate.recipe))
+        self._targets.setdefault(deployment, candidate.target)
         if not alone and all(name in told.measured for name in self.others):
             self.footprints[deployment] = [told.measured[name] for name in self.others]
         if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):
@@ -254,7 +325,8 @@ class Observations:
         if score is not None:
             self.scale.add(score, untouched=adapter is None)
         if adapter is None:
-            self.untouched = score if score is not None else self.untouched
+            if score is not None:
+                self._untouched[candidate.target] = score
             return
         if not alone and deployment not in self.deployments:  # it belongs to an earlier version of the space
             return
@@ -271,7 +343,7 @@ class Observations:
 
     def _learn_failure(self, adapter: Adapter, candidate: Candidate, told: Told) -> None:
         """Add that an adapter has no score, alone or in a deployment."""
-        deployment, alone = str(Deployment(candidate.recipe, candidate.session)), self.alone(candidate)
+        deployment, alone = deployment_of(candidate), self.alone(candidate)
         adapter.pairs.pop(deployment, None)
         # A stage whose result came from the cache has no seconds. A measured footprint proves that the build succeeded.
         built = {"merge", "build", "check", "time", "score"} & set(told.seconds) or (
@@ -290,6 +362,12 @@ class Observations:
         elif deployment not in self.over_limit:
             adapter.unusable = True
             adapter.diverges = told.status == "diverged"
+
+
+def _deployments(space: Space) -> list[Deployment]:
+    """Return the deployments of one target's space."""
+    served = itertools.product(space.recipes or (None,), space.sessions or (None,))
+    return [Deployment(recipe, session, space.target) for recipe, session in served]
 
 
 def adapter_id(candidate: Candidate) -> str:

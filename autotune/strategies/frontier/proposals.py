@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from autotune.strategies.frontier.constants import (
     LOW_FIDELITY_SHARES,
     RATE_SHIFTS,
     RUNGS,
+    SAME_MODEL_SD,
     SIZE_BOUND,
 )
 from autotune.strategies.frontier.gittins_index import NODES, best_pairs, direct_index, index_with_stop
@@ -46,7 +47,10 @@ class _State:
     """Those within the limits."""
     pair_s: Array
     """The expected seconds of measuring a trained adapter in each: (deployments,)."""
-    front: HypervolumeImprovement
+    fronts: Mapping[str | None, HypervolumeImprovement]
+    """By target."""
+    weights: Mapping[str | None, float]
+    """By target: what a gain of its hypervolume adds to the mean of the targets' hypervolumes, each a share of its box."""
 
 
 def next_proposal(
@@ -58,17 +62,21 @@ def next_proposal(
     that may improve the front.
     """
     belief = model.belief_beside(in_flight)
-    deployments = [name for name in observations.deployments if name not in observations.over_limit]
+    deployments = [
+        name
+        for name, one in observations.deployments.items()
+        if name not in observations.over_limit and one.target not in observations.left_out
+    ]
     begun = any(items >= observations.items for adapter in belief.adapters for _, items in adapter.pairs.values())
     if not deployments:
         return None
     pair_s = np.array([observations.pair_s(name, name in in_flight.timed) for name in deployments])
-    front = _expected_front(observations, belief, deployments)
-    state = _State(observations, model, belief, deployments, pair_s, front)
+    fronts, weights = _expected_fronts(observations, belief, deployments)
+    state = _State(observations, model, belief, deployments, pair_s, fronts, weights)
     gains = _pair_gains(state)
     trained = np.array([adapter.reached == LAST and not adapter.unusable for adapter in belief.adapters])
     trained |= belief.completing
-    pairs = np.where(trained, gains / pair_s[:, None], 0.0)
+    pairs = np.where(trained, gains / _left_s(state), 0.0)
     if not gate:
         pairs = np.where(trained & (gains > 0), math.inf, 0.0)
     direct = np.where(belief.training, 0.0, _direct(state, gains))
@@ -94,8 +102,20 @@ def _pair(state: _State, number: int, place: int) -> Proposal:
     """Return the proposal of an adapter in a deployment, by their numbers."""
     deployment = state.observations.deployments[state.deployments[place]]
     lora = state.belief.adapters[number].lora
-    target = state.observations.space.target
-    return Proposal(Candidate(lora=lora, recipe=deployment.recipe, session=deployment.session, target=target))
+    return Proposal(
+        Candidate(lora=lora, recipe=deployment.recipe, session=deployment.session, target=deployment.target)
+    )
+
+
+def _left_s(state: _State) -> Array:
+    """Return the expected seconds of each pair of a trained adapter: (deployments, adapters), or (deployments, 1) where there is
+    one target. A merged model and a build that another target has made cost nothing.
+    """
+    if len(state.observations.spaces) == 1:
+        return state.pair_s[:, None]
+    adapters, saved = state.belief.adapters, state.observations.saved_s
+    made = np.array([[saved(one, name) for one in adapters] for name in state.deployments])
+    return np.asarray(state.pair_s[:, None] - made)
 
 
 def _direct(state: _State, gains: Array) -> Array:
@@ -135,9 +155,7 @@ def _low_fidelity(state: _State, direct: Array) -> Iterator[tuple[float, Proposa
         best = int(worth.argmax())
         yield (
             float(worth[best]),
-            Proposal(
-                Candidate(lora=adapters[best].lora, target=observations.space.target), rung=RUNGS[rung], items=items
-            ),
+            Proposal(Candidate(lora=adapters[best].lora, target=observations.home), rung=RUNGS[rung], items=items),
         )
 
 
@@ -145,12 +163,26 @@ def _pair_gains(state: _State) -> Array:
     """Return the expected hypervolume improvement of each pair: (deployments, adapters); 0 for a pair that was measured, is
     being measured, or cannot be.
     """
-    belief = state.belief
+    belief, observations = state.belief, state.observations
     gains = _expected_gains(state, belief.mean, belief.deviation)
+    if len(observations.spaces) > 1:
+        _without_loss_known_elsewhere(state, gains)
     for place, name in enumerate(state.deployments):
         gains[place] = np.where([_excluded(adapter, name) for adapter in belief.adapters], 0.0, gains[place])
         gains[place, [number for number, names in belief.pairs_in_flight.items() if name in names]] = 0.0
     return gains
+
+
+def _without_loss_known_elsewhere(state: _State, gains: Array) -> None:
+    """Put in the gains of pairs whose adapter was scored in the same recipe on another target: its quantisation loss is known
+    but for rounding. `gains`: (deployments, adapters).
+    """
+    belief, observations = state.belief, state.observations
+    for place, name in enumerate(state.deployments):
+        who = [n for n, one in enumerate(belief.adapters) if observations.known_elsewhere(one, name)]
+        if who:
+            mean, deviation = belief.mean[who] - belief.losses[name], np.hypot(belief.deviation[who], SAME_MODEL_SD)
+            gains[place, who] = _gain(state, name, mean, deviation)
 
 
 def _excluded(adapter: Adapter, deployment: str) -> bool:
@@ -161,28 +193,62 @@ def _expected_gains(state: _State, mean: Array, deviation: Array) -> Array:
     """Return the expected hypervolume improvement of models in each deployment: (deployments, *the shape of mean and
     deviation), which are those of their scores without quantisation loss (shares).
     """
-    belief, observations = state.belief, state.observations
+    belief = state.belief
     return np.array([
-        observations.build_probability(name) * state.front.expected(
-            observations.footprint(name), mean.ravel() - belief.losses[name],
+        _gain(
+            state, name, mean.ravel() - belief.losses[name],
             np.sqrt(deviation.ravel() ** 2 + belief.loss_deviations[name] ** 2),
         ).reshape(mean.shape)
         for name in state.deployments
     ])  # fmt: skip
 
 
-def _expected_front(observations: Observations, belief: Belief, deployments: Sequence[str]) -> HypervolumeImprovement:
-    """Return the front of the pairs that were measured or are in flight, by their expected scores."""
+def _gain(state: _State, name: str, mean: Array, deviation: Array) -> Array:
+    """Return what models in one deployment, whose scores are normal, are expected to add: (models,)."""
+    observations, target = state.observations, state.observations.deployments[name].target
+    gain = observations.build_probability(name) * state.fronts[target].expected(
+        observations.footprint(name), mean, deviation
+    )
+    return gain * state.weights[target]
+
+
+def _expected_fronts(
+    observations: Observations, belief: Belief, deployments: Sequence[str]
+) -> tuple[dict[str | None, HypervolumeImprovement], dict[str | None, float]]:
+    """Return the front of each target, and the weight of a gain of its hypervolume.
+
+    Hypervolumes of several targets cannot be added as they are: a target whose tokens take ten times as long would count ten
+    times as much. So each is a share of its target's box, which lies between the reference point and the best value of each
+    objective but the score.
+    """
+    of_target: dict[str | None, list[str]] = {}
+    for name in deployments:
+        of_target.setdefault(observations.deployments[name].target, []).append(name)
+    fronts, weights = {}, {}
+    for target, names in of_target.items():
+        fronts[target], box = _expected_front(observations, belief, names, target)
+        weights[target] = 1.0 if len(observations.spaces) == 1 else 1 / (box * len(observations.spaces))
+    return fronts, weights
+
+
+def _expected_front(
+    observations: Observations, belief: Belief, deployments: Sequence[str], target: str | None
+) -> tuple[HypervolumeImprovement, float]:
+    """Return the front of a target's pairs that were measured or are in flight, by their expected scores, and the size of the
+    box that a front may fill for each unit of the score.
+    """
     best: dict[str, float] = {}
     for number, adapter in enumerate(belief.adapters):
         for name in (*adapter.pairs, *belief.pairs_in_flight.get(number, ())):
-            score = float(belief.mean[number]) - belief.losses[name]
-            best[name] = max(score, best.get(name, score))
+            if observations.deployments[name].target == target:
+                score = float(belief.mean[number]) - belief.losses[name]
+                best[name] = max(score, best.get(name, score))
     points = [(score, observations.footprint(name)) for name, score in best.items()]
     footprints = [observations.footprint(name) for name in deployments]
-    bound = []
+    bound, box = [], 1.0
     for place, (objective, direction) in enumerate(zip(observations.others, observations.directions, strict=True)):
         column = [footprint[place] for footprint in footprints]
         beyond = SIZE_BOUND if objective == "size_mb" else LATENCY_BOUND
         bound.append(beyond * max(column) if direction == "minimize" else min(column) / beyond)
-    return HypervolumeImprovement(points, observations.floor, bound, observations.directions)
+        box *= abs(bound[-1] - (min(column) if direction == "minimize" else max(column))) or 1.0
+    return HypervolumeImprovement(points, observations.floor_of(target), bound, observations.directions), box

@@ -4,6 +4,9 @@ Latency and size depend on the recipe alone; the score depends on the adapter to
 Gaussian process (`surrogate`) and crosses them with a small table of recipes. Its prior mean is common experience with
 LoRA settings (`priors`) and what earlier sweeps found (`transfer`). Scores of adapters at lower rungs and in recipes
 update it (`belief`). `proposals` chooses among pairs, new adapters and low-fidelity evaluations.
+
+A sweep with several targets is one search: a deployment is of one of them, what is known of adapters holds for all, and a
+proposal is worth what it adds to the mean of the targets' hypervolumes, each a share of the largest that it may have.
 """
 
 from __future__ import annotations
@@ -50,12 +53,14 @@ class Frontier:
         levers: Levers = Levers(),
         prior: Prior = prior_mean,
         first: FirstCosts | None = None,
+        others: Sequence[Space] = (),
     ) -> None:
-        """`items`: validation items, until a candidate that was fully scored shows their number; `prior`: the prior mean of
+        """`space`: of the sweep's target, or of the first of several, and `others` of the other targets; `items`: validation items, until a candidate that was fully scored shows their number; `prior`: the prior mean of
         an adapter's settings, in units of the score (a share); `first`: what stages are taken to cost until measured.
         """
         self._levers = levers
-        self.observations = Observations(space, objectives, seed, items, prior if levers.prior else _no_prior, first)
+        known = prior if levers.prior else _no_prior
+        self.observations = Observations(space, objectives, seed, items, known, first, others)
         self.model = ScoreModel(self.observations, centre_rates=not levers.prior)
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
@@ -68,6 +73,10 @@ class Frontier:
             asked.append(found)
             in_flight.add(found, self.observations)
         return asked
+
+    def leave_out(self, target: str | None) -> None:
+        """Propose nothing for a target any more."""
+        self.observations.left_out.add(target)
 
     def _next(self, in_flight: InFlight) -> Proposal | None:
         return next_proposal(self.observations, self.model, in_flight, self._levers.rungs, self._levers.gate)
