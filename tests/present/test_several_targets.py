@@ -107,11 +107,11 @@ def test_a_plan_of_several_targets_is_one_plan(both: Path, tiny_sweep: TinySweep
     assert (plan["candidates"], plan["trials"], plan["adapters"], plan["trainings"]) == (4, 4, 1, 1)
     # Two recipes of one adapter, whose builds serve both; those of the untouched model are there.
     assert plan["builds"] == 2
-    assert list(plan["targets"]) == ["small", "large"]
+    assert list(plan["targets"]) == ["large", "small"]
     assert [len(one["recipes"]) for one in plan["targets"].values()] == [2, 2]
     ran = autotune("plan", file)
     assert ran.code == Exit.OK, ran.err
-    assert "on cpu (small) and cpu (large)" in ran.out
+    assert "on cpu (large) and cpu (small)" in ran.out
     assert "target large:" in ran.out
     assert "measures 4 (every candidate of the space is measured) of 4 candidates" in ran.out
     assert max(map(len, ran.out.splitlines())) < 160
