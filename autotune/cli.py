@@ -19,7 +19,16 @@ from types import FrameType, TracebackType
 from typing import NoReturn, TextIO
 
 from autotune import __version__
-from autotune.errors import AutotuneError, Exit, Problem, UsageError, printable, printable_json, printable_lines
+from autotune.errors import (
+    AutotuneError,
+    Exit,
+    Problem,
+    UsageError,
+    printable,
+    printable_json,
+    printable_lines,
+    reader_gone,
+)
 from autotune.secrets import redact, redacted
 
 
@@ -466,7 +475,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     arguments = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGBREAK"):  # on Windows Ctrl-Break, and the closing of the window
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     function: Callable[[argparse.Namespace], int] = arguments.function
     try:
         if libraries := getattr(arguments, "provider_library", []):
@@ -484,6 +495,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("autotune: interrupted; run the same command again to go on", sys.stderr)
         return Exit.INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if not reader_gone(error):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK

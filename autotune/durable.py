@@ -107,6 +107,23 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(move_away(folder), ignore_errors=True)
 
 
+def empty_folder(folder: Path) -> Path:
+    """Return a folder made anew, without what was in it. Raises OSError where that cannot be removed.
+
+    On Windows a file of a process that has just been ended stays open for a moment: the removal is tried for a while.
+    """
+    end = time.monotonic() + _BUSY_S
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN_S)
+
+
 def remove_asides(folders: Iterable[Path]) -> None:
     """Remove what killed processes were writing into folders that only this process writes to."""
     for folder in folders:

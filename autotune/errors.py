@@ -11,7 +11,9 @@ Every bad input becomes a `Problem`: file, key, rule, value, remedy. A `UsageErr
 
 from __future__ import annotations
 
+import errno
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -108,6 +110,12 @@ class Problem:
         if self.value is not None:
             text += f", got {_clipped(shown(self.value), 80)}"
         return f"{text}; {_clipped(self.remedy, _LONGEST)}" if self.remedy else text
+
+
+def reader_gone(error: OSError) -> bool:
+    """Whether an error says that whoever reads what we print has gone: Windows has no word of its own for it."""
+    nameless = error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and nameless)
 
 
 class AutotuneError(Exception):

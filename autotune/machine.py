@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from importlib.metadata import distributions
@@ -15,6 +17,8 @@ import psutil
 
 from autotune.candidate import digest
 from autotune.distribution import DISTRIBUTION
+from autotune.errors import MachineError
+from autotune.paths import exists
 
 _PACKAGES = (
     "accelerate", DISTRIBUTION, "bitsandbytes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu",
@@ -23,14 +27,26 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+@functools.cache
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    """Return the processor's name: what Python says of it on Windows and macOS does not tell two models apart."""
+    found = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError, StopIteration):
+        if sys.platform == "win32":
+            import winreg
+
+            place = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, place) as key:
+                found = str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+        elif sys.platform == "darwin":
+            asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            found = subprocess.run(
+                asked, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
+            ).stdout
+        else:
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+            found = next(line for line in lines if line.startswith("model name")).partition(":")[2]
+    return " ".join(found.split()) or platform.processor() or platform.machine()
 
 
 def hardware() -> dict[str, Any]:
@@ -69,10 +85,27 @@ def machine_digest() -> str:
 
 
 def free_disk_mb(folder: Path) -> float:
-    """Return the free space where `folder` is, or will be, 10^6 bytes."""
-    while not folder.exists():
+    """Return the free space where `folder` is, or will be, 10^6 bytes. Raises MachineError where its drive is not there."""
+    wanted = folder = folder.absolute()
+    while not exists(folder):
+        if folder == folder.parent:
+            raise MachineError(f"{wanted}: there is no drive {folder}; name a folder on one that is there")
         folder = folder.parent
     return shutil.disk_usage(folder).free / 1e6
+
+
+def longest_path() -> int | None:
+    """Return how many characters a path may have here; None where that is no matter: on Windows once long paths are on."""
+    if sys.platform != "win32":
+        return None
+    import winreg
+
+    with contextlib.suppress(OSError):
+        place = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, place) as key:
+            if winreg.QueryValueEx(key, "LongPathsEnabled")[0]:
+                return None
+    return 259
 
 
 def free_memory_mb() -> float:

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
+"""Names that Windows keeps for devices, whatever follows a dot."""
+NOT_PORTABLE = (
+    "must be a name that Windows takes, too: not that of a device (con, nul, aux, com1, ...), and no dot at its end"
+)
+
+
+def is_portable(name: str) -> bool:
+    """Whether every system takes a folder of that name, which consists of letters, digits, '.', '-' and '_'."""
+    return name.partition(".")[0].lower() not in _DEVICES and not name.endswith(".")
+
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file."""

@@ -11,12 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 from autotune.artifacts.room import Room, budget_mb
-from autotune.artifacts.store import Cache, default_root
+from autotune.artifacts.store import Cache, default_root, too_deep
 from autotune.costs.evidence import costs_of
 from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
-from autotune.errors import Exit, MachineError, printable_lines
+from autotune.errors import Exit, MachineError, printable_lines, reader_gone
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop, stop_on_signals
@@ -79,7 +79,7 @@ def run_command(
         if fresh is not None and fresh.write():
             _say(f"The report is {folder / 'report.html'}")
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # whoever read what we print has gone
+        if reader_gone(error):
             raise
         place = f"{error.filename}: " if error.filename else ""
         remedy = "what has ended is kept: mend it, then run the same command again"
@@ -99,6 +99,8 @@ def _stopping() -> None:
 
 def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -> Summary:
     cache = Cache(default_root())
+    if deep := too_deep(cache.root):
+        raise MachineError(deep)
     room = Room(cache, budget_mb())
     offline = not needs_network(sweep.model, sweep.data, sweep.root)
     with (

@@ -27,7 +27,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from autotune.artifacts.leases import USE, Leases
-from autotune.durable import ASIDE, GONE, move_away, put, remove_tree, sync_tree, write_aside
+from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
+from autotune.machine import longest_path
 from autotune.models import PICKLED
 from autotune.paths import size_mb
 from autotune.stages.jobs import Job, Result
@@ -40,6 +41,8 @@ _QUICK = ("merge", "build")
 with its digest before it is used."""
 _STALE_S = 86_400.0
 """After so long nobody writes on at a file, seconds."""
+BELOW = 150
+"""Characters of the longest path below the cache's folder, with some to spare: a stage, a key, and the file of a model."""
 _POLL_S = 0.5
 """How often who waits for a maker looks up."""
 
@@ -48,6 +51,16 @@ def default_root() -> Path:
     """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder."""
     named = os.environ.get("AUTOTUNE_CACHE")
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("autotune", appauthor=False))
+
+
+def too_deep(root: Path) -> str:
+    """Return why a cache cannot lie at `root`, with what to do; empty where it can."""
+    most = longest_path()
+    length = len(str(root.absolute()))
+    if most is None or length + BELOW <= most:
+        return ""
+    remedy = f"set AUTOTUNE_CACHE to a folder with a path of at most {most - BELOW} characters, or switch on long paths in Windows"
+    return f"the cache's folder {root} has a path of {length} characters, too long for the files in it; {remedy}"
 
 
 @dataclass(frozen=True)
@@ -170,9 +183,7 @@ class Cache:
             found = self.find(job)
             if found is not None:
                 return found
-            aside = folder.with_name(f".{folder.name}{ASIDE}")
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
+            aside = empty_folder(folder.with_name(f".{folder.name}{ASIDE}"))
             try:
                 result, seconds = run(aside)
                 made = time.time()

@@ -24,6 +24,13 @@ _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals by which somebody ends a process; it is not the candidate's doing."""
 _NT_ERROR = 0xC0000000
 """From here on an exit code of Windows is the status that a process crashed with."""
+_NT_ENDED = {0xC000013A: "Ctrl-C", 0xC0000142: "the session ended", 0x40010004: "the session ended"}
+"""Statuses of Windows by which somebody ends a process: STATUS_CONTROL_C_EXIT, STATUS_DLL_INIT_FAILED (at log-off),
+DBG_TERMINATE_PROCESS."""
+_NT_NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
+"""STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT."""
+_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""On Windows a process of a group of its own hears no Ctrl-C, from its first instruction on; elsewhere there is no such flag."""
 _CODE = "import sys; sys.path[:] = {path!r}; from autotune.execution.worker import main; sys.exit(main(sys.argv[1:]))"
 """A fresh process finds modules where the tuner does, and not (as `python -m` would) in the folder where it was started."""
 
@@ -41,6 +48,10 @@ def died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> S
         if name in _ENDED:
             return StageError("lost", f"{stage}: the process was ended from outside ({name})")
         return StageError("failed", f"{stage}: the process crashed ({name})")
+    if code in _NT_ENDED:
+        return StageError("lost", f"{stage}: the process was ended from outside ({_NT_ENDED[code]})")
+    if code in _NT_NO_MEMORY:
+        return StageError("out_of_memory", f"{stage}: the system had no memory left (status {code:#x})")
     if code >= _NT_ERROR:
         return StageError("failed", f"{stage}: the process crashed (status {code:#x})")
     return StageError("lost", f"{stage}: the process ended with exit code {code}")
@@ -58,7 +69,7 @@ class Fresh:
         """`memory_mb`: the memory that it may take, 10^6 bytes; `timeout`: seconds after which it is stopped."""
         self.job, self.memory_mb, self.timeout = job, memory_mb, timeout
         self._kills, self._late = oom_kills(), False
-        self._scratch = tempfile.TemporaryDirectory(prefix="autotune-")
+        self._scratch = tempfile.TemporaryDirectory(prefix="autotune-", ignore_cleanup_errors=True)
         folder = self._scratch.name
         file = Path(folder) / "job.json"
         file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
@@ -74,6 +85,7 @@ class Fresh:
                 stdin=pipe if turns else subprocess.DEVNULL,
                 stdout=pipe if turns else stream,
                 stderr=stream,
+                creationflags=_GROUP,
             )
         self._timer = threading.Timer(min(timeout or threading.TIMEOUT_MAX, threading.TIMEOUT_MAX), self._stop)
         self._timer.daemon = True

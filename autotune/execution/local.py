@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shutil
 import statistics
 import threading
 import time
@@ -20,6 +19,7 @@ import psutil
 from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
+from autotune.durable import empty_folder
 from autotune.errors import Interrupted, StageError
 from autotune.execution.fresh_process import Fresh
 from autotune.execution.host_lock import HostLock
@@ -184,8 +184,7 @@ class LocalEngine:
                     if error.status != "out_of_memory" or whole:
                         raise
             with self.host.alone(job.stage):
-                shutil.rmtree(out, ignore_errors=True)  # what the first attempt left is no part of the result
-                out.mkdir(parents=True)
+                empty_folder(out)  # what the first attempt left is no part of the result
                 alone = self.crew.substitute(job, self.memory_mb)
                 try:
                     with costed():

@@ -11,7 +11,8 @@ from types import FrameType
 
 from autotune.errors import Interrupted
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""What asks for the end, where the system has it: on Windows Ctrl-Break, and the closing of the window, are SIGBREAK."""
 
 
 class Stop:
@@ -33,7 +34,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signals(say: Callable[[], None]) -> Iterator[Stop]:
-    """Let Ctrl-C, SIGTERM and a closed terminal ask for the end, which `say` then announces; the second ends it now.
+    """Let Ctrl-C, Ctrl-Break, SIGTERM and a closed terminal ask for the end, which `say` then announces; the second ends it now.
 
     A signal that the process was told to ignore (nohup) stays ignored. Raises KeyboardInterrupt at the second.
     """
@@ -47,7 +48,7 @@ def stop_on_signals(say: Callable[[], None]) -> Iterator[Stop]:
             stop.file.touch()
             say()
 
-        numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
         before = {number: signal.getsignal(number) for number in numbers}
         try:
             for number, handler in before.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PYTHONUTF8": "1",
+    "FOR_DISABLE_CONSOLE_CTRL_HANDLER": "1",
 }
-"""The environment of every process: no telemetry, UTF-8."""
+"""The environment of every process: no telemetry, UTF-8; and on Windows Intel's Fortran runtime, which numerical libraries
+load, does not end a process at Ctrl-C over Python's head."""
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
@@ -55,14 +58,12 @@ _WATCH_S = 0.5
 
 def start(parent: int, memory_mb: float) -> None:
     """Prepare a worker: Ctrl-C is the tuner's business, nobody outlives the tuner, or takes more than `memory_mb`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     in_worker()
     this = psutil.Process()
-
-    def alive() -> bool:
-        if sys.platform == "win32":  # a venv's python.exe starts another: the tuner is not the nearest parent
-            return psutil.pid_exists(parent)
-        return os.getppid() == parent
+    alive = _living(parent)
 
     def watch() -> None:
         while alive():
@@ -72,6 +73,18 @@ def start(parent: int, memory_mb: float) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _living(tuner: int) -> Callable[[], bool]:
+    """Return whether the tuner, a process that lives now, is still there."""
+    if sys.platform != "win32":
+        return lambda: os.getppid() == tuner
+    # A venv's python.exe starts another, so the tuner is not the nearest parent; and numbers are given again.
+    try:
+        process = psutil.Process(tuner)
+    except psutil.Error:
+        return lambda: False
+    return process.is_running
 
 
 def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
@@ -93,10 +106,33 @@ def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | N
         tqdm.set_lock(threading.RLock())
 
 
+def _write_to_descriptors() -> None:
+    """Let Python's own output go where the descriptors 1 and 2 point.
+
+    On Windows the stream of a console is bound to the console: once its descriptor points to a file, each print fails. And
+    a process without a console has no stream at all. Elsewhere nothing is done.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or isinstance(getattr(getattr(stream, "buffer", None), "raw", None), _console()):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+            raw = io.FileIO(number, "w", closefd=False)
+            plain = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="replace", line_buffering=True)
+            setattr(sys, name, plain)
+
+
+def _console() -> type | tuple[type, ...]:
+    """Return the class of a Windows console's raw stream; nothing is of it where there is none."""
+    found = getattr(io, "_WindowsConsoleIO", None)
+    return found if isinstance(found, type) else ()
+
+
 @contextlib.contextmanager
 def printed_to(log: Path) -> Iterator[None]:
     """Send what this process prints, native libraries included, to the end of `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    _write_to_descriptors()
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [(fd, os.dup(fd)) for fd in (1, 2)]

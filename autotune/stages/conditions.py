@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -46,9 +48,14 @@ class Conditions:
         `cpu_mhz` and `gpu_processes` (now), as far as the system tells.
         """
         foreign = self._foreign / max(self._passed, 1e-3)
-        found = {"load_avg": float(psutil.getloadavg()[0]), "foreign_cpu": max(0.0, foreign)}
-        frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
-        if frequency is not None and frequency.current:
-            found["cpu_mhz"] = float(frequency.current)
+        found = {"foreign_cpu": max(0.0, foreign)}
+        if (
+            sys.platform != "win32"
+        ):  # there psutil counts by a thread of its own, which begins to when it is first asked
+            found["load_avg"] = float(psutil.getloadavg()[0])
+        with contextlib.suppress(AttributeError, OSError, RuntimeError, NotImplementedError):  # not every system tells
+            frequency = psutil.cpu_freq()
+            if frequency is not None and frequency.current:
+                found["cpu_mhz"] = float(frequency.current)
         others = _gpu_processes()
         return found if others is None else found | {"gpu_processes": others}

@@ -34,6 +34,7 @@ from autotune.metrics import (
     score_column,
 )
 from autotune.models import check_export, config_of, context_of, shape_of
+from autotune.paths import is_portable
 from autotune.providers import NVIDIA, PROVIDERS, Provider
 from autotune.space.adapters import parse_lora
 from autotune.space.domains import Choice, Range
@@ -206,7 +207,7 @@ def parse_sweep(
     if problems or document is None:
         raise UsageError([located(problem, shown, lines or {}) for problem in problems])
     return Sweep(
-        name=document.name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(shown).stem).strip("-._")[:64] or "sweep",
+        name=document.name or _name_of(shown),
         model=document.model, data=document.data, train=document.train, target=document.target,
         workers=document.workers, space=space,
         objectives=objectives, limits=limits, strategy=strategy,
@@ -262,6 +263,12 @@ def _parse_space(
         problems.append(Problem(rule, "space.lora.dtype", value="fp16", remedy="use fp32 or bf16"))
     sessions = parse_sessions(raw["session"], served, provider, problems) if "session" in raw else ()
     return Space(domains, recipes, left_out, defaults, train.device, sessions, target, provider.builds_as)
+
+
+def _name_of(file: str) -> str:
+    """Return what a sweep without a name is called: as its file."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(file).stem).strip("-._")[:64].rstrip(".")
+    return name if name and is_portable(name) else f"sweep-{name}"[:64].rstrip("-")
 
 
 def _own_stages(recipes: Sequence[Recipe], root: Path) -> list[Problem]:

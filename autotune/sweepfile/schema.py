@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autotune.analysis.limits import Aims, Limit
 from autotune.candidate import Recipe, Session
@@ -16,6 +16,7 @@ from autotune.metrics import (
     Direction,
     score_column,
 )
+from autotune.paths import NOT_PORTABLE, is_portable
 from autotune.providers import PROVIDERS, Provider
 from autotune.space.adapters import resolve_lora
 from autotune.space.domains import Choice, Range
@@ -171,6 +172,13 @@ class Document(_Part):
     seed: int = Field(0, ge=0, lt=2**31)
     trust_remote_code: bool = False
     submit: Submit | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _portable(cls, name: str) -> str:
+        if not is_portable(name):
+            raise ValueError(NOT_PORTABLE)
+        return name
 
 
 class Sweep(BaseModel):

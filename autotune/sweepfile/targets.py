@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import Problem, UsageError
+from autotune.paths import NOT_PORTABLE, is_portable
 from autotune.sweepfile.schema import Sweep
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -63,6 +64,9 @@ def _wrong(data: Mapping[str, Any], raw: Any) -> list[Problem]:
         Problem("must be a-z, 0-9, '_' and '-', 32 at most: it names a folder", f"targets.{name}", remedy="rename it")
         for name in raw
         if not NAME.fullmatch(str(name))
+    ]
+    found += [
+        Problem(NOT_PORTABLE, f"targets.{name}", remedy="rename it") for name in raw if not is_portable(str(name))
     ]
     found += [
         Problem("must be a mapping", f"targets.{name}", value=target, remedy="e.g. { provider: cpu }")
