@@ -15,7 +15,7 @@ from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.machine import hardware
 from autotune.metrics import METRICS, score_column
 from autotune.models import config_of, context_of
-from autotune.paths import exists, is_file
+from autotune.paths import exists, is_file, is_portable
 from autotune.providers import PROVIDERS
 from autotune.sweepfile.resolve import load_data, parse_sweep
 from autotune.sweepfile.syntax import read_file
@@ -60,7 +60,7 @@ def write_sweep(wanted: Wanted) -> list[str]:
     given = {"train": wanted.data, "validation": wanted.validation, "test": wanted.test}
     beside = _beside(wanted.data, found)
     splits = {split: source or beside.get(split) for split, source in given.items()}
-    name = _name(wanted.data, wanted.provider)
+    name = _plain(wanted.out.stem) if wanted.out is not None else _name(wanted.data, wanted.provider)
     file = wanted.out or Path(f"{name}.yaml")
     if exists(file) and not wanted.force:
         raise UsageError(
@@ -106,8 +106,15 @@ def _name(data: str, provider: str) -> str:
     stem = path.name.partition(".")[0]
     if stem.lower() in ("train", "training", "data", "a") and path.absolute().parent.name:
         stem = path.absolute().parent.name
-    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in stem).strip("-")[:40]
-    return f"{plain or 'sweep'}-{provider.lower()}"
+    return f"{_plain(stem)}-{provider.lower()}"
+
+
+def _plain(name: str) -> str:
+    """Return a name of a sweep, and so of its results folder, that every system takes."""
+    plain = (
+        "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in name).strip("-")[:40].rstrip("-")
+    )
+    return plain if plain and is_portable(plain) else f"sweep-{plain}".rstrip("-")
 
 
 def _beside(data: str, found: Guess) -> dict[str, str]:

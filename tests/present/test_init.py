@@ -132,6 +132,23 @@ def test_a_short_run_of_it_completes(autotune: Callable[..., Ran], tiny_llama: P
 
 
 @pytest.mark.parametrize(
+    ("out", "name"),
+    [
+        ("my-sweep.yaml", "my-sweep"), ("mine/Second try.yml", "Second-try"), ("nul.yaml", "sweep-nul"), ("\u00e9.yaml", "sweep"),
+        (None, "t-cpu"),
+    ],
+)  # fmt: skip
+def test_a_sweep_is_called_as_the_file_that_was_asked_for(
+    out: str | None, name: str, autotune: Callable[..., Ran]
+) -> None:
+    """So its results are where people look for them: in results/my-sweep."""
+    Path("t.csv").write_text(SHAPES["labels"][1], encoding="utf-8")
+    done = autotune("init", "--model", MODEL, "--data", "t.csv", *(() if out is None else ("--out", out)))
+    assert done.code == Exit.OK, done.err
+    assert load_sweep(out or "t-cpu.yaml").name == name
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--model", MODEL), "needs --data"),
