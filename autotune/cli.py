@@ -106,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--report", action="store_true", help="keep report.html in the results folder up to date meanwhile"
     )
+    run.add_argument(
+        "--optuna-storage", metavar="URL", help="mirror the sweep as a study, for optuna-dashboard; e.g. sqlite:///x.db"
+    )
     run.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     run.set_defaults(function=_run)
 
@@ -288,7 +291,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from autotune.run import run_command
 
     return run_command(
-        arguments.sweep, arguments.out, arguments.set, arguments.trials, arguments.hours, arguments.report
+        arguments.sweep,
+        arguments.out,
+        arguments.set,
+        arguments.trials,
+        arguments.hours,
+        arguments.report,
+        arguments.optuna_storage,
     )
 
 

@@ -54,6 +54,7 @@ from autotune.strategies.named import make_strategy, strategy_of
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep, Workers
+from autotune.trackers.listener import Trackers, trackers_of
 
 
 def run_command(
@@ -63,18 +64,22 @@ def run_command(
     trials: int | None = None,
     hours: float | None = None,
     report: bool = False,
+    optuna_storage: str | None = None,
 ) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
-    With `report` the folder has a report from the first row on, see `autotune.report.fresh`.
+    With `report` the folder has a report from the first row on, see `autotune.report.fresh`; `optuna_storage` is the URL of a
+    storage in which the sweep is mirrored as a study.
     Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
     sweep = load_sweep(file, sets, trials, hours)
     folder = out or Path("results") / sweep.name
+    trackers = trackers_of(sweep, folder, optuna_storage, lambda line: _say(f"autotune: {line}"))
     try:
         with stop_on_signals(_stopping) as stop:
             fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if report else None
-            summary = _sweep(sweep, folder, stop, fresh)
+            with trackers:
+                summary = _sweep(sweep, folder, stop, fresh, trackers)
         _report(folder, sweep.score, summary)
         if fresh is not None and fresh.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -97,7 +102,7 @@ def _stopping() -> None:
     sys.stderr.write(f"\nautotune: {what}; press Ctrl-C again to stop now\n")
 
 
-def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -> Summary:
+def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers: Trackers) -> Summary:
     cache = Cache(default_root())
     if deep := too_deep(cache.root):
         raise MachineError(deep)
@@ -108,8 +113,9 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None = None) -
         Progress(sweep.budget, list(sweep.objectives), record.results.rows) as progress,
         LocalEngine(offline, sweep.workers.memory_mb, progress.note, stop.check) as engine,
     ):
+        trackers.start()
         timeline = Timeline(record, engine.host)
-        events = Events(progress, Running(record), timeline, *([] if fresh is None else [fresh]))
+        events = Events(progress, Running(record), timeline, trackers, *([] if fresh is None else [fresh]))
         log = LogOfThread(record.log("prepare"))
         costs = costs_of(cache, Subject(sweep.model))
         timeouts = Timeouts(costs, sweep.workers.time_limit_s)

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "autotune"
 ROOMS = (
     ("cli", "__main__"),
     ("run", "submit"),
+    ("trackers",),
     ("present", "report"),
     ("scheduler",),
     ("strategies",),

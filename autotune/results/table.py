@@ -76,6 +76,11 @@ def read_table(file: Path, kind: type[R]) -> list[R]:
         reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
         rule = f"cannot be read as a results table ({reason})"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv")) from None
+    return parse_table(text, kind, file)
+
+
+def parse_table(text: str, kind: type[R], file: Path) -> list[R]:
+    """Return the rows of a table's text as `read_table` does; `file`: where it was read. Raises UsageError."""
     reader = csv.reader(io.StringIO(text, newline=""))
     rows: list[R] = []
     columns = kind.columns

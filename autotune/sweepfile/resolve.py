@@ -48,6 +48,7 @@ from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, probl
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Target, Train
 from autotune.sweepfile.syntax import DEEPEST, read_file, too_deep
 from autotune.sweepfile.targets import parse_targets
+from autotune.sweepfile.trackers import parse_report_to
 from autotune.tasks import direction_of, find_task
 from autotune.usercode import STAGE, find_function
 
@@ -182,6 +183,7 @@ def parse_sweep(
     usable = _usable(score, builds, target)
     objectives = _objectives(data.get("objectives"), score, first, builds, usable, problems)
     limits = _limits(_given(data, "limits", list, []), usable, problems)
+    report_to = parse_report_to(data.get("report_to"), problems)
     strategy = _given(data, "strategy", str, STRATEGIES[0])
     if strategy not in STRATEGIES:
         remedy = did_you_mean(strategy, STRATEGIES)
@@ -213,7 +215,7 @@ def parse_sweep(
         objectives=objectives, limits=limits, strategy=strategy,
         earlier_sweeps=document.earlier_sweeps, engine=document.engine, budget=budget,
         seed=document.seed, trust_remote_code=document.trust_remote_code, root=root, file=shown,
-        lines=lines or {}, submit=document.submit,
+        lines=lines or {}, report_to=report_to, submit=document.submit,
     )  # fmt: skip
 
 

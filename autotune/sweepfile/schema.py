@@ -24,6 +24,7 @@ from autotune.space.parameter_tables import LORA, PRESETS
 from autotune.space.sessions import spell_options
 from autotune.space.space import Space
 from autotune.sweepfile.submit import Submit
+from autotune.sweepfile.trackers import plain_report_to
 
 STRATEGIES = ("frontier", "tpe", "nsga2", "gp", "random", "grid")
 
@@ -171,6 +172,7 @@ class Document(_Part):
     budget: Budget = Budget(trials=20)
     seed: int = Field(0, ge=0, lt=2**31)
     trust_remote_code: bool = False
+    report_to: list[Any] = Field([], description="experiment trackers: mlflow, tensorboard, trackio, wandb")
     submit: Submit | None = None
 
     @field_validator("name")
@@ -203,6 +205,8 @@ class Sweep(BaseModel):
     trust_remote_code: bool
     root: Path
     file: str
+    report_to: Mapping[str, Mapping[str, str]] = {}
+    """The experiment trackers that it is shown in, each with its options."""
     submit: Submit | None = None
     lines: Mapping[str, int] = {}
     """The line of each key in the file."""
@@ -262,6 +266,8 @@ class Sweep(BaseModel):
         target = {"target": self.target.model_dump(mode="json", exclude_none=True, exclude=instead)}
         if self.targets:
             target = {"targets": dict(self.written["targets"])}
+        shown = {"report_to": plain_report_to(self.report_to)} if self.report_to else {}
+        submit = {} if self.submit is None else {"submit": self.submit.model_dump(mode="json", exclude_none=True)}
         return {
             "name": self.name,
             "model": self.model,
@@ -278,7 +284,9 @@ class Sweep(BaseModel):
             "budget": self.budget.model_dump(mode="json", exclude_none=True),
             "seed": self.seed,
             "trust_remote_code": self.trust_remote_code,
-        } | ({} if self.submit is None else {"submit": self.submit.model_dump(mode="json", exclude_none=True)})
+            **shown,
+            **submit,
+        }
 
 
 def _plain_session(session: Session) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""MLflow: an experiment a sweep's name, in it a run for the results folder, and below that one a run for each candidate and
+each adapter.
+
+A run is found again by its tags, so that a resumed sweep goes on in it; a number that is logged once more with the same step
+and time is the same number to MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.tracking import MlflowClient
+
+from autotune import __version__
+from autotune.results.columns import Cell
+from autotune.results.rows import CurvePoint, Trial
+from autotune.trackers.tracker import (
+    ABOUT_CANDIDATE,
+    About,
+    Ending,
+    adapter_title,
+    flat,
+    metrics_of,
+    params_of,
+    seconds_of,
+    tags_of,
+    title_of,
+)
+
+_SWEEP, _ITEM = "autotune.sweep", "autotune.item"
+"""Tags: the results folder that a run belongs to, and what of it the run is."""
+_BATCH, _LONGEST = 1000, 500
+"""Metrics that MLflow takes in one request, and characters of a text."""
+_ENDED = {"ok": "FINISHED", "stopped": "KILLED", "over_limit": "KILLED"}
+_RUN_ENDED = {"done": "FINISHED", "interrupted": "KILLED", "stopped": "FAILED"}
+
+
+class MlflowTracker:
+    """A sweep in MLflow."""
+
+    def __init__(self, about: About, options: Mapping[str, Any]) -> None:
+        """`options`: `uri` and `experiment`, as in the sweep file."""
+        self._about = about
+        here = about.place / "mlflow"
+        uri = options.get("uri") or _from_environment()
+        if uri is None:
+            here.mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{(here / 'mlflow.db').resolve().as_posix()}"
+        self.place = uri
+        self._client = MlflowClient(tracking_uri=uri)
+        name = str(options.get("experiment") or about.name)
+        found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        # A server has a place of its own for files; for a database it would be the folder where somebody started.
+        files = None if uri.startswith(("http:", "https:", "databricks")) else (here / "artifacts").resolve().as_uri()
+        self._experiment = (
+            found.experiment_id if found is not None else self._client.create_experiment(name, artifact_location=files)
+        )
+        self._runs = self._known()
+        self.fresh = not self._runs
+        self._sweep = self._run("sweep", about.name, {k: v for k, v in flat(about.sweep).items() if v is not None}, {})
+        self._client.update_run(self._sweep, status="RUNNING")
+
+    def _known(self) -> dict[str, str]:
+        """Return the runs of this results folder by what they are."""
+        found: dict[str, str] = {}
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment],
+                f"tags.`{_SWEEP}` = '{self._about.key}'",
+                ViewType.ACTIVE_ONLY,
+                max_results=1000,
+                page_token=token,
+            )
+            found |= {run.data.tags[_ITEM]: run.info.run_id for run in page if _ITEM in run.data.tags}
+            token = page.token
+            if not token:
+                return found
+
+    def _run(self, item: str, title: str, params: Mapping[str, Cell], tags: Mapping[str, str], start: int = 0) -> str:
+        """Return the run of an item, made where there is none; `start`: when it began, milliseconds since 1970."""
+        if item in self._runs:
+            return self._runs[item]
+        known = {_SWEEP: self._about.key, "mlflow.runName": title, "mlflow.source.name": f"autotune {__version__}"}
+        if item != "sweep":
+            known["mlflow.parentRunId"] = self._sweep
+        run = self._client.create_run(self._experiment, start_time=start or None, tags=known | _cut(tags))
+        made = str(run.info.run_id)
+        self._client.log_batch(made, params=[Param(k, str(v)[:_LONGEST]) for k, v in params.items()][:100])
+        # Last: a run that was left half made is none of ours, and is made again.
+        self._client.set_tag(made, _ITEM, item)
+        self._runs[item] = made
+        return made
+
+    def row(self, row: Trial) -> None:
+        """Log a candidate: settings as parameters, numbers as metrics by attempt, texts as tags."""
+        began, ended = (round(1000 * (seconds_of(time) or 0.0)) for time in (row.started, row.ended))
+        item = f"candidate {row.candidate}" + (" (measured first)" if not row.trial else "")
+        texts = tags_of(row)
+        named = {name: texts[name] for name in ABOUT_CANDIDATE if name in texts}
+        run = self._run(item, title_of(row), params_of(row), named, began)
+        step = row.attempt or 1
+        self._metrics(run, [Metric(name, value, ended, step) for name, value in metrics_of(row).items()])
+        self._client.log_batch(run, tags=[RunTag(name, value) for name, value in _cut(texts).items()])
+        self._client.set_terminated(run, _ENDED.get(row.status, "FAILED"), ended or None)
+
+    def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:  # noqa: ARG002 - steps say it
+        """Log points of an adapter's curve in the adapter's own run, by step."""
+        params = {name: value for name, value in params_of(of).items() if name.startswith("lora_")}
+        began = round(1000 * (seconds_of(of.started) or 0.0))
+        run = self._run(f"adapter {adapter}", adapter_title(of), params, {"adapter": adapter, "kind": "curve"}, began)
+        metrics = []
+        for point in points:
+            numbers = {"train_loss": point.train_loss, "learning_rate": point.learning_rate}
+            numbers |= {str(point.metric): point.score} if point.metric else {}
+            metrics += [
+                Metric(name, value, began, point.step or 0) for name, value in numbers.items() if value is not None
+            ]
+        self._metrics(run, metrics)
+        self._client.set_terminated(run, "FINISHED")
+
+    def _metrics(self, run: str, metrics: Sequence[Metric]) -> None:
+        for place in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run, metrics=metrics[place : place + _BATCH])
+
+    def end(self, ending: Ending) -> None:
+        """Log the winner and the files; the winner's folder is named, not copied."""
+        for winner in ending.winners:
+            suffix = f".{winner.target}" if winner.target else ""
+            self._client.set_tag(self._sweep, f"winner{suffix}", winner.candidate)
+            ended = round(1000 * (seconds_of(winner.ended) or 0.0))
+            values = {f"winner{suffix}.{name}": value for name, value in winner.values.items()}
+            self._metrics(
+                self._sweep, [Metric(n.replace("@", "/"), v, ended, winner.attempt or 1) for n, v in values.items()]
+            )
+        self._client.set_tag(self._sweep, "best", " ".join(ending.best))
+        self._client.set_tag(self._sweep, "mlflow.note.content", f"```\n{ending.text[:4000]}\n```")
+        for file in ending.files:
+            self._client.log_artifact(self._sweep, str(file))
+        self._client.set_terminated(self._sweep, _RUN_ENDED.get(ending.ended, "FINISHED"))
+
+
+def _from_environment() -> str | None:
+    from mlflow.environment_variables import MLFLOW_TRACKING_URI
+
+    return MLFLOW_TRACKING_URI.get() or None
+
+
+def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:_LONGEST] for name, value in tags.items()}
