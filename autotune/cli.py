@@ -102,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    run.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
+    run.add_argument("--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here")
     _library_option(run)
     run.add_argument(
         "--report", action="store_true", help="keep report.html in the results folder up to date meanwhile"
@@ -136,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
     plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
     plan.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
+    plan.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
+    plan.add_argument("--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here")
     plan.add_argument("--json", action="store_true", help="print one JSON document")
     _library_option(plan)
     plan.set_defaults(function=_plan)
@@ -258,6 +262,8 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine can run")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    doctor.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the nodes of a Ray cluster")
+    doctor.add_argument("--address", metavar="HOST:PORT", help="head of the cluster; default: the one that runs here")
     _library_option(doctor)
     doctor.set_defaults(function=_doctor)
     return whole
@@ -290,15 +296,16 @@ def _use_libraries(given: Sequence[str]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from autotune.run import run_command
 
+    given = arguments
     return run_command(
-        arguments.sweep,
-        arguments.out,
-        arguments.set,
-        arguments.trials,
-        arguments.hours,
-        arguments.report,
-        arguments.optuna_storage,
-    )
+        given.sweep, given.out, _sets(given), given.trials, given.hours, given.report, given.optuna_storage,
+        given.address,
+    )  # fmt: skip
+
+
+def _sets(arguments: argparse.Namespace) -> list[str]:
+    """Return what the command line changes of the sweep file."""
+    return [*arguments.set, *([f"engine={arguments.engine}"] if arguments.engine else [])]
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -343,7 +350,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from autotune.present.plan import make_plan
     from autotune.present.plan_table import as_text
 
-    plan = make_plan(arguments.sweep, arguments.set)
+    plan = make_plan(arguments.sweep, _sets(arguments), arguments.address)
     _say_json(json.dumps(plan, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(plan))
     return Exit.OK
 
@@ -459,8 +466,17 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from autotune.present.doctor import as_text, examine
+    from autotune.present.doctor import WIDTH, as_text, examine
 
+    if arguments.engine == "ray":
+        import textwrap
+
+        from autotune.present.cluster import as_lines, examine_cluster
+
+        found = examine_cluster(arguments.address)
+        lines = [part for line in as_lines(found) for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+        _say_json(json.dumps(found)) if arguments.json else _say("\n".join(lines))
+        return Exit.OK if found["ready"] else Exit.MACHINE
     found = examine()
     _say_json(json.dumps(found, indent=1, ensure_ascii=False)) if arguments.json else _say(as_text(found))
     return Exit.OK if found["ready"] else Exit.MACHINE

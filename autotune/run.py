@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,17 +19,14 @@ from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines, reader_gone
-from autotune.execution.executor import Stages
-from autotune.execution.local import LocalEngine
+from autotune.execution.engines import Setting, engine_of
+from autotune.execution.host_lock import Interval
+from autotune.execution.protocol import Blocking
 from autotune.execution.stop import Stop, stop_on_signals
-from autotune.execution.threads import Blocking, LogOfThread, ThreadedExecutor
-from autotune.execution.timeouts import Timeouts
-from autotune.execution.workers import posts
 from autotune.machine import describe
 from autotune.pipeline.devices import ask
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph
-from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
@@ -53,7 +52,7 @@ from autotune.strategies.frontier.transfer import TransferPrior, sweeps_for
 from autotune.strategies.named import make_strategy, strategy_of
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import load_sweep
-from autotune.sweepfile.schema import Sweep, Workers
+from autotune.sweepfile.schema import Sweep
 from autotune.trackers.listener import Trackers, trackers_of
 
 
@@ -65,11 +64,12 @@ def run_command(
     hours: float | None = None,
     report: bool = False,
     optuna_storage: str | None = None,
+    address: str | None = None,
 ) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
     With `report` the folder has a report from the first row on, see `autotune.report.fresh`; `optuna_storage` is the URL of a
-    storage in which the sweep is mirrored as a study.
+    storage in which the sweep is mirrored as a study; `address` is that of the cluster, where the engine is one.
     Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
     sweep = load_sweep(file, sets, trials, hours)
@@ -79,7 +79,7 @@ def run_command(
         with stop_on_signals(_stopping) as stop:
             fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if report else None
             with trackers:
-                summary = _sweep(sweep, folder, stop, fresh, trackers)
+                summary = _sweep(sweep, folder, stop, fresh, trackers, address)
         _report(folder, sweep.score, summary)
         if fresh is not None and fresh.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -102,27 +102,29 @@ def _stopping() -> None:
     sys.stderr.write(f"\nautotune: {what}; press Ctrl-C again to stop now\n")
 
 
-def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers: Trackers) -> Summary:
+def _sweep(
+    sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers: Trackers, address: str | None
+) -> Summary:
     cache = Cache(default_root())
     if deep := too_deep(cache.root):
         raise MachineError(deep)
-    room = Room(cache, budget_mb())
     offline = not needs_network(sweep.model, sweep.data, sweep.root)
-    with (
-        Record(folder, sweep) as record,
-        Progress(sweep.budget, list(sweep.objectives), record.results.rows) as progress,
-        LocalEngine(offline, sweep.workers.memory_mb, progress.note, stop.check) as engine,
-    ):
+    costs, hours = costs_of(cache, Subject(sweep.model)), sweep.budget.hours
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(Record(folder, sweep))
+        progress = stack.enter_context(Progress(sweep.budget, list(sweep.objectives), record.results.rows))
         trackers.start()
-        timeline = Timeline(record, engine.host)
+        intervals = deque[Interval]()
+        timeline = Timeline(record, intervals)
         events = Events(progress, Running(record), timeline, trackers, *([] if fresh is None else [fresh]))
-        log = LogOfThread(record.log("prepare"))
-        costs = costs_of(cache, Subject(sweep.model))
-        timeouts = Timeouts(costs, sweep.workers.time_limit_s)
-        hours = sweep.budget.hours
-        left_s = (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s())
-        stages = Stages(cache, engine, log, sweep.model, stop, timeouts, room, progress.note, left_s, costs)
-        executor = ThreadedExecutor(stages, engine, log, events.still_at_work)
+        setting = Setting(
+            cache, sweep.model, sweep.workers, offline, stop, costs, Room(cache, budget_mb()), record.log("prepare"),
+            (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s()), progress.note,
+            events.still_at_work, intervals,
+            {one.target.provider: one.target.label for one in sweep.by_target.values() if one.target.label},
+        )  # fmt: skip
+        work = stack.enter_context(engine_of(sweep.engine, setting, address))
+        executor, stages = work.executor, work.stages
         with closing(stages):
             events.note(
                 f"{sweep.name}: {sweep.model} on {_providers(sweep)}, results in {folder}, cache in {cache.root}"
@@ -130,7 +132,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers
             record.busy(stage="prepare")
             ready = Blocking(executor, record.log("prepare"))
             prepared = {
-                name: prepare(one, ready, cache.root) for name, one in sweep.by_target.items()
+                name: prepare(one, ready, cache.root, *work.asked(one.target.label)) for name, one in sweep.by_target.items()
             }  # fmt: skip
             sweeps = {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}
             shared, dataset, inputs = next(iter(prepared.values()))
@@ -148,14 +150,15 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers
             for line in (*data_report(dataset), *dict.fromkeys(said)):
                 events.note(line)
             keep_texts(folder, dataset)
-            write_aside(folder / "machine.json", json.dumps(redacted(describe()), indent=1))
+            write_aside(folder / "machine.json", json.dumps(redacted(describe() | work.described), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
             prior = TransferPrior(shared.space, sweeps_for(record, inputs.base, events.note) if taught else [])
             prepare_s = stages.spent_s
-            _employ(sweep.workers, inputs, engine, events)
-            costs.width = engine.width
-            pace = Pace(cache.root, inputs.machine)
+            if said_of_workers := work.employ(inputs.device, inputs.gpus):
+                events.note(said_of_workers)
+            costs.width = executor.width
+            paces = {machine: Pace(cache.root, machine) for machine in {own.machine for _, own in sweeps.values()}}
 
             def first() -> FirstCosts:
                 return mean_of([
@@ -172,7 +175,9 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers
 
             def loop_of(name: str | None, own: Record, beside: Shared | None) -> Loop:
                 one, inputs = sweeps[name]
-                pipeline = Pipeline(one, inputs, stages, pace, beside.others if beside is not None else None)
+                pipeline = Pipeline(
+                    one, inputs, stages, paces[inputs.machine], beside.others if beside is not None else None
+                )
                 return Loop(one, own, pipeline, strategy, executor, events, costs=costs, shared=beside)
 
             def trouble(name: str | None) -> str:
@@ -182,7 +187,7 @@ def _sweep(sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers
 
             summary, fronts = run_loops(list(sweeps), record, executor, loop_of, several, trouble)
             summary.stages_s += prepare_s
-            summary.own_s = summary.wall_s - (summary.stages_s if engine.width == 1 else timeline.busy_s)
+            summary.own_s = summary.wall_s - (summary.stages_s if executor.width == 1 else timeline.busy_s)
             try:
                 write_front(folder, fronts, sweep.objectives, record.results.columns)
             except OSError as error:  # a spreadsheet holds it open: it is derived, and the sweep is done
@@ -207,16 +212,6 @@ def _root(root: Path, folder: Path) -> str:
         return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
     except ValueError:  # on another drive
         return root.resolve().as_posix()
-
-
-def _employ(workers: Workers, inputs: Inputs, engine: LocalEngine, events: Events) -> None:
-    """Have as many workers as the sweep asks for, or the machine suggests."""
-    train, cpu = workers.train, workers.cpu
-    places = posts(train, cpu, inputs.device, inputs.gpus)
-    engine.enlarge(places, train if isinstance(train, int) else None)
-    if len(places) > 1:
-        gpus = sum(post.gpu is not None for post in places)
-        events.note(f"{len(places)} workers" + (f", {gpus} of them on GPUs" if gpus else ""))
 
 
 def data_report(dataset: Dataset) -> list[str]:

@@ -112,7 +112,7 @@ def measured(folder: Path, workers: int, candidates: int) -> list[tuple[str, str
         stages.settle([], 0.0, dict.fromkeys(("base", *items), folder))
         executor = ThreadedExecutor(stages, engine, log)
         strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-        events = Events(rows, Running(record), Timeline(record, engine.host))
+        events = Events(rows, Running(record), Timeline(record, engine.host.intervals))
         loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, executor, events)
         assert run_loop(loop).trials == candidates
     spans = [

@@ -1,16 +1,20 @@
-"""Stages of known length for `benchmarks.many_workers`: each writes the files that its followers read, and sleeps.
+"""Stages of known length for `benchmarks.many_workers` and `benchmarks.ray_engine`: each writes the files that its followers
+read, and sleeps.
 
-They run in the tuner's own worker processes, so everything but the work itself is real.
+They run in the tuner's own worker processes, so everything but the work itself is real. The variable SLEEPING_SCALE says how
+many times as long they sleep, and SLEEPING_JOURNAL names a file in which each notes when it begins and ends.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob, TurnsJob
 
 ITEMS = 100
 SECONDS = {"finetune": 8.0, "merge": 0.5, "build": 3.0, "check": 0.5, "score": 4.0, "time": 0.5}
@@ -61,12 +65,32 @@ _KINDS: dict[type[Job], type[Job]] = {
 
 def sleeping(job: Job) -> Job:
     """Return the job that sleeps in place of a real one."""
+    if isinstance(job, TurnsJob):
+        return job.model_copy(update={"graphs": tuple(map(sleeping, job.graphs))})
     return _KINDS[type(job)](**{name: getattr(job, name) for name in type(job).model_fields})
 
 
-def sleep(job: Job, out: Path) -> Result:
-    """Sleep as long as the stage takes, and write what its followers read."""
-    time.sleep(SECONDS[job.stage])
+def _journal(job: Job, what: str) -> None:
+    if file := os.environ.get("SLEEPING_JOURNAL"):
+        with Path(file).open("a", encoding="utf-8") as stream:  # a line this short is written at once
+            stream.write(f"{time.time():.3f} {os.getpid()} {job.stage} {job.key} {what}\n")
+
+
+def sleep(job: Job, out: Path, turns: Iterable[None] | None = None) -> Result:
+    """Sleep as long as the stage takes, and write what its followers read; in turns, at each of them."""
+    _journal(job, "began")
+    time.sleep(SECONDS[job.stage] * float(os.environ.get("SLEEPING_SCALE", "1")))
+    result = _result(job, out)
+    if turns is not None:
+        laps: list[dict[str, Any]] = [
+            {"itl_ms": [8.0] * 3} if lap % 2 else {"ttft_ms": [20.0]} for lap, _ in enumerate(turns)
+        ]
+        result |= {"laps": laps, "itl_ms": [ms for lap in laps[1::2] for ms in lap["itl_ms"]]}
+    _journal(job, "ended")
+    return result
+
+
+def _result(job: Job, out: Path) -> Result:
     match job:
         case FinetuneJob():
             state = {"step": 30, "horizon": 30, "curve": [[30, 0.1, 1e-3]]}

@@ -43,7 +43,7 @@ from autotune.artifacts.store import MANIFEST, Cache
 from autotune.candidate import Lora, Recipe
 from autotune.durable import put, sync_tree
 from autotune.errors import Exit
-from autotune.execution import worker
+from autotune.execution import engines, worker
 from autotune.execution.local import LocalEngine
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, TableRow, Trial
 from autotune.results.table import Table, read_table
@@ -432,7 +432,7 @@ class Place:
             for target, name, value in (
                 (cli.sys, "excepthook", sys.excepthook), (Table, "append", appended),
                 (worker, "function_of", lambda job: act), (worker, "_free", lambda: None),
-                (run_module, "LocalEngine", InProcess), (run_module, "describe", dict),
+                (engines, "LocalEngine", InProcess), (run_module, "describe", dict),
                 (leases_module, "_beat", lambda *_: None), *([] if watched else [(os, "fsync", lambda number: None)]),
             ):  # fmt: skip
                 stack.enter_context(mock.patch.object(target, name, value))

@@ -144,10 +144,13 @@ def test_run_gets_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.run.run_command", lambda *arguments: given.extend(arguments) or Exit.NO_FEASIBLE)
     options = ["--out", "there", "--trials", "3", "--hours", "0.5", "--set", "seed=1", "--set", "limits=[]"]
     assert main(["run", "sweep.yaml", *options]) == 4
-    assert given == ["sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5, False]
+    assert given == ["sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5, False, None, None]
     given.clear()
     main(["run", "sweep.yaml"])
-    assert given == ["sweep.yaml", None, [], None, None, False]
+    assert given == ["sweep.yaml", None, [], None, None, False, None, None]
+    given.clear()
+    main(["run", "sweep.yaml", "--set", "seed=1", "--engine", "ray", "--address", "head:6379"])
+    assert given == ["sweep.yaml", None, ["seed=1", "engine=ray"], None, None, False, None, "head:6379"]
 
 
 def test_a_termination_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,11 @@ def test_only_stages_import_heavy_packages(name: str) -> None:
     assert heavy == set() or (name.startswith("stages.") and name != "stages.jobs")
 
 
+def test_one_module_imports_ray() -> None:
+    found = {name for name, tree in MODULES.items() if "ray" in {full.split(".")[0] for full in imported(tree)}}
+    assert found == {"execution.ray_cluster"}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_go_downwards(name: str) -> None:
     upwards = {other for other in INNER[name] if rank(other) > rank(name)}

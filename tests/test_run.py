@@ -16,6 +16,7 @@ from fakes import FakeStages, inputs_in, make_sweep
 from autotune import run as run_module
 from autotune.data.schema import Dataset, LeftOut
 from autotune.errors import Exit, MachineError, UsageError
+from autotune.execution import engines
 from autotune.execution import threads as threads_module
 from autotune.pipeline.inputs import Inputs
 from autotune.results import record as record_module
@@ -44,7 +45,7 @@ class Command:
             return sweep, DATA, self.inputs
 
         monkeypatch.setattr(run_module, "prepare", prepare)
-        monkeypatch.setattr(run_module, "Stages", lambda *_: self.stages)
+        monkeypatch.setattr(engines, "Stages", lambda *_: self.stages)
 
     def __call__(self, **options: Any) -> Exit:
         return run_command(str(self.file), self.out, **options)

@@ -112,6 +112,8 @@ class Leases:
         self._lease_s, self._beat_s = lease_s, beat_s
         self._guard = threading.RLock()
         self._marked: set[Path] = set()
+        self._makes = 0
+        """How many results this holder makes now."""
         self._ended: threading.Event | None = None
         """Tells the thread that touches the lease to end; None: no lease is held."""
         self._ending: Callable[[], object] = lambda: None
@@ -140,8 +142,25 @@ class Leases:
             with contextlib.suppress(OSError):  # another holder has marked it, too; or nobody has
                 (_marks(folder) / self.id).unlink(missing_ok=True)
                 _marks(folder).rmdir()
-            if not self._marked:
-                self._end()
+            self._end_if_idle()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a lease meanwhile, whether or not any result is marked. Raises OSError."""
+        with self._guard:
+            if self._ended is None:
+                self._begin()
+            self._makes += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._makes -= 1
+                self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if not self._marked and not self._makes and self._ended is not None:
+            self._end()
 
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +203,19 @@ class Leases:
             yield
         finally:
             lock.release()
+
+    def lasts(self, lease: str, seconds: float) -> bool:
+        """Whether the holder of a lease, whose process cannot be looked for, has renewed it in so many seconds."""
+        if not lease.isalnum():
+            return False
+        try:
+            touched = (self.folder / lease).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        except OSError:  # a disk in trouble
+            return True
+        now = self._now()
+        return now is None or abs(now - touched) <= seconds
 
     def holder(self, folder: Path) -> str:
         """Return who holds a result; empty: nobody."""

@@ -3,9 +3,9 @@
 A result is made aside, under a lock, and renamed when it is whole, its manifest written last. Only successes are kept.
 Sweeps share it. What a killed process left aside is removed when the same result is made again, or by `autotune cache prune`.
 
-Beside a result `KEY` may lie `KEY.lock`, held by who makes it, and `KEY.maker`, which says who that is; `KEY.use/`, the
-marks of those who use it (`leases.py`); and `KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says
-which results a sweep's front needs.
+Beside a result `KEY` may lie `KEY.lock` and `KEY.N.maker` of who makes it (`makers.py`); `KEY.use/`, the marks of those who
+use it (`leases.py`); and `KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says which results a
+sweep's front needs.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
 
-from autotune.artifacts.leases import USE, Leases
+from autotune.artifacts.leases import LEASE_S, USE, Leases
+from autotune.artifacts.makers import MAKER, Maker, Turn, is_made, making, result_of
 from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
+from autotune.errors import StageError
 from autotune.machine import longest_path
 from autotune.models import PICKLED
 from autotune.paths import size_mb
@@ -35,7 +35,11 @@ from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
 PINS = "pins"
-CHECKPOINT, MAKER = ".checkpoint", ".maker"
+CHECKPOINT = ".checkpoint"
+RUN, HERE = "cluster-", "here"
+"""How the folder of a run of the command on a cluster begins, and the file in it that nodes must see: it names the lease of the
+tuner.
+"""
 _QUICK = ("merge", "build")
 """Stages whose results are not flushed to the disk: they are large and made again in seconds, and their content is compared
 with its digest before it is used."""
@@ -43,8 +47,6 @@ _STALE_S = 86_400.0
 """After so long nobody writes on at a file, seconds."""
 BELOW = 150
 """Characters of the longest path below the cache's folder, with some to spare: a stage, a key, and the file of a model."""
-_POLL_S = 0.5
-"""How often who waits for a maker looks up."""
 
 
 def default_root() -> Path:
@@ -92,22 +94,6 @@ class Entry:
     """`whole`, or `damaged`."""
     kept_for: str
     """Who needs it: a process, or the results folder whose front it is on; empty: nobody."""
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Who makes a result just now, as far as it is known."""
-
-    pid: int
-    host: str
-    since: str
-    """ISO 8601, UTC."""
-    what: str
-    """For which candidate and results folder; empty where that was not said."""
-
-    def __str__(self) -> str:
-        where = "" if self.host == socket.gethostname() else f" on {self.host}"
-        return f"process {self.pid}{where} makes it since {self.since}" + (f" for {self.what}" if self.what else "")
 
 
 class Cache:
@@ -168,49 +154,88 @@ class Cache:
         model: str = "",
         what: str = "",
         waiting: Callable[[Maker | None, float], None] = lambda *_: None,
+        token: str = "",
+        over: Collection[str] = (),
+        began: Callable[[Turn], None] = lambda _: None,
     ) -> Stored:
         """Return a job's result, made by `run(folder)` if it is not there.
 
         `model` is noted beside it, for estimates. What `run` raises passes, and nothing is kept. While another process or
         thread makes the result, `waiting` is told again and again who does, if that is known, and the seconds waited;
-        what it raises ends the wait. `what` tells others whom they wait for. Raises OSError.
+        what it raises ends the wait. `what` tells others whom they wait for; `token` names this turn, and `over` those that
+        are lost; `began` is given the turn. Raises OSError.
         """
-        found = self.find(job)
-        if found is not None:
-            return found
-        folder = self.folder(job)
-        with _making(folder, what, waiting):
+        while True:
             found = self.find(job)
             if found is not None:
                 return found
-            aside = empty_folder(folder.with_name(f".{folder.name}{ASIDE}"))
-            try:
-                result, seconds = run(aside)
-                made = time.time()
-                manifest = {
-                    "described": job.described(),
-                    "result": result,
-                    "seconds": seconds,
-                    "made": made,
-                    "model": model,
-                    "files": {
-                        path.relative_to(aside).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
-                        for path in sorted(aside.rglob("*"))
-                        if path.is_file()
-                    },
-                }
-                dear = job.stage not in _QUICK
-                write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=dear)
-                if dear:
-                    sync_tree(aside)
-                remove_tree(folder)  # a damaged one
-                put(aside, folder, sync=dear)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
+            folder = self.folder(job)
+            with making(folder, self.leases, what, waiting, token, over) as turn:
+                found = self.find(job)
+                if found is not None:
+                    return found
+                began(turn)
+                aside = empty_folder(turn.aside)
+                try:
+                    result, seconds = run(aside)
+                    made = self._described(job, aside, result, seconds, model)
+                    if self._placed(folder, turn, sync=job.stage not in _QUICK):
+                        shutil.rmtree(self.checkpoint(job), ignore_errors=True)
+                        self._checked[folder] = made
+                        return Stored(folder, result, seconds, cached=False, made=made)
+                except (StageError, OSError):
+                    if turn.still():
+                        raise  # else its folder was cleared away: what went wrong says nothing
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+            # Another took over while this one was stopped, or cut off: its result counts, once it is there.
+
+    @staticmethod
+    def _described(job: Job, aside: Path, result: Result, seconds: float, model: str) -> float:
+        """Write the manifest of what was made, and flush what is dear. Returns when it was made. Raises OSError."""
+        made = time.time()
+        manifest = {
+            "described": job.described(),
+            "result": result,
+            "seconds": seconds,
+            "made": made,
+            "model": model,
+            "files": {
+                path.relative_to(aside).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+                for path in sorted(aside.rglob("*"))
+                if path.is_file()
+            },
+        }
+        dear = job.stage not in _QUICK
+        write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=dear)
+        if dear:
+            sync_tree(aside)
+        return made
+
+    def _placed(self, folder: Path, turn: Turn, *, sync: bool) -> bool:
+        """Put what was made in its place. Returns False where another maker has taken over. Raises OSError."""
+        if not turn.confirm():
+            return False
+        if folder.exists():
+            if self._whole(folder) is not None:
+                return False
+            remove_tree(folder)  # a damaged one
+        try:
+            put(turn.aside, folder, sync=sync)
+        except OSError:
+            if turn.still() and self._whole(folder) is None:
                 raise
-            shutil.rmtree(self.checkpoint(job), ignore_errors=True)
-            self._checked[folder] = made
-        return Stored(folder, result, seconds, cached=False, made=made)
+            return False  # another took over, or came first, between two steps of this one
+        return True
+
+    def trust(self, stored: Stored) -> None:
+        """Take a result's content as it is: whoever made it on another host has just read it."""
+        self._checked[stored.path] = stored.made
+
+    def doubt(self, key: str) -> None:
+        """Compare the content of the result with this key once more, when it is asked for."""
+        for folder in [folder for folder in self._checked if folder.name == key]:
+            del self._checked[folder]
 
     # --- what is needed stays ----------------------------------------------------------------------------------------
 
@@ -284,18 +309,28 @@ class Cache:
     def leftovers(self) -> list[Path]:
         """Return what no result needs: half-made ones of processes that were killed, checkpoints of finished jobs."""
         self.leases.clean()
-        results = ((path, path.with_name(path.name[1:-4])) for path in self.root.glob(f"*/.*{ASIDE}"))
+        results = ((path, result_of(path)) for path in self.root.glob(f"*/.*{ASIDE}"))
         # Not every file system tells a lock to other hosts: who makes a result holds it, too.
-        found = [path for path, result in results if _unlocked(result) and not self.leases.holder(result)]
+        found = [path for path, result in results if not self._is_made(result) and not self.leases.holder(result)]
         found += self.root.glob(f"*/.*{GONE}")
-        found += (path for path in self.root.glob(f"*/*{MAKER}") if _unlocked(path.with_suffix("")))
+        found += (path for path in self.root.glob(f"*/*{MAKER}") if not self._is_made(result_of(path)))
         found += (path for deep in ("", "*/") for path in self.root.glob(f"{deep}[!.]*{ASIDE}") if _stale(path))
-        checkpoints = (path for path in self.root.glob(f"*/*{CHECKPOINT}") if _unlocked(path.with_suffix("")))
+        found += (run for run in self.root.glob(f"{RUN}*") if _stale(run / HERE) and not self._runs(run))
+        checkpoints = (path for path in self.root.glob(f"*/*{CHECKPOINT}") if not self._is_made(path.with_suffix("")))
         return found + [path for path in checkpoints if path.with_suffix("").exists()]
 
+    def _runs(self, run: Path) -> bool:
+        """Whether the tuner lives whose run on a cluster this folder is of."""
+        with contextlib.suppress(OSError, ValueError):
+            return self.leases.lasts((run / HERE).read_text(encoding="utf-8"), LEASE_S)
+        return False
+
+    def _is_made(self, result: Path) -> bool:
+        return is_made(result, self.leases)
+
     def remove(self, folder: Path) -> bool:
-        """Remove a result that no living process holds. Returns whether it is gone."""
-        if self.leases.holder(folder):
+        """Remove a result that no living process holds, or makes. Returns whether it is gone."""
+        if self.leases.holder(folder) or self._is_made(folder):
             return False
         try:
             with FileLock(str(folder) + ".lock", timeout=0):
@@ -342,49 +377,8 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def _making(folder: Path, what: str, waiting: Callable[[Maker | None, float], None]) -> Iterator[None]:
-    """Be the only one who makes a result. The lock ends with its process, and whoever waits goes on."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock, maker = FileLock(str(folder) + ".lock"), folder.with_name(folder.name + MAKER)
-    began = time.monotonic()
-    while True:
-        try:
-            lock.acquire(timeout=_POLL_S)
-            break
-        except Timeout:
-            waiting(_maker(maker), time.monotonic() - began)
-    try:
-        since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "what": what}
-        with contextlib.suppress(OSError):  # others learn less, that is all
-            write_aside(maker, json.dumps(mine), sync=False)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            maker.unlink(missing_ok=True)
-        lock.release()
-
-
-def _maker(file: Path) -> Maker | None:
-    """Return what a maker says of itself."""
-    try:
-        said: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return Maker(int(said["pid"]), str(said["host"]), str(said["since"]), str(said["what"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
 def _stale(file: Path) -> bool:
     """Whether a file that was being written has been left."""
     with contextlib.suppress(OSError):
         return file.is_file() and time.time() - file.stat().st_mtime > _STALE_S
     return False
-
-
-def _unlocked(folder: Path) -> bool:
-    try:
-        with FileLock(str(folder) + ".lock", timeout=0):
-            return True
-    except Timeout:
-        return False

@@ -23,12 +23,14 @@ _PATIENCE_S = 3.0
 
 @dataclass(frozen=True)
 class Interval:
-    """A stage at work on this host, from `began` to `ended`, seconds since 1970; `alone`: nothing else may run meanwhile."""
+    """A stage at work on a host, from `began` to `ended`, seconds since 1970; `alone`: nothing else may run there meanwhile."""
 
     stage: str
     began: float
     ended: float
     alone: bool
+    host: str = ""
+    """Empty: the tuner's own."""
 
 
 def host_file() -> Path:

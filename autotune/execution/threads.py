@@ -9,14 +9,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
-from dataclasses import replace
 from pathlib import Path
 
 from autotune.artifacts.store import Stored
-from autotune.errors import StageError
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
-from autotune.stages.jobs import Call, Job, TimeJob
+from autotune.execution.protocol import follow
+from autotune.stages.jobs import Call, TimeJob
 
 _POLL_S = 0.5
 """How often the tuner looks up from waiting: on Windows a signal is heard only then."""
@@ -69,7 +68,7 @@ class ThreadedExecutor:
             if before is None and not call.anew:
                 self._under_way[call.job.key] = future
         if before is not None:
-            before.add_done_callback(lambda done: _follow(future, done))
+            before.add_done_callback(lambda done: follow(future, done))
         else:
             # A daemon: it must not outlive a tuner that is stopped at once.
             threading.Thread(target=self._do, args=(call, log, future), daemon=True).start()
@@ -109,32 +108,3 @@ class ThreadedExecutor:
         if not call.anew:
             with self._lock:
                 self._under_way.pop(call.job.key, None)
-
-
-def _follow(future: Future[Stored], done: Future[Stored]) -> None:
-    """Give a future what another was given; what the other made is there already for this one."""
-    error = done.exception()
-    if isinstance(error, StageError):
-        same = StageError(error.status, str(error))
-        same.seconds = 0.0  # the other candidate's row has what it cost
-        future.set_exception(same)
-    elif error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(replace(done.result(), cached=True))
-
-
-class Blocking:
-    """Calls done one after another by an executor: the caller waits for each."""
-
-    def __init__(self, executor: ThreadedExecutor, log: Path) -> None:
-        self._executor, self._log = executor, log
-
-    def __call__(self, job: Job, timeout: float | None = None, anew: bool = False) -> Stored:
-        """Return the stored result of a job; `anew`: of one that is done in a process of its own, and not kept. Raises as
-        `Stages` does.
-        """
-        future = self._executor.submit(Call(job, timeout, anew), self._log)
-        while not future.done():
-            self._executor.wait([future])
-        return future.result()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic_core import to_jsonable_python
 
 from autotune.errors import Interrupted, MachineError, StageError
 from autotune.providers import in_worker
@@ -198,19 +199,27 @@ def _free() -> None:
 
 
 def to_plain(job: Job) -> dict[str, Any]:
-    """Return a job with all its fields, where things lie included, as plain data for a fresh process."""
+    """Return a job with all its fields, where things lie included, as plain data for another process."""
     plain = job.model_dump(mode="json")
     for name, info in type(job).model_fields.items():
-        if info.exclude:
-            value = getattr(job, name)
-            plain[name] = str(value) if isinstance(value, Path) else value
+        value = getattr(job, name)
+        if isinstance(value, tuple) and value and all(isinstance(one, Job) for one in value):
+            plain[name] = [to_plain(one) for one in value]
+        elif info.exclude:
+            plain[name] = to_jsonable_python(value)
     return {"module": type(job).__module__, "class": type(job).__name__, "fields": plain}
 
 
 def from_plain(data: dict[str, Any]) -> Job:
     """The inverse of `to_plain`."""
     kind: type[Job] = getattr(importlib.import_module(data["module"]), data["class"])
-    return kind.model_validate(data["fields"])
+    return kind.model_validate({name: _jobs_in(value) for name, value in data["fields"].items()})
+
+
+def _jobs_in(value: Any) -> Any:
+    """Return a field's value with jobs in it made of plain data."""
+    jobs = isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "class" in one for one in value)
+    return tuple(from_plain(one) for one in value) if jobs else value
 
 
 def _turns(answers: int) -> Iterator[None]:

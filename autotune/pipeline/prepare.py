@@ -144,10 +144,13 @@ def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
     return load_data(sweep.data, sweep.root, sweep.file, sweep.lines, fetch if do is not None else None)
 
 
-def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+def prepare(
+    sweep: Sweep, do: Asked, cache: Path, machine: str | None = None, gpus: int | None = None
+) -> tuple[Sweep, Dataset, Inputs]:
     """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
 
-    Raises UsageError (data, model), MachineError (packages, disk, provider).
+    `machine` is the digest of the machines that models are timed on, and `gpus` how many GPUs a cluster has; None: it is
+    this machine that does all. Raises UsageError (data, model), MachineError (packages, disk, provider).
     """
     check_packages(sweep)
     dataset = read_data(sweep, do)
@@ -162,7 +165,7 @@ def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Input
     sweep = sweep.model_copy(update={"space": space})
 
     try:
-        probe = do(probe_job()).result
+        probe = do(probe_job(machine, gpus)).result
     except StageError as error:
         raise MachineError(f"this machine could not be looked at: {error}") from None
     if sweep.train.device == "cuda" and probe["device"] != "cuda":
@@ -207,7 +210,7 @@ def prepare(sweep: Sweep, do: Asked, cache: Path) -> tuple[Sweep, Dataset, Input
     stages = own_stages(sweep, do, IMPORT_S)
     files += tuple(file for one in stages.values() for file in one.files)
     inputs = Inputs(
-        folder, base, items, counts, dataset.labels, device, machine_digest(), model_mb, files, code,
+        folder, base, items, counts, dataset.labels, device, machine or machine_digest(), model_mb, files, code,
         encoding=seen.encoding, notes=(*sweep.notes, *asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
         gpus=probe["gpus"], aggregated=aggregated, hardware=hardware, stages=stages,
         window=has_windowed_caches(config, sweep.target.provider),
@@ -332,9 +335,11 @@ def _task_items(
     }
 
 
-def probe_job() -> ProbeJob:
-    """Return the job that looks at this machine's accelerators."""
+def probe_job(machine: str | None = None, gpus: int | None = None) -> ProbeJob:
+    """Return the job that looks at this machine's accelerators, or at those of a cluster; arguments as of `prepare`."""
     wheels = " ".join(f"{wheel}={installed(wheel)}" for wheel in (*ORT_WHEELS, "torch") if installed(wheel))
+    if machine is not None:
+        return ProbeJob(machine=machine, packages_digest=wheels, gpus=gpus or None)
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return ProbeJob(machine=machine_digest(), packages_digest=wheels, gpus=gpus or None, visible=visible)

@@ -24,6 +24,7 @@ from autotune.pipeline.inspection import Seen
 from autotune.pipeline.planned import planned_inputs, preparation
 from autotune.pipeline.prepare import needed_disk_mb, read_data
 from autotune.pipeline.subject import subject_of
+from autotune.present.cluster import Clustered, clustered
 from autotune.present.device import asked_of_device
 from autotune.present.look import looked_at
 from autotune.present.plan_table import STAGES
@@ -45,14 +46,15 @@ _STANDS_FOR = {"tpe": "random", "nsga2": "random", "gp": "random"}
 """Which strategy is rehearsed for one that is slow to import: it begins about as many adapters."""
 
 
-def make_plan(file: str, sets: Sequence[str] = ()) -> dict[str, Any]:
+def make_plan(file: str, sets: Sequence[str] = (), address: str | None = None) -> dict[str, Any]:
     """Check a sweep and return what it would do, as plain data: of each target, where there are several. Raises UsageError
-    with every problem.
+    with every problem. `address`: of the cluster, where the engine is one.
     """
-    return _plan_of(load_sweep(file, sets))
+    sweep = load_sweep(file, sets)
+    return _plan_of(sweep, clustered(sweep, address))
 
 
-def _plan_of(sweep: Sweep) -> dict[str, Any]:
+def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
     sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
     on_hub = any(hub_source(source, sweep.root) for source in sources)
     dataset = None if on_hub else read_data(sweep)
@@ -82,7 +84,7 @@ def _plan_of(sweep: Sweep) -> dict[str, Any]:
         "hours_budget": sweep.budget.hours,
         "metric": sweep.data.metric,
         "data": _data(sweep.data, dataset),
-        "notes": [*sweep.notes, *(dataset.notes if dataset else ()), *notes],
+        "notes": [*sweep.notes, *engine.notes, *(dataset.notes if dataset else ()), *notes],
     }
     plan["notes"] += [] if sweep.targets else targets[None]["notes"]
     if sweep.model in BUILT_IN:
@@ -95,7 +97,7 @@ def _plan_of(sweep: Sweep) -> dict[str, Any]:
         )
         return plan
     fitted = next(iter(sweeps.values()))
-    rehearsed, workers = _rehearsed(list(sweeps.values()), dataset, seen, config, plan["trials"])
+    rehearsed, workers = _rehearsed(list(sweeps.values()), dataset, seen, config, plan["trials"], engine.jobs)
     plan |= {
         "trials": rehearsed.candidates,
         "ends_by": plan["ends_by"] if rehearsed.ended == "trials" else rehearsed.ended,
@@ -138,7 +140,12 @@ def _of_target(sweep: Sweep, config: dict[str, Any] | None, asked: Sequence[str]
 
 
 def _rehearsed(
-    sweeps: Sequence[Sweep], dataset: Dataset | None, seen: Seen | None, config: dict[str, Any], trials: int
+    sweeps: Sequence[Sweep],
+    dataset: Dataset | None,
+    seen: Seen | None,
+    config: dict[str, Any],
+    trials: int,
+    jobs: int = 0,
 ) -> tuple[Rehearsed, int]:
     """Return what a sweep of at most so many trials is expected to do, and with how many workers; `sweeps`: of its targets."""
     cache, sweep = Cache(default_root()), sweeps[0]
@@ -148,7 +155,7 @@ def _rehearsed(
     subject = subject_of(sweep.model, float(parameters_of(config)), dataset, digests, sweep.data.metric, new)
     costs = costs_of(cache, subject)
     costs.about(subject, inputs[0].counts.get("train"))
-    width = len(posts(sweep.workers.train, sweep.workers.cpu, inputs[0].device, inputs[0].gpus))
+    width = jobs or len(posts(sweep.workers.train, sweep.workers.cpu, inputs[0].device, inputs[0].gpus))
     prices, warm = (
         [
             Prices(Graph(one, own), costs, one.target.timing, tuple(one.target.timed), cold=cold)

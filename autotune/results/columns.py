@@ -280,6 +280,7 @@ TIMELINE: tuple[Column, ...] = (
     Column("began", float, "seconds since 1970, UTC"),
     Column("ended", float, "seconds since 1970, UTC"),
     Column("alone", bool, "whether nothing else might run on this host meanwhile: a timing"),
+    Column("host", str, "the host of a cluster that it ran on; empty: the tuner's own"),
 )
 
 

@@ -300,3 +300,4 @@ class StageSpan(TableRow):
     began = Number()
     ended = Number()
     alone = Flag()
+    host = Text()

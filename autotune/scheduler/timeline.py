@@ -1,8 +1,10 @@
-"""The file `timeline.csv`: when each stage ran on this host. It shows that timings ran alone, and where the time went."""
+"""The file `timeline.csv`: when each stage ran, and on which host. It shows that timings ran alone, and where the time went."""
 
 from __future__ import annotations
 
-from autotune.execution.host_lock import HostLock, Interval
+from collections import deque
+
+from autotune.execution.host_lock import Interval
 from autotune.results.record import Record
 from autotune.results.rows import StageSpan
 from autotune.results.table import Table
@@ -12,8 +14,9 @@ from autotune.scheduler.events import CandidateEnded, Event
 class Timeline:
     """A listener that writes the intervals of stages each time a candidate ends."""
 
-    def __init__(self, record: Record, host: HostLock) -> None:
-        self._table, self._host = Table(record.folder / "timeline.csv", StageSpan), host
+    def __init__(self, record: Record, intervals: deque[Interval]) -> None:
+        """`intervals`: what ran and has ended, in the order in which it ended; it is taken out of there."""
+        self._table, self._intervals = Table(record.folder / "timeline.csv", StageSpan), intervals
         self._table.rows.clear()  # rows of earlier runs stay in the file; they are not needed in memory
         self._seen: list[Interval] = []
 
@@ -34,11 +37,11 @@ class Timeline:
 
     def _write(self) -> None:
         before = len(self._seen)
-        while self._host.intervals:
-            self._seen.append(self._host.intervals.popleft())
+        while self._intervals:
+            self._seen.append(self._intervals.popleft())
         for one in self._seen[before:]:
             times = {"began": round(one.began, 3), "ended": round(one.ended, 3)}
-            self._table.add(StageSpan({"stage": one.stage, **times, "alone": one.alone}))
+            self._table.add(StageSpan({"stage": one.stage, **times, "alone": one.alone, "host": one.host or None}))
         if len(self._seen) > before:
             self._table.flush()
             self._table.rows.clear()

@@ -6,46 +6,20 @@ themselves are done elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from autotune.artifacts.store import Stored
 from autotune.errors import StageError
+from autotune.execution.protocol import Executor as Executor
 from autotune.pipeline.measure import Measurement
 from autotune.pipeline.steps import Steps, complete
 from autotune.stages.jobs import Call
 from autotune.strategies.protocol import Proposal
 
 T = TypeVar("T")
-
-
-class Executor(Protocol):
-    """It does calls: jobs in, futures out."""
-
-    @property
-    def width(self) -> int:
-        """The number of calls that can run at once."""
-        ...
-
-    @property
-    def parked(self) -> int:
-        """The number of timings that wait until no other stage runs."""
-        ...
-
-    def submit(self, call: Call, log: Path) -> Future[Stored]:
-        """Submit a call; its output goes to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
-        ...
-
-    def wait(self, futures: Sequence[Future[Stored]]) -> None:
-        """Wait until one of the futures is done; it may return a little later."""
-        ...
-
-    def close(self) -> None:
-        """Start no further call. Calls that have not started raise Interrupted."""
-        ...
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, se
 from safetensors.torch import load_file, save_file
 
 from autotune.candidate import Lora
-from autotune.durable import put, sync_tree
+from autotune.durable import put, remove_tree, sync_tree
 from autotune.errors import Interrupted, StageError
 from autotune.space.adapters import fit_modules
 from autotune.stages.jobs import FinetuneJob, Result
@@ -220,19 +221,23 @@ class Checkpoints:
         return self.folder is not None and time.perf_counter() - self._last > max(self.DUE_S, 50 * self._cost_s)
 
     def write(self, model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Keep the training as it is; earlier checkpoints go."""
+        """Keep the training as it is; earlier checkpoints go.
+
+        Another process may do the same training: one that was stopped, or cut off, and goes on. So the name aside is its
+        own, and later checkpoints stay.
+        """
         if self.folder is None:
             return
         began = time.perf_counter()
-        aside, place = self.folder / "new", self.folder / f"step-{state['step']}"
-        for folder in (aside, place):
-            shutil.rmtree(folder, ignore_errors=True)
+        step: int = state["step"]
+        aside, place = self.folder / f"new-{uuid.uuid4().hex[:12]}", self.folder / f"step-{step}"
         aside.mkdir(parents=True)
         _save(model, optimizer, state, aside)
         sync_tree(aside)
+        remove_tree(place)
         put(aside, place)
         for old in self.folder.glob("step-*"):
-            if old != place:
+            if int(old.name[5:]) < step:
                 shutil.rmtree(old, ignore_errors=True)
         self._last = time.perf_counter()
         self._cost_s = self._last - began

@@ -90,6 +90,10 @@ class Target(_Part):
         le=1023,
         description="which of the provider's devices, as `autotune doctor` counts them; default: the first",
     )
+    label: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of engine ray: the resource that nodes have on which the model is "
+        "deployed; default: any node",
+    )  # fmt: skip
     threads: int | None = Field(None, ge=1, le=1024)
     arena: bool | None = None
     mem_pattern: bool | None = None
@@ -168,7 +172,7 @@ class Document(_Part):
     earlier_sweeps: bool = Field(
         True, description="whether sweeps of the same model in folders beside this one's say where frontier begins"
     )
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "ray"] = Field("local", description="who does the jobs: this machine, or a cluster of Ray")
     budget: Budget = Budget(trials=20)
     seed: int = Field(0, ge=0, lt=2**31)
     trust_remote_code: bool = False

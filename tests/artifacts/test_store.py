@@ -16,9 +16,11 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 
+from autotune.artifacts.store import HERE as SEEN
 from autotune.artifacts.store import MANIFEST, Cache, default_root
 from autotune.candidate import Lora, Recipe
 from autotune.errors import StageError
+from autotune.execution.remote import run_folder
 from autotune.stages import jobs
 from autotune.stages.jobs import (
     BaseJob,
@@ -366,6 +368,17 @@ def test_leftovers_are_what_no_result_needs(tmp_path: Path) -> None:
     for place in (half, old, going_on):
         place.mkdir()
     assert sorted(cache.leftovers()) == sorted([half, old])
+
+
+def test_a_run_on_a_cluster_whose_tuner_is_gone_is_a_leftover_after_a_day(tmp_path: Path) -> None:
+    cache, tuner, gone = Cache(tmp_path), Cache(tmp_path), Cache(tmp_path)
+    cache.make(TINY, maker([]))
+    tuner.hold(TINY)
+    runs = {name: run_folder(one) for name, one in (("lives", tuner), ("gone", gone), ("new", gone))}
+    for name in ("lives", "gone"):
+        os.utime(runs[name] / SEEN, (time.time() - 2 * 86_400,) * 2)
+    assert cache.leftovers() == [runs["gone"]]
+    assert len(cache.entries()) == 1  # none of them is a result
 
 
 def test_what_another_host_is_making_is_no_leftover_though_its_lock_is_not_seen_here(tmp_path: Path) -> None:

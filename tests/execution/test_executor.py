@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.artifacts import store
+from autotune.artifacts import makers
 from autotune.artifacts.room import Room
 from autotune.artifacts.store import Cache
 from autotune.candidate import Recipe
@@ -223,7 +223,7 @@ def maker(cache: Cache) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(store, "_POLL_S", 0.05)
+    monkeypatch.setattr(makers, "_POLL_S", 0.05)
 
 
 def waiting(cache: Cache, engine: InProcess, then: Callable[[], None], **more: object) -> tuple[Stages, list[str]]:

@@ -1,0 +1,242 @@
+"""Who makes a result: one maker a key, over threads, processes, containers and hosts that share the cache's folder.
+
+Whoever makes the result KEY has the file `KEY.N.maker`, which says who that is. Only one can create the next number, and the
+highest number counts. The next number may be taken once the maker before has ended:
+
+- on the same boot of the same system, where the system's lock `KEY.lock`, which a maker holds, is free: there it tells the
+  truth over containers, too;
+- elsewhere, where the maker's lease was not renewed for `MAKER_S`;
+- anywhere, where whoever sent the maker says that it is lost (`over`).
+
+A maker may be stopped, or cut off, for longer than that, and then go on. So it puts its result in place only after it has
+taken the next number itself, by a link to its own file: the file system refuses that where another has the next number, or
+has removed the maker's file. Where there are no links, it looks instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from autotune.artifacts.leases import Leases, this_process
+from autotune.durable import ASIDE, remove_tree
+
+MAKER = ".maker"
+MAKER_S = 60.0
+"""Seconds after the last touch of its lease at which a maker on another host loses its turn. Less than `LEASE_S`: a maker
+that goes on later does no harm, while one that is awaited costs time.
+"""
+_POLL_S = 0.5
+"""How often who waits for a maker looks up."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who makes a result just now, as far as it is known."""
+
+    pid: int
+    host: str
+    since: str
+    """ISO 8601, UTC."""
+    what: str
+    """For which candidate and results folder; empty where that was not said."""
+    token: str = ""
+    """What names this turn alone."""
+    lease: str = ""
+    boot: str = ""
+    """Which boot of which system; empty: not known."""
+    locked: bool = True
+    """Whether it holds the system's lock."""
+
+    def __str__(self) -> str:
+        where = "" if self.host == socket.gethostname() else f" on {self.host}"
+        return f"process {self.pid}{where} makes it since {self.since}" + (f" for {self.what}" if self.what else "")
+
+
+class Turn:
+    """The turn of one maker."""
+
+    def __init__(self, folder: Path, number: int, maker: Maker) -> None:
+        self.folder, self.number, self.token = folder, number, maker.token
+        self.aside = folder.with_name(f".{folder.name}.{maker.token[:12]}{ASIDE}")
+        """Where it makes the result."""
+
+    def still(self) -> bool:
+        """Whether nobody else has taken over, as far as this host sees."""
+        number, maker = newest(self.folder)
+        return number == self.number and maker is not None and maker.token == self.token
+
+    def confirm(self) -> bool:
+        """Take the next number: only then may the result be put in place. Returns whether that was possible."""
+        own, following = (_file(self.folder, number) for number in (self.number, self.number + 1))
+        try:
+            os.link(own, following)
+        except FileExistsError:
+            return False
+        except OSError:  # no links here, or its own file is gone
+            return self.still()
+        self.number += 1
+        return True
+
+    def end(self) -> None:
+        """Give it up, and all earlier ones."""
+        number, maker = newest(self.folder)
+        if maker is not None and maker.token == self.token:
+            _remove(self.folder, number)
+
+
+@contextlib.contextmanager
+def making(
+    folder: Path,
+    leases: Leases,
+    what: str = "",
+    waiting: Callable[[Maker | None, float], None] = lambda *_: None,
+    token: str = "",
+    over: Collection[str] = (),
+) -> Iterator[Turn]:
+    """Be the only one who makes a result. While another does, `waiting` is told who, and the seconds waited; what it raises
+    ends the wait. `token` names this turn; `over` names turns that are lost. Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with leases.held():
+        while True:
+            lock = FileLock(str(folder) + ".lock")
+            locked = _acquired(lock)
+            try:
+                taken = _take(folder, leases, locked, what, token or uuid.uuid4().hex, over)
+                if isinstance(taken, Turn):
+                    try:
+                        yield taken
+                    finally:
+                        with contextlib.suppress(OSError):
+                            taken.end()
+                    return
+            finally:
+                lock.release()
+            waiting(taken, time.monotonic() - began)
+
+
+def newest(folder: Path) -> tuple[int, Maker | None]:
+    """Return the highest number of a result's makers, and who has it as far as that can be read; 0 and None: nobody."""
+    number = max(_numbers(folder), default=-1)
+    return (0, None) if number < 0 else (number, _read(_file(folder, number)))
+
+
+def is_made(folder: Path, leases: Leases) -> bool:
+    """Whether a result is being made now, as far as it can be seen from here."""
+    lock = FileLock(str(folder) + ".lock")
+    locked = _acquired(lock, 0.0)
+    try:
+        return not _may_begin(folder, leases, locked, ())
+    finally:
+        lock.release()
+
+
+def result_of(place: Path) -> Path:
+    """Return the folder of the result that a maker's file, or what it makes aside, belongs to."""
+    return place.with_name(place.name.removeprefix(".").partition(".")[0])
+
+
+# --- turns -----------------------------------------------------------------------------------------------------------
+
+
+def _take(
+    folder: Path, leases: Leases, locked: bool, what: str, token: str, over: Collection[str]
+) -> Turn | Maker | None:
+    """Take the next number, if that is free. Returns the turn; else who makes the result, if that is known."""
+    before, maker = newest(folder)
+    if not _may_begin(folder, leases, locked, over):
+        return maker
+    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    own = this_process()
+    mine = Maker(own.pid, own.host, since, what, token, leases.id, own.boot, locked)
+    if not _create(_file(folder, before + 1), json.dumps(asdict(mine)), token):
+        return newest(folder)[1]
+    _remove(folder, before)
+    turn = Turn(folder, before + 1, mine)
+    for left in folder.parent.glob(f".{folder.name}*{ASIDE}"):  # of those before, who cannot use it any more
+        with contextlib.suppress(OSError):
+            remove_tree(left)  # which renames it first: one that is put in its place just now stays whole
+    return turn
+
+
+def _may_begin(folder: Path, leases: Leases, locked: bool, over: Collection[str]) -> bool:
+    """Whether nobody makes a result. `locked`: whether the system's lock was free."""
+    number, maker = newest(folder)
+    if maker is None:  # nobody; or who says nothing of himself, and then holds the lock
+        return locked
+    if maker.token and maker.token in over:
+        return True
+    if not number or (maker.boot == this_process().boot and maker.locked):
+        return locked
+    return not leases.lasts(maker.lease, MAKER_S)
+
+
+def _create(file: Path, content: str, token: str) -> bool:
+    """Create a file with all of its content. Returns whether it was not there. Raises OSError."""
+    aside = file.with_name(f"{file.name}.{token[:12]}{ASIDE}")
+    try:
+        aside.write_text(content, encoding="utf-8")
+        try:
+            os.link(aside, file)
+        except FileExistsError:
+            return False
+        except OSError:  # no links here
+            try:
+                with file.open("x", encoding="utf-8") as stream:
+                    stream.write(content)
+            except FileExistsError:
+                return False
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _acquired(lock: FileLock, patience_s: float | None = None) -> bool:
+    try:
+        lock.acquire(timeout=_POLL_S if patience_s is None else patience_s)
+    except Timeout:
+        return False
+    return True
+
+
+def _file(folder: Path, number: int) -> Path:
+    """Return a maker's file; earlier versions have no numbers."""
+    return folder.with_name(f"{folder.name}.{number}{MAKER}" if number else f"{folder.name}{MAKER}")
+
+
+def _numbers(folder: Path) -> list[int]:
+    parts = (file.name[len(folder.name) : -len(MAKER)] for file in folder.parent.glob(f"{folder.name}*{MAKER}"))
+    return [int(part[1:] or "0") for part in parts if part == "" or (part[0] == "." and part[1:].isdecimal())]
+
+
+def _remove(folder: Path, upto: int) -> None:
+    """Remove the files of makers up to a number."""
+    for number in _numbers(folder):
+        if number <= upto:
+            with contextlib.suppress(OSError):
+                _file(folder, number).unlink(missing_ok=True)
+
+
+def _read(file: Path) -> Maker | None:
+    """Return what a maker says of itself."""
+    try:
+        said: Any = json.loads(file.read_text(encoding="utf-8"))
+        token, lease, boot = (str(said.get(name, "")) for name in ("token", "lease", "boot"))
+        who = (int(said["pid"]), str(said["host"]), str(said["since"]), str(said["what"]))
+        return Maker(*who, token, lease, boot, bool(said.get("locked", True)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

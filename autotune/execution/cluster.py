@@ -1,0 +1,105 @@
+"""A cluster as the executor sees it: nodes that are asked for, orders that are sent there, and what comes back.
+
+`ray_cluster.py` is the one that runs on Ray; tests have one of threads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+QUIET = "quiet"
+"""The resource of hosts on which models are timed, one each; where no node has it, all may time."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster."""
+
+    id: str
+    host: str
+    machine: str
+    """Digest of its hardware; empty: it was not asked yet."""
+    cpus: float
+    gpus: float = 0.0
+    memory_mb: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Those that whoever started the node gave it."""
+    trouble: str = ""
+    """Why it can do no job of a sweep."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """The versions of what is installed there."""
+
+    def __str__(self) -> str:
+        return f"{self.host} ({self.id[:6]})"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an order takes of its node."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_mb: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    node: str = ""
+    """The id of the only node that will do; empty: any."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back of an order: the text of an answer; or why there is none."""
+
+    order: int
+    text: str = ""
+    lost: str = ""
+    """Its node or its process was lost, in words."""
+    trouble: str = ""
+    """No node can do it, in words."""
+
+
+class Cluster(Protocol):
+    """Nodes that do orders."""
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes that are there now. Raises MachineError where the cluster is gone."""
+        ...
+
+    def send(self, order: int, text: str, needs: Needs) -> None:
+        """Send an order, which has this number, to a node that has what it needs; it waits for one."""
+        ...
+
+    def reply(self, patience_s: float) -> Reply | None:
+        """Return what came back next; None where nothing did in so many seconds."""
+        ...
+
+
+def kind_to_time(nodes: Sequence[Node], own: str, label: str | None = None) -> str:
+    """Return the digest of the machines on which models are timed: of nodes that have the resource QUIET, or of all if none has;
+    with a label, of those that have it. The tuner's own kind comes first, then the most frequent. Empty: there is none.
+    """
+    kinds = Counter(node.machine for node in _able(nodes, label) if node.machine)
+    return own if own in kinds else min(kinds, key=lambda kind: (-kinds[kind], kind), default="")
+
+
+def to_time(nodes: Sequence[Node], machine: str, label: str | None = None) -> list[Node]:
+    """Return the nodes on which models may be timed for a kind of machine."""
+    return [node for node in _able(nodes, label) if node.machine == machine]
+
+
+def _able(nodes: Sequence[Node], label: str | None) -> list[Node]:
+    sound = [node for node in nodes if not node.trouble and (label is None or node.resources.get(label))]
+    return [node for node in sound if node.resources.get(QUIET)] or sound
+
+
+def cpus_each(nodes: Sequence[Node], at_once: int | None, usual: int) -> int:
+    """Return the processors that one job takes: so that the smallest node does `at_once` jobs; None: `usual`, or all it has."""
+    least = max(1, int(min((node.cpus for node in nodes if node.cpus >= 1), default=1)))
+    return min(usual, least) if at_once is None else max(1, least // at_once)
+
+
+def width_of(nodes: Sequence[Node], cpus: int) -> int:
+    """Return how many jobs of so many processors the nodes do at once."""
+    return max(1, sum(int(node.cpus // cpus) for node in nodes if not node.trouble))

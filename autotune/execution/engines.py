@@ -1,0 +1,148 @@
+"""Who does the jobs of a sweep: this machine, or a cluster. What the sweep needs of either is an executor and what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autotune.artifacts.room import Room
+from autotune.artifacts.store import HERE, Cache
+from autotune.costs.model import CostModel
+from autotune.errors import Problem, UsageError
+from autotune.execution.executor import Stages
+from autotune.execution.host_lock import Interval
+from autotune.execution.local import LocalEngine
+from autotune.execution.protocol import Blocking, Executor
+from autotune.execution.ray_cluster import RayCluster
+from autotune.execution.remote import ClusterStages, RemoteExecutor, run_folder
+from autotune.execution.stop import Stop
+from autotune.execution.threads import LogOfThread, ThreadedExecutor
+from autotune.execution.timeouts import Timeouts
+from autotune.execution.workers import posts
+from autotune.sweepfile.schema import Workers
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an engine is told of a sweep."""
+
+    cache: Cache
+    model: str
+    workers: Workers
+    offline: bool
+    """Whether the sweep names nothing on the network."""
+    stop: Stop
+    costs: CostModel
+    room: Room
+    log: Path
+    """The log of what belongs to no candidate."""
+    left_s: Callable[[], float]
+    """Seconds of the budget that are left."""
+    say: Callable[[str], None]
+    still: Callable[[], None]
+    """Called now and then while jobs are at work."""
+    intervals: deque[Interval]
+    """Takes what ran, and has ended."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of a cluster: by execution provider the resource of nodes that have it, where the sweep names one."""
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The time-outs of its jobs."""
+        return Timeouts(self.costs, self.workers.time_limit_s)
+
+
+@dataclass(frozen=True)
+class Work:
+    """An engine at work for a sweep."""
+
+    executor: Executor
+    stages: Stages | ClusterStages
+    employ: Callable[[str, int], str]
+    """Have as many workers as the sweep asks for, given the device of trainings and how many GPUs there are; return in words
+    how many there are, where that is worth a word.
+    """
+    asked: Callable[[str | None], tuple[str, int] | tuple[()]] = lambda _: ()
+    """Of a cluster: the digest of the machines that models are timed on, of nodes with a label or of any, and how many GPUs
+    there are. Raises MachineError where no node has the label.
+    """
+    described: dict[str, Any] = field(default_factory=dict)
+    """Of a cluster: its nodes, for people."""
+
+
+@contextlib.contextmanager
+def local(setting: Setting) -> Iterator[Work]:
+    """Let this machine do the jobs."""
+    workers = setting.workers
+    with LocalEngine(setting.offline, workers.memory_mb, setting.say, setting.stop.check) as engine:
+        log = LogOfThread(setting.log)
+        stages = Stages(
+            setting.cache, engine, log, setting.model, setting.stop, setting.timeouts, setting.room, setting.say,
+            setting.left_s, setting.costs,
+        )  # fmt: skip
+
+        def employ(device: str, gpus: int) -> str:
+            train = workers.train
+            places = posts(train, workers.cpu, device, gpus)
+            engine.enlarge(places, train if isinstance(train, int) else None)
+            on_gpus = sum(post.gpu is not None for post in places)
+            if len(places) == 1:
+                return ""
+            return f"{len(places)} workers" + (f", {on_gpus} of them on GPUs" if on_gpus else "")
+
+        engine.host.intervals = setting.intervals
+        yield Work(ThreadedExecutor(stages, engine, log, setting.still), stages, employ)
+
+
+@contextlib.contextmanager
+def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
+    """Let a cluster of Ray do the jobs. Raises MachineError where there is none, UsageError for an address of another kind."""
+    workers = setting.workers
+    if isinstance(workers.train, int):
+        rule = "has no meaning on Ray, where each training takes its processors, or a GPU"
+        raise UsageError(Problem(rule, "workers.train", value=workers.train, remedy="leave it out"))
+    stages = ClusterStages(
+        setting.cache, setting.model, setting.stop, setting.timeouts, setting.room, setting.costs
+    )  # fmt: skip
+    at_once = workers.cpu if isinstance(workers.cpu, int) else None
+    run = run_folder(setting.cache)
+    with removed(run), RayCluster(address, run / HERE) as cluster:
+        executor = RemoteExecutor(
+            cluster, stages, run, at_once, workers.memory_mb, setting.offline, setting.say, setting.still, setting.left_s
+        )  # fmt: skip
+        executor.intervals = setting.intervals
+        stages.blocking = Blocking(executor, setting.log)
+        nodes = [
+            {"host": node.host, "processors": node.cpus, "gpus": node.gpus, "resources": dict(node.resources)}
+            for node in executor.nodes
+        ]
+        executor.labels = setting.labels
+        yield Work(
+            executor, stages, lambda *_: executor.described(), lambda label: (executor.machine_of(label), executor.gpus),
+            {"cluster": nodes},
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def removed(folder: Path) -> Iterator[None]:
+    """Remove a folder in the end."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def engine_of(name: str, setting: Setting, address: str | None = None) -> contextlib.AbstractContextManager[Work]:
+    """Return the engine that a sweep names. Raises as `on_ray`."""
+    if name == "ray":
+        return on_ray(setting, address)
+    if address is not None:
+        raise UsageError(
+            Problem("belongs to --engine ray", "--address", file="command line", remedy="add --engine ray")
+        )
+    return local(setting)

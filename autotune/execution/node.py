@@ -1,0 +1,322 @@
+"""What a node of a cluster does with one call: an order in, an answer out, both plain data.
+
+Nodes share a folder with the tuner, the cache, in which results lie by their keys: the node finds a job's inputs there,
+makes the result there as the only maker of its key, and reports it. What the stage printed goes back with the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from autotune.artifacts.makers import Maker, Turn
+from autotune.artifacts.store import HERE, Cache, Stored
+from autotune.errors import Interrupted, MachineError, StageError
+from autotune.execution.doing import Doing
+from autotune.execution.local import LocalEngine
+from autotune.execution.stop import Stop
+from autotune.execution.worker import from_plain
+from autotune.execution.workers import Post
+from autotune.machine import logical_processors, machine_digest
+from autotune.secrets import redact
+from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, resolved
+
+STOP = "stop"
+"""The file in the folder of a run that asks for the end."""
+BUSY_S = 2.0
+"""Seconds that an order waits for another maker on its node; then it leaves the node to others, and is sent again."""
+SEEN_S = 30.0
+"""Seconds after which a file that another host has written must be seen: clients of NFS look anew that often."""
+LOG_BYTES = 2_000_000
+"""What is kept of the end of a log."""
+_WATCH_S = 1.0
+_OURS = ("keep_dir", "stop_file", "engines_dir")
+"""Paths of a job that are not its inputs."""
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Order(_Plain):
+    """A call, as a node is given it."""
+
+    job: dict[str, Any]
+    """As `worker.to_plain`."""
+    key: str
+    """What the tuner calls it. A node on which other versions of packages are installed would call it otherwise."""
+    packages: dict[str, str | None]
+    """Versions that are in the key."""
+    cache: str
+    run: str
+    """The folder of the run, which has `HERE` and `STOP`."""
+    places: dict[str, str]
+    """Where inputs from outside the cache lie."""
+    model: str = ""
+    what: str = ""
+    """For which candidate and results folder."""
+    limit_s: float | None = None
+    anew: bool = False
+    token: str
+    """What names this attempt."""
+    lost: tuple[str, ...] = ()
+    """Attempts before it, whose nodes have left the cluster."""
+    cpus: int = 1
+    """Processors that it may use."""
+    memory_mb: float | None = None
+    offline: bool = True
+
+
+Kind = Literal["done", "failed", "machine", "interrupted", "busy", "bug"]
+
+
+class Span(_Plain):
+    """When a stage ran on this host, as `host_lock.Interval`."""
+
+    stage: str
+    began: float
+    ended: float
+    alone: bool
+
+
+class Answer(_Plain):
+    """What became of an order."""
+
+    kind: Kind
+    host: str
+    message: str = ""
+    status: str = ""
+    """Of one that failed."""
+    result: Result = {}
+    seconds: float | None = None
+    made: float = 0.0
+    cached: bool = False
+    damaged: str = ""
+    """The key of an input that is damaged."""
+    spans: tuple[Span, ...] = ()
+    log: str = ""
+
+
+class BusyError(Exception):
+    """Another makes the result."""
+
+
+class _SpoiltError(StageError):
+    """An input is no longer in the cache as it was made."""
+
+    def __init__(self, key: str, how: str) -> None:
+        super().__init__("lost", f"what was made as {key[:12]} is {how} the cache")
+        self.key = key
+
+
+class NodeProcess:
+    """One process of a node. It does one order after another, and keeps a warm worker between them."""
+
+    def __init__(self) -> None:
+        self._engine: LocalEngine | None = None
+        self._engine_of: tuple[Any, ...] = ()
+        self._caches: dict[str, Cache] = {}
+        self._stop: Stop | None = None
+
+    def do(self, order: Order) -> Answer:
+        """Do an order. Never raises but at the end of this process."""
+        host = socket.gethostname()
+        with tempfile.TemporaryDirectory(prefix="autotune-node-", ignore_cleanup_errors=True) as scratch:
+            log, stop = Path(scratch) / "log.txt", Stop(Path(scratch) / STOP)
+            self._stop = stop
+            with _Watch(Path(order.run) / STOP, stop) as watch:
+                try:
+                    answer = Answer(kind="done", host=host, **self._done(order, log, stop, watch))
+                except StageError as error:
+                    said = {
+                        "status": error.status,
+                        "seconds": error.seconds,
+                        "damaged": error.key if isinstance(error, _SpoiltError) else "",
+                    }
+                    answer = Answer(kind="failed", host=host, message=str(error), **said)
+                except MachineError as error:
+                    answer = Answer(kind="machine", host=host, message=f"host {host}: {error}")
+                except Interrupted:
+                    answer = Answer(kind="interrupted", host=host)
+                except BusyError as error:
+                    answer = Answer(kind="busy", host=host, message=str(error))
+                except OSError as error:
+                    place = f"{error.filename}: " if error.filename else ""
+                    answer = Answer(kind="machine", host=host, message=f"host {host}: {place}{error.strerror or error}")
+                except Exception:  # noqa: BLE001 - the tuner shows it as a bug of ours
+                    answer = Answer(kind="bug", host=host, message=redact(traceback.format_exc()))
+            return answer.model_copy(update={"spans": self._spans(), "log": _tail(log)})
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._engine is not None:
+            self._engine.crew.end()
+            self._engine = None
+
+    def _done(self, order: Order, log: Path, stop: Stop, watch: _Watch) -> dict[str, Any]:
+        """Return the fields of the answer to an order that is done. Raises StageError, MachineError, Interrupted, BusyError."""
+        if not appears(Path(order.run) / HERE):
+            remedy = "AUTOTUNE_CACHE must name a folder that all nodes share"
+            raise MachineError(f"the cache {order.cache} is not seen there; {remedy}")
+        job = from_plain(order.job)
+        _check_same(order, job)
+        cache = self._caches.setdefault(order.cache, Cache(Path(order.cache)))
+        job = resolved(job, lambda key: _place(key, order.places, cache))
+        _check_inputs(job)
+        stop.check()
+        engine = self._engine_for(order)
+        doing, limit = Doing(cache, engine, stop), math.inf if order.limit_s is None else order.limit_s
+        if order.anew:
+            if isinstance(job, TimeJob):
+                result, seconds = doing.timed(job, log, limit)
+            else:
+                result, seconds = engine.run_fresh(job, log, limit)
+            return {"result": result, "seconds": seconds}
+
+        def waiting(maker: Maker | None, seconds: float) -> None:
+            stop.check()
+            if seconds > BUSY_S:
+                raise BusyError(str(maker or "another process makes it"))
+
+        def run(out: Path) -> tuple[Result, float]:
+            return doing.into(job, out, log, limit)
+
+        stored: Stored = cache.make(
+            job, run, order.model, order.what, waiting, order.token, order.lost, watch.watch
+        )  # fmt: skip
+        return {
+            "result": stored.result, "seconds": stored.seconds, "made": stored.made, "cached": stored.cached,
+        }  # fmt: skip
+
+    def _engine_for(self, order: Order) -> LocalEngine:
+        """Return the engine of this process, with as many places as orders of this size fit on the host: each has its share of
+        the memory.
+        """
+        wanted = (order.cpus, order.memory_mb, order.offline, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        if self._engine is None or wanted != self._engine_of:
+            self.close()
+            engine = LocalEngine(order.offline, order.memory_mb, check=self._check)
+            places = max(1, logical_processors() // order.cpus)
+            engine.enlarge([Post(threads=order.cpus)] * places)
+            self._engine, self._engine_of = engine, wanted
+        return self._engine
+
+    def _check(self) -> None:
+        if self._stop is not None:
+            self._stop.check()
+
+    def _spans(self) -> tuple[Span, ...]:
+        spans = []
+        while self._engine is not None and self._engine.host.intervals:
+            one = self._engine.host.intervals.popleft()
+            spans.append(Span(stage=one.stage, began=one.began, ended=one.ended, alone=one.alone))
+        return tuple(spans)
+
+
+def appears(path: Path, patience_s: float = SEEN_S) -> bool:
+    """Whether a path is there, or is soon: a client of a shared folder may not see at once what another has written."""
+    end = time.monotonic() + patience_s
+    while not path.exists():
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # noqa: PTH208 - it makes a client of NFS look anew
+        if path.exists():
+            break
+        if time.monotonic() > end or not path.parent.exists():
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _check_same(order: Order, job: Job) -> None:
+    """Raise MachineError where this host would keep the result under another key, or has another pace than is timed."""
+    if job.key != order.key:
+        here = dict(job.described()["packages"])
+        names = [name for name in dict.fromkeys([*order.packages, *here]) if here.get(name) != order.packages.get(name)]
+        differ = ", ".join(f"{name} {here.get(name)} (the tuner: {order.packages.get(name)})" for name in names)
+        what = differ or "another version of autotune"
+        raise MachineError(f"it has {what}; install the same versions on all nodes")
+    timed = job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
+    if any(one.machine != machine_digest() for one in timed):
+        raise MachineError("it is another kind of machine than the one whose latency is measured")
+
+
+def _place(key: str, places: dict[str, str], cache: Cache) -> Path:
+    """Return where what has a key lies; what comes from the cache is compared with its digest, once a process.
+
+    Raises MachineError where an input is not seen here; StageError (`lost`) where a result is gone, or damaged.
+    """
+    if key in places:
+        return Path(places[key])
+    found = cache.locate(key)
+    end = time.monotonic() + SEEN_S
+    while found is None and time.monotonic() < end and cache.root.exists():
+        time.sleep(0.2)
+        found = cache.locate(key)
+    if found is None or cache.find_key(found.parent.name, key) is None:
+        raise _SpoiltError(key, "gone from" if found is None else "damaged in")
+    return found
+
+
+def _check_inputs(job: Job) -> None:
+    """Raise MachineError where this host does not see what a job reads."""
+    for one in job.graphs if isinstance(job, TurnsJob) else (job,):
+        for name in type(one).model_fields:
+            value = getattr(one, name)
+            paths = value if isinstance(value, tuple) else (value,)
+            for path in paths if name not in _OURS else ():
+                if isinstance(path, Path) and path != Path() and not appears(path):
+                    remedy = "put the model, the data and your own code into a folder that all nodes share"
+                    raise MachineError(f"{path} is not seen there; {remedy}")
+
+
+def _tail(log: Path) -> str:
+    try:
+        content = log.read_bytes()
+    except OSError:
+        return ""
+    return content[-LOG_BYTES:].decode(errors="replace")
+
+
+class _Watch:
+    """Asks a training to end where the sweep is to end, or another maker has taken over."""
+
+    def __init__(self, asked: Path, stop: Stop) -> None:
+        self._asked, self._stop = asked, stop
+        self._turn: Turn | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+
+    def watch(self, turn: Turn) -> None:
+        """Look after this turn, too."""
+        self._turn = turn
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        for _ in self._moments():
+            with contextlib.suppress(OSError):
+                names = os.listdir(self._asked.parent)  # noqa: PTH208 - `exists` may be answered from memory
+                if self._asked.name in names or (self._turn is not None and not self._turn.still()):
+                    self._stop.file.touch()
+
+    def _moments(self) -> Iterator[None]:
+        yield
+        while not self._over.wait(_WATCH_S):
+            yield

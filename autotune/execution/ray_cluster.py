@@ -1,0 +1,220 @@
+"""A cluster of Ray: an order is a Ray task with resources. The only module that imports `ray`.
+
+The tuner joins a cluster that somebody has started, as its driver; where the driver ends, Ray ends its tasks. Ray retries
+nothing of its own accord here: who decides on another attempt is `remote.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import queue
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from autotune.distribution import pip_install
+from autotune.errors import MachineError, Problem, UsageError
+from autotune.execution.cluster import Needs, Node, Reply
+from autotune.execution.node import NodeProcess, Order, appears
+from autotune.machine import machine_digest, packages
+
+_OWN = ("CPU", "GPU", "memory", "object_store_memory")
+_GONE_S = 20.0
+"""Seconds that the head may be silent before the cluster counts as gone: less than Ray itself waits, which then ends the process."""
+_SURVEY_S = 60.0
+
+_process: NodeProcess | None = None
+
+
+def _perform(text: str) -> str:
+    """Do an order, in a process of a node."""
+    global _process  # Ray keeps the process between tasks, and its warm worker with it
+    if _process is None:
+        import __main__
+
+        # A worker started by `spawn` would import Ray's own main module, which takes a second.
+        with contextlib.suppress(AttributeError):
+            del __main__.__file__
+        _process = NodeProcess()
+    return _process.do(Order.model_validate_json(text)).model_dump_json()
+
+
+@dataclass(frozen=True)
+class _Surveyed:
+    """What a node says of itself."""
+
+    host: str = ""
+    machine: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+    trouble: str = ""
+
+
+def _survey(sees: str) -> tuple[str, str, dict[str, str], str]:
+    """Return a node's host, the digest of its hardware, the versions of its packages, and why it can do no job."""
+    versions = packages() | {"python": platform.python_version()}
+    seen = not sees or appears(Path(sees))
+    trouble = "" if seen else f"it does not see {sees}: AUTOTUNE_CACHE must name a folder that all nodes share"
+    return socket.gethostname(), machine_digest(), versions, trouble
+
+
+def is_installed() -> bool:
+    """Whether the package is there."""
+    return importlib.util.find_spec("ray") is not None
+
+
+class RayCluster:
+    """A cluster that was joined. Use it as a context: leaving it leaves the cluster."""
+
+    def __init__(self, address: str | None = None, sees: Path | None = None) -> None:
+        """`address`: HOST:PORT of the head; None: what RAY_ADDRESS says, or the cluster that runs on this machine. `sees`: a file
+        in the cache that all nodes must see.
+
+        Raises MachineError where Ray is not installed, or there is no cluster; UsageError for an address of another kind.
+        """
+        if not is_installed():
+            raise MachineError(f"engine ray needs the package ray; {pip_install('ray')}, on all nodes")
+        address = address or os.environ.get("RAY_ADDRESS") or "auto"
+        if address.startswith("ray://") or address == "local":
+            rule = "must be HOST:PORT of the cluster's head: the tuner runs on a machine of the cluster"
+            raise UsageError(Problem(rule, "--address", value=address, remedy="leave it out on the head itself"))
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray: Any = ray
+        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        self._sees = "" if sees is None else str(sees.resolve())
+        self._asked: dict[str, Any] = {}
+        self._surveyed: dict[str, _Surveyed] = {}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=None)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            remedy = "start one with `ray start --head --disable-usage-stats`, or name its head by --address HOST:PORT"
+            raise MachineError(f"no Ray cluster answers at {address} ({said}); {remedy}") from None
+        finally:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        self.address: str = ray.get_runtime_context().gcs_address
+        self._perform = ray.remote(max_retries=0, retry_exceptions=False)(_perform)
+        self._ask = ray.remote(max_retries=0, num_cpus=0)(_survey)
+        self._spoken = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ray.shutdown()
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes that are there now and have said what they are. Raises MachineError where the head is gone."""
+        self._check_head()
+        there = [node for node in self._ray.nodes() if node["Alive"]]
+        first = not self._asked
+        for node in there:
+            if (one := node["NodeID"]) not in self._asked:
+                self._asked[one] = self._ask.options(**self._at(one)).remote(self._sees)
+        waiting = [ref for one, ref in self._asked.items() if one not in self._surveyed]
+        answered, _ = (
+            self._ray.wait(waiting, num_returns=len(waiting), timeout=_SURVEY_S if first else 0)
+            if waiting
+            else ([], [])
+        )
+        for one, ref in self._asked.items():
+            if ref in answered:
+                self._surveyed[one] = self._answer_of(ref)
+        return [self._node(node) for node in there if node["NodeID"] in self._surveyed]
+
+    def _answer_of(self, ref: Any) -> _Surveyed:
+        try:
+            return _Surveyed(*self._ray.get(ref))
+        except self._ray.exceptions.RayTaskError as error:
+            return _Surveyed(trouble=f"autotune cannot be run there ({_last_line(error)}); install it on all nodes")
+        except self._ray.exceptions.RayError as error:
+            return _Surveyed(trouble=_line(error, "it does not answer"))
+
+    def send(self, order: int, text: str, needs: Needs) -> None:
+        """Send an order as a task."""
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "resources": dict(needs.resources)}
+        if needs.memory_mb:
+            options["memory"] = needs.memory_mb * 1e6
+        if needs.node:
+            options |= self._at(needs.node)
+        future: Future[str] = self._perform.options(**options).remote(text).future()
+        future.add_done_callback(lambda done: self._replies.put(self._reply(order, done)))
+
+    def reply(self, patience_s: float) -> Reply | None:
+        """Return what came back next; None where nothing did in so many seconds."""
+        try:
+            return self._replies.get(timeout=patience_s) if patience_s else self._replies.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _reply(self, order: int, done: Future[str]) -> Reply:
+        errors = self._ray.exceptions
+        try:
+            return Reply(order, done.result())
+        except (
+            errors.RayTaskError
+        ) as error:  # before an order is read: our package is missing there, or another version
+            said = _last_line(error)
+            return Reply(
+                order,
+                trouble=f"a node could not do its order: {said}; `autotune doctor --engine ray` looks at all nodes",
+            )
+        except errors.TaskUnschedulableError as error:
+            return Reply(order, lost=_line(error, "no node would do"))
+        except errors.OutOfMemoryError as error:
+            return Reply(order, lost=_line(error, "the node ran out of memory"))
+        except errors.RayError as error:
+            return Reply(order, lost=_line(error, "its node was lost"))
+
+    def _at(self, node: str) -> dict[str, Any]:
+        """Return the option that lets a task run on this node alone."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
+
+    def _node(self, found: dict[str, Any]) -> Node:
+        resources, said = found["Resources"], self._surveyed[found["NodeID"]]
+        own = {name: value for name, value in resources.items() if name not in _OWN and not name.startswith("node:")}
+        sizes = (resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0) / 1e6)
+        host = said.host or found["NodeManagerHostname"]
+        return Node(found["NodeID"], host, said.machine, *sizes, own, said.trouble, said.packages)
+
+    def _check_head(self) -> None:
+        """Raise MachineError where the cluster's head has been silent for too long."""
+        host, _, port = self.address.rpartition(":")
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=2.0).close()
+            except OSError:
+                if time.monotonic() - self._spoken > _GONE_S:
+                    remedy = "start a cluster, then run the same command again: what has ended is kept"
+                    raise MachineError(f"the Ray cluster at {self.address} is gone; {remedy}") from None
+                time.sleep(1.0)
+            else:
+                self._spoken = time.monotonic()
+                return
+
+
+def _line(error: BaseException, otherwise: str) -> str:
+    """Return the first sentence of what Ray says."""
+    return " ".join(str(error).split()).partition(". ")[0][:200] or otherwise
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

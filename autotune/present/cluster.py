@@ -1,0 +1,94 @@
+"""A cluster, as `doctor --engine ray` shows it: what each node has, and what is missing where."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.artifacts.store import HERE, Cache, default_root
+from autotune.errors import MachineError
+from autotune.execution.cluster import QUIET, Node, cpus_each, kind_to_time, to_time, width_of
+from autotune.execution.ray_cluster import RayCluster
+from autotune.execution.remote import run_folder
+from autotune.execution.workers import CORES_EACH
+from autotune.machine import machine_digest, packages
+from autotune.sweepfile.schema import Sweep
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """What `plan` knows of the cluster that a sweep names."""
+
+    jobs: int = 0
+    """How many jobs it does at once; 0: there is none, or it does not answer."""
+    notes: tuple[str, ...] = ()
+
+
+def clustered(sweep: Sweep, address: str | None) -> Clustered:
+    """Ask the cluster that a sweep runs on; where it does not answer, the plan is for this machine, and says so."""
+    if sweep.engine != "ray":
+        return Clustered()
+    try:
+        found = examine_cluster(address, sweep.workers.cpu if isinstance(sweep.workers.cpu, int) else None)
+    except MachineError as error:
+        return Clustered(notes=(f"{error}; what follows is for this machine alone",))
+    doing = [node for node in found["nodes"] if node["processors"] >= 1]
+    what = f"Ray cluster at {found['address']}: {len(doing)} nodes, {found['jobs_at_once']} jobs at once"
+    return Clustered(found["jobs_at_once"], (what, *found["problems"]))
+
+
+def examine_cluster(address: str | None, at_once: int | None = None) -> dict[str, Any]:
+    """Join a cluster of Ray and return what its nodes have; `at_once`: jobs that one node does at once. Raises MachineError where there is none, UsageError, OSError."""
+    cache = Cache(default_root())
+    run = run_folder(cache)
+    try:
+        with RayCluster(address, run / HERE) as cluster:
+            nodes = sorted(cluster.nodes(), key=lambda node: (node.host, node.id))
+            return summary(nodes, cluster.address, str(cache.root), packages(), at_once)
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def summary(
+    nodes: list[Node], address: str, cache: str, here: dict[str, str], at_once: int | None = None
+) -> dict[str, Any]:
+    """Return what nodes have as plain data; `here`: the versions of packages that the tuner has."""
+    doing = [node for node in nodes if node.cpus >= 1]
+    timed = {node.id for node in to_time(doing, kind_to_time(doing, machine_digest()))}
+    problems = [] if doing else ["the cluster has no node with processors"]
+    listed = []
+    for node in nodes:
+        differ = _differences(node, here) if node in doing and not node.trouble else []
+        if node in doing:
+            problems += [f"{node}: {what}" for what in ([node.trouble] if node.trouble else differ)]
+        listed.append({
+            "host": node.host, "id": node.id, "processors": node.cpus, "gpus": node.gpus,
+            "memory_mb": round(node.memory_mb), "resources": dict(node.resources), "times": node.id in timed,
+            "trouble": node.trouble, "differs": differ,
+        })  # fmt: skip
+    jobs = width_of(doing, cpus_each(doing, at_once, CORES_EACH)) if doing else 0
+    return {
+        "address": address, "cache": cache, "nodes": listed, "jobs_at_once": jobs, "problems": problems,
+        "quiet": any(node.resources.get(QUIET) for node in doing), "ready": not problems,
+    }  # fmt: skip
+
+
+def _differences(node: Node, here: dict[str, str]) -> list[str]:
+    names = sorted(name for name in {*here, *node.packages} - {"python"} if here.get(name) != node.packages.get(name))
+    return [
+        f"{name} {node.packages.get(name) or 'is missing'}, the tuner has {here.get(name) or 'none'}" for name in names
+    ]
+
+
+def as_lines(found: dict[str, Any]) -> list[str]:
+    """Return the findings for people."""
+    lines = [f"Ray cluster at {found['address']}: {found['jobs_at_once']} jobs at once", f"cache: {found['cache']}"]
+    for node in found["nodes"]:
+        what = f"{node['processors']:g} processors" + (f", {node['gpus']:g} GPUs" if node["gpus"] else "")
+        own = "".join(f", {name} {value:g}" for name, value in sorted(node["resources"].items()))
+        lines.append(f"node {node['host']} ({node['id'][:6]}): {what}{own}" + (", times" if node["times"] else ""))
+    if not found["quiet"]:
+        lines.append("no node has the resource quiet: any of one kind may time, each alone on its host")
+    lines += [f"problem: {problem}" for problem in found["problems"]]
+    return [*lines, "ready" if found["ready"] else "not ready: see the problems above"]

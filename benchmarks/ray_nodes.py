@@ -1,0 +1,261 @@
+"""A cluster of Ray on this machine, and drivers of sweeps on it, for `benchmarks.ray_engine` and the tests.
+
+python -m benchmarks.ray_nodes --folder FOLDER --name NAME --address HOST:PORT     # one driver, so that it can be killed
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autotune.artifacts.store import Cache, Stored
+from autotune.durable import write_aside
+from autotune.errors import AutotuneError
+from autotune.execution.executor import Stages
+from autotune.execution.local import LocalEngine
+from autotune.execution.protocol import Blocking, Executor
+from autotune.execution.ray_cluster import RayCluster
+from autotune.execution.remote import ClusterStages, RemoteExecutor, run_folder
+from autotune.execution.threads import LogOfThread, ThreadedExecutor
+from autotune.execution.workers import Post
+from autotune.machine import machine_digest
+from autotune.pipeline.inputs import Inputs
+from autotune.pipeline.measure import Pipeline
+from autotune.results.record import Record
+from autotune.scheduler.events import Events
+from autotune.scheduler.loop import Loop
+from autotune.scheduler.search import run_loop
+from autotune.scheduler.status_note import Running
+from autotune.scheduler.timeline import Timeline
+from autotune.stages.jobs import Call
+from autotune.strategies.named import make_strategy
+from autotune.sweepfile.resolve import parse_sweep
+from autotune.sweepfile.schema import Sweep
+from benchmarks.sleeping import ITEMS, sleeping
+
+NODES = 3
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "10000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_initial_delay_ms": "3000",
+}
+"""No telemetry, and a cluster that notices within seconds that a node has left."""
+
+
+class AsSleeping:
+    """An executor whose jobs sleep."""
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner = inner
+
+    @property
+    def width(self) -> int:
+        """As the inner one's."""
+        return self._inner.width
+
+    @property
+    def parked(self) -> int:
+        """As the inner one's."""
+        return self._inner.parked
+
+    def submit(self, call: Call, log: Path) -> Future[Stored]:
+        """Submit the call of a job that sleeps."""
+        return self._inner.submit(Call(sleeping(call.job), call.timeout, call.anew), log)
+
+    def wait(self, futures: Sequence[Future[Stored]]) -> None:
+        """As the inner one's."""
+        self._inner.wait(futures)
+
+    def close(self) -> None:
+        """As the inner one's."""
+        self._inner.close()
+
+
+# --- a cluster on this machine ---------------------------------------------------------------------------------------
+
+
+class Nodes:
+    """A head without processors and some nodes, as processes of this machine."""
+
+    def __init__(self, folder: Path, nodes: int, cpus: int = 1, scale: float = 0.01) -> None:
+        """`scale`: how many times as long as usual stages sleep."""
+        self.folder, self.wanted, self.cpus = folder, nodes, cpus
+        os.environ.update(_QUIET | {"SLEEPING_SCALE": str(scale), "SLEEPING_JOURNAL": str(folder / "journal.txt")})
+        runtime = folder / "runtime"  # other sweeps on this host do not wait for this one, nor it for them
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+        self.start()
+
+    def start(self) -> None:
+        """Start a cluster."""
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
+        self.cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=head)
+        for _ in range(self.wanted):
+            self.add()
+
+    def add(self) -> None:
+        """Add a node."""
+        self.cluster.add_node(num_cpus=self.cpus, object_store_memory=100_000_000, wait=False)
+
+    @property
+    def address(self) -> str:
+        """The head's."""
+        return str(self.cluster.address)
+
+    @property
+    def workers(self) -> list[Any]:
+        """The nodes but the head."""
+        return list(self.cluster.worker_nodes)
+
+    def kill_node(self, node: Any) -> None:
+        """Kill a node with all its processes, as a machine that loses its power."""
+        kill_tree([info.process.pid for infos in node.all_processes.values() for info in infos])
+        with contextlib.suppress(Exception):
+            self.cluster.remove_node(node, allow_graceful=False)
+
+    def kill_head(self) -> None:
+        """Kill the head, and then the rest: a new cluster is needed."""
+        head = self.cluster.head_node
+        kill_tree([info.process.pid for infos in head.all_processes.values() for info in infos])
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process of the cluster."""
+        pids = [
+            info.process.pid
+            for node in (self.cluster.head_node, *self.workers)
+            if node is not None
+            for infos in node.all_processes.values()
+            for info in infos
+        ]
+        kill_tree(pids)
+        with contextlib.suppress(Exception):
+            self.cluster.shutdown()
+
+
+def kill_tree(pids: Sequence[int]) -> None:
+    """Kill processes that this one started, and those below them."""
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=10)
+
+
+@contextlib.contextmanager
+def nodes_in(nodes: int, cpus: int = 1, scale: float = 0.01) -> Iterator[Nodes]:
+    """Have a cluster in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="ray-nodes-", ignore_cleanup_errors=True) as folder:
+        there = Nodes(Path(folder), nodes, cpus, scale)
+        try:
+            yield there
+        finally:
+            there.stop()
+
+
+# --- a driver --------------------------------------------------------------------------------------------------------
+
+
+def sweep_of(candidates: int, strategy: str) -> Sweep:
+    """Return a sweep of so many candidates."""
+    rates = {"loguniform": [1e-5, 1e-2]} if strategy == "random" else {"choice": [1e-4, 3e-4, 1e-3, 3e-3]}
+    return parse_sweep({
+        "name": "ray-engine",
+        "model": "smollm2-135m-instruct",
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "{text}", "completion": " {tone}"},
+        "space": {
+            "lora": {"r": {"choice": [4, 8, 16, 32]}, "learning_rate": rates, "steps": 30},
+            "build": [{"precision": "int8"}, {"precision": "int4"}],
+        },
+        "target": {"timing": {"processes": 2, "most": 2, "repeats": 0}},
+        "strategy": strategy,
+        "budget": {"trials": candidates},
+    })  # fmt: skip
+
+
+def drive(folder: Path, name: str, candidates: int, strategy: str, address: str | None) -> None:
+    """Run a sweep whose jobs sleep, or go on with it: on a cluster, or where there is no address on this machine."""
+    sweep, out = sweep_of(candidates, strategy), folder / name
+    items = {split: (split, folder / f"{split}.json") for split in ("train", "validation")}
+    for _, file in items.values():
+        if not file.exists():
+            write_aside(file, json.dumps([{"id": str(n)} for n in range(ITEMS)]))
+    (folder / "base").mkdir(exist_ok=True)
+    inputs = Inputs(
+        folder / "base", "base", items, dict.fromkeys(items, ITEMS), (" fear", " joy"), "cpu", machine_digest()
+    )
+    cache, intervals = Cache(folder / f"cache-{name.partition('-')[0]}"), deque[Any]()
+    with contextlib.ExitStack() as stack:
+        record = stack.enter_context(Record(out, sweep))
+        if address is None:
+            engine = stack.enter_context(LocalEngine())
+            engine.enlarge([Post() for _ in range(NODES)])
+            engine.host.intervals = intervals
+            log = LogOfThread(record.log("x"))
+            stages: Any = Stages(cache, engine, log, sweep.model)
+            executor: Any = ThreadedExecutor(stages, engine, log)
+        else:
+            cluster = stack.enter_context(RayCluster(address))
+            stages = ClusterStages(cache, sweep.model)
+            say = lambda line: print(line, flush=True)  # noqa: E731
+            executor = RemoteExecutor(cluster, stages, run_folder(cache), say=say)
+            executor.intervals = intervals
+            stages.blocking = Blocking(executor, record.log("x"))
+        stages.settle([], 0.0, inputs.places)
+        made = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
+        events = Events(Running(record), Timeline(record, intervals))
+        run_loop(Loop(sweep, record, Pipeline(sweep, inputs, stages), made, AsSleeping(executor), events))
+        stages.close()
+
+
+def driver(folder: Path, name: str, candidates: int, strategy: str, address: str | None) -> subprocess.Popen[bytes]:
+    """Start `drive` in a process of its own, whose output goes to a file."""
+    arguments = [sys.executable, "-m", "benchmarks.ray_nodes", "--folder", str(folder), "--name", name]
+    arguments += ["--candidates", str(candidates), "--strategy", strategy]
+    arguments += [] if address is None else ["--address", address]
+    with (folder / f"{name}.log").open("ab") as stream:
+        return subprocess.Popen(arguments, stdout=stream, stderr=subprocess.STDOUT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Be a driver."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--name", default="sweep")
+    parser.add_argument("--address", help="none: this machine does the jobs")
+    parser.add_argument("--strategy", default="grid")
+    parser.add_argument("--candidates", type=int, default=8)
+    asked = parser.parse_args(arguments)
+    try:
+        drive(asked.folder, asked.name, asked.candidates, asked.strategy, asked.address)
+    except AutotuneError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.exit(main())

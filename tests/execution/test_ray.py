@@ -1,0 +1,133 @@
+"""The engine on a real cluster of Ray, whose nodes are processes of this machine; and what is said where there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TONES
+
+from autotune.cli import main
+from autotune.errors import Exit, MachineError, UsageError
+from autotune.execution import ray_cluster
+from autotune.execution.ray_cluster import RayCluster
+from autotune.results.rows import StageSpan, Trial
+from autotune.results.table import read_table
+from benchmarks import ray_engine
+from benchmarks.ray_nodes import Nodes, nodes_in
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "is_installed", lambda: False)
+    with pytest.raises(
+        MachineError, match=r"engine ray needs the package ray; pip install \"autotune-genai\[ray\]\".*, on all nodes"
+    ):
+        RayCluster()
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "local"])
+def test_an_address_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(ray_cluster, "is_installed", lambda: True)
+    with pytest.raises(UsageError, match="--address: must be HOST:PORT of the cluster's head"):
+        RayCluster(address)
+
+
+# --- on a real cluster -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with nodes_in(3) as there:
+        yield there
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_rows_of_this_machine(nodes: Nodes) -> None:
+    """`rows` compares them itself; a second look here, so that nobody leaves that out."""
+    ray_engine.rows(nodes, candidates=4)
+    for strategy in ("random", "grid"):
+        own, theirs = (ray_engine.rows_of(nodes.folder, f"{where}-{strategy}") for where in ("local", "ray"))
+        assert len(own) >= 4
+        assert own == theirs
+    spans = read_table(nodes.folder / "ray-grid" / "timeline.csv", StageSpan)
+    assert all(span.host for span in spans)
+    assert ray_engine.overlaps([nodes.folder / "ray-grid" / "timeline.csv"])[0] == 0
+
+
+@pytest.mark.slow
+def test_the_doctor_and_the_plan_know_the_cluster(nodes: Nodes, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "autotune", "doctor", "--engine", "ray", "--address", nodes.address, "--json"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout)
+    assert found["ready"]
+    assert found["jobs_at_once"] == 3
+    assert sum(node["processors"] for node in found["nodes"]) == 3
+    assert all(not node["differs"] for node in found["nodes"])
+
+
+@pytest.mark.slow
+@pytest.mark.marathon
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with nodes_in(3, scale=0.1) as there:
+        found = dict(ray_engine.Kills(there, seed=1).run(8, candidates=6))
+    assert found["of them begun again after they were finished"] == "0"
+    assert found["candidates that are not ok"] == "0"
+    sweeps, equal = found["sweeps, and how many ended with the rows of one that nobody disturbed"].split(", ")
+    assert sweeps == equal
+
+
+@pytest.mark.slow
+def test_a_whole_sweep_of_the_tiny_model_runs_on_a_cluster(
+    nodes: Nodes, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is faked: the command, in a process of its own, and every stage on the nodes."""
+    for split, count in (("train", 16), ("validation", 12)):
+        rows = ({"text": f"{n} I felt {TONES[n % 4]} {split}", "tone": TONES[n % 4]} for n in range(count))
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    sweep = {
+        "name": "on-ray", "model": str(tiny_llama), "engine": "ray", "strategy": "random", "budget": {"trials": 2},
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "Text: {text}\nTone:", "completion": " {tone}"},
+        "train": {"max_length": 64}, "space": {"lora": {"r": 2, "steps": 2, "batch_size": 4}, "build": [{"precision": "fp32"}]},
+        "target": {"threads": 1, "timing": {"processes": 2, "most": 2, "repeats": 0}},
+    }  # fmt: skip
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    command = [sys.executable, "-m", "autotune", "run", "sweep.yaml", "--address", nodes.address]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False, timeout=500
+    )
+    assert done.returncode in (Exit.OK, Exit.NO_FEASIBLE), done.stderr
+    out = tmp_path / "results" / "on-ray"
+    assert {row.status for row in read_table(out / "results.csv", Trial)} == {"ok"}
+    spans = read_table(out / "timeline.csv", StageSpan)
+    assert {"finetune", "build", "score", "time"} <= {span.stage for span in spans if span.host}
+    assert "jobs at once; timed on" in done.stderr
+    assert (out / "best" / "onnx").is_dir()
+    assert len(json.loads((out / "machine.json").read_text(encoding="utf-8"))["cluster"]) == 4
+
+
+def test_an_address_without_the_engine_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bad_inputs import write_demo
+
+    write_demo(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "sweep.yaml", "--address", "head:6379"]) == Exit.USAGE
+    assert "--address: belongs to --engine ray" in capsys.readouterr().err
+
+
+def test_trainings_at_once_are_no_matter_of_a_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bad_inputs import write_demo
+
+    write_demo(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "sweep.yaml", "--engine", "ray", "--set", "workers.train=2"]) == Exit.USAGE
+    assert "workers.train: has no meaning on Ray" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""What `doctor --engine ray` and `plan` say of a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bad_inputs import write_demo
+
+from autotune.cli import main
+from autotune.execution import ray_cluster
+from autotune.execution.cluster import QUIET, Node
+from autotune.machine import machine_digest
+from autotune.present.cluster import as_lines, summary
+
+HERE = {"torch": "2.13.0", "peft": "0.21.2", "python": "3.11.7"}
+
+
+def node(name: str, cpus: float = 8.0, **more: object) -> Node:
+    return Node(name * 8, f"host-{name}", machine_digest(), cpus, packages=HERE, **more)  # type: ignore[arg-type]
+
+
+def test_a_cluster_that_lacks_nothing_is_ready() -> None:
+    found = summary([node("a", 0.0), node("b"), node("c", resources={QUIET: 1.0})], "head:6379", "/cache", HERE)
+    assert found["ready"]
+    assert found["jobs_at_once"] == 4
+    assert as_lines(found) == [
+        "Ray cluster at head:6379: 4 jobs at once",
+        "cache: /cache",
+        "node host-a (aaaaaa): 0 processors",
+        "node host-b (bbbbbb): 8 processors",
+        "node host-c (cccccc): 8 processors, quiet 1, times",
+        "ready",
+    ]
+
+
+def test_what_is_missing_is_said_of_each_node_that_does_jobs() -> None:
+    other = Node(
+        "c" * 8, "host-c", "another", 4.0, 1.0, packages={"torch": "2.12.0", "python": "3.12.0", "onnx": "1.19"}
+    )
+    blind = Node("d" * 8, "host-d", "", 4.0, trouble="it does not see /cache/x")
+    head = Node("e" * 8, "head", "", 0.0, trouble="autotune cannot be run there")
+    found = summary([node("a"), other, blind, head], "head:6379", "/cache", HERE)
+    assert not found["ready"]
+    assert found["problems"] == [
+        "host-c (cccccc): onnx 1.19, the tuner has none",
+        "host-c (cccccc): peft is missing, the tuner has 0.21.2",
+        "host-c (cccccc): torch 2.12.0, the tuner has 2.13.0",
+        "host-d (dddddd): it does not see /cache/x",
+    ]
+    lines = as_lines(found)
+    assert "node host-c (cccccc): 4 processors, 1 GPUs" in lines
+    assert "no node has the resource quiet: any of one kind may time, each alone on its host" in lines
+    assert lines[-1] == "not ready: see the problems above"
+    assert summary([head], "head:6379", "/cache", HERE)["problems"] == ["the cluster has no node with processors"]
+
+
+def test_a_plan_without_the_cluster_is_for_this_machine_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "is_installed", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    write_demo(tmp_path)
+    assert main(["plan", "sweep.yaml", "--engine", "ray"]) == 0
+    assert "engine ray needs the package ray" in (out := capsys.readouterr().out)
+    assert "what follows is for this machine alone" in out.replace("\n", " ")
+
+
+def test_the_doctor_without_ray_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "is_installed", lambda: False)
+    assert main(["doctor", "--engine", "ray"]) == 3
+    assert capsys.readouterr().err.startswith("autotune: engine ray needs the package ray; pip install ")
