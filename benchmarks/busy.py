@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,10 @@ KEEP = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRESHOLD_": "42949
 """glibc keeps what is freed, and takes nothing from the kernel for one tensor alone."""
 WAYS = {
     "active waiting (OpenMP's default)": Way(),
-    "short active waiting (GOMP_SPINCOUNT=1000)": Way({"GOMP_SPINCOUNT": "1000"}),
+    **{
+        f"short active waiting (GOMP_SPINCOUNT={n})": Way({"GOMP_SPINCOUNT": str(n)})
+        for n in (1_000, 2_000, 3_000, 10_000)
+    },
     "passive waiting": Way(PASSIVE),
     "passive waiting, one thread": Way(PASSIVE, threads=1),
     "passive waiting, nice 5": Way(PASSIVE, nice=5),
@@ -169,16 +172,18 @@ def busy(processes: int) -> Iterator[None]:
             job.wait()
 
 
-def measure(model: Path, ways: dict[str, Way], rounds: int, seconds: float) -> dict[tuple[str, int], list[Any]]:
+def measure(
+    model: Path, ways: dict[str, Way], loads: Sequence[int], rounds: int, seconds: float
+) -> dict[tuple[str, int], list[Any]]:
     """Take steps in every way beside every load, in rounds, at most so long. Returns what each block of steps took."""
-    found: dict[tuple[str, int], list[Any]] = {(name, load): [] for name in ways for load in LOADS}
+    found: dict[tuple[str, int], list[Any]] = {(name, load): [] for name in ways for load in loads}
     draw, began = random.Random(0), time.perf_counter()
     with contextlib.ExitStack() as stack:
         steppers = {name: stack.enter_context(Stepper(model, way)) for name, way in ways.items()}
         for number in range(rounds):
             if number and (time.perf_counter() - began) * (number + 1) / number > seconds:
                 break
-            for load in draw.sample(LOADS, len(LOADS)):
+            for load in draw.sample(loads, len(loads)):
                 with busy(load):
                     for name in draw.sample(list(ways), len(ways)):
                         found[name, load].append(steppers[name].take())
@@ -188,22 +193,22 @@ def measure(model: Path, ways: dict[str, Way], rounds: int, seconds: float) -> d
 
 def report(title: str, found: dict[tuple[str, int], list[Any]]) -> str:
     """Return the table of one model."""
-    ways = list(dict.fromkeys(name for name, _ in found))
+    ways, loads = (list(dict.fromkeys(place)) for place in zip(*found, strict=True))
     rounds = len(next(iter(found.values())))
     lines = [
         f"{title}: seconds of a step, median of {rounds} rounds, and how many times the same way's quiet step that is",
         "",
-        f"| way | {' | '.join(f'beside {load} busy' if load else 'quiet' for load in LOADS)} | quiet, to the first way's | "
+        f"| way | {' | '.join(f'beside {load} busy' if load else 'quiet' for load in loads)} | quiet, to the first way's | "
         "in the kernel, quiet |",
-        "|---|" + "--:|" * (len(LOADS) + 2),
+        "|---|" + "--:|" * (len(loads) + 2),
     ]
     for name in ways:
-        level = {load: statistics.median(block["step_s"] for block in found[name, load]) for load in LOADS}
+        level = {load: statistics.median(block["step_s"] for block in found[name, load]) for load in loads}
         # In pairs, round by round: a disturbance of the machine hits both.
         pairs = zip(found[name, 0], found[ways[0], 0], strict=True)
         ratio = statistics.median(own["step_s"] / first["step_s"] for own, first in pairs)
         spent = {kind: sum(block[kind] for block in found[name, 0]) for kind in ("user_s", "kernel_s")}
-        cells = [f"{level[0]:.3g}", *(f"{level[load]:.3g} (x {level[load] / level[0]:.1f})" for load in LOADS[1:])]
+        cells = [f"{level[0]:.3g}", *(f"{level[load]:.3g} (x {level[load] / level[0]:.1f})" for load in loads[1:])]
         kernel = spent["kernel_s"] / (spent["user_s"] + spent["kernel_s"])
         lines.append(f"| {name} | {' | '.join(cells)} | {ratio - 1:+.1%} | {kernel:.0%} |")
     return "\n".join(lines)
@@ -219,9 +224,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=300.0, help="of each model's rounds, about, at most")
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--loads", nargs="*", type=int, default=LOADS, help="busy processes beside it; 0 is always one")
     parser.add_argument("--no-tiny", action="store_true", help="leave the tiny model out, and add to the file")
     arguments = parser.parse_args()
     ways = {name: WAYS[name] for name in WAYS if name in arguments.ways}
+    loads = sorted({0, *arguments.loads})
     machine = hardware()
     parts = (
         [] if arguments.no_tiny else [f"{machine['processor']}, {machine['cores']} cores; `python -m benchmarks.busy`"]
@@ -232,9 +239,9 @@ def main() -> None:
             code = "import sys; from pathlib import Path; from autotune.stages.jobs import TinyJob\n"
             code += "from autotune.stages.tiny import tiny\nout = Path(sys.argv[1]); out.mkdir(); tiny(TinyJob(), out)"
             subprocess.run([sys.executable, "-c", code, str(tiny)], check=True, stderr=subprocess.DEVNULL)
-            parts.append(report("A tiny random model", measure(tiny, ways, arguments.rounds, arguments.seconds)))
+            parts.append(report("A tiny random model", measure(tiny, ways, loads, arguments.rounds, arguments.seconds)))
     if arguments.model is not None:
-        found = measure(arguments.model.resolve(), ways, arguments.rounds, arguments.seconds)
+        found = measure(arguments.model.resolve(), ways, loads, arguments.rounds, arguments.seconds)
         parts.append(report("The model of the folder", found))
     text = "\n\n".join(parts) + "\n"
     sys.stdout.write(text)

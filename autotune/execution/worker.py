@@ -45,11 +45,11 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
 
 
-TRAINING = {"GOMP_SPINCOUNT": "1000"}
+TRAINING = {"GOMP_SPINCOUNT": "2000"}
 """Added in the warm worker, where PyTorch computes, unless the user has set it: threads of OpenMP that wait for one another
 soon sleep. Those that spin on hold the core on which another program keeps the last of them from ending: with one busy process
-beside it a step of the built-in model took 3.5 times as long, and so 2.2 times. Threads that sleep at once cost a third of the
-pace of a quiet machine, and so 6 % (`benchmarks/measured/busy.md`). A timing has none of it: models are served otherwise.
+beside it a step of the built-in model took 3.5 times as long, and so 2.4 times. Threads that sleep at once cost a third of the
+pace of a quiet machine, and so 4 % (`benchmarks/measured/busy.md`). A timing has none of it: models are served otherwise.
 """
 
 TOO_LARGE = 77

@@ -129,7 +129,7 @@ def test_threads_that_train_soon_sleep_while_they_wait(
     with LocalEngine() as engine:
         engine.run(TinyJob(), tmp_path / "tiny", tmp_path / "logs" / "a.log")
         timed = engine.run_fresh(TroubleJob(), tmp_path / "b.log")[0]["environment"]
-    assert f"GOMP_SPINCOUNT = '{own or '1000'}'" in log_of(tmp_path)
+    assert f"GOMP_SPINCOUNT = '{own or '2000'}'" in log_of(tmp_path)
     assert timed.get("GOMP_SPINCOUNT") == own
     assert not (set(TRAINING) - set(os.environ)) & set(timed)
 
