@@ -17,6 +17,9 @@ from filelock import FileLock, ReadWriteLock, Timeout
 
 _POLL_S = 1.0
 """How long to wait at a time: in between, a signal is heard."""
+_RETRY_S = 0.05
+"""How long to wait between two attempts at a lock of another process. The wait is ours and not the library's: a signal that
+arrives within SQLite's own wait leaves its connection half closed, and Python prints a traceback about that."""
 _PATIENCE_S = 3.0
 """Seconds of waiting after which the user is told."""
 
@@ -132,13 +135,14 @@ class HostLock:
             nonlocal told
             while True:
                 try:
-                    get(timeout=_POLL_S)
+                    get(blocking=False)
                     return
                 except Timeout:
                     if not told and time.monotonic() - began > _PATIENCE_S:
                         self.say(f"waiting for {what}")
                         told = True
                     self.check()
+                    time.sleep(_RETRY_S)
 
         try:
             until(gate.acquire)
