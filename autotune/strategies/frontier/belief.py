@@ -86,7 +86,8 @@ class ScoreModel:
             return self._belief
         observations = self._observations
         adapters = list(observations.adapters.values())
-        crossed = (observations.crossed(adapter) for adapter in adapters if len(adapter.pairs) > 1)
+        shares = [observations.shares(adapter) for adapter in adapters]
+        crossed = (observations.of_models(by_deployment) for by_deployment in shares if len(by_deployment) > 1)
         of_model, deviation_of_model = posterior_losses(crossed, observations.prior_losses)
         losses = {name: of_model[model] for name, model in observations.models.items()}
         loss_deviations = {name: deviation_of_model[model] for name, model in observations.models.items()}
@@ -97,7 +98,7 @@ class ScoreModel:
             if adapter.pairs:
                 # All deployments score the same items, so that their scores are one observation, not several.
                 weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
-                each = np.array([share + losses[name] for name, share in observations.shares(adapter).items()])
+                each = np.array([share + losses[name] for name, share in shares[number].items()])
                 share = float((weights * each).sum() / weights.sum())
                 bias_variance = 1 / sum(loss_deviations[name] ** -2 for name in observations.distinct(adapter.pairs))
                 own.append(Observation(number, LAST, share, int(weights.max()), variance(share), bias_variance))

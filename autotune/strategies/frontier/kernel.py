@@ -105,7 +105,18 @@ class Kernel:
         ).reshape(named, len(places))
         self.last = len(rungs) - 1
         self.grown: Array = np.power(rungs, GROWTH_EXPONENT)
+        self._of_rungs = _by_rungs(self.grown)
         self.scales = Scales.usual(width + named)
+        levels = [np.arange(codes.max(initial=-1) + 1) for codes in self._codes]
+        named_columns = [codes[:, None] == level for codes, level in zip(self._codes, levels, strict=True)]
+        owners = [np.arange(width), *(np.full(len(level), width + n) for n, level in enumerate(levels))]
+        self._columns: Array = np.concatenate(
+            [self._numbers / LENGTH_SCALE, *(math.sqrt(-math.log(CHOICE_CORRELATION)) * one for one in named_columns)],
+            axis=1,
+        )
+        """Coordinates whose squared distances are those of `_apart`, summed: (adapters, columns)."""
+        self._owners: Index = np.concatenate(owners).astype(np.intp)
+        """The parameter of each column: (columns,)."""
 
     def __len__(self) -> int:
         """Return the number of adapters."""
@@ -117,8 +128,16 @@ class Kernel:
         differing = self._codes[:, a][:, :, None] != self._codes[:, b][:, None, :]
         return np.concatenate([numbers**2, -2 * math.log(CHOICE_CORRELATION) * differing])
 
-    def _similar(self, apart: Array, scales: Scales) -> Array:
-        return np.asarray(np.exp(-0.5 * np.tensordot(1 / scales.lengths**2, apart, axes=1)))
+    def _similar(self, a: Index, b: Index) -> Array:
+        """Return the correlation of adapters by their settings: (a, b)."""
+        columns = self._columns / self.scales.lengths[self._owners]
+        one, other = columns[a], columns[b]
+        squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1)[None, :] - 2 * one @ other.T
+        return np.asarray(np.exp(-0.5 * np.maximum(squares, 0.0)))
+
+    def forget(self) -> None:
+        """Take back what was learned."""
+        self.scales = Scales.usual(len(self.scales.lengths))
 
     def covariance(
         self, a: Index, rungs_a: Index, b: Index, rungs_b: Index, lucky: NDArray[np.bool_] | None = None
@@ -126,27 +145,30 @@ class Kernel:
         """Return the covariance of the scores of adapters `a` at rungs `rungs_a` with those of `b`: (a, b). `lucky`: for which of
         `a` their own luck counts; None: for all.
         """
-        settings, luck, fixed = self._parts(a, rungs_a, b, rungs_b)
+        settings, trend, luck, fixed = self._parts(a, rungs_a, b, rungs_b)
         if lucky is not None:
-            luck = luck * lucky[:, None]
-        similar = self._similar(self._apart(a, b), self.scales)
-        effects, own = self.scales.effects**2, self.scales.luck**2
-        return np.asarray(effects * (settings[0] * similar + settings[1]) + own * luck + fixed)
+            luck *= lucky[:, None]
+        settings *= self._similar(a, b)
+        settings += trend
+        settings *= self.scales.effects**2
+        luck *= self.scales.luck**2
+        settings += luck
+        settings += fixed
+        return settings
 
-    def _parts(self, a: Index, rungs_a: Index, b: Index, rungs_b: Index) -> tuple[tuple[Array, Array], Array, Array]:
-        """Return what is multiplied by the similarity and the trend of learning rates, both by the effects' factor; luck; and
+    def _parts(self, a: Index, rungs_a: Index, b: Index, rungs_b: Index) -> tuple[Array, Array, Array, Array]:
+        """Return what is multiplied by the similarity, and the trend of learning rates, both by the effects' factor; luck; and
         what no factor multiplies: (a, b) each.
         """
-        same_rung = rungs_a[:, None] == rungs_b[None, :]
-        same = a[:, None] == b[None, :]
-        tilt = self.rates[a, None] * self.rates[None, b]
-        grown = self.grown[rungs_a][:, None] * self.grown[rungs_b][None, :]
-        trend = (TILT_SD**2 + RUNG_TILT_SD**2 * same_rung) * tilt + BEND_SD**2 * tilt**2
-        luck = ADAPTER_SD**2 * same * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same_rung)
-        # The rise of the level from a rung to the next is random too: two rungs share all rises above the higher one.
-        below = self.last - np.maximum(rungs_a[:, None], rungs_b[None, :])
-        level = LEVEL_SD**2 + RISE_SD**2 * below
-        return (grown * (SHARED_SD**2 + RUNG_SD**2 * same_rung), grown * trend), grown * luck, level
+        places = rungs_a[:, None] * (self.last + 1) + rungs_b[None, :]
+        settings, tilted, bent, lucky, level = (table.take(places) for table in self._of_rungs)
+        tilt = np.outer(self.rates[a], self.rates[b])
+        # The trend is tilted * tilt + bent * tilt**2, and luck is an adapter's own.
+        bent *= tilt
+        bent += tilted
+        bent *= tilt
+        lucky *= a[:, None] == b[None, :]
+        return settings, bent, lucky, level
 
     def own_covariance(self, rung: int, other: int, lucky: NDArray[np.bool_] | bool = True) -> Array:
         """Return the covariance of each adapter's score at one rung with its own at another: (adapters,). `lucky`: for which
@@ -176,7 +198,7 @@ class Kernel:
             return
         seen, at, residuals = seen[-FIT_MOST:], at[-FIT_MOST:], residuals[-FIT_MOST:]
         noise = noise[-FIT_MOST:, -FIT_MOST:]
-        (similar_part, trend), luck, fixed = self._parts(seen, at, seen, at)
+        similar_part, trend, luck, fixed = self._parts(seen, at, seen, at)
         apart = self._apart(seen, seen)
         usual = Scales.usual(len(apart))
 
@@ -199,6 +221,25 @@ class Kernel:
         effects, luck, *lengths = np.exp(found)
         # Scores that are all alike say little about what settings can do that were never tried: effects are not taken for less.
         self.scales = Scales(max(1.0, float(effects)), float(luck), np.array(lengths) * usual.lengths)
+
+
+def _by_rungs(grown: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """Return variances of the parts of a score at every two rungs: settings, slope and curvature of the learning rate, luck, and
+    the level: (rungs * rungs,) each. `grown`: how far differences between adapters have grown, (rungs,).
+    """
+    rungs = np.arange(len(grown))
+    same, both = np.equal.outer(rungs, rungs), np.outer(grown, grown)
+    # The rise of the level from a rung to the next is random too: two rungs share all rises above the higher one.
+    below = len(rungs) - 1 - np.maximum.outer(rungs, rungs)
+    parts = (
+        both * (SHARED_SD**2 + RUNG_SD**2 * same),
+        both * (TILT_SD**2 + RUNG_TILT_SD**2 * same),
+        both * BEND_SD**2,
+        both * ADAPTER_SD**2 * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same),
+        LEVEL_SD**2 + RISE_SD**2 * below,
+    )
+    settings, tilted, bent, luck, level = (np.asarray(part, dtype=float).ravel() for part in parts)
+    return settings, tilted, bent, luck, level
 
 
 def minimum(slope: Callable[[Array], tuple[float, Array]], begun: Array) -> Array:

@@ -31,7 +31,7 @@ from autotune.strategies.frontier.cost_model import CostModel, FirstCosts, work_
 from autotune.strategies.frontier.kernel import Place, place_of
 from autotune.strategies.frontier.pool import draws, neighbours
 from autotune.strategies.frontier.priors import Prior, bits_of, prior_loss, relative_footprint, stored_bits
-from autotune.strategies.frontier.score_scale import ScoreScale
+from autotune.strategies.frontier.score_scale import ScoreScales
 from autotune.strategies.frontier.surrogate import variance
 from autotune.strategies.protocol import Told
 
@@ -39,12 +39,15 @@ LAST = len(RUNGS) - 1
 """The number of the last rung, at which a training is complete."""
 
 
+Scores = tuple[float, ...]
+"""The values of a model in each objective that is a score, as measured, each on its metric's own scale."""
+
+
 @dataclass(frozen=True)
 class RungScore:
     """The score of an adapter at one rung, without a recipe."""
 
-    score: float
-    """As measured, on the metric's own scale."""
+    score: Scores
     items: int
     probability: float | None = None
     """The mean probability of the right label. Below the last rung it ranks adapters better than the score does, on fewer
@@ -70,8 +73,8 @@ class Adapter:
     """Whether its training, or what it predicts, came to no number."""
     rung_scores: dict[int, RungScore] = field(default_factory=dict)
     """Its scores without a recipe, by rung."""
-    pairs: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Its score as measured, and the number of items, by deployment."""
+    pairs: dict[str, tuple[Scores, int]] = field(default_factory=dict)
+    """Its scores, and the number of items, by deployment."""
     failed: set[str] = field(default_factory=set)
     """The deployments in which it cannot be built or run."""
     diverged: int = 0
@@ -109,9 +112,9 @@ def deployment_of(candidate: Candidate) -> str:
 class Observations:
     """Everything that was observed in a sweep. Deployments go by their names (`str`), adapters by the ids of `adapter_id`.
 
-    One objective is the score. The footprint of a deployment is its values of the others, in the order of `directions`.
-    Where the sweep has several targets, each has deployments of its own; adapters, and what a recipe costs their scores, are
-    shared.
+    Objectives that are scores count as one (`ScoreScales`). The footprint of a deployment is its values of the others, in the
+    order of `directions`. Where the sweep has several targets, each has deployments of its own; adapters, and what a recipe
+    costs their scores, are shared.
     """
 
     def __init__(
@@ -134,10 +137,10 @@ class Observations:
         """By target."""
         self.left_out: set[str | None] = set()
         """The targets for which nothing is proposed."""
-        self._score = next(name for name in objectives if METRICS[name].kind == "score")
-        self.scale = ScoreScale(self._score, objectives[self._score])
-        self.others = [name for name in objectives if name != self._score]
-        """The objectives besides the score."""
+        self._scores = [name for name in objectives if METRICS[name].kind == "score"]
+        self.scale = ScoreScales({name: objectives[name] for name in self._scores})
+        self.others = [name for name in objectives if name not in self._scores]
+        """The objectives besides the scores."""
         self.directions = [objectives[name] for name in self.others]
         self.deployments = {str(one): one for each in self.spaces.values() for one in _deployments(each)}
         self.models = {name: one.model for name, one in self.deployments.items()}
@@ -152,8 +155,8 @@ class Observations:
         """The deployments whose footprint breaks a limit, with any adapter."""
         self.footprints: dict[str, list[float]] = {}
         """The measured footprints."""
-        self._untouched: dict[str | None, float] = {}
-        """The score of the untouched model, as measured, by target: the floor of the hypervolume."""
+        self._untouched: dict[str | None, Scores] = {}
+        """The scores of the untouched model by target: the floor of the hypervolume."""
         self.adapters: dict[str, Adapter] = {}
         self.chance = (1 - SHARED_CHANCE) * variance(0.5)
         """The expected variance of one item in a low-fidelity evaluation, without what all adapters have in common."""
@@ -246,10 +249,10 @@ class Observations:
         """Return of these deployments one for each model."""
         return list({self.models[name]: name for name in deployments}.values())
 
-    def crossed(self, adapter: Adapter) -> dict[str, float]:
-        """Return an adapter's scores by model, on the scale of shares; of several targets their mean."""
+    def of_models(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Return an adapter's scores by model, from those by deployment; of several targets their mean. Both are shares."""
         scores: dict[str, list[float]] = {}
-        for deployment, share in self.shares(adapter).items():
+        for deployment, share in shares.items():
             scores.setdefault(self.models[deployment], []).append(share)
         return {model: each[0] if len(each) == 1 else statistics.fmean(each) for model, each in scores.items()}
 
@@ -263,8 +266,8 @@ class Observations:
         return {deployment: self.scale.share(score) for deployment, (score, _) in adapter.pairs.items()}
 
     @property
-    def untouched(self) -> float | None:
-        """The score of the untouched model, as measured; of several targets that of the first that has one."""
+    def untouched(self) -> Scores | None:
+        """The scores of the untouched model; of several targets those of the first that has some."""
         return next((self._untouched[target] for target in self.spaces if target in self._untouched), None)
 
     @property
@@ -319,7 +322,8 @@ class Observations:
             self.footprints[deployment] = [told.measured[name] for name in self.others]
         if any(gap > 0 and METRICS[limit.metric].kind != "score" for limit, gap in told.gaps.items()):
             self.over_limit.add(deployment)
-        score = told.measured.get(self._score)
+        measured = tuple(told.measured[name] for name in self._scores if name in told.measured)
+        score = measured if len(measured) == len(self._scores) else None
         if told.probability is not None:
             self.chance = (1 - SHARED_CHANCE) * variance(0.5, smooth=True)
         if score is not None:

@@ -47,6 +47,8 @@ class _State:
     """Those within the limits."""
     pair_s: Array
     """The expected seconds of measuring a trained adapter in each: (deployments,)."""
+    build_chances: list[float]
+    """The probability that the next adapter can be built and run in each."""
     fronts: Mapping[str | None, HypervolumeImprovement]
     """By target."""
     weights: Mapping[str | None, float]
@@ -71,8 +73,9 @@ def next_proposal(
     if not deployments:
         return None
     pair_s = np.array([observations.pair_s(name, name in in_flight.timed) for name in deployments])
+    build_chances = [observations.build_probability(name) for name in deployments]
     fronts, weights = _expected_fronts(observations, belief, deployments)
-    state = _State(observations, model, belief, deployments, pair_s, fronts, weights)
+    state = _State(observations, model, belief, deployments, pair_s, build_chances, fronts, weights)
     gains = _pair_gains(state)
     trained = np.array([adapter.reached == LAST and not adapter.unusable for adapter in belief.adapters])
     trained |= belief.completing
@@ -195,21 +198,18 @@ def _expected_gains(state: _State, mean: Array, deviation: Array) -> Array:
     """
     belief = state.belief
     return np.array([
-        _gain(
+        chance * _gain(
             state, name, mean.ravel() - belief.losses[name],
             np.sqrt(deviation.ravel() ** 2 + belief.loss_deviations[name] ** 2),
         ).reshape(mean.shape)
-        for name in state.deployments
+        for name, chance in zip(state.deployments, state.build_chances, strict=True)
     ])  # fmt: skip
 
 
 def _gain(state: _State, name: str, mean: Array, deviation: Array) -> Array:
-    """Return what models in one deployment, whose scores are normal, are expected to add: (models,)."""
-    observations, target = state.observations, state.observations.deployments[name].target
-    gain = observations.build_probability(name) * state.fronts[target].expected(
-        observations.footprint(name), mean, deviation
-    )
-    return gain * state.weights[target]
+    """Return what models that are built in one deployment, whose scores are normal, are expected to add: (models,)."""
+    target = state.observations.deployments[name].target
+    return state.weights[target] * state.fronts[target].expected(state.observations.footprint(name), mean, deviation)
 
 
 def _expected_fronts(

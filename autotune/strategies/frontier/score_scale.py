@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from autotune.metrics import Direction
 from autotune.strategies.frontier.constants import BASE_SHARE, GAINED_SHARE, LEAST_GAIN, SHARE_RANGE
@@ -44,3 +45,24 @@ class ScoreScale:
         gained = max(self._high - untouched, (self._high - self._low) * LEAST_GAIN)
         share = BASE_SHARE + (GAINED_SHARE * (self._signed(value) - untouched) / gained if gained > 0 else 0.0)
         return min(max(share, SHARE_RANGE[0]), SHARE_RANGE[1])
+
+
+class ScoreScales:
+    """The scale of several scores at once, such as accuracy and F1: the mean of their shares.
+
+    A sweep that names two scores wants models that are good in both, and scores of the same predictions mostly agree. So one
+    surrogate of the mean finds what is on the front of both, without a second one.
+    """
+
+    def __init__(self, directions: Mapping[str, Direction]) -> None:
+        self._scales = [ScoreScale(score, direction) for score, direction in directions.items()]
+
+    def add(self, values: tuple[float, ...], untouched: bool = False) -> None:
+        """Add the scores of a model as they were measured; `untouched`: of the untouched model."""
+        for scale, value in zip(self._scales, values, strict=True):
+            scale.add(value, untouched)
+
+    def share(self, values: tuple[float, ...]) -> float:
+        """Return the scores of a model as one share, by the scores so far."""
+        shares = [scale.share(value) for scale, value in zip(self._scales, values, strict=True)]
+        return sum(shares) / len(shares)

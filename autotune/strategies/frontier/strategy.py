@@ -40,7 +40,7 @@ class Levers:
 
 
 class Frontier:
-    """The strategy. One objective is the score; the others depend on recipe and session only."""
+    """The strategy. Objectives that are scores are searched as one; the others depend on recipe and session only."""
 
     rungs = RUNGS
 

@@ -128,6 +128,7 @@ class Surrogate:
         scores, noise = np.array([one.score for one in observed]), noise_of(observed)
         residuals, slopes = scores - self._mean(seen, at), self._slope(seen, at)
         if learn:
+            self.kernel.forget()  # what is learned depends on these scores alone
             likely = int(np.argmax(self._solved(seen, at, residuals, slopes, noise)[0]))
             self.kernel.fit(seen, at, residuals[likely], noise + np.outer(slopes[likely], slopes[likely]))
         everyone = np.arange(len(self))

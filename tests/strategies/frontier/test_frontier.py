@@ -84,7 +84,7 @@ def test_what_is_known_of_the_untouched_model_is_used(tmp_path: Path) -> None:
     for _ in range(2):  # and when it goes on
         strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
         sweeping.run(strategy=strategy)
-        assert strategy.observations.untouched == 0.4
+        assert strategy.observations.untouched == (0.4,)
         fp32 = next(name for name in strategy.observations.deployments if name.startswith("fp32"))
         assert strategy.observations.footprints[fp32] == pytest.approx([35.02, 540.333], rel=1e-3)
 
@@ -149,7 +149,7 @@ def test_the_untouched_model_is_looked_at_first_and_measured_in_the_end(tmp_path
     assert "base," in (sweeping.out / "finalists.csv").read_text(encoding="utf-8")
     strategy = Frontier(sweeping.sweep.space, sweeping.sweep.objectives, 0)
     sweeping.run(strategy=strategy)  # it decides on what was known when it began
-    assert strategy.observations.untouched == first["accuracy"]
+    assert strategy.observations.untouched == (first["accuracy"],)
     assert len([row for row in rows_of(sweeping) if row["kind"] == "base"]) == 2
 
 

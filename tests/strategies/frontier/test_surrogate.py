@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotune.strategies.frontier.constants import CHOICE_CORRELATION, LENGTH_SCALE
 from autotune.strategies.frontier.surrogate import SHARED_CHANCE, Array, Observation, Surrogate, variance
 
 RATES = [-1.0, -0.5, 0.0, 0.5]
@@ -171,3 +172,22 @@ def test_scales_are_learned_from_the_scores(factor: float) -> None:
     process.posterior([Seen(n, LAST, float(score), 10**7) for n, score in enumerate(scores)], learn=True)
     learned = process.kernel.scales.effects
     assert learned == 1.0 if factor < 1 else learned > 1.4 if factor > 1 else learned < 1.7
+
+
+def test_similar_settings_are_those_at_small_distances() -> None:
+    """By the formula of each parameter: a Gaussian of a number, a correlation of a choice."""
+    places: list[tuple[list[float], list[str]]] = [([0.1, 0.5], ["a"]), ([0.3, 0.5], ["b"]), ([0.1, 0.9], ["a"])]
+    kernel = Surrogate(places, [0.0] * 3, [[0.0] * 3], RUNGS).kernel
+    everyone = np.arange(3)
+    found = kernel._similar(everyone, everyone)
+    assert found.diagonal().tolist() == pytest.approx([1.0] * 3)
+    assert found[0, 1] == pytest.approx(np.exp(-0.5 * (0.2 / LENGTH_SCALE) ** 2) * CHOICE_CORRELATION)
+    assert found[0, 2] == pytest.approx(np.exp(-0.5 * (0.4 / LENGTH_SCALE) ** 2))
+
+
+def test_what_is_learned_depends_on_the_scores_alone() -> None:
+    """A resumed sweep has not seen the beliefs of before, and believes the same."""
+    scores = [Seen(n, LAST, score, 5000) for n, score in enumerate((0.3, 0.9, 0.4, 0.8))]
+    often, once = surrogate(), surrogate()
+    often.posterior(scores[::-1], learn=True)
+    assert often.posterior(scores, learn=True).mean.tolist() == once.posterior(scores, learn=True).mean.tolist()
