@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -97,11 +98,11 @@ class ScoreModel:
             own = [self._at_rung(number, rung, score) for rung, score in sorted(adapter.rung_scores.items())]
             if adapter.pairs:
                 # All deployments score the same items, so that their scores are one observation, not several.
-                weights = np.array([items for _, items in adapter.pairs.values()], dtype=float)
-                each = np.array([share + losses[name] for name, share in shares[number].items()])
-                share = float((weights * each).sum() / weights.sum())
+                weights = [items for _, items in adapter.pairs.values()]
+                each = (share + losses[name] for name, share in shares[number].items())
+                share = sum(map(operator.mul, weights, each)) / sum(weights)
                 bias_variance = 1 / sum(loss_deviations[name] ** -2 for name in observations.distinct(adapter.pairs))
-                own.append(Observation(number, LAST, share, int(weights.max()), variance(share), bias_variance))
+                own.append(Observation(number, LAST, share, max(weights), variance(share), bias_variance))
             elif adapter.diverges:
                 # It has no score. Its neighbours are likely to diverge too, so that it counts as one that has learned nothing.
                 floor = observations.floor
@@ -152,12 +153,12 @@ class ScoreModel:
             training=training, completing=completing, pairs_in_flight=pairs_in_flight,
         )  # fmt: skip
 
-    def information(self, belief: Belief, who: NDArray[np.intp], rung: int, items: int) -> Array:
+    def information(self, belief: Belief, who: NDArray[np.intp], rung: int, items: Sequence[int]) -> Array:
         """Return the standard deviation of the change in each adapter's expected score that a low-fidelity evaluation of it
-        would bring: (adapters of `who`,).
+        on so many items would bring: (items, adapters of `who`).
         """
         surrogate = self._surrogate_of(belief.adapters)
-        return surrogate.information(belief.posterior, who, rung, self._observations.chance / items)
+        return surrogate.information(belief.posterior, who, rung, self._observations.chance / np.array(items))
 
     def _surrogate_of(self, adapters: Sequence[Adapter]) -> Surrogate:
         if self._surrogate is None or len(self._surrogate) != len(adapters):

@@ -9,7 +9,6 @@ A proposal is one of three:
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,26 +139,24 @@ def _low_fidelity(state: _State, direct: Array) -> Iterator[tuple[float, Proposa
     considered = np.argsort(-direct, kind="stable")[:LOW_FIDELITY_ADAPTERS]
     least = (max(LEAST_ITEMS, math.ceil(share * observations.items)) for share in LOW_FIDELITY_SHARES)
     counts = sorted({min(observations.items, count) for count in least})
-    for rung, items in itertools.product(range(LAST), counts):
+    for rung in range(LAST):
         who = np.array([n for n in considered if direct[n] > 0 and belief.adapters[n].reached < rung], dtype=np.intp)
         if not len(who):
             continue
         adapters = [belief.adapters[number] for number in who]
         train_s = np.array([observations.training_s(adapter, rung) for adapter in adapters])
         rest_s = np.array([observations.training_s(adapter, LAST) for adapter in adapters]) - train_s
-        information = state.model.information(belief, who, rung, items)
-        means = belief.mean[who] + NODES[:, None] * information
-        deviation = np.sqrt(np.maximum(belief.deviation[who] ** 2 - information**2, LEAST_DEVIATION**2))
-        gains = _expected_gains(state, means, np.broadcast_to(deviation, means.shape))
         failed = np.array([[name in adapter.failed for adapter in adapters] for name in state.deployments])
-        gained, measured_s = best_pairs(np.where(failed[:, None, :], 0.0, gains), state.pair_s)
-        first_s = train_s + observations.costs.alone(items)
-        worth = index_with_stop(first_s, gained, rest_s + measured_s, direct[who])
-        best = int(worth.argmax())
-        yield (
-            float(worth[best]),
-            Proposal(Candidate(lora=adapters[best].lora, target=observations.home), rung=RUNGS[rung], items=items),
-        )
+        for items, information in zip(counts, state.model.information(belief, who, rung, counts), strict=True):
+            means = belief.mean[who] + NODES[:, None] * information
+            deviation = np.sqrt(np.maximum(belief.deviation[who] ** 2 - information**2, LEAST_DEVIATION**2))
+            gains = _expected_gains(state, means, np.broadcast_to(deviation, means.shape))
+            gained, measured_s = best_pairs(np.where(failed[:, None, :], 0.0, gains), state.pair_s)
+            first_s = train_s + observations.costs.alone(items)
+            worth = index_with_stop(first_s, gained, rest_s + measured_s, direct[who])
+            best = int(worth.argmax())
+            candidate = Candidate(lora=adapters[best].lora, target=observations.home)
+            yield float(worth[best]), Proposal(candidate, rung=RUNGS[rung], items=items)
 
 
 def _pair_gains(state: _State) -> Array:
@@ -238,10 +235,11 @@ def _expected_front(
     box that a front may fill for each unit of the score.
     """
     best: dict[str, float] = {}
-    for number, adapter in enumerate(belief.adapters):
+    losses = {name: loss for name, loss in belief.losses.items() if observations.deployments[name].target == target}
+    for number, (adapter, mean) in enumerate(zip(belief.adapters, belief.mean.tolist(), strict=True)):
         for name in (*adapter.pairs, *belief.pairs_in_flight.get(number, ())):
-            if observations.deployments[name].target == target:
-                score = float(belief.mean[number]) - belief.losses[name]
+            if name in losses:
+                score = mean - losses[name]
                 best[name] = max(score, best.get(name, score))
     points = [(score, observations.footprint(name)) for name, score in best.items()]
     footprints = [observations.footprint(name) for name in deployments]

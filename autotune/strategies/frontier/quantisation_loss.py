@@ -22,14 +22,16 @@ def posterior_losses(
     place = {name: number for number, name in enumerate(names)}
     means, deviations, own = np.array(list(prior.values())).T
     precision, weighted = np.diag(deviations**-2), means * deviations**-2
+    alike: dict[tuple[str, ...], list[list[float]]] = {}
     for scores in crossed:
-        where = [place[name] for name in scores]
-        values = np.array(list(scores.values()))
+        alike.setdefault(tuple(scores), []).append(list(scores.values()))
+    for measured, each in alike.items():
+        where = [place[name] for name in measured]
         # The adapter's own score is integrated out, so that only differences between its deployments count.
         known = own[where] ** -2
         differences = np.diag(known) - np.outer(known, known) / known.sum()
-        precision[np.ix_(where, where)] += differences
-        weighted[where] -= differences @ values
+        precision[np.ix_(where, where)] += len(each) * differences
+        weighted[where] -= differences @ np.sum(each, axis=0)
     covariance = np.linalg.inv(precision)
     losses, spreads = covariance @ weighted, np.sqrt(np.diag(covariance) + own**2)
     return dict(zip(names, losses.tolist(), strict=True)), dict(zip(names, spreads.tolist(), strict=True))

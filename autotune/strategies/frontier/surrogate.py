@@ -174,9 +174,9 @@ class Surrogate:
         cross = self.kernel.covariance(who, rungs, *posterior.observed)
         return float((posterior.chances @ self._predicted(who, rungs, cross, posterior.factors)[0])[0])
 
-    def information(self, posterior: Posterior, who: Index, rung: int, noise: float) -> Array:
+    def information(self, posterior: Posterior, who: Index, rung: int, noise: Array | float) -> Array:
         """Return how informative an evaluation of each adapter of `who` at a lower rung is: the standard deviation of the
-        change in its posterior mean at the last rung, (adapters of `who`,). `noise`: the variance of the evaluated score.
+        change in its posterior mean at the last rung, (..., adapters of `who`). `noise`: the variance of the evaluated score, (...).
         """
         rungs, chances = np.full(len(who), rung), posterior.chances
         cross = self.kernel.covariance(who, rungs, *posterior.observed)
@@ -189,7 +189,8 @@ class Surrogate:
         own = own - np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
         last_means, apart = posterior.means[:, who] - posterior.mean[who], means - chances @ means
         both = both + chances @ (slopes * posterior.slopes[:, who] / precision + apart * last_means)
-        own = np.maximum(own + chances @ (slopes**2 / precision + apart**2), LEAST_VARIANCE) + noise
+        own = np.maximum(own + chances @ (slopes**2 / precision + apart**2), LEAST_VARIANCE)
+        own = own + np.asarray(noise)[..., None]
         return np.asarray(np.sqrt(np.clip(both**2 / own, 0.0, posterior.deviation[who] ** 2 - LEAST_VARIANCE)))
 
 
