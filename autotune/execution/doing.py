@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from autotune.artifacts.compiled_engines import in_use, note, with_engines
 from autotune.artifacts.store import Cache
-from autotune.candidate import digest
 from autotune.errors import StageError
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
-from autotune.providers import PROVIDERS, installed
 from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob
 
 _GOES_ON = ("lost", "timeout")
@@ -38,24 +37,18 @@ class Doing:
     def timed(self, job: TimeJob | TurnsJob, log: Path, limit: float) -> tuple[Result, float]:
         """Time models, alone on this host. Returns and raises as `into`."""
         if isinstance(job, TurnsJob):
-            job = job.model_copy(update={"graphs": tuple(map(self._with_engines, job.graphs))})
-            rounds, seconds = self._engine.time_in_turns(job, log, limit)
+            job = job.model_copy(update={"graphs": tuple(with_engines(self._cache, graph) for graph in job.graphs)})
+            with in_use(self._cache, job.graphs):
+                rounds, seconds = self._engine.time_in_turns(job, log, limit)
+                for graph in job.graphs:
+                    note(graph, [])
             return {"rounds": rounds}, seconds
-        processes, seconds = self._engine.time(self._with_engines(job), log, limit)
+        job = with_engines(self._cache, job)
+        with in_use(self._cache, [job]):
+            processes, seconds = self._engine.time(job, log, limit)
+            note(job, processes)
         # `begun`: the seconds are not those of all processes.
         return {"processes": processes} | ({"begun": len(job.begun)} if job.begun else {}), seconds
-
-    def _with_engines(self, job: TimeJob) -> TimeJob:
-        """Let a provider that compiles engines keep them beside the cache's results: of one graph, device with its driver,
-        version and options each.
-        """
-        provider = PROVIDERS.get(job.provider)
-        if provider is None or not provider.engines_option:
-            return job
-        versions = provider.packages | {package: installed(package) for package in job.packages}
-        where = [job.device_index, job.hardware, job.machine]
-        key = digest([job.graph, job.provider, versions, *where, job.provider_options])
-        return job.model_copy(update={"engines_dir": self._cache.root / "engines" / key[:32]})
 
     def _resumable(self, job: Job) -> Job:
         """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""

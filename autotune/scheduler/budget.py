@@ -33,8 +33,9 @@ class BudgetLeft:
         return self.trials_at_most - self.shared.done() - kept - pending
 
     def seconds(self) -> float:
-        """Return how many seconds of the budget are left."""
-        return math.inf if self.hours is None else self.hours * 3600 - self.spent_s()
+        """Return how many seconds of the budget are left; the equal part of a target whose device is gone is kept for it."""
+        there = 1 - len(self.shared.gone) / len(self.shared.ledgers)
+        return math.inf if self.hours is None else self.hours * 3600 * there - self.spent_s()
 
     @property
     def late(self) -> bool:

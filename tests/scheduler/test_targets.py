@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FINITE, ITEMS, FakeStages, Inline, Watched, inputs_in, make_sweep
+from fakes import FINITE, ITEMS, Clock, FakeStages, Inline, Watched, inputs_in, make_sweep
 from test_many import Simulated
 
 from autotune.candidate import Candidate, Recipe, digest
@@ -25,7 +25,7 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.table import read_table
 from autotune.scheduler.events import Events
 from autotune.scheduler.loop import Loop, Summary
-from autotune.scheduler.rehearsal import Simulation, Simulations, rehearse
+from autotune.scheduler.rehearsal import Rehearsed, Simulation, Simulations, rehearse
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
@@ -33,7 +33,7 @@ from autotune.scheduler.under_way import Executor
 from autotune.stages.jobs import Job, TimeJob, TurnsJob
 from autotune.strategies.named import make_strategy
 from autotune.strategies.several import make_for_targets
-from autotune.sweepfile.schema import Sweep
+from autotune.sweepfile.schema import Budget, Sweep
 
 LAPTOP, BOX = {"provider": "cpu", "threads": 2}, {"provider": "openvino"}
 """Two targets whose builds are the same."""
@@ -343,6 +343,31 @@ def test_when_every_device_is_gone_the_search_ends_and_says_so(tmp_path: Path) -
     assert len([row for row in read_results(tmp_path / "out") if row.trial]) == 36
 
 
+def test_the_part_of_the_budget_of_a_target_whose_device_is_gone_is_kept(tmp_path: Path) -> None:
+    sweep, stages = two(targets={"a": LAPTOP, "b": BOX, "c": BOX}), FakeStages(tmp_path / "cache")
+    strategy = make_for_targets("grid", [one.space for one in sweep.targets.values()], sweep.objectives, 0)
+    clock = Clock()
+    with Record(tmp_path / "out", sweep, clock) as record:
+        shared, events = Shared(Inline(stages)), Events()
+        loops = [
+            Loop(
+                one.model_copy(update={"budget": Budget(trials=10, hours=3)}), record.for_target(name),
+                Pipeline(one, inputs_in(tmp_path), stages), strategy, Inline(stages), events, clock, shared=shared,
+            )
+            for name, one in sweep.targets.items()
+        ]  # fmt: skip
+        budget = loops[0].budget
+        assert (budget.trials(), budget.seconds()) == (10, 3 * 3600)
+        shared.gone.add("c")
+        assert budget.trials() == 10 - 3  # 10 rows are 4, 3 and 3
+        assert budget.seconds() == pytest.approx(2 * 3600)
+        shared.gone.add("a")
+        assert budget.trials() == 10 - 3 - 4
+        assert budget.seconds() == pytest.approx(3600)
+        clock.now = 1800
+        assert budget.seconds() == pytest.approx(1800)
+
+
 # --- Several at once ------------------------------------------------------------------------------------------------
 
 
@@ -418,3 +443,21 @@ def test_a_rehearsal_counts_what_the_sweep_then_does(tmp_path: Path, strategy: s
     for stage in ("merge", "build", "check", "time", "turns"):
         assert times[stage] == pytest.approx(stages.ran[stage], abs=stage == "merge"), stage
     assert said.bill.lines["score"].units == stages.scored
+
+
+def test_frontier_is_rehearsed_for_all_targets_together(tmp_path: Path) -> None:
+    def said(targets: dict[str, Any], trials: int) -> Rehearsed:
+        sweep = two("frontier", targets=targets, objectives=OBJECTIVES)
+        inputs, costs, parts = inputs_in(tmp_path, test=True), CostModel(Subject("m", 1e8)), {}
+        for name, one in sweep.targets.items():
+            prices = Prices(Graph(one, inputs), costs, one.target.timing, tuple(one.target.timed))
+            base = base_candidate(one.space.recipes, one.provider).model_copy(update={"target": name})
+            parts[name] = Simulation(prices, one.objectives, base, True, lambda _: None)
+        spaces = [one.space for one in sweep.targets.values()]
+        strategy = make_for_targets("frontier", spaces, sweep.objectives, sweep.seed, ITEMS)
+        return rehearse(strategy, Simulations(parts), Bill(), trials)
+
+    one, both = said({"laptop": LAPTOP}, 8), said({"laptop": LAPTOP, "box": BOX}, 16)
+    assert (one.candidates, both.candidates) == (8, 16)
+    assert both.trained < 2 * one.trained
+    assert both.wall_s < 2 * one.wall_s

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autotune import providers
+from autotune.artifacts.room import evict, tidy
 from autotune.artifacts.store import Cache
 from autotune.candidate import Session
 from autotune.execution.executor import Stages
@@ -26,10 +29,15 @@ class Timed(LocalEngine):
     def __init__(self) -> None:
         super().__init__()
         self.folders: list[Path | None] = []
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
         self.folders.append(job.engines_dir)
-        return [], 1.0
+        if job.engines_dir is not None:
+            job.engines_dir.mkdir(parents=True, exist_ok=True)
+            (job.engines_dir / "blob").write_bytes(bytes(200_000))
+            self.meanwhile()
+        return [{"warm_up_s": 7.0 + n} for n in range(3)], 1.0
 
     def time_in_turns(self, job: TurnsJob, log: Path, timeout: float | None = None) -> tuple[list[list[Result]], float]:
         self.folders += [graph.engines_dir for graph in job.graphs]
@@ -78,7 +86,7 @@ def test_engines_are_kept_in_our_cache_of_each_graph_device_driver_and_version(
     assert plugin is not None
     for package in (plugin.package, "onnxruntime", "onnxruntime-genai"):
         with monkeypatch.context() as patch:
-            for module in ("autotune.providers", "autotune.execution.executor"):
+            for module in ("autotune.providers", "autotune.artifacts.compiled_engines"):
                 patch.setattr(f"{module}.installed", lambda one, p=package: "99.9" if one == p else known(one))
             assert folders(stages, job_of(name, tmp_path))[0] not in kept, package
 
@@ -88,7 +96,7 @@ def test_finalists_have_the_engines_of_their_timings(name: str, stages: Stages, 
     jobs = job_of(name, tmp_path), job_of(name, tmp_path, graph="other")
     single = folders(stages, *jobs)
     stages.engine.folders.clear()  # type: ignore[attr-defined]
-    stages._timed(TurnsJob(graphs=jobs), 9.0)
+    stages._doing.timed(TurnsJob(graphs=jobs), tmp_path / "log", 9.0)
     assert stages.engine.folders == single  # type: ignore[attr-defined]
 
 
@@ -135,3 +143,23 @@ def test_the_provider_is_told_the_folder_by_its_own_option_and_a_users_own_count
     assert made[-1].options == {option: "/mine"}
     timing.load(tmp_path, name, Session())
     assert made[-1].options == {}
+
+
+@pytest.mark.parametrize("name", COMPILING)
+def test_engines_stay_while_they_are_used_and_are_the_first_to_make_room_when_they_are_not(
+    name: str, stages: Stages, tmp_path: Path
+) -> None:
+    cache, engine = stages.cache, stages.engine
+    assert isinstance(engine, Timed)
+    engine.meanwhile = lambda: (tidy(cache), evict(cache, lambda _: False, cache.entries()))
+    folder = folders(stages, job_of(name, tmp_path))[0]
+    assert folder is not None
+    assert (folder / "blob").is_file()
+    entry = next(one for one in cache.entries() if one.path == folder)
+    assert (entry.stage, entry.state, entry.seconds, entry.model, entry.kept_for) == ("engines", "whole", 9.0, "", "")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["described"]["provider"] == name
+    assert tidy(cache) == []  # they are no leftover
+    assert folders(stages, job_of(name, tmp_path)) == [folder]
+    assert [one.what.partition("/")[0] for one in evict(cache, lambda _: False, cache.entries())] == ["engines"]
+    assert not folder.exists()
