@@ -71,7 +71,7 @@ def note(job: TimeJob, processes: Sequence[Result]) -> None:
             "result": {},
             "seconds": seconds,
             "made": 0.0,
-            "model": model,
+            "model": "",
             "files": {},
         }
         write_aside(file, json.dumps(about, ensure_ascii=False))

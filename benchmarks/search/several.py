@@ -36,8 +36,8 @@ from benchmarks.search.table import OBJECTIVES, Table, drawn
 FILE = Path(__file__).parents[1] / "measured" / "several_targets.md"
 NAMES = ("first", "second")
 TABLES = ("phrase_tone", "snips", "xed")
-SEEDS = range(5)
-MINUTES = (2.5, 5.0, 10.0, 20.0, 40.0)
+SEEDS = range(10)
+MINUTES = (2.0, 3.0, 4.0, 6.0, 10.0, 20.0)
 
 
 class Targets:
