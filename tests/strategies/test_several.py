@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import FINITE, ITEMS, SIZES, TOKEN_MS, make_sweep, next_of, score_of
 
 from autotune.candidate import Candidate
+from autotune.strategies.frontier import proposals
+from autotune.strategies.frontier.constants import BUILD_PRIOR_WEIGHT
+from autotune.strategies.frontier.in_flight import InFlight
 from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Strategy, Told
@@ -187,6 +191,30 @@ def test_what_a_recipe_loses_is_learned_from_all_targets() -> None:
         assert after[name] == after[f"box: {model}"]
         assert before[name] == before[f"box: {model}"]
     assert any(after[name] != before[name] for name in after)
+
+
+def test_a_recipe_that_fails_on_one_target_is_worth_less_there_also_to_an_adapter_that_is_known_elsewhere() -> None:
+    sweep = sweep_of({"laptop": LAPTOP, "box": BOX})
+    strategy = joint(sweep)
+    assert isinstance(strategy, Frontier)
+    first = take(strategy, 1, sweep)[0].candidate
+    observations = strategy.observations
+    other = next(name for name in observations.deployments if name.startswith("box") and str(first.recipe) in name)
+
+    def worth() -> float:
+        belief, names = strategy.model.belief_beside(InFlight()), list(observations.deployments)
+        fronts, weights = proposals._expected_fronts(observations, belief, names)
+        seconds = np.array([observations.pair_s(name) for name in names])
+        chances = [observations.build_probability(name) for name in names]
+        state = proposals._State(observations, strategy.model, belief, names, seconds, chances, fronts, weights)
+        known = next(n for n, adapter in enumerate(belief.adapters) if adapter.lora == first.lora)
+        return float(proposals._pair_gains(state)[names.index(other), known])
+
+    before = worth()
+    assert before > 0
+    failing = next(adapter for adapter in observations.adapters.values() if adapter.lora != first.lora)
+    failing.failed.add(other)
+    assert worth() == pytest.approx(before * BUILD_PRIOR_WEIGHT / (1 + BUILD_PRIOR_WEIGHT))
 
 
 @pytest.mark.parametrize("workers", [2, 4])

@@ -182,7 +182,7 @@ def _without_loss_known_elsewhere(state: _State, gains: Array) -> None:
         who = [n for n, one in enumerate(belief.adapters) if observations.known_elsewhere(one, name)]
         if who:
             mean, deviation = belief.mean[who] - belief.losses[name], np.hypot(belief.deviation[who], SAME_MODEL_SD)
-            gains[place, who] = _gain(state, name, mean, deviation)
+            gains[place, who] = state.build_chances[place] * _gain(state, name, mean, deviation)
 
 
 def _excluded(adapter: Adapter, deployment: str) -> bool:
