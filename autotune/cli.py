@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     olive.add_argument("--search", action="store_true", help="widen it into a space around it")
     olive.set_defaults(function=_import_olive)
 
-    submit = commands.add_parser("submit", help="write a file that runs a sweep on a cluster or in a cloud")
+    submit = commands.add_parser("submit", help="run a sweep on a cluster or in a cloud: write the file, send the job")
     submit.add_argument("sweep", type=Path, metavar="SWEEP", help="sweep file, or an Olive configuration")
     submit.add_argument("--to", required=True, choices=("slurm", "skypilot", "azureml"), help="where it is to run")
     submit.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write; default: named by the sweep")
@@ -158,7 +158,22 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file"
     )
     submit.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
+    submit.add_argument("--write-only", action="store_true", help="azureml: write the job, and do not send it")
+    submit.add_argument("--follow", action="store_true", help="azureml: print what the job logs until it ends")
     submit.set_defaults(function=_submit)
+
+    job = commands.add_parser("job", help="a job that submit has sent: its state, its log, its end, its results")
+    job.add_argument("action", choices=("status", "logs", "cancel", "fetch"), help="what to do with it")
+    job.add_argument("job", metavar="JOB", help="name of the job or of its sweep, or the file that was sent")
+    job.add_argument(
+        "--workspace", metavar="SUB/GROUP/NAME", help="of Azure ML, for a job that was sent from another folder"
+    )
+    job.add_argument("--out", type=Path, metavar="DIR", help="fetch: results folder; default: results/<name>")
+    job.add_argument(
+        "--cache", action="store_true", help="fetch: what its stages made too, to go on with the sweep here"
+    )
+    job.add_argument("--json", action="store_true", help="status: print one JSON document")
+    job.set_defaults(function=_job)
 
     status = commands.add_parser("status", help="how far a running or stopped sweep is")
     status.add_argument("folder", type=Path, metavar="DIR", help="results folder")
@@ -365,10 +380,19 @@ def _import_olive(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from autotune.submit.command import write
+    from autotune.submit.command import submit, write
 
+    if arguments.to == "azureml" and not arguments.write_only:
+        return submit(arguments.sweep, arguments.output, arguments.set, arguments.follow, _say)
     _say(write(arguments.sweep, arguments.to, arguments.output, arguments.set))
     return Exit.OK
+
+
+def _job(arguments: argparse.Namespace) -> int:
+    from autotune.submit.command import look_after
+
+    asked = (arguments.action, arguments.job, arguments.workspace, arguments.out, arguments.cache, arguments.json)
+    return look_after(*asked, _say)
 
 
 def _status(arguments: argparse.Namespace) -> int:

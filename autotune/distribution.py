@@ -26,11 +26,15 @@ def pip_install(*extras: str) -> str:
     return f'pip install "{requirement(*extras)}"' + _constraints()
 
 
+def constraints_file() -> Path | None:
+    """Return the file with the versions that are tested: the repository's, or the copy in the wheel."""
+    places = (_PACKAGE / "constraints.txt", _PACKAGE.parent / "constraints.txt")
+    return next((one for one in places if one.is_file()), None)
+
+
 def _constraints() -> str:
     """Return the option that names constraints.txt: the repository's, or the copy in the wheel."""
-    file = next(
-        (one for one in (_PACKAGE / "constraints.txt", _PACKAGE.parent / "constraints.txt") if one.is_file()), None
-    )
+    file = constraints_file()
     if file is None:
         return ""
     try:

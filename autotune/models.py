@@ -17,6 +17,7 @@ from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
 from autotune.paths import exists, is_file, is_folder
 from autotune.probed import VERSIONS
+from autotune.remote.addresses import is_address
 from autotune.space.recipes import ModelShape
 
 # The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches, each with
@@ -99,12 +100,14 @@ def local_folder(name: str, root: Path) -> Path | None:
 
 
 def is_remote(name: str, root: Path) -> bool:
-    """Whether `name` is a name on the hub: owner/name, not built in, and no such folder here."""
-    return name not in BUILT_IN and local_folder(name, root) is None and bool(HUB_NAME.fullmatch(name))
+    """Whether `name` is a name on the hub (owner/name) or an address of Azure ML, not built in, and no such folder here."""
+    if name in BUILT_IN or local_folder(name, root) is not None:
+        return False
+    return is_address(name) or bool(HUB_NAME.fullmatch(name))
 
 
 def config_of(name: str, root: Path) -> dict[str, Any] | None:
-    """Return the model's config.json; None for a hub name, which is looked at when the sweep starts.
+    """Return the model's config.json; None for a name on the hub or an address, which is looked at when the sweep starts.
 
     Raises UsageError where there is no such model, or its folder cannot be used.
     """
@@ -114,12 +117,6 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     if folder is None:
         if is_remote(name, root):
             return None
-        if name.startswith("azureml://"):
-            rule, remedy = (
-                "a model of Azure ML is to be had in a job there",
-                "autotune submit --to azureml, or name its folder",
-            )
-            raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
         near = did_you_mean(name, [*BUILT_IN, *_folders_beside(name, root)])
         remedy = (
             near if near.startswith("did") else f"name a local folder, owner/name on the hub, or {', '.join(BUILT_IN)}"

@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "autotune"
 
 ROOMS = (
-    ("cli", "__main__"),
+    ("cli", "__main__", "in_job"),
     ("run", "submit"),
     ("trackers",),
     ("present", "report"),
@@ -34,6 +34,7 @@ ROOMS = (
     ("tasks",),
     ("analysis",),
     ("usercode",),
+    ("remote",),
     ("architectures",),
     ("candidate", "distribution", "durable", "metrics", "paths", "providers", "errors", "probed", "secrets"),
 )

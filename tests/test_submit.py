@@ -112,7 +112,7 @@ def olive(folder: Path) -> Path:
 def test_a_job_of_azure_ml_has_model_and_data_as_inputs(sweep: Path, tmp_path: Path) -> None:
     (tmp_path / "conda.yaml").write_text("dependencies: [python=3.8.13]\n", encoding="utf-8")
     said = write(olive(tmp_path), "azureml", None, ["space.lora.steps=5", "search=true"])
-    assert "conda.yaml (python=3.8.13) is not used" in said
+    assert "conda.yaml: python=3.8.13 is raised to python=3.11" in said
     text = Path("olive.azureml.yaml").read_text(encoding="utf-8")
     assert "--resource-group group --workspace-name space" in text
     job = yaml.safe_load(text)

@@ -26,11 +26,13 @@ from filelock import FileLock, Timeout
 
 from autotune.artifacts.leases import LEASE_S, USE, Leases
 from autotune.artifacts.makers import MAKER, Maker, Turn, is_made, making, result_of
+from autotune.artifacts.mirror import Mirror, folder_of, mirror_of
 from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
 from autotune.errors import StageError
 from autotune.machine import longest_path
 from autotune.models import PICKLED
 from autotune.paths import size_mb
+from autotune.remote.addresses import is_address
 from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
@@ -50,8 +52,10 @@ BELOW = 150
 
 
 def default_root() -> Path:
-    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder."""
+    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder; of one on Azure, its part on this machine."""
     named = os.environ.get("AUTOTUNE_CACHE")
+    if is_address(named):
+        return folder_of(str(named))
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("autotune", appauthor=False))
 
 
@@ -99,7 +103,9 @@ class Entry:
 class Cache:
     """A folder of stage results. Threads may share it."""
 
-    def __init__(self, root: Path, leases: Leases | None = None) -> None:
+    def __init__(self, root: Path, leases: Leases | None = None, mirror: Mirror | None = None) -> None:
+        """`mirror`: the same cache on Azure; None: that of AUTOTUNE_CACHE, where `root` is its part on this machine."""
+        self.mirror = mirror or mirror_of(root)
         self.root = root
         self.leases = leases or Leases(root)
         self._checked: dict[Path, float] = {}
@@ -171,7 +177,7 @@ class Cache:
                 return found
             folder = self.folder(job)
             with making(folder, self.leases, what, waiting, token, over) as turn:
-                found = self.find(job)
+                found = self.find(job) or self._pulled(folder)
                 if found is not None:
                     return found
                 began(turn)
@@ -182,6 +188,8 @@ class Cache:
                     if self._placed(folder, turn, sync=job.stage not in _QUICK):
                         shutil.rmtree(self.checkpoint(job), ignore_errors=True)
                         self._checked[folder] = made
+                        if self.mirror is not None:
+                            self.mirror.push(folder)
                         return Stored(folder, result, seconds, cached=False, made=made)
                 except (StageError, OSError):
                     if turn.still():
@@ -236,6 +244,10 @@ class Cache:
         """Compare the content of the result with this key once more, when it is asked for."""
         for folder in [folder for folder in self._checked if folder.name == key]:
             del self._checked[folder]
+
+    def _pulled(self, folder: Path) -> Stored | None:
+        """Return a result that the cache on Azure has. What comes from there is compared with its manifest."""
+        return self._whole(folder) if self.mirror is not None and self.mirror.pull(folder) else None
 
     # --- what is needed stays ----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from autotune.data.duplicates import clean, merge_references
 from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.labels import label_notes, label_rows, wrong_labels
-from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Split
+from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Remote, Split
 from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate, part_of
 from autotune.data.splits import cap, hold_out, separate
 from autotune.errors import Problem, UsageError
@@ -87,7 +87,7 @@ def _tables(
     needed: Needed,
     root: Path,
     sweep_file: str,
-    fetch: Callable[[HubDataset], Path] | None,
+    fetch: Callable[[Remote], Path] | None,
     encoding: str | None,
 ) -> tuple[dict[Split, SourceTable], list[Problem]]:
     problems: list[Problem] = []
@@ -103,12 +103,12 @@ def _tables(
 
 
 def load_dataset(
-    spec: DataSpec, root: Path, sweep_file: str = "", fetch: Callable[[HubDataset], Path] | None = None
+    spec: DataSpec, root: Path, sweep_file: str = "", fetch: Callable[[Remote], Path] | None = None
 ) -> Dataset:
     """Read, clean, split and check the data of a sweep.
 
     Relative paths start at the working directory, or, if there is no such file, at `root` (the sweep file's folder).
-    `fetch` turns a hub data set into a local file. Labels and their checks cover all rows, also those over
+    `fetch` turns a data set on the hub, or a file on Azure, into a local file. Labels and their checks cover all rows, also those over
     `max_items`: a cap saves time and does not change the task. Raises UsageError with every problem found.
     """
     sources = {split: source for split in SPLITS if (source := getattr(spec, split)) is not None}

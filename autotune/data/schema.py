@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -57,6 +58,18 @@ class HubDataset(_Frozen):
         return f"{self.dataset}{f'/{self.config}' if self.config else ''}:{self.split}"
 
 
+@dataclass(frozen=True)
+class AzureFile:
+    """A file of rows on Azure ML."""
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+
+Remote = HubDataset | AzureFile
+"""Rows that are fetched."""
 Source = Annotated[str, Field(min_length=1)] | HubDataset
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotune.data.readers import format_of, read_rows
-from autotune.data.schema import HUB_NAME, HUB_TEXT, DataSpec, HubDataset
+from autotune.data.schema import HUB_NAME, HUB_TEXT, AzureFile, DataSpec, HubDataset, Remote
 from autotune.data.templates import template_columns
 from autotune.errors import Problem, UsageError, nearest, shown
 from autotune.paths import exists, is_file, is_folder
+from autotune.remote.addresses import is_address, split_rows
 
 SHOWN_COLUMNS = 20
 _LONGEST_NAME = 40
@@ -53,7 +54,9 @@ class Part(NamedTuple):
 def part_of(source: str | HubDataset, root: Path) -> tuple[str | HubDataset, Part | None]:
     """Return the file that a source names, and which of its rows: `data.jsonl[:4096]`, where no file has that name."""
     found = _SLICE.fullmatch(source) if isinstance(source, str) else None
-    if found is None or hub_source(source, root) or any(exists(path) for path in _places(str(source), root)):
+    if found is None or isinstance(hub_source(source, root), HubDataset):
+        return source, None
+    if any(exists(path) for path in _places(str(source), root)):
         return source, None
     start, stop = (
         (int(found[place]), found[place + 1] is not None) if found[place] is not None else None for place in (2, 4)
@@ -113,19 +116,21 @@ def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
     return list(dict.fromkeys((key, name) for key, text in templates for name in template_columns(text)))
 
 
-def hub_source(source: str | HubDataset | None, root: Path) -> HubDataset | None:
-    """Return the hub data set that a source names, or None where it is a file (there or missing)."""
+def hub_source(source: str | HubDataset | None, root: Path) -> Remote | None:
+    """Return the data set on the hub, or the file on Azure, that a source names; None where it is a file here, or missing."""
     if source is None or isinstance(source, HubDataset):
         return source
     if any(exists(path) for path in _places(source, root)):
         return None
+    if is_address(source):
+        return AzureFile(split_rows(source)[0])
     found = HUB_TEXT.fullmatch(source)
     return HubDataset(dataset=found[1], split=found[2]) if found else None
 
 
-def locate(source: str | HubDataset, root: Path, fetch: Callable[[HubDataset], Path] | None) -> Path:
+def locate(source: str | HubDataset, root: Path, fetch: Callable[[Remote], Path] | None) -> Path:
     candidates: list[Path] = []
-    hub = source if isinstance(source, HubDataset) else None
+    hub: Remote | None = source if isinstance(source, HubDataset) else None
     if isinstance(source, str):
         candidates = _places(source, root)
         for path in candidates:
@@ -139,7 +144,9 @@ def locate(source: str | HubDataset, root: Path, fetch: Callable[[HubDataset], P
         raise UsageError(Problem("the file must exist", value=str(source), remedy=_missing(str(source), candidates)))
     if fetch is None:
         remedy = "save it as a jsonl file and name that, or correct the path if a file was meant"
-        raise UsageError(Problem("a data set on the hub cannot be fetched here", value=str(source), remedy=remedy))
+        raise UsageError(
+            Problem("data on the hub or on Azure cannot be fetched here", value=str(source), remedy=remedy)
+        )
     return fetch(hub)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from autotune.architectures import has_windowed_caches, remarks
 from autotune.candidate import Recipe
-from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset
+from autotune.data.schema import SPLITS, AzureFile, Dataset, DataSpec, Remote
 from autotune.data.sources import hub_source
 from autotune.distribution import pip_install
 from autotune.durable import write_aside
@@ -37,6 +37,8 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
 from autotune.pipeline.modules import module_notes
 from autotune.pipeline.own_stages import own_stages
+from autotune.remote.addresses import is_address
+from autotune.remote.files import stamp, version_of
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,
@@ -46,6 +48,7 @@ from autotune.stages.jobs import (
     LengthsJob,
     MetricJob,
     ProbeJob,
+    RemoteFileJob,
     TaskJob,
     installed,
 )
@@ -119,7 +122,7 @@ def base_folder(model: str, root: Path, builds_for: str | None, do: Asked) -> Pa
     if model not in BUILT_IN and folder is not None:
         return folder
     try:
-        folder = do(BaseJob(name=model)).path
+        folder = do(BaseJob(name=version_of(model) if is_address(model) else model)).path
     except StageError as error:
         raise MachineError(f"model {model}: {error}") from None
     if model not in BUILT_IN:
@@ -132,11 +135,15 @@ def base_folder(model: str, root: Path, builds_for: str | None, do: Asked) -> Pa
 
 
 def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
-    """Read the sweep's data; hub datasets are fetched by `do`. Raises UsageError, MachineError."""
+    """Read the sweep's data; data sets on the hub and files on Azure are fetched by `do`. Raises UsageError, MachineError."""
 
-    def fetch(source: HubDataset) -> Path:
+    def fetch(source: Remote) -> Path:
         assert do is not None
         try:
+            if isinstance(source, AzureFile):
+                address, seen = stamp(source.address)
+                job = RemoteFileJob(address=address, seen=seen)
+                return do(job).path / job.file_name
             return do(DataJob(dataset=source.dataset, config=source.config, split=source.split)).path / "data.jsonl"
         except StageError as error:
             raise MachineError(str(error)) from None

@@ -90,10 +90,10 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
     if sweep.model in BUILT_IN:
         plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
     if on_hub:
-        plan["notes"].append("data is on the hub: it is checked when it is fetched")
+        plan["notes"].append("data is on the hub or on Azure: it is checked when it is fetched")
     if config is None:
         plan["notes"].append(
-            f"there is no folder {sweep.model}, so it is fetched from the hub, and its architecture checked then"
+            f"there is no folder {sweep.model}, so it is fetched from the hub or from Azure, and its architecture checked then"
         )
         return plan
     fitted = next(iter(sweeps.values()))

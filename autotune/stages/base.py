@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import shutil
@@ -9,11 +10,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from autotune.errors import StageError
+from autotune.errors import AutotuneError, StageError
 from autotune.models import BUILT_IN, BuiltIn
-from autotune.stages.jobs import BaseJob, DataJob, Result, reason
+from autotune.remote.addresses import is_address
+from autotune.remote.files import fetch_file as fetch_remote
+from autotune.remote.files import fetch_model
+from autotune.stages.jobs import BaseJob, DataJob, RemoteFileJob, Result, reason
 
 
 def _gguf(model: BuiltIn, scratch: Path) -> Path:
@@ -58,6 +63,9 @@ def fetch(job: BaseJob, out: Path) -> Result:
     """
     if job.name in BUILT_IN:
         _convert(BUILT_IN[job.name], out)
+    elif is_address(job.name):
+        with _from_azure(job.name):
+            fetch_model(job.name.partition("#")[0], out)
     else:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
@@ -72,6 +80,16 @@ def fetch(job: BaseJob, out: Path) -> Result:
             if file.is_file():
                 shutil.copy(file, out / file.name)
     return {}
+
+
+@contextlib.contextmanager
+def _from_azure(address: str) -> Iterator[None]:
+    try:
+        yield
+    except AutotuneError as error:
+        raise StageError("failed", str(error)) from error
+    except OSError as error:
+        raise StageError("failed", f"{address} cannot be had: {reason(error)}") from error
 
 
 def _convert(model: BuiltIn, out: Path) -> None:
@@ -104,3 +122,11 @@ def fetch_data(job: DataJob, out: Path) -> Result:
         raise StageError("failed", message) from error
     split.to_json(str(out / "data.jsonl"), lines=True, force_ascii=False)
     return {"rows": len(split)}
+
+
+def fetch_file(job: RemoteFileJob, out: Path) -> Result:
+    """Write a file of Azure ML into `out`. Raises StageError (`failed`)."""
+    file = out / job.file_name
+    with _from_azure(job.address):
+        fetch_remote(job.address, file)
+    return {"size": file.stat().st_size}

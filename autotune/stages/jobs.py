@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -84,7 +84,7 @@ class Job(BaseModel):
 
 
 class BaseJob(Job):
-    """Fetch a built-in or hub model once and keep it as safetensors in its original precision."""
+    """Fetch a built-in model, or one of the hub or of Azure ML, once; keep it as safetensors in its original precision."""
 
     stage: ClassVar[str] = "base"
     function: ClassVar[str] = "autotune.stages.base:fetch"
@@ -103,6 +103,22 @@ class DataJob(Job):
     dataset: str
     config: str | None = None
     split: str
+
+
+class RemoteFileJob(Job):
+    """Fetch a file of rows from Azure ML."""
+
+    stage: ClassVar[str] = "data"
+    function: ClassVar[str] = "autotune.stages.base:fetch_file"
+
+    address: str
+    seen: str
+    """What says which content it has, see `remote.files.stamp`."""
+
+    @property
+    def file_name(self) -> str:
+        """The file in the result: its ending says its format."""
+        return "rows" + PurePosixPath(self.address).suffix
 
 
 class ProbeJob(Job):

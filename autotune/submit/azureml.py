@@ -1,97 +1,152 @@
-"""A command job of Azure Machine Learning that runs a sweep: `az ml job create -f FILE`, or the SDK's `load_job`.
+"""A command job of Azure Machine Learning that runs a sweep: as a file, and the folder of its code.
 
-Data on a datastore and a model of a registry are inputs of the job; results and cache are a folder on a datastore that the
-next job goes on from.
+Data and model are inputs of the job, wherever they are; results and cache are a folder on a datastore that the next job goes on
+from. The file is what the SDK sends, and `az ml job create -f FILE` as well.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from autotune.errors import Problem, UsageError
-from autotune.submit.plan import Plan
+from autotune.remote.addresses import is_address, parse, split_rows
+from autotune.submit.environment import conda, requirements
+from autotune.submit.plan import Plan, find_local
+from autotune.submit.secret import SECRET
+from autotune.submit.staging import TOOL
 from autotune.sweepfile.submit import AzureML
 from autotune.sweepfile.syntax import to_yaml
 
-_PYTHON = "3.11"
 _CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 _GPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.4-cudnn9-ubuntu22.04:latest"
+_ORDER = ("model", "data.train", "data.validation", "data.test")
+_IN_THE_JOB = ("azure-identity>=1.25", "azure-keyvault-secrets>=4.10")
+"""What reads a secret there."""
 
 
-def job(plan: Plan) -> tuple[str, list[str]]:
-    """Return the job as YAML, and notes. Raises UsageError where the workspace's compute is not named."""
+@dataclass
+class Draft:
+    """A job before it is written."""
+
+    content: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    given: AzureML = field(default_factory=AzureML)
+    output: str = ""
+    """Where results and cache lie."""
+
+    @property
+    def text(self) -> str:
+        """The job's file."""
+        names = ("subscription_id", "resource_group", "workspace_name")
+        options = ("subscription", "resource-group", "workspace-name")
+        where = [
+            f"--{option} {shlex.quote(value)}"
+            for option, name in zip(options, names, strict=True)
+            if (value := getattr(self.given, name)) is not None
+        ]
+        head = f"# az ml job create -f THIS_FILE {' '.join(where)}".rstrip() + "\n"
+        head += "".join(f"# {note}\n" for note in self.notes)
+        return head + to_yaml({key: value for key, value in self.content.items() if value is not None})
+
+
+def draft(plan: Plan, code: str, beside: Path) -> Draft:
+    """Return the job. `code`: the folder of its code, as the file names it; `beside`: the folder of that file.
+
+    Raises UsageError where the workspace's compute is not named, or a conda file cannot be used.
+    """
     given = plan.submit.azureml or AzureML()
     if given.compute is None:
         remedy = "--set submit.azureml.compute=NAME, or serverless"
         raise UsageError(Problem("names no compute", "submit.azureml", str(plan.file), remedy=remedy))
+    if not _on_datastore(given.output):
+        rule, remedy = "must be a folder of a datastore", "e.g. azureml://datastores/workspaceblobstore/paths/autotune"
+        raise UsageError(Problem(rule, "submit.azureml.output", str(plan.file), value=given.output, remedy=remedy))
     name = plan.sweep.name
     output = f"{given.output.rstrip('/')}/{name}"
-    words = [*map(shlex.quote, plan.words)]
-    inputs: dict[str, Any] = {}
-    for key, address in plan.addresses.items():
-        short = key.rpartition(".")[2]
-        kind = "custom_model" if key == "model" else "uri_file"
-        inputs[short] = {"type": kind, "path": address, "mode": "ro_mount"}
-        words.append(f"--set={key}=${{{{inputs.{short}}}}}")
-    run = f"autotune run {shlex.quote(plan.file.as_posix())} --out ${{{{outputs.folder}}}}/results"
+    serverless = given.compute == "serverless"
+    made = Draft({}, given=given, output=output)
+    if given.spot and not serverless:
+        made.notes.append(
+            f"spot: the tier of {given.compute} is that of the compute; a job on a low-priority compute that is stopped goes on"
+        )
+    inputs, bound = _inputs(plan, beside)
+    words = [*map(shlex.quote, plan.words), *bound]
+    out = "${{outputs.folder}}"
+    run = f"autotune run {shlex.quote(plan.file.name)} --out {out}/results"
+    # What is installed there and the tool that goes with the job are called alike.
+    module = "autotune.in_job" if given.hf_token else "autotune"
+    tool = "" if given.install else f' PYTHONPATH="$PWD/{TOOL}${{PYTHONPATH:+:$PYTHONPATH}}"'
     # 4: done, but no candidate keeps the limits. The cache lies beside the results: a later job goes on from both.
     command = (
-        f"export AUTOTUNE_CACHE=${{{{outputs.folder}}}}/cache; code=0; {' '.join([run, *words])} || code=$?; "
-        '[ "$code" = 4 ] || exit "$code"'
+        f'export AUTOTUNE_CACHE={out}/cache{tool}; autotune() {{ python -m {module} "$@"; }}; code=0; '
+        f'{" ".join([run, *words])} || code=$?; [ "$code" = 4 ] || exit "$code"'
     )
-    notes = _conda_notes(given, plan.file.parent)
-    content: dict[str, Any] = {
+    identity = given.identity or ("managed" if given.hf_token else None)
+    made.content = {
         "$schema": "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json",
         "type": "command",
         "display_name": name,
         "experiment_name": re.sub(r"[^A-Za-z0-9_-]+", "-", name),
-        "code": ".",
+        "code": code,
         "command": command,
-        "environment": _environment(plan, given),
-        "compute": f"azureml:{given.compute}" if given.compute != "serverless" else None,
+        "environment": _environment(plan, given, made.notes),
+        "environment_variables": {SECRET: given.hf_token} if given.hf_token else None,
+        "identity": {"type": identity} if identity else None,
+        "compute": f"azureml:{given.compute}" if not serverless else None,
         "resources": {"instance_type": given.instance_type} if given.instance_type else None,
-        "queue_settings": {"job_tier": "spot"} if given.spot else None,
+        "queue_settings": {"job_tier": "spot"} if given.spot and serverless else None,
         "inputs": inputs or None,
         "outputs": {"folder": {"type": "uri_folder", "mode": "rw_mount", "path": output}},
     }
-    where = [
-        f"--{option} {shlex.quote(value)}"
-        for option, value in (
-            ("subscription", given.subscription_id), ("resource-group", given.resource_group),
-            ("workspace-name", given.workspace_name),
-        )
-        if value is not None
-    ]  # fmt: skip
-    head = f"# az ml job create -f THIS_FILE {' '.join(where)}".rstrip() + "\n"
-    head += "".join(f"# {note}\n" for note in notes)
-    return head + to_yaml({key: value for key, value in content.items() if value is not None}), notes
+    return made
 
 
-def _environment(plan: Plan, given: AzureML) -> Any:
+def _inputs(plan: Plan, beside: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the inputs of the job, and the words of the command that name them."""
+    inputs: dict[str, Any] = {}
+    words: list[str] = []
+    places = {key: split_rows(place) if key != "model" else (place, "") for key, place in plan.addresses.items()}
+    places |= {key: (str(path), rows) for key, (path, rows) in find_local(plan).items()}
+    for key in sorted(places, key=_ORDER.index):
+        short = key.rpartition(".")[2]
+        path, rows = places[key]
+        if is_address(path):
+            kind = "uri_file" if key != "model" else "uri_folder" if _on_datastore(path) else "custom_model"
+        else:
+            kind = "uri_folder" if key == "model" else "uri_file"
+            path = _relative(Path(path), beside)
+        inputs[short] = {"type": kind, "path": path, "mode": "ro_mount"}
+        words.append(f"--set={key}=${{{{inputs.{short}}}}}{shlex.quote(rows) if rows else ''}")
+    return inputs, words
+
+
+def _on_datastore(address: str) -> bool:
+    try:
+        return parse(address).kind == "datastore"
+    except ValueError:
+        return False
+
+
+def _relative(path: Path, beside: Path) -> str:
+    """Return how the job's file names a file of this machine."""
+    try:
+        return Path(os.path.relpath(path.absolute(), beside.absolute())).as_posix()
+    except ValueError:  # on another drive
+        return path.absolute().as_posix()
+
+
+def _environment(plan: Plan, given: AzureML, notes: list[str]) -> Any:
     if given.environment is not None:
         return given.environment if given.environment.startswith("azureml:") else f"azureml:{given.environment}"
-    packages = {"pip": [plan.install(given.install)]}
-    conda = {"channels": ["conda-forge"], "dependencies": [f"python={_PYTHON}", "pip", packages]}
-    return {"image": given.image or (_GPU_IMAGE if plan.needs_gpu else _CPU_IMAGE), "conda_file": conda}
-
-
-def _conda_notes(given: AzureML, root: Path) -> list[str]:
-    """Return what of a named conda file is raised, and why."""
-    if given.conda_file is None:
-        return []
-    file = root / given.conda_file
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        named = [one for one in content["dependencies"] if isinstance(one, str) and one.startswith("python")]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        named = []
-    said = f" ({named[0]})" if named else ""
-    return [
-        f"{given.conda_file}{said} is not used: the environment has python={_PYTHON}, which autotune needs, and the "
-        "packages that it needs with it"
-    ]
+    pip = [given.install] if given.install else requirements(plan.sweep.provider.extra)
+    if given.hf_token:
+        pip += [one for one in _IN_THE_JOB if one not in pip]
+    older = plan.file.parent / given.conda_file if given.conda_file else None
+    content, said = conda(pip, older, given.conda_file or "")
+    notes += said
+    return {"image": given.image or (_GPU_IMAGE if plan.needs_gpu else _CPU_IMAGE), "conda_file": content}

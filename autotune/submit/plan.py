@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autotune.data.schema import SPLITS
+from autotune.data.sources import hub_source, locate, part_of
 from autotune.distribution import requirement
 from autotune.errors import Problem, UsageError
+from autotune.models import BUILT_IN, local_folder
 from autotune.providers import NVIDIA
-from autotune.sweepfile.olive.reader import SEARCH, import_olive, is_olive
-from autotune.sweepfile.overrides import apply_set
+from autotune.remote.addresses import is_address
+from autotune.sweepfile.olive.reader import SEARCH
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
 from autotune.sweepfile.submit import Submit
-from autotune.sweepfile.syntax import read_file
-
-AZURE = "azureml://"
-"""What begins an address of Azure ML."""
-_STANDS_FOR = "azureml/model"
-"""A model that is only to be had elsewhere is checked as one on the hub is: when the sweep begins."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +47,38 @@ class Plan:
 
 def make_plan(file: Path, sets: Sequence[str]) -> Plan:
     """Check a sweep as `plan` does, apart from what is only to be had elsewhere. Raises UsageError."""
-    data, _ = read_file(file, str(file))
-    if is_olive(data):
-        data = import_olive(data, str(file), SEARCH in sets).sweep
-    given = [one for one in sets if one != SEARCH]
-    for assignment in given:
-        apply_set(data, assignment)
-    values = {"model": data.get("model")}
-    part = data.get("data")
-    values |= (
-        {f"data.{name}": part.get(name) for name in ("train", "validation", "test")} if isinstance(part, dict) else {}
-    )
-    addresses = {key: value for key, value in values.items() if isinstance(value, str) and value.startswith(AZURE)}
-    checked = [*sets, *([f"model={_STANDS_FOR}"] if "model" in addresses else [])]
-    sweep = load_sweep(file, checked)
-    words = [*(f"--set={one}" for one in given), *(["--search"] if SEARCH in sets else [])]
+    sweep = load_sweep(file, sets)
+    places = {"model": sweep.model, **{f"data.{split}": getattr(sweep.data, split) for split in SPLITS}}
+    addresses = {key: place for key, place in places.items() if is_address(place)}
+    words = [f"--set={one}" for one in sets if one != SEARCH] + (["--search"] if SEARCH in sets else [])
     return Plan(sweep, file, tuple(words), addresses)
+
+
+def find_local(plan: Plan) -> dict[str, tuple[Path, str]]:
+    """Return by key of the sweep what lies on this machine: the model's folder, and files with the rows taken of them.
+
+    Raises UsageError where a file is missing.
+    """
+    sweep = plan.sweep
+    found: dict[str, tuple[Path, str]] = {}
+    if sweep.model not in BUILT_IN and not is_address(sweep.model):
+        folder = local_folder(sweep.model, sweep.root)
+        if folder is not None:
+            found["model"] = (folder, "")
+    problems: list[Problem] = []
+    for split in SPLITS:
+        source = getattr(sweep.data, split)
+        if not isinstance(source, str) or hub_source(source, sweep.root) is not None:
+            continue
+        whole, part = part_of(source, sweep.root)
+        try:
+            rows = source[len(str(whole)) :] if part is not None else ""
+            found[f"data.{split}"] = (locate(whole, sweep.root, None), rows)
+        except UsageError as error:
+            problems += [replace(one, key=f"data.{split}", file=str(plan.file)) for one in error.problems]
+    if problems:
+        raise UsageError(problems)
+    return found
 
 
 def refuse_addresses(plan: Plan, where: str) -> None:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from autotune.analysis.limits import Limit, parse_limit
 from autotune.candidate import Recipe, Session
 from autotune.data.dataset import load_dataset, source_problems
-from autotune.data.schema import Dataset, DataSpec, HubDataset, readable_parts
+from autotune.data.schema import Dataset, DataSpec, Remote, readable_parts
 from autotune.data.sources import hub_source
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.metrics import (
@@ -44,6 +44,7 @@ from autotune.space.sessions import check_served, parse_sessions, spell_options
 from autotune.space.space import Space
 from autotune.sweepfile.olive.reader import SEARCH, Imported, from_olive, import_olive, is_olive, settle
 from autotune.sweepfile.overrides import apply_set
+from autotune.sweepfile.places import address_problems, in_workspace
 from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, problems_of
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Target, Train
 from autotune.sweepfile.syntax import DEEPEST, read_file, too_deep
@@ -95,7 +96,7 @@ def load_data(
     root: Path,
     shown: str,
     lines: Mapping[str, int],
-    fetch: Callable[[HubDataset], Path] | None = None,
+    fetch: Callable[[Remote], Path] | None = None,
 ) -> Dataset:
     """Read the data of a sweep, as `load_dataset` does; its problems carry the `lines` of the sweep file."""
     try:
@@ -150,6 +151,7 @@ def parse_sweep(
     if provider is None:
         problems.append(no_such_provider(provider_name, "target.provider"))
 
+    problems += address_problems(data.get("model"), data.get("data"))
     model = _given(data, "model", str, "")
     shape: ModelShape | None = None
     if model:
@@ -208,9 +210,10 @@ def parse_sweep(
 
     if problems or document is None:
         raise UsageError([located(problem, shown, lines or {}) for problem in problems])
+    model, texts = in_workspace(document.model, document.data, document.submit)
     return Sweep(
         name=document.name or _name_of(shown),
-        model=document.model, data=document.data, train=document.train, target=document.target,
+        model=model, data=texts, train=document.train, target=document.target,
         workers=document.workers, space=space,
         objectives=objectives, limits=limits, strategy=strategy,
         earlier_sweeps=document.earlier_sweeps, engine=document.engine, budget=budget,

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+=,-]{0,200}$")]
+
+
+def _reference(value: object) -> object:
+    """Refuse what is no reference to a secret, above all a secret itself; the value is never shown."""
+    if not isinstance(value, str) or not re.fullmatch(
+        r"https://[a-z0-9][a-z0-9-]{1,60}(\.[a-z0-9-]+){2,6}/secrets/[A-Za-z0-9-]{1,127}(/[0-9a-f]{32})?", value
+    ):
+        raise ValueError(
+            "must name a secret of a key vault: https://VAULT.vault.azure.net/secrets/NAME, and never a token"
+        )
+    return value
+
+
+_Secret = Annotated[str, BeforeValidator(_reference)]
 
 
 class _Part(BaseModel):
@@ -34,6 +49,12 @@ class AzureML(_Part):
         description="folder of results and cache, which a later job goes on from",
     )
     spot: bool = Field(False, description="the low-priority tier: a job that is stopped goes on")
+    hf_token: _Secret | None = Field(
+        None, description="a token for the hub, by reference: https://VAULT.vault.azure.net/secrets/NAME of a key vault"
+    )
+    identity: Literal["managed", "user_identity"] | None = Field(
+        None, description="as whom the job reads data and secrets; default: managed where hf_token is named"
+    )
 
 
 class Slurm(_Part):

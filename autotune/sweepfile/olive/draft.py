@@ -27,6 +27,8 @@ class Draft:
     """What the user is told besides what the ledger tells."""
     evaluators: list[Node] = field(default_factory=list)
     """The evaluators that passes name."""
+    vaults: list[Node] = field(default_factory=list)
+    """The key vaults that are named for a token of the hub."""
 
     def put(self, key: str, value: Any, node: Node, why: str = "", tell: bool = False) -> None:
         """Set a key of the sweep from a value of the file."""

@@ -156,6 +156,10 @@ def _set_azure_model(draft: Draft, section: Section, place: str) -> None:
 def read_client(draft: Draft, section: Section) -> str | None:
     """Return the address of a workspace that an `azureml_client` names, and account for its keys; None where it names none."""
     nodes = [section.take_text(name) for name in _WORKSPACE]
+    vault = section.take_text("keyvault_name")
+    if vault is not None:
+        draft.vaults.append(vault)
+        draft.ledger.unneeded(vault.path, "a token for the hub is read from a vault where hf_token says so")
     section.unneeded(
         {
             "read_timeout": "the SDK's own is kept",
@@ -167,7 +171,6 @@ def read_client(draft: Draft, section: Section) -> str | None:
     section.refuse(
         {
             "aml_config_path": ("a workspace is named, not read from a file", f"write {', '.join(_WORKSPACE)}"),
-            "keyvault_name": ("no secret is read from a vault here", "remove it: no token goes into a job"),
         }
     )
     section.close("azureml_client")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ class Systems:
         self.draft = draft
         self.nodes: dict[str, Node] = {}
         self.read: set[str] = set()
+        self.token: Node | None = None
+        """Says that a job needs a token for the hub."""
         node = top.take("systems")
         if node is None:
             return
@@ -48,6 +51,8 @@ class Systems:
         for name, node in self.nodes.items():
             if name not in self.read:
                 self.draft.ledger.unneeded(node.path, "neither host nor target names this system")
+        if self.token is not None:
+            self._read_token(self.token)
 
     def take(self, top: Section, role: str) -> list[str]:
         """Read the system that `role` (host or target) names. Returns the providers that it lists, by our names."""
@@ -95,12 +100,27 @@ class Systems:
         providers = self._accelerators(section, role)
         token = section.take_flag("hf_token")
         if token is not None and token.value and name == "azureml":
-            why = "no token goes into a job: a gated model is read from a registry, or from a folder on a datastore"
-            ledger.unneeded(token.path, why, tell=True)
+            self.token = token
         elif token is not None:
             ledger.unneeded(token.path, "whoever is logged in is taken: huggingface-cli login, or HF_TOKEN")
         section.close(f"a system of the type {kind.value if kind is not None else 'LocalSystem'}")
         return providers
+
+    def _read_token(self, token: Node) -> None:
+        """Name the secret in which Olive keeps a token for the hub: hf-token of the vault."""
+        vault = self.draft.vaults[-1] if self.draft.vaults else None
+        if vault is None:
+            why = "names no vault, and no token goes into a job by value: submit.azureml.hf_token names a key vault's secret"
+            self.draft.ledger.unneeded(token.path, why, tell=True)
+            return
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{2,23}", vault.value):
+            rule = "must be the name of a key vault: letters, digits and '-', 3 to 24"
+            self.draft.ledger.refuse(vault.path, rule, "write the vault's name alone")
+            self.draft.ledger.unneeded(token.path, "the vault is refused")
+            return
+        secret = f"https://{vault.value.lower()}.vault.azure.net/secrets/hf-token"
+        self.draft.put("submit.azureml.hf_token", secret, token, "the secret in which Olive keeps it", tell=True)
+        self.draft.ledger.map(vault.path, "submit.azureml.hf_token")
 
     def _read_azure(self, section: Section) -> None:
         draft, ledger = self.draft, self.draft.ledger

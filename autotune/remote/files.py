@@ -1,0 +1,180 @@
+"""Files behind an address, through fsspec: what is there, and whole files and folders fetched and put."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from autotune.candidate import digest
+from autotune.errors import MachineError, Problem, UsageError
+from autotune.remote.addresses import Address, Workspace, parse
+from autotune.remote.workspace import client, need_sdk, speaking, workspace_at_hand
+
+MODEL_FILES = (".safetensors", ".json", ".model", ".jinja")
+"""Endings of the files that a model is made of; merges.txt besides. Pickles are never fetched."""
+
+
+def read_address(text: str, key: str = "", workspace: Workspace | None = None) -> Address:
+    """Return what an address names, in `workspace` or the one at hand where it names none. Raises UsageError."""
+    try:
+        address = parse(text).within(workspace or workspace_at_hand())
+    except ValueError as error:
+        raise UsageError(Problem(str(error), key, value=text, remedy="correct it")) from None
+    if address.workspace is None and not address.registry:
+        rule = "names no workspace of Azure ML, and none is at hand"
+        remedy = "add submit.azureml with subscription_id, resource_group and workspace_name, or write the long address"
+        raise UsageError(Problem(rule, key, value=text, remedy=remedy))
+    return address
+
+
+def filesystem() -> Any:
+    """Return the fsspec filesystem of `azureml://`: one that is registered for it, or ours. Raises MachineError."""
+    try:
+        import fsspec
+        from fsspec.registry import registry
+    except ModuleNotFoundError:
+        need_sdk("azureml://")
+        raise MachineError("azureml:// needs fsspec; pip install fsspec") from None
+    if "azureml" not in registry:
+        need_sdk("azureml://")
+        from autotune.remote.azure_files import AzureMLFiles
+
+        fsspec.register_implementation("azureml", AzureMLFiles, clobber=True)
+    return fsspec.filesystem("azureml")
+
+
+@contextlib.contextmanager
+def _reading(address: Address, key: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UsageError(
+            Problem("there is no such file or folder", key, value=str(address), remedy="check it")
+        ) from None
+    except PermissionError as error:
+        raise MachineError(f"{address}: {error}; ask for the right to read it") from None
+
+
+def resolved(address: Address, key: str = "") -> Address:
+    """Return the place on a datastore of a data asset; another address as it is. Raises UsageError, MachineError."""
+    if address.kind != "data":
+        return address
+    with speaking(str(address)):
+        asset = client(address.workspace, address.registry).data.get(address.name, version=address.version)
+    return read_address(str(asset.path), key, address.workspace)
+
+
+def stamp(text: str, key: str = "", workspace: Workspace | None = None) -> tuple[str, str]:
+    """Return the full address of a file, and what says whether its content has changed: its etag, or size and time.
+
+    Raises UsageError where there is no such file, MachineError.
+    """
+    address = resolved(read_address(text, key, workspace), key)
+    if address.kind == "model":
+        raise UsageError(Problem("names a model, where a file of rows is needed", key, value=text))
+    with _reading(address, key):
+        found = filesystem().info(str(address))
+    if found["type"] != "file":
+        raise UsageError(Problem("a source must be a file, not a folder", key, value=text, remedy="name a file in it"))
+    seen = [found.get(name) for name in ("etag", "ETag", "mtime", "last_modified", "created", "size")]
+    return str(address), digest([str(one) for one in seen])
+
+
+def version_of(text: str) -> str:
+    """Return the full address of a model, with `#` and what says which content it has where that may change.
+
+    Raises UsageError, MachineError.
+    """
+    address = read_address(text, "model")
+    if address.kind != "datastore":
+        return str(address)  # a version of a registered model never changes
+    files = filesystem()
+    with _reading(address, "model"):
+        found = files.find(str(address), detail=True)
+    seen = {str(name): [str(one.get(key)) for key in ("etag", "mtime", "size")] for name, one in found.items()}
+    if not seen:
+        raise UsageError(Problem("there is no such folder", "model", value=text, remedy="check it"))
+    return f"{address}#{digest(seen)[:16]}"
+
+
+def fetch_file(text: str, to: Path) -> None:
+    """Download one file. Raises UsageError, MachineError."""
+    address = read_address(text)
+    with _reading(address, ""):
+        filesystem().get_file(str(address), str(to))
+
+
+def fetch_folder(address: Address, to: Path, wanted: Callable[[str], bool] = lambda _: True) -> int:
+    """Download the files below a folder of a datastore whose path below it is wanted. Returns how many.
+
+    Raises UsageError, MachineError; OSError of the disk here.
+    """
+    files = filesystem()
+    count = 0
+    with _reading(address, ""):
+        root = str(files._strip_protocol(str(address)))
+        for name in files.find(str(address)):
+            below = str(name)[len(root) :].lstrip("/")
+            parts = PurePosixPath(below).parts
+            if not parts or ".." in parts or not wanted(below):
+                continue
+            target = to.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f".{target.name}.new")
+            files.get_file(str(name), str(aside))
+            aside.replace(target)
+            count += 1
+    return count
+
+
+def put_folder(folder: Path, address: Address, last: str = "") -> None:
+    """Upload the files below a folder; the file `last` comes last, so that where it is, all are. Raises as fetch_folder."""
+    files = filesystem()
+    found = sorted((one for one in folder.rglob("*") if one.is_file()), key=lambda one: (one.name == last, str(one)))
+    with _reading(address, ""):
+        for file in found:
+            target = address.below(file.relative_to(folder).as_posix())
+            files.makedirs(str(target).rpartition("/")[0], exist_ok=True)
+            files.put_file(str(file), str(target))
+
+
+def fetch_model(text: str, to: Path) -> None:
+    """Download a model of a workspace, a registry or a datastore as a folder that transformers reads.
+
+    Of a model in MLflow's format, that is its data/model. Raises UsageError, MachineError.
+    """
+    address = read_address(text, "model")
+    with tempfile.TemporaryDirectory(prefix="autotune-model-", ignore_cleanup_errors=True) as scratch:
+        place = Path(scratch)
+        if address.kind == "datastore":
+            fetch_folder(address, place, _of_a_model)
+        else:
+            _download_model(address, place)
+        config = min(place.rglob("config.json"), key=lambda file: len(file.parts), default=None)
+        if config is None:
+            rule = "holds no config.json"
+            raise UsageError(Problem(rule, "model", value=text, remedy="name a model of transformers in safetensors"))
+        for file in config.parent.iterdir():
+            if file.is_file() and _of_a_model(file.name):
+                shutil.move(file, to / file.name)
+
+
+def _of_a_model(path: str) -> bool:
+    return path.endswith(MODEL_FILES) or path.rpartition("/")[2] == "merges.txt"
+
+
+def _download_model(address: Address, to: Path) -> None:
+    """Download a registered model. What a workspace keeps on a datastore comes file by file, pickles left out."""
+    azure = client(address.workspace, address.registry)
+    with speaking(f"model {address.name}"):
+        if not address.registry:
+            path = str(azure.models.get(address.name, version=address.version).path)
+            with contextlib.suppress(ValueError):
+                place = parse(path).within(address.workspace)
+                fetch_folder(place, to, _of_a_model)
+                return
+        azure.models.download(address.name, version=address.version, download_path=str(to))
