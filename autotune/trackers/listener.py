@@ -82,7 +82,10 @@ class _Process:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:  # something else was printed before its log was open
+                continue
             self._answered += "seen" in said
             self._done = self._done or "done" in said
             if "note" in said:
@@ -182,7 +185,11 @@ class Trackers:
             return
         ended = "done" if error is None else "stopped"
         ended = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else ended
-        message = _ending(self._folder, ended)
+        try:
+            message = _ending(self._folder, ended)
+        except Exception as trouble:  # noqa: BLE001 - what is only shown elsewhere must not cost a sweep its end
+            self._say(f"trackers: the choice and its picture could not be shown ({type(trouble).__name__}: {trouble})")
+            message = {"end": ended, "winners": [], "best": [], "text": "", "files": ["results.csv"]}
         for one in self._running:
             one.end(message)
         until = time.monotonic() + (PATIENCE_S if error is None else SHORT_S)

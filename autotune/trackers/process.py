@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
     """Track a sweep until it ends, or the tuner does. `arguments`: the process of the tuner, and the log."""
     parent, log = int(arguments[0]), Path(arguments[1])
     start(parent, math.inf)
+    if hasattr(os, "nice"):
+        os.nice(10)  # a timing may begin while a row is logged
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
@@ -72,11 +74,13 @@ def _track(asked: TextIO, answers: TextIO) -> int:
 
 
 def _log(feed: Feed, journal: Journal, tracker: Tracker) -> None:
-    """Log what is new, each thing noted when it is logged."""
-    for row in feed.look():
-        if not journal.has(row):
+    """Log what is new, each thing noted when it is logged; of several new attempts at one candidate the last counts."""
+    rows = [row for row in feed.look() if not journal.has(row)]
+    last = {key_of(row): row for row in rows}
+    for row in rows:
+        if last[key_of(row)] is row:
             tracker.row(row)
-            journal.logged(row)
+        journal.logged(row)
     for adapter, points in feed.curves(journal).items():
         known = journal.points(adapter)
         tracker.curve(adapter, feed.adapters[adapter], points, known)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from autotune.results.folder import read_results
 from autotune.results.judge import candidate_of
-from autotune.results.rows import CurvePoint, Trial
+from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import read_table
 from autotune.scheduler.events import RowWritten
 from autotune.trackers.listener import Trackers, Wanted
@@ -28,15 +29,16 @@ class Growing:
         for name in ("results.csv", "curves.csv"):
             (folder / name).write_bytes((source / name).read_bytes().splitlines(keepends=True)[0])
 
-    def write(self, rows: int, points: int = 0) -> None:
-        """Let the tables have so many rows."""
+    def write(self, rows: int = 1_000_000, points: int = 1_000_000) -> None:
+        """Let the tables have so many rows; as many as there are by default."""
         for name, count in (("results.csv", rows), ("curves.csv", points)):
             lines = (self._source / name).read_bytes().splitlines(keepends=True)
             (self.folder / name).write_bytes(b"".join(lines[: count + 1]))
 
     @property
     def rows(self) -> list[Trial]:
-        return read_table(self.folder / "results.csv", Trial)
+        """The rows that count."""
+        return read_results(self.folder)
 
     @property
     def points(self) -> list[CurvePoint]:
@@ -70,6 +72,7 @@ def journal_lines(folder: Path, name: str) -> list[str]:
 
 
 _ROWS = read_table(EXAMPLE / "results.csv", Trial)
+WINNER = next(row for row in read_table(EXAMPLE / "finalists.csv", Finalist) if row.role == "winner").candidate
 STUDY: dict[str, Any] = {
     "name": "phrase-tone-cpu",
     "target": None,

@@ -35,11 +35,11 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_study_has_all_that_a_dashboard_shows_and_a_resumed_sweep_goes_on_in_it(storage: str, tmp_path: Path) -> None:
     growing = Growing(tmp_path / "out")
     with followed(growing.folder, mirror(storage)) as trackers:
-        growing.write(4)
+        growing.write(4, 0)
         trackers(ROW)
-        until(lambda: len(study_in(storage).trials) == 3)
+        until(lambda: len(study_in(storage).trials) == 2)
         before = {name: trial._trial_id for name, trial in by_candidate(study_in(storage)).items()}
-    growing.write(11)
+    growing.write()
     for _ in range(2):
         with followed(growing.folder, mirror(storage)):
             pass
@@ -165,7 +165,7 @@ def test_each_target_has_a_study_of_its_own(storage: str, tmp_path: Path) -> Non
 def test_two_folders_with_one_name_do_not_mix(storage: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
         growing = Growing(tmp_path / name)
-        growing.write(3)
+        growing.write(4, 0)
         with followed(growing.folder, mirror(storage)):
             pass
     names = [study.study_name for study in optuna.get_all_study_summaries(open_storage(storage))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from conftest import Ran, TinySweep
 
 from autotune.errors import Exit
 from autotune.results.folder import read_results
+from autotune.results.schema import VERSION, json_schema
 from autotune.trackers import clients
 from autotune.trackers.to_optuna import open_storage
 
@@ -45,6 +47,9 @@ def test_a_sweep_that_is_resumed_is_shown_whole_in_each_tracker(
     )
     assert {trial.params["recipe"].split()[0] for trial in study.trials} == {"fp32", "int8", "int4"}
     assert (out / "pareto.svg").is_file()
+    assert json.loads((out / "inputs.json").read_text(encoding="utf-8"))["results_schema"] == VERSION
+    header = (out / "results.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert header == json_schema("results")["x-columns"]
     assert yaml.safe_load((out / "sweep.yaml").read_text(encoding="utf-8"))["report_to"] == ["tensorboard"]
 
 
