@@ -31,15 +31,16 @@ from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
-from autotune.present.progress import Progress, duration
+from autotune.present.progress import Progress
 from autotune.present.select import explain, select, tie_lines, write_front
-from autotune.present.tables import finalist_lines
+from autotune.present.so_far import SoFar
+from autotune.present.tables import duration, finalist_lines
 from autotune.report.fresh import Fresh
 from autotune.results.folder import read_results
 from autotune.results.record import Record
 from autotune.results.schema import VERSION
 from autotune.results.texts import keep_texts
-from autotune.scheduler.events import Events
+from autotune.scheduler.events import Events, WorkersEmployed
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.opening import priced
 from autotune.scheduler.shared import Shared
@@ -65,11 +66,13 @@ def run_command(
     report: bool = False,
     optuna_storage: str | None = None,
     address: str | None = None,
+    plain: bool = False,
 ) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
     With `report` the folder has a report from the first row on, see `autotune.report.fresh`; `optuna_storage` is the URL of a
-    storage in which the sweep is mirrored as a study; `address` is that of the cluster, where the engine is one.
+    storage in which the sweep is mirrored as a study; `address` is that of the cluster, where the engine is one; with `plain` progress is
+    lines, in a terminal too.
     Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
     sweep = load_sweep(file, sets, trials, hours)
@@ -79,7 +82,7 @@ def run_command(
         with stop_on_signals(_stopping) as stop:
             fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if report else None
             with trackers:
-                summary = _sweep(sweep, folder, stop, fresh, trackers, address)
+                summary = _sweep(sweep, folder, stop, fresh, trackers, address, plain)
         _report(folder, sweep.score, summary)
         if fresh is not None and fresh.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -103,7 +106,7 @@ def _stopping() -> None:
 
 
 def _sweep(
-    sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers: Trackers, address: str | None
+    sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers: Trackers, address: str | None, plain: bool
 ) -> Summary:
     cache = Cache(default_root())
     if deep := too_deep(cache.root):
@@ -112,7 +115,7 @@ def _sweep(
     costs, hours = costs_of(cache, Subject(sweep.model)), sweep.budget.hours
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(Record(folder, sweep))
-        progress = stack.enter_context(Progress(sweep.budget, list(sweep.objectives), record.results.rows))
+        progress = stack.enter_context(Progress(_so_far(sweep, record), plain))
         trackers.start()
         intervals = deque[Interval]()
         timeline = Timeline(record, intervals)
@@ -158,6 +161,7 @@ def _sweep(
             if said_of_workers := work.employ(inputs.device, inputs.gpus):
                 events.note(said_of_workers)
             costs.width = executor.width
+            events(WorkersEmployed(executor.width, sweep.engine == "local"))
             paces = {machine: Pace(cache.root, machine) for machine in {own.machine for _, own in sweeps.values()}}
 
             def first() -> FirstCosts:
@@ -200,6 +204,11 @@ def _sweep(
     return summary
 
 
+def _so_far(sweep: Sweep, record: Record) -> SoFar:
+    rows, targets = record.results.rows, tuple(sweep.targets)
+    return SoFar(sweep.name, sweep.budget, list(sweep.objectives), rows, record.spent_s(), targets)
+
+
 def _providers(sweep: Sweep) -> str:
     """Return where a sweep's models are deployed, in words."""
     named = [f"{one.target.provider} ({name})" for name, one in sweep.targets.items()]
@@ -232,9 +241,8 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
     lines: list[str] = []
     for name, one in (summary.targets or {None: summary}).items():
         lines += [f"Target {name}:"] if name is not None else []
-        lines += [explain(select(folder, target=name)), *finalist_lines(one.finalists, score)]
-        if one.kept:
-            lines.append(f"The winner is in {folder / 'best' / (name or '')}")
+        kept = [f"The winner is in {folder / 'best' / (name or '')}"] if one.kept else []
+        lines.append(explain(select(folder, target=name), [*kept, *finalist_lines(one.finalists, score)]))
     if summary.targets:
         lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201

@@ -24,6 +24,8 @@ from autotune.cli import main, parser
 from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.pipeline.prepare import probe_job
 from autotune.present import plan as plan_module
+from autotune.present.select import explain
+from autotune.present.select import select as chosen
 from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
@@ -144,13 +146,16 @@ def test_run_gets_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autotune.run.run_command", lambda *arguments: given.extend(arguments) or Exit.NO_FEASIBLE)
     options = ["--out", "there", "--trials", "3", "--hours", "0.5", "--set", "seed=1", "--set", "limits=[]"]
     assert main(["run", "sweep.yaml", *options]) == 4
-    assert given == ["sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5, False, None, None]
+    assert given == ["sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5, False, None, None, False]
     given.clear()
     main(["run", "sweep.yaml"])
-    assert given == ["sweep.yaml", None, [], None, None, False, None, None]
+    assert given == ["sweep.yaml", None, [], None, None, False, None, None, False]
     given.clear()
     main(["run", "sweep.yaml", "--set", "seed=1", "--engine", "ray", "--address", "head:6379"])
-    assert given == ["sweep.yaml", None, ["seed=1", "engine=ray"], None, None, False, None, "head:6379"]
+    assert given == ["sweep.yaml", None, ["seed=1", "engine=ray"], None, None, False, None, "head:6379", False]
+    given.clear()
+    main(["run", "sweep.yaml", "--plain"])
+    assert given[-1] is True
 
 
 def test_a_termination_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -733,3 +738,28 @@ def test_an_arena_is_on_or_off(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "x", "--arena", "maybe"])
     assert "choose from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["select"], ["select", "--json"], ["status"]])
+def test_large_tables_are_read_once(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading ten thousand rows takes the most of what these commands take."""
+    folder, _ = results(row("base", 0, 0.4, 500.0), row("a", 1, 0.9, 90.0), row("b", 2, 0.8, 80.0))
+    read: list[Path] = []
+
+    def counted(file: Path, kind: Any) -> list[Any]:
+        read.append(file)
+        return read_table(file, kind)
+
+    monkeypatch.setattr("autotune.results.folder.read_table", counted)
+    monkeypatch.setattr("autotune.present.status.read_table", counted)
+    assert main([command[0], str(folder), *command[1:]]) == 0
+    assert [file.name for file in read].count("results.csv") == 1
+
+
+def test_the_summary_says_what_was_found_before_how(capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(row("base", 0, 0.4, 500.0), row("a", 1, 0.9, 90.0), row("b", 2, 0.5, 80.0))
+    said = explain(chosen(folder), ["The winner is in best", "winner on test: accuracy 0.8"]).splitlines()
+    assert said[0].startswith("Winner: ")
+    assert said[2:4] == ["  The winner is in best", "  winner on test: accuracy 0.8"]
+    assert next(place for place, line in enumerate(said) if line.startswith("  by ")) > 3
+    assert next(place for place, line in enumerate(said) if line.startswith("Front of")) > 4

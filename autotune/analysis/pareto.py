@@ -21,19 +21,26 @@ def front(points: Sequence[Sequence[float | None]], directions: Sequence[Directi
 
     A point with a missing value (None, or not finite) is never on the front; equal points stay together.
     """
-    complete = [
-        (index, tuple(_losses(known, directions)))
-        for index, point in enumerate(points)
-        if (known := _known(point)) is not None
-    ]
+    wrong = next((len(point) for point in points if len(point) != len(directions) or not directions), None)
+    if wrong is not None:
+        raise ValueError(f"a point needs one value a direction, but got {wrong} for {len(directions)}")
+    if not points:
+        return []
+    values = np.array(points, dtype=np.float64).reshape(-1, len(directions))  # None is nan there
+    losses = values * [-1.0 if direction == "maximize" else 1.0 for direction in directions]
+    places = np.flatnonzero(np.isfinite(losses).all(axis=1))
+    if not places.size:
+        return []
     # In this order a point is dominated by an earlier one or by none, so that the front alone must be compared with.
-    best = np.empty((len(complete), len(directions)))
-    found: set[tuple[float, ...]] = set()
-    for own in sorted({losses for _, losses in complete}):
-        if not (best[: len(found)] <= own).all(axis=1).any():
-            best[len(found)] = own
-            found.add(own)
-    return [index for index, losses in complete if losses in found]
+    different, of = np.unique(losses[places] + 0.0, axis=0, return_inverse=True)  # -0 is 0
+    best, on_front = np.empty_like(different), np.zeros(len(different), dtype=bool)
+    count = 0
+    for place, own in enumerate(different):
+        if not (best[:count] <= own).all(axis=1).any():
+            best[count] = own
+            on_front[place] = True
+            count += 1
+    return [int(place) for place in places[on_front[of.reshape(-1)]]]
 
 
 def hypervolume(

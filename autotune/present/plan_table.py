@@ -7,7 +7,7 @@ from typing import Any
 from autotune.costs.model import ALIKE, MACHINE, MODEL, SIZE
 from autotune.data.labels import label_lines
 from autotune.metrics import is_task
-from autotune.present.progress import duration
+from autotune.present.tables import duration
 
 STAGES = {
     "own": "the tuner itself", "prepare": "look at model, data and machine", "train": "train adapters", "merge": "merge", "build": "build",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotune.costs.bill import ALONE, Line
 from autotune.data.schema import Dataset
 from autotune.metrics import is_task
-from autotune.present.progress import duration
+from autotune.present.tables import duration
 from autotune.scheduler.rehearsal import Rehearsed
 from autotune.space.domains import Choice
 from autotune.sweepfile.schema import Sweep

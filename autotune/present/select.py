@@ -17,7 +17,7 @@ from autotune.present.tables import candidates, number, score_text, settings, ve
 from autotune.results.columns import Column
 from autotune.results.judge import base_of, front_of, judge, kept_turns
 from autotune.results.outcomes import MOST_NUMBERS
-from autotune.results.rows import Finalist, Trial, metrics_of
+from autotune.results.rows import Finalist, Trial, measured_in
 from autotune.results.table import read_table, write_table
 from autotune.results.trust import is_another_model, is_in_doubt
 
@@ -55,7 +55,7 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
     `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
     """
     finished = [row for row in rows if row.status == "ok"]
-    measured = [name for name in metrics_of(finished) if any(row.cells.get(name) is not None for row in finished)]
+    measured = list(measured_in(finished))
     if sweep is not None:
         objectives: dict[str, Direction] = dict(sweep["objectives"])
         texts = list(limits) or list(sweep.get("limits", []))
@@ -110,11 +110,37 @@ def targets_in(rows: Sequence[Trial]) -> list[str]:
     return list(dict.fromkeys(row.target for row in rows if row.target))
 
 
-def select(place: Path, limits: Sequence[str] = (), prefer: str | None = None, target: str | None = None) -> Selection:
-    """Choose among the rows of a results folder or a lone CSV; `target`: of which of several. Raises UsageError."""
+def selections(
+    place: Path,
+    limits: Sequence[str] = (),
+    prefer: str | None = None,
+    target: str | None = None,
+    rows: Sequence[Trial] | None = None,
+) -> dict[str, Selection]:
+    """Choose for each target of a results folder or a lone CSV, or for `target` alone; the name is empty where there are none.
+
+    Takes and raises as `select`. The rows, which may be many, are read once.
+    """
+    from autotune.results.folder import read_results
+
+    rows = read_results(place) if rows is None else rows
+    names = [target] if target else targets_in(rows)
+    return {name: select(place, limits, prefer, name or None, rows) for name in names or [""]}
+
+
+def select(
+    place: Path,
+    limits: Sequence[str] = (),
+    prefer: str | None = None,
+    target: str | None = None,
+    rows: Sequence[Trial] | None = None,
+) -> Selection:
+    """Choose among the rows of a results folder or a lone CSV; `target`: of which of several; `rows`: those of `place` that
+    count, where they were read. Raises UsageError.
+    """
     from autotune.results.folder import check_whole, read_results, read_sweep
 
-    rows = read_results(place)
+    rows = list(rows) if rows is not None else read_results(place)
     if is_file(place) and not place.stat().st_size:
         raise UsageError(Problem("is empty", file=str(place), remedy="name a results folder or its results.csv"))
     check_whole(rows, place)
@@ -159,8 +185,11 @@ def _final(folder: Path | None, choice: Choice) -> Finalist | None:
     return next((row for row in rows if row.role == "winner" and row.candidate == choice.winner.id), None)
 
 
-def explain(selection: Selection) -> str:
-    """Return the choice in words: the winner, what it ties with, which limits are uncertain, and the front."""
+def explain(selection: Selection, found: Sequence[str] = ()) -> str:
+    """Return the choice in words: the winner, what it ties with, which limits are uncertain, and the front.
+
+    `found`: what else is known of the winner, in lines: they stand before what led to it.
+    """
     choice, aims, rows = selection.choice, selection.wanted, selection.rows
     lines: list[str] = []
     if choice.winner is None:
@@ -182,7 +211,7 @@ def explain(selection: Selection) -> str:
     row = selection.row(choice.winner.id)
     lines.append(f"Winner: {choice.winner.id} (trial {row.trial})  {settings(row.settings)}")
     lines.append("  " + ", ".join(score_text(row, name) for name in aims.objectives))
-    lines += [f"  {line}" for line in verified_lines(selection.final)]
+    lines += [f"  {line}" for line in (*found, *verified_lines(selection.final))]
     for step in choice.steps:
         if step.tied or step.beaten:
             how = f" ({step.method})" if step.method else ""

@@ -12,10 +12,9 @@ from filelock import FileLock, Timeout
 
 from autotune.errors import Problem, UsageError, printable
 from autotune.paths import is_folder
-from autotune.present.progress import duration
-from autotune.present.select import select, targets_of
-from autotune.present.tables import candidates, settings
-from autotune.results.folder import read_results, read_running, read_sweep
+from autotune.present.select import selections
+from autotune.present.tables import candidates, duration, settings
+from autotune.results.folder import read_running, read_sweep, that_count
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.results.trials import Trials
@@ -27,10 +26,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
         rule = "no results of a sweep here"
         raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
-    names = targets_of(folder)
-    chosen = {name: select(folder, target=name or None) for name in names or [""]}
-    every = read_table(folder / "results.csv", Trial)
-    rows = read_results(folder)
+    file = folder / "results.csv"
+    every = read_table(file, Trial)
+    rows = that_count(every, file)
+    chosen = selections(folder, rows=rows)
+    names = [name for name in chosen if name]
     running = read_running(folder)
     alive = running is not None and _alive(folder, running)
     trials = [row for row in rows if row.trial]

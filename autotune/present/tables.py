@@ -16,6 +16,14 @@ _UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first
           "gpu_memory_mb": "MB on the GPU"}  # fmt: skip
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def number(value: Any) -> str:
     """Return a number as short as it can be read; empty where it is missing."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):

@@ -140,16 +140,21 @@ def check_whole(rows: Sequence[Trial], place: Path) -> None:
 
 
 def read_results(folder_or_csv: Path) -> list[Trial]:
-    """Return the rows that count: of each candidate the last attempt. Raises UsageError.
-
-    The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy.
-    """
+    """Return the rows that count, see `that_count`. Raises UsageError."""
     file = folder_or_csv / "results.csv" if is_folder(folder_or_csv) else folder_or_csv
     if not exists(file):
         rule = "no results here" if is_folder(folder_or_csv) else "no such file"
         raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+    return that_count(read_table(file, Trial), file)
+
+
+def that_count(rows: Iterable[Trial], file: Path) -> list[Trial]:
+    """Return the rows of a file that count: of each candidate the last attempt. Raises UsageError.
+
+    The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy.
+    """
     last: dict[tuple[str, bool], Trial] = {}
-    rows = read_table(file, Trial)
+    rows = list(rows)
     check_names(rows, file)
     for row in rows:
         last[row.candidate, row.trial == 0] = row

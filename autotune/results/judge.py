@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from autotune.errors import Problem, UsageError
 from autotune.metrics import Direction
 from autotune.results.folder import turns_file
 from autotune.results.outcomes import MOST_NUMBERS, parts_of
-from autotune.results.rows import Trial
+from autotune.results.rows import Trial, cells_of, layout_of_rows, served_as
 
 
 def candidate_of(row: Trial, file: Path) -> Candidate:
@@ -43,26 +43,37 @@ def entries_of(rows: Sequence[Trial], folder: Path | None = None) -> list[Entry]
     """Return rows as `entry_of` does: of ten thousand at once in a fraction of a second."""
     kept = parts_of(folder, (row.candidate for row in rows)) if folder is not None else {}
     found = []
-    for row in rows:
-        values: dict[str, float] = {}
-        intervals: dict[str, Interval] = {}
-        counts: dict[str, int] = {}
-        cells: Mapping[str, Any] = row.cells
-        for name, low, high, behind in row.layout.metrics:
-            if (count := cells.get(behind)) is not None:
-                counts[name] = int(count)
-            if (value := cells.get(name)) is not None:
-                values[name] = float(value)
-                if (least := cells.get(low)) is not None and (most := cells.get(high)) is not None:
-                    intervals[name] = Interval(float(least), float(most))
-        outcomes = {}
+    # By column: most rows have few of the metrics, and a thousand rows with the same header are looked at as one.
+    layout = layout_of_rows(rows)
+    columns = iter(cells_of(rows, [name for metric in layout.metrics for name in metric]))
+    values: list[dict[str, float]] = [{} for _ in rows]
+    intervals: list[dict[str, Interval]] = [{} for _ in rows]
+    counted: list[dict[str, int]] = [{} for _ in rows]
+    for name, *_ in layout.metrics:
+        measured, least, most, behind = (next(columns) for _ in range(4))
+        for place, count in _filled(behind):
+            counted[place][name] = int(count)
+        for place, value in _filled(measured):
+            values[place][name] = float(value)
+            low, high = least[place], most[place]
+            if low is not None and high is not None:
+                intervals[place][name] = Interval(float(low), float(high))
+    for place, row in enumerate(rows):
+        counts, outcomes = counted[place], {}
         parts = kept.get(row.candidate)
         if parts is not None:
             n = counts.get(parts.column, 0)
             if parts.items.size in ({n, min(n, PARTS)} if parts.grouped else {n}):
                 outcomes[parts.column] = parts.items
-        found.append(Entry(row.candidate, values, intervals, counts, outcomes, row.served_as))
+        graph = served_as(row.cells, layout.sessions)
+        found.append(Entry(row.candidate, values[place], intervals[place], counts, outcomes, graph))
     return found
+
+
+def _filled(column: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Give the cells of a column that are not empty, each with its place."""
+    if column.count(None) < len(column):
+        yield from ((place, cell) for place, cell in enumerate(column) if cell is not None)
 
 
 def without_pairs(entries: Sequence[Entry]) -> set[str]:

@@ -12,8 +12,9 @@ one list of columns, and a test compares it with the attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar, cast, overload
 
 from autotune.analysis.latency import TokenTiming
@@ -101,10 +102,50 @@ def behind(metric: str) -> str:
     return f"{metric}_n" if METRICS[metric].kind == "score" else "processes" + "".join(metric.partition("@")[1:])
 
 
-def metrics_of(rows: Iterable[TableRow]) -> list[str]:
-    """Return the metrics that some of the rows have cells for or may have, those of workloads last."""
-    headers = dict.fromkeys(tuple(row.cells) for row in rows)
-    return list(dict.fromkeys(name for header in headers for name, *_ in layout_of(header).metrics))
+def layout_of_rows(rows: Sequence[TableRow]) -> Layout:
+    """Return what the columns of several rows mean: of each column that some row has."""
+    return layout_of(tuple(dict.fromkeys(name for header in _headers(rows) for name in header)))
+
+
+def _headers(rows: Sequence[TableRow]) -> list[tuple[str, ...]]:
+    """Return the different headers of rows."""
+    headers: list[tuple[str, ...]] = []
+    last: list[str] = []
+    for row in rows:
+        names = list(row.cells)
+        if names != last:  # nearly always the same: ten thousand digests of a header would take longer
+            last = names
+            headers.append(tuple(names))
+    return list(dict.fromkeys(headers))
+
+
+def measured_in(rows: Sequence[TableRow]) -> dict[str, tuple[Cell, ...]]:
+    """Return the metrics that some of the rows have measured, those of workloads last, with the cell of each row."""
+    names = [name for name, *_ in layout_of_rows(rows).metrics]
+    columns = zip(names, cells_of(rows, names), strict=True)
+    return {name: column for name, column in columns if column.count(None) < len(column)}
+
+
+def cells_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[tuple[Cell, ...]]:
+    """Return the cells of several columns, each column with that of every row; None where a row has no such column.
+
+    A row is large, and is looked at once for all columns: column by column it takes several times as long.
+    """
+    headers = _headers(rows)
+    if len(headers) != 1:
+        return [tuple(row.cells.get(name) for row in rows) for name in names]
+    there = [name for name in dict.fromkeys(names) if name in headers[0]]
+    pick = itemgetter(*there, *headers[0][:2]) if there else None  # of two or more it gives a tuple
+    columns = dict(zip(there, zip(*(pick(row.cells) for row in rows), strict=True), strict=False)) if pick else {}
+    return [columns.get(name) or (None,) * len(rows) for name in names]
+
+
+def served_as(cells: Mapping[str, Cell], sessions: Sequence[str]) -> str | None:
+    """Return what the timing of a row belongs to; `sessions`: the columns of a session's settings, in order."""
+    graph = cells.get("graph")
+    if graph is None:
+        return None
+    return " ".join([str(graph), *(f"{name}={cells[name]}" for name in sessions if cells.get(name) is not None)])
 
 
 class TableRow:
@@ -232,11 +273,7 @@ class Trial(Measured):
     @property
     def served_as(self) -> str | None:
         """What its timing belongs to: its graph, and its session where that is the candidate's own."""
-        if self.graph is None:
-            return None
-        cells = ((name, self.cells[name]) for name in self.layout.sessions)
-        session = (f"{name}={value}" for name, value in cells if value is not None)
-        return " ".join([self.graph, *session])
+        return served_as(self.cells, self.layout.sessions)
 
     def cost_s(self, stage: str) -> float | None:
         """Return the seconds that it spent on a stage (`train`, `build`, ...); None where the stage did not run."""

@@ -38,6 +38,23 @@ class RowWritten:
 
 
 @dataclass(frozen=True)
+class BestSoFar:
+    """The winner so far, and the front of the objectives: so often as there is time to judge. `target`: of which of several."""
+
+    best: Trial | None
+    front: tuple[Trial, ...]
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkersEmployed:
+    """So many workers are there from now on: as many candidates can be under way. `one_host`: on this machine, all of them."""
+
+    count: int
+    one_host: bool = True
+
+
+@dataclass(frozen=True)
 class StillAtWork:
     """A stage is still running, and none has ended in the last half second."""
 
@@ -56,7 +73,7 @@ class Note:
     text: str
 
 
-Event = StageBegan | CandidateEnded | RowWritten | StillAtWork | TimeLeft | Note
+Event = StageBegan | CandidateEnded | RowWritten | BestSoFar | WorkersEmployed | StillAtWork | TimeLeft | Note
 Listener = Callable[[Event], None]
 
 

@@ -26,7 +26,7 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.trials import rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.budget import BudgetLeft
-from autotune.scheduler.events import CandidateEnded, Events, RowWritten, TimeLeft
+from autotune.scheduler.events import BestSoFar, CandidateEnded, Events, RowWritten, TimeLeft
 from autotune.scheduler.finalists import Finalists
 from autotune.scheduler.forecast import Forecast
 from autotune.scheduler.ledger import Ledger
@@ -106,6 +106,7 @@ class Loop:
         self.stages_s = 0.0
         self._best: Trial | None = None
         """The winner so far."""
+        self._front: list[Trial] = []
         self._judged_s = 0.0
         self._began = clock()
 
@@ -222,10 +223,8 @@ class Loop:
         status, error = measured.status, measured.error
         looked_at = trial == 0 and flight.proposal.items is not None
         if status == "ok" and (left := self._left_at(flight.proposal, measured) or "not timed" * looked_at):
-            status, error = (
-                "stopped",
-                left + "; measured in the end" * (looked_at and candidate.id == self.ledger.base_id),
-            )
+            later = "; measured in the end" * (looked_at and candidate.id == self.ledger.base_id)
+            status, error = "stopped", left + later
         about: Cells = {
             "candidate": candidate.id,
             "trial": trial,
@@ -264,10 +263,8 @@ class Loop:
         lora, words = proposal.candidate.lora, []
         if lora is not None and proposal.rung < 1:
             words.append(f"trained for {measured.cells['train_steps']} of {self.pipeline.graph.horizon(lora)} steps")
-        items, scored = (
-            self.pipeline.inputs.counts["validation"],
-            int(measured.cells.get(f"{self.ledger.score}_n") or 0),
-        )
+        items = self.pipeline.inputs.counts["validation"]
+        scored = int(measured.cells.get(f"{self.ledger.score}_n") or 0)
         if scored < items and not is_task(self.metric):
             words.append(f"scored on {scored} of {items} items")
         if not words and proposal.candidate.recipe is None and self.recipes:
@@ -296,6 +293,7 @@ class Loop:
         best = judge(self.ledger.ended(), self.ledger.aims, self.ledger.base_id).winner
         self._best = self.ledger.rows[best.id] if best else None
         self._pin()
+        self.events(BestSoFar(self._best, tuple(self._front), self.target))
         self._judged_s += time.perf_counter() - began
 
     def _pin(self) -> None:
@@ -304,8 +302,8 @@ class Loop:
 
     def _wanted(self) -> list[Trial]:
         """Return the rows of the front so far, and the winner's: limits may keep it off the front."""
-        front = front_of(self.ledger.ended(), self.ledger.aims.objectives)
-        return [*front, *([self._best] if self._best is not None else [])]
+        self._front = front_of(self.ledger.ended(), self.ledger.aims.objectives)
+        return [*self._front, *([self._best] if self._best is not None else [])]
 
     def _wanted_now(self) -> list[Trial]:
         self.judge()

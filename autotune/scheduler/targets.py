@@ -44,7 +44,7 @@ def run_loops(
 def remove_merged(loops: Sequence[Loop]) -> None:
     """Remove the merged models that were kept for other targets, those of earlier runs too."""
     for loop in loops:
-        candidates = [loop.ledger.candidate_of(row) for row in loop.ledger.ended() if row["merged"] is not None]
+        candidates = [loop.ledger.candidate_of(row) for row in loop.ledger.ended() if row.merged is not None]
         jobs = {job.key: job for job in map(loop.pipeline.graph.merge_job, candidates)}
         for job in jobs.values():
             if loop.pipeline.do.find(job) is not None:

@@ -1,17 +1,18 @@
-"""What a running sweep says on stderr."""
+"""What a running sweep says on stderr in plain lines; `test_live_view` has the view in a terminal."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from autotune.candidate import Candidate, Recipe
-from autotune.present.progress import Progress, duration
+from autotune.present.progress import Progress
+from autotune.present.so_far import SoFar
+from autotune.present.tables import duration
 from autotune.results.rows import Trial
-from autotune.scheduler.events import RowWritten, StageBegan, TimeLeft
+from autotune.scheduler.events import RowWritten, StageBegan
 from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
@@ -33,7 +34,7 @@ def progress_of(rows: Iterable[Trial] = (), **budget: Any) -> Progress:
         "budget": budget or {"trials": 40},
     }
     sweep = parse_sweep(document)
-    return Progress(sweep.budget, list(sweep.objectives), rows)
+    return Progress(SoFar("s", sweep.budget, list(sweep.objectives), rows))
 
 
 @pytest.mark.parametrize(
@@ -65,46 +66,6 @@ def test_plain_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[s
         "[-] scoring on test, winner r8 a16 lr 0.001 all-linear | int4 b32",
     ]
     assert "\x1b" not in err
-
-
-def test_a_live_line_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
-    with progress_of() as progress:
-        assert progress.live is not None
-        progress(StageBegan(3, PAIR, "build"))
-        progress(RowWritten(ROW, ROW))
-        progress(TimeLeft(50.0))
-        line = progress._line().plain
-    assert "[3/40] building r8 a16 lr 0.001 all-linear | int4 b32 (0 s)" in line
-    assert f"best {PAIR.id[:8]} (accuracy 0.900 [0.850, 0.930])" in line
-    assert "about" in line
-    assert "accuracy 0.900" in capsys.readouterr().err
-
-
-def test_the_best_stays_while_others_fail(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_of() as progress:
-        assert "best none yet" in progress._line().plain
-        progress(RowWritten(ROW, ROW))
-        progress(RowWritten(ROW | {"status": "timeout", "error": "too slow"}, None))
-        assert PAIR.id[:8] in progress._line().plain
-
-
-def test_what_is_left_is_as_the_sweep_said_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = progress_of()
-    assert progress.left() is None
-    assert "left" not in progress._line().plain
-    progress(TimeLeft(700.0))
-    now[0] += 100
-    assert progress.left() == 600
-    assert "about 10 min left" in progress._line().plain
-    now[0] += 10_000
-    assert progress.left() == 0.0
-    progress(TimeLeft(None))
-    assert progress.left() is None
 
 
 def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:

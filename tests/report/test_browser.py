@@ -229,3 +229,157 @@ def test_several_folders_are_compared(opened: Open, folder: Path, tmp_path: Path
     assert winner.id[:8] in table.inner_text()
     page.locator("header select").select_option("1")
     assert winner.id[:8] in chosen(page)
+
+
+def test_rows_that_stay_in_view_stay_the_same_while_others_come_and_go(opened: Open) -> None:
+    """The table holds the rows in view alone: after any scrolling those that belong there, in order, with the spaces around."""
+    page = opened()
+    scroller = page.locator(".grid-scroll")
+    total = int(page.locator(".grid-table").get_attribute("aria-rowcount")) - 1
+    indices = (
+        "[...document.querySelectorAll('.grid-table tbody tr[aria-rowindex]')].map((tr) => Number(tr.ariaRowIndex))"
+    )
+    height = "document.querySelector('.grid-table tbody').getBoundingClientRect().height"
+    whole = page.evaluate(height)
+    page.evaluate("window.kept = document.querySelector('.grid-table tbody tr[aria-rowindex=\"12\"]')")
+    for top in (30, 200, 300, 5000, 90, 2000, 2100, 1900, 10**6, 0):
+        scroller.evaluate("(one, top) => { one.scrollTop = top; }", top)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        found = page.evaluate(indices)
+        first = page.evaluate("document.querySelector('.grid-scroll').scrollTop") / 30
+        assert found == list(range(found[0], found[-1] + 1))
+        assert found[0] <= first + 2
+        assert found[-1] >= min(total + 1, first + 10)
+        assert abs(page.evaluate(height) - whole) < 2, "the scroll bar would jump"
+        if top == 300:
+            assert page.evaluate("window.kept.isConnected")
+    assert page.evaluate(indices)[0] == 2
+
+
+FOCUSED = """() => {
+  const at = document.activeElement;
+  const style = getComputedStyle(at);
+  const box = at.getBoundingClientRect();
+  return {
+    at: at === document.body ? '' : [at.tagName, at.className, at.getAttribute('aria-label') ?? '', at.textContent.slice(0, 40)].join(' '),
+    shown: box.width > 0 && box.height > 0,
+    marked: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0,
+  };
+}"""
+TABBABLE = """() => [...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
+  .filter((one) => one.checkVisibility() && !one.disabled && one.tabIndex >= 0).length"""
+
+
+def test_the_tab_key_reaches_every_control_shows_where_it_is_and_leaves_the_page(opened: Open) -> None:
+    page = opened()
+    count = page.evaluate(TABBABLE)
+    seen, hidden, unmarked = [], [], []
+    for _ in range(count + 30):
+        page.keyboard.press("Tab")
+        found = page.evaluate(FOCUSED)
+        if not found["at"]:
+            break
+        seen.append(found["at"])
+        hidden += [found["at"]] * (not found["shown"])
+        unmarked += [found["at"]] * (not found["marked"])
+    assert len(seen) >= count
+    assert not page.evaluate(FOCUSED)["at"], "the keyboard is caught in the page"
+    assert (hidden, unmarked) == ([], [])
+
+
+def test_a_choice_is_made_filtered_looked_at_and_taken_by_keyboard_alone(opened: Open, folder: Path) -> None:
+    """From the first key to the download: no pointer, and what is asked for by `Tab` and keys is what `select` says."""
+    page = opened()
+
+    def go_to(selector: str, most: int = 300) -> None:
+        for _ in range(most):
+            if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+                return
+            page.keyboard.press("Tab")
+        raise AssertionError(f"no Tab leads to {selector}")
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the link that skips to the result
+    assert page.evaluate("document.activeElement.id") == "main"
+    go_to("input.bound")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("0.6")
+    page.keyboard.press("Enter")
+    found = select(folder, ["accuracy >= 0.6"]).choice
+    assert found.winner is not None
+    assert f"{len(found.feasible)} of " in chosen(page)
+    assert f"({found.winner.id[:8]})" in chosen(page)
+    go_to("button.sort[data-sort='accuracy']")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.dataset.sort") == "accuracy", "the sort keeps its place"
+    go_to("input[aria-label='Filter accuracy']")
+    page.keyboard.type(">= 0.6")
+    kept = [row for row in select(folder).rows if (row["accuracy"] or 0) >= 0.6]
+    shown = len(kept)
+    assert f"{shown} of " in page.locator("#table .count").inner_text()
+    go_to("#table tbody button.link")
+    names = [row.candidate for row in sorted(kept, key=lambda row: -row["accuracy"])]
+    assert page.evaluate("document.activeElement.textContent") == names[0][:8]
+    for key, place in (
+        ("ArrowDown", 1),
+        ("End", -1),
+        ("ArrowDown", -1),
+        ("ArrowUp", -2),
+        ("Home", 0),
+        ("PageDown", None),
+    ):
+        page.keyboard.press(key)
+        at = page.evaluate("document.activeElement.textContent")
+        assert place is None or at == names[place][:8]
+        assert page.evaluate(FOCUSED)["shown"]
+    best = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    assert best in dialog.locator("h2").inner_text()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    page.keyboard.press("Escape")
+    assert dialog.count() == 0
+    assert page.evaluate("document.activeElement.textContent") == best, "the focus is back where it was"
+    for _ in range(300):
+        page.keyboard.press("Shift+Tab")
+        if page.evaluate("document.activeElement.textContent.startsWith('Download what is shown')"):
+            break
+    with page.expect_download() as got:
+        page.keyboard.press("Enter")
+    assert len(Path(got.value.path()).read_text(encoding="utf-8").splitlines()) == shown + 1
+
+
+@pytest.mark.parametrize("state", ["dialog", "columns", "no winner", "phone", "several", "print"])
+def test_no_serious_fault_in_any_state_of_the_page(opened: Open, folder: Path, tmp_path: Path, state: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    file = None
+    if state == "several":
+        other = make_folder(tmp_path / "other", Shape(30, items=80, seed=11))
+        file = tmp_path / "both.html"
+        file.write_text(html_of([read_report(folder), read_report(other)]), encoding="utf-8")
+    page = opened(file, **({"is_mobile": True} if state == "phone" else {}))
+    match state:
+        case "dialog":
+            page.locator("#table tbody button.link").first.press("Enter")
+        case "columns":
+            page.get_by_text("Columns (").press("Enter")
+            page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        case "no winner":
+            page.locator("input.bound").first.fill("2")
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(200)
+            assert "No winner" in chosen(page)
+        case "phone":
+            page.set_viewport_size({"width": 375, "height": 800})
+        case "print":
+            page.emulate_media(media="print")
+    page.wait_for_timeout(100)
+    found = axe.Axe().run(page).response["violations"]
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]][:5])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []

@@ -15,7 +15,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from autotune.analysis.limits import Limit, parse_limit
 from autotune.analysis.scores import PARTS, summarise
 from autotune.metrics import METRICS, Direction
-from autotune.results.judge import base_of, entry_of, front_of, judge
+from autotune.results.judge import base_of, entries_of, entry_of, front_of, judge
 from autotune.results.rows import Trial
 
 
@@ -246,3 +246,20 @@ def test_metrics_of_workloads_are_judged_with_their_intervals() -> None:
     choice = judge(rows, Aims(aims.objectives), "base")
     assert (choice.steps[0].tied, list(choice.steps[0].beaten)) == (("c",), ["a"])
     assert [row["candidate"] for row in front_of(rows, aims.objectives)] == ["b"]
+
+
+def test_entries_of_rows_with_several_headers_are_those_of_each_row() -> None:
+    """What is found of many rows at once is what is found of each alone: values, intervals, counts and what it is served as."""
+    rows = [
+        Trial({"candidate": "a", "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "accuracy_n": 10}),
+        Trial({"candidate": "b", "accuracy": 0.5, "accuracy_low": 0.4, "itl_ms_p50@long": 3.0, "processes@long": 7}),
+        Trial({"candidate": "c", "accuracy": None, "accuracy_n": 10, "size_mb": 3, "graph": "g", "session_threads": 2}),
+        Trial({"candidate": "d", "graph": "g", "session_threads": None}),
+        Trial({"candidate": "e"}),
+    ]
+    entries = entries_of(rows)
+    assert [repr(entry_of(row)) for row in rows] == list(map(repr, entries))
+    assert [entry.intervals for entry in entries] == [{"accuracy": (0.4, 0.6)}, {}, {}, {}, {}]
+    assert entries[1].counts == {"itl_ms_p50@long": 7}
+    assert [entry.graph for entry in entries] == [None, None, "g session_threads=2", "g", None]
+    assert entries_of([]) == []

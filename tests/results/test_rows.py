@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from autotune.results.rows import (
     TableRow,
     Trial,
     _Attribute,
+    cells_of,
+    measured_in,
 )
 from autotune.results.table import Table, read_table
 from benchmarks.sizes import functions_with_rows, modules_of
@@ -128,3 +131,20 @@ def test_fixed_columns_are_read_as_attributes() -> None:
         and node.slice.value in fixed
     ]
     assert found == [], f"read these of {len(COLUMNS)} columns as attributes"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cells_of_many_rows_are_those_of_each(seed: int) -> None:
+    """Whatever headers rows have: the same one, or each another."""
+    draw = random.Random(seed)
+    names = ["candidate", "accuracy", "accuracy_low", "f1", "itl_ms_p50", "itl_ms_p50@long", "size_mb", "graph"]
+    same = draw.sample(names, draw.randrange(1, len(names)))
+    rows = [
+        Trial({name: draw.choice([None, 0, 0.5]) for name in (same if seed % 2 else draw.sample(names, 3))})
+        for _ in range(draw.choice([0, 1, 2, 30]))
+    ]
+    wanted = draw.choices(names, k=draw.randrange(6))
+    assert cells_of(rows, wanted) == [tuple(row[name] for row in rows) for name in wanted]
+    measured = measured_in(rows)
+    assert set(measured) == {name for row in rows for name in row.values}
+    assert all(column == tuple(row[name] for row in rows) for name, column in measured.items())

@@ -35,7 +35,12 @@ export class Sweep {
       this.outcomes[metric] = new Outcomes(kept.bits ? kept.bits.map(wordsOf) : numbersOf(kept), kept.items);
       places[metric] = kept.of;
     }
-    const finished = data.entries.map((row, place) => this.entry(row, place, places));
+    // The columns of each metric that has some, found once for all rows.
+    this.measured = this.metrics
+      .map(({ name, low, high, behind }) => ({ name, columns: [name, low, high, behind].map((each) => this.byName.get(each)) }))
+      .filter(({ columns }) => columns.some(Boolean));
+    const [ids, graphs] = ["candidate", "served"].map((name) => this.byName.get(name));
+    const finished = data.entries.map((row, place) => this.entry(row, place, places, ids, graphs));
     this.base = data.base === null ? null : finished.find((entry) => entry.row === data.base);
     this.candidates = finished.filter((entry) => this.cell(entry.row, "trial") !== 0);
     this.entryOf = new Map(finished.map((entry) => [entry.id, entry]));
@@ -46,18 +51,16 @@ export class Sweep {
     return this.byName.get(name)?.at(row) ?? null;
   }
 
-  entry(row, place, places) {
-    const entry = { id: this.cell(row, "candidate"), row, values: {}, intervals: {}, counts: {}, outcomes: {} };
-    entry.graph = this.cell(row, "served");
-    for (const { name, low, high, behind } of this.metrics) {
-      const value = this.cell(row, name);
+  entry(row, place, places, ids, graphs) {
+    const entry = { id: ids?.at(row) ?? null, row, values: {}, intervals: {}, counts: {}, outcomes: {} };
+    entry.graph = graphs?.at(row) ?? null;
+    for (const { name, columns } of this.measured) {
+      const [value, low, high, count] = columns.map((column) => column?.at(row) ?? null);
       if (value !== null) entry.values[name] = value;
-      const interval = [this.cell(row, low), this.cell(row, high)];
-      if (interval[0] !== null && interval[1] !== null) entry.intervals[name] = interval;
-      const count = this.cell(row, behind);
+      if (low !== null && high !== null) entry.intervals[name] = [low, high];
       if (count !== null) entry.counts[name] = count;
     }
-    for (const [metric, of] of Object.entries(places)) if (of[place] >= 0) entry.outcomes[metric] = of[place];
+    for (const metric in places) if (places[metric][place] >= 0) entry.outcomes[metric] = places[metric][place];
     return entry;
   }
 
@@ -67,7 +70,10 @@ export class Sweep {
 }
 
 function octetsOf(text) {
-  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text);
+  const octets = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) octets[i] = letters.charCodeAt(i); // of megabytes: a call for each would take longer
+  return octets;
 }
 
 /** Rows of numbers, in the form that `_numbers` of autotune/report/outcomes.py explains. */

@@ -110,9 +110,10 @@ export function frontChart(sweep, state, found, open) {
     const barred = state.bars ? (shown.length > MOST_BARS ? shown.filter(({ id }) => onFront.has(id) || id === choice.winner) : shown) : [];
     const span = (name) => {
       const own = shown.map((entry) => value(entry, name));
-      const room = 0.5 * (Math.max(...own) - Math.min(...own));
+      const [least, most] = [Math.min(...own), Math.max(...own)];
+      const room = 0.5 * (most - least);
       const ends = barred.flatMap((entry) => entry.intervals[name] ?? []);
-      return [...own, ...ends.filter((end) => end >= Math.min(...own) - room && end <= Math.max(...own) + room)];
+      return [...own, ...ends.filter((end) => end >= least - room && end <= most + room)];
     };
     const made = chart({
       width, height: Math.min(460, Math.max(300, width * 0.62)), role: "img",

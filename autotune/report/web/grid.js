@@ -86,36 +86,76 @@ export function csv(sweep, names, rows) {
 
 /** The table with its controls. `open` is called with a row that the user asks for; `mark` says a row's class. */
 export function grid(sweep, shown, { open, mark }) {
-  const state = { names: [...shown], filters: {}, search: "", sort: null, rows: [] };
+  const state = { names: [...shown], filters: {}, search: "", sort: null, rows: [], at: 0 };
   const count = h("p", { class: "count", role: "status" });
   const body = h("tbody");
   const head = h("thead");
   const table = h("table", { class: "grid-table" }, h("caption", { class: "hidden" }, "All candidates"), head, body);
-  const scroller = h("div", { class: "grid-scroll", tabindex: "0", role: "region", "aria-label": "All candidates, scrollable" }, table);
+  const scroller = h("div", { class: "grid-scroll", tabindex: "0", role: "region", "aria-label": "All candidates: up and down go from one to the next" }, table);
 
-  const draw = () => {
-    const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE);
-    const last = Math.min(state.rows.length, Math.ceil((scroller.scrollTop + (scroller.clientHeight || 600)) / ROW) + SPARE);
-    const space = (rows) => {
-      const cell = h("td", { colspan: state.names.length });
-      cell.style.height = `${rows * ROW}px`;
-      return rows > 0 ? h("tr", { class: "space", "aria-hidden": "true" }, cell) : null;
-    };
-    const columns = state.names.map((name) => sweep.byName.get(name));
-    const lines = state.rows.slice(first, last).map((row, i) =>
-      h(
-        "tr",
-        { "aria-rowindex": first + i + 2, class: mark(row) },
-        columns.map((column) => {
-          const value = column.at(row);
-          const text = column.type === "number" ? short(value) : value === null ? "" : String(value);
-          if (column.name === "candidate") return h("td", {}, h("button", { class: "link", onclick: () => open(row) }, text.slice(0, 8)));
-          return h("td", { class: column.type === "number" ? "number" : null, title: text.length > 24 ? text : null }, text);
-        }),
-      ),
-    );
-    body.replaceChildren(...[space(first), ...lines, space(state.rows.length - last)].filter(Boolean));
+  const space = () => h("tr", { class: "space", "aria-hidden": "true" }, h("td"));
+  const [above, below] = [space(), space()];
+  const size = (row, rows) => {
+    row.hidden = rows <= 0;
+    row.firstChild.setAttribute("colspan", state.names.length);
+    row.firstChild.style.height = `${Math.max(0, rows) * ROW}px`;
   };
+  const line = (at) => {
+    const row = state.rows[at];
+    return h(
+      "tr",
+      { "aria-rowindex": at + 2, class: mark(row) },
+      state.names.map((name) => {
+        const column = sweep.byName.get(name);
+        const value = column.at(row);
+        const text = column.type === "number" ? short(value) : value === null ? "" : String(value);
+        if (name === "candidate") return h("td", {}, h("button", { class: "link", tabindex: at === state.at ? 0 : -1, onclick: () => open(row) }, text.slice(0, 8)));
+        return h("td", { class: column.type === "number" ? "number" : null, title: text.length > 24 ? text : null }, text);
+      }),
+    );
+  };
+  // The rows in the page are those from `drawn.first` on. A row in view stays the same element, so that it keeps the focus.
+  const drawn = { first: 0, lines: [] };
+  const draw = (anew = false) => {
+    const first = Math.min(state.rows.length, Math.max(0, Math.floor(scroller.scrollTop / ROW) - SPARE));
+    const last = Math.min(state.rows.length, Math.ceil((scroller.scrollTop + (scroller.clientHeight || 600)) / ROW) + SPARE);
+    size(above, first);
+    size(below, state.rows.length - last);
+    const ended = drawn.first + drawn.lines.length;
+    if (anew || last <= drawn.first || first >= ended) {
+      drawn.lines = Array.from({ length: Math.max(0, last - first) }, (_, i) => line(first + i));
+      body.replaceChildren(above, ...drawn.lines, below);
+    } else {
+      const gone = [...drawn.lines.splice(0, Math.max(0, first - drawn.first)), ...drawn.lines.splice(Math.max(0, last - Math.max(first, drawn.first)))];
+      for (const each of gone) each.remove();
+      const before = Array.from({ length: Math.max(0, drawn.first - first) }, (_, i) => line(first + i));
+      const behind = Array.from({ length: Math.max(0, last - ended) }, (_, i) => line(ended + i));
+      above.after(...before);
+      below.before(...behind);
+      drawn.lines = [...before, ...drawn.lines, ...behind];
+    }
+    drawn.first = first;
+    // One candidate is a stop of the Tab key, whatever the number of rows: the one gone to last, or the first in view.
+    if (state.at < first || state.at >= last) mayStop(Math.min(Math.ceil(scroller.scrollTop / ROW), Math.max(0, last - 1)));
+  };
+  const button = (at) => drawn.lines[at - drawn.first]?.querySelector("button.link");
+  const mayStop = (at) => {
+    button(state.at)?.setAttribute("tabindex", -1);
+    state.at = at;
+    button(at)?.setAttribute("tabindex", 0);
+  };
+  scroller.addEventListener("keydown", (event) => {
+    const page = Math.max(1, Math.floor(scroller.clientHeight / ROW) - 3);
+    const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
+    if (!by || !event.target.matches("button.link")) return;
+    event.preventDefault();
+    const to = Math.min(state.rows.length - 1, Math.max(0, state.at + by));
+    const room = scroller.clientHeight - head.offsetHeight - ROW;
+    scroller.scrollTop = Math.min(to * ROW, Math.max(scroller.scrollTop, to * ROW - room));
+    draw();
+    mayStop(to);
+    button(to)?.focus();
+  });
   const refresh = () => {
     let wrong = "";
     try {
@@ -125,8 +165,8 @@ export function grid(sweep, shown, { open, mark }) {
     }
     count.textContent = wrong + `${state.rows.length} of ${plural(sweep.rows, "row")}`;
     table.setAttribute("aria-rowcount", state.rows.length + 1);
-    scroller.scrollTop = 0;
-    draw();
+    scroller.scrollTop = state.at = 0;
+    draw(true);
   };
   const heads = () => {
     const titles = state.names.map((name) => {
@@ -183,8 +223,8 @@ export function grid(sweep, shown, { open, mark }) {
   const save = () => download(`${sweep.folder}.csv`, "text/csv", csv(sweep, state.names, state.rows));
   listColumns();
   heads();
-  scroller.addEventListener("scroll", () => requestAnimationFrame(draw));
-  new ResizeObserver(draw).observe(scroller);
+  scroller.addEventListener("scroll", () => requestAnimationFrame(() => draw()));
+  new ResizeObserver(() => draw()).observe(scroller);
   const controls = h(
     "div",
     { class: "controls" },

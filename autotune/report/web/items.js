@@ -50,7 +50,8 @@ export function itemsView(sweep, found) {
   if (sweep.base && !withOutcomes.includes(sweep.base) && scored.some((metric) => metric in sweep.base.outcomes)) withOutcomes.push(sweep.base);
   const options = (chosen) => {
     const detailed = withOutcomes.filter((entry) => sweep.answers[entry.id] || entry.id === chosen);
-    const rest = withOutcomes.filter((entry) => !detailed.includes(entry)).slice(0, 200);
+    const listed = new Set(detailed);
+    const rest = withOutcomes.filter((entry) => !listed.has(entry)).slice(0, 200);
     return [...detailed, ...rest].map((entry) => [entry.id, `${entry.id.slice(0, 8)} ${nameOf(sweep, entry)}`]);
   };
   const draw = () => {

@@ -271,9 +271,10 @@ function stepDown(outcomes, unique, leader, away, t, alpha) {
     left = stay;
     return gone;
   };
+  const ofPair = Array.from(t, signsBound); // once: thousands are asked for again and again
   const bound = () => {
     const pairs = (left.length * (left.length - 1)) / 2;
-    return left.map((place) => Math.min(1, pairs * signsBound(t[place])));
+    return left.map((place) => Math.min(1, pairs * ofPair[place]));
   };
   const known = () => {
     if (left.length !== 2) return false;

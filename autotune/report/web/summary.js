@@ -18,7 +18,12 @@ export function headToHead(sweep, a, b, metric) {
   const mean = sum / n;
   const error = n > 1 ? Math.sqrt(Math.max(0, squares / n - mean * mean) / (n - 1)) : NaN;
   const binary = outcomes.binary[first] && outcomes.binary[second];
-  return { n, above, below, mean, error, binary, p: binary ? mcnemarExact(above, below) : null };
+  return {
+    n, above, below, mean, error, binary,
+    get p() { // exact, and so asked for where it is shown only
+      return binary ? mcnemarExact(above, below) : null;
+    },
+  };
 }
 
 /** How many items would tell two candidates apart that differ as they do now, with a power of 80 %. */
