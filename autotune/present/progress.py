@@ -70,13 +70,17 @@ class Progress:
             sys.stderr.flush()
 
     def _stage(self, trial: int, candidate: Candidate, stage: str) -> str:
-        return f"{self._number(trial)} {stage_name(stage)} {candidate_name(candidate)}"
+        return f"{self._number(trial, candidate.target)} {stage_name(stage)} {candidate_name(candidate)}"
 
     def _row(self, row: Trial) -> str:
         numbers = (score_text(row, name) for name in self.so_far.objectives if row[name] is not None)
         what = ", ".join(numbers) if row.status == "ok" else f"{row.status}: {row.error}"
-        return f"{self._number(row.trial or 0)} {settings(row.settings) or 'the untouched model'}: {what}"
+        number = self._number(row.trial or 0, row.target)
+        return f"{number} {settings(row.settings) or 'the untouched model'}: {what}"
 
-    def _number(self, trial: int) -> str:
+    def _number(self, trial: int, target: str | None) -> str:
+        """Return a trial's number; each of several targets counts its own, and the budget is that of all."""
+        if target is not None:
+            return f"[{target} {trial or '-'}]"
         total = self.so_far.budget.trials
         return "[-]" if not trial else f"[{trial}/{total}]" if total else f"[{trial}]"

@@ -149,7 +149,8 @@ class SoFar:
                     self._workers += [None] * (count - len(self._workers))
                 case StageBegan(trial, candidate, stage):
                     self._begun = True
-                    doing = Doing(candidate.id, trial, candidate_name(candidate), stage, self.clock())
+                    on = f"{candidate.target}: " if candidate.target is not None else ""
+                    doing = Doing(candidate.id, trial, on + candidate_name(candidate), stage, self.clock())
                     self._workers[self._place(candidate.id)] = doing
                 case CandidateEnded(_, candidate):
                     self._workers = [

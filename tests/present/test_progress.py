@@ -84,3 +84,16 @@ def test_any_candidate_and_status_has_its_line(capsys: pytest.CaptureFixture[str
                 }
                 progress(RowWritten(Trial(cells), None))
     assert len(capsys.readouterr().err.splitlines()) == 6
+
+
+def test_each_of_several_targets_counts_its_own_trials_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    pair = Candidate(lora=PAIR.lora, recipe=PAIR.recipe, target="gpu")
+    with progress_of() as progress:
+        progress(StageBegan(0, Candidate(target="gpu"), "score"))
+        progress(StageBegan(3, pair, "finetune"))
+        progress(RowWritten(ROW | {"target": "gpu"}, ROW))
+    begun, trained, row = capsys.readouterr().err.splitlines()
+    assert begun == "[gpu -] scoring the untouched model"
+    assert trained.startswith("[gpu 3] fine-tuning r8 ")
+    assert row.startswith("[gpu 3] r8 ")
+    assert [doing.settings[:8] for doing in progress.so_far.picture().workers if doing is not None][-1] == "gpu: r8 "
