@@ -363,15 +363,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=100_000)
     asked = parser.parse_args(arguments)
 
-    def on_nodes(do: Callable[[Nodes], list[tuple[str, str]]], scale: float = 0.01) -> list[tuple[str, str]]:
-        with nodes_in(NODES, scale=scale) as there:
+    def on_nodes(
+        do: Callable[[Nodes], list[tuple[str, str]]], scale: float = 0.01, apart: bool = False
+    ) -> list[tuple[str, str]]:
+        with nodes_in(NODES, scale=scale, apart=apart) as there:
             return do(there)
 
     parts: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "rows": lambda: on_nodes(rows),
         "kills": lambda: on_nodes(lambda there: Kills(there, 0).run(asked.kills, asked.candidates), 0.1),
         "kills2": lambda: on_nodes(lambda there: Kills(there, 1).run(asked.kills, asked.candidates), 0.1),
-        "stopped": lambda: on_nodes(stopped, 0.2),
+        "stopped": lambda: on_nodes(stopped, 0.2, apart=True),
         "alone": lambda: on_nodes(alone),
         "scaling": scaling,
         "cost": lambda: cost(jobs=asked.jobs),

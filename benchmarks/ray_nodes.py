@@ -93,9 +93,9 @@ class AsSleeping:
 class Nodes:
     """A head without processors and some nodes, as processes of this machine."""
 
-    def __init__(self, folder: Path, nodes: int, cpus: int = 1, scale: float = 0.01) -> None:
-        """`scale`: how many times as long as usual stages sleep."""
-        self.folder, self.wanted, self.cpus = folder, nodes, cpus
+    def __init__(self, folder: Path, nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False) -> None:
+        """`scale`: how many times as long as usual stages sleep; `apart`: each node has a lock of its own, as another host has."""
+        self.folder, self.wanted, self.cpus, self.apart, self._count = folder, nodes, cpus, apart, 0
         os.environ.update(_QUIET | {"SLEEPING_SCALE": str(scale), "SLEEPING_JOURNAL": str(folder / "journal.txt")})
         runtime = folder / "runtime"  # other sweeps on this host do not wait for this one, nor it for them
         runtime.mkdir(mode=0o700, exist_ok=True)
@@ -113,7 +113,13 @@ class Nodes:
 
     def add(self) -> None:
         """Add a node."""
-        self.cluster.add_node(num_cpus=self.cpus, object_store_memory=100_000_000, wait=False)
+        more: dict[str, Any] = {}
+        if self.apart:
+            self._count += 1
+            runtime = self.folder / f"runtime-{self._count}"
+            runtime.mkdir(mode=0o700)
+            more["env_vars"] = {"XDG_RUNTIME_DIR": str(runtime)}
+        self.cluster.add_node(num_cpus=self.cpus, object_store_memory=100_000_000, wait=False, **more)
 
     @property
     def address(self) -> str:
@@ -165,10 +171,10 @@ def kill_tree(pids: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def nodes_in(nodes: int, cpus: int = 1, scale: float = 0.01) -> Iterator[Nodes]:
+def nodes_in(nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False) -> Iterator[Nodes]:
     """Have a cluster in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="ray-nodes-", ignore_cleanup_errors=True) as folder:
-        there = Nodes(Path(folder), nodes, cpus, scale)
+        there = Nodes(Path(folder), nodes, cpus, scale, apart)
         try:
             yield there
         finally:
