@@ -46,7 +46,7 @@ _OURS = ("keep_dir", "stop_file", "engines_dir")
 
 
 class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
 
 class Order(_Plain):

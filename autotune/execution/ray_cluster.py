@@ -87,7 +87,6 @@ class RayCluster:
             rule = "must be HOST:PORT of the cluster's head: the tuner runs on a machine of the cluster"
             raise UsageError(Problem(rule, "--address", value=address, remedy="leave it out on the head itself"))
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
         self._ray: Any = ray

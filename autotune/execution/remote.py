@@ -27,6 +27,7 @@ from autotune.execution.sweep_artifacts import SweepArtifacts
 from autotune.execution.worker import to_plain
 from autotune.execution.workers import CORES_EACH, needs_gpu
 from autotune.machine import machine_digest
+from autotune.providers import NVIDIA
 from autotune.stages.jobs import Call, DeviceJob, Job, ProbeJob, Result, TimeJob, TurnsJob
 
 ATTEMPTS = 5
@@ -235,10 +236,11 @@ class RemoteExecutor:
     def _needs(self, flight: _Flight) -> Needs | None:
         """Return what an order takes of its node; None: no node there will do."""
         job = flight.call.job
-        gpus = 1.0 if needs_gpu(job) or (isinstance(job, ProbeJob) and self.gpus) else 0.0
         timed = job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
         on = timed[0] if timed else job
-        label = self.labels.get(str(getattr(on, "provider", None))) if isinstance(on, DeviceJob) else None
+        provider = str(getattr(on, "provider", None)) if isinstance(on, DeviceJob) else ""
+        gpu = needs_gpu(job) or provider in NVIDIA or (isinstance(job, ProbeJob) and self.gpus > 0)
+        gpus, label = float(gpu), self.labels.get(provider)
         needs = Needs(float(self.cpus), gpus, self._memory_mb or 0.0, {label: _SOME} if label else {})
         if not timed:
             return needs
@@ -348,14 +350,13 @@ class RemoteExecutor:
 
     def _again_elsewhere(self, flight: _Flight, why: str) -> None:
         flight.lost.append(flight.token)
-        what = f"{flight.call.job.stage} {flight.call.job.key[:8]}"
         if len(flight.lost) >= ATTEMPTS:
             self._end(
                 flight,
                 StageError("lost", f"{flight.call.job.stage}: {len(flight.lost)} nodes were lost, the last: {why}"),
             )
             return
-        self._say(f"{what} is done again, for {why}")
+        self._say(f"{flight.call.job.stage} {flight.call.job.key[:8]} is done again, for {why}")
         self._looked = -math.inf  # it may be gone
         self._later.append((time.monotonic(), flight))
 

@@ -30,7 +30,7 @@ from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.worker import from_plain, to_plain
 from autotune.machine import machine_digest
-from autotune.stages.jobs import Call, Job, Result, ScoreJob, TimeJob, TinyJob, TurnsJob
+from autotune.stages.jobs import Call, Job, MergeJob, MetricJob, Result, ScoreJob, TimeJob, TinyJob, TurnsJob
 
 HERE = machine_digest()
 Act = Callable[[Job, Path], None]
@@ -373,7 +373,16 @@ def test_what_runs_on_a_device_goes_to_nodes_that_have_it(tmp_path: Path, cluste
     )
     sweeping(score)
     sweeping(score.model_copy(update={"provider": "cpu"}))
-    assert [needs.resources for _, needs, _ in cluster.orders] == [{"phone": 0.001}, {}]
+    sweeping(score.model_copy(update={"provider": "cuda"}))
+    assert [(needs.resources, needs.gpus) for _, needs, _ in cluster.orders] == [
+        ({"phone": 0.001}, 0.0),
+        ({}, 0.0),
+        ({}, 1.0),
+    ]
+    cluster.there = [Node("c", "host-c", HERE, 4.0, 1.0)]
+    timing = QuickTimeJob(graph="g", provider="cuda", prompt_tokens=8, new_tokens=4, machine=HERE, processes=1, most=1)
+    Sweeping(tmp_path / "other", cluster)(timing)
+    assert cluster.orders[-1][1].gpus == 1.0
 
 
 def test_the_end_is_asked_for_on_the_nodes(tmp_path: Path, cluster: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,6 +464,14 @@ def test_which_nodes_time_and_how_many_jobs_they_do() -> None:
     assert to_time([a, phone], "m1", "phone") == []
     assert [cpus_each([a, b], *given) for given in ((None, 4), (2, 4), (8, 4), (None, 2))] == [4, 2, 1, 2]
     assert [width_of(nodes, 4) for nodes in ([a, b], [a, bad], [quiet], [])] == [5, 1, 1, 1]
+
+
+def test_paths_of_a_job_are_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = MetricJob(metric="own:metric", code="c", file=Path("own.py"))
+    fields = to_plain(job)["fields"]
+    assert (fields["file"], fields["root"]) == (str(tmp_path / "own.py"), None)
+    assert to_plain(MergeJob(adapter="a", base="b"))["fields"]["base_dir"] == "."
 
 
 def test_jobs_go_through_plain_text_whole(tmp_path: Path) -> None:
