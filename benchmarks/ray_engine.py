@@ -79,10 +79,10 @@ def overlaps(files: Sequence[Path]) -> tuple[int, int]:
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def rows(there: Nodes, candidates: int = 8) -> list[tuple[str, str]]:
+def rows(there: Nodes, candidates: int = 8, strategies: Sequence[str] = ("random", "grid")) -> list[tuple[str, str]]:
     """Compare the rows of a cluster with those of this machine. Returns what was found, in words."""
     found = []
-    for strategy in ("random", "grid"):
+    for strategy in strategies:
         for name, address in ((f"local-{strategy}", None), (f"ray-{strategy}", there.address)):
             process = driver(there.folder, name, candidates, strategy, address)
             assert process.wait(timeout=500) == 0, (there.folder / f"{name}.log").read_text(encoding="utf-8")
