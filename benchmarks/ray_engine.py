@@ -6,6 +6,8 @@ python -m benchmarks.ray_engine page --keep FOLDER       # writes the page of wh
 
 Cluster, cache, record, pipeline, loop and the host's lock are the real ones; stages sleep and write what their followers
 read (`benchmarks.sleeping`). A driver is a process of its own, so that it can be killed.
+
+It is one module because each part is a few lines around the same cluster and drivers (`benchmarks.ray_nodes`).
 """
 
 from __future__ import annotations
