@@ -238,6 +238,19 @@ def appears(path: Path, patience_s: float = SEEN_S) -> bool:
     return True
 
 
+def from_anywhere(job: Job) -> Job:
+    """Return a job whose inputs are found from any folder: its paths are absolute. An empty path says that there is none."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(whole, value))
+        if isinstance(value, Job):
+            return from_anywhere(value)
+        return value.absolute() if isinstance(value, Path) and value != Path() else value
+
+    return job.model_copy(update={name: whole(getattr(job, name)) for name in type(job).model_fields})
+
+
 def _check_same(order: Order, job: Job) -> None:
     """Raise MachineError where this host would keep the result under another key, or has another pace than is timed."""
     if job.key != order.key:

@@ -21,7 +21,7 @@ from autotune.errors import AutotuneError, Interrupted, MachineError, StageError
 from autotune.execution.cluster import QUIET, Cluster, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.executor import PATIENCE_S, waited_enough
 from autotune.execution.host_lock import Interval
-from autotune.execution.node import STOP, Answer, Order, appears
+from autotune.execution.node import STOP, Answer, Order, appears, from_anywhere
 from autotune.execution.protocol import Blocking, follow
 from autotune.execution.sweep_artifacts import SweepArtifacts
 from autotune.execution.worker import to_plain
@@ -225,7 +225,7 @@ class RemoteExecutor:
         self._flights[flight.number] = flight
         job, artifacts = flight.call.job, self.artifacts
         order = Order(
-            job=to_plain(job), key=job.key, packages=job.described()["packages"], cache=str(artifacts.cache.root.resolve()),
+            job=to_plain(from_anywhere(job)), key=job.key, packages=job.described()["packages"], cache=str(artifacts.cache.root.resolve()),
             run=str(self.run.resolve()), places={key: str(place.resolve()) for key, place in artifacts.places.items()},
             model=artifacts.model, what=artifacts.what(flight.log),
             limit_s=flight.limit_s if math.isfinite(flight.limit_s) else None, anew=flight.call.anew,

@@ -206,15 +206,8 @@ def to_plain(job: Job) -> dict[str, Any]:
         if isinstance(value, tuple) and value and all(isinstance(one, Job) for one in value):
             plain[name] = [to_plain(one) for one in value]
         elif info.exclude:
-            plain[name] = to_jsonable_python(_absolute(value))
+            plain[name] = to_jsonable_python(value)
     return {"module": type(job).__module__, "class": type(job).__name__, "fields": plain}
-
-
-def _absolute(value: Any) -> Any:
-    """Return a field's value with paths that any folder may be left for; an empty one says that there is none."""
-    if isinstance(value, tuple):
-        return tuple(map(_absolute, value))
-    return value.absolute() if isinstance(value, Path) and value != Path() else value
 
 
 def from_plain(data: dict[str, Any]) -> Job:

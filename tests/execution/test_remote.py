@@ -24,7 +24,7 @@ from autotune.execution import node as node_module
 from autotune.execution import remote
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.local import LocalEngine
-from autotune.execution.node import NodeProcess, Order
+from autotune.execution.node import NodeProcess, Order, from_anywhere
 from autotune.execution.remote import ATTEMPTS, ClusterStages, RemoteExecutor, run_folder
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
@@ -469,9 +469,16 @@ def test_which_nodes_time_and_how_many_jobs_they_do() -> None:
 def test_paths_of_a_job_are_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     job = MetricJob(metric="own:metric", code="c", file=Path("own.py"))
-    fields = to_plain(job)["fields"]
-    assert (fields["file"], fields["root"]) == (str(tmp_path / "own.py"), None)
-    assert to_plain(MergeJob(adapter="a", base="b"))["fields"]["base_dir"] == "."
+    whole = from_anywhere(job)
+    assert whole == job.model_copy(update={"file": tmp_path / "own.py"})
+    assert whole.key == job.key
+    empty = MergeJob(adapter="a", base="b")
+    assert from_anywhere(empty) == empty
+    time_job = QuickTimeJob(graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine="m", model_dir=Path("x"))
+    turns = from_anywhere(TurnsJob(graphs=(time_job,)))
+    assert isinstance(turns, TurnsJob)
+    assert turns.graphs == (time_job.model_copy(update={"model_dir": tmp_path / "x"}),)
+    assert type(turns.graphs[0]) is QuickTimeJob
 
 
 def test_jobs_go_through_plain_text_whole(tmp_path: Path) -> None:
