@@ -314,7 +314,7 @@ def cost(nodes: int = 1000, jobs: int = 100_000) -> list[tuple[str, str]]:
             executor.wait(futures)
             futures = [future for future in futures if not future.done()]
         spent = time.process_time() - began - cluster.own_s
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return [
         (
             f"{jobs:,} jobs, {nodes:,} workers: processor time of the driver",
