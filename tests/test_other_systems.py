@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,8 @@ from autotune.present.doctor import examine
 from autotune.providers import PROVIDERS
 from autotune.results.loading import load_script
 from autotune.stages.conditions import Conditions
+from autotune.submit import skypilot, slurm
+from autotune.submit.plan import make_plan
 from autotune.sweepfile.resolve import parse_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -408,6 +411,15 @@ def test_names_that_windows_does_not_take_are_refused(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", ["console", "nullable", "com10", "auxiliary", "a.con", "v1.2"])
 def test_names_that_only_look_so_are_taken(name: str) -> None:
     assert is_portable(name)
+
+
+def test_what_runs_on_a_cluster_is_named_as_linux_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`autotune submit sweeps\\night.yaml` on Windows writes a script for another system."""
+    monkeypatch.chdir(ROOT)
+    plan = make_plan(ROOT / "search_spaces" / "phrase-tone-cpu.yaml", [])
+    there = replace(plan, file=PureWindowsPath("sweeps\\night.yaml"))  # type: ignore[arg-type]
+    for text in (slurm.script(there), skypilot.task(there)):
+        assert "autotune run sweeps/night.yaml " in text
 
 
 def test_a_drive_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

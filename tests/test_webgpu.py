@@ -266,12 +266,20 @@ TWO_RECIPES = {"build": [{"precision": ["int4", "int8"]}]}
 NAMED = {"target": {"provider": "WebGpuExecutionProvider"}, "space": {"build": [{"precision": "int4"}]}}
 
 
+LIMITS = {"devices": 15, "capability": 25}
+"""Seconds after which a device that is asked counts as hung, in place of minutes."""
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
         ("crash at load", "fails when it is loaded: the process crashed (SIGABRT)"),
         ("crash", "fails when it is loaded: the process crashed (SIGABRT)"),
         ("gone", "the device is lost"),
+        pytest.param("hang at load", "fails when it is loaded: ran past 15 s and was stopped", marks=pytest.mark.slow),
+        pytest.param("hang", "fails when it is loaded: ran past 15 s and was stopped", marks=pytest.mark.slow),
+        pytest.param("crash at run", "no recipe of this sweep runs on the target's device", marks=pytest.mark.slow),
+        pytest.param("hang at run", "hangs when it computes on", marks=pytest.mark.slow),
     ],
 )
 def test_a_library_that_fails_costs_one_message(
@@ -279,7 +287,8 @@ def test_a_library_that_fails_costs_one_message(
 ) -> None:
     library, does, environment = stub
     does.write_text(what, encoding="utf-8")
-    file = place.write("stub", **NAMED)
+    hangs = {"workers": {"time_limit_s": LIMITS}} if "hang" in what else {}
+    file = place.write("stub", **NAMED, **hangs)
     named = f"WebGpuExecutionProvider={library}"
     arguments = ("run", file, "--out", place.folder / "stub", "--provider-library", named)
     code, _, err = place.run(*arguments, **environment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +59,7 @@ class SweepArtifacts:
             self.stop.check()
         if self.room is not None:
             self.room.make(self._needs_mb if job.stage in ("merge", "build") else 0.0)
-        return min(self.timeouts.of(job), timeout or math.inf)
+        return self.timeouts.limit(job, timeout)
 
     def made(self, job: Job, stored: Stored, first: bool) -> None:
         """Take in that a result is there; `first`: its worker had to import what it needs, about."""

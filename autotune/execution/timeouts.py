@@ -7,6 +7,7 @@ training of which nothing is known may take what `train.time_limit_s` says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ FIRST_S = 3600.0
 """Seconds that a stage may take of which nothing is known yet, at least."""
 LEAST_S = 300.0
 """Seconds that any stage may take, and a training beyond the user's limit: imports on a busy machine are slow."""
+OF_DEVICES = ("devices", "capability")
+"""Stages that ask a device what it is and does; whoever asks them has limits of its own."""
 TIMES = 20.0
 """How many times slower than it takes nine times out of ten a stage may be."""
 
@@ -28,6 +31,14 @@ class Timeouts:
         """`fixed`: for a stage what the sweep says."""
         self.costs = costs
         self.fixed: dict[str, float] = dict(fixed or {})
+
+    def limit(self, job: Job, asked: float | None = None) -> float:
+        """Return the seconds that a job may take where its caller gives it `asked` at most; a sweep that speaks of the
+        questions to a device is heard, and not the caller.
+        """
+        if job.stage in OF_DEVICES and job.stage in self.fixed:
+            return self.fixed[job.stage]
+        return min(self.of(job), asked or math.inf)
 
     def of(self, job: Job) -> float:
         """Return the seconds that a job may take; of timings, that one process may."""

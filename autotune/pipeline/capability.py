@@ -22,6 +22,8 @@ TOKENS = 512
 """The longest text on which a device is compared with PyTorch; shorter where a sweep's texts are."""
 ASK_S = 600.0
 """Seconds after which a device that is asked counts as hung."""
+HANGS = 2
+"""Precisions that hang, with none that runs, after which the others are not tried: each would take `ASK_S`."""
 _QUANTISED: dict[str, Any] = {"algorithm": "default", "block_size": 32, "symmetric": True}
 _DIVIDED = ("PhiForCausalLM", "PhiMoEForCausalLM", "OlmoForCausalLM")
 """Architectures whose heads have the hidden size, divided by their number."""
@@ -86,13 +88,14 @@ def ask_device(
 ) -> Answers:
     """Ask a device for the precisions of `recipes`, and for the most exact one that runs; `every`: for all.
 
-    Raises MachineError where the device is gone, StageError where no tiny model of the architecture can be made.
+    Raises MachineError where the device is gone or hangs, StageError where no tiny model of the architecture can be made.
     """
     provider, source = PROVIDERS[target.provider], tiny.key
     do(tiny)
     wanted = {recipe.precision for recipe in recipes}
     answers = Answers(target, hardware)
     exact: Recipe | None = None
+    hung = 0
     for precision in provider.precisions:
         if exact is not None and not every and precision not in wanted:
             continue
@@ -108,6 +111,10 @@ def ask_device(
             except StageError as error:
                 if error.status == "lost":
                     raise MachineError(str(error)) from None
+                hung += error.status == "timeout"
+                if hung >= HANGS and exact is None:
+                    what = f"provider {provider.name} hangs when it computes on {hardware}"
+                    raise MachineError(f"{what}: {error}; update its driver, or choose another device") from None
                 answers.results[recipe] = {"runs": False, "why": str(error)}
             exact = exact or (recipe if answers.runs(recipe) else None)
     return answers

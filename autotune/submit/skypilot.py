@@ -25,7 +25,7 @@ def task(plan: Plan) -> str:
         "use_spot": given.spot,
     }
     out = f"/outputs/{plan.sweep.name}"
-    command = shlex.join(["autotune", "run", str(plan.file), "--out", out, *plan.words])
+    command = shlex.join(["autotune", "run", plan.file.as_posix(), "--out", out, *plan.words])
     content: dict[str, Any] = {
         "name": name,
         "resources": {key: value for key, value in resources.items() if value is not None},

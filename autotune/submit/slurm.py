@@ -48,7 +48,7 @@ def script(plan: Plan) -> str:
     for option, value in options.items():
         if value is not None:
             lines.append(f"#SBATCH --{option}" + ("" if value is True else f"={value}"))
-    command = shlex.join(["autotune", "run", str(plan.file), "--out", f"results/{name}", *plan.words])
+    command = shlex.join(["autotune", "run", plan.file.as_posix(), "--out", f"results/{name}", *plan.words])
     setup = "\n".join(given.setup)
     if given.install is not None:
         setup += f"\npython -m pip install --quiet {shlex.quote(given.install)}"

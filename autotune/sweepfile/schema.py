@@ -143,7 +143,8 @@ class Workers(_Part):
     )
     memory_mb: float | None = Field(None, gt=0, description="memory of one worker, 10^6 bytes")
     time_limit_s: dict[
-        Literal["finetune", "merge", "build", "check", "score", "time"], Annotated[float, Field(gt=0)]
+        Literal["devices", "capability", "finetune", "merge", "build", "check", "score", "time"],
+        Annotated[float, Field(gt=0)],
     ] = Field({}, description="seconds of a stage before it counts as hung; default: learned from what it took before")
 
 

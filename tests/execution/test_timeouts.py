@@ -10,7 +10,18 @@ from autotune.candidate import Lora, Recipe
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.execution.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob, TimeJob, TinyJob, TurnsJob
+from autotune.stages.jobs import (
+    BuildJob,
+    CheckJob,
+    DevicesJob,
+    FinetuneJob,
+    Job,
+    Result,
+    ScoreJob,
+    TimeJob,
+    TinyJob,
+    TurnsJob,
+)
 
 HERE = Path()
 LORA = Lora(
@@ -109,3 +120,13 @@ def test_the_sweep_has_the_last_word() -> None:
     costs = CostModel()
     costs.learn(BUILD, {}, 100.0)
     assert Timeouts(costs, {"build": 7.0}).of(BUILD) == 7.0
+
+
+def test_what_a_sweep_says_of_the_questions_to_a_device_is_heard() -> None:
+    """Whoever asks a device waits minutes; a slow driver may need more, and a test less."""
+    asking, build = DevicesJob(provider="webgpu"), BUILD
+    assert Timeouts(CostModel()).limit(asking, 180) == 180
+    for seconds in (5.0, 900.0):
+        assert Timeouts(CostModel(), {"devices": seconds}).limit(asking, 180) == seconds
+        assert Timeouts(CostModel(), {"build": seconds}).limit(build, 180) == min(seconds, 180)
+    assert Timeouts(CostModel()).limit(build) == Timeouts(CostModel()).of(build)
