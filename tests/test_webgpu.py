@@ -367,6 +367,46 @@ def test_a_device_that_goes_in_the_middle_leaves_the_other_target_alone(
     assert (out / "best" / "gpu" / "onnx").is_dir()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.marathon
+@pytest.mark.parametrize(
+    ("what", "status", "said"),
+    [
+        ("crash at run", "failed", "the process crashed (SIGABRT)"),
+        ("hang at run", "timeout", "ran past 30 s and was stopped"),
+    ],
+)
+def test_a_device_that_begins_to_crash_or_hang_costs_rows_and_nothing_that_was_done(
+    what: str, status: str, said: str, place: Place, stub: tuple[Path, Path, dict[str, str]]
+) -> None:
+    library, does, environment = stub
+    does.write_text("", encoding="utf-8")
+    name = what.replace(" ", "-")
+    target = place_target(place) | {"provider": "WebGpuExecutionProvider"}
+    # The item's prompt is another one, so that nothing of the other sweeps is in the cache.
+    data = yaml.safe_load(place.write("any").read_text(encoding="utf-8"))["data"] | {"prompt": f"{name}: {{prompt}}"}
+    space = {"build": [{"precision": ["int4", "int8"]}]}
+    file = place.write(name, target=target, space=space, data=data)
+    out = place.folder / name
+    arguments = ("run", file, "--out", out, "--provider-library", f"WebGpuExecutionProvider={library}")
+    process = place.begin(*arguments, **environment)
+    table = out / "results.csv"
+    wait_for(lambda: table.exists() and table.read_bytes().count(b"\n") > 1, process)
+    process.kill()  # what the device did so far is kept, and so is what it answered
+    process.communicate()
+    before = read_results(out)
+    assert [row["status"] for row in before] == ["ok"]
+    does.write_text(what, encoding="utf-8")
+    limits = [f"--set=workers.time_limit_s.{stage}=30" for stage in ("check", "score", "time")]
+    code, _, err = place.run(*arguments, *(limits if "hang" in what else ()), **environment)
+    assert code == Exit.NO_RESULT, err
+    rows = read_results(out)
+    assert rows[0] == before[0]
+    assert [row["status"] for row in rows[1:]] == [status, status]
+    assert all(said in row["error"] for row in rows[1:]), [row["error"] for row in rows]
+
+
 def place_target(place: Place) -> dict[str, Any]:
     """Return the target of the place's sweeps."""
     target: dict[str, Any] = yaml.safe_load(place.write("any").read_text(encoding="utf-8"))["target"]
