@@ -1,4 +1,8 @@
-"""Inside a job: `python -m autotune.in_job ...` is autotune with a token for the hub from a key vault.
+"""Inside a job: `python -m autotune.in_job ...` is autotune with inputs at places that the next job has too, and with a token
+for the hub from a key vault.
+
+Azure ML mounts inputs in a folder of each job's own, and a sweep that names other files is another sweep: so what is mounted is
+linked into the working directory, under names that stay.
 
 The job names the secret in AUTOTUNE_HF_TOKEN_SECRET. Its value goes into the environment of this process alone: into no file,
 no log, and no part of the job.
@@ -7,11 +11,31 @@ no log, and no part of the job.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from autotune.errors import MachineError
 from autotune.submit.secret import SECRET, read_token
+
+_INPUT = re.compile(r"--set=((?:data\.)?(model|train|validation|test))=(/.+?)((?:\[[^\]]*:[^\]]*\])?)", re.DOTALL)
+
+
+def linked(word: str, folder: Path) -> str:
+    """Return a word of the command with the mounted input that it names linked into `folder`; another word as it is."""
+    found = _INPUT.fullmatch(word)
+    if found is None or not Path(found[3]).exists():
+        return word
+    key, short, place, rows = found.groups()
+    link = folder / (short + (Path(place).suffix if Path(place).is_file() else ""))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+    except OSError:  # a working directory that takes no links: a later job must be given the same place
+        return word
+    return f"--set={key}={link.as_posix()}{rows}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         main as autotune,  # after the token is known: what is known is hidden in all that is written
     )
 
-    return autotune(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    return autotune([linked(word, Path("inputs")) for word in words])
 
 
 if __name__ == "__main__":

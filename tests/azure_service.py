@@ -91,6 +91,7 @@ class Service:
         self.metadata: dict[str, dict[str, str]] = {}
         self.logs: dict[str, str] = {}
         self.credentials = "AccountKey"
+        self.mounts = 0
         self.secrets: dict[str, str] = {}
         (folder / "acct" / "azureml-blobstore").mkdir(parents=True)
 
@@ -302,7 +303,12 @@ class Service:
         shutil.copytree(source / urlsplit(code["properties"]["codeUri"]).path.strip("/"), work)
         command: str = properties["command"]
         for key, one in (properties.get("inputs") or {}).items():
-            command = command.replace("${{inputs." + key + "}}", str(self.place(one["uri"])))
+            place = self.place(one["uri"])
+            self.mounts += 1  # each job has its inputs at another place
+            mount = work.parent / f"mount-{self.mounts}" / place.name
+            mount.parent.mkdir()
+            mount.symlink_to(place)
+            command = command.replace("${{inputs." + key + "}}", str(mount))
         for key, one in (properties.get("outputs") or {}).items():
             folder = self.place(one["uri"])
             folder.mkdir(parents=True, exist_ok=True)

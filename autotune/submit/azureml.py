@@ -79,11 +79,10 @@ def draft(plan: Plan, code: str, beside: Path) -> Draft:
     out = "${{outputs.folder}}"
     run = f"autotune run {shlex.quote(plan.file.name)} --out {out}/results"
     # What is installed there and the tool that goes with the job are called alike.
-    module = "autotune.in_job" if given.hf_token else "autotune"
     tool = "" if given.install else f' PYTHONPATH="$PWD/{TOOL}${{PYTHONPATH:+:$PYTHONPATH}}"'
     # 4: done, but no candidate keeps the limits. The cache lies beside the results: a later job goes on from both.
     command = (
-        f'export AUTOTUNE_CACHE={out}/cache{tool}; autotune() {{ python -m {module} "$@"; }}; code=0; '
+        f'export AUTOTUNE_CACHE={out}/cache{tool}; autotune() {{ python -m autotune.in_job "$@"; }}; code=0; '
         f'{" ".join([run, *words])} || code=$?; [ "$code" = 4 ] || exit "$code"'
     )
     identity = given.identity or ("managed" if given.hf_token else None)

@@ -495,6 +495,25 @@ def test_the_job_reads_the_token_from_the_vault(
     assert TOKEN not in said.err + said.out
 
 
+def test_inputs_are_linked_under_names_that_stay(tmp_path: Path) -> None:
+    from autotune.in_job import linked
+
+    for mount in ("one", "two"):
+        file = tmp_path / mount / "rows.jsonl"
+        file.parent.mkdir()
+        file.write_text(mount, encoding="utf-8")
+        link = tmp_path / "inputs" / "train.jsonl"
+        assert (
+            linked(f"--set=data.train={file}[:20]", tmp_path / "inputs") == f"--set=data.train={link.as_posix()}[:20]"
+        )
+        assert link.read_text(encoding="utf-8") == mount
+    assert (
+        linked(f"--set=model={file.parent}", tmp_path / "inputs") == f"--set=model={tmp_path.as_posix()}/inputs/model"
+    )
+    for word in ("--set=seed=1", "--set=model=owner/name", "--set=data.train=/nowhere/x", "run"):
+        assert linked(word, tmp_path / "inputs") == word
+
+
 # --- the whole way ---------------------------------------------------------------------------------------------------
 
 
