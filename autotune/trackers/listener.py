@@ -67,6 +67,7 @@ class _Process:
             env=variables,
             text=True,
             encoding="utf-8",
+            errors="replace",
         )
         # Not on the command line, which every user of the machine may read: a storage's URL may hold a password.
         self._send({"folder": str(folder), "name": wanted.name, "key": key, "options": dict(wanted.options)})
