@@ -490,6 +490,14 @@ def test_a_plan_with_data_on_the_hub_says_what_it_cannot_check(capsys: pytest.Ca
     assert plan["estimate"]["total_s"] > 0
 
 
+def test_a_plan_names_azure_where_model_and_data_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    model, rows = "azureml://registries/azureml/models/Phi/versions/3", "azureml://datastores/store/paths/rows.jsonl"
+    assert planned(capsys, f"model={model}", f"data.train={rows}")["notes"] == [
+        "data is on Azure: it is checked when it is fetched",
+        f"the model {model} is fetched from Azure, and its architecture checked then",
+    ]
+
+
 def test_a_plan_tells_what_the_built_in_model_is(capsys: pytest.CaptureFixture[str]) -> None:
     plan = planned(capsys, "model=smollm2-135m-instruct")
     assert "GGUF Q4_1" in plan["notes"][0]

@@ -12,7 +12,7 @@ from autotune.candidate import Session
 from autotune.costs.bill import Line
 from autotune.costs.evidence import costs_of
 from autotune.costs.model import ALIKE, MODEL
-from autotune.data.schema import Dataset, DataSpec
+from autotune.data.schema import AzureFile, Dataset, DataSpec
 from autotune.data.sources import hub_source
 from autotune.errors import MachineError
 from autotune.execution.workers import posts
@@ -29,6 +29,7 @@ from autotune.present.device import asked_of_device
 from autotune.present.look import looked_at
 from autotune.present.plan_table import STAGES
 from autotune.present.savings import savings
+from autotune.remote.addresses import is_address
 from autotune.scheduler.opening import first_items, priced
 from autotune.scheduler.rehearsal import Rehearsed, Simulation, Simulations, rehearse
 from autotune.space.domains import Choice
@@ -56,8 +57,8 @@ def make_plan(file: str, sets: Sequence[str] = (), address: str | None = None) -
 
 def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
     sources = (sweep.data.train, sweep.data.validation, sweep.data.test)
-    on_hub = any(hub_source(source, sweep.root) for source in sources)
-    dataset = None if on_hub else read_data(sweep)
+    remote = [found for source in sources if (found := hub_source(source, sweep.root)) is not None]
+    dataset = None if remote else read_data(sweep)
     config = config_of(sweep.model, sweep.root)
     seen: Seen | None = None
     notes: list[str] = []
@@ -89,12 +90,15 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
     plan["notes"] += [] if sweep.targets else targets[None]["notes"]
     if sweep.model in BUILT_IN:
         plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
-    if on_hub:
-        plan["notes"].append("data is on the hub or on Azure: it is checked when it is fetched")
-    if config is None:
-        plan["notes"].append(
-            f"there is no folder {sweep.model}, so it is fetched from the hub or from Azure, and its architecture checked then"
+    if remote:
+        where = " and ".join(
+            dict.fromkeys("on Azure" if isinstance(one, AzureFile) else "on the hub" for one in remote)
         )
+        plan["notes"].append(f"data is {where}: it is checked when it is fetched")
+    if config is None:
+        at = f"the model {sweep.model} is" if is_address(sweep.model) else f"there is no folder {sweep.model}, so it is"
+        where = "Azure" if is_address(sweep.model) else "the hub"
+        plan["notes"].append(f"{at} fetched from {where}, and its architecture checked then")
         return plan
     fitted = next(iter(sweeps.values()))
     rehearsed, workers = _rehearsed(list(sweeps.values()), dataset, seen, config, plan["trials"], engine.jobs)
