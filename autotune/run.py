@@ -49,6 +49,7 @@ from autotune.scheduler.targets import run_loops
 from autotune.scheduler.timeline import Timeline
 from autotune.secrets import redact, redacted
 from autotune.strategies.frontier.cost_model import FirstCosts, first_costs, mean_of
+from autotune.strategies.frontier.priors import prior_of
 from autotune.strategies.frontier.transfer import TransferPrior, sweeps_for
 from autotune.strategies.named import make_strategy, strategy_of
 from autotune.strategies.several import make_for_targets
@@ -156,7 +157,8 @@ def _sweep(
             write_aside(folder / "machine.json", json.dumps(redacted(describe() | work.described), indent=1))
             items = inputs.counts["validation"]
             taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
-            prior = TransferPrior(shared.space, sweeps_for(record, inputs.base, events.note) if taught else [])
+            earlier = sweeps_for(record, inputs.base, events.note) if taught else []
+            prior = TransferPrior(shared.space, earlier, prior_of(inputs.width))
             prepare_s = stages.spent_s
             if said_of_workers := work.employ(inputs.device, inputs.gpus):
                 events.note(said_of_workers)

@@ -47,6 +47,8 @@ class Inputs:
     """The user's own stages, by function."""
     window: bool = False
     """Whether layers attend to a window, and the builder would give them caches of its size."""
+    width: int = 0
+    """Width of the base model's hidden states; 0: unknown."""
 
     @property
     def places(self) -> dict[str, Path]:

@@ -220,7 +220,7 @@ def prepare(
         folder, base, items, counts, dataset.labels, device, machine or machine_digest(), model_mb, files, code,
         encoding=seen.encoding, notes=(*sweep.notes, *asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
         gpus=probe["gpus"], aggregated=aggregated, hardware=hardware, stages=stages,
-        window=has_windowed_caches(config, sweep.target.provider),
+        window=has_windowed_caches(config, sweep.target.provider), width=int(config.get("hidden_size") or 0),
     )  # fmt: skip
     timed = sweep.target.timed if sweep.space.recipes else {}
     drawn = {suffix: workload for suffix, workload in timed.items() if workload.drawn}

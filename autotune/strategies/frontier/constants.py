@@ -108,6 +108,12 @@ losses are chosen (halved on 22 November 2026). In the tables a tenth of the bes
 on snips and 0 to 30 on xed. `frontier-misled` and `frontier-without-prior` in benchmarks/README.md show what they are worth.
 Moves: which learning rates are trained first."""
 
+USUAL_WIDTH, WIDTH_EXPONENT = 576, 0.35
+"""The width of hidden states at which `BEST_RATE` holds, and the power of a larger width by which the best rate is lower.
+Source: the width is that of SmolLM2-135M, the model of the tables; the exponent is fitted to 355 runs of 23 models of widths
+2,048 to 8,192 by others (`benchmarks.search.real_runs`, which leaves one model out at a time).
+Moves: which learning rates are trained first with larger models."""
+
 REFERENCE_ALPHA_OVER_R = 2.0
 """Alpha over rank at which the effective learning rate is the learning rate itself.
 Source: small sweeps. Moves: the same as `BEST_RATE`."""

@@ -31,6 +31,8 @@ from autotune.strategies.frontier.constants import (
     SCALE_BITS,
     SHORT_STEPS,
     UNQUANTISED_BITS,
+    USUAL_WIDTH,
+    WIDTH_EXPONENT,
 )
 
 Prior = Callable[[Lora, float], float]
@@ -55,6 +57,20 @@ def prior_mean(lora: Lora, shift: float = 0.0) -> float:
     widths = decades / (RATE_WIDTH_ABOVE if decades > 0 else RATE_WIDTH_BELOW)
     modules = ALL_LINEAR_GAIN if lora.target_modules == "all-linear" else 0.0
     return -min(RATE_LOSS * widths * widths, MOST_RATE_LOSS) + RANK_GAIN * math.log2(lora.r) + modules
+
+
+def prior_of(width: int) -> Prior:
+    """Return the prior mean of settings for a model whose hidden states have this width; 0: unknown.
+
+    A wider model wants a lower learning rate. Below `USUAL_WIDTH` nothing was measured, and the usual rate holds.
+    """
+    known = -WIDTH_EXPONENT * math.log10(max(width, USUAL_WIDTH) / USUAL_WIDTH)
+
+    def prior(lora: Lora, shift: float = 0.0) -> float:
+        """Return the prior mean of an adapter's settings, if the best learning rate is `shift` decades above this model's."""
+        return prior_mean(lora, known + shift)
+
+    return prior
 
 
 def decades_from_best(lora: Lora) -> float:

@@ -35,7 +35,7 @@ from autotune.strategies.frontier.constants import (
     TRANSFER_TRUST,
 )
 from autotune.strategies.frontier.kernel import place_of
-from autotune.strategies.frontier.priors import decades_from_best, prior_mean
+from autotune.strategies.frontier.priors import Prior, decades_from_best, prior_mean
 from autotune.strategies.frontier.score_scale import ScoreScale
 from autotune.strategies.frontier.surrogate import Observation, Surrogate, variance
 
@@ -216,8 +216,9 @@ def _sound(lora: Lora) -> bool:
 class TransferPrior:
     """The prior mean of an adapter's settings, corrected by the posteriors of earlier sweeps."""
 
-    def __init__(self, space: Space, sweeps: Sequence[EarlierSweep]) -> None:
-        self._space, self._sweeps = space, sweeps
+    def __init__(self, space: Space, sweeps: Sequence[EarlierSweep], prior: Prior = prior_mean) -> None:
+        """`prior`: the prior mean that is corrected."""
+        self._space, self._sweeps, self._prior = space, sweeps, prior
         self._levels = [self._corrections(sweep, None)[1] for sweep in sweeps]
         """The mean correction of each sweep's own adapters, which is due to its task and not to their settings."""
         self._moved: dict[Lora, float] = {}
@@ -231,14 +232,14 @@ class TransferPrior:
             both = zip(self._sweeps, self._levels, strict=True)
             moved = [self._corrections(sweep, lora)[0] - level for sweep, level in both]
             self._moved[lora] = TRANSFER_TRUST * float(np.mean(moved))
-        return prior_mean(lora, shift) + self._moved.get(lora, 0.0)
+        return self._prior(lora, shift) + self._moved.get(lora, 0.0)
 
     def _corrections(self, sweep: EarlierSweep, lora: Lora | None) -> tuple[float, float]:
         """Return the difference between posterior and prior mean given a sweep: for these settings, and the mean over the
         sweep's own adapters.
         """
         loras = [one for one, _, _ in sweep.adapters] + ([lora] if lora is not None else [])
-        prior = [prior_mean(one) for one in loras]
+        prior = [self._prior(one, 0.0) for one in loras]
         places = [place_of(one, self._space) for one in loras]
         surrogate = Surrogate(places, [decades_from_best(one) for one in loras], [prior], (1.0,))
         observed = [
