@@ -35,6 +35,7 @@ from autotune.present.progress import Progress
 from autotune.present.select import explain, select, tie_lines, write_front
 from autotune.present.so_far import SoFar
 from autotune.present.tables import duration, finalist_lines
+from autotune.providers import NVIDIA
 from autotune.report.fresh import Fresh
 from autotune.results.folder import read_results
 from autotune.results.record import Record
@@ -125,7 +126,6 @@ def _sweep(
             cache, sweep.model, sweep.workers, offline, stop, costs, Room(cache, budget_mb()), record.log("prepare"),
             (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s()), progress.note,
             events.still_at_work, intervals,
-            {one.target.provider: one.target.label for one in sweep.by_target.values() if one.target.label},
         )  # fmt: skip
         work = stack.enter_context(engine_of(sweep.engine, setting, address))
         executor, stages = work.executor, work.stages
@@ -136,7 +136,7 @@ def _sweep(
             record.busy(stage="prepare")
             ready = Blocking(executor, record.log("prepare"))
             prepared = {
-                name: prepare(one, ready, cache.root, *work.asked(one.target.label)) for name, one in sweep.by_target.items()
+                name: prepare(one, ready, cache.root, *work.asked(one.target.label, _takes_gpu(one))) for name, one in sweep.by_target.items()
             }  # fmt: skip
             sweeps = {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}
             shared, dataset, inputs = next(iter(prepared.values()))
@@ -189,7 +189,7 @@ def _sweep(
             def trouble(name: str | None) -> str:
                 one = sweeps[name][0]
                 on_device = one.space.recipes and one.provider.name != "cpu"
-                return ask(one.provider, one.target.device, ready).trouble if on_device else ""
+                return ask(one.provider, one.target.device, ready, one.target.label).trouble if on_device else ""
 
             summary, fronts = run_loops(list(sweeps), record, executor, loop_of, several, trouble)
             summary.stages_s += prepare_s
@@ -204,6 +204,11 @@ def _sweep(
         costs.learn_work(Work("own", "", units=float(summary.trials)), summary.own_s)
         summary.wall_s = wall_s
     return summary
+
+
+def _takes_gpu(sweep: Sweep) -> bool:
+    """Whether a sweep's builds run on a GPU that a cluster hands out."""
+    return bool(sweep.space.recipes) and sweep.target.provider in NVIDIA
 
 
 def _so_far(sweep: Sweep, record: Record) -> SoFar:
@@ -252,6 +257,7 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
     share = own / summary.wall_s if summary.wall_s else 0.0
     reason = {
         "trials": "budget.trials is reached",
+        "kept": "the rest of the budget is kept for targets whose device is gone",
         "hours": "budget.hours is reached",
         "space": "every candidate is done",
         "export": "no recipe builds the model as it is, so nothing was trained",

@@ -15,6 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from autotune.candidate import digest
+from autotune.durable import ASIDE
 from autotune.errors import AutotuneError, MachineError, Problem, UsageError
 from autotune.remote.addresses import Address, is_address
 from autotune.remote.files import fetch_folder, filesystem, put_folder, read_address
@@ -59,7 +60,7 @@ class Mirror:
                 with self._lock:
                     self._missing.add(place)  # whoever else makes it meanwhile: it is made twice, and is the same
                 return False
-            aside = folder.with_name(f".{key}.pulled")
+            aside = folder.with_name(f".{key}.pulled{ASIDE}")
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             try:

@@ -47,6 +47,20 @@ class Needs:
     node: str = ""
     """The id of the only node that will do; empty: any."""
 
+    def __str__(self) -> str:
+        parts = [
+            f"{self.cpus:g} processors",
+            "a GPU" if self.gpus else "",
+            *(f"the resource {name}" for name in self.resources),
+        ]
+        return ", ".join(filter(None, [*parts, f"{self.memory_mb:.0f} MB of memory" if self.memory_mb else ""]))
+
+    def met_by(self, node: Node) -> bool:
+        """Whether a node has that, once it does nothing else."""
+        sizes = ((node.cpus, self.cpus), (node.gpus, self.gpus), (node.memory_mb, self.memory_mb))
+        own = all(node.resources.get(name, 0.0) >= value for name, value in self.resources.items())
+        return own and all(there >= needed for there, needed in sizes) and self.node in ("", node.id)
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -76,21 +90,22 @@ class Cluster(Protocol):
         ...
 
 
-def kind_to_time(nodes: Sequence[Node], own: str, label: str | None = None) -> str:
+def kind_to_time(nodes: Sequence[Node], own: str, label: str | None = None, gpu: bool = False) -> str:
     """Return the digest of the machines on which models are timed: of nodes that have the resource QUIET, or of all if none has;
-    with a label, of those that have it. The tuner's own kind comes first, then the most frequent. Empty: there is none.
+    with a label, of those that have it; with `gpu`, of those that have a GPU. The tuner's own kind comes first, then the most frequent. Empty: there is none.
     """
-    kinds = Counter(node.machine for node in _able(nodes, label) if node.machine)
+    kinds = Counter(node.machine for node in _able(nodes, label, gpu) if node.machine)
     return own if own in kinds else min(kinds, key=lambda kind: (-kinds[kind], kind), default="")
 
 
-def to_time(nodes: Sequence[Node], machine: str, label: str | None = None) -> list[Node]:
-    """Return the nodes on which models may be timed for a kind of machine."""
-    return [node for node in _able(nodes, label) if node.machine == machine]
+def to_time(nodes: Sequence[Node], machine: str, label: str | None = None, gpu: bool = False) -> list[Node]:
+    """Return the nodes on which models may be timed for a kind of machine; the rest is as in `kind_to_time`."""
+    return [node for node in _able(nodes, label, gpu) if node.machine == machine]
 
 
-def _able(nodes: Sequence[Node], label: str | None) -> list[Node]:
+def _able(nodes: Sequence[Node], label: str | None, gpu: bool) -> list[Node]:
     sound = [node for node in nodes if not node.trouble and (label is None or node.resources.get(label))]
+    sound = [node for node in sound if node.gpus >= 1 or not gpu]
     return [node for node in sound if node.resources.get(QUIET)] or sound
 
 

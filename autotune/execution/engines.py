@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,6 @@ class Setting:
     """Called now and then while jobs are at work."""
     intervals: deque[Interval]
     """Takes what ran, and has ended."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Of a cluster: by execution provider the resource of nodes that have it, where the sweep names one."""
 
     @property
     def timeouts(self) -> Timeouts:
@@ -67,9 +65,9 @@ class Work:
     """Have as many workers as the sweep asks for, given the device of trainings and how many GPUs there are; return in words
     how many there are, where that is worth a word.
     """
-    asked: Callable[[str | None], tuple[str, int] | tuple[()]] = lambda _: ()
-    """Of a cluster: the digest of the machines that models are timed on, of nodes with a label or of any, and how many GPUs
-    there are. Raises MachineError where no node has the label.
+    asked: Callable[[str | None, bool], tuple[str, int] | tuple[()]] = lambda *_: ()
+    """Of a cluster, for a target's label and whether it takes a GPU: the digest of the machines that its models are timed on, and
+    how many GPUs the cluster has. Raises MachineError where no node will do.
     """
     described: dict[str, Any] = field(default_factory=dict)
     """Of a cluster: its nodes, for people."""
@@ -121,9 +119,9 @@ def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
             {"host": node.host, "processors": node.cpus, "gpus": node.gpus, "resources": dict(node.resources)}
             for node in executor.nodes
         ]
-        executor.labels = setting.labels
         yield Work(
-            executor, stages, lambda *_: executor.described(), lambda label: (executor.machine_of(label), executor.gpus),
+            executor, stages, lambda *_: executor.described(),
+            lambda label, gpu: (executor.machine_of(label, gpu), executor.gpus),
             {"cluster": nodes},
         )  # fmt: skip
 

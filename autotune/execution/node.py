@@ -148,7 +148,8 @@ class NodeProcess:
                 except MachineError as error:
                     answer = Answer(kind="machine", host=host, message=f"host {host}: {error}")
                 except Interrupted:
-                    answer = Answer(kind="interrupted", host=host)
+                    kind: Kind = "busy" if watch.taken and not watch.asked else "interrupted"
+                    answer = Answer(kind=kind, host=host, message="another has taken it over" * (kind == "busy"))
                 except BusyError as error:
                     answer = Answer(kind="busy", host=host, message=str(error))
                 except OSError as error:
@@ -304,8 +305,10 @@ def _tail(log: Path) -> str:
 class _Watch:
     """Asks a training to end where the sweep is to end, or another maker has taken over."""
 
-    def __init__(self, asked: Path, stop: Stop) -> None:
-        self._asked, self._stop = asked, stop
+    def __init__(self, file: Path, stop: Stop) -> None:
+        self._file, self._stop = file, stop
+        self.asked = self.taken = False
+        """Whether the end was asked for, and whether another maker has taken over."""
         self._turn: Turn | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
@@ -325,8 +328,10 @@ class _Watch:
     def _look(self) -> None:
         for _ in self._moments():
             with contextlib.suppress(OSError):
-                names = os.listdir(self._asked.parent)  # noqa: PTH208 - `exists` may be answered from memory
-                if self._asked.name in names or (self._turn is not None and not self._turn.still()):
+                names = os.listdir(self._file.parent)  # noqa: PTH208 - `exists` may be answered from memory
+                self.asked |= self._file.name in names
+                self.taken |= self._turn is not None and not self._turn.still()
+                if self.asked or self.taken:
                     self._stop.file.touch()
 
     def _moments(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import math
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from autotune.execution.worker import to_plain
 from autotune.execution.workers import CORES_EACH, needs_gpu
 from autotune.machine import machine_digest
 from autotune.providers import NVIDIA
-from autotune.stages.jobs import Call, DeviceJob, Job, ProbeJob, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import Call, DeviceJob, DevicesJob, Job, ProbeJob, Result, TimeJob, TurnsJob
 
 ATTEMPTS = 5
 """Attempts at a call whose nodes are lost, one after another; then it is the candidate that is lost, for this time."""
@@ -54,10 +54,9 @@ class _Flight:
     lost: list[str] = field(default_factory=list)
     first: bool = False
     node: str = ""
-    began: float = 0.0
-    """When it was first sent, by the monotonic clock."""
-    waits: bool = False
-    """Whether the user was told that it waits."""
+    needs: Needs = field(default_factory=Needs)
+    busy_since: float | None = None  # since when another makes its result, by the monotonic clock
+    waits: bool = False  # whether the user was told that it waits
 
 
 def run_folder(cache: Cache) -> Path:
@@ -90,28 +89,24 @@ class RemoteExecutor:
         self.cluster, self.artifacts = cluster, artifacts
         self._at_once, self._memory_mb, self._offline = at_once, memory_mb, offline
         self._say, self._still, self._left_s = say, still, left_s
-        self.labels: Mapping[str, str] = {}
-        """By execution provider the resource of the only nodes that have it."""
+        self._machines: set[str] = set()  # those that `machine_of` has returned
         self.intervals: deque[Interval] = deque()
         """What ran on the nodes, in the order in which it was reported; whoever reads them takes them out."""
         self.run = run
         self._numbers = itertools.count()
         self._flights: dict[int, _Flight] = {}
         self._under_way: dict[str, Future[Stored]] = {}
-        self._later: list[tuple[float, _Flight]] = []
-        """Orders to send again, and when."""
+        self._later: list[tuple[float, _Flight]] = []  # orders to send again, and when
         self._closed = False
         self._nodes: list[Node] = []
         self._looked = -math.inf
         self._look()
         if troubles := [f"host {node.host}: {node.trouble}" for node in self._nodes if node.trouble and node.cpus >= 1]:
-            raise MachineError(
-                f"{'; '.join(dict.fromkeys(troubles))}; `autotune doctor --engine ray` looks at all nodes"
-            )
+            said = "; ".join(dict.fromkeys(troubles))
+            raise MachineError(f"{said}; `autotune doctor --engine ray` looks at all nodes")
         if not any(node.cpus >= 1 for node in self._nodes):
             raise MachineError("the cluster has no node with processors; add one, then run the same command again")
-        self.cpus = cpus_each(self._nodes, at_once, CORES_EACH)
-        """Processors of one job."""
+        self.cpus = cpus_each(self._nodes, at_once, CORES_EACH)  # processors of one job
 
     # --- an executor -------------------------------------------------------------------------------------------------
 
@@ -125,12 +120,15 @@ class RemoteExecutor:
         """None: a timing that waits for one host keeps no other from beginning a job."""
         return 0
 
-    def machine_of(self, label: str | None = None) -> str:
-        """Return the digest of the machines on which models are timed, of nodes that have the label. Raises MachineError."""
-        machine = kind_to_time(self._nodes, machine_digest(), label)
+    def machine_of(self, label: str | None = None, gpu: bool = False) -> str:
+        """Return the digest of the machines that models are timed on: with the label and a GPU, if asked. Raises MachineError."""
+        machine = kind_to_time(self._nodes, machine_digest(), label, gpu)
         if not machine:
-            remedy = f"start one with `ray start --resources '{{\"{label}\": 1}}'`"
-            raise MachineError(f"target.label: no node of the cluster has the resource {label}; {remedy}")
+            wanted = ([f"the resource {label}"] if label else []) + ["a GPU"] * gpu
+            remedy = f"`ray start --resources '{{\"{label}\": 1}}'`" if label else "`ray start`"
+            what = f"no node of the cluster has {' and '.join(wanted) or 'processors'}; start one with {remedy}"
+            raise MachineError(f"target.{'label' if label else 'provider'}: {what}{' on a machine with a GPU' * gpu}")
+        self._machines.add(machine)
         return machine
 
     @property
@@ -149,7 +147,7 @@ class RemoteExecutor:
         hosts = Counter(node.host for node in sound)
         named = ", ".join(host + (f" ({count})" if count > 1 else "") for host, count in sorted(hosts.items())[:8])
         more = ", ..." if len(hosts) > 8 else ""
-        machines = {self.machine_of(label) for label in (self.labels.values() or [None])}
+        machines = self._machines or {self.machine_of()}
         timed = sorted({node.host for machine in machines for node in to_time(self._nodes, machine)})
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
         what = f"{len(sound)} nodes: {named}{more}; {int(sum(node.cpus for node in sound))} processors{gpus}"
@@ -179,7 +177,7 @@ class RemoteExecutor:
             self._forget(call)
             future.set_result(found)
             return future
-        flight = _Flight(next(self._numbers), call, log, future, limit_s, began=time.monotonic())
+        flight = _Flight(next(self._numbers), call, log, future, limit_s)
         flight.first = not call.anew and self.artifacts.costs.first(call.job.stage)
         self._send(flight)
         return future
@@ -193,8 +191,7 @@ class RemoteExecutor:
         while not any(future.done() for future in futures):
             self._look()
             self._send_again()
-            reply = self.cluster.reply(patience_s)
-            if reply is None:
+            if (reply := self.cluster.reply(patience_s)) is None:
                 return
             self._take(reply)
             patience_s = 0.0
@@ -214,14 +211,12 @@ class RemoteExecutor:
         if self._closed:
             self._end(flight, Interrupted())
             return
-        needs = self._needs(flight)
-        if needs is None:
-            if not flight.waits:
-                flight.waits = True
-                self._say(f"{flight.call.job.stage} waits for a node of the kind that models are timed on")
+        if (needs := self._needs(flight)) is None:
+            stage = flight.call.job.stage
+            self._tell_once(flight, f"{stage} waits for a node of the kind that models are timed on")
             self._later.append((time.monotonic() + _NODES_S, flight))
             return
-        flight.token, flight.node = uuid.uuid4().hex, needs.node
+        flight.token, flight.node, flight.needs = uuid.uuid4().hex, needs.node, needs
         self._flights[flight.number] = flight
         job, artifacts = flight.call.job, self.artifacts
         order = Order(
@@ -238,19 +233,19 @@ class RemoteExecutor:
         job = flight.call.job
         timed = job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
         on = timed[0] if timed else job
-        provider = str(getattr(on, "provider", None)) if isinstance(on, DeviceJob) else ""
+        device = isinstance(on, DeviceJob | DevicesJob)
+        provider, label = (getattr(on, name, None) if device else None for name in ("provider", "label"))
         gpu = needs_gpu(job) or provider in NVIDIA or (isinstance(job, ProbeJob) and self.gpus > 0)
-        gpus, label = float(gpu), self.labels.get(provider)
-        needs = Needs(float(self.cpus), gpus, self._memory_mb or 0.0, {label: _SOME} if label else {})
+        needs = Needs(float(self.cpus), float(gpu), self._memory_mb or 0.0, {label: _SOME} if label else {})
         if not timed:
             return needs
-        able = to_time(self._nodes, timed[0].machine, label)
+        able = to_time(self._nodes, timed[0].machine, label, gpu)
         if not able:
             return None
         taken = Counter(other.node for other in self._flights.values())
         node = min(able, key=lambda one: (taken[one.id], one.id))
         resources = {QUIET: 1.0} if node.resources.get(QUIET) else {}
-        return Needs(min(needs.cpus, node.cpus), min(gpus, node.gpus), needs.memory_mb, resources, node.id)
+        return Needs(min(needs.cpus, node.cpus), float(gpu), needs.memory_mb, resources, node.id)
 
     def _send_again(self) -> None:
         now = time.monotonic()
@@ -284,12 +279,19 @@ class RemoteExecutor:
             for one, node in before.items():
                 if one not in now:
                     self._say(f"node {node} has left")
+        for flight in self._flights.values():
+            if not any(map(flight.needs.met_by, self._nodes)):
+                self._tell_once(flight, f"{flight.call.job.stage} waits for a node that has {flight.needs}")
+
+    def _tell_once(self, flight: _Flight, line: str) -> None:
+        if not flight.waits:
+            flight.waits = True
+            self._say(line)
 
     # --- taking ------------------------------------------------------------------------------------------------------
 
     def _take(self, reply: Reply) -> None:
-        flight = self._flights.pop(reply.order, None)
-        if flight is None:
+        if (flight := self._flights.pop(reply.order, None)) is None:
             return
         if reply.trouble:
             self._end(flight, MachineError(reply.trouble))
@@ -328,9 +330,8 @@ class RemoteExecutor:
             else:
                 stored = Stored(cache.folder(call.job), answer.result, seconds, answer.cached, answer.made)
                 if not appears(stored.path / "manifest.json"):
-                    raise MachineError(
-                        f"what host {answer.host} has put into the cache, {cache.root}, is not seen here"
-                    )
+                    what = f"what host {answer.host} has put into the cache, {cache.root},"
+                    raise MachineError(f"{what} is not seen here")
                 cache.trust(stored)
                 self.artifacts.made(call.job, stored, flight.first)
         except (AutotuneError, OSError) as error:
@@ -351,20 +352,19 @@ class RemoteExecutor:
     def _again_elsewhere(self, flight: _Flight, why: str) -> None:
         flight.lost.append(flight.token)
         if len(flight.lost) >= ATTEMPTS:
-            self._end(
-                flight,
-                StageError("lost", f"{flight.call.job.stage}: {len(flight.lost)} nodes were lost, the last: {why}"),
-            )
+            what = f"{flight.call.job.stage}: {len(flight.lost)} nodes were lost, the last: {why}"
+            self._end(flight, StageError("lost", what))
             return
         self._say(f"{flight.call.job.stage} {flight.call.job.key[:8]} is done again, for {why}")
         self._looked = -math.inf  # it may be gone
         self._later.append((time.monotonic(), flight))
 
     def _busy(self, flight: _Flight, who: str) -> None:
-        job, waited = flight.call.job, time.monotonic() - flight.began
-        if waited > PATIENCE_S and not flight.waits:
-            flight.waits = True
-            self._say(f"waiting for the result of {job.stage}: {who}; Ctrl-C ends the wait")
+        # What it has waited for a node, or was done by one that is lost, does not count.
+        flight.busy_since = flight.busy_since or time.monotonic()
+        job, waited = flight.call.job, time.monotonic() - flight.busy_since
+        if waited > PATIENCE_S:
+            self._tell_once(flight, f"waiting for the result of {job.stage}: {who}; Ctrl-C ends the wait")
         try:
             waited_enough(job, waited, flight.limit_s, self._left_s(), who)
         except StageError as error:

@@ -104,7 +104,7 @@ def ask_device(
             recipe = plainest(precision, provider, io)
             job = CapabilityJob(
                 provider=provider.name, recipe=recipe, source=source, tokens=min(tokens, TOKENS), device_index=target.device,
-                hardware=hardware,
+                hardware=hardware, label=target.label,
             )  # fmt: skip
             try:
                 answers.results[recipe] = do(job, ASK_S).result

@@ -63,12 +63,12 @@ def lacking(provider: Provider) -> str:
     return ""
 
 
-def ask(provider: Provider, index: int | None, do: Asked) -> Offered:
-    """Return what a provider offers now. A library that crashes or hangs is its trouble."""
+def ask(provider: Provider, index: int | None, do: Asked, label: str | None = None) -> Offered:
+    """Return what a provider offers now; `label`: as `target.label`. A library that crashes or hangs is its trouble."""
     if missing := lacking(provider):
         return Offered((), f"{missing}; {provider.remedy}", index)
     try:
-        found = do(DevicesJob(provider=provider.name, device_index=index), ASK_S, anew=True).result
+        found = do(DevicesJob(provider=provider.name, device_index=index, label=label), ASK_S, anew=True).result
     except StageError as error:
         what = provider.library or (provider.plugin.package if provider.plugin else provider.wheel)
         said = str(error).removeprefix("devices: ").removeprefix("devices ")
@@ -76,9 +76,12 @@ def ask(provider: Provider, index: int | None, do: Asked) -> Offered:
     return Offered(tuple(found["devices"]), str(found["trouble"]), index)
 
 
-def required(provider: Provider, index: int | None, do: Asked) -> Offered:
-    """Return what a provider offers, where something runs on the device that is asked for. Raises MachineError."""
-    offered = ask(provider, index, do)
+def required(provider: Provider, index: int | None, do: Asked, label: str | None = None) -> Offered:
+    """Return what a provider offers, where something runs on the device that is asked for; `label`: as `target.label`.
+
+    Raises MachineError.
+    """
+    offered = ask(provider, index, do, label)
     if offered.trouble:
         more = "" if not offered.names else f" (it offers {'; '.join(offered.names)})"
         raise MachineError(f"{offered.trouble}{more}; `autotune doctor` shows what runs here")

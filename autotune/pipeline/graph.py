@@ -44,8 +44,12 @@ class Graph:
 
     @property
     def _device(self) -> dict[str, Any]:
-        """Where a build runs: which of the provider's devices, and what that is."""
-        return {"device_index": self.target.device, "hardware": self.inputs.hardware}
+        """Where a build runs: which of the provider's devices, what that is, and on which nodes of a cluster."""
+        return {
+            "device_index": self.target.device,
+            "hardware": self.inputs.hardware,
+            "label": self.target.label,
+        }
 
     def horizon(self, lora: Lora) -> int:
         """Return the steps of an adapter's whole training."""

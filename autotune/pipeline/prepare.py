@@ -186,7 +186,7 @@ def prepare(
         raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
     asked: list[str] = []
     if sweep.space.recipes and provider.name != "cpu":
-        offered = required(provider, sweep.target.device, do)
+        offered = required(provider, sweep.target.device, do, sweep.target.label)
         hardware = offered.hardware if provider.plugged else None
         sweep, asked = fit_to_device(sweep, config, offered.hardware, do)
 

@@ -29,13 +29,24 @@ class BudgetLeft:
         """Return how many more trials may begin while `pending` are under way."""
         if self.trials_at_most is None:
             return math.inf
-        kept = self.shared.kept(self.trials_at_most) if self.shared.gone else 0
-        return self.trials_at_most - self.shared.done() - kept - pending
+        return self.trials_at_most - self.shared.done() - self.trials_kept - pending
+
+    @property
+    def trials_kept(self) -> int:
+        """How many trials are kept for targets whose device is gone."""
+        return self.shared.kept(self.trials_at_most) if self.shared.gone and self.trials_at_most is not None else 0
 
     def seconds(self) -> float:
         """Return how many seconds of the budget are left; the equal part of a target whose device is gone is kept for it."""
-        there = 1 - len(self.shared.gone) / len(self.shared.ledgers)
-        return math.inf if self.hours is None else self.hours * 3600 * there - self.spent_s()
+        return math.inf if self.hours is None else self.hours * 3600 - self._seconds_kept() - self.spent_s()
+
+    def _seconds_kept(self) -> float:
+        return (self.hours or 0.0) * 3600 * len(self.shared.gone) / len(self.shared.ledgers)
+
+    @property
+    def goes_on_with_kept(self) -> bool:
+        """Whether the hours would suffice for more, were none kept for targets whose device is gone."""
+        return bool(self.shared.gone) and self.seconds() + self._seconds_kept() > self._kept_s()
 
     @property
     def late(self) -> bool:

@@ -212,6 +212,7 @@ class Finalists:
         if job is None:
             return {}
         try:
+            job = job.model_copy(update={"label": graph.target.label})
             found = self.complete(alone(job), self.record.log("verify")).result
         except StageError as error:
             if error.status in ("lost", "timeout"):

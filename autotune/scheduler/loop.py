@@ -55,7 +55,8 @@ class Summary:
     """Seconds inside stages, summed over all workers."""
     ended: str
     """Why it ended: trials, hours, space (all candidates were measured), front (the strategy expects no other candidate to
-    improve it), export (no recipe builds the untouched model), lost (the device of every target is gone).
+    improve it), export (no recipe builds the untouched model), lost (the device of every target is gone), kept (what is
+    left of the budget is kept for targets whose device is gone).
     """
     exit_code: Exit = Exit.OK
     finalists: list[Finalist] = field(default_factory=list)

@@ -127,9 +127,9 @@ class Search:
                 return "lost"
             pending = self.under_way.pending
             if (trials := self.budget.trials(len(pending))) <= 0:
-                return "trials"
+                return "kept" if trials + self.budget.trials_kept > 0 else "trials"
             if self.budget.at_its_end:
-                return "hours"
+                return "kept" if self.budget.goes_on_with_kept else "hours"
             asked = self.strategy.ask(int(min(free, trials)), pending)
             if not asked:
                 # A strategy with lower fidelities leaves out candidates that it expects not to improve the front.

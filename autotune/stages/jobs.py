@@ -145,6 +145,8 @@ class DevicesJob(Job):
     provider: str
     device_index: int | None = None
     """The one that is to be opened; None: the first."""
+    label: str | None = where(None)
+    """As in `DeviceJob`."""
 
 
 class FinetuneJob(Job):
@@ -256,6 +258,8 @@ class DeviceJob(Job):
     """Which of the provider's devices, from 0; None: the first."""
     hardware: str | None = None
     """That device with its driver, where the digest of the machine does not say; None: it does."""
+    label: str | None = where(None)
+    """Of a cluster: the resource of the only nodes that have the device; None: any node has it."""
 
     @property
     def brought(self) -> dict[str, str]:

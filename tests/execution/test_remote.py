@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import inputs_in, make_sweep
 from stages_for_tests import QuickTimeJob, TroubleJob
 
 from autotune.artifacts import makers
@@ -24,13 +26,25 @@ from autotune.execution import node as node_module
 from autotune.execution import remote
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.local import LocalEngine
-from autotune.execution.node import NodeProcess, Order, from_anywhere
+from autotune.execution.node import Answer, NodeProcess, Order, from_anywhere
 from autotune.execution.remote import ATTEMPTS, ClusterStages, RemoteExecutor, run_folder
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.worker import from_plain, to_plain
 from autotune.machine import machine_digest
-from autotune.stages.jobs import Call, Job, MergeJob, MetricJob, Result, ScoreJob, TimeJob, TinyJob, TurnsJob
+from autotune.pipeline.graph import Graph, base_candidate
+from autotune.stages.jobs import (
+    Call,
+    DevicesJob,
+    Job,
+    MergeJob,
+    MetricJob,
+    Result,
+    ScoreJob,
+    TimeJob,
+    TinyJob,
+    TurnsJob,
+)
 
 HERE = machine_digest()
 Act = Callable[[Job, Path], None]
@@ -366,23 +380,125 @@ def test_timings_go_to_the_kind_that_they_are_of_and_wait_for_it(tmp_path: Path,
 def test_what_runs_on_a_device_goes_to_nodes_that_have_it(tmp_path: Path, cluster: Threads) -> None:
     cluster.there = [Node("a", "host-a", HERE, 4.0), Node("b", "host-b", "a phone", 4.0, resources={"phone": 1.0})]
     sweeping = Sweeping(tmp_path, cluster)
-    sweeping.executor.labels = {"webgpu": "phone"}
     assert sweeping.executor.machine_of("phone") == "a phone"
     score = ScoreJob(
-        source="s", provider="webgpu", data="d", metric="choice", max_length=8, model_dir=tmp_path, data_file=tmp_path
-    )
+        source="s", provider="webgpu", data="d", metric="choice", max_length=8, model_dir=tmp_path, data_file=tmp_path,
+        label="phone",
+    )  # fmt: skip
     sweeping(score)
     sweeping(score.model_copy(update={"provider": "cpu"}))
-    sweeping(score.model_copy(update={"provider": "cuda"}))
+    sweeping(score.model_copy(update={"provider": "cuda", "label": None}))
+    sweeping(DevicesJob(provider="webgpu", label="phone"), anew=True)
+    sweeping(DevicesJob(provider="cuda"), anew=True)
     assert [(needs.resources, needs.gpus) for _, needs, _ in cluster.orders] == [
         ({"phone": 0.001}, 0.0),
-        ({}, 0.0),
+        ({"phone": 0.001}, 0.0),
+        ({}, 1.0),
+        ({"phone": 0.001}, 0.0),
         ({}, 1.0),
     ]
     cluster.there = [Node("c", "host-c", HERE, 4.0, 1.0)]
     timing = QuickTimeJob(graph="g", provider="cuda", prompt_tokens=8, new_tokens=4, machine=HERE, processes=1, most=1)
     Sweeping(tmp_path / "other", cluster)(timing)
     assert cluster.orders[-1][1].gpus == 1.0
+
+
+def test_targets_of_one_provider_have_a_label_each(tmp_path: Path, cluster: Threads) -> None:
+    cluster.there = [
+        Node("a", "host-a", HERE, 4.0),
+        Node("b", "host-b", HERE, 4.0, resources={"phone": 1.0}),
+        Node("c", "host-c", "a tablet", 4.0, resources={"tablet": 1.0}),
+    ]
+    sweeping = Sweeping(tmp_path, cluster)
+    targets = {"laptop": {"provider": "cpu"}, "phone": {"provider": "cpu", "label": "phone"},
+               "tablet": {"provider": "cpu", "label": "tablet"}}  # fmt: skip
+    sweep = make_sweep(strategy="random", targets=targets)
+    for name, nodes in (("laptop", {"a", "b"}), ("phone", {"b"}), ("tablet", {"c"})):
+        one = sweep.targets[name]
+        machine = sweeping.executor.machine_of(one.target.label)
+        graph = Graph(one, replace(inputs_in(tmp_path / name), machine=machine))
+        timing = graph.time_job(base_candidate(one.space.recipes, one.provider), "build", "signature")
+        needs = sweeping.executor._needs(remote._Flight(0, Call(timing), tmp_path, Future(), 1.0))
+        assert needs is not None
+        assert needs.node in nodes
+        assert timing.label == one.target.label
+        plain = timing.model_copy(update={"label": None})
+        assert plain.key == timing.key  # what is in the cache holds
+
+
+def test_what_needs_a_gpu_is_timed_where_one_is(tmp_path: Path, cluster: Threads) -> None:
+    cluster.there = [
+        Node("a", "head", HERE, 4.0),
+        Node("b", "host-b", "a server", 4.0, 1.0),
+        Node("c", "host-c", "a phone", 4.0, resources={"phone": 1.0}),
+    ]
+    sweeping = Sweeping(tmp_path, cluster)
+    assert (sweeping.executor.machine_of(), sweeping.executor.machine_of(gpu=True)) == (HERE, "a server")
+    with pytest.raises(MachineError, match=r"target.label: no node of the cluster has the resource phone and a GPU"):
+        sweeping.executor.machine_of("phone", gpu=True)
+    cluster.there = cluster.there[:1]
+    with pytest.raises(MachineError, match=r"target.provider: no node of the cluster has a GPU; start one with"):
+        Sweeping(tmp_path / "other", cluster).executor.machine_of(gpu=True)
+
+
+def test_a_job_that_no_node_can_do_says_what_it_waits_for(tmp_path: Path, cluster: Threads) -> None:
+    sweeping, sent = Sweeping(tmp_path, cluster), cluster.send
+    cluster.send = lambda order, text, needs: None  # type: ignore[method-assign]
+    future = sweeping.submit(DevicesJob(provider="webgpu", label="phone"), anew=True)
+    time.sleep(0.06)
+    for _ in range(3):
+        sweeping.executor.wait([future])
+    assert sweeping.said == ["devices waits for a node that has 4 processors, the resource phone"]
+    cluster.send = sent  # type: ignore[method-assign]
+
+
+def test_only_the_wait_for_another_maker_counts(
+    tmp_path: Path, cluster: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order may wait for a node for longer than its stage may take: it is not given up where it then finds another maker."""
+    sweeping = Sweeping(tmp_path, cluster, timeouts=Timeouts(CostModel(), {"tiny": 60.0}))
+    future = sweeping.submit(TinyJob())
+    reply = cluster.replies.get()
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(remote.time, "monotonic", lambda: later)
+    busy = Answer(kind="busy", host="host-a", message="process 1 on host-c makes it")
+    cluster.replies.put(Reply(reply.order, busy.model_dump_json()))
+    sweeping.executor.wait([future])
+    assert not future.done()
+    monkeypatch.undo()
+
+
+def test_a_training_that_another_takes_over_ends_no_sweep(
+    tmp_path: Path, cluster: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was cut off for too long, so that a node of another sweep has the turn now: its result is awaited."""
+    monkeypatch.setattr(node_module, "_WATCH_S", 0.02)
+    sweeping, turns = Sweeping(tmp_path, cluster), list[int]()
+
+    class TakenOver(Worker):
+        def _engine_for(self, order: Order) -> LocalEngine:
+            engine, own = super()._engine_for(order), self._stop
+
+            def act(job: Job, out: Path) -> None:
+                turns.append(1)
+                if len(turns) > 1:
+                    return
+                number, _ = makers.newest(sweeping.cache.folder(job))
+                following = sweeping.cache.folder(job).with_name(f"{job.key}.{number + 1}.maker")
+                following.write_text("{}", encoding="utf-8")
+                assert own is not None
+                while not own.asked:
+                    time.sleep(0.01)
+                following.unlink()  # the other ends without a result
+                raise Interrupted
+
+            assert isinstance(engine, InProcess)
+            engine.act = act
+            return engine
+
+    monkeypatch.setattr(sys.modules[__name__], "Worker", TakenOver)
+    assert sweeping(TinyJob()).result == {"answer": 42}
+    assert len(turns) == 2
 
 
 def test_the_end_is_asked_for_on_the_nodes(tmp_path: Path, cluster: Threads, monkeypatch: pytest.MonkeyPatch) -> None:

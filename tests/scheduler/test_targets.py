@@ -326,6 +326,25 @@ def test_a_worker_that_is_lost_is_no_device_that_goes(tmp_path: Path) -> None:
     assert {row.target for row in rows if row.status == "ok"} == {"laptop", "box"}
 
 
+def test_what_ends_a_search_is_told_apart_from_a_part_that_is_kept(tmp_path: Path) -> None:
+    """The part of a target whose device is gone is kept: the budget is not reached."""
+    stages = TwoMachines(tmp_path / "cache")
+
+    def lose(job: Job) -> None:
+        if getattr(job, "provider", "") == "openvino" and job.stage == "score" and stages.ran["score"] > 5:
+            raise StageError("lost", "score: the device is lost")
+
+    stages.trouble = lose
+    summary = run(
+        tmp_path, two(budget={"trials": 12}), stages, lambda name: "its device is lost" if name == "box" else ""
+    )
+    assert summary.ended == "kept"
+    rows = [row for row in read_results(tmp_path / "out") if row.trial]
+    assert len(rows) < 12
+    stages.trouble = lambda job: None
+    assert run(tmp_path, two(budget={"trials": 12}), stages).ended == "trials"
+
+
 def test_when_every_device_is_gone_the_search_ends_and_says_so(tmp_path: Path) -> None:
     stages = TwoMachines(tmp_path / "cache")
 
@@ -361,6 +380,11 @@ def test_the_part_of_the_budget_of_a_target_whose_device_is_gone_is_kept(tmp_pat
         shared.gone.add("c")
         assert budget.trials() == 10 - 3  # 10 rows are 4, 3 and 3
         assert budget.seconds() == pytest.approx(2 * 3600)
+        clock.now = 2.5 * 3600
+        assert (budget.at_its_end, budget.goes_on_with_kept) == (True, True)
+        clock.now = 3.5 * 3600
+        assert (budget.at_its_end, budget.goes_on_with_kept) == (True, False)
+        clock.now = 0
         shared.gone.add("a")
         assert budget.trials() == 10 - 3 - 4
         assert budget.seconds() == pytest.approx(3600)
