@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import Ran
 
+from autotune.artifacts.room import tidy
 from autotune.artifacts.store import Cache, default_root
 from autotune.data.sources import AzureFile, hub_source, part_of
 from autotune.errors import MachineError, UsageError
@@ -201,6 +202,35 @@ def test_a_cache_on_azure_is_read_before_anything_is_made(
     Cache(default_root()).make(TinyJob(), run)
     assert made == ["one", "three", "three"]
     assert not (there / "cache" / "tiny").exists()
+
+
+def test_what_is_being_fetched_is_not_cleared_away(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another sweep makes room meanwhile, and what has no manifest yet is no damaged result."""
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / os.environ["MACHINE"]))
+    monkeypatch.setenv("AUTOTUNE_CACHE", f"{STORE}/cache")
+
+    class Work(TinyJob):
+        stage: ClassVar[str] = "score"
+
+    def run(out: Path) -> tuple[dict[str, Any], float]:
+        (out / "file").write_text(os.environ["MACHINE"], encoding="utf-8")
+        return {}, 2.5
+
+    def fetch(place: str, out: Path) -> None:
+        fetch_folder(place, out)
+        content = (out / "manifest.json").read_bytes()
+        (out / "manifest.json").unlink()
+        assert Cache(default_root()).entries() == tidy(Cache(default_root())) == []
+        (out / "manifest.json").write_bytes(content)
+
+    monkeypatch.setattr("autotune.artifacts.mirror.fetch_folder", fetch)
+    for machine in ("one", "two"):
+        monkeypatch.setenv("MACHINE", machine)
+        stored = Cache(default_root()).make(Work(), run)
+    assert (stored.path / "file").read_text(encoding="utf-8") == "one"
+    assert not list(default_root().glob("*/.*"))
 
 
 def test_a_cache_must_be_a_folder_of_a_datastore(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
