@@ -127,12 +127,14 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            if error is not None:
-                asked = isinstance(error, Interrupted | KeyboardInterrupt)
-                self.close(ended="interrupted" if asked else "stopped")
-            (self.folder / "running.json").unlink()
-        self._lock.release()
+        try:
+            with contextlib.suppress(OSError):
+                if error is not None:
+                    asked = isinstance(error, Interrupted | KeyboardInterrupt)
+                    self.close(ended="interrupted" if asked else "stopped")
+                (self.folder / "running.json").unlink()
+        finally:
+            self._lock.release()
 
     def close(self, stages_s: float | None = None, trials: int | None = None, ended: str = "done") -> float:
         """Write down what this run of the command spent. Returns its wall-clock, seconds."""
