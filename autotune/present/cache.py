@@ -47,7 +47,8 @@ def as_text(listed: dict[str, Any]) -> str:
     budget = f" of {listed['budget_mb']:.0f} MB (AUTOTUNE_CACHE_MB)" if listed["budget_mb"] else ""
     lines = [f"{listed['folder']}: {listed['size_mb']:.0f} MB{budget}"]
     if listed["groups"]:
-        cells = [[group[key] for key in _HEADINGS] for group in listed["groups"]]
+        shown = [{**group, "unused_days": f"{group['unused_days']:.1f}"} for group in listed["groups"]]
+        cells = [[group[key] for key in _HEADINGS] for group in shown]
         lines += ["", table(list(_HEADINGS.values()), cells), ""]
     lines += [f"kept for the front of {folder}" for folder in listed["kept_for"]]
     if listed["leftovers_mb"]:

@@ -8,6 +8,8 @@ It is imported only where the view is shown: nothing else needs rich.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from types import TracebackType
 from typing import Self
@@ -22,6 +24,7 @@ from rich.text import Text
 from autotune.errors import printable
 from autotune.present.so_far import Doing, Picture, SoFar, stage_name
 from autotune.present.tables import duration, number, score_text, settings
+from autotune.present.terminal import around_stops
 from autotune.scheduler.events import BestSoFar
 from autotune.secrets import redact
 
@@ -167,23 +170,41 @@ class LiveView:
         self._live = Live(
             get_renderable=self._drawn, console=self.console, refresh_per_second=1 / EVERY_S, transient=True
         )
+        self._stops = around_stops(self._leave, self._come_back)
 
     def __enter__(self) -> Self:
         self._live.start()
         self.console.push_render_hook(self._refold)
+        self._stops.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.refresh()  # by the width that the terminal has now
-        self.console.pop_render_hook()
-        self._live.stop()
+        try:
+            self._stops.__exit__(None, None, None)
+            self._live.refresh()  # by the width that the terminal has now
+        finally:  # Ctrl-C once more must not leave the cursor hidden
+            self.console.pop_render_hook()
+            self._live.stop()
 
     def say(self, text: str) -> None:
         """Print a lasting line above the view."""
         self._live.refresh()  # by the width that the terminal has now
         self.console.print(Text(text))
+
+    def _leave(self) -> None:
+        """Leave the terminal to the shell: with its cursor, on a new line."""
+        self._write("\x1b[?2026l\x1b[?25h\r\n")
+
+    def _come_back(self) -> None:
+        """Take the terminal again: the next drawing goes up over empty lines, and not over what the shell said."""
+        self._write("\n" * (self._refold.forget() - 1) + "\r\x1b[?25l")
+
+    def _write(self, codes: str) -> None:
+        """Write codes past rich and Python's buffers: a signal may come while either is at work."""
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self.console.file.fileno(), codes.encode("ascii"))
 
     def _drawn(self) -> Group:
         width, height = self.console.size
@@ -203,6 +224,11 @@ class _Refold(RenderHook):
         """The cells of each line that is drawn next."""
         self._before: list[int] = []
         """Those of each line that stands there."""
+
+    def forget(self) -> int:
+        """Reckon no longer with the lines that stand there. Returns how many they are."""
+        count, self._before = len(self._before), []
+        return count
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Return what is printed, behind what erases the rows that the lines before take now beyond one each."""

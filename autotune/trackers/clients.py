@@ -38,7 +38,7 @@ def check_clients(names: Iterable[str]) -> None:
     missing = [name for name in names if not any(map(_installed, CLIENTS[name]))]
     if missing:
         what = " and ".join(missing)
-        packages = " ".join(f"'{EXTRAS[name]}'" for name in missing)
+        packages = " ".join(EXTRAS[name] for name in missing)
         verb = "is" if len(missing) == 1 else "are"
         raise MachineError(
             f"report_to: {what} {verb} not installed; pip install {packages}, or take {what} out of report_to"

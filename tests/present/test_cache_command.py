@@ -62,7 +62,7 @@ def test_the_cache_is_listed(cache: Cache, tmp_path: Path, capsys: pytest.Captur
     assert listed["kept_for"] == [str(tmp_path / "results")]
     assert main(["cache"]) == Exit.OK
     said = capsys.readouterr().out
-    for word in (str(cache.root), "3 MB", "tiny", "a model", f"kept for the front of {tmp_path / 'results'}"):
+    for word in (str(cache.root), "3 MB", "tiny", "a model", " 20.0", f"kept for the front of {tmp_path / 'results'}"):
         assert word in said
 
 

@@ -13,11 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 from terminal import Terminal
@@ -305,8 +307,9 @@ def in_terminal(
     controller, terminal = pty.openpty()
     sized = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
     started = subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **sized, **(env or {})}
-    )
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, **sized, **(env or {})},
+        process_group=0,  # as a shell starts it: Ctrl-Z stops no process that has no shell
+    )  # fmt: skip
     os.close(terminal)
     text, until = b"", time.monotonic() + 300
     while time.monotonic() < until:
@@ -339,6 +342,50 @@ def test_what_others_say_meanwhile_stands_above_it_and_the_end_is_clean(how: str
     assert ("autotune: RuntimeError('a fault')" in rows) == (how == "error")
     assert not any(row.startswith(("named", "worker", "so far", "front", "best", "left")) for row in rows)
     assert (terminal.cursor_shown, terminal.unknown) == (True, [])
+
+
+def test_ctrl_z_gives_the_shell_its_cursor_and_the_view_comes_back_below() -> None:
+    shell = "[1]+  Stopped\r\n$ fg\r\n"
+    at: dict[str, int] = {}
+
+    def watch(text: str, pid: int) -> None:
+        if "stop" not in at and text.count("worker") > 0:
+            at["stop"] = len(text)
+            os.kill(pid, signal.SIGTSTP)
+        elif "go on" not in at and "stop" in at and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+            at["go on"] = len(text)
+            os.kill(pid, signal.SIGCONT)
+
+    code, text = in_terminal([sys.executable, "-c", SCRIPT, "end"], watch=watch)
+    assert code == 0
+    assert set(at) == {"stop", "go on"}
+    terminal = Terminal()
+    terminal.write(text[: at["go on"]])
+    assert (terminal.cursor_shown, terminal.column) == (True, 0)
+    terminal.write(shell)
+    terminal.write(text[at["go on"] :])
+    assert "\x1b[?25l" in text[at["go on"] :]
+    rows = [row for row in terminal.rows if row]
+    assert rows[rows.index("[1]+  Stopped") :][:3] == ["[1]+  Stopped", "$ fg", "a note"]
+    assert rows[-1] == "what was found"
+    assert (terminal.cursor_shown, terminal.unknown) == (True, [])
+
+
+def test_ctrl_c_while_it_ends_leaves_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, terminal, stream = terminal_of(so_far(), 80)
+
+    refresh, asked = live._live.refresh, list[int]()
+
+    def interrupted() -> None:
+        if threading.current_thread() is threading.main_thread() and not asked:
+            asked.append(1)
+            raise KeyboardInterrupt
+        refresh()
+
+    with pytest.raises(KeyboardInterrupt), live:
+        monkeypatch.setattr(live._live, "refresh", interrupted)
+    terminal.write(stream.getvalue())
+    assert terminal.cursor_shown
 
 
 @pytest.mark.parametrize(("how", "env"), [("plain", {}), ("end", {"TERM": "dumb"}), ("end", {"TERM": "unknown"})])

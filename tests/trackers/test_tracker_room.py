@@ -72,7 +72,9 @@ def test_all_mistakes_are_told_at_once() -> None:
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_client_that_is_missing_is_named_with_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "CLIENTS", {name: ("no-such-distribution",)})
-    with pytest.raises(MachineError, match=rf"{name} is not installed; pip install '{clients.EXTRAS[name]}'") as raised:
+    with pytest.raises(
+        MachineError, match=rf"{name} is not installed; pip install {clients.EXTRAS[name]}, or"
+    ) as raised:
         clients.check_clients([name])
     assert raised.value.exit_code == Exit.MACHINE
 
