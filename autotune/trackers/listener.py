@@ -26,6 +26,7 @@ from autotune.execution.worker import QUIET
 from autotune.present.select import Selection, explain, select, targets_of
 from autotune.report.picture import draw_front
 from autotune.scheduler.events import Event, RowWritten
+from autotune.secrets import redact_file
 from autotune.sweepfile.schema import Sweep
 from autotune.trackers.clients import check_clients, environment
 from autotune.trackers.study import studies_of
@@ -55,7 +56,7 @@ class _Process:
         self._asked = self._answered = 0
         self.failed: dict[str, Any] | None = None
         """What it said when it gave up."""
-        self._ready, self._closing, self._done = threading.Event(), False, False
+        self._ready, self._open, self._closing, self._done = threading.Event(), False, False, False
         variables = environment(wanted.name, wanted.options) | QUIET
         if wanted.name == "trackio":
             variables.setdefault("TRACKIO_DIR", str(folder.resolve() / "trackers" / "trackio"))
@@ -88,6 +89,7 @@ class _Process:
             except ValueError:  # something else was printed before its log was open
                 continue
             self._answered += "seen" in said
+            self._open = self._open or "ready" in said
             self._done = self._done or "done" in said
             if "note" in said:
                 self.failed = said
@@ -96,8 +98,13 @@ class _Process:
         if not self._done and self.failed is None and not self._closing:
             self.failed = {"note": f"its process ended with exit code {code}"}
         self._ready.set()
-        if self.failed is not None and not self.wanted.must_open:
+        if self.failed is not None and self._optional:
             self.warn(self.failed["note"])
+
+    @property
+    def _optional(self) -> bool:
+        """Whether the sweep goes on without it: one that must open is waited for, and from then on is like any other."""
+        return self._open or not self.wanted.must_open
 
     def warn(self, why: str) -> None:
         """Say, once, that the sweep goes on without it."""
@@ -126,13 +133,14 @@ class _Process:
             self._closing = True
             self.process.kill()
             self.process.wait()
-            if self.failed is None:
+            if self.failed is None and self._optional:
                 self.warn("it was too slow with the last rows and was ended")
         self._reader.join(5.0)
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 if pipe is not None:
                     pipe.close()
+        redact_file(self._log)  # one that was killed, or crashed, has not done so
 
 
 class Trackers:
@@ -152,7 +160,8 @@ class Trackers:
         place = self._folder / "trackers"
         place.mkdir(exist_ok=True)
         key = _key(place / "key")
-        self._running += [_Process(one, self._folder, key, self._say) for one in self._wanted]
+        for wanted in self._wanted:  # each is known at once, so that it ends with the others
+            self._running.append(_Process(wanted, self._folder, key, self._say))
         for one in self._running:
             if one.wanted.must_open:
                 self._check(one)

@@ -31,8 +31,8 @@ from autotune.trackers.tracker import (
 
 _SWEEP, _ITEM = "autotune.sweep", "autotune.item"
 """Tags: the results folder that a run belongs to, and what of it the run is."""
-_BATCH, _LONGEST = 1000, 500
-"""Metrics that MLflow takes in one request, and characters of a text."""
+_BATCH, _PARAMS, _LONGEST = 1000, 100, 500
+"""Metrics and parameters that MLflow takes in one request, and characters of a text."""
 _ENDED = {"ok": "FINISHED", "stopped": "KILLED", "over_limit": "KILLED"}
 _RUN_ENDED = {"done": "FINISHED", "interrupted": "KILLED", "stopped": "FAILED"}
 
@@ -90,7 +90,9 @@ class MlflowTracker:
             known["mlflow.parentRunId"] = self._sweep
         run = self._client.create_run(self._experiment, start_time=start or None, tags=known | _cut(tags))
         made = str(run.info.run_id)
-        self._client.log_batch(made, params=[Param(k, str(v)[:_LONGEST]) for k, v in params.items()][:100])
+        settings = [Param(name, str(value)[:_LONGEST]) for name, value in params.items()]
+        for place in range(0, len(settings), _PARAMS):
+            self._client.log_batch(made, params=settings[place : place + _PARAMS])
         # Last: a run that was left half made is none of ours, and is made again.
         self._client.set_tag(made, _ITEM, item)
         self._runs[item] = made

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from following import ROW, WINNER, Growing, followed, journal_lines, until
+from following import ROW, WINNER, Growing, followed, journal_lines, mirror, until
 
 from autotune.errors import Exit, MachineError, Problem
 from autotune.results.rows import CurvePoint, Trial
@@ -305,6 +305,34 @@ def test_a_tracker_that_fails_costs_one_warning(how: str, tmp_path: Path, monkey
     assert {"raises": "no luck", "crashes": "exit code 9", "hangs": "too slow"}[how] in said[0]
     seen = said[0] + "".join(file.read_text(encoding="utf-8") for file in (growing.folder / "logs").iterdir())
     assert "hunter2" not in seen
+
+
+def test_a_mirror_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
+    """One that must open is waited for; from then on it is like any other."""
+    growing = Growing(tmp_path / "out")
+    storage = tmp_path / "study.log"
+    said: list[str] = []
+    with followed(growing.folder, mirror(str(storage)), said=said) as trackers:
+        trackers._running[0].process.kill()
+        trackers._running[0].process.wait()
+    assert len(said) == 1
+    assert said[0].startswith("optuna: its process ended with exit code")
+    assert "the sweep goes on without it" in said[0]
+
+
+def test_the_log_of_a_client_that_was_killed_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "clients" / "tensorboard"
+    fake.mkdir(parents=True)
+    url = "https://me:hunter2hunter2@place.example"
+    (fake / "__init__.py").write_text(f"import time; print({url!r}, flush=True); time.sleep(600)\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(fake.parent), *sys.path])
+    monkeypatch.setattr(listener, "PATIENCE_S", 0.0)
+    growing = Growing(tmp_path / "out")
+    log = growing.folder / "logs" / "tracker-tensorboard.log"
+    with followed(growing.folder, "tensorboard", said=[]):
+        until(lambda: log.exists() and b"hunter2" in log.read_bytes())
+    assert b"place.example" in log.read_bytes()
+    assert b"hunter2" not in log.read_bytes()
 
 
 def test_one_that_fails_leaves_the_others_at_work(tmp_path: Path) -> None:
