@@ -385,6 +385,9 @@ def _import_olive(arguments: argparse.Namespace) -> int:
 def _submit(arguments: argparse.Namespace) -> int:
     from autotune.submit.command import submit, write
 
+    if arguments.follow and (arguments.to != "azureml" or arguments.write_only):
+        rule = "belongs to --to azureml, which sends the job; without that there is no log to print"
+        raise UsageError(Problem(rule, "--follow", file="command line", remedy="leave it out"))
     if arguments.to == "azureml" and not arguments.write_only:
         return submit(arguments.sweep, arguments.output, arguments.set, arguments.follow, _say)
     _say(write(arguments.sweep, arguments.to, arguments.output, arguments.set))

@@ -89,6 +89,8 @@ class Service:
         """By registry (or empty), name and version."""
         self.blocks: dict[str, dict[str, bytes]] = {}
         self.metadata: dict[str, dict[str, str]] = {}
+        self.markers: list[str] = []
+        """Empty blobs that stand for folders, as drivers of mounts leave them in accounts without folders."""
         self.logs: dict[str, str] = {}
         self.credentials = "AccountKey"
         self.mounts = 0
@@ -368,6 +370,8 @@ class Service:
             if asked.headers.get("if-none-match") == "*" and file.exists():
                 return refusal(409, "BlobAlreadyExists", "The specified blob already exists.")
             return self._put(asked, file, key, asked.body)
+        if asked.method == "HEAD" and blob in self.markers:
+            return Answer(200, b"", {"ETag": '"0x1"', "x-ms-meta-hdi_isfolder": "true", "x-ms-blob-type": "BlockBlob"})
         if not file.is_file():
             return Answer(404, f"<?xml version='1.0'?><Error><Code>BlobNotFound</Code><Message>The specified blob does not exist: {blob}</Message></Error>",
                           {"x-ms-error-code": "BlobNotFound", "Content-Type": "application/xml"})  # fmt: skip
@@ -419,6 +423,14 @@ class Service:
             blobs.append(f"<Blob><Name>{escape(name)}</Name><Properties><Content-Length>{file.stat().st_size}</Content-Length>"
                          f"<Etag>{escape(about['ETag'].strip(chr(34)))}</Etag><Last-Modified>{about['Last-Modified']}</Last-Modified>"
                          "<BlobType>BlockBlob</BlobType></Properties></Blob>")  # fmt: skip
+        about = (
+            "<Metadata><hdi_isfolder>true</hdi_isfolder></Metadata>"
+            if "metadata" in asked.query.get("include", [""])[0]
+            else ""
+        )
+        blobs += [f"<Blob><Name>{escape(name)}</Name><Properties><Content-Length>0</Content-Length><Etag>0x1</Etag>"
+                  f"<BlobType>BlockBlob</BlobType></Properties>{about}</Blob>"
+                  for name in self.markers if name.startswith(prefix) and not (delimiter and delimiter in name[len(prefix) :])]  # fmt: skip
         parts = "".join(f"<BlobPrefix><Name>{escape(name)}</Name></BlobPrefix>" for name in folders)
         body = f"<?xml version='1.0' encoding='utf-8'?><EnumerationResults><Blobs>{''.join(blobs)}{parts}</Blobs><NextMarker/></EnumerationResults>"
         return Answer(200, body, {"Content-Type": "application/xml"})

@@ -81,7 +81,7 @@ class AzureMLFiles(AbstractFileSystem):  # type: ignore[misc]
         start = f"{blob}/" if blob else ""
         found: list[dict[str, Any]] = []
         with speaking(str(address)):
-            for one in container.walk_blobs(name_starts_with=start, delimiter="/"):
+            for one in container.walk_blobs(name_starts_with=start, include=["metadata"], delimiter="/"):
                 name = self._strip_protocol(str(address.below(one.name[len(start) :].rstrip("/"))))
                 if one.name.endswith("/"):
                     found.append({"name": name, "size": 0, "type": "directory"})

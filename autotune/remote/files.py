@@ -56,6 +56,8 @@ def _reading(address: Address, key: str) -> Iterator[None]:
             Problem("there is no such file or folder", key, value=str(address), remedy="check it")
         ) from None
     except PermissionError as error:
+        if error.filename is not None:  # of the disk here
+            raise
         raise MachineError(f"{address}: {error}; ask for the right to read it") from None
 
 

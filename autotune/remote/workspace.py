@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _IN_A_JOB = ("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME")
 """What Azure ML sets inside a job."""
-_QUOTA = re.compile(r"quota|not enough (?:cores|capacity)|insufficient", re.IGNORECASE)
+_QUOTA = re.compile(r"quota|(?:not enough|insufficient) (?:\w+ )?(?:cores|capacity|resources)", re.IGNORECASE)
 _LOGIN = "log in again: az login, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET"
 
 

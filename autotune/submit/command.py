@@ -13,7 +13,7 @@ from autotune.errors import Exit, Problem, UsageError
 from autotune.remote.addresses import Workspace, is_address
 from autotune.remote.workspace import has_sdk
 from autotune.submit import azureml, sending, skypilot, slurm
-from autotune.submit.plan import Plan, make_plan
+from autotune.submit.plan import Plan, make_plan, refuse_own_file
 from autotune.submit.staging import refuse_secrets, stage
 
 PLACES = {"slurm": "slurm.sh", "skypilot": "sky.yaml", "azureml": "azureml.yaml"}
@@ -28,6 +28,7 @@ def write(file: Path, place: str, output: Path | None, sets: Sequence[str]) -> s
     except UsageError as error:
         raise UsageError([_elsewhere(one, place) for one in error.problems]) from None
     output = output or Path(f"{plan.sweep.name}.{PLACES[place]}")
+    refuse_own_file(plan, output)
     if place == "azureml":
         return _written(output, _write_azure(plan, output).notes, place)
     _put(output, slurm.script(plan) if place == "slurm" else skypilot.task(plan))
@@ -41,6 +42,7 @@ def submit(file: Path, output: Path | None, sets: Sequence[str], follow: bool, s
     """
     plan = make_plan(file, sets)
     output = output or Path(f"{plan.sweep.name}.{PLACES['azureml']}")
+    refuse_own_file(plan, output)
     draft = _write_azure(plan, output)
     if not has_sdk():
         say(_written(output, draft.notes, "azureml"))
@@ -101,6 +103,7 @@ def read_workspace(text: str | None) -> Workspace | None:
 def _write_azure(plan: Plan, output: Path) -> azureml.Draft:
     refuse_secrets(plan)
     code = output.with_name(output.name.removesuffix(".yaml").removesuffix(".azureml") + ".azureml.code")
+    refuse_own_file(plan, code)
     draft = azureml.draft(plan, code.name, output.parent)
     try:
         stage(plan, code, with_tool=not draft.given.install)

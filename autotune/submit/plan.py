@@ -81,6 +81,14 @@ def find_local(plan: Plan) -> dict[str, tuple[Path, str]]:
     return found
 
 
+def refuse_own_file(plan: Plan, output: Path) -> None:
+    """Raise UsageError where `output`, a file to write or a folder to fill anew, is the sweep file, or holds it."""
+    sweep = plan.file.resolve()
+    if output.resolve() in (sweep, *sweep.parents):
+        rule = "would be written over the sweep file, or over a folder that holds it"
+        raise UsageError(Problem(rule, file=str(output), remedy="name another file with -o"))
+
+
 def refuse_addresses(plan: Plan, where: str) -> None:
     """Raise UsageError where a sweep names what only a job of Azure ML has."""
     if plan.addresses:

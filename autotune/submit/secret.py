@@ -18,9 +18,13 @@ def read_token(address: str) -> str:
     found = ADDRESS.fullmatch(address)
     if found is None:
         raise MachineError(f"{SECRET} names no secret of a key vault: https://VAULT.vault.azure.net/secrets/NAME")
-    from azure.core.exceptions import AzureError
-    from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
-    from azure.keyvault.secrets import SecretClient
+    try:
+        from azure.core.exceptions import AzureError
+        from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
+        from azure.keyvault.secrets import SecretClient
+    except ModuleNotFoundError as error:  # an environment that the user named
+        remedy = "add azure-identity and azure-keyvault-secrets to submit.azureml.environment, or leave that key out"
+        raise MachineError(f"{SECRET} cannot be read: there is no module {error.name} here; {remedy}") from None
 
     client_id = os.environ.get("DEFAULT_IDENTITY_CLIENT_ID")  # as Azure ML names the identity of a job
     identity = ManagedIdentityCredential(client_id=client_id) if client_id else DefaultAzureCredential()

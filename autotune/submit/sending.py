@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from autotune.durable import write_aside
-from autotune.errors import Exit, MachineError, Problem, UsageError, printable_lines
-from autotune.remote.addresses import Workspace, is_address, parse
-from autotune.remote.files import fetch_folder, read_address
+from autotune.errors import Exit, Interrupted, MachineError, Problem, UsageError, printable_lines
+from autotune.remote.addresses import Address, Workspace, is_address, parse
+from autotune.remote.files import fetch_file, fetch_folder, read_address
 from autotune.remote.workspace import client, need_sdk, need_workspace, speaking, workspace_at_hand
+from autotune.results.rows import Trial
+from autotune.results.table import read_table
 from autotune.secrets import redact
 from autotune.submit.azureml import Draft
 
@@ -238,7 +241,9 @@ def follow(sent: Sent, say: Callable[[str], None]) -> Exit:
             if type(error).__name__ != "JobException":
                 raise
             if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
+                raise Interrupted(f"interrupted; {again}") from None
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {again}") from None
     lines.flush()
     state = read_state(sent)
     if state["status"] == "Completed":
@@ -280,7 +285,14 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
         raise UsageError(Problem("has no output called folder", "JOB", value=sent.job, remedy=remedy))
     address = read_address(output, "JOB", sent.workspace)
     folder = to or Path("results") / (sent.sweep or address.path.rpartition("/")[2])
-    count = fetch_folder(address.below("results"), folder)
+    try:
+        _refuse_other_results(address.below("results"), folder)
+        count = fetch_folder(address.below("results"), folder)
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror or error})"
+        raise UsageError(
+            Problem(rule, file=str(error.filename or folder), remedy="name another folder with --out")
+        ) from None
     if count == 0:
         raise MachineError(
             f"the job {sent.job} has written no results yet; look again later: autotune job status {sent.job}"
@@ -290,6 +302,26 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
 
         count += fetch_folder(address.below("cache"), default_root(), lambda path: not path.endswith(".lock"))
     return folder, count
+
+
+def _refuse_other_results(there: Address, folder: Path) -> None:
+    """Raise UsageError where a folder holds rows that the job's results do not have: they would be lost."""
+    if not (folder / "results.csv").is_file():
+        return
+    here = {_row(row) for row in read_table(folder / "results.csv", Trial)}
+    with tempfile.TemporaryDirectory(prefix="autotune-fetch-") as scratch:
+        table = Path(scratch) / "results.csv"
+        known: set[tuple[object, ...]] = set()
+        with contextlib.suppress(UsageError):  # it has none yet
+            fetch_file(str(there.below("results.csv")), table)
+            known = {_row(row) for row in read_table(table, Trial)}
+    if here - known:
+        rule = f"holds {len(here - known)} rows that the job's results do not have, and they would be lost"
+        raise UsageError(Problem(rule, file=str(folder), remedy="name another folder with --out"))
+
+
+def _row(row: Trial) -> tuple[object, ...]:
+    return row.candidate, row.trial, row.attempt, row.ended
 
 
 @contextlib.contextmanager

@@ -186,6 +186,25 @@ def test_a_folder_of_somebody_elses_is_not_replaced(sweep: dict[str, Any]) -> No
     assert Path("tones.azureml.code/mine.txt").is_file()
 
 
+@pytest.mark.parametrize("place", ["azureml", "slurm", "skypilot"])
+def test_the_sweep_file_is_not_written_over(sweep: dict[str, Any], place: str) -> None:
+    text = yaml.safe_dump(sweep)
+    Path("sweep.yaml").write_text(text, encoding="utf-8")
+    Path("here").symlink_to(".")
+    for output in (Path("sweep.yaml"), Path("here/sweep.yaml")):
+        with pytest.raises(UsageError, match="would be written over the sweep file"):
+            write(Path("sweep.yaml"), place, output, [])
+    assert Path("sweep.yaml").read_text(encoding="utf-8") == text
+
+
+def test_the_code_of_a_job_is_submitted_without_being_removed(sweep: dict[str, Any]) -> None:
+    made(sweep)
+    code = Path("tones.azureml.code/sweep.yaml")
+    with pytest.raises(UsageError, match="over a folder that holds it"):
+        write(code, "azureml", None, [])
+    assert code.is_file()
+
+
 def test_a_missing_file_of_rows_is_told_before_anything_is_sent(sweep: dict[str, Any]) -> None:
     sweep["data"]["validation"] = "other.jsonl"
     with pytest.raises(UsageError, match=r"data\.validation: the file must exist"):

@@ -349,6 +349,19 @@ def test_the_storage_library_reads_and_writes(azure: Any, tmp_path: Path, creden
     assert list(pandas.read_csv(f"{home}/table.csv").columns) == ["a", "b"]
 
 
+def test_an_empty_blob_that_stands_for_a_folder_is_no_file(azure: Any, tmp_path: Path) -> None:
+    """Drivers that mount an account without folders leave them."""
+    from azure_service import GROUP, STORE, SUBSCRIPTION, WORKSPACE
+
+    home = f"azureml://subscriptions/{SUBSCRIPTION}/resourcegroups/{GROUP}/workspaces/{WORKSPACE}/datastores/{STORE}/paths/kept"
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "mine" / "deep" / "x").write_bytes(b"x")
+    put_folder(tmp_path / "mine", parse(home))
+    azure.markers += ["kept", "kept/deep", "kept/empty"]
+    assert fetch_folder(parse(home), tmp_path / "back") == 1
+    assert [one.name for one in (tmp_path / "back").rglob("*") if one.is_file()] == ["x"]
+
+
 def test_models_of_a_registry_and_of_a_workspace_are_fetched(azure: Any, tmp_path: Path, tiny_llama: Path) -> None:
     from azure_service import GROUP, SUBSCRIPTION, WORKSPACE
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,55 @@ def test_logs_are_followed_through_a_preemption(service: Service, sent: str, aut
     assert TOKEN not in ran.out + ran.err
 
 
+def test_ctrl_c_leaves_the_job_at_work_and_says_so(
+    service: Service, autotune: Autotune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sweep(tmp_path)
+
+    def interrupted(asked: Asked) -> Answer | None:
+        if asked.path.endswith("/details"):
+            for job in service.jobs:
+                service.set_status(job, "Running")
+            import _thread
+
+            _thread.interrupt_main()
+        return None
+
+    service.faults.append(interrupted)
+    ran = autotune("submit", "sweep.yaml", "--to", "azureml", "--follow")
+    assert ran.code == 130, ran.err
+    assert f"the job goes on; look on with: autotune job logs {submitted(service)[0]}" in ran.err
+    assert "same command" not in ran.err
+
+
+def test_results_of_this_machine_are_not_replaced_by_a_jobs(
+    service: Service, sent: str, autotune: Autotune, tmp_path: Path
+) -> None:
+    example = Path(__file__).parents[2] / "results" / "example"
+    theirs, here = service.store / "autotune" / "tones" / "results", tmp_path / "results" / "tones"
+    shutil.copytree(example, theirs)
+    lines = (example / "results.csv").read_bytes().splitlines(keepends=True)
+    (theirs / "results.csv").write_bytes(b"".join(lines[:6]))
+    assert autotune("job", "fetch", sent).code == 0
+    (theirs / "results.csv").write_bytes(b"".join(lines[:8]))
+    assert autotune("job", "fetch", sent).code == 0  # the same, and more
+    assert (here / "results.csv").read_bytes() == b"".join(lines[:8])
+    (here / "results.csv").write_bytes(b"".join(lines))
+    ran = autotune("job", "fetch", sent)
+    assert (ran.code, "rows that the job's results do not have, and they would be lost" in ran.err) == (2, True)
+    assert (here / "results.csv").read_bytes() == b"".join(lines)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    ran = autotune("job", "fetch", sent, "--out", tmp_path / "file")
+    assert (ran.code, "cannot be written" in ran.err, "--out" in ran.err) == (2, True, True)
+
+
+@pytest.mark.parametrize("options", [("--to", "slurm"), ("--to", "azureml", "--write-only")])
+def test_without_a_job_nothing_is_followed(autotune: Autotune, tmp_path: Path, options: tuple[str, ...]) -> None:
+    write_sweep(tmp_path)
+    ran = autotune("submit", "sweep.yaml", *options, "--follow")
+    assert (ran.code, "--follow: belongs to --to azureml" in ran.err) == (2, True)
+
+
 def test_a_job_that_failed_says_why_and_how_to_go_on(service: Service, sent: str, autotune: Autotune) -> None:
     service.set_status(sent, "Failed", "Image build failed: no space left")
     ran = autotune("job", "logs", sent)
@@ -290,6 +340,11 @@ def _forbidden(asked: Asked) -> Answer | None:
         if wrong
         else None
     )
+
+
+def _not_privileged(asked: Asked) -> Answer | None:
+    wrong = asked.method == "PUT" and "/jobs/" in asked.path
+    return refusal(403, "Authorization_RequestDenied", "Insufficient privileges to complete it.") if wrong else None
 
 
 def _unauthorized(asked: Asked) -> Answer | None:
@@ -318,11 +373,12 @@ def _storage(asked: Asked) -> Answer | None:
         ({"output": "azureml://nowhere"}, None, 2, "submit.azureml.output"),
         ({}, _quota, 3, "the quota is used up"),
         ({}, _forbidden, 3, "this login may not do that"),
+        ({}, _not_privileged, 3, "this login may not do that"),
         ({}, _unauthorized, 3, "log in again: az login"),
         ({}, _gone, 3, "the connection was lost"),
         ({}, _storage, 3, "this login may not do that"),
     ],
-    ids=["compute", "workspace", "spot", "output", "quota", "rights", "login", "connection", "storage"],
+    ids=["compute", "workspace", "spot", "output", "quota", "rights", "privileges", "login", "connection", "storage"],
 )  # fmt: skip
 def test_a_refusal_is_clear_and_can_be_repeated(
     service: Service,
@@ -493,6 +549,17 @@ def test_the_job_reads_the_token_from_the_vault(
     said = capfd.readouterr()
     assert "the secret other of https://vault.vault.azure.net cannot be read" in said.err
     assert TOKEN not in said.err + said.out
+
+
+def test_a_job_without_what_reads_the_vault_says_so(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from autotune import in_job
+
+    monkeypatch.setitem(sys.modules, "azure.keyvault.secrets", None)
+    monkeypatch.setenv(in_job.SECRET, "https://vault.vault.azure.net/secrets/hf-token")
+    assert in_job.main(["run", "x.yaml"]) == 3
+    assert "there is no module azure.keyvault.secrets here; add azure-identity" in capfd.readouterr().err
 
 
 def test_inputs_are_linked_under_names_that_stay(tmp_path: Path) -> None:
