@@ -427,6 +427,8 @@ def test_a_server_that_is_named_gets_the_sweep_and_one_that_is_down_costs_a_warn
     monkeypatch.setattr(sys, "path", [*sys.path, str(clients.packages)])
     growing, port = Growing(tmp_path / "out"), free_port()
     growing.write(6, 40)
+    with (growing.folder / "sweep.yaml").open("a", encoding="utf-8") as stream:  # more than one request takes
+        stream.write(f"many: {json.dumps({f'key_{n}': n for n in range(250)})}\n")
     store = (
         "--backend-store-uri",
         f"sqlite:///{tmp_path / 'server.db'}",
@@ -441,6 +443,8 @@ def test_a_server_that_is_named_gets_the_sweep_and_one_that_is_down_costs_a_warn
         experiment = ask(f"{api}/experiments/get-by-name?experiment_name=tones")["experiment"]["experiment_id"]
         runs = ask(f"{api}/runs/search", {"experiment_ids": [experiment], "max_results": 1000})["runs"]
     assert len([run for run in runs if run["info"]["run_name"].startswith("trial")]) == 4
+    (params,) = [run["data"]["params"] for run in runs if run["info"]["run_name"] == NAME]
+    assert {f"many.key_{n}" for n in range(250)} <= {param["key"] for param in params}
     assert len([run for run in runs if run["info"]["run_name"].startswith("adapter")]) == 1
     assert list((tmp_path / "files").rglob("results.csv"))
     assert not (growing.folder / "trackers" / "mlflow").exists()
