@@ -3,11 +3,11 @@
 #   docker build -t autotune .
 #   docker build -t autotune:cuda --build-arg TARGET=cuda .
 #
-# Sweep files, data, results and the cache are in the folder that is mounted at /work:
+# Sweep files, data, results and the cache are in the folder that is mounted at /sweeps:
 #
-#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/work" autotune init --example phrase-tone-cpu
-#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/work" autotune run phrase-tone-cpu.yaml
-#   docker run --rm -it --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" autotune:cuda run qlora-cuda.yaml
+#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/sweeps" autotune init --example phrase-tone-cpu
+#   docker run --rm -it --user "$(id -u):$(id -g)" -v "$PWD:/sweeps" autotune run phrase-tone-cpu.yaml
+#   docker run --rm -it --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/sweeps" autotune:cuda run qlora-cuda.yaml
 ARG TARGET=cpu
 
 FROM python:3.11-slim AS base-cpu
@@ -26,9 +26,9 @@ COPY benchmarks/phrase_tone /src/benchmarks/phrase_tone
 COPY benchmarks/orders /src/benchmarks/orders
 RUN python3 -m venv /opt/autotune
 RUN /opt/autotune/bin/pip install --no-cache-dir -c /src/constraints.txt "/src[${TARGET}]"
-RUN mkdir -p /work && chmod 1777 /work && rm -rf /src
+RUN mkdir -p /sweeps && chmod 1777 /sweeps && rm -rf /src
 # A user of any number may run it: what looks for a home or a name finds one.
-ENV PATH=/opt/autotune/bin:$PATH HOME=/work USER=autotune AUTOTUNE_CACHE=/work/.autotune-cache
-WORKDIR /work
+ENV PATH=/opt/autotune/bin:$PATH HOME=/sweeps USER=autotune AUTOTUNE_CACHE=/sweeps/.autotune-cache
+WORKDIR /sweeps
 ENTRYPOINT ["autotune"]
 CMD ["--help"]

@@ -92,8 +92,8 @@ def parser() -> argparse.ArgumentParser:
     whole = _Parser(
         prog="autotune",
         description="Search LoRA settings and precisions of a small language model for ONNX Runtime.",
-        epilog="Exit codes: 0 done; 2 command line, sweep file or data wrong; 3 this machine cannot run it; "
-        "4 no candidate keeps the limits; 5 no candidate finished; 130 interrupted, run again to go on.",
+        epilog="Exit codes: 0 done; 1 a bug in autotune; 2 command line, sweep file or data wrong; 3 this machine cannot "
+        "run it; 4 no candidate keeps the limits; 5 no candidate finished; 130 interrupted, run again to go on.",
     )
     whole.add_argument("--version", action="version", version=f"autotune {__version__}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -103,17 +103,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="results folder; default: results/<name>")
     run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    _repeated(run, "--set", "KEY=VALUE", "change a key of the sweep file")
     run.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
     run.add_argument("--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here")
     _library_option(run)
     run.add_argument(
-        "--report", action="store_true", help="keep report.html in the results folder up to date meanwhile"
+        "--report", action="store_true", help="keep report.html in the results folder up to date during the sweep"
     )
     run.add_argument(
         "--optuna-storage", metavar="URL", help="mirror the sweep as a study, for optuna-dashboard; e.g. sqlite:///x.db"
     )
-    run.add_argument("--plain", action="store_true", help="progress as plain lines, in a terminal too")
+    run.add_argument("--plain", action="store_true", help="plain lines instead of the live view, in a terminal too")
     run.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     run.set_defaults(function=_run)
 
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--validation", metavar="FILE", help="rows that candidates are compared on; default: held out")
     init.add_argument("--test", metavar="FILE", help="rows that only the finalists are scored on; default: held out")
     init.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
-    init.add_argument("--encoding", help="of a text file that is not UTF-8, e.g. cp1252")
+    init.add_argument("--encoding", help="encoding of a text file that is not UTF-8, e.g. cp1252")
     init.add_argument(
         "--example",
         nargs="?",
@@ -133,13 +133,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="write this example with its data; without NAME: list them",
     )
-    init.add_argument("--out", type=Path, metavar="PATH", help="the file to write; with --example its folder")
+    init.add_argument(
+        "--out", type=Path, metavar="PATH", help="the file to write; with --example the folder; default: here"
+    )
     init.add_argument("--force", action="store_true", help="replace what is there")
     init.set_defaults(function=_init)
 
     plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
     plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
-    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file")
+    _repeated(plan, "--set", "KEY=VALUE", "change a key of the sweep file")
     plan.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     plan.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
     plan.add_argument("--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here")
@@ -156,25 +158,27 @@ def parser() -> argparse.ArgumentParser:
     submit = commands.add_parser("submit", help="run a sweep on a cluster or in a cloud: write the file, send the job")
     submit.add_argument("sweep", type=Path, metavar="SWEEP", help="sweep file, or an Olive configuration")
     submit.add_argument("--to", required=True, choices=("slurm", "skypilot", "azureml"), help="where it is to run")
-    submit.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write; default: named by the sweep")
     submit.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the sweep file"
+        "-o", "--output", type=Path, metavar="FILE", help="file to write; default: named after the sweep"
     )
+    _repeated(submit, "--set", "KEY=VALUE", "change a key of the sweep file")
     submit.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     submit.add_argument("--write-only", action="store_true", help="azureml: write the job, and do not send it")
     submit.add_argument("--follow", action="store_true", help="azureml: print what the job logs until it ends")
     submit.set_defaults(function=_submit)
 
-    job = commands.add_parser("job", help="a job that submit has sent: its state, its log, its end, its results")
-    job.add_argument("action", choices=("status", "logs", "cancel", "fetch"), help="what to do with it")
+    job = commands.add_parser(
+        "job", help="a job that submit has sent: show its state or log, cancel it, or fetch its results"
+    )
+    job.add_argument("action", choices=("status", "logs", "cancel", "fetch"), help="what to do with the job")
     job.add_argument("job", metavar="JOB", help="name of the job or of its sweep, or the file that was sent")
     job.add_argument(
-        "--workspace", metavar="SUB/GROUP/NAME", help="of Azure ML, for a job that was sent from another folder"
+        "--workspace",
+        metavar="SUB/GROUP/NAME",
+        help="workspace of Azure ML, for a job that was sent from another folder",
     )
     job.add_argument("--out", type=Path, metavar="DIR", help="fetch: results folder; default: results/<name>")
-    job.add_argument(
-        "--cache", action="store_true", help="fetch: what its stages made too, to go on with the sweep here"
-    )
+    job.add_argument("--cache", action="store_true", help="fetch: its cache too, so that the sweep can go on here")
     job.add_argument("--json", action="store_true", help="status: print one JSON document")
     job.set_defaults(function=_job)
 
@@ -186,9 +190,7 @@ def parser() -> argparse.ArgumentParser:
 
     select = commands.add_parser("select", help="the best candidate under limits, without running anything")
     select.add_argument("place", type=Path, metavar="DIR|CSV", help="results folder, or a results.csv")
-    select.add_argument(
-        "--limit", action="append", default=[], metavar="LIMIT", help="e.g. 'size_mb<=100'; replaces the sweep's"
-    )
+    _repeated(select, "--limit", "LIMIT", "e.g. 'size_mb<=100'; replaces the sweep's limits")
     select.add_argument("--prefer", metavar="METRIC", help="make this the first objective")
     select.add_argument("--target", metavar="NAME", help="which of the sweep's targets; default: each in turn")
     select.add_argument("--json", action="store_true", help="print one JSON document")
@@ -197,29 +199,36 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report", help="one HTML file that explains a sweep, or compares several; works offline"
     )
-    report.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="results folder; several are compared")
     report.add_argument(
-        "--to", type=Path, metavar="FILE", help="default: report.html in DIR; of several, comparison.html here"
+        "folders", type=Path, nargs="+", metavar="DIR", help="results folder; several are compared in one report"
+    )
+    report.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="file to write; default: report.html in DIR; of several, comparison.html here",
     )
     report.set_defaults(function=_report)
 
     export = commands.add_parser("export", help="a candidate as a folder ready to deploy, tried after it is written")
     export.add_argument("folder", type=Path, metavar="DIR", help="results folder")
     export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the export is written")
-    export.add_argument("--candidate", metavar="ID", help="which, or the beginning of its name; default: the winner")
-    export.add_argument("--target", metavar="NAME", help="of several targets: whose winner")
-    export.add_argument(
-        "--limit", action="append", default=[], metavar="LIMIT", help="choose under these, as `select` does"
-    )
+    export.add_argument("--candidate", metavar="ID", help="id of the candidate, or its beginning; default: the winner")
+    export.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
+    _repeated(export, "--limit", "LIMIT", "choose under this limit, as `select` does")
     export.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
-    export.add_argument("--merged", action="store_true", help="with base model and adapter as one in safetensors, too")
+    export.add_argument(
+        "--merged", action="store_true", help="add base model and adapter merged into one, in safetensors"
+    )
     export.add_argument("--zip", action="store_true", help="write FOLDER.zip as well")
-    export.add_argument("--items", type=_whole, metavar="N", help="items that it is tried on; 0: none; default: 16")
+    export.add_argument(
+        "--items", type=_whole, metavar="N", help="items on which the export is tried; 0: none; default: 16"
+    )
     export.add_argument("--base-model", metavar="OWNER/NAME", help="the base model's name on the hub, for the card")
     export.add_argument("--force", action="store_true", help="replace an earlier export in FOLDER")
     export.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository on the Hugging Face hub")
     export.add_argument(
-        "--public", action="store_true", help="--push: a repository that is made is public, not private"
+        "--public", action="store_true", help="with --push: a new repository is public; default: private"
     )
     export.add_argument("--json", action="store_true", help="print one JSON document")
     export.set_defaults(function=_export)
@@ -229,12 +238,18 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--data", required=True, metavar="FILE", help="labelled rows with the columns of the sweep's data"
     )
-    score.add_argument("--candidate", metavar="ID", help="of a results folder: which; default: the winner")
-    score.add_argument("--target", metavar="NAME", help="of several targets: whose winner")
-    score.add_argument("--limit", action="append", default=[], metavar="LIMIT", help="choose under these")
+    score.add_argument(
+        "--candidate",
+        metavar="ID",
+        help="of a results folder: the candidate's id, or its beginning; default: the winner",
+    )
+    score.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
+    _repeated(score, "--limit", "LIMIT", "choose under this limit, as `select` does")
     score.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
     score.add_argument("--max-items", type=_whole, metavar="N", help="items at most, drawn by content; default: all")
-    score.add_argument("--wrong", type=Path, metavar="CSV", help="where wrong items go; default: <data>.wrong.csv here")
+    score.add_argument(
+        "--wrong", type=Path, metavar="CSV", help="file for the wrong items; default: <data>.wrong.csv here"
+    )
     score.add_argument("--no-base", action="store_true", help="leave out the untouched model")
     score.add_argument("--json", action="store_true", help="print one JSON document")
     score.set_defaults(function=_score)
@@ -250,11 +265,13 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--arena", choices=("on", "off"), help="ONNX Runtime's arena for CPU memory; default: the model's"
     )
+    _repeated(bench, "--provider-option", "KEY=VALUE", "an option of the provider")
     bench.add_argument(
-        "--provider-option", action="append", default=[], metavar="KEY=VALUE", help="an option of the provider"
+        "--prompt-tokens", type=_whole, default=32, metavar="N", help="tokens of each prompt; default: 32"
     )
-    bench.add_argument("--prompt-tokens", type=_whole, default=32, metavar="N", help="of one sequence; default: 32")
-    bench.add_argument("--new-tokens", type=_whole, default=16, metavar="N", help="of one sequence; default: 16")
+    bench.add_argument(
+        "--new-tokens", type=_whole, default=16, metavar="N", help="tokens generated after each prompt; default: 16"
+    )
     bench.add_argument("--batch", type=_whole, default=1, metavar="N", help="sequences at once; default: 1")
     bench.add_argument("--processes", type=_whole, default=5, metavar="N", help="fresh processes at least; default: 5")
     bench.add_argument("--json", action="store_true", help="print one JSON document")
@@ -263,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
     cache = commands.add_parser("cache", help="what is kept between sweeps: list it, or make room")
     cache.add_argument("action", nargs="?", choices=("list", "prune"), default="list", help="default: list")
     cache.add_argument("--to", type=_megabytes, metavar="MB", help="prune: until no more than this is left")
-    cache.add_argument("--unused", type=_days, metavar="DAYS", help="prune: what was not used for so long")
+    cache.add_argument("--unused", type=_days, metavar="DAYS", help="prune: what was not used for this many days")
     cache.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
     cache.add_argument("--json", action="store_true", help="print one JSON document")
     cache.set_defaults(function=_cache)
@@ -287,14 +304,18 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _repeated(command: argparse.ArgumentParser, option: str, metavar: str, what: str) -> None:
+    """Add an option that may be given several times, each with one value."""
+    command.add_argument(option, action="append", default=[], metavar=metavar, help=f"{what}; may be repeated")
+
+
 def _library_option(command: argparse.ArgumentParser) -> None:
     """Let a command take a provider that its vendor ships as a library. No sweep file can: it must not load native code."""
-    command.add_argument(
+    _repeated(
+        command,
         "--provider-library",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="an execution provider by its own name, and the library that brings it; it is loaded and run",
+        "NAME=PATH",
+        "an execution provider that its vendor ships: its name, and its library, which is loaded and run",
     )
 
 

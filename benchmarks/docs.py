@@ -133,7 +133,7 @@ def search_claim() -> str:
         f"In replays of {len({row['table'] for row in whole})} tasks, with trainings as measured and ten times as long, it "
         f"has 95 % of the best front there is {span('plain TPE takes')} times sooner than a plain Optuna loop, and "
         f"{span('TPE with our cache')} times sooner than one that shares our cache "
-        f"([how, and what bounds it](benchmarks/README.md#how-soon-a-strategy-has-the-front)).\n"
+        f"([how, by which version of it, and what bounds it](benchmarks/README.md#how-soon-a-strategy-has-the-front)).\n"
     )
 
 

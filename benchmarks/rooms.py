@@ -147,6 +147,6 @@ def module_list() -> str:
     for node, modules in lengths.items():
         listed = ", ".join(f"`{name}` {_about(count)}" for name, count in modules.items())
         label = _label(node)
-        room = "what every room shares" if "," in label else f"`{label}`"
+        room = "what every room shares" if node == list(lengths)[-1] else f"`{label}`"
         lines.append(f"| {room} | {_about(sum(modules.values()))} | {listed} |")
     return "\n".join(lines) + "\n"

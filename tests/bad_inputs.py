@@ -900,7 +900,8 @@ def table() -> str:
             stack.enter_context(mistake.make(Path(folder)))
             stack.enter_context(contextlib.chdir(folder))
             code, text = call(mistake.argv)
-        lines.append(f"| {mistake.name} | {code} | {first_line(text)} |".replace("\\", "\\\\"))
+        message = first_line(text).replace(f"{Path(folder).resolve()}{os.sep}", "")
+        lines.append(f"| {mistake.name} | {code} | {message} |".replace("\\", "\\\\"))
     return "\n".join(lines)
 
 

@@ -231,7 +231,7 @@ def test_what_the_dockerfile_says_makes_an_environment_that_starts_the_example(t
     root = str(tmp_path)
 
     def here(text: str) -> str:
-        return re.sub(r"(?<![\w.])/(src|opt/autotune|work)\b", lambda found: root + found[0], text)
+        return re.sub(r"(?<![\w.])/(src|opt/autotune|sweeps)\b", lambda found: root + found[0], text)
 
     def set_variables(given: str, known: Mapping[str, str]) -> dict[str, str]:
         pairs = (pair.partition("=") for pair in given.split())
@@ -264,7 +264,7 @@ def test_what_the_dockerfile_says_makes_an_environment_that_starts_the_example(t
             workdir = Path(here(rest))
         elif word == "ENTRYPOINT":
             entry = json.loads(rest)
-    assert (entry, workdir) == (["autotune"], tmp_path / "work")
+    assert (entry, workdir) == (["autotune"], tmp_path / "sweeps")
     assert ("PIP_EXTRA_INDEX_URL" in environment) == (target == "cpu")
     assert not (tmp_path / "src").exists()
     command = shutil.which("autotune", path=environment["PATH"])

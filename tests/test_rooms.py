@@ -86,6 +86,8 @@ def test_every_module_is_listed_and_every_room_drawn() -> None:
         room, _, inner = name.partition(".")
         if not rooms.PACKAGE.joinpath(*name.split(".")).is_dir():
             assert f"`{inner.replace('.', '/') or room}` " in listed
+    names = [line.split(" | ")[0] for line in listed.splitlines()]
+    assert len(set(names)) == len(names)  # two rooms were called `what every room shares`
     for room in (name for level in rooms.ROOMS for name in level if name != "__main__"):
         assert f"{room}/" in drawn if (rooms.PACKAGE / room).is_dir() else f"{room}.py" in drawn
 

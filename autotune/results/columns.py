@@ -153,7 +153,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "trial",
         int,
-        "number of the trial in this sweep, from 1; `stopped` is on the way to the trial of its number, and counts as none; 0: the untouched model, which limits refer to: at fp32, or what is most exact on the provider",
+        "number of the trial in this sweep, from 1; a `stopped` row was on the way to the trial of its number, and does not count; 0: the untouched model, which limits refer to: at fp32, or what is most exact on the provider",
         0,
     ),
     Column("attempt", int, "number of the attempt at this candidate, from 1; the last one counts"),
@@ -224,7 +224,7 @@ FINALISTS: tuple[Column, ...] = (
     Column(
         "role",
         str,
-        "winner: the model in best/; base: the untouched model; rival: could have been the winner by its scores, and timed only",
+        "winner: the model in best/; base: the untouched model; rival: could win by its scores, and was timed only",
     ),
     Column("candidate", str, "as in results.csv"),
     Column("split", str, "the items of the scores: test"),

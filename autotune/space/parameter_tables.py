@@ -123,7 +123,7 @@ RECIPE = _table(
 SESSION = _table(
     Parameter("threads", int, "threads that one operator is shared among", low=1, high=1024),
     Parameter("arena", bool, "keep freed CPU memory for the next pass (ONNX Runtime's memory arena)"),
-    Parameter("mem_pattern", bool, "lay out the memory of a pass ahead, from those before of its shape"),
+    Parameter("mem_pattern", bool, "lay out the memory of a pass in advance, from earlier passes of the same shape"),
     Parameter("provider_options", str, "options of the execution provider, name: value",
               providers=tuple(provider.name for provider in PROVIDERS.values() if provider.takes_options)),
 )  # fmt: skip

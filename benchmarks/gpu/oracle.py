@@ -1,7 +1,7 @@
 """Go on with oracle tables on a machine with a GPU and many cores, a process a core.
 
-    python -m benchmarks.gpu.oracle snips xed --minutes 20 --workers 16 --out /tmp/tables
-    python -m benchmarks.search.oracle xed --merge /tmp/tables/xed.jsonl      # afterwards, where the tables are kept
+    python -m benchmarks.gpu.oracle snips xed --minutes 20 --workers 16 --out gpu-tables
+    python -m benchmarks.search.oracle xed --merge gpu-tables/xed.jsonl     # afterwards, where the tables are kept
 
 Adapters are trained on the GPU and scored there at fp32; the quantised builds are scored on the CPU, a core each. What
 stages cost is not measured here. A task whose next rows wait for others' is left to them and looked at again.
