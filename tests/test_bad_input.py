@@ -77,3 +77,9 @@ def test_the_table_has_a_row_for_each_mistake(monkeypatch: pytest.MonkeyPatch) -
         "| unknown key in lora | 2 | sweep.yaml:12: space.lora.rank: unknown key; did you mean 'r'? |",
         "| no command | 2 | autotune: error: the following arguments are required: COMMAND |",
     ]
+
+
+def test_the_table_of_mistakes_names_no_folder_of_the_machine_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [mistake for mistake in MISTAKES if mistake.name == "misspelt function of a metric"]
+    monkeypatch.setattr(bad_inputs, "MISTAKES", named)
+    assert "| tones.py: data.metric: " in bad_inputs.table()
