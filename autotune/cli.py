@@ -418,6 +418,11 @@ def _submit(arguments: argparse.Namespace) -> int:
 def _job(arguments: argparse.Namespace) -> int:
     from autotune.submit.command import look_after
 
+    only = {"out": ("--out", "fetch"), "cache": ("--cache", "fetch"), "json": ("--json", "status")}
+    for name, (option, action) in only.items():
+        if vars(arguments)[name] and arguments.action != action:
+            rule = f"belongs to job {action}"
+            raise UsageError(Problem(rule, option, file="command line", remedy="leave it out"))
     asked = (arguments.action, arguments.job, arguments.workspace, arguments.out, arguments.cache, arguments.json)
     return look_after(*asked, _say)
 

@@ -110,10 +110,12 @@ def fetch_file(text: str, to: Path) -> None:
         filesystem().get_file(str(address), str(to))
 
 
-def fetch_folder(address: Address, to: Path, wanted: Callable[[str], bool] = lambda _: True) -> int:
+def fetch_folder(
+    address: Address, to: Path, wanted: Callable[[str], bool] = lambda _: True, in_use: bool = False
+) -> int:
     """Download the files below a folder of a datastore whose path below it is wanted. Returns how many.
 
-    Raises UsageError, MachineError; OSError of the disk here.
+    `in_use`: somebody writes there, so a file that is gone when its turn comes is left out. Raises UsageError, MachineError; OSError of the disk here.
     """
     files = filesystem()
     count = 0
@@ -127,7 +129,12 @@ def fetch_folder(address: Address, to: Path, wanted: Callable[[str], bool] = lam
             target = to.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(f".{target.name}.new")
-            files.get_file(str(name), str(aside))
+            try:
+                files.get_file(str(name), str(aside))
+            except FileNotFoundError:
+                if in_use and not files.exists(str(name)):
+                    continue
+                raise
             aside.replace(target)
             count += 1
     return count

@@ -287,7 +287,7 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
     folder = to or Path("results") / (sent.sweep or address.path.rpartition("/")[2])
     try:
         _refuse_other_results(address.below("results"), folder)
-        count = fetch_folder(address.below("results"), folder)
+        count = fetch_folder(address.below("results"), folder, in_use=True)
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise UsageError(
@@ -300,7 +300,8 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
     if cache:
         from autotune.artifacts.store import default_root
 
-        count += fetch_folder(address.below("cache"), default_root(), lambda path: not path.endswith(".lock"))
+        there = address.below("cache")
+        count += fetch_folder(there, default_root(), lambda path: not path.endswith(".lock"), in_use=True)
     return folder, count
 
 

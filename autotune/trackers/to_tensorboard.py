@@ -5,6 +5,7 @@ Each thing that is logged is a file of its own, whose name follows from it: logg
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,10 @@ from autotune.trackers.tracker import About, Ending, adapter_title, metrics_of, 
 _ENDED = {"ok": Status.STATUS_SUCCESS, "stopped": Status.STATUS_SUCCESS, "over_limit": Status.STATUS_SUCCESS}
 
 
+_KEY = "autotune-sweep.txt"
+"""The file that says which results folder is shown."""
+
+
 class TensorboardTracker:
     """A sweep in TensorBoard."""
 
@@ -34,10 +39,11 @@ class TensorboardTracker:
         """`options`: `folder`, as in the sweep file."""
         self._about = about
         given = options.get("folder")
-        self._root = Path(given) / about.name if given else about.place / "tensorboard"
+        self._root = _free(Path(given), about) if given else about.place / "tensorboard"
         self.place = self._root.resolve().as_posix()
         self.fresh = not self._root.exists()
         self._root.mkdir(parents=True, exist_ok=True)
+        (self._root / _KEY).write_text(about.key + "\n", encoding="utf-8")
 
     def row(self, row: Trial) -> None:
         """Log a candidate: settings and status as hyperparameters, numbers as scalars at the number of its trial."""
@@ -100,6 +106,15 @@ class TensorboardTracker:
             for event in events:
                 writer.write(event.SerializeToString())
         put(aside, folder / f"events.out.tfevents.0000000000.{name}", sync=False)
+
+
+def _free(folder: Path, about: About) -> Path:
+    """Return the sweep's folder: with the key of the results folder where another folder's sweep has the name."""
+    place = folder / about.name
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if (place / _KEY).read_text(encoding="utf-8").strip() != about.key:
+            return folder / f"{about.name}-{about.key[:8]}"
+    return place
 
 
 def _event(at: float, step: int, values: Iterable[Summary.Value]) -> Event:

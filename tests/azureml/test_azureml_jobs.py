@@ -301,6 +301,11 @@ def test_results_of_this_machine_are_not_replaced_by_a_jobs(
     (theirs / "results.csv").write_bytes(b"".join(lines[:8]))
     assert autotune("job", "fetch", sent).code == 0  # the same, and more
     assert (here / "results.csv").read_bytes() == b"".join(lines[:8])
+    (theirs / ".written aside.new").write_bytes(b"x")  # the job goes on: this one is gone when its turn comes
+    service.faults.append(
+        lambda asked: Answer(404) if asked.method == "HEAD" and asked.path.endswith("aside.new") else None
+    )
+    assert autotune("job", "fetch", sent).code == 0
     (here / "results.csv").write_bytes(b"".join(lines))
     ran = autotune("job", "fetch", sent)
     assert (ran.code, "rows that the job's results do not have, and they would be lost" in ran.err) == (2, True)
@@ -308,6 +313,12 @@ def test_results_of_this_machine_are_not_replaced_by_a_jobs(
     (tmp_path / "file").write_text("x", encoding="utf-8")
     ran = autotune("job", "fetch", sent, "--out", tmp_path / "file")
     assert (ran.code, "cannot be written" in ran.err, "--out" in ran.err) == (2, True, True)
+
+
+@pytest.mark.parametrize("words", [("status", "--out", "x"), ("logs", "--cache"), ("fetch", "--json")])
+def test_an_option_of_another_action_is_refused(autotune: Autotune, words: tuple[str, ...]) -> None:
+    ran = autotune("job", words[0], "tones", *words[1:])
+    assert (ran.code, f"{words[1]}: belongs to job" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("options", [("--to", "slurm"), ("--to", "azureml", "--write-only")])

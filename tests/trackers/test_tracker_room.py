@@ -307,6 +307,21 @@ def test_a_tracker_that_fails_costs_one_warning(how: str, tmp_path: Path, monkey
     assert "hunter2" not in seen
 
 
+def test_two_results_folders_with_one_name_do_not_mix_in_one_folder_of_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    shown = Wanted("tensorboard", {"folder": str(tmp_path / "shared")})
+    one, two = Growing(tmp_path / "one" / "out"), Growing(tmp_path / "two" / "out")
+    for growing in (one, two, one):
+        growing.write(3, 0)
+        with followed(growing.folder, shown):
+            pass
+    folders = sorted(place.name for place in (tmp_path / "shared").iterdir())
+    assert len(folders) == 2
+    assert folders[1].startswith(f"{folders[0]}-")
+    counts = [len(list((tmp_path / "shared" / name).glob("*/*/*attempt*"))) for name in folders]
+    assert counts[0] == counts[1] > 0
+
+
 def test_a_mirror_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
     """One that must open is waited for; from then on it is like any other."""
     growing = Growing(tmp_path / "out")
