@@ -97,9 +97,8 @@ class RemoteExecutor:
         self._flights: dict[int, _Flight] = {}
         self._under_way: dict[str, Future[Stored]] = {}
         self._later: list[tuple[float, _Flight]] = []  # orders to send again, and when
-        self._closed = False
         self._nodes: list[Node] = []
-        self._looked = -math.inf
+        self._closed, self._looked = False, -math.inf
         self._look()
         if troubles := [f"host {node.host}: {node.trouble}" for node in self._nodes if node.trouble and node.cpus >= 1]:
             said = "; ".join(dict.fromkeys(troubles))
@@ -198,7 +197,7 @@ class RemoteExecutor:
 
     def close(self) -> None:
         """Begin no call any more: orders that no node has begun end, and trainings keep a checkpoint and end."""
-        self._closed = True
+        self._closed, self._looked = True, -math.inf
         (self.run / STOP).touch()
         waiting, self._later = self._later, []
         for _, flight in waiting:
@@ -266,21 +265,22 @@ class RemoteExecutor:
             if not self._flights and not self._later:
                 raise
             waiting = [*self._flights.values(), *(flight for _, flight in self._later)]
-            self._closed, self._later = True, []
-            self._flights.clear()
+            self._closed, self._later, self._flights = True, [], {}
             for flight in waiting:
                 self._end(flight, error)
             return
         now = {node.id for node in self._nodes}
         if before:
-            for node in self._nodes:
-                if node.id not in before:
-                    self._say(f"node {node} has joined" + (f", but {node.trouble}" if node.trouble else ""))
-            for one, node in before.items():
-                if one not in now:
-                    self._say(f"node {node} has left")
-        for flight in self._flights.values():
-            if not any(map(flight.needs.met_by, self._nodes)):
+            for node in (node for node in self._nodes if node.id not in before):
+                self._say(f"node {node} has joined" + (f", but {node.trouble}" if node.trouble else ""))
+            for node in (node for one, node in before.items() if one not in now):
+                self._say(f"node {node} has left")
+        for flight in list(self._flights.values()):
+            if any(map(flight.needs.met_by, self._nodes)):
+                continue
+            if self._closed:  # nobody would begin it
+                self._end(self._flights.pop(flight.number), Interrupted())
+            elif not flight.needs.node:
                 self._tell_once(flight, f"{flight.call.job.stage} waits for a node that has {flight.needs}")
 
     def _tell_once(self, flight: _Flight, line: str) -> None:
@@ -321,8 +321,7 @@ class RemoteExecutor:
                 self._end(flight, RuntimeError(f"{job.stage} {key[:12]} on {answer.host}: {answer.message}"))
 
     def _done(self, flight: _Flight, answer: Answer) -> None:
-        call, cache = flight.call, self.artifacts.cache
-        seconds = answer.seconds or 0.0
+        call, cache, seconds = flight.call, self.artifacts.cache, answer.seconds or 0.0
         try:
             self.artifacts.guard.check()  # what was made while the sweep's inputs changed is void
             if call.anew:

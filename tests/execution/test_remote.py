@@ -442,14 +442,17 @@ def test_what_needs_a_gpu_is_timed_where_one_is(tmp_path: Path, cluster: Threads
 
 
 def test_a_job_that_no_node_can_do_says_what_it_waits_for(tmp_path: Path, cluster: Threads) -> None:
-    sweeping, sent = Sweeping(tmp_path, cluster), cluster.send
+    sweeping = Sweeping(tmp_path, cluster)
     cluster.send = lambda order, text, needs: None  # type: ignore[method-assign]
     future = sweeping.submit(DevicesJob(provider="webgpu", label="phone"), anew=True)
     time.sleep(0.06)
     for _ in range(3):
         sweeping.executor.wait([future])
     assert sweeping.said == ["devices waits for a node that has 4 processors, the resource phone"]
-    cluster.send = sent  # type: ignore[method-assign]
+    sweeping.executor.close()
+    sweeping.executor.wait([future])
+    with pytest.raises(Interrupted):
+        future.result(0)
 
 
 def test_only_the_wait_for_another_maker_counts(
