@@ -89,7 +89,7 @@ class RemoteExecutor:
         self.cluster, self.artifacts = cluster, artifacts
         self._at_once, self._memory_mb, self._offline = at_once, memory_mb, offline
         self._say, self._still, self._left_s = say, still, left_s
-        self._machines: set[str] = set()  # those that `machine_of` has returned
+        self._timed: set[tuple[str, str | None, bool]] = set()  # what `machine_of` has returned, and for what
         self.intervals: deque[Interval] = deque()
         """What ran on the nodes, in the order in which it was reported; whoever reads them takes them out."""
         self.run = run
@@ -127,7 +127,7 @@ class RemoteExecutor:
             remedy = f"`ray start --resources '{{\"{label}\": 1}}'`" if label else "`ray start`"
             what = f"no node of the cluster has {' and '.join(wanted) or 'processors'}; start one with {remedy}"
             raise MachineError(f"target.{'label' if label else 'provider'}: {what}{' on a machine with a GPU' * gpu}")
-        self._machines.add(machine)
+        self._timed.add((machine, label, gpu))
         return machine
 
     @property
@@ -146,8 +146,8 @@ class RemoteExecutor:
         hosts = Counter(node.host for node in sound)
         named = ", ".join(host + (f" ({count})" if count > 1 else "") for host, count in sorted(hosts.items())[:8])
         more = ", ..." if len(hosts) > 8 else ""
-        machines = self._machines or {self.machine_of()}
-        timed = sorted({node.host for machine in machines for node in to_time(self._nodes, machine)})
+        asked = self._timed or {(self.machine_of(), None, False)}
+        timed = sorted({node.host for one in asked for node in to_time(self._nodes, *one)})
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
         what = f"{len(sound)} nodes: {named}{more}; {int(sum(node.cpus for node in sound))} processors{gpus}"
         return f"{what}; {self.width} jobs at once; timed on {', '.join(timed[:4])}{', ...' if len(timed) > 4 else ''}"

@@ -405,25 +405,27 @@ def test_what_runs_on_a_device_goes_to_nodes_that_have_it(tmp_path: Path, cluste
 
 def test_targets_of_one_provider_have_a_label_each(tmp_path: Path, cluster: Threads) -> None:
     cluster.there = [
-        Node("a", "host-a", HERE, 4.0),
+        Node("a", "host-a", HERE, 4.0, resources={QUIET: 1.0}),
         Node("b", "host-b", HERE, 4.0, resources={"phone": 1.0}),
         Node("c", "host-c", "a tablet", 4.0, resources={"tablet": 1.0}),
+        Node("d", "host-d", HERE, 4.0),
     ]
     sweeping = Sweeping(tmp_path, cluster)
     targets = {"laptop": {"provider": "cpu"}, "phone": {"provider": "cpu", "label": "phone"},
                "tablet": {"provider": "cpu", "label": "tablet"}}  # fmt: skip
     sweep = make_sweep(strategy="random", targets=targets)
-    for name, nodes in (("laptop", {"a", "b"}), ("phone", {"b"}), ("tablet", {"c"})):
+    for name, node in (("laptop", "a"), ("phone", "b"), ("tablet", "c")):
         one = sweep.targets[name]
         machine = sweeping.executor.machine_of(one.target.label)
         graph = Graph(one, replace(inputs_in(tmp_path / name), machine=machine))
         timing = graph.time_job(base_candidate(one.space.recipes, one.provider), "build", "signature")
         needs = sweeping.executor._needs(remote._Flight(0, Call(timing), tmp_path, Future(), 1.0))
         assert needs is not None
-        assert needs.node in nodes
+        assert needs.node == node
         assert timing.label == one.target.label
         plain = timing.model_copy(update={"label": None})
         assert plain.key == timing.key  # what is in the cache holds
+    assert sweeping.executor.described().endswith("timed on host-a, host-b, host-c")
 
 
 def test_what_needs_a_gpu_is_timed_where_one_is(tmp_path: Path, cluster: Threads) -> None:
