@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import Problem, UsageError
+from autotune.errors import Problem, UsageError, printable
 from autotune.remote.addresses import is_address, parse, split_rows
 from autotune.submit.environment import conda, requirements
 from autotune.submit.plan import Plan, find_local
@@ -50,7 +50,7 @@ class Draft:
             if (value := getattr(self.given, name)) is not None
         ]
         head = f"# az ml job create -f THIS_FILE {' '.join(where)}".rstrip() + "\n"
-        head += "".join(f"# {note}\n" for note in self.notes)
+        head += "".join(f"# {printable(note)}\n" for note in self.notes)
         return head + to_yaml({key: value for key, value in self.content.items() if value is not None})
 
 

@@ -6,6 +6,7 @@ runs the same tool; what an older file asks for and is still of use is kept, and
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from importlib import metadata
@@ -25,6 +26,8 @@ from autotune.secrets import redact
 PYTHON = "3.11"
 """The oldest that autotune runs on."""
 _NEWEST = Version("3.14")
+_PYTHON = re.compile(r"\s*(?:[\w.-]+::)?python(?![\w.-])")
+"""How a conda file asks for Python, also of a channel."""
 _THERE = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "python_version": PYTHON,
           "python_full_version": f"{PYTHON}.0", "platform_machine": "x86_64"}  # fmt: skip
 _RUNTIME = "onnxruntime"
@@ -117,7 +120,7 @@ def conda(pip: Sequence[str], older: Path | None, shown: str) -> tuple[dict[str,
     for one in listed:
         if isinstance(one, dict):
             theirs += [str(text) for text in one.get("pip") or []]
-        elif str(one).replace(" ", "").partition("=")[0].strip("<>!~") == "python":
+        elif _PYTHON.match(str(one)):
             python = _python(str(one), shown, notes)
         elif str(one) != "pip":
             kept.append(str(one))
@@ -129,9 +132,12 @@ def conda(pip: Sequence[str], older: Path | None, shown: str) -> tuple[dict[str,
 
 def _python(asked: str, shown: str, notes: list[str]) -> str:
     """Return the Python to install where an older file asks for `asked`."""
-    wanted = asked.replace(" ", "").removeprefix("python").lstrip("=<>!~").partition(",")[0].rstrip(".*")
+    bounds = _PYTHON.sub("", asked.replace(" ", ""))
+    wanted = bounds.lstrip("=<>!~").partition(",")[0].rstrip(".*")
     try:
-        if Version(PYTHON) <= Version(".".join(wanted.split(".")[:2])) <= _NEWEST:
+        version = Version(".".join(wanted.split(".")[:2]))
+        older = bounds.startswith("<") and not bounds.startswith("<=") and version == Version(PYTHON)
+        if Version(PYTHON) <= version <= _NEWEST and not older:
             return asked
     except InvalidVersion:
         pass

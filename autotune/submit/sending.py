@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from autotune.durable import write_aside
 from autotune.errors import Exit, Interrupted, MachineError, Problem, UsageError, printable_lines
 from autotune.remote.addresses import Address, Workspace, is_address, parse
@@ -287,7 +289,7 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
     folder = to or Path("results") / (sent.sweep or address.path.rpartition("/")[2])
     try:
         _refuse_other_results(address.below("results"), folder)
-        count = fetch_folder(address.below("results"), folder, in_use=True)
+        count = fetch_folder(address.below("results"), folder, lambda path: path != ".lock", in_use=True)
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise UsageError(
@@ -306,7 +308,17 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
 
 
 def _refuse_other_results(there: Address, folder: Path) -> None:
-    """Raise UsageError where a folder holds rows that the job's results do not have: they would be lost."""
+    """Raise UsageError where a sweep is at work in a folder, or where it holds rows that the job's results do not have: they
+    would be lost.
+    """
+    if (folder / ".lock").is_file():
+        try:
+            FileLock(str(folder / ".lock")).acquire(timeout=0).lock.release()
+        except Timeout:
+            rule = "another process is at work in this folder"
+            raise UsageError(
+                Problem(rule, file=str(folder), remedy="wait for it, or name another with --out")
+            ) from None
     if not (folder / "results.csv").is_file():
         return
     here = {_row(row) for row in read_table(folder / "results.csv", Trial)}

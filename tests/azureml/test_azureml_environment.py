@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from autotune.errors import UsageError
 from autotune.submit import environment
+from autotune.submit.azureml import Draft
 from autotune.submit.command import write
 from autotune.submit.environment import conda, requirements
 from autotune.sweepfile.olive.reader import import_olive
@@ -59,6 +60,18 @@ def test_an_old_python_is_raised_and_a_current_one_stays(tmp_path: Path, asked: 
     content, notes = conda(OURS, file, "conda.yaml")
     assert content["dependencies"][0] == made
     assert bool(notes) == (asked != made)
+
+
+@pytest.mark.parametrize("asked", ["python<3.9", "python <3.11", "conda-forge::python=3.9", "python>3.8", "python"])
+def test_one_python_is_asked_for_and_none_too_old(tmp_path: Path, asked: str) -> None:
+    file = tmp_path / "conda.yaml"
+    file.write_text(yaml.safe_dump({"dependencies": [asked, "python-dateutil"]}), encoding="utf-8")
+    assert conda(OURS, file, "conda.yaml")[0]["dependencies"][:3] == ["python=3.11", "pip", "python-dateutil"]
+
+
+def test_what_an_older_file_says_does_not_leave_its_comment() -> None:
+    text = Draft({"type": "command"}, ["conda.yaml: python=3.8\ntype: other is raised"]).text
+    assert yaml.safe_load(text) == {"type": "command"}
 
 
 def test_what_an_older_file_adds_stays_and_what_contradicts_is_said(tmp_path: Path) -> None:

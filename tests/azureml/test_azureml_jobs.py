@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -310,6 +311,13 @@ def test_results_of_this_machine_are_not_replaced_by_a_jobs(
     ran = autotune("job", "fetch", sent)
     assert (ran.code, "rows that the job's results do not have, and they would be lost" in ran.err) == (2, True)
     assert (here / "results.csv").read_bytes() == b"".join(lines)
+    (here / "results.csv").unlink()
+    (theirs / ".lock").write_bytes(b"theirs")
+    with FileLock(str(here / ".lock")):
+        ran = autotune("job", "fetch", sent)
+        assert (ran.code, "another process is at work in this folder" in ran.err) == (2, True)
+    assert autotune("job", "fetch", sent).code == 0
+    assert not (here / ".lock").exists() or (here / ".lock").read_bytes() != b"theirs"
     (tmp_path / "file").write_text("x", encoding="utf-8")
     ran = autotune("job", "fetch", sent, "--out", tmp_path / "file")
     assert (ran.code, "cannot be written" in ran.err, "--out" in ran.err) == (2, True, True)
