@@ -60,7 +60,7 @@ def test_a_client_that_is_missing_ends_the_command_before_it_begins(
     done = autotune("run", tiny_sweep.file, "--out", tmp_path / "out", "--set", "report_to=[wandb]")
     assert done.code == Exit.MACHINE
     assert done.err.strip().splitlines() == [
-        "autotune: report_to: wandb is not installed; pip install 'wandb', or take wandb out of report_to"
+        "autotune: report_to: wandb is not installed; pip install wandb, or take wandb out of report_to"
     ]
     assert not (tmp_path / "out").exists()
 
