@@ -70,7 +70,7 @@ def test_one_python_is_asked_for_and_none_too_old(tmp_path: Path, asked: str) ->
 
 
 def test_what_an_older_file_says_does_not_leave_its_comment() -> None:
-    text = Draft({"type": "command"}, ["conda.yaml: python=3.8\ntype: other is raised"]).text
+    text = Draft({"type": "command"}, ["conda.yaml: python=3.8\nother: line is raised"]).text
     assert yaml.safe_load(text) == {"type": "command"}
 
 
