@@ -193,7 +193,7 @@ def test_problems_of_the_sweep_and_of_the_data_are_told_together(tmp_path: Path)
         ({"train": {"time_limit_s": math.inf}}, "train.time_limit_s: must be a finite number"),
         ({"seed": None}, "seed: has no value, and must be a whole number; give one, or remove the key"),
         ({"seed": -1}, "seed: must be at least 0, got -1; the default is 0"),
-        ({"engine": "ray"}, "engine: must be 'local', got 'ray'; the default is local"),
+        ({"engine": "spark"}, "engine: must be 'local' or 'ray', got 'spark'; the default is local"),
         ({"objectives": {}}, "objectives: needs at least one objective; e.g. accuracy: maximize"),
         ({"model": ""}, "model: must not be empty"),
         ({"trust_remote_code": "yes"}, "trust_remote_code: must be true or false, got 'yes'"),

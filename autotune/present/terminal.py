@@ -49,7 +49,7 @@ def around_stops(leave: Callable[[], None], come_back: Callable[[], None]) -> It
         leave()
         signal.signal(number, signal.SIG_DFL)
         try:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         finally:
             signal.signal(number, stop)
             come_back()
