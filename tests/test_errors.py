@@ -129,7 +129,9 @@ def test_every_status_that_a_stage_can_raise_is_one_of_a_row() -> None:
         "gone", "away", "a", "b", "c"
     }  # fmt: skip
     root = Path(autotune.__file__).parent
-    files = sorted(file for file in root.rglob("*.py") if "trackers" not in file.parts)  # a tracker's runs have other words
+    files = sorted(
+        file for file in root.rglob("*.py") if "trackers" not in file.parts
+    )  # a tracker's runs have other words
     raised = {file: statuses_in(file.read_text(encoding="utf-8")) for file in files}
     assert set(get_args(StageStatus)) <= set.union(*raised.values())
     assert {file.name: odd for file, found in raised.items() if (odd := found - set(STATUSES))} == {}

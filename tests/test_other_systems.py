@@ -112,7 +112,9 @@ def faults(tree: ast.Module) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_no_call_means_something_else_on_another_system(file: Path) -> None:
-    expected = ["links need rights on Windows"] if file.name == "in_job.py" else []  # it runs on Azure ML, and goes on without
+    expected = (
+        ["links need rights on Windows"] if file.name == "in_job.py" else []
+    )  # it runs on Azure ML, and goes on without
     assert list(faults(ast.parse(file.read_text(encoding="utf-8")))) == expected
 
 
