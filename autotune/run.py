@@ -193,7 +193,8 @@ def _sweep(
 
             summary, fronts = run_loops(list(sweeps), record, executor, loop_of, several, trouble)
             summary.stages_s += prepare_s
-            summary.own_s = summary.wall_s - (summary.stages_s if executor.width == 1 else timeline.busy_s)
+            alone = executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
+            summary.own_s = summary.wall_s - (summary.stages_s if alone else timeline.busy_s)
             try:
                 write_front(folder, fronts, sweep.objectives, record.results.columns)
             except OSError as error:  # a spreadsheet holds it open: it is derived, and the sweep is done
