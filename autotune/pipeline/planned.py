@@ -70,7 +70,7 @@ def planned_inputs(
         folder or Path(), _digest(folder, cache), items, counts, dataset.labels if dataset is not None else (), device,
         machine_digest(), parameters_of(dict(config)) * 4 / 1e6, code=find_task(metric, sweep.root) if is_task(metric) else None,
         lengths=lengths, encoding=seen.encoding if seen is not None else None, gpus=int(probed.get("gpus") or 0),
-        window=has_windowed_caches(dict(config), sweep.target.provider),
+        window=has_windowed_caches(dict(config), sweep.target.provider), width=int(config.get("hidden_size") or 0),
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.strategies.frontier.constants import POOL
 from autotune.strategies.frontier.cost_model import mean_of
+from autotune.strategies.frontier.priors import prior_of
 from autotune.strategies.named import strategy_of
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import load_sweep
@@ -172,7 +173,8 @@ def _rehearsed(
     first = mean_of([priced(own, one.space, one.seed) for own, one in each]) if name == "frontier" else None
     name = _STANDS_FOR.get(name, name)
     spaces = [one.space for one in sweeps]
-    strategy = make_for_targets(name, spaces, sweep.objectives, sweep.seed, items, first=first)
+    prior = prior_of(inputs[0].width)
+    strategy = make_for_targets(name, spaces, sweep.objectives, sweep.seed, items, prior, first)
     simulation = Simulations({
         one.space.target: Simulation(
             own, one.objectives, base_candidate(one.space.recipes, one.provider, one.exact), bool(strategy.rungs), cache.peek

@@ -90,9 +90,7 @@ class TensorboardTracker:
         files = "\n".join(f"- {file.name}: {file.resolve().as_uri()}" for file in ending.files)
         text = f"```\n{ending.text}\n```\n{best}\n{files}"
         values = [_text("choice", text), *_pictures(ending.files)]
-        for winner in ending.winners:
-            prefix = f"winner/{winner.target}" if winner.target else "winner"
-            values += _scalars({f"{prefix}/{name.replace('@', '/')}": value for name, value in winner.values.items()})
+        values += _scalars({name: value for name, value in ending.values().items() if not isinstance(value, str)})
         self._write(Path("sweep"), "end", [_event(time.time(), 0, values)])
 
     def _write(self, place: Path, name: str, events: Iterable[Event]) -> None:

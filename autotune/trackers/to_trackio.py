@@ -81,11 +81,7 @@ class TrackioTracker:
     def end(self, ending: Ending) -> None:
         """Log the winner, the files, and where the winner's folder is."""
         about = {**flat(self._about.sweep), "best": " ".join(ending.best), "choice": ending.text[:4000]}
-        numbers: dict[str, Any] = {"ended": ending.ended}
-        for winner in ending.winners:
-            prefix = f"winner/{winner.target}" if winner.target else "winner"
-            numbers[f"{prefix}/candidate"] = winner.candidate
-            numbers |= {f"{prefix}/{name.replace('@', '/')}": value for name, value in winner.values.items()}
+        numbers = {"ended": ending.ended, **ending.values()}
         name = f"sweep-{self._about.key[:6]}"
         last = SQLiteStorage.get_max_step_for_run(self._project, name) if self._space is None else None
         run = self._open(name, "sweep", about)

@@ -90,12 +90,7 @@ class WandbTracker:
         self._adapters.clear()
         about = {**flat(self._about.sweep), "best": " ".join(ending.best), "choice": ending.text[:4000]}
         run = self._open("sweep", self._about.name, "sweep", about)
-        found: dict[str, Any] = {"ended": ending.ended}
-        for winner in ending.winners:
-            prefix = f"winner/{winner.target}" if winner.target else "winner"
-            found[f"{prefix}/candidate"] = winner.candidate
-            found |= {f"{prefix}/{name.replace('@', '/')}": value for name, value in winner.values.items()}
-        run.summary.update(found)
+        run.summary.update({"ended": ending.ended, **ending.values()})
         artifact = wandb.Artifact(f"{self._about.name}-results", type="results")
         for file in ending.files:
             artifact.add_file(str(file))

@@ -54,6 +54,15 @@ class Ending:
     files: Sequence[Path] = field(default_factory=list)
     """What goes along: pictures and tables."""
 
+    def values(self) -> dict[str, str | float]:
+        """Return what was measured of the winner of each target, by the names that trackers show; `candidate` is its id."""
+        found: dict[str, str | float] = {}
+        for winner in self.winners:
+            prefix = f"winner/{winner.target}" if winner.target else "winner"
+            found[f"{prefix}/candidate"] = winner.candidate
+            found |= {f"{prefix}/{name.replace('@', '/')}": value for name, value in winner.values.items()}
+        return found
+
 
 class Tracker(Protocol):
     """A tracker that is open for one sweep. Each method may be told the same thing again after a crash; whatever it raises
