@@ -1,7 +1,7 @@
 """The frozen descriptions of the stages: everything that decides a result, and where its inputs lie.
 
-Fields marked `where()` say where something lies or how long it may take, and are not part of the key: a result is
-found again by what went into it, wherever that was.
+Fields marked `where()` say where something lies, which nodes can do the job or how long it may take. They are not part of
+the key: a result is found again by what went into it, wherever that was.
 
 It is one module because every other room may import these descriptions, and nothing else of `stages`.
 """

@@ -224,7 +224,7 @@ def test_lesson_4_the_key_is_of_everything_that_decides_and_of_no_place(job: Job
     places = {name for name, info in kind.model_fields.items() if info.exclude}
     assert all(
         name.endswith(("_dir", "_file", "_limit_s"))
-        or name in ("items", "code_root", "file", "root", "begun", *kind.sources.values())
+        or name in ("items", "code_root", "file", "root", "begun", "label", *kind.sources.values())
         for name in places
     )
 
