@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--data", metavar="FILE", help="labelled rows: .jsonl, .json, .csv, .tsv or .parquet")
     init.add_argument("--validation", metavar="FILE", help="rows that candidates are compared on; default: held out")
     init.add_argument("--test", metavar="FILE", help="rows that only the finalists are scored on; default: held out")
-    init.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
+    init.add_argument("--provider", help="execution provider; default: cpu")
     init.add_argument("--encoding", help="encoding of a text file that is not UTF-8, e.g. cp1252")
     init.add_argument(
         "--example",
@@ -352,11 +352,8 @@ def _init(arguments: argparse.Namespace) -> int:
     from autotune.present.init import Wanted, write_sweep
 
     given = vars(arguments)
-    names = ("model", "data", "validation", "test", "provider", "encoding", "out", "force")
     if arguments.example is not None:
-        if arguments.model or arguments.data:
-            rule = "an example brings its own model and data"
-            raise UsageError(Problem(rule, "--example", file="command line", remedy="leave out --model and --data"))
+        _check_example(arguments)
         if not arguments.example:
             _say("\n".join(list_examples()))
             return Exit.OK
@@ -367,8 +364,23 @@ def _init(arguments: argparse.Namespace) -> int:
         rule = f"needs {' and '.join(missing)}"
         remedy = "autotune init --model MODEL --data FILE, or autotune init --example to list examples"
         raise UsageError(Problem(rule, "init", file="command line", remedy=remedy))
-    _say("\n".join(write_sweep(Wanted(**{name: given[name] for name in names}))))
+    names = ("model", "data", "validation", "test", "provider", "encoding", "out", "force")
+    _say("\n".join(write_sweep(Wanted(**{name: given[name] for name in names if given[name] is not None}))))
     return Exit.OK
+
+
+def _check_example(arguments: argparse.Namespace) -> None:
+    """Raises UsageError for options of `init` that mean nothing where it writes an example, or lists them."""
+    own = ("model", "data", "validation", "test", "provider", "encoding")
+    lost = [f"--{name}" for name in own if getattr(arguments, name) is not None]
+    if lost:
+        rule = f"an example is written as it is, so {' and '.join(lost)} would be ignored"
+        remedy = "leave the options out, and change the file that is written; or autotune run FILE --set KEY=VALUE"
+        raise UsageError(Problem(rule, "--example", file="command line", remedy=remedy))
+    if not arguments.example and (arguments.out is not None or arguments.force):
+        rule = "without the name of an example nothing is written, so --out and --force mean nothing"
+        remedy = "autotune init --example NAME --out FOLDER"
+        raise UsageError(Problem(rule, "--example", file="command line", remedy=remedy))
 
 
 def _completion(arguments: argparse.Namespace) -> int:
@@ -534,8 +546,10 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    from autotune.execution.engines import check_address
     from autotune.present.doctor import WIDTH, as_text, examine
 
+    check_address(arguments.engine, arguments.address)
     if arguments.engine == "ray":
         import textwrap
 

@@ -16,6 +16,7 @@ from typing import Any
 from autotune.artifacts.store import MANIFEST, Cache
 from autotune.candidate import digest
 from autotune.durable import write_aside
+from autotune.errors import StageError
 from autotune.providers import PROVIDERS, installed
 from autotune.stages.jobs import Result, TimeJob
 
@@ -44,15 +45,23 @@ def with_engines(cache: Cache, job: TimeJob) -> TimeJob:
 
 @contextmanager
 def in_use(cache: Cache, jobs: Sequence[TimeJob]) -> Iterator[None]:
-    """Keep the engines of timings while they run."""
+    """Keep the engines of timings while they run; after a timing that failed, remove those that no timing has described:
+    they may be half compiled, and the next timing of the graph compiles them anew.
+    """
     folders = {job.engines_dir for job in jobs if job.engines_dir is not None}
     for folder in folders:
         cache.leases.mark(folder)
+    failed = False
     try:
         yield
+    except StageError:
+        failed = True
+        raise
     finally:
         for folder in folders:
             cache.leases.unmark(folder)
+            if failed and folder.is_dir() and not (folder / MANIFEST).exists():
+                cache.remove(folder)
 
 
 def note(job: TimeJob, processes: Sequence[Result]) -> None:

@@ -135,12 +135,16 @@ def removed(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_address(engine: str, address: str | None) -> None:
+    """Raises UsageError where the command line names a cluster and the engine is another."""
+    if engine != "ray" and address is not None:
+        rule, remedy = "belongs to --engine ray", "add --engine ray, or leave it out"
+        raise UsageError(Problem(rule, "--address", file="command line", value=address, remedy=remedy))
+
+
 def engine_of(name: str, setting: Setting, address: str | None = None) -> contextlib.AbstractContextManager[Work]:
-    """Return the engine that a sweep names. Raises as `on_ray`."""
+    """Return the engine that a sweep names. Raises as `on_ray` and `check_address`."""
+    check_address(name, address)
     if name == "ray":
         return on_ray(setting, address)
-    if address is not None:
-        raise UsageError(
-            Problem("belongs to --engine ray", "--address", file="command line", remedy="add --engine ray")
-        )
     return local(setting)

@@ -9,6 +9,7 @@ from typing import Any
 from autotune.artifacts.store import HERE, Cache, default_root
 from autotune.errors import MachineError
 from autotune.execution.cluster import QUIET, Node, cpus_each, kind_to_time, to_time, width_of
+from autotune.execution.engines import check_address
 from autotune.execution.ray_cluster import RayCluster
 from autotune.execution.remote import run_folder
 from autotune.execution.workers import CORES_EACH
@@ -26,7 +27,10 @@ class Clustered:
 
 
 def clustered(sweep: Sweep, address: str | None) -> Clustered:
-    """Ask the cluster that a sweep runs on; where it does not answer, the plan is for this machine, and says so."""
+    """Ask the cluster that a sweep runs on; where it does not answer, the plan is for this machine, and says so.
+    Raises UsageError for an address where the engine is no cluster.
+    """
+    check_address(sweep.engine, address)
     if sweep.engine != "ray":
         return Clustered()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -13,6 +13,7 @@ from autotune import providers
 from autotune.artifacts.room import evict, tidy
 from autotune.artifacts.store import Cache
 from autotune.candidate import Session
+from autotune.errors import StageError, StageStatus
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.providers import PROVIDERS
@@ -163,3 +164,50 @@ def test_engines_stay_while_they_are_used_and_are_the_first_to_make_room_when_th
     assert folders(stages, job_of(name, tmp_path)) == [folder]
     assert [one.what.partition("/")[0] for one in evict(cache, lambda _: False, cache.entries())] == ["engines"]
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", COMPILING)
+@pytest.mark.parametrize("status", get_args(StageStatus))
+def test_engines_of_a_timing_that_failed_are_removed_unless_an_earlier_timing_has_described_them(
+    name: str, status: StageStatus, stages: Stages, tmp_path: Path
+) -> None:
+    engine = stages.engine
+    assert isinstance(engine, Timed)
+
+    def fail() -> None:
+        raise StageError(status, "the driver refused the graph")
+
+    engine.meanwhile = fail
+    with pytest.raises(StageError):
+        folders(stages, job_of(name, tmp_path))
+    half = engine.folders[0]
+    assert half is not None
+    assert not half.exists()
+    assert [entry for entry in stages.cache.entries() if entry.stage == "engines"] == []
+    engine.meanwhile = lambda: None
+    assert folders(stages, job_of(name, tmp_path)) == [half]
+    engine.meanwhile = fail
+    with pytest.raises(StageError):
+        folders(stages, job_of(name, tmp_path))
+    assert (half / "blob").is_file()
+
+
+@pytest.mark.parametrize("name", COMPILING)
+def test_engines_of_a_timing_that_failed_stay_where_another_process_uses_them(
+    name: str, stages: Stages, tmp_path: Path
+) -> None:
+    engine = stages.engine
+    assert isinstance(engine, Timed)
+    other = Cache(stages.cache.root)
+
+    def fail() -> None:
+        assert engine.folders[0] is not None
+        other.leases.mark(engine.folders[0])
+        raise StageError("failed", "the driver refused the graph")
+
+    engine.meanwhile = fail
+    with pytest.raises(StageError):
+        folders(stages, job_of(name, tmp_path))
+    assert engine.folders[0] is not None
+    assert (engine.folders[0] / "blob").is_file()
+    other.leases.unmark(engine.folders[0])

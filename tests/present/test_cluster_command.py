@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bad_inputs import write_demo
+from conftest import Ran
 
 from autotune.cli import main
+from autotune.errors import Exit
 from autotune.execution import ray_cluster
 from autotune.execution.cluster import QUIET, Node
 from autotune.machine import machine_digest
@@ -72,3 +75,13 @@ def test_the_doctor_without_ray_says_what_to_install(
     monkeypatch.setattr(ray_cluster, "is_installed", lambda: False)
     assert main(["doctor", "--engine", "ray"]) == 3
     assert capsys.readouterr().err.startswith("autotune: engine ray needs the package ray; pip install ")
+
+
+@pytest.mark.parametrize("command", [["plan", "sweep.yaml"], ["run", "sweep.yaml"], ["doctor"]])
+def test_the_address_of_a_cluster_is_refused_where_the_engine_is_another(
+    command: list[str], autotune: Callable[..., Ran]
+) -> None:
+    write_demo(Path())
+    done = autotune(*command, "--address", "head:6379")
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert "--address: belongs to --engine ray" in done.err

@@ -159,7 +159,14 @@ def test_a_sweep_is_called_as_the_file_that_was_asked_for(
         (("--model", MODEL, "--data", "ids.csv"), "no column holds texts"),
         (("--model", MODEL, "--data", "t.csv", "--out", "t.csv"), "is there already"),
         (("--example", "nothing"), "no such example"),
-        (("--example", "phrase-tone-cpu", "--model", MODEL), "brings its own model"),
+        *(
+            (("--example", *name, f"--{option}", "x"), f"so --{option} would be ignored")
+            for option in ("model", "data", "validation", "test", "provider", "encoding")
+            for name in (["phrase-tone-cpu"], [])
+        ),
+        (("--example", "phrase-tone-cpu", "--test", "x", "--encoding", "cp1252"), "so --test and --encoding would"),
+        (("--example", "--out", "x"), "without the name of an example nothing is written"),
+        (("--example", "--force"), "without the name of an example nothing is written"),
     ],
 )
 def test_what_it_cannot_do_is_said(arguments: tuple[str, ...], said: str, autotune: Callable[..., Ran]) -> None:
