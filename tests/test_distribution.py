@@ -143,6 +143,27 @@ def test_the_wheel_has_every_example(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_example(name, tmp_path / "out")
 
 
+def test_the_page_on_pypi_has_no_picture_and_no_link_that_leads_nowhere_there() -> None:
+    """Made as the builder makes it, from pyproject.toml; only addresses of the web stay links."""
+    from hatchling.metadata.core import ProjectMetadata
+    from hatchling.plugin.manager import PluginManager
+
+    metadata = ProjectMetadata(str(ROOT), PluginManager())
+    page = metadata.core.readme
+    assert metadata.core.readme_content_type == "text/markdown"
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert links
+    assert [link for link in links if not re.match(r"https?://", link)] == []
+    assert not re.search(r"!\[|<img|<!-- (in a clone|tests|main) -->", page)
+    # It is installed by its name, and what the page tells of is the README's own text, section by section.
+    assert f'pip install "{DISTRIBUTION}[cpu]"' in page
+    assert not re.search(r"-e \"?\.|git clone|in a clone|\.venv", page)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^##+ .*$", readme, re.MULTILINE)
+    assert re.findall(r"^##+ .*$", page, re.MULTILINE) == [title for title in sections if title != "## Test it"]
+    assert page.startswith(readme[:1000])
+
+
 # --- the wheel, and the image -------------------------------------------------------------------------------------------
 
 
@@ -190,6 +211,9 @@ def test_the_wheel_starts_the_example_anywhere(tmp_path: Path) -> None:
         assert {"autotune/report/web/main.js", "autotune/constraints.txt"} <= set(names)
         tops = {name.partition("/")[0] for name in names}
         assert tops == {"autotune", wheel.name.rpartition("-py3")[0] + ".dist-info"}
+        about = inside.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode("utf-8")
+        assert "## Use it on your data" in about
+        assert "](benchmarks/" not in about
     with tarfile.open(source) as packed:
         assert not [name for name in packed.getnames() if "/tests/" in name or "/measured/" in name]
     assert source.stat().st_size < 3e6
