@@ -418,7 +418,8 @@ def main() -> int:
         "of the candidates are truly worse (8 points fewer right for accuracy, F1 and correlation, perplexity and bits by 10 % "
         "in nats, custom means by 0.05 about, latency and memory by 10 % with 3 % noise a process); how many of them are called so. Shared: how much "
         "of the variance belongs to the item, or the moment of a timing, and is the same for all candidates. Before: the "
-        "rule of 718160a, which spent 5 % on each objective and compared intervals by whether they meet.",
+        "rule of 718160a, which spent 5 % on each objective and compared intervals by whether they meet. Latencies have "
+        "Student's plain interval, without the stretch for stopping early that rows of a sweep have.",
         "", *table(sweeps), "",
         "## Coverage of 95 % intervals", "",
         f"Of proportions (accuracy, exact match), Wilson's interval, exact, {len(NS)} n from {NS[0]} to {NS[-1]:,} times "
