@@ -186,6 +186,8 @@ _MEANT = {
     "instruction": "prompt", "valid": "validation", "dev": "validation", "eval": "validation", "val": "validation",
     "val_size": "holdout", "validation_split": "holdout", "test_size": "test_holdout", "size_gb": "size_mb",
     "execution_provider": "provider", "device": "provider",
+    "accuracy": "choice", "acc": "accuracy|choice", "em": "exact_match", "ppl": "perplexity", "loss": "perplexity",
+    "nll": "perplexity", "macro_f1": "f1", "f1_macro": "f1", "micro_f1": "f1_micro", "rouge": "rouge_l", "rougel": "rouge_l",
 }  # fmt: skip
 
 
@@ -201,7 +203,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a remedy for an unknown name: the nearest right one, or all of them."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
-    meant = plain if plain in known else _MEANT.get(plain, "")
+    meant = plain if plain in known else next((one for one in _MEANT.get(plain, "").split("|") if one in known), "")
     close = meant if meant in known else nearest(name, known)
     if close:
         return f"did you mean '{close}'?"
@@ -266,6 +268,8 @@ def number_remedy(text: str, name: str = "", quoted: bool = True) -> str:
             return f"write {digits.replace(',', '.')}"
         if plain != text.strip():
             return f"write {plain}"
+        if re.fullmatch(r"[+-]?0[0-9]+", plain):
+            return f"write {int(plain)}"
         return "write it without quotes" if quoted else ""
     factor = _unit(name)(unit)
     return f"write {value * factor:.6g}" if factor is not None else f"write the number alone, without '{unit}'"

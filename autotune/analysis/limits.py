@@ -92,6 +92,13 @@ class Aims:
         return any(limit.needs_base for limit in self.limits)
 
 
+def excludes(limit: Limit, other: Limit) -> bool:
+    """Return whether what keeps the first, an upper limit, breaks the second, a lower one on the same metric, for certain."""
+    if limit.metric != other.metric or (limit.op, other.op) != ("<=", ">=") or limit.factor != other.factor:
+        return False
+    return limit.constant < other.constant
+
+
 def parse_limit(text: str, known: Collection[str]) -> Limit:
     """Return the limit that `text` states about one of the `known` metrics.
 

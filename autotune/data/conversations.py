@@ -1,16 +1,18 @@
-"""Conversations as data sets write them: a list of turns in one column.
+"""Conversations as data sets write them: a list of turns in one column, or in several that follow one another.
 
 OpenAI's `role` and `content`, ShareGPT's `from` and `value`, content as text or as a list of text parts, the list as
-JSON text in a CSV cell. What this tuner has no words for (tools, images, other roles) is named, and the row left out.
+JSON text in a CSV cell; TRL's `prompt` and `completion`, each a list of messages; a system's message beside the turns.
+What this tuner has no words for (tools, images, other roles) is named, and the row left out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from autotune.data.schema import Message, Role
-from autotune.data.templates import RowError, cell_text
+from autotune.data.templates import RowError, cell_text, is_empty
 
 _ROLE_KEYS = ("role", "from")
 _TEXT_KEYS = ("content", "value")
@@ -32,30 +34,110 @@ _TOOL_ROLES = {
 }
 _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+"""Columns that hold pictures, films and sounds which belong to a conversation."""
 _LONGEST = 30
 """Characters of a name in a reason: reasons are few, and people read them."""
 
 
 def conversation_of(value: object) -> list[Message]:
     """Return the turns of a conversation, the last the assistant's. Raises RowError with what is in the way."""
+    return _conversation(_turns(value))
+
+
+def conversation_in(cells: Mapping[str, object], columns: Sequence[str]) -> list[Message]:
+    """Return the conversation that the cells of these columns make one after another, the last turn the assistant's.
+
+    A column whose name ends in `?` may be empty. Of several columns one may hold a text instead of messages: then it is
+    one turn, the assistant's in the last column, the system's in a column of that name, else the user's. Raises RowError.
+    """
+    if len(columns) == 1:
+        return conversation_of(cells.get(columns[0]))
+    turns: list[object] = []
+    for place, column in enumerate(columns):
+        name = column.removesuffix("?")
+        part = _part(cells.get(name), name, last=place == len(columns) - 1)
+        if not part and not column.endswith("?"):
+            raise RowError(f"empty value in '{name}'")
+        if turns and part[: len(turns)] == turns:
+            raise RowError(f"the messages in '{name}' begin with those of the columns before it")
+        turns += part
+    return _conversation(turns)
+
+
+def _part(value: object, name: str, last: bool) -> list[object]:
+    """Return the turns in one column of several."""
+    if is_empty(value):
+        return []
+    if isinstance(value, str) and not re.match(r"\s*\[\s*\{", value):
+        role = "assistant" if last else "system" if name.lower().startswith("system") else "user"
+        return [{"role": role, "content": value}]
+    try:
+        return _turns(value)
+    except RowError as error:
+        raise RowError(f"{error} in '{name}'") from None
+
+
+def holds_messages(value: object) -> bool:
+    """Return whether a cell holds a list of messages, whoever's is the last."""
+    try:
+        turns = _turns(value)
+        return bool(turns) and all(isinstance(turn, Mapping) and _role(turn) is not None for turn in turns)
+    except RowError:
+        return False
+
+
+def _turns(value: object) -> list[object]:
     if isinstance(value, str):
         value = _from_text(value)
     if value is None:
         raise RowError("empty value")
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
         value = value["messages"]
+    if isinstance(value, Mapping):
+        value = _by_key(value)
     if not isinstance(value, list):
         raise RowError("not a list of messages")
-    if len(value) < 2:
+    return value
+
+
+def _by_key(value: Mapping[str, object]) -> list[object] | None:
+    """Return the turns of one message, or of lists by key: {role: [...], content: [...]}, as older data sets have them."""
+    role = _role(value)
+    if not isinstance(role, list):
+        return None if role is None else [value]
+    lists = {key: part for key, part in value.items() if isinstance(part, list) and len(part) == len(role)}
+    return [dict(zip(lists, parts, strict=True)) for parts in zip(*lists.values(), strict=True)]
+
+
+def _conversation(turns: Sequence[object]) -> list[Message]:
+    messages = [_message(turn) for turn in turns]
+    if len(turns) < 2:
         raise RowError("fewer than two messages")
-    messages = [_message(turn) for turn in value]
     if messages[-1].role != "assistant":
         raise RowError(f"the last message is not the assistant's, but the {messages[-1].role}'s")
     if not messages[-1].content.strip():
         raise RowError("empty completion")
     if any(not message.content.strip() for message in messages):
         raise RowError("an empty message")
+    if isinstance(last := turns[-1], Mapping):
+        _check_answer(last)
     return messages
+
+
+def _check_answer(turn: Mapping[str, object]) -> None:
+    """Raise RowError where the last message is not, or not all, what its author wants to be learned."""
+    for key in _REASONING:
+        if isinstance(text := turn.get(key), str) and text.strip():
+            raise RowError(f"the last message has '{key}' beside its content, which no prompt or completion would hold")
+    if turn.get("weight") in (0, "0") or turn.get("train") is False:
+        key = "train" if turn.get("train") is False else "weight"
+        raise RowError(f"the last message is marked not to be learned ('{key}')")
+
+
+def _role(turn: Mapping[str, object]) -> object:
+    return next((turn[key] for key in _ROLE_KEYS if turn.get(key) is not None), None)
 
 
 def _from_text(text: str) -> object:
@@ -73,7 +155,7 @@ def _from_text(text: str) -> object:
 def _message(turn: object) -> Message:
     if not isinstance(turn, Mapping):
         raise RowError("a message that is no object")
-    role = next((turn[key] for key in _ROLE_KEYS if turn.get(key) is not None), None)
+    role = _role(turn)
     if role is None:
         raise RowError(f"a message without 'role' or 'from'{_which(turn)}")
     name = role.strip().lower() if isinstance(role, str) else ""

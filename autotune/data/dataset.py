@@ -15,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from autotune.data.duplicates import clean, merge_references
+from autotune.data.formats import foreign_format, format_notes
 from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.labels import label_notes, label_rows, wrong_labels
-from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Remote, Split
-from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate, part_of
+from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Remote, Split, chat_templates
+from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate, part_of, some_of
 from autotune.data.splits import cap, hold_out, separate
+from autotune.data.templates import template_columns
 from autotune.errors import Problem, UsageError
 from autotune.metrics import LABELLED, REFERENCED, SCORES
 
@@ -27,6 +29,11 @@ _SHOWN_PLACES = 3
 _SHOWN_REASONS = 5
 # What to do about rows that were left out, by how the reason begins.
 _REMEDIES = {
+    "not text, but a list of messages": "name the columns of messages in data.messages: [COLUMN, COLUMN]",
+    "the last message has": "write it into the content as the model's template has it, or take the key out",
+    "the messages in": "name that column alone in data.messages",
+    "a message with a part": "take out the rows with pictures or sound",
+    "the last message is marked": "end these conversations with a message that is to be learned",
     "empty value": "fill these cells, or write {column?} where one may be empty",
     "empty prompt": "fill these cells",
     "conflicting labels": "keep one label for a prompt, or use a metric that generates text, such as exact_match",
@@ -34,6 +41,8 @@ _REMEDIES = {
     "duplicate": "add other rows",
     "not text": "name a column of texts",
     "tools": "leave tools out of the data",
+    "a message that calls a tool": "leave out the calls and the tools' messages",
+    "a NUL character": "take the NUL characters out of the file",
     "messages": "write the messages as JSON",
 }
 
@@ -114,11 +123,17 @@ def load_dataset(
     sources = {split: source for split in SPLITS if (source := getattr(spec, split)) is not None}
     tables, problems = _tables(sources, columns_needed(spec), root, sweep_file, fetch, spec.encoding)
     _raise_any(problems)
+    _raise_any(
+        {
+            (one.key, one.rule): one for table in tables.values() for one in foreign_format(spec, table, sweep_file)
+        }.values()
+    )
 
     notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
     left_out: LeftOutPlaces = defaultdict(list)
     splits: Splits = {split: [] for split in SPLITS}
     for split, table in tables.items():
+        notes += [f"{split}: {note}" for note in format_notes(spec, table)]
         splits[split] = clean(spec, split, table, left_out, notes)
     _raise_any(replace(_no_rows(left_out, split), file=sweep_file) for split in tables if not splits[split])
     hold_out(spec, splits)
@@ -134,6 +149,9 @@ def load_dataset(
         labels = ()
     rows = label_rows(labels, splits) if spec.metric in LABELLED else {}
     notes += label_notes(rows)
+    unused = [label for label, counts in rows.items() if not sum(counts.values())]
+    if unused:
+        notes.append(f"data.labels has {some_of(unused, 5)}, which no row has")
     if spec.metric in REFERENCED and (merged := merge_references(splits)):
         notes.append(
             f"{merged} rows of validation and test are further references: a text is scored against the best of its own"
@@ -164,10 +182,28 @@ _WRITTEN = re.compile(r"\\[nt]")
 def template_notes(spec: DataSpec) -> list[str]:
     """Return warnings about templates that say something else than they seem to."""
     texts = {"data.prompt": spec.prompt, "data.completion": spec.completion, "data.text": spec.text}
-    if not isinstance(spec.messages, str | None):
-        texts |= {f"data.messages[{place}].content": one.content for place, one in enumerate(spec.messages)}
+    texts |= {f"data.messages[{place}].content": one.content for place, one in enumerate(chat_templates(spec.messages))}
     texts |= {f"data.stop[{place}]": text for place, text in enumerate(spec.stop or ())}
-    return [
+    notes = []
+    if spec.prompt is not None and spec.prompt[-1:] in (" ", "\t"):
+        notes.append(
+            "data.prompt ends in a space, which tokenizers make part of the word after it: put it at the beginning of "
+            "data.completion, and not here"
+        )
+    for key, text in texts.items():
+        if doubled := [
+            name
+            for name in template_columns(text or "")
+            if re.search(rf"\{{\{{\s*{re.escape(name)}\s*\}}\}}", text or "")
+        ]:
+            notes.append(
+                f"{key} holds '{{{{{doubled[0]}}}}}', which gives these letters in braces, and not the cell: write {{{doubled[0]}}}"
+            )
+        if found := re.search(r"\$\{([^{}?]+)[^{}]*\}|\{%-?\s", text or ""):
+            notes.append(
+                f"{key} holds {found[0]!r}: a template here knows {{column}} alone, and takes the rest as text"
+            )
+    return notes + [
         f"{key} holds a backslash and the letter {found[0][1]}, not a {'line end' if found[0][1] == 'n' else 'tab'}: in "
         "YAML only double quotes turn it into one"
         for key, text in texts.items()

@@ -75,7 +75,7 @@ def _parsed(text: str, delimiter: str, quotes: Quotes, first: int) -> Iterator[L
     """Yield the lines of a table that are not blank. Raises _BrokenError where the text does not fit the notation."""
     if quotes == "text":
         for number, line in enumerate(_plain_lines(text), start=first):
-            if line:
+            if delimiter in line or line.strip():
                 yield Line(number, 1, line.split(delimiter))
         return
     # Strict: a quote that is never closed would otherwise swallow the rest of the file without a word.
@@ -87,7 +87,7 @@ def _parsed(text: str, delimiter: str, quotes: Quotes, first: int) -> Iterator[L
     start = 0
     try:
         for cells in reader:
-            if cells:
+            if len(cells) > 1 or (cells and cells[0].strip()):
                 yield Line(start + first, reader.line_num - start, cells)
             start = reader.line_num
     except csv.Error as error:
@@ -156,9 +156,16 @@ def _few(lines: Sequence[Line], width: int) -> list[set[str]]:
     return found
 
 
+_MARKDOWN = re.compile(r"\s*\|.*\|\s*\n\s*\|(?:\s*:?-+:?\s*\|)+\s*(?:\n|$)")
+
+
 def read_delimited(text: str, usual: str, wanted: Collection[str]) -> Table:
     """Read a table of text; `usual`: the delimiter by the file's name, `wanted`: the columns that somebody asks for."""
     first, notes = 1, []
+    text = text.removesuffix("\x1a")  # what ends a file on DOS
+    if _MARKDOWN.match(text[:_HEAD]):
+        remedy = "write it as CSV: a header and cells separated by commas"
+        return Table([], [], [Problem("the file must be a table of cells, and is Markdown", line=1, remedy=remedy)], [])
     if named := _SEP.match(text):
         text, first, delimiter = text[named.end() :], 2, named[1]
     else:
@@ -169,9 +176,40 @@ def read_delimited(text: str, usual: str, wanted: Collection[str]) -> Table:
     for quotes in _notations(text, delimiter):
         table = tried[quotes] = _read(text, delimiter, quotes, first, wanted)
         if not table.problems:
-            notes += [note for note in [_NOTES[quotes]] if note]
+            unknown = bool(wanted) and not set(wanted) & set(table.columns)
+            if unknown and (above := _above_header(text, delimiter, usual, first, wanted)):
+                return Table([], [], [above], notes)
+            notes += [note for note in (_NOTES[quotes], *table.notes) if note]
             return table._replace(notes=notes)
-    return tried["doubled"]._replace(notes=notes)
+    found = tried["doubled"]
+    mostly = 2 * len(found.problems) >= len(found.problems) + len(found.lines)
+    if mostly and (above := _above_header(text, delimiter, usual, first, wanted)):
+        return Table([], [], [above], notes)
+    return found._replace(notes=notes)
+
+
+_LONGEST_TITLE = 10
+"""Lines that may stand above a header: a title, when it was exported, a comment."""
+
+
+def _above_header(text: str, delimiter: str, usual: str, first: int, wanted: Collection[str]) -> Problem | None:
+    """Return what is wrong where the first line is no header, but a title or a comment above one."""
+    lines = [(number, line) for number, line in enumerate(_plain_lines(text[:_HEAD]), start=first) if line.strip()]
+    for place, (number, line) in enumerate(lines[1 : 1 + _LONGEST_TITLE], start=1):
+        for kind in dict.fromkeys((delimiter, usual, *DELIMITERS)):
+            width = len(_header_of(line, kind))
+            follow = [other.count(kind) >= width - 1 for _, other in lines[place + 1 :][:_SAMPLED]]
+            if width < 2 or sum(follow) < 0.9 * max(1, len(follow)):
+                continue
+            value, remedy = lines[0][1][:60], f"remove what stands above line {number}"
+            if set(wanted) & set(_header_of(line, kind)):
+                rule = f"the first line must name the columns, and line {number} does"
+                return Problem(rule, line=lines[0][0], value=value, remedy=remedy)
+            if kind not in lines[0][1] and kind == delimiter:
+                rule = f"the first line must name the columns, and has one cell where those from line {number} on have {width}"
+                remedy = f"remove what stands above the header, or quote cells that hold {_one(kind)}"
+                return Problem(rule, line=lines[0][0], value=value, remedy=remedy)
+    return None
 
 
 def _notations(text: str, delimiter: str) -> list[Quotes]:
@@ -198,6 +236,7 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
     problems: list[Problem] = []
     needed = 0
     several: list[Line] = []
+    again: list[int] = []
     try:
         for line in _parsed(text, delimiter, quotes, first):
             if not columns:
@@ -208,6 +247,9 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
                     problem = Problem(rule, line=line.number, value=columns, remedy="rename or drop one")
                     return Table(columns, [], [problem], [])
                 needed = max((place + 1 for place, name in enumerate(columns) if name in wanted), default=len(columns))
+                continue
+            if len(columns) > 1 and [cell.strip(_STRIPPED) for cell in line.cells] == columns:
+                again.append(line.number)
                 continue
             cells = _fitting(line, columns, needed)
             if cells is None:
@@ -224,7 +266,9 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
         problems.append(Problem(f"the row cannot be read ({broken.rule})", line=broken.line, remedy=remedy))
     if several and len(columns) > 1:
         problems += _melted(text, delimiter, first, columns, lines, several)
-    return Table(columns, lines, sorted(problems, key=lambda problem: problem.line or 0), [])
+    more = f" ({len(again)} such lines)" if len(again) > 1 else ""
+    notes = [f"line {again[0]} is the header again, and is left out{more}"] if again else []
+    return Table(columns, lines, sorted(problems, key=lambda problem: problem.line or 0), notes)
 
 
 def _one(delimiter: str) -> str:

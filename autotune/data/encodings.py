@@ -37,6 +37,14 @@ _OTHER_CONTENT = (
     (b"ARROW1", "an Arrow file", "write it as parquet"),
     (b"\x89PNG", "an image", "name a file of rows"),
     (b"%PDF", "a PDF document", "name a file of rows"),
+    (b"SQLite format 3\x00", "a SQLite database", "export the table as CSV and name that file"),
+    (b"Obj\x01", "Avro", "write it as parquet or .jsonl"),
+    (b"\x89HDF", "HDF5", "write it as parquet or .jsonl"),
+    (b"\x93NUMPY", "a NumPy array", "write it as parquet or .jsonl"),
+    (b"ORC", "ORC", "write it as parquet or .jsonl"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
+    (b"Rar!", "a RAR archive", "unpack it"),
+    (b"{\\rtf", "a document (RTF)", "save it as plain text: .csv or .jsonl"),
     (b"version https://git-lfs", "a Git LFS pointer, and not the data itself", "run `git lfs pull`"),
 )
 _WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)", re.IGNORECASE)
@@ -53,11 +61,11 @@ def is_text_encoding(name: str) -> bool:
     return True
 
 
-def other_content(data: bytes) -> Problem | None:
-    """Return what is wrong with a file of text whose first bytes are those of something else."""
+def other_content(data: bytes, wanted: str = "text") -> Problem | None:
+    """Return what is wrong with a file whose first bytes are those of something else than what is wanted."""
     for mark, what, remedy in _OTHER_CONTENT:
-        if data.startswith(mark):
-            return Problem(f"the file must be text, and its content is {what}", remedy=remedy)
+        if data.startswith(mark) and what != wanted:
+            return Problem(f"the file must be {wanted}, and its content is {what}", remedy=remedy)
     if _WEB_PAGE.match(data[:200]):
         remedy = "download the file itself ('raw'), and not the page that shows it"
         return Problem("the file must be rows, and its content is a web page", remedy=remedy)
@@ -74,7 +82,7 @@ def unpacked(data: bytes) -> bytes | Problem:
 
 def _without_mark(data: bytes) -> str | None:
     """Return UTF-16 of a text without a byte order mark, told by the zeros of its ASCII characters."""
-    head = data[:_LOOKED_AT]
+    head = data[:_LOOKED_AT].rstrip(b"\0")  # zeros at the end are padding
     pairs = len(head) // 2
     if not pairs or len(data) % 2:
         return None
@@ -115,8 +123,10 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError) -> Problem:
     loose = data.decode("utf-8", "replace")
     lost = loose.count("\ufffd")
     others = len(loose) - lost - sum(map(len, re.findall(r"[\x00-\x7f]+", loose)))
-    if others > 5 * lost:
+    if 2 * others > lost:
         remedy = "correct that line: the rest of the file is UTF-8"
+        if others <= 5 * lost:
+            remedy = "save all parts of the file in UTF-8: some are, and some are not"
         return Problem(f"{rule}; {lost} places of it are not", line=line, remedy=remedy)
     name = _likely(data)
     start = data.rfind(b"\n", 0, error.start) + 1
@@ -126,6 +136,33 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError) -> Problem:
     )
     remedy = f"save it as UTF-8 (Excel: 'CSV UTF-8'), or write data.encoding: {name} if the line reads right"
     return Problem(f"{rule}; as {name} the line reads {shown.strip()!r}", line=line, remedy=remedy)
+
+
+_ENOUGH = 8
+"""Characters beyond ASCII that read as UTF-8 by chance in no text of an encoding of several bytes a character."""
+
+
+def _is_utf8(data: bytes, encoding: str) -> Problem | None:
+    """Return what is wrong where a file is UTF-8 with characters beyond ASCII, and the sweep file says another encoding.
+
+    Bytes of a code page hardly ever form UTF-8 by chance: `Ã©` would have to be meant.
+    """
+    if data.isascii() or codecs.lookup(encoding).name.startswith("utf"):
+        return None
+    try:
+        text = data.decode("utf-8")
+        wrong = data.decode(encoding)
+    except UnicodeError:
+        return None
+    beyond = [at for at, c in enumerate(text) if c > "\x7f"]
+    if len(wrong) < len(data) and len(beyond) < _ENOUGH:  # several bytes a character
+        return None
+    start = max(text.rfind("\n", 0, beyond[0]) + 1, beyond[0] - _SHOWN // 2)
+    shown = text[start : start + _SHOWN].split("\n", 1)[0].strip()
+    misread = shown.encode("utf-8").decode(encoding, "replace")
+    rule = f"the file is UTF-8, and not {encoding}, as which {shown!r} would be read as {misread!r}"
+    remedy = "remove data.encoding; if another file needs it, save that one as UTF-8"
+    return Problem(rule, line=text.count("\n", 0, start) + 1, remedy=remedy)
 
 
 def marked(data: bytes) -> str | None:
@@ -144,6 +181,8 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str] | Proble
         return problem
     if name is None and b"\0" in data[:_LOOKED_AT]:
         name = _without_mark(data)
+    if encoding is not None and name == encoding and (problem := _is_utf8(data, encoding)):
+        return problem
     try:
         text = data.decode(name or "utf-8").removeprefix("\ufeff")  # not utf-8-sig: its offsets leave out the mark
     except UnicodeDecodeError as error:

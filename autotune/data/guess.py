@@ -8,21 +8,34 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from autotune.data.conversations import conversation_of
+from autotune.data.conversations import conversation_in, conversation_of
 from autotune.data.readers import read_rows
-from autotune.data.sources import TOOLS, locate
-from autotune.data.templates import RowError, cell_text
-from autotune.errors import Problem, UsageError
+from autotune.data.recognised import (
+    IDS,
+    columns_of_turns,
+    converses,
+    follows,
+    holds,
+    plain_name,
+    refuse_foreign,
+    row_for_header,
+)
+from autotune.data.schema import Message
+from autotune.data.sources import SYSTEMS, TOOLS, locate
+from autotune.data.templates import RowError, cell_text, is_empty
+from autotune.errors import Problem, UsageError, shown
 
 _LOOKED_AT = 50_000
 """Rows that are looked at, about, spread over the file: it may be sorted."""
 _MOST_LABELS, _EACH = 300, 3
 """Different values that a column of labels has at most, and rows of each at least, on average."""
+_EACH_ANSWER = 15
+"""Rows of each answer of a conversation from which on answers count as labels: as many are in every split."""
 _LONGEST_LABEL = 60
 """Characters of a label at most, in the median."""
 _FEW_WORDS = 4
@@ -41,9 +54,6 @@ _TEXTS = (
     "text", "sentence", "phrase", "question", "prompt", "instruction", "input", "context", "document", "article", "premise",
     "hypothesis", "content", "body", "message", "query", "utterance", "review", "dialogue", "source", "passage", "subject",
 )  # fmt: skip
-_IDS = re.compile(
-    r"(?i)(^|_|\b)(id|idx|index|uuid|guid|url|uri|hash|date|time|timestamp|created|updated|split|source_file|nr|no)($|_|\b)|^$|^unnamed"
-)
 _NAME = re.compile(r"[^.\[\]!:{}?]+")
 """A column that a template can name."""
 
@@ -58,7 +68,7 @@ class Guess:
     answer: str
     """The column of answers; of conversations; of plain text."""
     asks: tuple[str, ...] = ()
-    """The columns that a prompt is made of."""
+    """The columns that a prompt is made of; of conversations in several columns those before the last."""
     may_be_empty: frozenset[str] = frozenset()
     """Those that some rows leave empty."""
     metric: str = "choice"
@@ -87,6 +97,11 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
             [Problem(p.rule, p.key or "--data", str(path), p.line, p.value, p.remedy) for p in found.problems]
         )
     rows = [record.cells for record in found.records[:: 1 + len(found.records) // _LOOKED_AT]]
+    if path.suffix.lower() != ".parquet" and (first := row_for_header(found.columns, rows)):
+        remedy = "write a first line that names the columns, such as text,label"
+        raise UsageError(
+            Problem(f"the first line must name the columns, and {first}", "--data", str(path), 1, remedy=remedy)
+        )
     named = [name for name in found.columns if _NAME.fullmatch(name) and name.strip() == name and name not in TOOLS]
     return _guess(path, named, rows, len(found.records))
 
@@ -103,15 +118,17 @@ def _columns(path: Path, data: bytes, encoding: str | None) -> set[str]:
 
 
 def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, object]], total: int) -> Guess:
+    refuse_foreign(path, columns, records)
+    if pair := columns_of_turns(columns, records):
+        turns = [conversation_in(row, pair) for row in records if follows(row, pair)]
+        return _conversations(pair, turns, total, columns)
     for name in columns:
-        if sum(_converses(row.get(name)) for row in records[:200]) >= 0.5 * len(records[:200]):
-            turns = [conversation_of(row[name]) for row in records if _converses(row.get(name))]
-            prompts = [sum(len(turn.content) + 8 for turn in one[:-1]) for one in turns]
-            answers = [one[-1].content for one in turns]
-            why = (f"'{name}' holds conversations of a user and an assistant; the last turn is what is learned",)
-            metric, reason = _written(answers)
-            return Guess(total, "messages", name, metric=metric, prompt_chars=_median(prompts), long_chars=_long(prompts),
-                         answer_chars=_long([len(a) for a in answers]), why=(*why, reason), columns=tuple(columns))  # fmt: skip
+        if sum(converses(row.get(name)) for row in records[:200]) >= 0.5 * len(records[:200]):
+            turns = [conversation_of(row[name]) for row in records if converses(row.get(name))]
+            system = [one for one in SYSTEMS if one in columns and holds(records, one, lambda v: isinstance(v, str))]
+            everywhere = bool(system) and not any(is_empty(row.get(system[0])) for row in records)
+            before = [one if everywhere else f"{one}?" for one in system[:1]]
+            return _conversations((*before, name), turns, total, columns)
     texts = {name: [_text(row.get(name)) for row in records] for name in columns}
     texts = {name: cells for name, cells in texts.items() if sum(map(bool, cells)) >= max(1, len(records) // 20)}
     if not texts:
@@ -122,12 +139,13 @@ def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, ob
     label = _label_of(texts)
     if label is not None:
         return _labelled(label, texts, columns, total)
-    kinds = [name for name in texts if not _is_id(name, texts[name])]
+    kinds = [name for name in texts if not _is_id(name, texts[name]) and not _always_the_same(texts[name])]
     if len(kinds) < 2:
         only = (kinds or list(texts))[0]
         lengths = [len(cell) for cell in texts[only] if cell]
         why = (
             f"'{only}' is the only column of texts, and no other says what they are: they are modelled as they stand",
+            *_unused([name for name in columns if name != only], records),
         )
         return Guess(
             total,
@@ -160,6 +178,36 @@ def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, ob
             columns=tuple(columns),
         ),
     )
+
+
+def _conversations(
+    named: tuple[str, ...], turns: Sequence[Sequence[Message]], total: int, columns: Sequence[str]
+) -> Guess:
+    """Return what rows are for whose conversations stand in these columns."""
+    prompts = [sum(len(turn.content) + 8 for turn in one[:-1]) for one in turns]
+    answers = [one[-1].content for one in turns]
+    why = f"{_list(named)} {'hold' if len(named) > 1 else 'holds'} conversations of a user and an assistant; the last turn is what is learned"
+    metric, reason = _written(answers)
+    counts = Counter(answers)
+    if len(counts) > 1 and min(counts.values()) >= _EACH_ANSWER and metric == "exact_match":
+        metric, reason = "choice", f"the last turns have {len(counts)} different texts: they are labels"
+    return Guess(total, "messages", named[-1], named[:-1], metric=metric, prompt_chars=_median(prompts), long_chars=_long(prompts),
+                 answer_chars=_long([len(a) for a in answers]), why=(why, reason), columns=tuple(columns))  # fmt: skip
+
+
+def _unused(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> Iterator[str]:
+    """Yield why columns are not used, for those whose names do not say it."""
+    for name in names:
+        cells = [row.get(name) for row in records if not is_empty(row.get(name))]
+        if not cells or IDS.search(name):
+            continue
+        texts = {_text(cell) for cell in cells}
+        if all(isinstance(cell, list | Mapping) for cell in cells):
+            yield f"'{name}' is not used: it holds {'lists' if isinstance(cells[0], list) else 'objects'}, and no texts"
+        elif len(texts) == 1:
+            yield f"'{name}' is not used: every row has the same, {shown(texts.pop())}"
+        elif _numeric([*texts]):
+            yield f"'{name}' is not used: it holds numbers that are hardly labels, and no metric compares numbers"
 
 
 def _labelled(label: str, texts: Mapping[str, Sequence[str]], columns: Sequence[str], total: int) -> Guess:
@@ -195,7 +243,7 @@ def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
         filled = [cell for cell in cells if cell]
         kinds = set(filled)
         wordy = statistics.median(len(kind.split()) for kind in kinds) > _FEW_WORDS if kinds else True
-        if wordy and _plain(name) not in _LABELS:
+        if wordy and plain_name(name) not in _LABELS:
             continue
         repeated = 2 <= len(kinds) <= _MOST_LABELS and len(filled) >= _EACH * len(kinds)
         if repeated and statistics.median(map(len, kinds)) <= _LONGEST_LABEL and len(filled) >= 0.8 * len(cells):
@@ -203,9 +251,13 @@ def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
     if len(fitting) == len(texts) > 1:  # all repeat: the longest is what is asked about
         longest = max(fitting, key=lambda name: statistics.fmean(map(len, texts[name])))
         fitting.remove(longest)
-    fitting = [name for name in fitting if not _IDS.search(name)] or []
+    fitting = [name for name in fitting if not IDS.search(name)] or []
     words = [name for name in fitting if not _numeric(texts[name])]
     return _named(words, _LABELS) or _named(fitting, _LABELS) or next(iter(reversed(words or fitting)), None)
+
+
+def _always_the_same(cells: Sequence[str]) -> bool:
+    return len(cells) > 5 and all(cells) and len(set(cells)) == 1
 
 
 def _same_labels(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -221,7 +273,7 @@ def _same_labels(one: Sequence[str], other: Sequence[str]) -> bool:
 def _asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the columns that prompts are made of: those whose names say so, or those of texts rather than of words."""
     worded = [name for name in names if _numeric(texts[name]) is False] or list(names)
-    known = [name for name in worded if _plain(name) in _TEXTS or _plain(name).rstrip("12ab_") in _TEXTS]
+    known = [name for name in worded if plain_name(name) in _TEXTS or plain_name(name).rstrip("12ab_") in _TEXTS]
     if known:
         return tuple(known)
     long = [name for name in worded if statistics.fmean(map(len, texts[name])) >= 15]
@@ -229,17 +281,13 @@ def _asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[s
 
 
 def _named(names: Sequence[str], known: Sequence[str]) -> str | None:
-    plain = {_plain(name): name for name in reversed(names)}
+    plain = {plain_name(name): name for name in reversed(names)}
     return next((plain[word] for word in known if word in plain), None)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 def _is_id(name: str, cells: Sequence[str]) -> bool:
     return (
-        bool(_IDS.search(name)) or (_numeric(cells) and len(set(cells)) > 0.5 * len(cells)) or max(map(len, cells)) <= 1
+        bool(IDS.search(name)) or (_numeric(cells) and len(set(cells)) > 0.5 * len(cells)) or max(map(len, cells)) <= 1
     )
 
 
@@ -262,15 +310,6 @@ def _written(answers: Sequence[str]) -> tuple[str, str]:
         f"answers have {words:.0f} words in the median: they are scored by how likely the model finds them; rouge_l, which "
         "compares words, needs the extra `rouge`"
     )
-
-
-def _converses(value: object) -> bool:
-    if not isinstance(value, list | Mapping) and not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{")):
-        return False
-    try:
-        return len(conversation_of(value)) >= 2
-    except RowError:
-        return False
 
 
 def _text(value: object) -> str:

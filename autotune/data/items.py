@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from autotune.data.conversations import conversation_of
-from autotune.data.schema import DataSpec, Item, Message, Split
+from autotune.data.conversations import MEDIA, conversation_in
+from autotune.data.schema import DataSpec, Item, Message, Split, chat_columns, chat_templates
 from autotune.data.sources import TOOLS
-from autotune.data.templates import RowError, render
+from autotune.data.templates import RowError, is_empty, render
 
 
 class Row(NamedTuple):
@@ -73,17 +73,27 @@ def item_of(spec: DataSpec, cells: Mapping[str, object]) -> Item:
             if not prompt.strip():
                 raise RowError("empty prompt")
             return make_item(prompt, render(spec.completion, cells))
-        case str() as column:
-            if any(cells.get(name) for name in TOOLS if name != column):
+        case messages if columns := chat_columns(messages):
+            if any(_offered(cells.get(name)) for name in TOOLS if name not in columns):
                 raise RowError("tools are offered, and no tool is written into the prompt")
-            *before, last = conversation_of(cells.get(column))
+            for name in MEDIA:
+                if cells.get(name) and name not in columns:
+                    raise RowError(f"a message with a part in '{name}': only text is taken")
+            *before, last = conversation_in(cells, columns)
         case templates:
-            turns = [Message(role=one.role, content=render(one.content, cells)) for one in templates]
+            turns = [Message(role=one.role, content=render(one.content, cells)) for one in chat_templates(templates)]
             # A message of nothing but empty optional cells is no message: a system prompt that some rows have.
             *before, last = [turn for turn in turns if turn.content.strip()]
             if not before:
                 raise RowError("empty prompt")
     return make_item(tuple(before), last.content)
+
+
+def _offered(tools: object) -> bool:
+    """Return whether a cell offers tools: it may hold an empty list, also as text."""
+    if is_empty(tools):
+        return False
+    return tools.strip() not in ("[]", "{}", "null", "None") if isinstance(tools, str) else bool(tools)
 
 
 def countable(text: str) -> bool:

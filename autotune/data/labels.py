@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
 from autotune.data.items import Splits
@@ -23,7 +24,12 @@ _COMPARED = 300
 _ALIKE = 0.85
 _MISSING = {
     "nan", "none", "null", "na", "n/a", "n.a.", "<na>", "#n/a", "nil", "nat", "undefined", "missing", "#value!", "#ref!",
+    "[]", "{}", "inf", "-inf", "infinity", "-infinity", "#div/0!", "#name?",
 }  # fmt: skip
+_YES, _NO = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
+_SEPARATORS = re.compile(r"\s*[|;,/]\s*")
+_LOOKALIKES = str.maketrans("асеһіјкмнорѕтухԁвοανρτυικ", "acehijkmhopstyxdboavptuik")
+"""Small letters of Cyrillic and Greek, and the Latin ones that they look like."""
 
 
 def wrong_labels(spec: DataSpec, labels: tuple[str, ...], splits: Splits) -> Iterator[Problem]:
@@ -40,11 +46,16 @@ def wrong_labels(spec: DataSpec, labels: tuple[str, ...], splits: Splits) -> Ite
             continue
         where = f" (first in {places[unknown[0]]})"
         near = nearest(unknown[0], labels)
-        meant = _alike(unknown[0], labels) or near
+        meant = _alike(unknown[0], labels) or (None if re.search(r"[0-9]", unknown[0]) else near)
         if spec.labels is None:
             rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN_LABELS)}{where}"
             remedy = "add such rows to train, list all labels in data.labels, or use metric: exact_match"
-            if meant:
+            if len(labels) > 0.5 * len(splits["train"]) and len(unknown) > 1:
+                rule += (
+                    f"; {len(labels)} different completions in {len(splits['train'])} rows of train are hardly labels"
+                )
+                remedy = "use metric: exact_match, rouge_l or perplexity, or name a column of labels in data.completion"
+            elif meant:
                 remedy = f"write {meant!r} for {unknown[0]!r} if that is meant; else {remedy}"
             yield Problem(rule, f"data.{split if getattr(spec, split) else 'train'}", remedy=remedy)
         else:
@@ -77,10 +88,10 @@ def label_lines(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
 def folded(label: str) -> str:
     """Return what two labels have in common that a reader would take for one.
 
-    Case, white space, invisible characters, Unicode forms, quotes around it, a full stop at its end, - or _ for a space,
-    and how a number is written: 1, 01, 1.0.
+    Case, white space, invisible characters, Unicode forms, letters of another alphabet that look the same, HTML's
+    `&amp;`, quotes around it, a full stop at its end, - or _ for a space, and how a number is written: 1, 01, 1.0.
     """
-    text = unicodedata.normalize("NFKC", label).casefold()
+    text = unicodedata.normalize("NFKC", html.unescape(label)).casefold().translate(_LOOKALIKES)
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
     text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", text.translate(_QUOTES)).strip(" \t\n\r\u00a0'.,;:!")
     number = re.fullmatch(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?", text)
@@ -113,10 +124,61 @@ def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
         for label in rows
         if label.strip().casefold() in _MISSING and len(rows) > 1
     ]
+    notes += _padded(rows)
+    notes += _whole_numbers(rows)
+    notes += _same_meaning(groups)
+    notes += _several_in_one(rows)
     notes += _misspelt(rows, total, groups)
     if (more := len(notes) - _SHOWN_NOTES) > 0:
         notes = [*notes[:_SHOWN_NOTES], f"and {more} more labels like these"]
     return notes
+
+
+def _padded(rows: Mapping[str, object]) -> Iterator[str]:
+    """Tell of white space around labels that no near-equal label betrays: the template's and the data's make two."""
+    for pattern, where in ((r"\A\s{2,}", "begin with two white space characters"), (r"\s\Z", "end in white space")):
+        padded = [label for label in rows if re.search(pattern, label)]
+        alone = [label for label in padded if sum(folded(other) == folded(label) for other in rows) == 1]
+        if alone:
+            yield (
+                f"{len(padded)} labels {where} ({some_of(alone, 2)}): the model has to write it, too; "
+                "take the white space out of the cells, or out of data.completion"
+            )
+
+
+def _whole_numbers(rows: Mapping[str, object]) -> Iterator[str]:
+    """Tell of whole numbers that are written with a fraction: a data frame makes them of a column with empty cells."""
+    if len(rows) > 1 and all(re.fullmatch(r"\s*[+-]?[0-9]+\.0\s*", label) for label in rows):
+        one = next(iter(rows))
+        yield (
+            f"labels {some_of([*rows], _SHOWN_LABELS)} are whole numbers with a fraction, as data frames write a column with "
+            f"empty cells; write them as such in the data ({one.replace('.0', '')!r}) to have the model answer so"
+        )
+
+
+def _same_meaning(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Tell of yes and no that are written in two ways: true beside 1, y beside yes."""
+    yes, no = ([word for word in words if word in groups] for words in (_YES, _NO))
+    if len(yes) > 1 and len(no) > 1:
+        told = some_of([groups[word][0] for word in (*yes, *no)], _SHOWN_LABELS)
+        yield f"labels {told} say yes and no in two ways, and count as {len(yes) + len(no)} labels; write them one way in the data"
+
+
+def _several_in_one(rows: Mapping[str, object]) -> Iterator[str]:
+    """Tell of cells that hold several labels: each combination would count as a label of its own."""
+    parts = {label: tuple(filter(None, _SEPARATORS.split(label.strip()))) for label in rows}
+    holders = Counter(part for found in parts.values() for part in set(found))
+    several = [
+        label
+        for label, found in parts.items()
+        if (label.strip().startswith("[") and label.strip().endswith("]") and len(label.strip()) > 2)
+        or (len(found) > 1 and all(holders[part] > 1 for part in found))
+    ]  # fmt: skip
+    if several:
+        yield (
+            f"{len(several)} of {len(rows)} labels look like several in one cell ({some_of(several, 2)}), and each such cell "
+            "counts as a label of its own; keep one label in a row, or let the model write the list: metric: exact_match"
+        )
 
 
 def _difference(members: list[str]) -> str:
@@ -135,6 +197,10 @@ def _difference(members: list[str]) -> str:
         re.fullmatch(r"\W*[0-9.]+\W*", label) for label in members
     ):
         return "how a number is written"
+    if same(lambda label: label.casefold().translate(_LOOKALIKES)):
+        return "letters of another alphabet that look the same"
+    if same(html.unescape):
+        return "how HTML writes a character"
     if any(unicodedata.category(c) == "Cf" for label in members for c in label):
         return "invisible characters"
     return "case, spaces or punctuation"

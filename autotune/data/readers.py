@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from autotune.data.delimited import read_delimited
-from autotune.data.encodings import decode, unpacked
+from autotune.data.encodings import decode, other_content, unpacked
 from autotune.data.schema import FORMATS
-from autotune.errors import Problem, did_you_mean
+from autotune.errors import Problem, did_you_mean, shown
 
 _SHOWN_PROBLEMS = 5
 # Files of rows that are not read, and how to make one that is.
@@ -33,6 +34,18 @@ _ELSEWHERE = {
     ".yaml": "write the rows as .jsonl, one JSON object a line",
     ".yml": "write the rows as .jsonl, one JSON object a line",
     ".xml": "write the rows as .jsonl, one JSON object a line",
+    ".avro": "write it as parquet or .jsonl",
+    ".orc": "write it as parquet or .jsonl",
+    ".h5": "write it as parquet or .jsonl",
+    ".hdf5": "write it as parquet or .jsonl",
+    ".npz": "write it as parquet or .jsonl",
+    ".npy": "write it as parquet or .jsonl",
+    ".json5": "write it as .json, without comments and with quoted keys",
+    ".gz": "say in its name what it holds, such as train.csv.gz",
+    ".7z": "unpack it and name the file in it",
+    ".rar": "unpack it and name the file in it",
+    ".duckdb": "export the table as CSV and name that file",
+    ".sqlite3": "export the table as CSV and name that file",
     ".db": "export the table as CSV and name that file",
     ".sqlite": "export the table as CSV and name that file",
 }
@@ -58,67 +71,127 @@ class Found:
 _Rows = Iterator[Record | Problem]
 
 
+class _TwiceError(ValueError):
+    """An object has a key twice: which value is meant is unclear."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is written twice")
+    return found
+
+
+def _parsed(text: str) -> object:
+    """Return JSON as plain data. Raises ValueError, RecursionError; of ValueError _TwiceError where a key is twice."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
 def _read_jsonl(text: str) -> _Rows:
     # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+    lines = text.split("\n" if "\n" in text else "\r")
+    last = next((place for place in range(len(lines) - 1, -1, -1) if lines[place].strip()), 0)
+    for number, line in enumerate(lines, start=1):
+        plain = line.strip(_MARK_AND_SPACE)  # a mark stands in the middle where files were put together
+        if not plain:
             continue
         rule, value, remedy = "each line must be a JSON object", None, "correct the line"
         try:
-            value = json.loads(line)
+            value = _parsed(plain[:-1] if plain.endswith("},") else line.lstrip("\ufeff"))
         except json.JSONDecodeError as error:
-            rule += f" ({error.msg} at column {error.colno})"
-            if line.startswith("{'"):
-                remedy = "this is Python's notation: write each row by json.dumps"
-            elif line.strip() in ("{", "["):
-                remedy = "write each object on one line, or call the file .json"
+            rule += f" ({error.msg.removesuffix(' at')} at column {error.colno})"
+            if plain in ("{", "["):  # not the trouble of this line alone
+                yield Problem(rule, line=number, value=line[:80], remedy="write each object on one line: jq -c . FILE")
+                return
+            remedy = _line_remedy(plain, error, number == last + 1 and not text.endswith(("\n", "\r")))
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
             rule += f" ({error})"
+            remedy = "keep one of them" if isinstance(error, _TwiceError) else remedy
         if isinstance(value, dict):
             yield Record(number, value)
         else:
+            if isinstance(value, list):
+                remedy = "write objects, with the names of the columns as keys"
             yield Problem(rule, line=number, value=line[:80], remedy=remedy)
 
 
-def _by_column(value: dict[str, object]) -> list[object] | None:
-    """Return the rows of a mapping of columns: lists of one length, or mappings with the same keys, as pandas writes."""
+_MARK_AND_SPACE = " \t\r\n\f\v\ufeff"
+
+
+def _line_remedy(line: str, error: json.JSONDecodeError, torn: bool) -> str:
+    """Return what to do about a line that is no JSON."""
+    if line.startswith("{'"):
+        return "this is Python's notation: write each row by json.dumps"
+    if line.startswith(("//", "#", "/*")):
+        return "remove the line: JSON has no comments"
+    if re.search(r",\s*[}\]]", line[max(0, error.pos - 2) :][:8]):
+        return "remove the comma before the closing bracket"
+    if error.msg == "Extra data" and line[error.pos :].lstrip(" ,").startswith("{"):
+        return "write each object on a line of its own"
+    if torn:
+        return "the file ends within this line: write or copy it again"
+    if error.msg.startswith(("Unterminated string", "Invalid control character")):
+        return "write \\n for a line end within a text, and \\t for a tab"
+    return "correct the line"
+
+
+def _by_column(value: dict[str, object], wanted: Collection[str]) -> list[object] | None:
+    """Return the rows of a mapping as pandas writes it: of columns, lists of one length or mappings with the same keys; of
+    rows by their index; of names and lists of cells.
+    """
     columns = list(value.values())
+    names, cells = value.get("columns"), value.get("data")
+    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names):
+        rows = [row for row in cells if isinstance(row, list) and len(row) == len(names)]
+        if rows and len(rows) == len(cells):
+            return [dict(zip(names, row, strict=True)) for row in rows]
     if columns and all(isinstance(column, list) for column in columns):
         lists = [column for column in columns if isinstance(column, list)]
         if len({len(column) for column in lists}) == 1 and not any(isinstance(cell, dict) for cell in lists[0]):
             return [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
     if columns and all(isinstance(column, dict) for column in columns):
         maps = [column for column in columns if isinstance(column, dict)]
+        inner = set().union(*maps[:_SHOWN_PROBLEMS])
+        if set(wanted) <= inner if wanted else len(maps) > 2 * len(inner):
+            return [*maps]
         if all(column.keys() == maps[0].keys() for column in maps):
             return [{name: column[place] for name, column in zip(value, maps, strict=True)} for place in maps[0]]
     return None
 
 
-def _read_json(text: str) -> Found:
+def _read_json(text: str, wanted: Collection[str]) -> Found:
     try:
-        value = json.loads(text)
+        value = _parsed(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text.lstrip().startswith("{"):
             return _collected(_read_jsonl(text))  # one object a line: JSON lines by another name
         remedy = "correct it, or call it .jsonl if it holds one object a line"
+        if isinstance(error, json.JSONDecodeError) and re.match(r"\s*(?://|#|/\*)", text[max(0, error.pos) :][:20]):
+            remedy = "remove the comments: JSON has none"
+        elif isinstance(error, _TwiceError):
+            remedy = "keep one of them"
         line = getattr(error, "lineno", None)
         return Found(problems=[Problem(f"the file must be JSON ({error})", line=line, remedy=remedy)])
     rows: object = value
     if isinstance(value, dict):
         lists = {name: part for name, part in value.items() if isinstance(part, list) and _some_object(part)}
-        rows = value.get("data") if isinstance(value.get("data"), list) else None
+        rows = value["data"] if "data" in lists else None
         if rows is None:
-            rows = next(iter(lists.values())) if len(lists) == 1 else _by_column(value)
+            rows = next(iter(lists.values())) if len(lists) == 1 else _by_column(value, wanted)
+        if rows is None and isinstance(value.get("data"), list):
+            rows = value["data"]
         if rows is None and len(lists) > 1:
             remedy = "keep one of them in the file, and write the others to files of their own"
             return Found(problems=[Problem("the file must hold one list of objects", value=list(lists), remedy=remedy)])
     if not isinstance(rows, list):
         remedy = 'write [{...}, ...] or {"data": [{...}, ...]}'
         return Found(problems=[Problem("the file must hold a list of objects", remedy=remedy)])
+    remedy = "write objects, with the names of the columns as keys"
     found = _collected(
         Record(number, row)
         if isinstance(row, dict)
-        else Problem(f"row {number} must be an object", value=type(row).__name__, remedy="correct the row")
+        else Problem(f"row {number} must be an object", value=type(row).__name__, remedy=remedy)
         for number, row in enumerate(rows, start=1)
     )
     found.mark = " row "
@@ -134,11 +207,23 @@ def _read_parquet(data: bytes, wanted: Collection[str]) -> Found:
     import pyarrow.parquet
 
     found = Found(mark=" row ")
+    if not data.startswith(b"PAR1") and data:
+        remedy = "rename it for what it holds: .jsonl, .csv or .tsv"
+        text = Problem("the file must be parquet, and its content is text", remedy=remedy)
+        if problem := other_content(data, "parquet") or (None if isinstance(decode(data[:400]), Problem) else text):
+            found.problems.append(problem)
+            return found
     place = ""
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         found.columns = list(file.schema_arrow.names)
         asked = [name for name in dict.fromkeys(found.columns) if name in wanted]
+        twice = [name for name in asked if found.columns.count(name) > 1]
+        if twice:
+            rule = f"column names must differ, and {shown(twice[0])} stands twice"
+            found.problems.append(Problem(rule, value=found.columns, remedy="rename or drop one"))
+            return found
+        found.notes = _class_names(file.schema_arrow.metadata or {}, asked)
         table = file.read(columns=asked)
         columns: dict[str, list[object]] = {}
         for name in asked:
@@ -159,10 +244,27 @@ def _read_parquet(data: bytes, wanted: Collection[str]) -> Found:
     return found
 
 
-def _read_table(text: str, usual: str, wanted: Collection[str]) -> Found:
+def _class_names(metadata: Mapping[bytes, bytes], asked: Collection[str]) -> list[str]:
+    """Return which columns of a data set of the hub hold numbers that stand for the names of classes."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        named = {name: features[name]["names"] for name in asked if features[name].get("_type") == "ClassLabel"}
+        return [
+            f"the numbers in {shown(name)} stand for {', '.join(map(shown, names[:_SHOWN_PROBLEMS]))}"
+            f"{', ...' if len(names) > _SHOWN_PROBLEMS else ''}: write the names into the data to have the model answer in words"
+            for name, names in named.items()
+        ]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _read_table(text: str, usual: str, wanted: Collection[str], also: Collection[str]) -> Found:
     table = read_delimited(text, usual, wanted)
-    asked = [(name, place) for place, name in enumerate(table.columns) if name in wanted]
-    records = [Record(line.number, {name: line.cells[place] for name, place in asked}) for line in table.lines]
+    asked = [(name, place) for place, name in enumerate(table.columns) if name in wanted or name in also]
+    records = [
+        Record(line.number, {name: line.cells[place] for name, place in asked if place < len(line.cells)})
+        for line in table.lines
+    ]
     return Found([name for name in table.columns if name], records, table.problems, table.notes)
 
 
@@ -180,13 +282,13 @@ def _collected(rows: Iterable[Record | Problem]) -> Found:
     return found
 
 
-def _read_text(suffix: str, text: str, wanted: Collection[str]) -> Found:
+def _read_text(suffix: str, text: str, wanted: Collection[str], also: Collection[str]) -> Found:
     if suffix in (".csv", ".tsv"):
-        return _read_table(text, "," if suffix == ".csv" else "\t", wanted)
+        return _read_table(text, "," if suffix == ".csv" else "\t", wanted, also)
     if suffix == ".json":
-        return _read_json(text)
+        return _read_json(text, wanted)
     if text.lstrip().startswith("["):  # a JSON list by another name
-        found = _read_json(text)
+        found = _read_json(text, wanted)
         if found.records:
             return found
     return _collected(_read_jsonl(text))
@@ -200,7 +302,7 @@ def format_of(path: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ""
 
 
-def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None) -> Found:
+def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None, also: Collection[str]) -> Found:
     suffix = format_of(path)
     if not suffix:
         ending = path.suffix.lower()
@@ -212,11 +314,15 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
             return Found(problems=[content])
         data = content
     if suffix == ".parquet":
-        return _read_parquet(data, wanted)
+        return _read_parquet(data, {*wanted, *also})
     text = decode(data, encoding)
     if isinstance(text, Problem):
         return Found(problems=[text])
-    found = _read_text(suffix, text[0], wanted)
+    if text[0].endswith("\0"):
+        whole = text[0].rstrip("\0")
+        rule = f"the file ends with {len(text[0]) - len(whole):,} NUL characters: it was not written to its end"
+        return Found(problems=[Problem(rule, line=whole.count("\n") + 1, remedy="write or copy it again")])
+    found = _read_text(suffix, text[0], wanted, also)
     found.notes = [note for note in (text[1], *found.notes) if note]
     if "\ufffd" in text[0]:
         line = text[0].count("\n", 0, text[0].index("\ufffd")) + 1
@@ -224,12 +330,15 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
     return found
 
 
-def read_rows(path: Path, data: bytes, wanted: Collection[str], encoding: str | None = None) -> Found:
+def read_rows(
+    path: Path, data: bytes, wanted: Collection[str], encoding: str | None = None, also: Collection[str] = ()
+) -> Found:
     """Return what a file holds; of its problems the first in full, the rest as a count.
 
     `wanted`: the columns that somebody asks for. `encoding`: that of text without a byte order mark; None: UTF-8.
+    `also`: columns that are read where the file has them.
     """
-    found = _read(path, data, wanted, encoding)
+    found = _read(path, data, wanted, encoding, also)
     if not found.records and not found.problems:
         found.problems.append(Problem("the file must have rows", remedy="add some, or name another file"))
     if (more := len(found.problems) - _SHOWN_PROBLEMS) > 0:

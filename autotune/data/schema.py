@@ -47,6 +47,19 @@ class Message(_Frozen):
     content: str
 
 
+def chat_columns(messages: object) -> tuple[str, ...]:
+    """Return the columns that `data.messages` names; none where it holds templates, or is not given."""
+    if isinstance(messages, str):
+        return (messages,)
+    named = tuple(one for one in messages if isinstance(one, str)) if isinstance(messages, tuple) else ()
+    return named if isinstance(messages, tuple) and len(named) == len(messages) else ()
+
+
+def chat_templates(messages: object) -> tuple[Message, ...]:
+    """Return the templates of messages in `data.messages`; none where it names columns, or is not given."""
+    return tuple(one for one in messages if isinstance(one, Message)) if isinstance(messages, tuple) else ()
+
+
 class HubDataset(_Frozen):
     """A split of a data set on the Hugging Face hub."""
 
@@ -73,7 +86,8 @@ Remote = HubDataset | AzureFile
 Source = Annotated[str, Field(min_length=1)] | HubDataset
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
-_Messages = Annotated[str, Field(min_length=1)] | tuple[Message, ...] | None
+_Column = Annotated[str, Field(min_length=1)]
+_Messages = _Column | tuple[Message | _Column, ...] | None
 
 
 class MaxItems(_Frozen):
@@ -110,7 +124,9 @@ class DataSpec(_Frozen):
     )
     completion: str | None = Field(None, description="template of the completion, e.g. ' {tone}'")
     messages: _Messages = Field(
-        None, description="column that holds {role, content} messages, or templates of them; the last one answers"
+        None,
+        description="column that holds {role, content} messages, several whose messages follow one another, such as "
+        "[prompt, completion], or templates of messages; the last one answers",
     )
     text: str | None = Field(
         None, description="template of plain text to model, instead of prompt and completion; scored by perplexity"
@@ -140,6 +156,8 @@ class DataSpec(_Frozen):
         if template is None:
             return None
         if not template_columns(template):
+            if found := re.search(r"\{\{\s*(\w+)\s*\}\}", template):
+                raise ValueError(f"a template must name at least one column; write {{{found[1]}}} for {found[0]}")
             raise ValueError("a template must name at least one column; write it in braces, like {text}")
         if info.field_name != "prompt" and not template_columns(template, optional=False):
             raise ValueError(f"a {info.field_name} must name a column that is never empty; write one without '?'")
@@ -150,10 +168,19 @@ class DataSpec(_Frozen):
     def _messages_end_with_the_answer(cls, messages: _Messages) -> _Messages:
         if messages is None or isinstance(messages, str):
             return messages
-        if len(messages) < 2 or messages[-1].role != "assistant":
+        if not (named := chat_columns(messages)) and any(isinstance(one, str) for one in messages):
+            raise ValueError("messages are either columns or templates of messages; write all in one of the two ways")
+        if named:
+            if len(set(named)) < len(named):
+                raise ValueError("the columns of messages must differ; name each once")
+            if named[-1].endswith("?"):
+                raise ValueError("the last column answers, and is never empty; write it without '?'")
+            return messages
+        turns = chat_templates(messages)
+        if len(turns) < 2 or turns[-1].role != "assistant":
             raise ValueError("messages must be two or more, the last one the assistant's; end with the answer to learn")
         columns = []
-        for position, message in enumerate(messages, start=1):
+        for position, message in enumerate(turns, start=1):
             try:
                 columns.append(template_columns(message.content))
             except ValueError as error:
@@ -162,7 +189,7 @@ class DataSpec(_Frozen):
             raise ValueError(
                 "the last message, and at least one before it, must name a column; write it in braces, like {text}"
             )
-        if not template_columns(messages[-1].content, optional=False):
+        if not template_columns(turns[-1].content, optional=False):
             raise ValueError("the last message must name a column that is never empty; write one without '?'")
         return messages
 
@@ -212,6 +239,11 @@ class DataSpec(_Frozen):
                 "exactly one of prompt with completion, or messages, or text, must be given; "
                 "write two templates, how to find the messages, or one template of plain text"
             )
+        elif self.prompt is not None and self.completion is not None:
+            asked = template_columns(self.prompt)
+            if all(name in asked for name in template_columns(self.completion)):
+                names = " and ".join(f"'{name}'" for name in template_columns(self.completion))
+                wrong.append(f"every prompt would hold its own answer: {names} stands in both; take it out of prompt")
         elif self.text is not None and self.metric != "perplexity" and not is_task(self.metric):
             wrong.append(
                 f"{self.metric} scores answers, and text has none; write metric: perplexity, or prompt and completion"
@@ -241,6 +273,7 @@ def readable_parts(raw: object) -> tuple[dict[Split, str | HubDataset], list[tup
     if isinstance(messages, str):
         needed = [("data.messages", messages)] if messages else []
     elif isinstance(messages, list):
+        needed = [("data.messages", turn.removesuffix("?")) for turn in messages if isinstance(turn, str) and turn]
         templates += [("data.messages", turn.get("content")) for turn in messages if isinstance(turn, Mapping)]
     for key, template in templates:
         with contextlib.suppress(ValueError):

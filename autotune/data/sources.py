@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotune.data.readers import format_of, read_rows
-from autotune.data.schema import HUB_NAME, HUB_TEXT, AzureFile, DataSpec, HubDataset, Remote
+from autotune.data.schema import (
+    HUB_NAME,
+    HUB_TEXT,
+    AzureFile,
+    DataSpec,
+    HubDataset,
+    Remote,
+    chat_columns,
+    chat_templates,
+)
 from autotune.data.templates import template_columns
 from autotune.errors import Problem, UsageError, nearest, shown
 from autotune.paths import exists, is_file, is_folder
@@ -22,12 +31,20 @@ _LONGEST_NAME = 40
 """Characters of a column's name beyond which it is more likely a cell."""
 TOOLS = ("tools", "functions")
 """Columns that say which tools a conversation may call: it means another prompt where one is filled."""
+SYSTEMS = ("system", "system_prompt")
+"""Columns that hold the system's message beside a conversation."""
+VERDICTS = ("label", "kto_tag")
+"""Columns that say of an answer whether it was a good one, in data of TRL and LLaMA-Factory."""
+
+
+_ALSO = (*TOOLS, *SYSTEMS, *VERDICTS)
 
 
 class SourceTable(NamedTuple):
     sha256: str
     rows: list[tuple[str, Mapping[str, object]]]  # each with its place
     notes: list[str]
+    columns: list[str]
 
 
 Needed = Sequence[tuple[str, str]]
@@ -40,6 +57,7 @@ class Part(NamedTuple):
     """Some rows of a file, as a data set on the hub is sliced: `[:4096]`, `[100:200]`, `[-50:]`, `[:10%]`."""
 
     bounds: tuple[tuple[int, bool] | None, tuple[int, bool] | None]
+    written: str = ""
     """First row, and the row behind the last; of each the number and whether it is a percentage. None: an end of the file."""
 
     def of(self, rows: int) -> slice:
@@ -61,7 +79,10 @@ def part_of(source: str | HubDataset, root: Path) -> tuple[str | HubDataset, Par
     start, stop = (
         (int(found[place]), found[place + 1] is not None) if found[place] is not None else None for place in (2, 4)
     )
-    return found[1], Part((start, stop))
+    if any(bound is not None and bound[1] and abs(bound[0]) > 100 for bound in (start, stop)):
+        remedy = "write a percentage from 0 to 100, or a number of rows without %"
+        raise UsageError(Problem("a share of the rows is 100 % at most", value=str(source), remedy=remedy))
+    return found[1], Part((start, stop), str(source)[len(found[1]) :])
 
 
 def load_table(
@@ -76,7 +97,7 @@ def load_table(
     except OSError as error:
         rule = f"the file must be readable ({error.strerror or error})"
         raise UsageError(Problem(rule, key, str(path), remedy="check its permissions")) from None
-    found = read_rows(path, data, {column for _, column in needed} | set(TOOLS), encoding)
+    found = read_rows(path, data, {column for _, column in needed}, encoding, _ALSO)
     problems = [replace(problem, key=key, file=str(path)) for problem in found.problems]
     for user, column in needed:
         if found.columns and column not in found.columns:
@@ -86,8 +107,17 @@ def load_table(
         raise UsageError(problems)
     before = f"{path.name}{found.mark}"
     records = found.records if part is None else found.records[part.of(len(found.records))]
+    if not records:
+        rule = (
+            f"some of its rows must be named, and of its {len(found.records)} none is in {part.written if part else ''}"
+        )
+        raise UsageError(Problem(rule, key, str(path), remedy="write [FIRST:LAST], counted from 0"))
     rows = [(f"{before}{record.number}", record.cells) for record in records]
-    return SourceTable(hashlib.sha256(data).hexdigest(), rows, [f"{path.name}: {note}" for note in found.notes])
+    notes = [f"{path.name}: {note}" for note in found.notes]
+    for column in dict.fromkeys(column for _, column in needed):
+        alike = [name for name in found.columns if name != column and name.strip().casefold() == column.casefold()]
+        notes += [f"{path.name}: it has a column {shown(name)} besides {column!r}, which is not read" for name in alike]
+    return SourceTable(hashlib.sha256(data).hexdigest(), rows, notes, found.columns)
 
 
 def _column_remedy(column: str, columns: Sequence[str]) -> str:
@@ -109,10 +139,10 @@ def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
             templates = [("data.text", spec.text)]
         case None:
             templates = [("data.prompt", spec.prompt or ""), ("data.completion", spec.completion or "")]
-        case str() as column:
-            return [("data.messages", column)]
+        case messages if columns := chat_columns(messages):
+            return [("data.messages", column.removesuffix("?") if len(columns) > 1 else column) for column in columns]
         case messages:
-            templates = [("data.messages", message.content) for message in messages]
+            templates = [("data.messages", message.content) for message in chat_templates(messages)]
     return list(dict.fromkeys((key, name) for key, text in templates for name in template_columns(text)))
 
 
@@ -139,6 +169,9 @@ def locate(source: str | HubDataset, root: Path, fetch: Callable[[Remote], Path]
         if any(is_folder(path) for path in candidates):
             rule = "a source must be a file, not a folder"
             raise UsageError(Problem(rule, value=source, remedy="name a file in it"))
+        if any(exists(path) for path in candidates):
+            rule = "a source must be a file, and neither a device nor a pipe: it is read more than once"
+            raise UsageError(Problem(rule, value=source, remedy="write its content to a file"))
         hub = hub_source(source, root)
     if hub is None:
         raise UsageError(Problem("the file must exist", value=str(source), remedy=_missing(str(source), candidates)))
@@ -172,6 +205,8 @@ def _missing(source: str, candidates: Sequence[Path]) -> str:
     for pattern, remedy in _NO_PATHS:
         if re.search(pattern, source):
             return remedy
+    if source.endswith("]") and any(is_file(path.with_name(path.name.partition("[")[0])) for path in candidates):
+        return f"write {source.partition('[')[0]}[FIRST:LAST] for some of its rows, counted from 0"
     if "\\" in source:
         plain = Path(source.replace("\\", "/"))
         for path in dict.fromkeys([plain, *(candidate.parent / plain for candidate in candidates)]):
@@ -180,6 +215,8 @@ def _missing(source: str, candidates: Sequence[Path]) -> str:
     found = _nearest(candidates)
     if re.fullmatch(HUB_NAME, source) and not Path(source).suffix and not found.startswith("did you mean"):
         return f"write {source}:train if the split train of that data set on the hub is meant; else check the path"
+    if re.fullmatch(r"[A-Za-z0-9_-]+", source) and not found.startswith("did you mean"):
+        return f"{found}; a data set on the hub is written owner/name:split"
     return found
 
 

@@ -48,7 +48,8 @@ def parse_template(template: str) -> tuple[Piece, ...]:
         if not column.strip() or re.search(r"[.\[\]!:]", column):
             raise ValueError(
                 f"'{mark}' {place} must be a plain column name in braces, without '.', '[', '!' or ':'; "
-                "rename the column, or write '{{' and '}}' for braces themselves"
+                f"{'write a nested field into a column of its own' if '.' in column else 'rename the column'}, or write "
+                "'{{' and '}}' for braces themselves"
             )
         pieces.append(Piece(text, column.strip(), before if optional else None))
     pieces.append(Piece(template[end:]))
@@ -75,12 +76,13 @@ def render(template: str, row: Mapping[str, object]) -> str:
         value = row.get(column)
         if before is None:
             parts.append(cell_text(value, column))
-        elif not _is_empty(value):
+        elif not is_empty(value):
             parts += [before, cell_text(value, column)]
     return "".join(parts)
 
 
-def _is_empty(value: object) -> bool:
+def is_empty(value: object) -> bool:
+    """Return whether a cell holds nothing: null, white space, NaN."""
     match value:
         case None:
             return True
@@ -102,7 +104,7 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 def cell_text(value: object, column: str = "") -> str:
     """Return a cell as text: `true` and `false` as JSON has them, dates in ISO 8601. Raises RowError, with the column."""
     within = f" in '{column}'" if column else ""
-    if _is_empty(value):
+    if is_empty(value):
         raise RowError(f"empty value{within}")
     match value:
         case bool():
@@ -114,7 +116,11 @@ def cell_text(value: object, column: str = "") -> str:
             except ValueError:  # also an int of thousands of digits
                 what = "half a character" if isinstance(value, str) else "a number of thousands of digits"
                 raise RowError(f"not text, but {what}{within}") from None
+            if "\0" in text:  # padding of a torn file; tokenizers and databases end a text there
+                raise RowError(f"a NUL character{within}")
             return text
         case _:
             what = next((name for kind, name in _KINDS if isinstance(value, kind)), type(value).__name__)
+            if isinstance(value, list | tuple) and value and all(isinstance(one, Mapping) for one in value):
+                what += " of messages" if any("content" in one or "value" in one for one in value) else " of objects"
             raise RowError(f"not text, but {what}{within}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from autotune.data.control import without_end
 from autotune.data.items import make_item
-from autotune.data.schema import SPLITS, Dataset, DataSpec, Item, LeftOut, Split
+from autotune.data.schema import SPLITS, Dataset, DataSpec, Item, LeftOut, Split, chat_templates
 from autotune.data.sources import some_of
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, shown
@@ -302,8 +302,8 @@ def _control_notes(data: DataSpec, dataset: Dataset, look: Inspection) -> Iterat
 
 
 def _templates(data: DataSpec) -> list[str]:
-    if isinstance(data.messages, tuple):
-        return [message.content for message in data.messages]
+    if data.messages is not None:
+        return [message.content for message in chat_templates(data.messages)]
     return [data.prompt or data.text or ""]
 
 

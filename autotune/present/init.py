@@ -217,7 +217,9 @@ def is_folderish(model: str) -> bool:
 def _templates(found: Guess) -> list[str]:
     match found.way:
         case "messages":
-            return [f"  messages: {_quoted(found.answer):<28}  # rendered by the model's own chat template"]
+            columns = ", ".join(_quoted(name) for name in (*found.asks, found.answer))
+            columns = f"[{columns}]" if found.asks else columns
+            return [f"  messages: {columns:<28}  # rendered by the model's own chat template"]
         case "text":
             return [f"  text: {_quoted('{' + found.answer + '}')}"]
     parts = []

@@ -208,6 +208,9 @@ def _data(facts: Facts) -> Iterator[str]:
         yield f"Prompt: `{_code(data['prompt'])}`, completion: `{_code(data['completion'])}`."
     elif isinstance(data.get("messages"), str):
         yield f"Prompt: the conversation in the column `{_code(data['messages'])}` up to its last turn, by the chat template."
+    elif all(isinstance(one, str) for one in data.get("messages") or ()):
+        columns = ", ".join(f"`{_code(name)}`" for name in data.get("messages") or ())
+        yield f"Prompt: the conversation in the columns {columns} up to its last turn, by the chat template."
     else:
         turns = "; ".join(f"{turn['role']}: `{_code(turn['content'])}`" for turn in data.get("messages") or ())
         yield f"Prompt, by the chat template: {turns}."

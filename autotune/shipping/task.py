@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autotune.data.schema import DataSpec, Message
+from autotune.data.schema import DataSpec, Message, chat_columns, chat_templates
 from autotune.data.templates import Piece, parse_template, template_columns
 from autotune.errors import Problem, UsageError
 
@@ -20,7 +20,7 @@ class Task(BaseModel):
     metric: str
     prompt: str | None = None
     completion: str | None = None
-    messages: str | tuple[Message, ...] | None = None
+    messages: str | tuple[Message | str, ...] | None = None
     text: str | None = None
     labels: tuple[str, ...] = ()
     """The completions to choose among; empty where the metric has none."""
@@ -54,13 +54,11 @@ class Task(BaseModel):
         """
         if self.text is not None:
             return [("", "{text}")]
-        match self.messages:
-            case None:
-                return [("", self.prompt or "")]
-            case str():
-                return [("user", "{text}")]
-            case messages:
-                return [(one.role, one.content) for one in messages[:-1]]
+        if chat_columns(self.messages):
+            return [("user", "{text}")]
+        if self.messages is None:
+            return [("", self.prompt or "")]
+        return [(one.role, one.content) for one in chat_templates(self.messages)[:-1]]
 
     def columns(self) -> list[str]:
         """Return the columns that a prompt is made of, each once, in order."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.errors import Problem, did_you_mean, number_remedy
+from autotune.errors import Problem, did_you_mean, number_remedy, shown
 from autotune.space.parameter_tables import PRESETS, Parameter, Value
 
 
@@ -127,6 +127,22 @@ def _check_value(parameter: Parameter, value: Any) -> tuple[Value | None, str]:
     return value, ""
 
 
+def _meant(parameter: Parameter, raw: Mapping[Any, Any]) -> str:
+    """Return how a search is written that another tuner writes so: values, or low and high, min and max."""
+    values = next((raw[name] for name in ("values", "choices", "options", "categorical", "grid") if name in raw), None)
+    if isinstance(values, list) and values:
+        return f"write {parameter.name}: {{ choice: {shown(values)} }}"
+    low, high = (next((raw[name] for name in names if name in raw), None) for names in (_LOW, _HIGH))
+    if is_number(low) and is_number(high) and parameter.type in (int, float):
+        kind = " ".join(str(raw.get(name)) for name in ("type", "distribution", "scale", "kind")).lower()
+        log = "log" in kind or raw.get("log") is True
+        word = ("logint" if log else "int") if parameter.type is int else ("loguniform" if log else "uniform")
+        return f"write {parameter.name}: {{ {word}: [{low}, {high}] }}"
+    return f"write e.g. {parameter.name}: {{ choice: [...] }}"
+
+
+_LOW, _HIGH = ("low", "min", "lower", "start"), ("high", "max", "upper", "stop", "end")
+
 _RANGES = {
     "uniform": (False, False),
     "loguniform": (True, False),
@@ -149,7 +165,7 @@ def parse_domain(
                     else f"a {what} takes values and lists of them, not ranges",
                     key,
                     value=raw,
-                    remedy=f"write e.g. {parameter.name}: " + ("{ choice: [...] }" if ranges else "[..., ...]"),
+                    remedy=_meant(parameter, raw) if ranges else f"write e.g. {parameter.name}: [..., ...]",
                 )
             )
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +60,8 @@ def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
         return f"write {key}: [{shown(value)}]" if isinstance(value, str) and len(value) < 60 else f"write {key}: [...]"
     if kind == "string_type" and path[0] == "limits" and isinstance(value, Mapping):
         return 'write each limit as a text, such as "size_mb <= 100"'
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f"write it in quotes: {json.dumps(json.dumps(value))}"
     default = field.default if field is not None else None
     return f"the default is {default}" if isinstance(default, int | float | str) and default != "" else ""
 
@@ -132,7 +135,9 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem
             options = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
             close = did_you_mean(value, options)
             remedy = close if close.startswith("did") else remedy
-        if kind in ("missing", "extra_forbidden", "value_error"):
+        if kind == "value_error" and isinstance(value, str):
+            rule, _, remedy = rule.partition("; ")
+        elif kind in ("missing", "extra_forbidden", "value_error"):
             value = None
         before = found.get(key)
         if before is not None and before.rule != rule and kind.endswith("_type"):  # members of a union

@@ -48,7 +48,8 @@ def yaml_remedy(what: str, lines: Sequence[str], at: int, begun: int | None = No
         sign = f"\\{found[1]}" if found else "\\x, \\u and \\U without their digits"
         return f"a backslash in double quotes begins a sign, and {sign} is none", _quoted(line), at
     if "'\\t'" in what:
-        return "", "indent with spaces", at
+        glued = re.match(r"[^\t#'\"]*\S:[ ]*\t", line)
+        return "", "write spaces, and no tab, after the colon" if glued else "indent with spaces", at
     for place in range(at, max(-1, at - 4), -1):
         if odd := odd_space(lines[place]):
             return f"the line is indented with {odd}", "indent with plain spaces", place

@@ -41,6 +41,10 @@ def of(*labels: str, rows: int = 30) -> list[str]:
         ("not_spam", "not spam", "case, spaces or punctuation"),
         ("not-spam", "Not Spam", "case, spaces or punctuation"),
         ("True", "true", "upper and lower case"),
+        ("sales", "s\u0430les", "letters of another alphabet that look the same"),
+        ("\u0421ORE", "core", "letters of another alphabet that look the same"),
+        ("R&D", "R&amp;D", "how HTML writes a character"),
+        ("don&#39;t", "don't", "how HTML writes a character"),
     ],
 )
 def test_labels_that_are_nearly_equal_are_told(one: str, other: str, how: str) -> None:
@@ -66,6 +70,51 @@ def test_a_label_that_looks_like_a_missing_value_is_told(label: str) -> None:
     (note,) = of(label, "billing", "access")
     assert note.startswith(f"label {label!r} (30 rows) looks like a missing value")
     assert "empty their cells" in note
+
+
+@pytest.mark.parametrize("label", ["[]", "inf", "#DIV/0!"])
+def test_a_cell_that_holds_no_label_is_told(label: str) -> None:
+    assert "looks like a missing value" in of(label, "billing", "access")[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("  a", "  b"), "2 labels begin with two white space characters ('  a', '  b')"),
+        ((" a\n", " b\n", " c\n"), "3 labels end in white space (' a\\n', ' b\\n' and 1 more)"),
+        ((" true", " 1", " false", " 0"), "say yes and no in two ways, and count as 4 labels"),
+        (("yes", "no", "y", "n"), "say yes and no in two ways"),
+        ((" a|b", " a", " b", " b|a"), "2 of 4 labels look like several in one cell (' a|b', ' b|a')"),
+        (("a, b", "a", "b"), "1 of 3 labels look like several in one cell ('a, b')"),
+        (("['a', 'b']", "['a']", "[\"c\"]"), "3 of 3 labels look like several in one cell"),
+        ((" 0.0", " 1.0"), "are whole numbers with a fraction, as data frames write a column with empty cells"),
+    ],
+)
+def test_labels_of_a_kind_that_is_probably_not_meant_are_told(labels: tuple[str, ...], said: str) -> None:
+    (note,) = of(*labels)
+    assert said in note
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("New York, NY", "Paris, TX"), ("1", "0"), ("yes", "no", "maybe"), ("1", "2", "yes", "no"), ("1.0", "1.5"),
+     ("R&D", "sales"), ("input/output", "memory"), ("[joy]", "fear, or worse"), ("он", "она")],
+)  # fmt: skip
+def test_labels_that_only_look_a_little_so_are_not(labels: tuple[str, ...]) -> None:
+    assert not [note for note in of(*labels) if "[joy]" not in note]
+
+
+def test_numbers_that_hardly_come_twice_are_told_as_no_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"phrase {n}", "tone": f"{n * 0.37:.2f}"} for n in range(60)]
+    (problem,) = problems(lambda: load(tmp_path, rows))
+    assert "different completions in" in problem.rule
+    assert "are hardly labels" in problem.rule
+    assert problem.remedy.startswith("use metric: exact_match")
+
+
+def test_a_label_of_the_sweep_that_no_row_has_is_told(tmp_path: Path) -> None:
+    dataset = load(tmp_path, dirty("joy", "fear"), labels=[" joy", " fear", " awe"])
+    assert dataset.notes == ("data.labels has ' awe', which no row has",)
 
 
 def test_a_rare_label_that_is_nearly_a_frequent_one_is_told() -> None:

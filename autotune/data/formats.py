@@ -1,0 +1,111 @@
+"""Rows whose form says that they are made for another kind of training, or for the key `data.messages`.
+
+The forms are those of TRL's documentation (dataset formats) and LLaMA-Factory's: pairs of a chosen and a rejected answer,
+answers with a verdict, steps with verdicts, prompts and completions that are lists of messages. Each would be learned
+as something else than it is, or every row would be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from autotune.data.conversations import holds_messages
+from autotune.data.schema import DataSpec, chat_columns
+from autotune.data.sources import SYSTEMS, VERDICTS, SourceTable
+from autotune.data.templates import is_empty, parse_template, template_columns
+from autotune.errors import Problem
+
+_LOOKED_AT = 100
+"""Rows of a table that tell what its columns hold."""
+CHOSEN, REJECTED = "chosen", "rejected"
+_STEPS = ("completions", "labels")
+_FALSE, _VERDICTS = ("false", "False", "FALSE"), ("true", "True", "TRUE", "false", "False", "FALSE")
+
+
+def foreign_format(spec: DataSpec, table: SourceTable, source: str) -> Iterator[Problem]:
+    """Yield what the rows of a table are made for that is not learning the answers that a sweep names."""
+    asked, answers, key = _used(spec)
+    used = {*asked, *answers}
+    if REJECTED in answers and CHOSEN in table.columns:
+        rule = f"'{REJECTED}' holds the answers that were judged worse than those in '{CHOSEN}', and would be learned"
+        yield Problem(rule, key, source, remedy=f"name '{CHOSEN}': pairs of answers (DPO) are not compared here")
+    verdict = next((name for name in VERDICTS if name in table.columns and name not in used), None)
+    if verdict is not None and answers:
+        values = [cells.get(verdict) for _, cells in table.rows]
+        bad = [place for (place, _), value in zip(table.rows, values, strict=True) if value is False or value in _FALSE]
+        if bad and all(isinstance(value, bool) or value in _VERDICTS for value in values if not is_empty(value)):
+            rule = (
+                f"'{verdict}' is false in {len(bad)} of {len(values)} rows ({bad[0]}, ...), and their answers would be "
+                "learned like those where it is true (unpaired preference, KTO)"
+            )
+            remedy = f"keep the rows where it is true, or rename '{verdict}' if it says something else"
+            yield Problem(rule, key, source, remedy=remedy)
+    if "completions" in answers and set(_STEPS) <= set(table.columns):
+        rule = (
+            "'completions' and 'labels' hold steps and a verdict on each (stepwise supervision), which is not learned"
+        )
+        yield Problem(rule, key, source, remedy="write the answer as one text or message in each row")
+    if spec.prompt is not None and (named := _conversing(spec, table)):
+        rule = f"{_named(named)} {'hold' if len(named) > 1 else 'holds'} messages, and a template takes text"
+        both = list(dict.fromkeys([*asked, *answers]))
+        columns = f"[{', '.join(both)}]" if len(both) > 1 else both[0]
+        remedy = f"write data.messages: {columns} in place of prompt and completion"
+        yield Problem(rule, "data.prompt" if set(named) & set(asked) else key, source, remedy=remedy)
+
+
+def format_notes(spec: DataSpec, table: SourceTable) -> list[str]:
+    """Return what a reader should know of columns that a sweep does not name, and that would change a conversation."""
+    columns = [name.removesuffix("?") for name in chat_columns(spec.messages)]
+    if not columns:
+        return []
+    filled = {
+        name: sum(not is_empty(cells.get(name)) for _, cells in table.rows) for name in SYSTEMS if name not in columns
+    }
+    return [
+        f"{count} rows have a text in '{name}', which no prompt holds; to have it, write data.messages: "
+        f"[{name}{'?' if count < len(table.rows) else ''}, {', '.join(columns)}]"
+        for name, count in filled.items()
+        if count
+    ]
+
+
+def _used(spec: DataSpec) -> tuple[list[str], list[str], str]:
+    """Return the columns that prompts are made of, those that answers are made of, and the key of the answers."""
+    if columns := [name.removesuffix("?") for name in chat_columns(spec.messages)]:
+        return columns[:-1], columns[-1:], "data.messages"
+    if spec.completion is None:
+        return [], [], "data.messages"
+    return list(template_columns(spec.prompt or "")), list(template_columns(spec.completion)), "data.completion"
+
+
+def _conversing(spec: DataSpec, table: SourceTable) -> list[str]:
+    """Return the columns of templates that hold lists of messages.
+
+    Such a list as text (JSON in a CSV cell) counts where prompt and completion are nothing but two such columns: a text
+    may also be a conversation to classify.
+    """
+    rows = [cells for _, cells in table.rows[:_LOOKED_AT]]
+    asked, answers, _ = _used(spec)
+    found = [name for name in dict.fromkeys([*asked, *answers]) if _mostly_messages(rows, name, text=False)]
+    alone = [_alone(template) for template in (spec.prompt, spec.completion)]
+    pair = [name for name in alone if name is not None]
+    if not found and len(pair) == 2 and all(_mostly_messages(rows, name, text=True) for name in pair):
+        return pair
+    return found
+
+
+def _alone(template: str | None) -> str | None:
+    """Return the column of a template that is nothing but one column."""
+    pieces = parse_template(template or "")
+    named = [piece.column for piece in pieces if piece.column is not None]
+    return named[0] if len(named) == 1 and not any(piece.text.strip() for piece in pieces) else None
+
+
+def _mostly_messages(rows: Sequence[Mapping[str, object]], name: str, text: bool) -> bool:
+    cells = [row.get(name) for row in rows if not is_empty(row.get(name))]
+    cells = [cell for cell in cells if text or not isinstance(cell, str)]
+    return bool(cells) and sum(holds_messages(cell) for cell in cells) > 0.5 * len(rows)
+
+
+def _named(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)

@@ -1,0 +1,219 @@
+"""Files as exports, copies and other tools leave them: read where that is unambiguous, else told in one clear message."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from rows import left_out, load_file, problems, tones
+
+from autotune.data.guess import guess
+from autotune.data.schema import Dataset
+from autotune.errors import UsageError
+
+ROWS = tones(30)
+CSV = "text,tone\n" + "".join(f"{row['text']},{row['tone']}\n" for row in ROWS)
+LINES = [json.dumps(row) for row in ROWS]
+JSONL = "".join(line + "\n" for line in LINES)
+
+
+def read(folder: Path, name: str, content: str | bytes, **parts: Any) -> Dataset:
+    return load_file(folder, name, content.encode() if isinstance(content, str) else content, **parts)
+
+
+def told(folder: Path, name: str, content: str | bytes, **parts: Any) -> str:
+    return "\n".join(map(str, problems(lambda: read(folder, name, content, **parts))))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", "".join(f"{line},\n" for line in LINES)),
+        ("a.jsonl", "\r".join(LINES)),
+        ("a.jsonl", "\n".join(LINES[:9]) + "\n\ufeff" + "\n".join(LINES[9:])),
+        ("a.csv", CSV + "\x1a"),
+        ("a.csv", CSV.replace("\n", "\n   \n")),
+        ("a.csv", CSV.replace("\nphrase 9,", "\n\t\nphrase 9,")),
+        ("a.json", json.dumps({"columns": ["text", "tone"], "data": [list(row.values()) for row in ROWS]})),
+        ("a.json", json.dumps({"columns": ["text", "tone"], "index": [0], "data": [list(r.values()) for r in ROWS]})),
+        ("a.json", json.dumps({f"id{n}": row for n, row in enumerate(ROWS)})),
+        ("a.json", json.dumps({key: {str(n): row[key] for n, row in enumerate(ROWS)} for key in ROWS[0]})),
+    ],
+)
+def test_what_other_tools_write_is_read(name: str, content: str, tmp_path: Path) -> None:
+    wanted = read(tmp_path, "b.jsonl", JSONL)
+    assert read(tmp_path, name, content).digest("train") == wanted.digest("train")
+
+
+def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
+    half = CSV.splitlines(keepends=True)
+    dataset = read(tmp_path, "a.csv", "".join([*half[:12], half[0], *half[12:]]))
+    assert dataset.labels == (" anger", " fear", " joy")
+    assert dataset.notes == ("a.csv: line 13 is the header again, and is left out",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", CSV.encode() + b"\0" * 512, "a.csv:32: data.train: the file ends with 512 NUL characters"),
+        ("a.jsonl", JSONL.encode() + b"\0" * 8, "a.jsonl:31: data.train: the file ends with 8 NUL characters"),
+        ("a.csv", "# exported in May\n" + CSV, "a.csv:1: data.train: the first line must name the columns, and line 2 does"),
+        ("a.csv", "Tickets\n\nof May\n" + CSV, "remove what stands above line 4"),
+        ("a.csv", "Tickets of May\n" + CSV.replace(",", ";"), "and line 2 does"),
+        ("a.csv", "| text | tone |\n|:---|---|\n| a | b |\n", "the file must be a table of cells, and is Markdown"),
+        ("a.jsonl", JSONL.replace('"joy"}', '"joy",}', 1), "remove the comma before the closing bracket"),
+        ("a.jsonl", "// mine\n" + JSONL, "remove the line: JSON has no comments"),
+        ("a.json", "# mine\n[]", "remove the comments: JSON has none"),
+        ("a.jsonl", "".join(LINES), "write each object on a line of its own"),
+        ("a.jsonl", JSONL[:-20], "a.jsonl:30: data.train: each line must be a JSON object (Unterminated string starting"),
+        ("a.jsonl", JSONL[:-20], "the file ends within this line"),
+        ("a.jsonl", JSONL.replace("phrase 7", "phrase\t7"), "write \\n for a line end within a text, and \\t for a tab"),
+        ("a.jsonl", JSONL.replace('"joy"}', '"joy", "tone": "fear"}', 1), "(the key 'tone' is written twice)"),
+        ("a.jsonl", JSONL.replace('"joy"}', '"joy", "tone": "fear"}', 1), "keep one of them"),
+        ("a.json", '[{"text": "a", "text": "b", "tone": "x"}]', "the key 'text' is written twice"),
+        ("a.jsonl", '["a", "b"]\n', "write objects, with the names of the columns as keys"),
+        ("a.jsonl", "".join(json.dumps(row, indent=1) + "\n" for row in ROWS), "write each object on one line"),
+        ("a.csv", b"SQLite format 3\0" + b"\0" * 84, "its content is a SQLite database"),
+        ("a.csv", b"{\\rtf1 text,tone}", "its content is a document (RTF)"),
+        ("a.parquet", CSV, "the file must be parquet, and its content is text; rename it"),
+        ("a.parquet", b"ARROW1\0\0abc", "the file must be parquet, and its content is an Arrow file"),
+        ("a.parquet", gzip.compress(CSV.encode()), "the file must be parquet, and its content is compressed with gzip"),
+        ("a.gz", gzip.compress(CSV.encode()), "say in its name what it holds, such as train.csv.gz"),
+        ("a.sqlite3", b"", "export the table as CSV"),
+        ("a.avro", b"", "write it as parquet or .jsonl"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_told_with_what_to_do(name: str, content: str | bytes, said: str, tmp_path: Path) -> None:
+    assert said in told(tmp_path, name, content)
+
+
+def test_one_message_for_a_title_above_the_header(tmp_path: Path) -> None:
+    assert told(tmp_path, "a.csv", "Tickets of May\n" + CSV).count("\n") == 0
+    assert told(tmp_path, "a.jsonl", "".join(json.dumps(row, indent=1) + "\n" for row in ROWS)).count("\n") == 0
+
+
+def test_a_text_with_commas_is_no_header(tmp_path: Path) -> None:
+    said = told(tmp_path, "a.csv", "text,tone\n" + "".join(f"a {n}, b,joy\n" for n in range(20)))
+    assert "each row must have 2 cells" in said
+    assert "the first line" not in said
+
+
+def test_nul_characters_within_a_text_cost_their_row(tmp_path: Path) -> None:
+    content = JSONL.replace("phrase 7", "phrase \\u0000 7")
+    assert left_out(read(tmp_path, "a.jsonl", content)) == {("train", "a NUL character in 'text'"): (1, ("a.jsonl:8",))}
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "refused"),
+    [
+        ("café", "cp1252", True),
+        ("café", "latin-1", True),
+        ("да", "cp1251", True),
+        ("東京タワーです。", "shift_jis", False),  # not UTF-8 by any encoding's bytes
+        ("plain", "cp1252", False),
+    ],
+)
+def test_utf_8_is_not_read_as_a_code_page(text: str, encoding: str, refused: bool, tmp_path: Path) -> None:
+    content = CSV.replace("phrase", text)
+    if refused:
+        said = told(tmp_path, "a.csv", content, encoding=encoding)
+        assert f"a.csv:2: data.train: the file is UTF-8, and not {encoding}" in said
+        assert "remove data.encoding" in said
+    dataset = read(tmp_path, "a.csv", content.encode(encoding), encoding=encoding)
+    assert text in str(dataset.train[0].prompt)
+
+
+def test_parts_in_two_encodings_are_told_as_such(tmp_path: Path) -> None:
+    content = CSV.replace("phrase", "café").encode() + CSV.replace("phrase", "café").encode("cp1252")
+    said = told(tmp_path, "a.csv", content)
+    assert "save all parts of the file in UTF-8" in said or "correct that line" in said
+    assert "data.encoding" not in said
+
+
+def parquet(table: pyarrow.Table) -> bytes:
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+def test_columns_of_one_name_in_parquet_are_told(tmp_path: Path) -> None:
+    columns = [
+        pyarrow.array([row["text"] for row in ROWS]),
+        pyarrow.array(["x"] * 30),
+        pyarrow.array([row["tone"] for row in ROWS]),
+    ]
+    table = pyarrow.Table.from_arrays(columns, names=["text", "text", "tone"])
+    assert "column names must differ, and 'text' stands twice" in told(tmp_path, "a.parquet", parquet(table))
+
+
+def test_the_names_of_classes_that_numbers_stand_for_are_told(tmp_path: Path) -> None:
+    features = {"tone": {"_type": "ClassLabel", "names": ["joy", "fear"]}, "text": {"_type": "Value"}}
+    table = pyarrow.table({"text": [row["text"] for row in ROWS], "tone": [n % 2 for n in range(30)]})
+    about = json.dumps({"info": {"features": features}})
+    dataset = read(tmp_path, "a.parquet", parquet(table.replace_schema_metadata({"huggingface": about})))
+    assert dataset.notes[0].startswith("a.parquet: the numbers in 'tone' stand for 'joy', 'fear'")
+    assert not read(tmp_path, "b.parquet", parquet(table.replace_schema_metadata({"huggingface": "[1"}))).notes
+
+
+def test_columns_that_differ_in_case_are_told(tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "Text": "x", "tone": row["tone"]} for row in ROWS]
+    dataset = read(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert dataset.notes == ("a.jsonl: it has a column 'Text' besides 'text', which is not read",)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("a.csv[100:200]", "of its 30 none is in [100:200]"),
+        ("a.csv[20:10]", "of its 30 none is in [20:10]"),
+        ("a.csv[:200%]", "a share of the rows is 100 % at most"),
+        ("a.csv[::2]", "write a.csv[FIRST:LAST]"),
+        ("a.csv[5]", "write a.csv[FIRST:LAST]"),
+        ("imdb", "a data set on the hub is written owner/name:split"),
+    ],
+)
+def test_parts_and_names_that_are_none(source: str, said: str, tmp_path: Path) -> None:
+    from autotune.data.dataset import load_dataset
+    from autotune.data.schema import DataSpec
+
+    (tmp_path / "a.csv").write_text(CSV, encoding="utf-8")
+    found = problems(lambda: load_dataset(DataSpec(train=source, prompt="{text}", completion=" {tone}"), tmp_path))
+    assert said in str(found[0])
+
+
+# --- init ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("".join(CSV.splitlines(keepends=True)[1:]), "'joy' is a value of its own column, too"),
+        ("".join(f"__label__{row['tone']} {row['text']}\n" for row in ROWS), "reads like a text"),
+        ("My printer prints nothing since the last update of Tuesday\n" + "It works\n" * 9, "reads like a text"),
+    ],
+)
+def test_init_does_not_take_a_row_for_the_header(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match="the first line must name the columns") as raised:
+        guess(str(tmp_path / "a.csv"))
+    assert said in str(raised.value)
+
+
+def test_init_takes_the_numbers_of_a_data_frame_for_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("0,1\n" + "".join(f"phrase {n},{n % 2}\n" for n in range(30)), encoding="utf-8")
+    assert guess(str(tmp_path / "a.csv")).answer == "1"
+
+
+def test_init_says_which_columns_it_leaves_out(tmp_path: Path) -> None:
+    rows = [{"text": f"phrase {n}", "tags": ["a"], "team": "one", "score": n * 0.37} for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    why = "\n".join(guess(str(tmp_path / "a.jsonl")).why)
+    assert "'tags' is not used: it holds lists" in why
+    assert "'team' is not used: every row has the same, 'one'" in why
+    assert "'score' is not used: it holds numbers" in why
