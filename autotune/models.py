@@ -121,6 +121,8 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         remedy = (
             near if near.startswith("did") else f"name a local folder, owner/name on the hub, or {', '.join(BUILT_IN)}"
         )
+        if re.search(r"\$\{?\w|%\w+%", name):
+            remedy = "write the path out: variables of the environment are not filled in"
         raise UsageError(Problem("no such model", "model", value=name, remedy=remedy))
     path = folder / "config.json"
     try:

@@ -299,7 +299,7 @@ MISTAKES: tuple[Mistake, ...] = (
     changed("two kinds of search", "    r: 8", "    r: { choice: [8], int: [4, 8] }",
             "sweep.yaml:12: space.lora.r: a searched parameter has exactly one of choice, uniform"),
     changed("unknown kind of search", "    r: 8", "    r: { choices: [8, 16] }",
-            "sweep.yaml:12: space.lora.r: a searched parameter has exactly one of", "write e.g. r: { choice: [...] }"),
+            "sweep.yaml:12: space.lora.r: a searched parameter has exactly one of", "write r: { choice: [8, 16] }"),
     changed("low above high", "[1e-4, 1e-2]", "[1e-2, 1e-4]",
             "sweep.yaml:14: space.lora.learning_rate.loguniform: `low < high` must hold, got [0.01, 0.0001]"),
     changed("three bounds", "[1e-4, 1e-2]", "[1e-4, 1e-3, 1e-2]",

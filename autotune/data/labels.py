@@ -22,6 +22,8 @@ _RARE = 0.02
 _COMPARED = 300
 """Labels up to which each is compared with each."""
 _ALIKE = 0.85
+_ENOUGH_ROWS = 20
+"""Rows of train from which on completions that hardly come twice are no labels."""
 _MISSING = {
     "nan", "none", "null", "na", "n/a", "n.a.", "<na>", "#n/a", "nil", "nat", "undefined", "missing", "#value!", "#ref!",
     "[]", "{}", "inf", "-inf", "infinity", "-infinity", "#div/0!", "#name?",
@@ -50,7 +52,8 @@ def wrong_labels(spec: DataSpec, labels: tuple[str, ...], splits: Splits) -> Ite
         if spec.labels is None:
             rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN_LABELS)}{where}"
             remedy = "add such rows to train, list all labels in data.labels, or use metric: exact_match"
-            if len(labels) > 0.5 * len(splits["train"]) and len(unknown) > 1:
+            many = len(labels) > 0.5 * len(splits["train"]) and len(splits["train"]) >= _ENOUGH_ROWS
+            if many and len(unknown) > 1 and not _alike(unknown[0], labels):
                 rule += (
                     f"; {len(labels)} different completions in {len(splits['train'])} rows of train are hardly labels"
                 )

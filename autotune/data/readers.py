@@ -102,7 +102,10 @@ def _read_jsonl(text: str) -> _Rows:
         except json.JSONDecodeError as error:
             rule += f" ({error.msg.removesuffix(' at')} at column {error.colno})"
             if plain in ("{", "["):  # not the trouble of this line alone
-                yield Problem(rule, line=number, value=line[:80], remedy="write each object on one line: jq -c . FILE")
+                remedy = "write each object on one line: jq -c . FILE"
+                if _is_json(text):
+                    remedy = "write each object on one line, or call the file .json"
+                yield Problem(rule, line=number, value=line[:80], remedy=remedy)
                 return
             remedy = _line_remedy(plain, error, number == last + 1 and not text.endswith(("\n", "\r")))
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
@@ -114,6 +117,14 @@ def _read_jsonl(text: str) -> _Rows:
             if isinstance(value, list):
                 remedy = "write objects, with the names of the columns as keys"
             yield Problem(rule, line=number, value=line[:80], remedy=remedy)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 _MARK_AND_SPACE = " \t\r\n\f\v\ufeff"

@@ -224,6 +224,10 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
             remedy = f"{parameter.name} is: {parameter.meaning}"
             if isinstance(raw, str) and raw in dict(parameter.refused):
                 remedy = "write " + " or ".join(map(str, parameter.choices))
+            elif isinstance(raw, str) and raw.lower() in parameter.choices:
+                remedy = f"write {raw.lower()}"
+            elif parameter.type is bool and str(raw).lower() in ("yes", "no", "on", "off", "true", "false", "1", "0"):
+                remedy = f"write {'true' if str(raw).lower() in ('yes', 'on', 'true', '1') else 'false'}"
             elif parameter.type in (int, float) and isinstance(raw, str):
                 remedy = number_remedy(raw, parameter.name) or remedy
             problems.append(Problem(rule, key, value=raw, remedy=remedy))

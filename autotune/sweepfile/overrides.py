@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from autotune.errors import Problem, UsageError
+from autotune.sweepfile.slips import TEXTS
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, parse_value
 
 
@@ -15,6 +17,13 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
     if not equals or not key:
         raise UsageError(Problem("--set takes KEY=VALUE", value=assignment, remedy="e.g. --set budget.trials=4"))
     *parents, last = key.split(".")
+    if not all(name.strip() for name in (*parents, last)):
+        rule = "--set takes KEY=VALUE, and KEY has an empty part"
+        raise UsageError(Problem(rule, value=assignment, remedy="e.g. --set budget.trials=4"))
+    if found := re.search(r"\[[^\]]*\]", key):
+        whole = key[: found.start()]
+        rule = f"--set {key}: a list is set as a whole, and not by its entries"
+        raise UsageError(Problem(rule, value=assignment, remedy=f"write --set '{whole}=[...]'"))
     here: Any = data
     for name in parents:
         here = here.setdefault(name, {})
@@ -22,7 +31,12 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
             rule = f"--set {key}: '{name}' is not a mapping, and has no keys to set"
             raise UsageError(Problem(rule, value=assignment, remedy=f"set {name} as a whole"))
     try:
-        here[last] = parse_value(text)
+        value = parse_value(text)
+        # {text} and `Text: {text}` are mappings to YAML, and templates to everybody else.
+        here[last] = text if last in TEXTS and value is not None and not isinstance(value, str) else value
     except SYNTAX_ERRORS:
+        if last in TEXTS:
+            here[last] = text
+            return key
         raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
     return key

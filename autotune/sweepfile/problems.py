@@ -50,6 +50,8 @@ def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
         return "give one, or remove the key"
     if kind in _NUMBERS and isinstance(value, str) and (meant := number_remedy(value, str(path[-1]))):
         return meant
+    if kind in _NUMBERS and isinstance(value, float) and value.is_integer():
+        return f"write {value:.0f}"
     if kind == "bool_type" and str(value).lower() in ("yes", "no", "on", "off", "true", "false", "1", "0"):
         return f"write {'true' if str(value).lower() in ('yes', 'on', 'true', '1') else 'false'}"
     if path[-1] in ("holdout", "test_holdout") and isinstance(value, int | float) and 1 <= value < 100:

@@ -78,6 +78,8 @@ def load_sweep(
     for assignment in sets:
         key = apply_set(data, assignment)
         lines = {k: line for k, line in lines.items() if not k.startswith((f"{key}.", f"{key}["))} | {key: FROM_SET}
+        parents = [key[: found.start()] for found in re.finditer(r"\.", key)]
+        lines = {parent: FROM_SET for parent in parents if parent not in lines} | lines
     if imported is not None:
         settle(data, file.parent, imported.origins)
     try:

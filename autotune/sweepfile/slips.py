@@ -43,6 +43,12 @@ def yaml_remedy(what: str, lines: Sequence[str], at: int, begun: int | None = No
     `at`: the index of the line where the parser stopped; `begun`: of that where what it was reading begins.
     """
     line = lines[at]
+    for place in (at, begun if begun is not None else at, at - 1):
+        if 0 <= place < len(lines) and re.match(r"<{7}\s|={7}$|>{7}\s", lines[place]):
+            return "a merge was left unfinished here", "keep one of its two sides", place
+    found = re.search(r"(\{\{.*?\}\}|\$\{.*?\})", line)
+    if found and not re.search(rf"['\"][^'\"]*{re.escape(found[1])}", line):
+        return "", f"write the value itself, or give it by --set: {found[1]} is not filled in", at
     if "escape" in what:
         found = re.search(r"escape character '(.)'", what)
         sign = f"\\{found[1]}" if found else "\\x, \\u and \\U without their digits"
@@ -131,6 +137,10 @@ def json_remedy(what: str, text: str, position: int) -> str:
         return "write a comma between entries, and a colon between a key and its value"
     if "property name" in what:
         return "write each key in double quotes"
+    if not text.strip():
+        return "see search_spaces/ for examples: the file is empty"
+    if re.match(r"\s*(?:#.*\n\s*|---\s*\n)*\w+:", text):
+        return "call the file .yaml"
     return "mend the syntax"
 
 

@@ -233,7 +233,9 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     remedy = "see search_spaces/ for examples"
     if data is None:
         raise UsageError(Problem(f"{rule}, and this one is empty", file=shown, remedy=remedy))
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+    if isinstance(data, dict) and (odd := [key for key in data if not isinstance(key, str)]):
+        raise UsageError(Problem("its keys must be texts", str(odd[0]), shown, lines.get(str(odd[0])), odd[0], remedy))
+    if not isinstance(data, dict):
         raise UsageError(Problem(rule, file=shown, value=data, remedy=remedy))
     return data, lines
 

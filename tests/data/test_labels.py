@@ -86,7 +86,7 @@ def test_a_cell_that_holds_no_label_is_told(label: str) -> None:
         (("yes", "no", "y", "n"), "say yes and no in two ways"),
         ((" a|b", " a", " b", " b|a"), "2 of 4 labels look like several in one cell (' a|b', ' b|a')"),
         (("a, b", "a", "b"), "1 of 3 labels look like several in one cell ('a, b')"),
-        (("['a', 'b']", "['a']", "[\"c\"]"), "3 of 3 labels look like several in one cell"),
+        (("['a', 'b']", "['a']", '["c"]'), "3 of 3 labels look like several in one cell"),
         ((" 0.0", " 1.0"), "are whole numbers with a fraction, as data frames write a column with empty cells"),
     ],
 )

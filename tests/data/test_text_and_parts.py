@@ -92,7 +92,7 @@ def test_a_file_that_has_such_a_name_is_that_file(tmp_path: Path) -> None:
 
 def test_no_rows_are_left_of_an_empty_part(tmp_path: Path) -> None:
     write(tmp_path, [{"a": "x"}, {"a": "y"}])
-    with pytest.raises(UsageError, match="train must have rows"):
+    with pytest.raises(UsageError, match=r"of its 2 none is in \[5:\]"):
         load_dataset(spec(holdout=0.5).model_copy(update={"train": "rows.jsonl[5:]"}), tmp_path)
 
 
