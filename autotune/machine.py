@@ -142,17 +142,19 @@ def busy_s() -> float:
     )
 
 
-def foreign_cpu(seconds: float = 0.5) -> float:
-    """Return how many cores others keep busy now, on average over so many seconds: all but this process and those below."""
-    began, busy, own = time.perf_counter(), busy_s(), _own_s()
+def foreign_cpu(seconds: float = 0.5, own: int | None = None) -> float:
+    """Return how many cores others keep busy now, on average over so many seconds: all but the process `own`, this one if that
+    is None, and those below it.
+    """
+    began, busy, before = time.perf_counter(), busy_s(), _own_s(own)
     time.sleep(seconds)
-    return max(0.0, (busy_s() - busy) - (_own_s() - own)) / (time.perf_counter() - began)
+    return max(0.0, (busy_s() - busy) - (_own_s(own) - before)) / (time.perf_counter() - began)
 
 
-def _own_s() -> float:
-    """Return the processor seconds of this process and of those below it that live."""
+def _own_s(own: int | None) -> float:
+    """Return the processor seconds of a process and of those below it that live."""
     total = 0.0
-    this = psutil.Process()
+    this = psutil.Process(own)
     for process in [this, *this.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()

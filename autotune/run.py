@@ -41,7 +41,7 @@ from autotune.results.folder import read_results
 from autotune.results.record import Record
 from autotune.results.schema import VERSION
 from autotune.results.texts import keep_texts
-from autotune.scheduler.events import Events, WorkersEmployed
+from autotune.scheduler.events import Events, StageAt, WorkersEmployed
 from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.opening import priced
 from autotune.scheduler.shared import Shared
@@ -125,7 +125,7 @@ def _sweep(
         setting = Setting(
             cache, sweep.model, sweep.workers, offline, stop, costs, Room(cache, budget_mb()), record.log("prepare"),
             (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s()), progress.note,
-            events.still_at_work, intervals,
+            events.still_at_work, intervals, lambda candidate, host: events(StageAt(candidate, host)), len(sweep.targets) > 1,
         )  # fmt: skip
         work = stack.enter_context(engine_of(sweep.engine, setting, address))
         executor, stages = work.executor, work.stages
@@ -184,10 +184,22 @@ def _sweep(
                 pipeline = Pipeline(
                     one, inputs, stages, paces[inputs.machine], beside.others if beside is not None else None
                 )
-                return Loop(one, own, pipeline, strategy, executor, events, costs=costs, shared=beside)
+                return Loop(
+                    one,
+                    own,
+                    pipeline,
+                    strategy,
+                    executor,
+                    events,
+                    costs=costs,
+                    shared=beside,
+                    foreign_cpu=lambda: work.foreign_cpu(one.target.label, _takes_gpu(one)),
+                )
 
             def trouble(name: str | None) -> str:
                 one = sweeps[name][0]
+                if gone := work.missing(one.target.label):
+                    return gone
                 on_device = one.space.recipes and one.provider.name != "cpu"
                 return ask(one.provider, one.target.device, ready, one.target.label).trouble if on_device else ""
 

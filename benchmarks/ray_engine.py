@@ -1,7 +1,7 @@
 """Sweeps on a real cluster of Ray whose nodes share this machine: equal rows, kills, overlap of timings, scaling, the driver's cost.
 
 python -m benchmarks.ray_engine all                      # writes benchmarks/measured/ray.md
-python -m benchmarks.ray_engine rows --keep FOLDER       # one part (kills, stopped, alone, scaling, cost), kept in a folder
+python -m benchmarks.ray_engine rows --keep FOLDER       # one part (kills, stopped, alone, targets, scaling, cost), kept in a folder
 python -m benchmarks.ray_engine page --keep FOLDER       # writes the page of what was kept
 
 Cluster, cache, record, pipeline, loop and the host's lock are the real ones; stages sleep and write what their followers
@@ -34,9 +34,11 @@ import psutil
 
 from autotune.artifacts.store import Cache, Stored
 from autotune.execution.cluster import Needs, Node, Reply
+from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.node import Answer, Order
 from autotune.execution.ray_cluster import RayCluster
-from autotune.execution.remote import ClusterStages, RemoteExecutor, run_folder
+from autotune.execution.remote import RemoteExecutor
+from autotune.execution.runs import run_folder
 from autotune.machine import machine_digest
 from autotune.results.rows import StageSpan, Trial
 from autotune.results.table import read_table
@@ -188,8 +190,11 @@ def stopped(there: Nodes, times: int = 3, candidates: int = 8) -> list[tuple[str
     for n in range(times):
         name = f"stopped{n}"
         process = driver(there.folder, name, candidates, "grid", there.address)
-        time.sleep(12.0)
-        node = there.workers[0]
+        own = there.node_of_driver(name)
+        time.sleep(8.0)
+        node = next(
+            node for node in there.workers if node.node_id != own
+        )  # Ray ends with the node that it is joined by
         below = [p for infos in node.all_processes.values() for info in infos for p in family(info.process.pid)]
         for one in below:
             with contextlib.suppress(psutil.Error):
@@ -231,6 +236,48 @@ def alone(there: Nodes, sweeps: int = 4, candidates: int = 4) -> list[tuple[str,
         ("sweeps at once, timings in all", f"{sweeps}, {timings}"),
         ("timings that overlap another stage", str(found)),
     ]
+
+
+def targets(there: Nodes, candidates: int = 8) -> list[tuple[str, str]]:
+    """Run a sweep over two targets, each of whose labels one node has; then another, and kill one of the two nodes on the way."""
+    names, found = ("left", "right"), []
+
+    def run(name: str) -> tuple[list[Trial], int]:
+        """Run the command to its end. Returns the last row of each candidate, and how many trainings all its runs have begun."""
+        process = driver(there.folder, name, candidates, "grid", there.address, names)
+        if name == "gone" and not (there.folder / name / "results.csv").exists():
+            there.node_of_driver(name)
+            while not any(row.target == "right" for row in rows_in(name)):
+                time.sleep(0.5)
+            there.kill_node(there.with_label("right"))
+        assert process.wait(timeout=200) == 0, (there.folder / f"{name}.log").read_text(encoding="utf-8")
+        return rows_in(name), len(list((there.folder / f"cache-{name}" / "finetune").glob("*/manifest.json")))
+
+    def rows_in(name: str) -> list[Trial]:
+        file = there.folder / name / "results.csv"
+        return list({row.candidate: row for row in read_table(file, Trial)}.values()) if file.exists() else []
+
+    def pairs(rows: Sequence[Trial]) -> str:
+        done = Counter(row.target for row in rows if row.kind == "pair" and row.status == "ok")
+        return ", ".join(f"{name} {done[name]}" for name in names)
+
+    def winners(name: str) -> str:
+        return ", ".join(one for one in names if (there.folder / name / "best" / one).is_dir()) or "none"
+
+    there.folder.joinpath("journal.txt").write_text("", encoding="utf-8")
+    rows, trained = run("both")
+    begun = there.folder.joinpath("journal.txt").read_text(encoding="utf-8")
+    trainings = sum(line.split()[2:5:2] == ["finetune", "began"] for line in begun.splitlines())
+    adapters = {row.adapter for row in rows if row.adapter}
+    found += [("both nodes there: candidates measured of each target; winners", f"{pairs(rows)}; {winners('both')}")]
+    found += [("adapters, and trainings that were begun", f"{len(adapters)}, {trainings}")]
+    assert trained == len(adapters)
+    rows, _ = run("gone")
+    found += [("the node of right killed on the way: the same", f"{pairs(rows)}; {winners('gone')}")]
+    there.add("right")
+    rows, _ = run("gone")
+    found += [("run again with such a node: the same", f"{pairs(rows)}; {winners('gone')}")]
+    return found
 
 
 def scaling(workers: Sequence[int] = (1, 2, 4, 8), seconds: float = 5.0, each: int = 6) -> list[tuple[str, str]]:
@@ -288,6 +335,11 @@ class Simulated:
         answer = Answer(kind="done", host="host", result={"step": 1}, seconds=1.0, made=1.0, log="done\n")
         self._replies.append(Reply(order, answer.model_dump_json()))
         self.own_s += time.perf_counter() - began
+
+    def foreign_cpu(self, nodes: Sequence[str]) -> float:
+        """As of a cluster."""
+        del nodes
+        return 0.0
 
     def reply(self, patience_s: float) -> Reply | None:
         """As of a cluster."""
@@ -355,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=("all", "rows", "kills", "kills2", "stopped", "alone", "scaling", "cost", "page")
+        "what", choices=("all", "rows", "kills", "kills2", "stopped", "alone", "targets", "scaling", "cost", "page")
     )
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument(
@@ -366,9 +418,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
 
     def on_nodes(
-        do: Callable[[Nodes], list[tuple[str, str]]], scale: float = 0.01, apart: bool = False
+        do: Callable[[Nodes], list[tuple[str, str]]],
+        scale: float = 0.01,
+        apart: bool = False,
+        labels: Sequence[str] = (),
     ) -> list[tuple[str, str]]:
-        with nodes_in(NODES, scale=scale, apart=apart) as there:
+        with nodes_in(NODES, scale=scale, apart=apart, labels=labels) as there:
             return do(there)
 
     parts: dict[str, Callable[[], list[tuple[str, str]]]] = {
@@ -377,12 +432,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kills2": lambda: on_nodes(lambda there: Kills(there, 1).run(asked.kills, asked.candidates), 0.1),
         "stopped": lambda: on_nodes(stopped, 0.2, apart=True),
         "alone": lambda: on_nodes(alone),
+        "targets": lambda: on_nodes(targets, 0.05, labels=("left", "right")),
         "scaling": scaling,
         "cost": lambda: cost(jobs=asked.jobs),
     }
     titles = {
         "rows": "The same rows as locally", "kills": "Kills at random moments", "kills2": "Kills at random moments, drawn anew", "stopped": "A node that is stopped and goes on",
-        "alone": "Timings alone on the host", "scaling": "Scaling", "cost": "The driver's own cost",
+        "alone": "Timings alone on the host", "targets": "Two targets on two nodes", "scaling": "Scaling", "cost": "The driver's own cost",
     }  # fmt: skip
     done: dict[str, list[tuple[str, str]]] = {}
     for what in parts if asked.what in ("all", "page") else (asked.what,):

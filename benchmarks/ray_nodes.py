@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -24,29 +26,36 @@ import psutil
 from autotune.artifacts.store import Cache, Stored
 from autotune.durable import write_aside
 from autotune.errors import AutotuneError
+from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.protocol import Blocking, Executor
 from autotune.execution.ray_cluster import RayCluster
-from autotune.execution.remote import ClusterStages, RemoteExecutor, run_folder
+from autotune.execution.remote import RemoteExecutor
+from autotune.execution.runs import run_folder
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.workers import Post
 from autotune.machine import machine_digest
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
-from autotune.scheduler.events import Events
+from autotune.scheduler.events import Event, Events, Note
 from autotune.scheduler.loop import Loop
-from autotune.scheduler.search import run_loop
+from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
+from autotune.scheduler.targets import run_loops
 from autotune.scheduler.timeline import Timeline
 from autotune.stages.jobs import Call
 from autotune.strategies.named import make_strategy
+from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
 from benchmarks.sleeping import ITEMS, sleeping
 
 NODES = 3
+_JOINED = "joined by node "
+GONE_S = 5.0
+"""Seconds without a node of a target after which the other targets go on without it."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "0",
@@ -93,9 +102,20 @@ class AsSleeping:
 class Nodes:
     """A head without processors and some nodes, as processes of this machine."""
 
-    def __init__(self, folder: Path, nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False) -> None:
-        """`scale`: how many times as long as usual stages sleep; `apart`: each node has a lock of its own, as another host has."""
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int,
+        cpus: int = 1,
+        scale: float = 0.01,
+        apart: bool = False,
+        labels: Sequence[str] = (),
+    ) -> None:
+        """`scale`: how many times as long as usual stages sleep; `apart`: each node has a lock and a cache of its own, as another
+        host has; `labels`: of the first nodes, one each.
+        """
         self.folder, self.wanted, self.cpus, self.apart, self._count = folder, nodes, cpus, apart, 0
+        self.labels = labels
         os.environ.update(_QUIET | {"SLEEPING_SCALE": str(scale), "SLEEPING_JOURNAL": str(folder / "journal.txt")})
         runtime = folder / "runtime"  # other sweeps on this host do not wait for this one, nor it for them
         runtime.mkdir(mode=0o700, exist_ok=True)
@@ -108,17 +128,20 @@ class Nodes:
 
         head = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
         self.cluster: Any = Cluster(initialize_head=True, connect=False, head_node_args=head)
-        for _ in range(self.wanted):
-            self.add()
+        for place in range(self.wanted):
+            self.add(*self.labels[place : place + 1])
 
-    def add(self) -> None:
-        """Add a node."""
-        more: dict[str, Any] = {}
+    def add(self, label: str = "") -> None:
+        """Add a node, which may have a label."""
+        more: dict[str, Any] = {"resources": {label: 1}} if label else {}
         if self.apart:
             self._count += 1
             runtime = self.folder / f"runtime-{self._count}"
             runtime.mkdir(mode=0o700)
-            more["env_vars"] = {"XDG_RUNTIME_DIR": str(runtime)}
+            more["env_vars"] = {
+                "XDG_RUNTIME_DIR": str(runtime),
+                "XDG_CACHE_HOME": str(self.folder / f"home-{self._count}"),
+            }
         self.cluster.add_node(num_cpus=self.cpus, object_store_memory=100_000_000, wait=False, **more)
 
     @property
@@ -130,6 +153,20 @@ class Nodes:
     def workers(self) -> list[Any]:
         """The nodes but the head."""
         return list(self.cluster.worker_nodes)
+
+    def with_label(self, label: str) -> Any:
+        """Return the node that has a label."""
+        return next(node for node in self.workers if label in (node.get_resource_and_label_spec().resources or {}))
+
+    def node_of_driver(self, name: str, patience_s: float = 60.0) -> str:
+        """Return the id of the node by which a driver has joined the cluster, as it says."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            lines = (self.folder / f"{name}.log").read_text(encoding="utf-8").splitlines()
+            if joined := [line for line in lines if line.startswith(_JOINED)]:
+                return joined[-1].removeprefix(_JOINED)
+            time.sleep(0.2)
+        raise TimeoutError(name)
 
     def kill_node(self, node: Any) -> None:
         """Kill a node with all its processes, as a machine that loses its power."""
@@ -171,10 +208,12 @@ def kill_tree(pids: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def nodes_in(nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False) -> Iterator[Nodes]:
+def nodes_in(
+    nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False, labels: Sequence[str] = ()
+) -> Iterator[Nodes]:
     """Have a cluster in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="ray-nodes-", ignore_cleanup_errors=True) as folder:
-        there = Nodes(Path(folder), nodes, cpus, scale, apart)
+        there = Nodes(Path(folder), nodes, cpus, scale, apart, labels)
         try:
             yield there
         finally:
@@ -184,8 +223,15 @@ def nodes_in(nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False
 # --- a driver --------------------------------------------------------------------------------------------------------
 
 
-def sweep_of(candidates: int, strategy: str) -> Sweep:
-    """Return a sweep of so many candidates."""
+def sweep_of(candidates: int, strategy: str, labels: Sequence[str] = ()) -> Sweep:
+    """Return a sweep of so many candidates, with a target for each label."""
+    timing = {"timing": {"processes": 2, "most": 2, "repeats": 0}}
+    # With another prompt each target has timings of its own, although all nodes are one kind of machine.
+    each = {
+        label: timing | {"label": label, "workload": {"prompt_tokens": 16 * place}}
+        for place, label in enumerate(labels, 1)
+    }
+    targets: dict[str, Any] = {"targets": each} if labels else {"target": timing}
     rates = {"loguniform": [1e-5, 1e-2]} if strategy == "random" else {"choice": [1e-4, 3e-4, 1e-3, 3e-3]}
     return parse_sweep({
         "name": "ray-engine",
@@ -195,15 +241,17 @@ def sweep_of(candidates: int, strategy: str) -> Sweep:
             "lora": {"r": {"choice": [4, 8, 16, 32]}, "learning_rate": rates, "steps": 30},
             "build": [{"precision": "int8"}, {"precision": "int4"}],
         },
-        "target": {"timing": {"processes": 2, "most": 2, "repeats": 0}},
+        **targets,
         "strategy": strategy,
         "budget": {"trials": candidates},
     })  # fmt: skip
 
 
-def drive(folder: Path, name: str, candidates: int, strategy: str, address: str | None) -> None:
+def drive(
+    folder: Path, name: str, candidates: int, strategy: str, address: str | None, labels: Sequence[str] = ()
+) -> None:
     """Run a sweep whose jobs sleep, or go on with it: on a cluster, or where there is no address on this machine."""
-    sweep, out = sweep_of(candidates, strategy), folder / name
+    sweep, out = sweep_of(candidates, strategy, labels), folder / name
     items = {split: (split, folder / f"{split}.json") for split in ("train", "validation")}
     for _, file in items.values():
         if not file.exists():
@@ -225,22 +273,52 @@ def drive(folder: Path, name: str, candidates: int, strategy: str, address: str 
         else:
             cluster = stack.enter_context(RayCluster(address))
             stages = ClusterStages(cache, sweep.model)
-            say = lambda line: print(line, flush=True)  # noqa: E731
-            executor = RemoteExecutor(cluster, stages, run_folder(cache), say=say)
+            say(_JOINED + cluster.joined_by)
+            executor = RemoteExecutor(
+                cluster, stages, run_folder(cache), say=say, gone_s=GONE_S if labels else math.inf
+            )
             executor.intervals = intervals
             stages.blocking = Blocking(executor, record.log("x"))
         stages.settle([], 0.0, inputs.places)
-        made = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
-        events = Events(Running(record), Timeline(record, intervals))
-        run_loop(Loop(sweep, record, Pipeline(sweep, inputs, stages), made, AsSleeping(executor), events))
+        sweeps, events = sweep.by_target, Events(Running(record), Timeline(record, intervals), Told())
+        spaces = [one.space for one in sweeps.values()]
+        several = make_for_targets(sweep.strategy, spaces, sweep.objectives, sweep.seed) if labels else None
+        strategy_made = several or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
+
+        def loop_of(target: str | None, own: Record, beside: Shared | None) -> Loop:
+            others = beside.others if beside is not None else None
+            pipeline = Pipeline(sweeps[target], inputs, stages, others=others)
+            return Loop(sweeps[target], own, pipeline, strategy_made, AsSleeping(executor), events, shared=beside)
+
+        def trouble(target: str | None) -> str:
+            return str(executor.missing(sweeps[target].target.label))
+
+        run_loops(list(sweeps), record, AsSleeping(executor), loop_of, several, trouble)
         stages.close()
 
 
-def driver(folder: Path, name: str, candidates: int, strategy: str, address: str | None) -> subprocess.Popen[bytes]:
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+class Told:
+    """A listener that prints notes."""
+
+    def __call__(self, event: Event) -> None:
+        """Print a note."""
+        if isinstance(event, Note):
+            say(event.text)
+
+
+def driver(
+    folder: Path, name: str, candidates: int, strategy: str, address: str | None, labels: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """Start `drive` in a process of its own, whose output goes to a file."""
     arguments = [sys.executable, "-m", "benchmarks.ray_nodes", "--folder", str(folder), "--name", name]
     arguments += ["--candidates", str(candidates), "--strategy", strategy]
     arguments += [] if address is None else ["--address", address]
+    arguments += [f"--label={label}" for label in labels]
     with (folder / f"{name}.log").open("ab") as stream:
         return subprocess.Popen(arguments, stdout=stream, stderr=subprocess.STDOUT)
 
@@ -252,10 +330,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="sweep")
     parser.add_argument("--address", help="none: this machine does the jobs")
     parser.add_argument("--strategy", default="grid")
+    parser.add_argument("--label", action="append", default=[], help="of a target; give it for each target")
     parser.add_argument("--candidates", type=int, default=8)
     asked = parser.parse_args(arguments)
     try:
-        drive(asked.folder, asked.name, asked.candidates, asked.strategy, asked.address)
+        drive(asked.folder, asked.name, asked.candidates, asked.strategy, asked.address, asked.label)
     except AutotuneError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return error.exit_code

@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -62,6 +62,20 @@ class Maker:
     def __str__(self) -> str:
         where = "" if self.host == socket.gethostname() else f" on {self.host}"
         return f"process {self.pid}{where} makes it since {self.since}" + (f" for {self.what}" if self.what else "")
+
+
+class Turns(Protocol):
+    """The turn of a maker."""
+
+    @property
+    def aside(self) -> Path:
+        """Where it makes the result."""
+
+    def still(self) -> bool:
+        """Whether nobody else has taken over."""
+
+    def confirm(self) -> bool:
+        """Whether the result may be put in its place."""
 
 
 class Turn:
@@ -232,11 +246,18 @@ def _remove(folder: Path, upto: int) -> None:
 
 
 def _read(file: Path) -> Maker | None:
-    """Return what a maker says of itself."""
     try:
-        said: Any = json.loads(file.read_text(encoding="utf-8"))
+        return read_maker(file.read_bytes())
+    except OSError:
+        return None
+
+
+def read_maker(content: bytes) -> Maker | None:
+    """Return what a maker says of itself; None where that cannot be read."""
+    try:
+        said: Any = json.loads(content)
         token, lease, boot = (str(said.get(name, "")) for name in ("token", "lease", "boot"))
         who = (int(said["pid"]), str(said["host"]), str(said["since"]), str(said["what"]))
         return Maker(*who, token, lease, boot, bool(said.get("locked", True)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -6,6 +6,8 @@ Sweeps share it. What a killed process left aside is removed when the same resul
 Beside a result `KEY` may lie `KEY.lock` and `KEY.N.maker` of who makes it (`makers.py`); `KEY.use/`, the marks of those who
 use it (`leases.py`); and `KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says which results a
 sweep's front needs.
+
+It is one module because making, finding, keeping and removing results share what the folder of one looks like.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,21 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from autotune.artifacts.leases import LEASE_S, USE, Leases
-from autotune.artifacts.makers import MAKER, Maker, Turn, is_made, making, result_of
-from autotune.artifacts.mirror import Mirror, folder_of, mirror_of
+from autotune.artifacts.makers import MAKER, Maker, Turns, is_made, making, result_of
+from autotune.artifacts.shared_store import BothTurns, SharedStore, folder_of, store_of
+from autotune.candidate import digest
 from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
 from autotune.errors import StageError
 from autotune.machine import longest_path
 from autotune.models import PICKLED
 from autotune.paths import size_mb
-from autotune.remote.addresses import is_address
+from autotune.remote.objects import is_store
 from autotune.stages.jobs import Job, Result
 
 MANIFEST = "manifest.json"
 PINS = "pins"
+INPUTS = "inputs"
+"""Where files from outside the cache lie in a shared store."""
 CHECKPOINT = ".checkpoint"
 RUN, HERE = "cluster-", "here"
 """How the folder of a run of the command on a cluster begins, and the file in it that nodes must see: it names the lease of the
@@ -52,9 +57,9 @@ BELOW = 150
 
 
 def default_root() -> Path:
-    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder; of one on Azure, its part on this machine."""
+    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder; of one on a store, its part on this machine."""
     named = os.environ.get("AUTOTUNE_CACHE")
-    if is_address(named):
+    if is_store(named):
         return folder_of(str(named))
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("autotune", appauthor=False))
 
@@ -73,13 +78,31 @@ def too_deep(root: Path) -> str:
 class Stored:
     """A stage result: its folder, what the stage reported, and the seconds that it took when it was made."""
 
-    path: Path
+    folder: Path
+    """Where it lies on this machine, once it is here."""
     result: Result
     seconds: float
     cached: bool
     """Whether it was there already."""
     made: float = 0.0
     """When, seconds since 1970."""
+    afar: Cache | None = field(default=None, compare=False, repr=False)
+    """The cache whose shared store has it, where its files may not be here."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder; its files are brought here first, where need be. Raises StageError (`lost`), MachineError, OSError."""
+        return self.folder if self.afar is None else self.afar.bring(self.folder.parent.name, self.folder.name)
+
+    def text(self, name: str) -> str:
+        """Return the text of one of its files; no other is brought here for that. Raises as `path`."""
+        if self.afar is None or self.afar.shared is None or (self.folder / MANIFEST).exists():
+            return (self.path / name).read_text(encoding="utf-8")
+        content = self.afar.shared.read(self.folder, name)
+        if content is None:
+            self.afar.shared.drop(self.folder)
+            raise StageError("lost", f"what was made as {self.folder.name[:12]} is damaged in {self.afar.shared}")
+        return content.decode()
 
 
 @dataclass(frozen=True)
@@ -103,9 +126,9 @@ class Entry:
 class Cache:
     """A folder of stage results. Threads may share it."""
 
-    def __init__(self, root: Path, leases: Leases | None = None, mirror: Mirror | None = None) -> None:
-        """`mirror`: the same cache on Azure; None: that of AUTOTUNE_CACHE, where `root` is its part on this machine."""
-        self.mirror = mirror or mirror_of(root)
+    def __init__(self, root: Path, leases: Leases | None = None, shared: SharedStore | None = None) -> None:
+        """`shared`: the same cache on a store; None: that of AUTOTUNE_CACHE, where `root` is its part on this machine."""
+        self.shared = shared or store_of(root)
         self.root = root
         self.leases = leases or Leases(root)
         self._checked: dict[Path, float] = {}
@@ -126,7 +149,10 @@ class Cache:
 
     def find(self, job: Job) -> Stored | None:
         """Return a job's result if it is there and whole, its content included; a process reads that once."""
-        return self._whole(self.folder(job))
+        found = self._whole(self.folder(job))
+        if found is not None and self.shared is not None:
+            self.shared.offer(found.path)
+        return found
 
     def find_key(self, stage: str, key: str) -> Stored | None:
         """Return the result of a stage that has this key, as `find`: also of one whose job would have another key today."""
@@ -162,7 +188,7 @@ class Cache:
         waiting: Callable[[Maker | None, float], None] = lambda *_: None,
         token: str = "",
         over: Collection[str] = (),
-        began: Callable[[Turn], None] = lambda _: None,
+        began: Callable[[Turns], None] = lambda _: None,
     ) -> Stored:
         """Return a job's result, made by `run(folder)` if it is not there.
 
@@ -180,23 +206,39 @@ class Cache:
                 found = self.find(job) or self._pulled(folder)
                 if found is not None:
                     return found
-                began(turn)
-                aside = empty_folder(turn.aside)
-                try:
-                    result, seconds = run(aside)
-                    made = self._described(job, aside, result, seconds, model)
-                    if self._placed(folder, turn, sync=job.stage not in _QUICK):
-                        shutil.rmtree(self.checkpoint(job), ignore_errors=True)
-                        self._checked[folder] = made
-                        if self.mirror is not None:
-                            self.mirror.push(folder)
-                        return Stored(folder, result, seconds, cached=False, made=made)
-                except (StageError, OSError):
-                    if turn.still():
-                        raise  # else its folder was cleared away: what went wrong says nothing
-                finally:
-                    shutil.rmtree(aside, ignore_errors=True)
+                if self.shared is None or not self.shared.takes(folder):
+                    began(turn)
+                    found = self._made(job, run, turn, model)
+                else:
+                    with self.shared.making(folder, what, waiting, token, over) as whole:
+                        found = self._pulled(folder)  # another was about to end when this one looked
+                        if found is not None:
+                            return found
+                        began(both := BothTurns(turn, whole))
+                        found = self._made(job, run, both, model)
+                        if found is not None and not self.shared.publish(folder, whole.token):
+                            remove_tree(folder)
+                            found = None
+                if found is not None:
+                    return found
             # Another took over while this one was stopped, or cut off: its result counts, once it is there.
+
+    def _made(self, job: Job, run: Callable[[Path], tuple[Result, float]], turn: Turns, model: str) -> Stored | None:
+        """Make a job's result. Returns None where another maker has taken over. Raises OSError, and what `run` raises."""
+        folder, aside = self.folder(job), empty_folder(turn.aside)
+        try:
+            result, seconds = run(aside)
+            made = self._described(job, aside, result, seconds, model)
+            if self._placed(folder, turn, sync=job.stage not in _QUICK):
+                shutil.rmtree(self.checkpoint(job), ignore_errors=True)
+                self._checked[folder] = made
+                return Stored(folder, result, seconds, cached=False, made=made)
+        except (StageError, OSError):
+            if turn.still():
+                raise  # else its folder was cleared away: what went wrong says nothing
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return None
 
     @staticmethod
     def _described(job: Job, aside: Path, result: Result, seconds: float, model: str) -> float:
@@ -220,7 +262,7 @@ class Cache:
             sync_tree(aside)
         return made
 
-    def _placed(self, folder: Path, turn: Turn, *, sync: bool) -> bool:
+    def _placed(self, folder: Path, turn: Turns, *, sync: bool) -> bool:
         """Put what was made in its place. Returns False where another maker has taken over. Raises OSError."""
         if not turn.confirm():
             return False
@@ -245,9 +287,58 @@ class Cache:
         for folder in [folder for folder in self._checked if folder.name == key]:
             del self._checked[folder]
 
+    def find_afar(self, job: Job) -> Stored | None:
+        """Return a job's result that the shared store has; its files are copied when somebody asks for them. Raises MachineError."""
+        folder = self.folder(job)
+        if self.shared is None or not self.shared.takes(folder):
+            return None
+        found = self.shared.manifest(folder)
+        return None if found is None else Stored(folder, found["result"], found["seconds"], True, found["made"], self)
+
+    def bring(self, stage: str, key: str) -> Path:
+        """Return the folder of a result, copied here from the shared store where need be.
+
+        Raises StageError (`lost`) where it is not there, or damaged; MachineError, OSError.
+        """
+        folder = self.root / stage / key
+        if self._whole(folder) is None and self.shared is not None:
+            with making(folder, self.leases):
+                if self._whole(folder) is None:
+                    self._fetched(folder)
+        if self._whole(folder) is None:
+            raise StageError("lost", f"what was made as {key[:12]} is no longer in {self.shared or self.root}")
+        return folder
+
+    def put_inputs(self, files: Mapping[str, Path]) -> str:
+        """Put files from outside the cache into the shared store, for other machines; return the key. Raises MachineError, OSError."""
+        assert self.shared is not None
+        described = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
+        key = digest(described)
+        place = self.root / INPUTS / key
+        if self.shared.manifest(place) is None:
+            manifest = {
+                "described": {"inputs": sorted(files)},
+                "result": {},
+                "seconds": 0.0,
+                "made": time.time(),
+                "model": "",
+            }
+            self.shared.put(place, files, manifest | {"files": described})
+        return key
+
     def _pulled(self, folder: Path) -> Stored | None:
-        """Return a result that the cache on Azure has. What comes from there is compared with its manifest."""
-        return self._whole(folder) if self.mirror is not None and self.mirror.pull(folder) else None
+        """Return a result that the shared store has, copied here."""
+        return self._fetched(folder) if self.shared is not None and self.shared.takes(folder) else None
+
+    def _fetched(self, folder: Path) -> Stored | None:
+        """As `_pulled`, of any stage. One that is damaged on arrival is taken out of the store, so that it is made anew."""
+        if self.shared is None or not self.shared.pull(folder):
+            return None
+        self._checked.pop(folder, None)
+        found = self._whole(folder)
+        if found is None:
+            self.shared.drop(folder)
+        return found
 
     # --- what is needed stays ----------------------------------------------------------------------------------------
 

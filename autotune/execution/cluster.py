@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,6 +46,8 @@ class Needs:
     resources: Mapping[str, float] = field(default_factory=dict)
     node: str = ""
     """The id of the only node that will do; empty: any."""
+    near: str = ""
+    """The id of the node that has what the order reads: it goes there if that node is free."""
 
     def __str__(self) -> str:
         parts = [
@@ -68,6 +70,8 @@ class Reply:
 
     order: int
     text: str = ""
+    node: str = ""
+    """The id of the node that answered; empty: not known."""
     lost: str = ""
     """Its node or its process was lost, in words."""
     trouble: str = ""
@@ -79,6 +83,10 @@ class Cluster(Protocol):
 
     def nodes(self) -> Sequence[Node]:
         """Return the nodes that are there now. Raises MachineError where the cluster is gone."""
+        ...
+
+    def foreign_cpu(self, nodes: Sequence[str]) -> float:
+        """Return how many cores other programs keep busy on the busiest of these nodes; 0: none of them says it in time."""
         ...
 
     def send(self, order: int, text: str, needs: Needs) -> None:
@@ -118,3 +126,15 @@ def cpus_each(nodes: Sequence[Node], at_once: int | None, usual: int) -> int:
 def width_of(nodes: Sequence[Node], cpus: int) -> int:
     """Return how many jobs of so many processors the nodes do at once."""
     return max(1, sum(int(node.cpus // cpus) for node in nodes if not node.trouble))
+
+
+def in_words(nodes: Sequence[Node], width: int, timed: Collection[str]) -> str:
+    """Return in words what there is; `width`: jobs at once; `timed`: the hosts on which models are timed."""
+    sound = [node for node in nodes if not node.trouble]
+    hosts = Counter(node.host for node in sound)
+    named = ", ".join(host + (f" ({count})" if count > 1 else "") for host, count in sorted(hosts.items())[:8])
+    more = ", ..." if len(hosts) > 8 else ""
+    gpus = int(sum(node.gpus for node in nodes))
+    what = f"{len(sound)} nodes: {named}{more}; {int(sum(node.cpus for node in sound))} processors"
+    on = f"{', '.join(sorted(timed)[:4])}{', ...' if len(timed) > 4 else ''}"
+    return f"{what}{f', {gpus} GPUs' if gpus else ''}; {width} jobs at once; timed on {on}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from autotune.artifacts.room import Room
-from autotune.artifacts.store import HERE, Cache
+from autotune.artifacts.store import Cache
 from autotune.costs.model import CostModel
 from autotune.errors import Problem, UsageError
+from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.executor import Stages
 from autotune.execution.host_lock import Interval
 from autotune.execution.local import LocalEngine
 from autotune.execution.protocol import Blocking, Executor
 from autotune.execution.ray_cluster import RayCluster
-from autotune.execution.remote import ClusterStages, RemoteExecutor, run_folder
+from autotune.execution.remote import RemoteExecutor
+from autotune.execution.runs import run_in, run_place
 from autotune.execution.stop import Stop
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.timeouts import Timeouts
+from autotune.execution.transfers import note_own_transfers, note_transfers
 from autotune.execution.workers import posts
+from autotune.machine import foreign_cpu
 from autotune.sweepfile.schema import Workers
+
+GONE_S = 60.0
+"""Seconds without a node that has a target's label after which the other targets of a sweep go on without that target."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Setting:
     """Called now and then while jobs are at work."""
     intervals: deque[Interval]
     """Takes what ran, and has ended."""
+    at: Callable[[str, str], None] = lambda *_: None
+    """Of a cluster: told the name of a job's log, which is its candidate's, and the host on which the job is done."""
+    several: bool = False
+    """Whether the sweep has several targets: others go on where one's device is gone."""
 
     @property
     def timeouts(self) -> Timeouts:
@@ -69,6 +80,10 @@ class Work:
     """Of a cluster, for a target's label and whether it takes a GPU: the digest of the machines that its models are timed on, and
     how many GPUs the cluster has. Raises MachineError where no node will do.
     """
+    missing: Callable[[str | None], str] = lambda _: ""
+    """Of a cluster, for a target's label: why no node can work for that target now; empty: one can."""
+    foreign_cpu: Callable[[str | None, bool], float] = lambda *_: foreign_cpu()
+    """How many cores other programs keep busy now where a target's models are timed, for its label and whether it takes a GPU."""
     described: dict[str, Any] = field(default_factory=dict)
     """Of a cluster: its nodes, for people."""
 
@@ -94,6 +109,7 @@ def local(setting: Setting) -> Iterator[Work]:
             return f"{len(places)} workers" + (f", {on_gpus} of them on GPUs" if on_gpus else "")
 
         engine.host.intervals = setting.intervals
+        note_transfers(setting.cache, engine.host)
         yield Work(ThreadedExecutor(stages, engine, log, setting.still), stages, employ)
 
 
@@ -108,10 +124,11 @@ def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
         setting.cache, setting.model, setting.stop, setting.timeouts, setting.room, setting.costs
     )  # fmt: skip
     at_once = workers.cpu if isinstance(workers.cpu, int) else None
-    run = run_folder(setting.cache)
-    with removed(run), RayCluster(address, run / HERE) as cluster:
+    note_own_transfers(setting.cache, setting.intervals)
+    with run_in(setting.cache) as run, RayCluster(address, run_place(setting.cache, run)) as cluster:
         executor = RemoteExecutor(
-            cluster, stages, run, at_once, workers.memory_mb, setting.offline, setting.say, setting.still, setting.left_s
+            cluster, stages, run, at_once, workers.memory_mb, setting.offline, setting.say, setting.still, setting.left_s,
+            GONE_S if setting.several else math.inf, setting.at,
         )  # fmt: skip
         executor.intervals = setting.intervals
         stages.blocking = Blocking(executor, setting.log)
@@ -122,17 +139,8 @@ def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
         yield Work(
             executor, stages, lambda *_: executor.described(),
             lambda label, gpu: (executor.machine_of(label, gpu), executor.gpus),
-            {"cluster": nodes},
+            executor.missing, executor.foreign_cpu, {"cluster": nodes},
         )  # fmt: skip
-
-
-@contextlib.contextmanager
-def removed(folder: Path) -> Iterator[None]:
-    """Remove a folder in the end."""
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_address(engine: str, address: str | None) -> None:

@@ -34,6 +34,10 @@ class Interval:
     alone: bool
     host: str = ""
     """Empty: the tuner's own."""
+    result: str = ""
+    """Of a copy from or to a shared cache (`fetch`, `send`): `STAGE/KEY` of the result."""
+    moved_mb: float | None = None
+    """Of such a copy: 10^6 bytes."""
 
 
 def host_file() -> Path:
@@ -79,7 +83,7 @@ class HostLock:
 
     @contextlib.contextmanager
     def shared(self, what: str = "") -> Iterator[None]:
-        """Hold it together with others who are not timing. `what`: the stage, for `intervals`."""
+        """Hold it together with others who are not timing. `what`: the stage, for `intervals`; empty: it is not noted."""
         with self._changed:
             while self._timing or self._asked:
                 self._changed.wait(timeout=_POLL_S)
@@ -120,7 +124,8 @@ class HostLock:
         try:
             yield
         finally:
-            self.intervals.append(Interval(what, began, time.time(), alone))
+            if what:
+                self.intervals.append(Interval(what, began, time.time(), alone))
 
     @contextlib.contextmanager
     def _acquired(self, mode: Literal["read", "write"], what: str) -> Iterator[None]:

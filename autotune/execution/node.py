@@ -1,7 +1,8 @@
 """What a node of a cluster does with one call: an order in, an answer out, both plain data.
 
 Nodes share a folder with the tuner, the cache, in which results lie by their keys: the node finds a job's inputs there,
-makes the result there as the only maker of its key, and reports it. What the stage printed goes back with the answer.
+makes the result there as the only maker of its key, and reports it. Where they share a store instead, each node has a cache
+of its own in front of it (`carried.py`). What the stage printed goes back with the answer.
 """
 
 from __future__ import annotations
@@ -14,26 +15,29 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from autotune.artifacts.makers import Maker, Turn
-from autotune.artifacts.store import HERE, Cache, Stored
+from autotune.artifacts.makers import Maker, Turns
+from autotune.artifacts.shared_store import SharedStore, folder_of
+from autotune.artifacts.store import Cache, Stored
 from autotune.errors import Interrupted, MachineError, StageError
+from autotune.execution.carried import bring, brought, in_use
 from autotune.execution.doing import Doing
 from autotune.execution.local import LocalEngine
+from autotune.execution.runs import STOP, at_work, signed, trouble_of
 from autotune.execution.stop import Stop
+from autotune.execution.transfers import note_transfers
 from autotune.execution.worker import from_plain
 from autotune.execution.workers import Post
 from autotune.machine import logical_processors, machine_digest
+from autotune.remote.objects import is_store
 from autotune.secrets import redact
 from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, resolved
 
-STOP = "stop"
-"""The file in the folder of a run that asks for the end."""
 BUSY_S = 2.0
 """Seconds that an order waits for another maker on its node; then it leaves the node to others, and is sent again."""
 SEEN_S = 30.0
@@ -41,6 +45,8 @@ SEEN_S = 30.0
 LOG_BYTES = 2_000_000
 """What is kept of the end of a log."""
 _WATCH_S = 1.0
+_WATCH_STORE_S = 10.0
+"""How often a node looks whether the sweep is to end; in a store each look is a request."""
 _OURS = ("keep_dir", "stop_file", "engines_dir")
 """Paths of a job that are not its inputs."""
 
@@ -59,10 +65,19 @@ class Order(_Plain):
     packages: dict[str, str | None]
     """Versions that are in the key."""
     cache: str
+    """The folder that nodes share; or the address of the store, in front of which each node has a cache of its own."""
     run: str
-    """The folder of the run, which has `HERE` and `STOP`."""
+    """The folder of the run, or its address, which has `HERE` and `STOP`."""
     places: dict[str, str]
-    """Where inputs from outside the cache lie."""
+    """Where inputs from outside the cache lie, in a shared folder."""
+    there: dict[str, str] = {}
+    """Where inputs lie in the store, by their keys or by their paths on the tuner's machine."""
+    again: dict[str, dict[str, Any]] = {}
+    """The jobs that make inputs anew which stay on the machine that made them, by their keys."""
+    publish: bool = False
+    """Whether the result goes to the store although its kind stays on the machine that made it."""
+    done_with: tuple[str, ...] = ()
+    """Large results that the sweep needs no more."""
     model: str = ""
     what: str = ""
     """For which candidate and results folder."""
@@ -88,6 +103,8 @@ class Span(_Plain):
     began: float
     ended: float
     alone: bool
+    result: str = ""
+    moved_mb: float | None = None
 
 
 class Answer(_Plain):
@@ -127,15 +144,17 @@ class NodeProcess:
         self._engine: LocalEngine | None = None
         self._engine_of: tuple[Any, ...] = ()
         self._caches: dict[str, Cache] = {}
+        self._seen: set[str] = set()
+        """Runs whose folder, or address, was seen here."""
         self._stop: Stop | None = None
 
-    def do(self, order: Order) -> Answer:
-        """Do an order. Never raises but at the end of this process."""
+    def do(self, order: Order, node: str = "") -> Answer:
+        """Do an order on the node with this id. Never raises but at the end of this process."""
         host = socket.gethostname()
         with tempfile.TemporaryDirectory(prefix="autotune-node-", ignore_cleanup_errors=True) as scratch:
             log, stop = Path(scratch) / "log.txt", Stop(Path(scratch) / STOP)
             self._stop = stop
-            with _Watch(Path(order.run) / STOP, stop) as watch:
+            with _Watch(order.run, stop) as watch, at_work(order.run, order.token, node):
                 try:
                     answer = Answer(kind="done", host=host, **self._done(order, log, stop, watch))
                 except StageError as error:
@@ -167,28 +186,56 @@ class NodeProcess:
 
     def _done(self, order: Order, log: Path, stop: Stop, watch: _Watch) -> dict[str, Any]:
         """Return the fields of the answer to an order that is done. Raises StageError, MachineError, Interrupted, BusyError."""
-        if not appears(Path(order.run) / HERE):
-            remedy = "AUTOTUNE_CACHE must name a folder that all nodes share"
-            raise MachineError(f"the cache {order.cache} is not seen there; {remedy}")
+        if order.run not in self._seen:
+            if why := trouble_of(order.run, SEEN_S):
+                raise MachineError(why)
+            self._seen.add(order.run)
         job = from_plain(order.job)
         _check_same(order, job)
-        cache = self._caches.setdefault(order.cache, Cache(Path(order.cache)))
-        job = resolved(job, lambda key: _place(key, order.places, cache))
-        _check_inputs(job)
-        stop.check()
+        cache = self._cache_of(order)
         engine = self._engine_for(order)
+        note_transfers(cache, engine.host)
         doing, limit = Doing(cache, engine, stop), math.inf if order.limit_s is None else order.limit_s
-        if order.anew:
-            if isinstance(job, TimeJob):
-                result, seconds = doing.timed(job, log, limit)
+        used: list[Path] = []
+
+        def place(key: str) -> Path:
+            if key in order.there:
+                found = bring(cache, order.there[key])
+            elif key in order.again:
+                made = resolved(from_plain(order.again[key]), place)
+                found = cache.make(
+                    made, lambda out: doing.into(made, out, log, limit), order.model, order.what, waiting
+                ).path
             else:
-                result, seconds = engine.run_fresh(job, log, limit)
-            return {"result": result, "seconds": seconds}
+                return _place(key, order.places, cache)
+            used.append(found if found.is_dir() else found.parent)
+            return found
 
         def waiting(maker: Maker | None, seconds: float) -> None:
             stop.check()
             if seconds > BUSY_S:
                 raise BusyError(str(maker or "another process makes it"))
+
+        for key in order.done_with:
+            if (left := cache.locate(key)) is not None:
+                cache.remove(left)
+        job = resolved(brought(job, order.there, lambda where: bring(cache, where)), place)
+        _check_inputs(job)
+        stop.check()
+        with in_use(cache, used):
+            return self._did(order, job, cache, doing, log, limit, waiting, watch)
+
+    def _did(
+        self, order: Order, job: Job, cache: Cache, doing: Doing, log: Path, limit: float,
+        waiting: Callable[[Maker | None, float], None], watch: _Watch,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the fields of the answer to an order whose inputs are here. Raises as `_done`."""
+        if order.anew:
+            if isinstance(job, TimeJob):
+                result, seconds = doing.timed(job, log, limit)
+            else:
+                result, seconds = self._engine_for(order).run_fresh(job, log, limit)
+            return {"result": result, "seconds": seconds}
 
         def run(out: Path) -> tuple[Result, float]:
             return doing.into(job, out, log, limit)
@@ -196,9 +243,19 @@ class NodeProcess:
         stored: Stored = cache.make(
             job, run, order.model, order.what, waiting, order.token, order.lost, watch.watch
         )  # fmt: skip
+        if order.publish and cache.shared is not None:
+            cache.shared.offer(stored.folder, always=True)
         return {
             "result": stored.result, "seconds": stored.seconds, "made": stored.made, "cached": stored.cached,
         }  # fmt: skip
+
+    def _cache_of(self, order: Order) -> Cache:
+        if order.cache not in self._caches:
+            if is_store(order.cache):
+                self._caches[order.cache] = Cache(folder_of(order.cache), shared=SharedStore(order.cache))
+            else:
+                self._caches[order.cache] = Cache(Path(order.cache))
+        return self._caches[order.cache]
 
     def _engine_for(self, order: Order) -> LocalEngine:
         """Return the engine of this process, with as many places as orders of this size fit on the host: each has its share of
@@ -221,7 +278,8 @@ class NodeProcess:
         spans = []
         while self._engine is not None and self._engine.host.intervals:
             one = self._engine.host.intervals.popleft()
-            spans.append(Span(stage=one.stage, began=one.began, ended=one.ended, alone=one.alone))
+            times = {"began": one.began, "ended": one.ended, "alone": one.alone}
+            spans.append(Span(stage=one.stage, **times, result=one.result, moved_mb=one.moved_mb))
         return tuple(spans)
 
 
@@ -305,15 +363,17 @@ def _tail(log: Path) -> str:
 class _Watch:
     """Asks a training to end where the sweep is to end, or another maker has taken over."""
 
-    def __init__(self, file: Path, stop: Stop) -> None:
-        self._file, self._stop = file, stop
+    def __init__(self, run: str, stop: Stop) -> None:
+        """`run`: the folder or address of the run."""
+        self._run, self._stop = run, stop
+        self._every_s = _WATCH_STORE_S if is_store(run) else _WATCH_S
         self.asked = self.taken = False
         """Whether the end was asked for, and whether another maker has taken over."""
-        self._turn: Turn | None = None
+        self._turn: Turns | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
 
-    def watch(self, turn: Turn) -> None:
+    def watch(self, turn: Turns) -> None:
         """Look after this turn, too."""
         self._turn = turn
 
@@ -327,14 +387,13 @@ class _Watch:
 
     def _look(self) -> None:
         for _ in self._moments():
-            with contextlib.suppress(OSError):
-                names = os.listdir(self._file.parent)  # noqa: PTH208 - `exists` may be answered from memory
-                self.asked |= self._file.name in names
+            with contextlib.suppress(OSError, MachineError):
+                self.asked |= signed(self._run, STOP)
                 self.taken |= self._turn is not None and not self._turn.still()
                 if self.asked or self.taken:
                     self._stop.file.touch()
 
     def _moments(self) -> Iterator[None]:
         yield
-        while not self._over.wait(_WATCH_S):
+        while not self._over.wait(self._every_s):
             yield

@@ -17,26 +17,28 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from autotune.distribution import pip_install
 from autotune.errors import MachineError, Problem, UsageError
 from autotune.execution.cluster import Needs, Node, Reply
-from autotune.execution.node import NodeProcess, Order, appears
-from autotune.machine import machine_digest, packages
+from autotune.execution.node import SEEN_S, NodeProcess, Order
+from autotune.execution.runs import trouble_of
+from autotune.machine import foreign_cpu, machine_digest, packages
 
 _OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _GONE_S = 20.0
 """Seconds that the head may be silent before the cluster counts as gone: less than Ray itself waits, which then ends the process."""
 _SURVEY_S = 60.0
+_LOAD_S = 20.0
+"""Seconds that a node may take to say how busy it is."""
 
 _process: NodeProcess | None = None
 
 
-def _perform(text: str) -> str:
-    """Do an order, in a process of a node."""
+def _perform(text: str) -> tuple[str, str]:
+    """Do an order, in a process of a node. Returns the answer, and the node's id."""
     global _process  # Ray keeps the process between tasks, and its warm worker with it
     if _process is None:
         import __main__
@@ -45,7 +47,10 @@ def _perform(text: str) -> str:
         with contextlib.suppress(AttributeError):
             del __main__.__file__
         _process = NodeProcess()
-    return _process.do(Order.model_validate_json(text)).model_dump_json()
+    import ray
+
+    node: str = ray.get_runtime_context().get_node_id()
+    return _process.do(Order.model_validate_json(text), node).model_dump_json(), node
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,13 @@ class _Surveyed:
 def _survey(sees: str) -> tuple[str, str, dict[str, str], str]:
     """Return a node's host, the digest of its hardware, the versions of its packages, and why it can do no job."""
     versions = packages() | {"python": platform.python_version()}
-    seen = not sees or appears(Path(sees))
-    trouble = "" if seen else f"it does not see {sees}: AUTOTUNE_CACHE must name a folder that all nodes share"
+    trouble = trouble_of(sees, SEEN_S) if sees else ""
     return socket.gethostname(), machine_digest(), versions, trouble
+
+
+def _load() -> float:
+    """Return how many cores others keep busy on a node than the processes that Ray has started there."""
+    return foreign_cpu(own=os.getppid())
 
 
 def is_installed() -> bool:
@@ -74,9 +83,9 @@ def is_installed() -> bool:
 class RayCluster:
     """A cluster that was joined. Use it as a context: leaving it leaves the cluster."""
 
-    def __init__(self, address: str | None = None, sees: Path | None = None) -> None:
-        """`address`: HOST:PORT of the head; None: what RAY_ADDRESS says, or the cluster that runs on this machine. `sees`: a file
-        in the cache that all nodes must see.
+    def __init__(self, address: str | None = None, sees: str = "") -> None:
+        """`address`: HOST:PORT of the head; None: what RAY_ADDRESS says, or the cluster that runs on this machine. `sees`: the
+        folder of a run in the cache that all nodes must see, or its address in a store; empty: that is not asked.
 
         Raises MachineError where Ray is not installed, or there is no cluster; UsageError for an address of another kind.
         """
@@ -91,7 +100,7 @@ class RayCluster:
 
         self._ray: Any = ray
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-        self._sees = "" if sees is None else str(sees.resolve())
+        self._sees = sees
         self._asked: dict[str, Any] = {}
         self._surveyed: dict[str, _Surveyed] = {}
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -106,8 +115,11 @@ class RayCluster:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
         self.address: str = ray.get_runtime_context().gcs_address
+        self.joined_by: str = ray.get_runtime_context().get_node_id()
+        """The id of the node of this machine by which it was joined."""
         self._perform = ray.remote(max_retries=0, retry_exceptions=False)(_perform)
         self._ask = ray.remote(max_retries=0, num_cpus=0)(_survey)
+        self._load = ray.remote(max_retries=0, num_cpus=0)(_load)
         self._spoken = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -145,6 +157,15 @@ class RayCluster:
         except self._ray.exceptions.RayError as error:
             return _Surveyed(trouble=_line(error, "it does not answer"))
 
+    def foreign_cpu(self, nodes: Sequence[str]) -> float:
+        """As `Cluster.foreign_cpu`. What other sweeps do there is not foreign: a timing waits for it."""
+        refs = [self._load.options(**self._at(node)).remote() for node in nodes]
+        found = [0.0]
+        for ref in self._ray.wait(refs, num_returns=len(refs), timeout=_LOAD_S)[0] if refs else ():
+            with contextlib.suppress(self._ray.exceptions.RayError):  # the node is lost
+                found.append(float(self._ray.get(ref)))
+        return max(found)
+
     def send(self, order: int, text: str, needs: Needs) -> None:
         """Send an order as a task."""
         options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "resources": dict(needs.resources)}
@@ -152,7 +173,9 @@ class RayCluster:
             options["memory"] = needs.memory_mb * 1e6
         if needs.node:
             options |= self._at(needs.node)
-        future: Future[str] = self._perform.options(**options).remote(text).future()
+        elif needs.near:
+            options |= self._at(needs.near, wish=True)
+        future: Future[tuple[str, str]] = self._perform.options(**options).remote(text).future()
         future.add_done_callback(lambda done: self._replies.put(self._reply(order, done)))
 
     def reply(self, patience_s: float) -> Reply | None:
@@ -162,10 +185,11 @@ class RayCluster:
         except queue.Empty:
             return None
 
-    def _reply(self, order: int, done: Future[str]) -> Reply:
+    def _reply(self, order: int, done: Future[tuple[str, str]]) -> Reply:
         errors = self._ray.exceptions
         try:
-            return Reply(order, done.result())
+            text, node = done.result()
+            return Reply(order, text, node)
         except (
             errors.RayTaskError
         ) as error:  # before an order is read: our package is missing there, or another version
@@ -181,11 +205,11 @@ class RayCluster:
         except errors.RayError as error:
             return Reply(order, lost=_line(error, "its node was lost"))
 
-    def _at(self, node: str) -> dict[str, Any]:
-        """Return the option that lets a task run on this node alone."""
+    def _at(self, node: str, wish: bool = False) -> dict[str, Any]:
+        """Return the option that lets a task run on this node alone; `wish`: on it if it is free, else on any."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=wish, _spill_on_unavailable=wish)}
 
     def _node(self, found: dict[str, Any]) -> Node:
         resources, said = found["Resources"], self._surveyed[found["NodeID"]]

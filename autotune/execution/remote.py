@@ -2,10 +2,13 @@
 
 A node that is lost costs its orders another attempt, on another node. The attempt before is then over, whatever became of
 it: should it come back, another maker has its turn (`artifacts/makers.py`), and its result is left.
+
+It is one module because sending, looking and booking are about the same flights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -16,27 +19,30 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autotune.artifacts.store import HERE, RUN, Cache, Stored
+from autotune.artifacts.shared_store import HERE as STAYS
+from autotune.artifacts.store import Stored
 from autotune.errors import AutotuneError, Interrupted, MachineError, StageError, stage_status
-from autotune.execution.cluster import QUIET, Cluster, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
+from autotune.execution.carried import Carried, in_folder, inputs_of
+from autotune.execution.cluster import Cluster, Needs, Node, Reply, cpus_each, in_words, kind_to_time, to_time, width_of
+from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.executor import PATIENCE_S, waited_enough
 from autotune.execution.host_lock import Interval
-from autotune.execution.node import STOP, Answer, Order, appears, from_anywhere
-from autotune.execution.protocol import Blocking, follow
-from autotune.execution.sweep_artifacts import SweepArtifacts
+from autotune.execution.node import Answer, Order, appears, from_anywhere
+from autotune.execution.placing import Absent, label_of, needs_of
+from autotune.execution.protocol import follow
+from autotune.execution.runs import STOP, nodes_at_work, run_place, sign
 from autotune.execution.worker import to_plain
-from autotune.execution.workers import CORES_EACH, needs_gpu
+from autotune.execution.workers import CORES_EACH
 from autotune.machine import machine_digest
-from autotune.providers import NVIDIA
-from autotune.stages.jobs import Call, DeviceJob, DevicesJob, Job, ProbeJob, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import Call
 
 ATTEMPTS = 5
 """Attempts at a call whose nodes are lost, one after another; then it is the candidate that is lost, for this time."""
 _POLL_S = 0.5
 _NODES_S = 5.0
 """How often the nodes are looked at."""
-_SOME = 0.001
-"""Of a resource that says what a node has, and is not used up."""
+_LOADS = 16
+"""The most nodes whose load is asked for at once."""
 _BUSY_AGAIN_S = 2.0
 """After so long an order is sent again that found another maker at work."""
 
@@ -45,26 +51,19 @@ _BUSY_AGAIN_S = 2.0
 class _Flight:
     """A call under way."""
 
-    number: int
     call: Call
     log: Path
     future: Future[Stored]
     limit_s: float
+    number: int = -1  # of this attempt
     token: str = ""
     lost: list[str] = field(default_factory=list)
     first: bool = False
     node: str = ""
     needs: Needs = field(default_factory=Needs)
+    host: str = ""  # on which it is done, as far as it is known
     busy_since: float | None = None  # since when another makes its result, by the monotonic clock
     waits: bool = False  # whether the user was told that it waits
-
-
-def run_folder(cache: Cache) -> Path:
-    """Make a folder for one run of the command in the cache that nodes share; return it. Raises OSError."""
-    run = cache.root / f"{RUN}{uuid.uuid4().hex}"
-    run.mkdir(parents=True)
-    (run / HERE).write_text(cache.leases.id, encoding="utf-8")
-    return run
 
 
 class RemoteExecutor:
@@ -73,7 +72,7 @@ class RemoteExecutor:
     def __init__(
         self,
         cluster: Cluster,
-        artifacts: SweepArtifacts,
+        artifacts: ClusterStages,
         run: Path,
         at_once: int | None = None,
         memory_mb: float | None = None,
@@ -81,23 +80,33 @@ class RemoteExecutor:
         say: Callable[[str], None] = lambda _: None,
         still: Callable[[], None] = lambda: None,
         left_s: Callable[[], float] = lambda: math.inf,
+        gone_s: float = math.inf,
+        at: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         """`run`: a folder in the cache, from `run_folder`. `at_once`: jobs that one node does at once; None: one for every four processors. `memory_mb`: of one job, 10^6 bytes.
-        `say` is told what becomes of nodes; `still` is called now and then while somebody waits; `left_s` as in `Stages`.
+        `say` is told what becomes of nodes; `still` is called now and then while somebody waits; `left_s` as in `Stages`;
+        `gone_s`: seconds without a node that has a target's label after which the target's jobs are lost for this time; `at`
+        is told the name of a job's log, which is its candidate's, and the host on which the job is done.
         Raises MachineError where a node with processors cannot do a job.
         """
         self.cluster, self.artifacts = cluster, artifacts
         self._at_once, self._memory_mb, self._offline = at_once, memory_mb, offline
         self._say, self._still, self._left_s = say, still, left_s
+        self._gone_s, self._absent, self._at = gone_s, Absent(), at
+        self._made_on: dict[str, str] = {}  # where a result lies that stays on the node that made it
         self._timed: set[tuple[str, str | None, bool]] = set()  # what `machine_of` has returned, and for what
         self.intervals: deque[Interval] = deque()
         """What ran on the nodes, in the order in which it was reported; whoever reads them takes them out."""
         self.run = run
+        shared = artifacts.cache.shared
+        self._carried = None if shared is None else Carried(artifacts.cache)
+        self._run_at = run_place(artifacts.cache, run)
         self._numbers = itertools.count()
         self._flights: dict[int, _Flight] = {}
         self._under_way: dict[str, Future[Stored]] = {}
         self._later: list[tuple[float, _Flight]] = []  # orders to send again, and when
         self._nodes: list[Node] = []
+        self._left: set[str] = set()  # the ids of nodes that have left
         self._closed, self._looked = False, -math.inf
         self._look()
         if troubles := [f"host {node.host}: {node.trouble}" for node in self._nodes if node.trouble and node.cpus >= 1]:
@@ -130,6 +139,18 @@ class RemoteExecutor:
         self._timed.add((machine, label, gpu))
         return machine
 
+    def missing(self, label: str | None) -> str:
+        """Return why nothing can be done for a target now: no node has its label; empty: one has it, or none is asked for."""
+        self._look()
+        if label is None or not self._absent.seconds(label, self._nodes):
+            return ""
+        return f"no node of the cluster has the resource {label}"
+
+    def foreign_cpu(self, label: str | None, gpu: bool) -> float:
+        """Return how many cores other programs keep busy where a target's models are timed: on the busiest of its nodes."""
+        able = {node.id for one in self._timed if one[1:] == (label, gpu) for node in to_time(self._nodes, *one)}
+        return self.cluster.foreign_cpu(sorted(able)[:_LOADS])
+
     @property
     def nodes(self) -> Sequence[Node]:
         """The nodes that were there when they were last looked at."""
@@ -142,15 +163,9 @@ class RemoteExecutor:
 
     def described(self) -> str:
         """Return in words what there is."""
-        sound = [node for node in self._nodes if not node.trouble]
-        hosts = Counter(node.host for node in sound)
-        named = ", ".join(host + (f" ({count})" if count > 1 else "") for host, count in sorted(hosts.items())[:8])
-        more = ", ..." if len(hosts) > 8 else ""
         asked = self._timed or {(self.machine_of(), None, False)}
-        timed = sorted({node.host for one in asked for node in to_time(self._nodes, *one)})
-        gpus = f", {self.gpus} GPUs" if self.gpus else ""
-        what = f"{len(sound)} nodes: {named}{more}; {int(sum(node.cpus for node in sound))} processors{gpus}"
-        return f"{what}; {self.width} jobs at once; timed on {', '.join(timed[:4])}{', ...' if len(timed) > 4 else ''}"
+        timed = {node.host for one in asked for node in to_time(self._nodes, *one)}
+        return in_words(self._nodes, self.width, timed)
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:
         """Do a call, with what it prints going to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
@@ -176,7 +191,7 @@ class RemoteExecutor:
             self._forget(call)
             future.set_result(found)
             return future
-        flight = _Flight(next(self._numbers), call, log, future, limit_s)
+        flight = _Flight(call, log, future, limit_s)
         flight.first = not call.anew and self.artifacts.costs.first(call.job.stage)
         self._send(flight)
         return future
@@ -186,7 +201,7 @@ class RemoteExecutor:
         self._still()
         patience_s = _POLL_S
         if self.artifacts.stop is not None and self.artifacts.stop.asked:
-            (self.run / STOP).touch()  # trainings end between two steps
+            sign(self._run_at, STOP)  # trainings end between two steps
         while not any(future.done() for future in futures):
             self._look()
             self._send_again()
@@ -198,7 +213,8 @@ class RemoteExecutor:
     def close(self) -> None:
         """Begin no call any more: orders that no node has begun end, and trainings keep a checkpoint and end."""
         self._closed, self._looked = True, -math.inf
-        (self.run / STOP).touch()
+        with contextlib.suppress(MachineError):  # a store that does not answer: nodes end with their driver
+            sign(self._run_at, STOP)
         waiting, self._later = self._later, []
         for _, flight in waiting:
             self._end(flight, Interrupted())
@@ -210,18 +226,25 @@ class RemoteExecutor:
         if self._closed:
             self._end(flight, Interrupted())
             return
+        stage, label = flight.call.job.stage, label_of(flight.call.job)
+        if label and self._absent.seconds(label, self._nodes) > self._gone_s:
+            self._end(flight, StageError("lost", f"{stage}: {self.missing(label)}"))
+            return
         if (needs := self._needs(flight)) is None:
-            stage = flight.call.job.stage
             self._tell_once(flight, f"{stage} waits for a node of the kind that models are timed on")
             self._later.append((time.monotonic() + _NODES_S, flight))
             return
+        flight.number, flight.host = next(self._numbers), ""  # what comes back of an attempt before counts no more
         flight.token, flight.node, flight.needs = uuid.uuid4().hex, needs.node, needs
         self._flights[flight.number] = flight
-        job, artifacts = flight.call.job, self.artifacts
+        job, artifacts = from_anywhere(flight.call.job), self.artifacts
+        try:
+            where = in_folder(artifacts) if self._carried is None else self._carried.fields(job, artifacts)
+        except (AutotuneError, OSError) as error:
+            self._end(self._flights.pop(flight.number), error)
+            return
         order = Order(
-            job=to_plain(from_anywhere(job)), key=job.key, packages=job.described()["packages"], cache=str(artifacts.cache.root.resolve()),
-            run=str(self.run.resolve()), places={key: str(place.resolve()) for key, place in artifacts.places.items()},
-            model=artifacts.model, what=artifacts.what(flight.log),
+            job=to_plain(job), key=job.key, packages=job.described()["packages"], run=self._run_at, **where, model=artifacts.model, what=artifacts.what(flight.log),
             limit_s=flight.limit_s if math.isfinite(flight.limit_s) else None, anew=flight.call.anew,
             token=flight.token, lost=tuple(flight.lost), cpus=self.cpus, memory_mb=self._memory_mb, offline=self._offline,
         )  # fmt: skip
@@ -229,22 +252,9 @@ class RemoteExecutor:
 
     def _needs(self, flight: _Flight) -> Needs | None:
         """Return what an order takes of its node; None: no node there will do."""
-        job = flight.call.job
-        timed = job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
-        on = timed[0] if timed else job
-        device = isinstance(on, DeviceJob | DevicesJob)
-        provider, label = (getattr(on, name, None) if device else None for name in ("provider", "label"))
-        gpu = needs_gpu(job) or provider in NVIDIA or (isinstance(job, ProbeJob) and self.gpus > 0)
-        needs = Needs(float(self.cpus), float(gpu), self._memory_mb or 0.0, {label: _SOME} if label else {})
-        if not timed:
-            return needs
-        able = to_time(self._nodes, timed[0].machine, label, gpu)
-        if not able:
-            return None
         taken = Counter(other.node for other in self._flights.values())
-        node = min(able, key=lambda one: (taken[one.id], one.id))
-        resources = {QUIET: 1.0} if node.resources.get(QUIET) else {}
-        return Needs(min(needs.cpus, node.cpus), float(gpu), needs.memory_mb, resources, node.id)
+        near = next(filter(None, (self._made_on.get(key, "") for key in inputs_of(flight.call.job))), "")
+        return needs_of(flight.call.job, self._nodes, float(self.cpus), self._memory_mb or 0.0, taken, near)
 
     def _send_again(self) -> None:
         now = time.monotonic()
@@ -270,6 +280,24 @@ class RemoteExecutor:
                 self._end(flight, error)
             return
         now = {node.id for node in self._nodes}
+        self._left = (self._left | before.keys()) - now
+        some_left = before.keys() - now
+        at_work = nodes_at_work(self._run_at)
+        for flight in list(self._flights.values()):
+            if flight.token in at_work:
+                flight.node, host = at_work[flight.token]
+                if host != flight.host:
+                    flight.host = host
+                    self._at(flight.log.stem, host)
+            if flight.node in self._left:
+                # Of a node that was cut off, or stopped, Ray says for minutes nothing of its orders.
+                del self._flights[flight.number]
+                self._again_elsewhere(flight, f"its node, {flight.node[:6]}, has left")
+            elif some_left and not flight.node:
+                # It has not begun: it waits for a node, or lies on the one that has left. Should it begin there or elsewhere
+                # all the same, one of the two finds the other's result, or the other at work.
+                del self._flights[flight.number]
+                self._later.append((time.monotonic(), flight))
         if before:
             for node in (node for node in self._nodes if node.id not in before):
                 self._say(f"node {node} has joined" + (f", but {node.trouble}" if node.trouble else ""))
@@ -277,6 +305,11 @@ class RemoteExecutor:
                 self._say(f"node {node} has left")
         for flight in list(self._flights.values()):
             if any(map(flight.needs.met_by, self._nodes)):
+                continue
+            label = label_of(flight.call.job)
+            if label and self._absent.seconds(label, self._nodes) > self._gone_s:
+                why = f"{flight.call.job.stage}: {self.missing(label)}"
+                self._end(self._flights.pop(flight.number), StageError("lost", why))
                 continue
             if self._closed:  # nobody would begin it
                 self._end(self._flights.pop(flight.number), Interrupted())
@@ -293,6 +326,9 @@ class RemoteExecutor:
     def _take(self, reply: Reply) -> None:
         if (flight := self._flights.pop(reply.order, None)) is None:
             return
+        if reply.trouble and self._unsound(reply.node):
+            self._again_elsewhere(flight, reply.trouble)
+            return
         if reply.trouble:
             self._end(flight, MachineError(reply.trouble))
             return
@@ -304,6 +340,8 @@ class RemoteExecutor:
         job, key = flight.call.job, flight.call.job.key
         match answer.kind:
             case "done":
+                if self._carried is not None and job.stage in STAYS:
+                    self._made_on[key] = reply.node
                 self._done(flight, answer)
             case "busy":
                 self._busy(flight, answer.message)
@@ -315,10 +353,19 @@ class RemoteExecutor:
                 error = StageError(stage_status(answer.status), answer.message)
                 error.seconds = answer.seconds
                 self._end(flight, error)
+            case "machine" if self._unsound(reply.node):
+                self._again_elsewhere(flight, answer.message)
             case "machine":
                 self._end(flight, MachineError(answer.message))
             case "bug":
                 self._end(flight, RuntimeError(f"{job.stage} {key[:12]} on {answer.host}: {answer.message}"))
+
+    def _unsound(self, node: str) -> bool:
+        """Whether an order went to a node that cannot work and has joined since the start; where it went may not be known."""
+        self._looked = -math.inf
+        self._look()
+        sound = {one.id for one in self._nodes if not one.trouble}
+        return bool(sound) and (node not in sound if node else len(sound) < len(self._nodes))
 
     def _done(self, flight: _Flight, answer: Answer) -> None:
         call, cache, seconds = flight.call, self.artifacts.cache, answer.seconds or 0.0
@@ -327,11 +374,13 @@ class RemoteExecutor:
             if call.anew:
                 stored = Stored(Path(), *self.artifacts.taken(call.job, answer.result, seconds), cached=False)
             else:
-                stored = Stored(cache.folder(call.job), answer.result, seconds, answer.cached, answer.made)
-                if not appears(stored.path / "manifest.json"):
-                    what = f"what host {answer.host} has put into the cache, {cache.root},"
-                    raise MachineError(f"{what} is not seen here")
-                cache.trust(stored)
+                afar = cache if cache.shared is not None else None
+                stored = Stored(cache.folder(call.job), answer.result, seconds, answer.cached, answer.made, afar)
+                if afar is None:
+                    if not appears(stored.path / "manifest.json"):
+                        what = f"what host {answer.host} has put into the cache, {cache.root},"
+                        raise MachineError(f"{what} is not seen here")
+                    cache.trust(stored)
                 self.artifacts.made(call.job, stored, flight.first)
         except (AutotuneError, OSError) as error:
             self._end(flight, error)
@@ -342,7 +391,8 @@ class RemoteExecutor:
     def _note(self, flight: _Flight, answer: Answer) -> None:
         """Keep what an order printed, and when it ran."""
         for span in answer.spans:
-            self.intervals.append(Interval(span.stage, span.began, span.ended, span.alone, answer.host))
+            copied = span.result, span.moved_mb
+            self.intervals.append(Interval(span.stage, span.began, span.ended, span.alone, answer.host, *copied))
         if answer.log:
             flight.log.parent.mkdir(parents=True, exist_ok=True)
             with flight.log.open("a", encoding="utf-8", newline="\n") as stream:
@@ -378,22 +428,3 @@ class RemoteExecutor:
     def _forget(self, call: Call) -> None:
         if not call.anew:
             self._under_way.pop(call.job.key, None)
-
-
-class ClusterStages(SweepArtifacts):
-    """What a sweep on a cluster knows of its jobs. A call of it waits for the executor that it is given."""
-
-    blocking: Blocking
-
-    def __call__(self, job: Job, timeout: float | None = None, anew: bool = False) -> Stored:
-        """Return the stored result of a job. Raises as the executor's futures do."""
-        return self.blocking(job, timeout, anew)
-
-    def again(self, job: TimeJob) -> tuple[Result, float]:
-        """Time once more, whatever the cache holds. Raises as a call does."""
-        return self.alone(job)
-
-    def alone(self, job: Job, timeout: float | None = None) -> tuple[Result, float]:
-        """Do a job in a process of its own, and keep nothing. Raises as a call does."""
-        stored = self.blocking(job, timeout, anew=True)
-        return stored.result, stored.seconds

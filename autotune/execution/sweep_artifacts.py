@@ -17,6 +17,9 @@ from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
 from autotune.stages.jobs import Job, Result
 
+_NO_INPUTS = ("check", "score", "time", "turns")
+"""Stages whose results no other job reads."""
+
 
 class SweepArtifacts:
     """The results that one sweep uses. Threads may share it."""
@@ -40,6 +43,7 @@ class SweepArtifacts:
         """Seconds inside stages that were done for this sweep and ended well."""
         self._guard = threading.Lock()
         self._in_use: dict[str, Job] = {}
+        self._asked_for: dict[str, Job] = {}
         self._settled: set[str] = set()
         self.places: dict[str, Path] = {}
         """Where inputs from outside the cache lie, by their keys."""
@@ -66,7 +70,7 @@ class SweepArtifacts:
         if stored.cached:
             return
         self.taken(job, stored.result, stored.seconds, first)
-        if self.room is not None:
+        if self.room is not None and stored.afar is None:
             self.room.added(stored.path)
 
     def taken(self, job: Job, result: Result, seconds: float, first: bool = False) -> tuple[Result, float]:
@@ -83,8 +87,15 @@ class SweepArtifacts:
             raise StageError("lost", f"what was made as {key[:12]} is no longer in the cache")
         return place
 
+    def job_of(self, key: str) -> Job | None:
+        """Return the job that makes what has a key, where the sweep has asked for that."""
+        with self._guard:
+            return self._asked_for.get(key)
+
     def _use(self, job: Job) -> None:
         with self._guard:
+            if self.cache.shared is not None and job.stage not in _NO_INPUTS:
+                self._asked_for[job.key] = job
             if job.key not in self._in_use:
                 self.cache.hold(job)
                 self._in_use[job.key] = job

@@ -331,7 +331,7 @@ class Pipeline:
         stored = yield from self._run("train", job, done, self.graph.train.time_limit_s + 300, found=found)
         done.cells |= {"train_steps": stored.result["step"], "train_loss": stored.result["loss"]}
         done.cells["train_cut"] = stored.result.get("cut")
-        state = json.loads((stored.path / "state.json").read_text(encoding="utf-8"))
+        state = json.loads(stored.text("state.json"))
         done.curve = state["curve"]
         return stored
 
@@ -567,7 +567,7 @@ class Pipeline:
             if there is None:
                 yield from self._to_score(candidate, scored, done, rung)
             stored = yield from self._run("score", job, done, found=there)
-            found.append(json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8")))
+            found.append(json.loads(stored.text("outcomes.json")))
             done.cells["prompts_cut"] = stored.result.get("cut")  # of all items, those of other parts too
         if rung < 1 and scored.recipe is not None:
             self.do.discard(self.graph.build_job(scored, rung))  # large, and of no use but this

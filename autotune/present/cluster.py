@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.artifacts.store import HERE, Cache, default_root
+from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError
 from autotune.execution.cluster import QUIET, Node, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.engines import check_address
 from autotune.execution.ray_cluster import RayCluster
-from autotune.execution.remote import run_folder
+from autotune.execution.runs import run_in, run_place
 from autotune.execution.workers import CORES_EACH
 from autotune.machine import machine_digest, packages
 from autotune.sweepfile.schema import Sweep
@@ -45,13 +44,9 @@ def clustered(sweep: Sweep, address: str | None) -> Clustered:
 def examine_cluster(address: str | None, at_once: int | None = None) -> dict[str, Any]:
     """Join a cluster of Ray and return what its nodes have; `at_once`: jobs that one node does at once. Raises MachineError where there is none, UsageError, OSError."""
     cache = Cache(default_root())
-    run = run_folder(cache)
-    try:
-        with RayCluster(address, run / HERE) as cluster:
-            nodes = sorted(cluster.nodes(), key=lambda node: (node.host, node.id))
-            return summary(nodes, cluster.address, str(cache.root), packages(), at_once)
-    finally:
-        shutil.rmtree(run, ignore_errors=True)
+    with run_in(cache) as run, RayCluster(address, run_place(cache, run)) as cluster:
+        nodes = sorted(cluster.nodes(), key=lambda node: (node.host, node.id))
+        return summary(nodes, cluster.address, str(cache.shared or cache.root), packages(), at_once)
 
 
 def summary(

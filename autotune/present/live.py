@@ -100,7 +100,9 @@ def _worker(picture: Picture, doing: Doing | None) -> Text:
     first, _, more = stage_name(doing.stage).partition(" on ")
     waits = picture.waits(doing)
     state = "waits" if waits else duration(max(0.0, picture.now - doing.since))
-    about = "  ".join(part for part in (f"on {more}" * bool(more), doing.settings) if part)
+    about = "  ".join(
+        part for part in (f"on {more}" * bool(more), f"on {doing.host}" * bool(doing.host), doing.settings) if part
+    )
     return _text(
         f"{trial:<5} ", (f"{first:<{_STAGE}}", "cyan"), (f"{state:>{_TIME}}", "yellow" if waits else ""), f"  {about}"
     )

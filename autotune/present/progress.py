@@ -12,7 +12,7 @@ from autotune.errors import printable
 from autotune.present.so_far import SoFar, candidate_name, stage_name
 from autotune.present.tables import score_text, settings
 from autotune.results.rows import Trial
-from autotune.scheduler.events import Event, Note, RowWritten, StageBegan
+from autotune.scheduler.events import Event, Note, RowWritten, StageAt, StageBegan
 from autotune.secrets import redact
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class Progress:
             case StageBegan(trial, candidate, stage):
                 if self._view is None:
                     self.note(self._stage(trial, candidate, stage))
+            case StageAt(candidate_id, host):
+                doing = self.so_far.doing(candidate_id)
+                if self._view is None and doing is not None:
+                    number = self._number(doing.trial, doing.target)
+                    self.note(f"{number} {stage_name(doing.stage)} is at work on {host}")
             case RowWritten(row):
                 self.note(self._row(row))
             case Note(text):

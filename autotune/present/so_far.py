@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from autotune.candidate import Candidate
 from autotune.present.tables import settings
@@ -20,6 +20,7 @@ from autotune.scheduler.events import (
     CandidateEnded,
     Event,
     RowWritten,
+    StageAt,
     StageBegan,
     TimeLeft,
     WorkersEmployed,
@@ -64,6 +65,9 @@ class Doing:
     stage: str
     since: float
     """When it began, seconds by the clock."""
+    target: str | None = None
+    host: str = ""
+    """On which host of a cluster; empty: on this machine, or it is not known yet."""
 
     @property
     def alone(self) -> bool:
@@ -150,8 +154,15 @@ class SoFar:
                 case StageBegan(trial, candidate, stage):
                     self._begun = True
                     on = f"{candidate.target}: " if candidate.target is not None else ""
-                    doing = Doing(candidate.id, trial, on + candidate_name(candidate), stage, self.clock())
+                    doing = Doing(
+                        candidate.id, trial, on + candidate_name(candidate), stage, self.clock(), candidate.target
+                    )
                     self._workers[self._place(candidate.id)] = doing
+                case StageAt(candidate_id, host):
+                    self._workers = [
+                        replace(doing, host=host) if doing is not None and doing.candidate == candidate_id else doing
+                        for doing in self._workers
+                    ]
                 case CandidateEnded(_, candidate):
                     self._workers = [
                         None if doing is not None and doing.candidate == candidate.id else doing
@@ -165,6 +176,11 @@ class SoFar:
                     self._left = None if seconds is None else (seconds, self.clock())
                 case _:
                     pass
+
+    def doing(self, candidate: str) -> Doing | None:
+        """Return what is being done for a candidate, given by its id; None: nothing."""
+        with self._lock:
+            return next((one for one in self._workers if one is not None and one.candidate == candidate), None)
 
     def _place(self, candidate: str) -> int:
         """Return the line of a candidate: it keeps the one that it has, else it takes the first that is free."""

@@ -74,6 +74,31 @@ class AzureMLFiles(AbstractFileSystem):  # type: ignore[misc]
                 return {"name": name, "type": "directory", "size": 0}
         raise FileNotFoundError(str(address))
 
+    def modified(self, path: str) -> Any:
+        """Return when a file was written last. Raises FileNotFoundError."""
+        found = self.info(path)
+        if "written" not in found:
+            raise FileNotFoundError(path)
+        return found["written"]
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+        """Return a file's content, all of it in one request. Raises FileNotFoundError."""
+        if start is not None or end is not None:
+            return bytes(super().cat_file(path, start, end, **options))
+        content = io.BytesIO()
+        container, blob, address = self._place(path)
+        with speaking(str(address)):
+            if _details(container, blob) is None:
+                raise FileNotFoundError(str(address))
+            container.download_blob(blob).readinto(content)
+        return content.getvalue()
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file. Raises FileNotFoundError."""
+        if self.info(path)["type"] != "file":
+            raise FileNotFoundError(path)
+        self._rm(path)
+
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         """Return what lies in a folder. Raises FileNotFoundError."""
         del options
@@ -182,7 +207,9 @@ def _details(container: ContainerClient, blob: str) -> dict[str, Any] | None:
         found = container.get_blob_client(blob).get_blob_properties()
     except ResourceNotFoundError:
         return None
-    return None if _is_folder(found.metadata) else {"size": found.size, "etag": found.etag}
+    return (
+        None if _is_folder(found.metadata) else {"size": found.size, "etag": found.etag, "written": found.last_modified}
+    )
 
 
 def _is_folder(metadata: dict[str, str] | None) -> bool:

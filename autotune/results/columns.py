@@ -281,6 +281,8 @@ TIMELINE: tuple[Column, ...] = (
     Column("ended", float, "seconds since 1970, UTC"),
     Column("alone", bool, "whether nothing else might run on this host meanwhile: a timing"),
     Column("host", str, "the host of a cluster that it ran on; empty: the tuner's own"),
+    Column("result", str, "of a copy from or to a shared cache (stage fetch or send): stage and key of the result"),
+    Column("moved_mb", float, "of such a copy: what was copied, MB (10^6 bytes)"),
 )
 
 

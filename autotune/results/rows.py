@@ -338,3 +338,5 @@ class StageSpan(TableRow):
     ended = Number()
     alone = Flag()
     host = Text()
+    result = Text()
+    moved_mb = Number()

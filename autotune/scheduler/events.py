@@ -22,6 +22,14 @@ class StageBegan:
 
 
 @dataclass(frozen=True)
+class StageAt:
+    """The stage of a candidate, given by its id, is at work on a host of a cluster."""
+
+    candidate: str
+    host: str
+
+
+@dataclass(frozen=True)
 class CandidateEnded:
     """A candidate has ended. Its row was written, unless the sweep is being interrupted."""
 
@@ -73,7 +81,7 @@ class Note:
     text: str
 
 
-Event = StageBegan | CandidateEnded | RowWritten | BestSoFar | WorkersEmployed | StillAtWork | TimeLeft | Note
+Event = StageBegan | StageAt | CandidateEnded | RowWritten | BestSoFar | WorkersEmployed | StillAtWork | TimeLeft | Note
 Listener = Callable[[Event], None]
 
 

@@ -85,6 +85,14 @@ class Finalists:
         final.seconds = self.seconds
         return final
 
+    def chosen(self) -> Final:
+        """Choose the winner of a target whose device is gone: nothing can be timed, scored or tried there now."""
+        final = Final(self._choose(None))
+        if final.choice.winner is not None:
+            later = "timed in turns, scored on test and kept when the same command is run again"
+            self.events.note(f"target {self.ledger.untouched.target}: its device is gone, so its finalists are {later}")
+        return final
+
     def _choose(self, turns: Turns | None) -> Choice:
         return judge(self.ledger.ended(), self.ledger.aims, self.base_id, self.record.folder, turns)
 

@@ -15,6 +15,7 @@ from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate
 from autotune.costs.model import CostModel
 from autotune.errors import Exit, MachineError, StageError, stage_status
+from autotune.machine import foreign_cpu
 from autotune.metrics import is_task
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import base_candidate
@@ -84,8 +85,9 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
         costs: CostModel | None = None,
         shared: Shared | None = None,
+        foreign_cpu: Callable[[], float] = foreign_cpu,
     ) -> None:
-        """`costs`: what stages are expected to take; None: nothing was measured yet; `shared`: with the loops of other targets."""
+        """`foreign_cpu`: cores that other programs keep busy where the target is timed; `costs`: what stages are expected to take; None: nothing was measured yet; `shared`: with the loops of other targets."""
         self.target, self.shared = sweep.space.target, shared or Shared(executor)
         self.record, self.pipeline = record, pipeline
         self.model, self.metric, self.recipes = sweep.model, sweep.data.metric, sweep.space.recipes
@@ -101,7 +103,9 @@ class Loop:
         self.forecast = Forecast(prices, self.ledger, clock, executor.width, in_parts, self.shared.done)
         self.shared.add(self.target, self.ledger, self.forecast)
         self.budget = BudgetLeft(sweep.budget, self.shared, record.spent_s, self.forecast)
-        self.stale_timings = StaleTimings(self.ledger, record, pipeline, self.under_way, events, timing, clock)
+        self.stale_timings = StaleTimings(
+            self.ledger, record, pipeline, self.under_way, events, timing, clock, foreign_cpu
+        )
         self._like: Candidate | None = None
         """A candidate like those that come."""
         self.stages_s = 0.0
@@ -323,7 +327,7 @@ class Loop:
                 self.tell_anew(self.stale_timings.resolve(self._wanted_now))
             self.settle(PATIENCE_S)
         self._pin()
-        summary = self._finish(trials, ended)
+        summary = self._finish(trials, ended, gone)
         if not self.record.results.flush():
             file = self.record.results.file
             message = f"{file} cannot be written: its last rows are not in it, and what they cost is in the cache"
@@ -331,12 +335,12 @@ class Loop:
         summary.stages_s = self.stages_s + self.stale_timings.seconds
         return summary
 
-    def _finish(self, trials: int, ended: str) -> Summary:
-        """Choose the winner among the rows, and time, score and keep it."""
+    def _finish(self, trials: int, ended: str, gone: bool) -> Summary:
+        """Choose the winner among the rows, and time, score and keep it, unless the target's device is gone."""
         finalists = Finalists(
             self.model, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
         )  # fmt: skip
-        final = finalists.run()
+        final = finalists.chosen() if gone else finalists.run()
         self.stages_s += final.seconds
         summary = Summary(final.choice, trials, 0.0, 0.0, ended, Exit.OK, final.rows, final.turns, final.kept)
         if not any(row.status in ("ok", "over_limit") for row in self.ledger.rows.values()):

@@ -20,7 +20,9 @@ class Provisional:
     """The provisional timings of one run of the command."""
 
     def __init__(self, timing: Timing, events: Events, foreign: Callable[[], float] = foreign_cpu) -> None:
-        """`timing`: how precise a timing is to be, and how often it may be repeated; `foreign`: cores that other programs use."""
+        """`timing`: how precise a timing is to be, and how often it may be repeated; `foreign`: cores that other programs use
+        where models are timed.
+        """
         self.timing, self.events, self.foreign = timing, events, foreign
         self.wait: Callable[[float], None] = time.sleep
         self._made: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from autotune.errors import StageError
+from autotune.machine import foreign_cpu
 from autotune.pipeline.measure import Pipeline
 from autotune.results.columns import STAGES, TIMING, Cells
 from autotune.results.record import Record, now
@@ -32,10 +33,12 @@ class StaleTimings:
         events: Events,
         timing: Timing,
         clock: Callable[[], float],
+        foreign_cpu: Callable[[], float] = foreign_cpu,
     ) -> None:
+        """`foreign_cpu`: cores that other programs keep busy now where models are timed."""
         self.ledger, self.record, self.pipeline, self.under_way = ledger, record, pipeline, under_way
         self.events, self.clock = events, clock
-        self.provisional = Provisional(timing, events)
+        self.provisional = Provisional(timing, events, foreign_cpu)
         self.seconds = 0.0
         """Seconds inside stages."""
         self._untimed: set[str] = set()

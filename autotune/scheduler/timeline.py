@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from autotune.execution.host_lock import Interval
+from autotune.results.columns import Cells
 from autotune.results.record import Record
 from autotune.results.rows import StageSpan
 from autotune.results.table import Table
@@ -41,7 +42,9 @@ class Timeline:
             self._seen.append(self._intervals.popleft())
         for one in self._seen[before:]:
             times = {"began": round(one.began, 3), "ended": round(one.ended, 3)}
-            self._table.add(StageSpan({"stage": one.stage, **times, "alone": one.alone, "host": one.host or None}))
+            copied: Cells = {} if one.moved_mb is None else {"result": one.result, "moved_mb": round(one.moved_mb, 6)}
+            where: Cells = {"alone": one.alone, "host": one.host or None}
+            self._table.add(StageSpan({"stage": one.stage, **times, **where, **copied}))
         if len(self._seen) > before:
             self._table.flush()
             self._table.rows.clear()

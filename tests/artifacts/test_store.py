@@ -20,7 +20,7 @@ from autotune.artifacts.store import HERE as SEEN
 from autotune.artifacts.store import MANIFEST, Cache, default_root
 from autotune.candidate import Lora, Recipe
 from autotune.errors import StageError
-from autotune.execution.remote import run_folder
+from autotune.execution.runs import run_folder
 from autotune.stages import jobs
 from autotune.stages.jobs import (
     BaseJob,

@@ -25,9 +25,11 @@ from autotune.errors import Interrupted, MachineError, StageError
 from autotune.execution import node as node_module
 from autotune.execution import remote
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
+from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.local import LocalEngine
 from autotune.execution.node import Answer, NodeProcess, Order, from_anywhere
-from autotune.execution.remote import ATTEMPTS, ClusterStages, RemoteExecutor, run_folder
+from autotune.execution.remote import ATTEMPTS, RemoteExecutor
+from autotune.execution.runs import run_folder
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.worker import from_plain, to_plain
@@ -102,7 +104,7 @@ class Threads:
         self.orders.append((Order.model_validate_json(text), needs, node))
 
         def do() -> None:
-            reply = Worker(self.act).do(Order.model_validate_json(text)).model_dump_json()
+            reply = Worker(self.act).do(Order.model_validate_json(text), node).model_dump_json()
             if node not in self.lost:
                 self.replies.put(Reply(order, reply))
 
@@ -244,7 +246,7 @@ def test_a_call_that_loses_every_node_is_lost_for_this_time(tmp_path: Path, clus
         while len(cluster.orders) == attempt:
             sweeping.executor.wait([future])
         begun.get(timeout=10)
-        cluster.lose(0, cluster.orders[attempt][2])
+        cluster.lose(attempt, cluster.orders[attempt][2])
     sweeping.ended(future)
     over.set()
     with pytest.raises(StageError, match=f"{ATTEMPTS} nodes were lost") as raised:
@@ -324,7 +326,10 @@ def test_a_node_with_other_packages_or_without_the_files_is_named(
     for fields, words in (
         ({"key": "0" * 64, "packages": packages | {"torch": "1.0"}}, r"host .*: it has torch .* \(the tuner: 1.0\)"),
         ({"key": "0" * 64}, "another version of autotune"),
-        ({"run": str(tmp_path / "nowhere" / "x")}, "is not seen there; AUTOTUNE_CACHE must name"),
+        (
+            {"run": str(tmp_path / "nowhere" / "x")},
+            "it does not see .*nowhere.*: AUTOTUNE_CACHE must name a folder that all nodes share, or a store",
+        ),
         ({"job": to_plain(TroubleJob(pid_file="x"))}, r"it has torch None \(the tuner: "),
     ):
         monkeypatch.setattr(cluster, "send", changed(**fields))
@@ -419,7 +424,7 @@ def test_targets_of_one_provider_have_a_label_each(tmp_path: Path, cluster: Thre
         machine = sweeping.executor.machine_of(one.target.label)
         graph = Graph(one, replace(inputs_in(tmp_path / name), machine=machine))
         timing = graph.time_job(base_candidate(one.space.recipes, one.provider), "build", "signature")
-        needs = sweeping.executor._needs(remote._Flight(0, Call(timing), tmp_path, Future(), 1.0))
+        needs = sweeping.executor._needs(remote._Flight(Call(timing), tmp_path, Future(), 1.0))
         assert needs is not None
         assert needs.node == node
         assert timing.label == one.target.label

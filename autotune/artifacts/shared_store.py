@@ -1,0 +1,337 @@
+"""A cache on a store that several machines reach: `AUTOTUNE_CACHE=s3://BUCKET/FOLDER` (`gs://`, `abfs://`, `azureml://`).
+
+Results lie in a folder of each machine, as ever, and in the store as well. What is not here is looked for there before it is
+made, and copied only when its files are needed. What was made here is put there:
+
+- its files below `STAGE/KEY/TOKEN/`, where TOKEN names the turn of its maker alone;
+- then `STAGE/KEY/manifest.json`, which names that TOKEN. The store writes it only where there is none, so of several makers
+  one wins, and its result never changes afterwards: what one brings who was stopped meanwhile is removed again.
+
+Whoever makes a result has the object `makers/STAGE.KEY.N`, and renews its lease, `leases/ID`, meanwhile. Only one can create
+the next number; it may be taken once the lease of the maker before was not renewed for `MAKER_S` by the store's own clock.
+
+What is made again in seconds, or holds for one machine alone, stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import platformdirs
+
+from autotune.artifacts.leases import BEAT_S, this_process
+from autotune.artifacts.makers import MAKER_S, Maker, Turn, read_maker
+from autotune.candidate import digest
+from autotune.durable import ASIDE
+from autotune.errors import AutotuneError, MachineError
+from autotune.models import PICKLED
+from autotune.remote.objects import Objects, is_store
+
+MANIFEST = "manifest.json"
+"""Says that a result is whole; the name that `artifacts.store` gives it."""
+HERE = ("base", "merge", "probe", "devices", "capability", "tiny", "push", "prompt", "verify")
+"""Stages whose results stay on the machine that made them."""
+_POLL_S = 1.0
+"""How often who waits for a maker looks up."""
+_STILL_S = 10.0
+"""How often a maker looks whether another has taken over."""
+
+
+def folder_of(address: str) -> Path:
+    """Return where the results of a store lie on this machine."""
+    kind = "azureml" if address.lower().startswith("azureml:") else "shared"
+    return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / kind / digest(address)[:16]
+
+
+def store_of(root: Path) -> SharedStore | None:
+    """Return the store whose results lie in `root` here, where AUTOTUNE_CACHE names one. Raises UsageError, MachineError."""
+    named = os.environ.get("AUTOTUNE_CACHE", "")
+    return SharedStore(named) if is_store(named) and folder_of(named) == root else None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Files of one result that were copied: from the store (`fetch`), or to it (`send`)."""
+
+    kind: str
+    result: str
+    """`STAGE/KEY`."""
+    bytes: int
+    began: float
+    """Seconds since 1970, as `ended`."""
+    ended: float
+
+
+class StoreTurn:
+    """The turn of one maker, over all machines."""
+
+    def __init__(self, objects: Objects, name: str, token: str) -> None:
+        self._objects, self.name, self.token = objects, name, token
+        self._seen, self._still = time.monotonic(), True
+
+    def still(self) -> bool:
+        """Whether nobody else has taken over, as far as was seen in the last seconds."""
+        if self._still and time.monotonic() - self._seen > _STILL_S:
+            self._seen, self._still = time.monotonic(), self._mine()
+        return self._still
+
+    def end(self) -> None:
+        """Give it up."""
+        if self._mine():
+            self._objects.remove(self.name)
+
+    def _mine(self) -> bool:
+        maker = read_maker(self._objects.read(self.name) or b"")
+        return maker is not None and maker.token == self.token
+
+
+class BothTurns:
+    """The turn of a maker on this machine and, over all machines, in the shared store."""
+
+    def __init__(self, here: Turn, there: StoreTurn) -> None:
+        self._here, self._there, self.aside = here, there, here.aside
+
+    def still(self) -> bool:
+        """As `Turn.still`."""
+        return self._here.still() and self._there.still()
+
+    def confirm(self) -> bool:
+        """As `Turn.confirm`: of all machines the store decides, when the result is published."""
+        return self._here.confirm()
+
+
+class SharedStore:
+    """Results on a store. Threads may share it."""
+
+    def __init__(self, text: str) -> None:
+        """Raises UsageError where AUTOTUNE_CACHE names no folder of a store, MachineError where the store's client is missing."""
+        self.objects = Objects(text, "AUTOTUNE_CACHE")
+        self.moved: Callable[[Transfer], None] = lambda _: None
+        """Is told what was copied."""
+        self.around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        """Is entered while files are copied."""
+        self._id = uuid.uuid4().hex
+        self._there: set[str] = set()
+        """Results that this process has seen in the store."""
+        self._guard = threading.Lock()
+        self._makes = 0
+        self._beat: threading.Event | None = None
+        """Tells the thread that renews the lease to end."""
+
+    def __str__(self) -> str:
+        return str(self.objects)
+
+    @staticmethod
+    def takes(folder: Path) -> bool:
+        """Whether the result that lies in `folder` here is kept in the store as well."""
+        return folder.parent.name not in HERE
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def manifest(self, folder: Path) -> dict[str, Any] | None:
+        """Return the manifest of a result that is in the store; None where there is none. Raises MachineError."""
+        content = self.objects.read(f"{_name(folder)}/{MANIFEST}")
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+            names = [*found["files"], str(found.get("at", ""))]
+            if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in names):
+                raise ValueError(names)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.objects.remove(f"{_name(folder)}/{MANIFEST}")  # it says nothing: the result is made anew
+            return None
+        self._there.add(_name(folder))
+        return dict(found)
+
+    def read(self, folder: Path, name: str) -> bytes | None:
+        """Return the content of one file of a result, nothing else copied; None where it is gone or damaged. Raises MachineError."""
+        found = self.manifest(folder)
+        if found is None or name not in found["files"]:
+            return None
+        with self._copying("fetch", folder) as count:
+            content = self.objects.read(_file(folder, found, name))
+            count(len(content or b""))
+        whole = content is not None and hashlib.sha256(content).hexdigest() == found["files"][name]["sha256"]
+        return content if whole else None
+
+    def pull(self, folder: Path) -> bool:
+        """Bring a result here that is there. Returns whether it was there. Raises MachineError; OSError of the disk here.
+
+        Its content is not yet compared with its manifest.
+        """
+        found = self.manifest(folder)
+        if found is None:
+            return False
+        aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.pulled{ASIDE}")
+        try:
+            with self._copying("fetch", folder) as count:
+                for name in (name for name in found["files"] if not name.endswith(PICKLED)):
+                    target = aside / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(FileNotFoundError):  # then the result is damaged, as its reader sees
+                        self.objects.get(_file(folder, found, name), target)
+                        count(target.stat().st_size)
+            aside.mkdir(parents=True, exist_ok=True)
+            found.pop("at", None)
+            (aside / MANIFEST).write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.replace(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+    def drop(self, folder: Path) -> None:
+        """Take a damaged result out of the store, so that it is made anew. Raises MachineError."""
+        self._there.discard(_name(folder))
+        self.objects.remove(f"{_name(folder)}/{MANIFEST}")
+
+    def publish(self, folder: Path, token: str = "") -> bool:
+        """Put a result there. Returns False where another's is there already. Raises MachineError."""
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return self.put(folder, {name: folder / name for name in manifest["files"]}, manifest, token)
+
+    def put(self, folder: Path, files: Mapping[str, Path], manifest: Mapping[str, Any], token: str = "") -> bool:
+        """Put files there, by their names, as the result that `folder` would hold. Returns and raises as `publish`."""
+        at, name = token or uuid.uuid4().hex, _name(folder)
+        sent = {f"{name}/{at}/{place}": file for place, file in files.items()}
+        with self._copying("send", folder) as count:
+            for there, file in sent.items():
+                self.objects.put(file, there)
+                count(file.stat().st_size)
+        content = json.dumps({**manifest, "at": at}, ensure_ascii=False).encode()
+        if not self.objects.create(f"{name}/{MANIFEST}", content):
+            self.objects.remove(*sent)
+            return False
+        self._there.add(name)
+        return True
+
+    def offer(self, folder: Path, always: bool = False) -> None:
+        """Put a result there that is here, and is not there: the store could not be reached when it was made.
+
+        `always`: also one that else stays on this machine.
+        """
+        if (always or self.takes(folder)) and _name(folder) not in self._there and self.manifest(folder) is None:
+            self.publish(folder)
+
+    @contextlib.contextmanager
+    def _copying(self, kind: str, folder: Path) -> Iterator[Callable[[int], None]]:
+        """Report how many bytes were copied meanwhile."""
+        copied, done = 0, False
+
+        def count(size: int) -> None:
+            nonlocal copied
+            copied += size
+
+        with self.around():
+            began = time.time()
+            try:
+                yield count
+                done = True
+            except AutotuneError as error:
+                what = "read" if kind == "fetch" else "written"
+                raise MachineError(f"the shared cache cannot be {what}: {error}") from None
+            finally:
+                if done or copied:
+                    self.moved(Transfer(kind, _name(folder), copied, began, time.time()))
+
+    # --- makers ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def making(
+        self,
+        folder: Path,
+        what: str = "",
+        waiting: Callable[[Maker | None, float], None] = lambda *_: None,
+        token: str = "",
+        over: Collection[str] = (),
+    ) -> Iterator[StoreTurn]:
+        """Be the only one of all machines who makes a result. Arguments as `makers.making`. Raises MachineError."""
+        began = time.monotonic()
+        with self._held():
+            while True:
+                taken = self._take(folder, what, token or uuid.uuid4().hex, over)
+                if isinstance(taken, StoreTurn):
+                    try:
+                        yield taken
+                    finally:
+                        with contextlib.suppress(AutotuneError):
+                            taken.end()
+                    return
+                waiting(taken, time.monotonic() - began)
+                time.sleep(_POLL_S)
+
+    def _take(self, folder: Path, what: str, token: str, over: Collection[str]) -> StoreTurn | Maker | None:
+        """Take the next number, if that is free. Returns the turn; else who makes the result, if that is known."""
+        start = f"makers/{folder.parent.name}.{folder.name}."
+        numbers = {int(end): name for name in self.objects.names(start) if (end := name[len(start) :]).isdecimal()}
+        last = max(numbers, default=0)
+        maker = read_maker(self.objects.read(numbers[last]) or b"") if numbers else None
+        if maker is not None and maker.token not in over and self._lasts(maker.lease):
+            return maker
+        own = this_process()
+        since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        mine = Maker(own.pid, own.host, since, what, token, self._id, own.boot, False)
+        name = f"{start}{last + 1}"
+        if not self.objects.create(name, json.dumps(asdict(mine)).encode()):
+            return maker
+        self.objects.remove(*numbers.values())
+        return StoreTurn(self.objects, name, token)
+
+    def _lasts(self, lease: str) -> bool:
+        """Whether a lease was renewed in the last `MAKER_S` seconds of the store's clock."""
+        if not lease.isalnum() or (renewed := self.objects.modified(f"leases/{lease}")) is None:
+            return False
+        self._renew()
+        now = self.objects.modified(f"leases/{self._id}")
+        return now is None or (now - renewed).total_seconds() <= MAKER_S
+
+    def _renew(self) -> None:
+        self.objects.write(f"leases/{self._id}", str(this_process()).encode())
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold a lease meanwhile."""
+        with self._guard:
+            self._makes += 1
+            if self._beat is None:
+                self._renew()
+                self._beat = threading.Event()
+                threading.Thread(target=self._renewing, args=(self._beat,), name="store lease", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._makes -= 1
+                if not self._makes and self._beat is not None:
+                    self._beat.set()
+                    self._beat = None
+                    with contextlib.suppress(AutotuneError):
+                        self.objects.remove(f"leases/{self._id}")
+
+    def _renewing(self, over: threading.Event) -> None:
+        while not over.wait(BEAT_S):
+            with contextlib.suppress(AutotuneError):  # it is tried again; meanwhile another may take over
+                self._renew()
+
+
+def _name(folder: Path) -> str:
+    """Return what a result is called in the store."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def _file(folder: Path, manifest: dict[str, Any], name: str) -> str:
+    """Return what a file of a result is called in the store; earlier versions put it beside the manifest."""
+    return "/".join(filter(None, (_name(folder), str(manifest.get("at", "")), name)))

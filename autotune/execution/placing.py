@@ -1,0 +1,70 @@
+"""Which node an order goes to: what it takes of one, and the only node that will do, where there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from autotune.execution.cluster import QUIET, Needs, Node, to_time
+from autotune.execution.workers import needs_gpu
+from autotune.providers import NVIDIA
+from autotune.stages.jobs import DeviceJob, DevicesJob, Job, ProbeJob, TimeJob, TurnsJob
+
+_SOME = 0.001
+"""Of a resource that says what a node has, and is not used up."""
+
+
+def timed_in(job: Job) -> Sequence[TimeJob]:
+    """Return the timings of a job: itself, those that it does in turns, or none."""
+    return job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
+
+
+def label_of(job: Job) -> str | None:
+    """Return the label of the nodes that do a job, where it belongs to a target's device that has one."""
+    on = next(iter(timed_in(job)), job)
+    return on.label if isinstance(on, DeviceJob | DevicesJob) else None
+
+
+def needs_of(
+    job: Job, nodes: Sequence[Node], cpus: float, memory_mb: float, taken: Mapping[str, int], near: str = ""
+) -> Needs | None:
+    """Return what a job takes of its node; None: no node there will do.
+
+    `taken`: how many orders each node was given by name; `near`: the node that has what the job reads, which is only a wish.
+    """
+    timed, label = timed_in(job), label_of(job)
+    on = timed[0] if timed else job
+    provider = getattr(on, "provider", None) if isinstance(on, DeviceJob | DevicesJob) else None
+    gpus = any(node.gpus for node in nodes)
+    gpu = needs_gpu(job) or provider in NVIDIA or (isinstance(job, ProbeJob) and gpus)
+    needs = Needs(cpus, float(gpu), memory_mb, {label: _SOME} if label else {}, "", near)
+    if not timed:
+        if not any(node.trouble and node.cpus >= 1 for node in nodes):
+            return needs
+        # The cluster does not know which of its nodes cannot work, so it is told which can.
+        able = [node for node in nodes if not node.trouble and needs.met_by(node)]
+        return Needs(cpus, float(gpu), memory_mb, needs.resources, _least(able, taken).id) if able else None
+    able = to_time(nodes, timed[0].machine, label, gpu)
+    if not able:
+        return None
+    node = _least(able, taken)
+    resources = {QUIET: 1.0} if node.resources.get(QUIET) else {}
+    return Needs(min(cpus, node.cpus), float(gpu), memory_mb, resources, node.id)
+
+
+def _least(nodes: Sequence[Node], taken: Mapping[str, int]) -> Node:
+    return min(nodes, key=lambda one: (taken.get(one.id, 0), one.id))
+
+
+class Absent:
+    """Since when no node has a label."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def seconds(self, label: str, nodes: Sequence[Node]) -> float:
+        """Return for how many seconds no node was seen that has a label; 0: one has it."""
+        if any(node.resources.get(label) and not node.trouble for node in nodes):
+            self._since.pop(label, None)
+            return 0.0
+        return time.monotonic() - self._since.setdefault(label, time.monotonic())

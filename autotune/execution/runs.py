@@ -1,0 +1,126 @@
+"""What the tuner and its nodes tell each other beside orders: signs of one run, as files of a shared folder or objects of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from autotune.artifacts.store import HERE, RUN, Cache
+from autotune.errors import AutotuneError
+from autotune.remote.objects import Objects, is_store
+
+STOP = "stop"
+"""The sign that asks for the end."""
+_AT = "at-"
+"""How the sign begins that says on which node an order is done."""
+
+
+def run_folder(cache: Cache) -> Path:
+    """Make a folder for one run of the command in the cache, or in the store, that nodes share. Raises OSError, MachineError."""
+    run = cache.root / f"{RUN}{uuid.uuid4().hex}"
+    run.mkdir(parents=True)
+    (run / HERE).write_text(cache.leases.id, encoding="utf-8")
+    if cache.shared is not None:
+        sign(run_place(cache, run), HERE, cache.leases.id)
+    return run
+
+
+def run_place(cache: Cache, run: Path) -> str:
+    """Return where nodes see the signs of a run: its folder, or its address in the store."""
+    return str(run.resolve()) if cache.shared is None else f"{cache.shared}/{run.name}"
+
+
+@contextlib.contextmanager
+def run_in(cache: Cache) -> Iterator[Path]:
+    """Have a folder for one run meanwhile, as `run_folder`."""
+    run = run_folder(cache)
+    try:
+        yield run
+    finally:
+        if cache.shared is not None:
+            remove_signs(run_place(cache, run), HERE, STOP)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def sign(place: str, name: str, text: str = "") -> None:
+    """Set a sign for the nodes. Raises OSError, MachineError."""
+    if is_store(place):
+        Objects(place, "AUTOTUNE_CACHE").write(name, text.encode())
+    else:
+        (Path(place) / name).write_text(text, encoding="utf-8")
+
+
+def signed(place: str, name: str) -> bool:
+    """Whether a sign is seen here. Raises OSError, MachineError."""
+    if is_store(place):
+        return Objects(place, "AUTOTUNE_CACHE").read(name) is not None
+    return name in os.listdir(place)  # noqa: PTH208 - `exists` may be answered from memory
+
+
+@contextlib.contextmanager
+def at_work(place: str, token: str, node: str) -> Iterator[None]:
+    """Say on which node and host an order is done, as long as it is: the cluster itself does not tell."""
+    name = f"{_AT}{token}-{node}-{socket.gethostname()}"
+    with contextlib.suppress(AutotuneError, OSError):
+        sign(place, name)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AutotuneError, OSError):
+            if is_store(place):
+                Objects(place, "AUTOTUNE_CACHE").remove(name)
+            else:
+                (Path(place) / name).unlink(missing_ok=True)
+
+
+def nodes_at_work(place: str) -> dict[str, tuple[str, str]]:
+    """Return the node and the host on which orders are done now, as far as it is known, by the tokens of the orders."""
+    try:
+        if is_store(place):
+            names = [name.rpartition("/")[2] for name in Objects(place, "AUTOTUNE_CACHE").names(_AT)]
+        else:
+            names = [name for name in os.listdir(place) if name.startswith(_AT)]  # noqa: PTH208 - as in `signed`
+    except (AutotuneError, OSError):
+        return {}
+    parts = (name.removeprefix(_AT).split("-", 2) for name in names)
+    return {token: (node, host) for token, node, host in parts}
+
+
+def seen_after(place: str, name: str, patience_s: float) -> bool:
+    """Whether a sign is seen here within so many seconds. Raises MachineError where a store cannot be read."""
+    end = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(OSError):
+            if signed(place, name):
+                return True
+        if time.monotonic() > end or not (is_store(place) or Path(place).parent.exists()):
+            return False
+        time.sleep(0.2)
+
+
+def trouble_of(place: str, patience_s: float) -> str:
+    """Return why a node cannot use the cache of a run, whose folder or address is `place`; empty: it can."""
+    try:
+        if seen_after(place, HERE, patience_s):
+            return ""
+    except AutotuneError as error:
+        return f"it cannot use the cache: {error}"
+    if is_store(place):
+        return f"it does not find {place}/{HERE}: its login or endpoint is that of another store"
+    return f"it does not see {place}: AUTOTUNE_CACHE must name a folder that all nodes share, or a store"
+
+
+def remove_signs(place: str, *names: str) -> None:
+    """Remove the signs of a run."""
+    with contextlib.suppress(AutotuneError, OSError):
+        if is_store(place):
+            there = Objects(place, "AUTOTUNE_CACHE")
+            there.remove(*names, *there.names(_AT))
+        else:
+            shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,255 @@
+"""A cache on a store that several machines reach, against a local S3 server: one maker a key, and nothing damaged is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from s3_server import BUCKET, serving
+
+from autotune.artifacts import shared_store
+from autotune.artifacts.shared_store import SharedStore
+from autotune.artifacts.store import Cache, default_root
+from autotune.errors import MachineError, UsageError
+from autotune.execution.host_lock import HostLock
+from autotune.execution.transfers import note_transfers
+from autotune.remote.objects import Objects
+from autotune.stages.jobs import TinyJob
+
+CONTENT = b"weights" * 1000
+
+
+class Work(TinyJob):
+    """A job whose result is kept in the store."""
+
+    stage: ClassVar[str] = "build"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture
+def store(server: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a cache of this test alone."""
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / os.environ["MACHINE"]))
+    monkeypatch.setattr(shared_store, "_POLL_S", 0.05)
+    name = re.sub(r"\W", "-", request.node.name)
+    monkeypatch.setenv("AUTOTUNE_CACHE", f"s3://{BUCKET}/{name}")
+    monkeypatch.setenv("MACHINE", "one")
+    return f"s3://{BUCKET}/{name}"
+
+
+def cache_on(machine: str, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setenv("MACHINE", machine)
+    return Cache(default_root())
+
+
+def run(out: Path) -> tuple[dict[str, Any], float]:
+    (out / "deep").mkdir()
+    (out / "deep" / "model.onnx.data").write_bytes(CONTENT)
+    return {"seen": 1}, 2.5
+
+
+def never(out: Path) -> tuple[dict[str, Any], float]:
+    raise AssertionError("it was made again")
+
+
+def test_what_one_machine_has_made_another_copies(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = cache_on("one", monkeypatch)
+    assert not one.make(Work(), run).cached
+    two = cache_on("two", monkeypatch)
+    assert two.root != one.root
+    assert two.find(Work()) is None  # nothing is copied before it is needed
+    found = two.make(Work(), never)
+    assert (found.result, found.seconds, found.cached) == ({"seen": 1}, 2.5, True)
+    assert (found.path / "deep" / "model.onnx.data").read_bytes() == CONTENT
+    assert "at" not in json.loads((found.path / "manifest.json").read_text(encoding="utf-8"))
+    assert not Objects(store, "x").names("makers/")
+    assert not Objects(store, "x").names("leases/")
+    one.make(TinyJob(), run)  # what is made again in seconds stays where it was made
+    assert not Objects(store, "x").names("tiny/")
+
+
+@pytest.mark.parametrize("harm", ["changed", "cut", "gone", "manifest"])
+def test_what_was_damaged_there_is_made_anew_and_replaced(
+    store: str, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_on("one", monkeypatch).make(Work(), run)
+    objects = Objects(store, "x")
+    (folder,) = objects.names("build/")
+    (at,) = (name for name in objects.names(f"{folder}/") if not name.endswith("manifest.json"))
+    file = f"{at}/deep/model.onnx.data"
+    match harm:
+        case "changed":
+            objects.write(file, CONTENT[::-1])
+        case "cut":
+            objects.write(file, CONTENT[:-1])
+        case "gone":
+            objects.remove(file)
+        case _:
+            objects.write(f"{folder}/manifest.json", b'{"files": {"../../outside": {}}}')
+    made: list[Path] = []
+    cache_on("two", monkeypatch).make(Work(), lambda out: (made.append(out), run(out))[1])
+    assert len(made) == 1
+    found = cache_on("three", monkeypatch).make(Work(), never)
+    assert (found.path / "deep" / "model.onnx.data").read_bytes() == CONTENT
+
+
+def test_what_could_not_be_sent_is_sent_when_it_is_found_again(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Objects, file: Path, name: str) -> None:
+        raise MachineError(f"{self} does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "put", broken)
+        with pytest.raises(MachineError, match=rf"the shared cache cannot be written: {store} does not answer"):
+            cache_on("one", monkeypatch).make(Work(), run)
+    assert cache_on("one", monkeypatch).find(Work()) is not None
+    assert cache_on("two", monkeypatch).make(Work(), never).cached
+
+
+def test_bytes_are_reported_by_result_and_never_beside_a_timing(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for machine, kind in (("one", "send"), ("two", "fetch")):
+        cache, host = cache_on(machine, monkeypatch), HostLock(tmp_path / f"{machine}.lock")
+        note_transfers(cache, host)
+        cache.make(Work(), run)
+        (span,) = host.intervals
+        assert (span.stage, span.result, span.moved_mb) == (kind, f"build/{Work().key}", len(CONTENT) / 1e6)
+        assert not span.alone
+        assert cache.shared is not None
+        assert cache.shared.around == host.shared
+
+
+def test_of_two_who_made_a_result_the_first_to_publish_wins(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is stopped for longer than its lease; another makes the result; then the first goes on."""
+    one, two = cache_on("one", monkeypatch), cache_on("two", monkeypatch)
+    monkeypatch.setattr(SharedStore, "_lasts", lambda *_: False)
+
+    def late(out: Path) -> tuple[dict[str, Any], float]:
+        theirs = two.make(Work(), lambda out: ((out / "who").write_bytes(b"two"), ({"by": "two"}, 1.0))[1])
+        assert not theirs.cached
+        (out / "who").write_bytes(b"one")
+        return {"by": "one"}, 1.0
+
+    found = one.make(Work(), late)
+    assert (found.result, found.cached) == ({"by": "two"}, True)
+    assert (found.path / "who").read_bytes() == b"two"
+    objects = Objects(store, "x")
+    (folder,) = objects.names("build/")
+    assert len(objects.names(f"{folder}/")) == 2  # a manifest, and the files of one maker
+
+
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [("s3://bucket", "must be a folder of this machine, or name a folder of a store"),
+     ("ftp://host/folder", "must be a folder of this machine, or name a folder of a store"),
+     ("http://user:secret@host/x", "must be a folder of this machine, or name a folder of a store"),
+     ("azureml://registries/r/models/m/versions/1", "must name a folder of a datastore")],
+)  # fmt: skip
+def test_an_address_that_is_no_store_is_refused(address: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", address)
+    with pytest.raises(UsageError, match=rule) as raised:
+        Cache(default_root())
+    assert "secret" not in str(raised.value)
+
+
+def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for scheme, extra in (("s3", "s3"), ("gs", "gcs"), ("abfs", "abfs")):
+        with pytest.raises(
+            MachineError, match=rf'{scheme}:// needs the package \w+; pip install "autotune-genai\[{extra}\]"'
+        ):
+            Objects(f"{scheme}://bucket/folder", "AUTOTUNE_CACHE")
+
+
+def test_a_store_that_overwrites_is_refused(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objects, "_create", lambda self, name, content: self.write(name, content) is None)
+    with pytest.raises(MachineError, match="overwrites objects although it is asked not to"):
+        cache_on("one", monkeypatch).make(Work(), run)
+
+
+def test_a_store_that_does_not_answer_is_a_trouble_of_the_machine(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", "s3://no-such-bucket/cache")
+    with pytest.raises(MachineError, match="s3://no-such-bucket/cache") as raised:
+        cache_on("one", monkeypatch).make(Work(), run)
+    assert "test-secret" not in str(raised.value)
+
+
+# --- drivers as processes of their own -------------------------------------------------------------------------------
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from typing import ClassVar
+from autotune.artifacts import shared_store
+from autotune.artifacts.store import Cache, default_root
+from autotune.stages.jobs import TinyJob
+shared_store.MAKER_S, shared_store.BEAT_S, shared_store._POLL_S = 3.0, 0.5, 0.2
+class Work(TinyJob):
+    stage: ClassVar[str] = "build"
+def run(out):
+    print("making", flush=True)
+    if wait:
+        sys.stdin.readline()
+    time.sleep(0.1)
+    (out / "who").write_text(me, encoding="utf-8")
+    return {"by": me}, 1.0
+me, wait, count = sys.argv[1], sys.argv[2] == "wait", int(sys.argv[3])
+cache = Cache(default_root())
+for seed in range(count):
+    stored = cache.make(Work(seed=seed), run)
+    assert (stored.path / "who").read_text(encoding="utf-8") == stored.result["by"]
+    print("has", seed, stored.result["by"], flush=True)
+"""
+
+
+def start(folder: Path, name: str, wait: bool, count: int) -> subprocess.Popen[str]:
+    """Start a driver on a machine of its own: its home is another."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / name), "HOME": str(folder / name)}
+    arguments = [sys.executable, "-c", DRIVER, name, "wait" if wait else "go", str(count)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, env=environment)
+
+
+@pytest.fixture
+def alone_there(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", f"s3://{BUCKET}/drivers-{tmp_path.name}")
+
+
+@pytest.mark.usefixtures("alone_there")
+def test_two_drivers_at_once_make_each_result_once(tmp_path: Path) -> None:
+    with start(tmp_path, "a", False, 8) as one, start(tmp_path, "b", False, 8) as two:
+        said = [driver.communicate(timeout=120)[0].splitlines() for driver in (one, two)]
+        assert one.returncode == two.returncode == 0
+    assert sum(lines.count("making") for lines in said) == 8
+    has = [[line for line in lines if line.startswith("has")] for lines in said]
+    assert has[0] == has[1]
+    assert len(has[0]) == 8
+
+
+@pytest.mark.usefixtures("alone_there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_driver_that_is_gone_for_longer_than_its_lease_loses_its_turn(tmp_path: Path, how: str) -> None:
+    with start(tmp_path, "a", True, 1) as one, start(tmp_path, "b", False, 0) as warm:
+        assert warm.wait(timeout=60) == 0
+        assert one.stdout is not None
+        assert one.stdout.readline() == "making\n"
+        one.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        with start(tmp_path, "b", False, 1) as two:
+            assert two.communicate(timeout=120)[0].splitlines() == ["making", "has 0 b"]
+        if how == "stopped":
+            one.send_signal(signal.SIGCONT)
+            assert one.communicate("\n", timeout=60)[0].splitlines() == ["has 0 b"]
