@@ -163,7 +163,8 @@ def parser() -> argparse.ArgumentParser:
     )
     _repeated(submit, "--set", "KEY=VALUE", "change a key of the sweep file")
     submit.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
-    submit.add_argument("--write-only", action="store_true", help="azureml: write the job, and do not send it")
+    only = "azureml: write the job, and do not send it, as slurm and skypilot always do"
+    submit.add_argument("--write-only", action="store_true", help=only)
     submit.add_argument("--follow", action="store_true", help="azureml: print what the job logs until it ends")
     submit.set_defaults(function=_submit)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from autotune.cli import main
 from autotune.errors import UsageError
 from autotune.submit.command import write
 from benchmarks.olive_files import own
@@ -186,6 +187,23 @@ def test_no_token_gets_into_a_file(sweep: Path, place: str) -> None:
     text = Path("made").read_text(encoding="utf-8")
     assert TOKEN not in text
     assert "hf_" not in text
+
+
+@pytest.mark.parametrize("place", ["slurm", "skypilot"])
+def test_a_token_among_the_changes_gets_into_no_file(sweep: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")  # known by its shape alone
+    with pytest.raises(UsageError) as error:
+        write(sweep, place, Path("made"), [f"data.prompt='{{a}} {TOKEN}1'"])
+    assert TOKEN not in str(error.value)
+    assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("place", ["slurm", "skypilot"])
+def test_write_only_is_what_is_done_anyway(sweep: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", str(sweep), "--to", place, "--write-only"]) == 0
+    assert capsys.readouterr().out.startswith("wrote tones.s")
+    assert main(["submit", str(sweep), "--to", place, "--follow"]) == 2
+    assert "--follow: belongs to --to azureml" in capsys.readouterr().err
 
 
 def test_what_comes_from_the_user_is_quoted(sweep: Path) -> None:

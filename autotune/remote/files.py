@@ -111,14 +111,21 @@ def fetch_file(text: str, to: Path) -> None:
 
 
 def fetch_folder(
-    address: Address, to: Path, wanted: Callable[[str], bool] = lambda _: True, in_use: bool = False
+    address: Address,
+    to: Path,
+    wanted: Callable[[str], bool] = lambda _: True,
+    in_use: bool = False,
+    replaced: str = "",
 ) -> int:
     """Download the files below a folder of a datastore whose path below it is wanted. Returns how many.
 
-    `in_use`: somebody writes there, so a file that is gone when its turn comes is left out. Raises UsageError, MachineError; OSError of the disk here.
+    `in_use`: somebody writes there, so a file that is gone when its turn comes is left out. `replaced`: a folder in it of
+    which nothing stays here that is not there, unless it is not there at all. Raises UsageError, MachineError; OSError of
+    the disk here.
     """
     files = filesystem()
     count = 0
+    there: set[Path] = set()
     with _reading(address, ""):
         root = str(files._strip_protocol(str(address)))
         for name in files.find(str(address)):
@@ -127,6 +134,7 @@ def fetch_folder(
             if not parts or ".." in parts or not wanted(below):
                 continue
             target = to.joinpath(*parts)
+            there.add(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(f".{target.name}.new")
             try:
@@ -137,7 +145,21 @@ def fetch_folder(
                 raise
             aside.replace(target)
             count += 1
+    if replaced:
+        _remove_others(to / replaced, there)
     return count
+
+
+def _remove_others(folder: Path, there: set[Path]) -> None:
+    """Remove the files of a folder that are not among those that are there, and folders that this leaves empty."""
+    if not any(file.is_relative_to(folder) for file in there):
+        return
+    for place in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before the folder
+        if place.is_dir() and not place.is_symlink():
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        elif place not in there:
+            place.unlink()
 
 
 def put_folder(folder: Path, address: Address, last: str = "") -> None:

@@ -14,7 +14,7 @@ from autotune.remote.addresses import Workspace, is_address
 from autotune.remote.workspace import has_sdk
 from autotune.submit import azureml, sending, skypilot, slurm
 from autotune.submit.plan import Plan, make_plan, refuse_own_file
-from autotune.submit.staging import refuse_secrets, stage
+from autotune.submit.staging import refuse_secrets, refuse_secrets_in_words, stage
 
 PLACES = {"slurm": "slurm.sh", "skypilot": "sky.yaml", "azureml": "azureml.yaml"}
 """Where a sweep may run, and how the file for it ends."""
@@ -31,6 +31,7 @@ def write(file: Path, place: str, output: Path | None, sets: Sequence[str]) -> s
     refuse_own_file(plan, output)
     if place == "azureml":
         return _written(output, _write_azure(plan, output).notes, place)
+    refuse_secrets_in_words(plan)
     _put(output, slurm.script(plan) if place == "slurm" else skypilot.task(plan))
     return _written(output, [], place)
 

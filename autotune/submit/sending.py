@@ -289,7 +289,8 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
     folder = to or Path("results") / (sent.sweep or address.path.rpartition("/")[2])
     try:
         _refuse_other_results(address.below("results"), folder)
-        count = fetch_folder(address.below("results"), folder, lambda path: path != ".lock", in_use=True)
+        results = address.below("results")
+        count = fetch_folder(results, folder, lambda path: path != ".lock", in_use=True, replaced="best")
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise UsageError(

@@ -5,6 +5,7 @@ Nothing else of the working directory is taken: no data, no results, no environm
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from autotune.usercode import STAGE, Code, find_function
 TOOL = "tool"
 """The folder of the code that holds this tool; it goes before what is installed there."""
 _PACKAGE = Path(__file__).parents[1]
+_FILLED_IN = re.compile(r"(?:\{[^{}]*\}:?)+@?")
+"""What code fills in when it runs, and so no secret, as in `f"https://{user}:{password}@host"`."""
 
 
 def own_code(plan: Plan) -> list[Code]:
@@ -35,6 +38,16 @@ def own_code(plan: Plan) -> list[Code]:
     return found
 
 
+def _own_files(plan: Plan) -> list[Path]:
+    """Return the files of the user's own functions below the sweep file's folder: all of them that go into a job.
+
+    Raises UsageError.
+    """
+    root = plan.sweep.root.absolute()
+    found = {file.absolute() for one in own_code(plan) for file in one.files}
+    return sorted(file for file in found if file.is_relative_to(root))  # others are of an installed package
+
+
 def refuse_secrets(plan: Plan) -> None:
     """Raise UsageError where the sweep file, or a word of the command, holds a token or a password."""
     remedy = "take it out; submit.azureml.hf_token names a secret of a key vault"
@@ -46,6 +59,15 @@ def refuse_secrets(plan: Plan) -> None:
         raise UsageError(
             Problem("holds a password or token, which would go into the job", file=str(plan.file), remedy=remedy)
         )
+    refuse_secrets_in_words(plan)
+    _refuse_secrets_in_code(plan)
+
+
+def refuse_secrets_in_words(plan: Plan) -> None:
+    """Raise UsageError where a word of the command holds a token or a password: it is written into the job's file."""
+    remedy = (
+        "take it out; a token for the hub is read from HF_TOKEN, or from a secret that submit.azureml.hf_token names"
+    )
     for word in plan.words:
         if redact(word) != word:
             key = word.removeprefix("--set=").partition("=")[0]
@@ -53,9 +75,21 @@ def refuse_secrets(plan: Plan) -> None:
             raise UsageError(Problem(rule, key, "command line", remedy=remedy))
 
 
+def _refuse_secrets_in_code(plan: Plan) -> None:
+    """Raise UsageError where a file of the user's own functions holds a token or a password: it is copied into the job."""
+    for file in _own_files(plan):
+        text = file.read_bytes().decode("utf-8", "replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            line = _FILLED_IN.sub("", line)
+            if redact(line) != line:
+                rule = "holds a password or token, which would go into the job"
+                remedy = "take it out, and read it from an environment variable there"
+                raise UsageError(Problem(rule, file=str(file), line=number, remedy=remedy))
+
+
 def stage(plan: Plan, folder: Path, with_tool: bool) -> None:
     """Fill `folder` with a job's code, anew. Raises UsageError, OSError."""
-    code = own_code(plan)
+    own = _own_files(plan)
     root = plan.sweep.root.absolute()
     if folder.exists() and not (folder / plan.file.name).is_file() and any(folder.iterdir()):
         rule = "is there, and holds something else than the code of a job"
@@ -63,13 +97,8 @@ def stage(plan: Plan, folder: Path, with_tool: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copyfile(plan.file, folder / plan.file.name)
-    for file in sorted(
-        {file for one in code for file in one.files if one.root is not None or file.is_relative_to(root)}
-    ):
-        inside = file.absolute()
-        if not inside.is_relative_to(root):
-            continue  # of an installed package
-        target = folder / inside.relative_to(root)
+    for file in own:
+        target = folder / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     if with_tool:

@@ -42,6 +42,7 @@ from autotune.space.own_stages import read_stage
 from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.space.sessions import check_served, parse_sessions, spell_options
 from autotune.space.space import Space
+from autotune.sweepfile.olive.changed import give_way, refuse_keys_of_olive
 from autotune.sweepfile.olive.reader import SEARCH, Imported, from_olive, import_olive, is_olive, settle
 from autotune.sweepfile.overrides import apply_set
 from autotune.sweepfile.places import address_problems, in_workspace
@@ -75,13 +76,18 @@ def load_sweep(
     elif search:
         rule = "--search is for Olive configurations: a sweep file says itself what is searched"
         raise UsageError(Problem(rule, file=shown, remedy="leave --search out"))
+    changed = []
     for assignment in sets:
         key = apply_set(data, assignment)
+        changed.append(key)
         lines = {k: line for k, line in lines.items() if not k.startswith((f"{key}.", f"{key}["))} | {key: FROM_SET}
         parents = [key[: found.start()] for found in re.finditer(r"\.", key)]
         lines = {parent: FROM_SET for parent in parents if parent not in lines} | lines
+    told: list[str] = []
     if imported is not None:
-        settle(data, file.parent, imported.origins)
+        refuse_keys_of_olive(changed, imported.ledger, shown)
+        told = give_way(data, changed, imported.origins)
+        settle(data, file.parent, {key: why for key, why in imported.origins.items() if key not in changed})
     try:
         sweep = parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
     except UsageError as error:
@@ -90,7 +96,7 @@ def load_sweep(
         if imported is not None:
             problems = [from_olive(problem, imported.origins) for problem in problems]
         raise UsageError(problems) from None
-    return sweep if imported is None else sweep.model_copy(update={"notes": imported.notes})
+    return sweep if imported is None else sweep.model_copy(update={"notes": (*imported.notes, *told)})
 
 
 def load_data(

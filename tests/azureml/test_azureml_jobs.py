@@ -529,6 +529,61 @@ def test_a_token_inside_the_sweep_file_is_refused(service: Service, autotune: Au
     assert service.requests == []
 
 
+METRIC = """from helpers.names import KNOWN
+
+
+def near(prediction, reference, item):
+    return float(prediction in KNOWN)
+"""
+
+
+@pytest.mark.parametrize("where", ["metric.py", "helpers/names.py"])
+def test_a_token_inside_the_users_own_functions_is_refused(
+    service: Service, autotune: Autotune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")  # known by its shape alone
+    write_sweep(tmp_path, data={"train": "rows.jsonl", "prompt": "{a}", "completion": " {b}", "metric": "metric:near"})
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "metric.py").write_text(METRIC, encoding="utf-8")
+    (tmp_path / "helpers" / "names.py").write_text("KNOWN = {'yes'}\n", encoding="utf-8")
+    clean = (tmp_path / where).read_text(encoding="utf-8")
+    (tmp_path / where).write_text(f'{clean}\nSERVER = "https://me:{TOKEN}@example.org"\n', encoding="utf-8")
+    for place in (("azureml",), ("azureml", "--write-only")):
+        ran = autotune("submit", "sweep.yaml", "--to", *place)
+        assert (ran.code, "holds a password or token, which would go into the job" in ran.err) == (2, True), ran.err
+        assert where.rpartition("/")[2] in ran.err
+        assert TOKEN.encode() not in everything(tmp_path / "none", service, ran)
+    assert service.requests == []
+    assert not list(tmp_path.glob("tones*"))
+    filled = 'def ask(name, word):\n    return f"https://{name}:{word}@example.org/?token={word}"\n'
+    (tmp_path / where).write_text(f"{clean}\n\n{filled}", encoding="utf-8")
+    assert autotune("submit", "sweep.yaml", "--to", "azureml", "--write-only").code == 0
+
+
+def test_a_later_fetch_leaves_nothing_of_the_earlier_winner(
+    service: Service, sent: str, autotune: Autotune, tmp_path: Path
+) -> None:
+    theirs, here = service.store / "autotune" / "tones" / "results", tmp_path / "results" / "tones"
+    shutil.copytree(Path(__file__).parents[2] / "results" / "example", theirs)
+    shutil.rmtree(theirs / "best", ignore_errors=True)
+    for name in ("onnx/model.onnx", "onnx/old.data", "adapter/adapter_config.json"):
+        (theirs / "best" / name).parent.mkdir(parents=True, exist_ok=True)
+        (theirs / "best" / name).write_bytes(b"first")
+    assert autotune("job", "fetch", sent).code == 0
+    (here / "mine.txt").write_text("beside it", encoding="utf-8")
+    shutil.rmtree(theirs / "best" / "adapter")
+    (theirs / "best" / "onnx" / "old.data").unlink()
+    (theirs / "best" / "onnx" / "model.onnx").write_bytes(b"second")
+    assert autotune("job", "fetch", sent).code == 0
+    left = {file.relative_to(here / "best").as_posix(): file for file in (here / "best").rglob("*")}
+    assert sorted(left) == ["onnx", "onnx/model.onnx"]
+    assert left["onnx/model.onnx"].read_bytes() == b"second"
+    assert (here / "mine.txt").is_file()
+    shutil.rmtree(theirs / "best")  # the job is about to put a newer one there
+    assert autotune("job", "fetch", sent).code == 0
+    assert (here / "best" / "onnx" / "model.onnx").is_file()
+
+
 def test_an_address_of_the_repository_with_a_password_stays_here(
     service: Service, autotune: Autotune, tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from conftest import TONES
 from autotune.cli import main
 from autotune.results.folder import read_results
 from autotune.sweepfile.resolve import load_sweep
+from benchmarks import olive_guide
 from benchmarks.olive_files import FILES, PUBLIC, own
 
+ROOT = Path(__file__).parents[2]
 GUIDE = PUBLIC / "phi3-local.json"
 
 
@@ -132,3 +136,24 @@ def test_an_import_is_written_once_and_is_the_same_sweep(command: Any, place: Pa
     code, _, err = command("plan", "sweep.yaml", "--search")
     assert code == 2
     assert "--search is for Olive configurations" in err
+
+
+@pytest.mark.slow
+@pytest.mark.marathon
+@pytest.mark.timeout(1500)
+def test_the_guides_file_runs_with_the_built_in_model_and_our_phrases(place: Path) -> None:
+    out = place / "out"
+    words = olive_guide.command(str(place / "phi3-local.json"), (), out)
+    changes = ["data.max_items={validation: 40, test: 40}", "target.timing={processes: 3, most: 3, repeats: 0}"]
+    words += [word for change in changes for word in ("--set", change)]
+    done = subprocess.run(
+        [sys.executable, "-m", "autotune", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = [row for row in read_results(out) if row["trial"]]
+    assert (row["status"], row["build_precision"], row["train_steps"]) == ("ok", "int4", 10)

@@ -89,6 +89,11 @@ def read_builder(draft: Draft, section: Section, builds: Builds, nodes: dict[str
         found = chosen(draft, section, name, partial(_check, name), searched)
         if found is None and given is not None and ledger.entries[given.path].fate == "refused":
             wrong.add(name)
+        providers = RECIPE[name].providers
+        if found is not None and providers and draft.get("target.provider") not in providers:
+            why = f"it means something on {' and '.join(providers)} only"
+            ledger.unneeded(found[0].path, why, tell=any(found[1]))
+            continue
         if found is not None:
             values = [value for value in found[1] if value is not None]
             nodes[name] = found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,6 +23,17 @@ _COMPONENTS = {
     "load_dataset": "load_dataset_config", "pre_process_data": "pre_process_data_config",
     "post_process_data": "post_process_data_config", "dataloader": "dataloader_config",
 }  # fmt: skip
+_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".gz")
+_OWNED = {
+    "ag_news": "fancyzhx/ag_news", "banking77": "PolyAI/banking77", "boolq": "google/boolq", "c4": "allenai/c4",
+    "cnn_dailymail": "abisee/cnn_dailymail", "emotion": "dair-ai/emotion", "glue": "nyu-mll/glue", "gsm8k": "openai/gsm8k",
+    "hellaswag": "Rowan/hellaswag", "imdb": "stanfordnlp/imdb", "openwebtext": "Skylion007/openwebtext", "piqa": "ybisk/piqa",
+    "ptb_text_only": "ptb-text-only/ptb_text_only", "rotten_tomatoes": "cornell-movie-review-data/rotten_tomatoes",
+    "squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2", "super_glue": "aps/super_glue",
+    "tweet_eval": "cardiffnlp/tweet_eval", "wikitext": "Salesforce/wikitext", "winogrande": "allenai/winogrande",
+    "xsum": "EdinburghNLP/xsum",
+}  # fmt: skip
+"""Data sets that had no owner on the hub when many files were written, by the names of then."""
 _TYPES = ("huggingfacecontainer", "datacontainer")
 
 
@@ -88,7 +100,10 @@ class DataConfigs:
             ledger.refuse(named.path, f"there is no data config {shown(named.value)}", remedy)
             return None
         if name not in self.read:
-            self.read[name] = self._read(Section(ledger, self.nodes[name], (), _COMPONENTS))
+            node = self.nodes[name]
+            self.read[name] = self._read(Section(ledger, node, (), _COMPONENTS))
+            if self.read[name] is None:
+                ledger.pass_over(node.path, node.value, "the data is refused")
         return self.read[name]
 
     def _read(self, section: Section) -> Found | None:
@@ -138,7 +153,6 @@ class DataConfigs:
                 "trust_remote_code": "no code of a data set's own is ever run",
                 "task": "the template says what is learned",
                 "model_name": "the tokenizer is the model's",
-                "data_dir": "the data set says where its files are",
                 "streaming": "rows are fetched once, and kept",
                 "num_proc": "the templates are filled in one process",
                 "cache_dir": "the cache is where AUTOTUNE_CACHE says",
@@ -147,15 +161,21 @@ class DataConfigs:
         section.refuse(
             {
                 "col_filters": ("rows are not filtered here", "save the rows that are meant as a jsonl file"),
-                "revision": ("the newest revision of a data set is fetched", "save its rows as a jsonl file"),
                 "token": (
                     "a token is never read from a file",
                     "remove it, and log in: huggingface-cli login, or HF_TOKEN",
                 ),
             }
         )
+        revision = section.take_text("revision")
+        if revision is not None and revision.value == "main":
+            ledger.unneeded(revision.path, "main is what is fetched")
+        elif revision is not None:
+            rule = "the newest revision of a data set is fetched, and no other"
+            ledger.refuse(revision.path, rule, "save its rows as a jsonl file")
         name, subset = section.take_text("data_name"), section.take_text("subset")
         split, files = section.take_text("split"), section.take("data_files")
+        files = self._in_folder(section.take_text("data_dir"), files)
         section.close("load_dataset_config")
         if name is None:
             ledger.refuse(
@@ -165,13 +185,28 @@ class DataConfigs:
         if name.value.lower() in _FILES or files is not None:
             return self._file(section, name, subset, split, files)
         part = split.value if split is not None else "train"
-        if not re.fullmatch(HUB_NAME, name.value):
+        if re.match(r"[./~\\]|[A-Za-z]:[/\\]", name.value) or name.value.endswith(_ENDINGS):
+            remedy = f'write "data_name": "json" (or csv, parquet) and "data_files": {json.dumps(name.value)}'
+            return self._none(name, "names a path, and a path is one of data_files", remedy, subset, split)
+        named = _OWNED.get(name.value, name.value)
+        if not re.fullmatch(HUB_NAME, named):
             remedy = f"write owner/{name.value}, as the hub shows it"
             return self._none(name, "a data set on the hub is named with its owner", remedy, subset, split)
-        source: dict[str, Any] = {"dataset": name.value, "split": part}
+        source: dict[str, Any] = {"dataset": named, "split": part}
         if subset is not None:
             source["config"] = subset.value
         return source, [node for node in (name, subset, split) if node is not None]
+
+    def _in_folder(self, folder: Node | None, files: Node | None) -> Node | None:
+        """Return the files that are named, below the folder that is: one file has one path."""
+        if folder is None:
+            return files
+        if files is not None and isinstance(files.value, str) and "://" not in files.value:
+            self.draft.ledger.map(folder.path, "data.train", "the folder of the file")
+            return Node(files.path, f"{folder.value.rstrip('/')}/{files.value}")
+        rule = "no folder of files is read, and no part of a data set on the hub is taken by its folder"
+        self.draft.ledger.refuse(folder.path, rule, "name one file as data_files, or save the rows as a jsonl file")
+        return files
 
     def _none(self, node: Node, rule: str, remedy: str, *others: Node | None) -> _Source | None:
         """Refuse a key, and with it others that say the same data. Returns None."""

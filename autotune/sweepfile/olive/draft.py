@@ -40,6 +40,14 @@ class Draft:
         if self.get(key) is None:
             self._set(key, value, why)
 
+    def drop(self, key: str, why: str) -> None:
+        """Leave a key of the sweep out after all."""
+        *parents, last = key.split(".")
+        here = self.get(".".join(parents)) if parents else self.sweep
+        if isinstance(here, dict) and here.pop(last, None) is not None:
+            self.origins.pop(key, None)
+            self.ledger.dropped(key, why)
+
     def get(self, key: str) -> Any:
         """Return what a key of the sweep has; None where it is not set."""
         here: Any = self.sweep
@@ -72,6 +80,10 @@ def chosen(
         return None
     if node.value == DEFAULT_VALUE:
         draft.ledger.unneeded(node.path, "it asks for the default")
+        return None
+    if isinstance(node.value, Mapping) and str(node.value.get("type", "")).lower().startswith("conditional"):
+        rule = "depends on another parameter (Conditional), and every parameter is searched on its own"
+        draft.ledger.refuse(node.path, rule, "write Categorical with its values")
         return None
     values = searched if node.value == SEARCHABLE_VALUES else searchable(node)
     for other in node.value if values is not None and isinstance(node.value, Mapping) else ():

@@ -97,6 +97,8 @@ def _read_search(draft: Draft, node: Node | None) -> None:
     if node.value is True:
         draft.put("strategy", "frontier", node)
         return
+    if node.value == {}:
+        ledger.map(node.path, "strategy")
     section = Section(ledger, node, ("sampler_config", "search_algorithm_config"), {"search_algorithm": "sampler"})
     sampler = section.take_text("sampler")
     if sampler is not None and sampler.value.lower() in _SAMPLERS:

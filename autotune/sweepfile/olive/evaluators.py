@@ -79,7 +79,7 @@ class Evaluators:
         return self.nodes[node.value].path if isinstance(node.value, str) and node.value in self.nodes else node.path
 
     def _read(self, node: Node, data: DataConfigs) -> None:
-        section = Section(self.draft.ledger, node, ("config",))
+        section = Section(self.draft.ledger, node, ("config", "type_args"))
         section.unneeded({"name": "the evaluator is named where it stands"})
         kind = section.take_text("type")
         if kind is not None and kind.value.lower() == "lmevaluator":
@@ -231,7 +231,7 @@ class _Metric:
         to = "objectives" if ranked else "limits" if goal is not None else ""
         metric = self._metric(kind, name, to)
         if metric is None:
-            for left in (rank, higher):
+            for left in (rank, higher, *(goal.rest() if goal is not None else ())):
                 if left is not None:
                     self.ledger.unneeded(left.path, "the sub-type is not measured")
             return []
@@ -284,6 +284,7 @@ class _Metric:
             place = value.path if value is not None else goal.path
             self.ledger.refuse(place, "a goal needs a type and a number", f"write one of {', '.join(_GOALS)}")
             return
+        self.ledger.unneeded(kind.path, "its value is refused")  # where it is; else both are mapped below
         number, more = float(value.value) * _SCALE.get(metric, 1.0), METRICS[metric].direction == "maximize"
         sign = ">=" if more else "<="
         share = float(value.value) / 100
@@ -300,9 +301,14 @@ class _Metric:
                 bound = f"base * {1 - share if more else 1 + share:.12g}"
             case other:
                 self.ledger.refuse(kind.path, f"there is no goal {shown(other)}", did_you_mean(other, _GOALS))
+                self.ledger.unneeded(value.path, "its type is refused")
                 return
         if kind.value.lower() != "threshold" and value.value < 0:
             self.ledger.refuse(value.path, f"must be 0 or more, got {shown(value.value)}", "write the amount alone")
+            return
+        if kind.value.lower().startswith("percent-") and share >= 1 and more == ("degradation" in kind.value.lower()):
+            rule = f"must be below 100 for {metric}, got {shown(value.value)}"
+            self.ledger.refuse(value.path, rule, "write a percentage of what the untouched model has")
             return
         limits = [*(self.draft.get("limits") or []), f"{metric} {sign} {bound}"]
         self.draft.put("limits", limits, kind)
@@ -316,13 +322,15 @@ def _read_tasks(draft: Draft, section: Section) -> None:
     """Score on a task of lm-evaluation-harness."""
     ledger = draft.ledger
     tasks = section.take_texts("tasks")
+    if tasks is not None:
+        tasks = Node(tasks.path, [one for one in tasks.value if one != "size_on_disk"])  # it is always measured
     if tasks is not None and len(tasks.value) == 1:
         draft.put("data.metric", f"lm-eval:{tasks.value[0]}", tasks)
-    elif tasks is not None:
+    elif tasks is not None and tasks.value:
         rule = f"candidates are scored by one task, and {len(tasks.value)} are named"
         ledger.refuse(tasks.path, rule, "keep one of them, or name a group that holds them")
     else:
-        ledger.refuse(section.path, "needs a task", 'add "tasks": ["arc_easy"]')
+        ledger.refuse(tasks.path if tasks is not None else section.path, "needs a task", 'add "tasks": ["arc_easy"]')
     limit = section.take_number("limit")
     if limit is not None and limit.value >= 1 and limit.value == int(limit.value):
         draft.put("data.max_items.validation", int(limit.value), limit)

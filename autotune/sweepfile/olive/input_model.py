@@ -11,6 +11,8 @@ from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.sections import Node, Section
 
 TYPES = ("hfmodel", "pytorchmodel")
+_OTHER_TYPES = ("onnxmodel", "compositemodel", "compositeonnxmodel", "distributedhfmodel", "distributedonnxmodel",
+                "openvinomodel", "qnnmodel", "snpemodel", "tensorflowmodel", "diffusersmodel", "optimummodel")  # fmt: skip
 _OLD = {"model_name": "model_path_of_hf", "model_loading_args": "load_kwargs", "from_pretrained_args": "load_kwargs"}
 _CODE = ("no code that comes with a model is run", "name a model that transformers loads by itself")
 _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
@@ -51,6 +53,8 @@ def read_input_model(draft: Draft, top: Section) -> None:
     section.unneeded(
         {
             "io_config": "the model builder knows inputs and outputs",
+            "model_class": "config.json says the class of the model",
+            "generation_config": "how text is generated is the application's choice",
             "dummy_inputs_func": "the model builder needs no dummy inputs",
             "generative": "every model here generates text",
             "model_attributes": "they are read from config.json",
@@ -58,6 +62,8 @@ def read_input_model(draft: Draft, top: Section) -> None:
     )
     section.refuse(
         {
+            "components": ("a model is exported as a whole", "remove it"),
+            "dataset": ("data is named by data_configs", "write a data config, and name it in the pass"),
             "model_script": _CODE,
             "model_loader": _CODE,
             "script_dir": _CODE,
@@ -80,7 +86,7 @@ def _type_fits(draft: Draft, section: Section) -> bool:
         draft.ledger.unneeded(kind.path, "every model is one of transformers")
         return True
     names = ("HfModel", "PyTorchModel")
-    near = did_you_mean(kind.value, names)
+    near = "" if kind.value.lower() in _OTHER_TYPES else did_you_mean(kind.value, names)
     remedy = near if near.startswith("did you mean") else "name the PyTorch model that it was made from, as HfModel"
     draft.ledger.refuse(kind.path, f"a model of the type {shown(kind.value)} is not taken", remedy)
     return False
@@ -110,8 +116,10 @@ def _set_model(draft: Draft, node: Node) -> None:
             draft.put("model", path.value, path)
     elif name in ("azureml_registry_model", "azureml_model"):
         _set_azure_model(draft, section, "registry_name" if name == "azureml_registry_model" else "azureml_client")
+    elif name == "azureml_datastore":
+        _set_datastore_model(draft, section)
     else:
-        kinds = ("folder", "string_name", "azureml_registry_model", "azureml_model")
+        kinds = ("folder", "string_name", "azureml_datastore", "azureml_registry_model", "azureml_model")
         rule = f"a model path of the type {shown(kind.value if kind else None)} is not taken"
         draft.ledger.refuse(kind.path if kind else node.path, rule, did_you_mean(name, kinds))
         for left in section.rest():
@@ -150,6 +158,20 @@ def _set_azure_model(draft: Draft, section: Section, place: str) -> None:
     address = f"{start}/{nodes[1].value}" if place == "registry_name" else start
     address += f"/models/{name}/versions/{version.value}"
     for node in (*nodes, version):
+        draft.put("model", address, node, "as an address of Azure ML")
+
+
+def _set_datastore_model(draft: Draft, section: Section) -> None:
+    """Set `model` to a folder on a datastore."""
+    client = section.take_section("azureml_client")
+    workspace = read_client(draft, client) if client is not None else None
+    store, path = section.take_text("datastore_name"), section.take_text("relative_path")
+    if workspace is None or store is None or path is None:
+        rule = "a folder on a datastore needs azureml_client, datastore_name and relative_path"
+        draft.ledger.refuse(section.path, rule, "add what is missing")
+        return
+    address = f"{workspace}/datastores/{store.value}/paths/{path.value.strip('/')}"
+    for node in (store, path):
         draft.put("model", address, node, "as an address of Azure ML")
 
 

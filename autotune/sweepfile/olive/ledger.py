@@ -68,9 +68,10 @@ class Ledger:
         before = self.entries.get(entry.path)
         if before is not None and before.fate == "refused":  # one mistake is told once
             return
-        if before is not None and before.fate == entry.fate == "mapped" and entry.to not in before.to.split(", "):
+        if before is not None and before.fate == entry.fate == "mapped":
             why = "; ".join(dict.fromkeys(filter(None, [before.why, entry.why])))
-            entry = Entry(entry.path, "mapped", f"{before.to}, {entry.to}", why, tell=before.tell or entry.tell)
+            to = ", ".join(dict.fromkeys([*before.to.split(", "), *entry.to.split(", ")]))
+            entry = Entry(entry.path, "mapped", to, why, tell=before.tell or entry.tell)
         self.entries[entry.path] = entry
 
     def map(self, path: Path, to: str, why: str = "", tell: bool = False) -> None:
@@ -84,6 +85,21 @@ class Ledger:
     def refuse(self, path: Path, rule: str, remedy: str) -> None:
         """Refuse a key: the rule that it breaks, and what to do."""
         self._add(Entry(path, "refused", why=rule, remedy=remedy))
+
+    def pass_over(self, path: Path, value: Any, why: str) -> None:
+        """Say of the keys below `path` that were not read why they are not needed."""
+        for leaf in leaves(value, path):
+            if self.entry_of(leaf) is None:
+                self.unneeded(leaf, why)
+
+    def dropped(self, key: str, why: str) -> None:
+        """Say of what became a key of the sweep why it is not needed after all."""
+        for path, entry in self.entries.items():
+            keys = entry.to.split(", ")
+            if entry.fate != "mapped" or key not in keys:
+                continue
+            left = ", ".join(one for one in keys if one != key)
+            self.entries[path] = replace(entry, to=left) if left else Entry(path, "unneeded", why=why, tell=True)
 
     def moved(self, key: str, to: str) -> None:
         """Say that what became one key of the sweep became another."""

@@ -29,6 +29,8 @@ _BUILDER = 'let ModelBuilder round the weights: "precision": "int4", and e.g. "i
 _ROUNDED_BEFORE = f"remove the pass; {_BUILDER}"
 _INTEL = "remove the pass, and use ModelBuilder: OpenVINO models are not built here"
 _QUALCOMM = "remove the pass, and use ModelBuilder: models for NPUs are not built here"
+_SESSION = "remove the pass; search threads, arena and mem_pattern in space.session of the sweep file"
+_TENSORRT = "remove the pass, and use ModelBuilder with the provider NvTensorRTRTXExecutionProvider"
 _REMEDIES = {
     "gptq": _ROUNDED_BEFORE, "gptqquantizer": _ROUNDED_BEFORE, "gptqmodel": _ROUNDED_BEFORE, "autoawqquantizer": _ROUNDED_BEFORE,
     "rtn": _ROUNDED_BEFORE, "kquant": _ROUNDED_BEFORE, "selectivemixedprecision": _ROUNDED_BEFORE, "autoclip": _ROUNDED_BEFORE,
@@ -41,11 +43,20 @@ _REMEDIES = {
     "sparsegpt": "remove the pass: weights are not pruned here", "slicegpt": "remove the pass: models are not sliced here",
     "extractadapters": "remove the pass: the adapter is merged into the model, and lies beside it in best/ as trained",
     "loha": "use LoRA, or DoRA", "lokr": "use LoRA, or DoRA", "loftq": "use QLoRA", "sdlora": "image models are not trained here",
-    "ortsessionparamstuning": "remove the pass; search threads, arena and mem_pattern in space.session of the sweep file",
+    "ortsessionparamstuning": _SESSION,
     "splitmodel": "remove the pass: a model is one graph", "capturesplitinfo": "remove the pass: a model is one graph",
     "staticllm": _QUALCOMM, "onnxiodatatypeconverter": "remove the pass: the model builder says the types of inputs",
     "mobiusbuilder": "use ModelBuilder", "converthftogguf": "use ModelBuilder: models are built for ONNX Runtime GenAI",
     "dynamictofixedshape": _QUALCOMM, "composeonnxmodels": "remove the pass: a model is one graph",
+    "capturelayerannotations": "remove the pass: a model is one graph", "epcontextbinarygenerator": _QUALCOMM,
+    "inputnchwtonhwc": "remove the pass: models of images are not built here", "ortperftuning": _SESSION,
+    "nvmodeloptgraphsurgery": "remove the pass: the model builder writes the graph",
+    "torchtrtconversion": _TENSORRT, "tensorrtconversion": _TENSORRT,
+    "pytorchtensorparallel": "remove the pass: a model runs on one device",
+    "moeexpertsdistributor": "remove the pass: a model runs on one device",
+    "appendprepostprocessingops": "remove the pass: the tokenizer lies beside the graph",
+    "insertbeamsearch": "remove the pass: ONNX Runtime GenAI searches, as its settings say",
+    "quantizationawaretraining": "use QLoRA, which trains an adapter over a quantised base",
     "savetestmodelconfig": "remove the pass: autotune plan checks without training",
 }  # fmt: skip
 """What to do about passes that have no equal."""
@@ -73,7 +84,7 @@ def read_passes(draft: Draft, top: Section, data: DataConfigs) -> None:
     """Set `space` from the passes, and account for every key of them."""
     node = top.take("passes")
     ledger = draft.ledger
-    if node is None or not isinstance(node.value, Mapping):
+    if node is None or not isinstance(node.value, Mapping | list):
         place = node.path if node is not None else ("passes",)
         ledger.refuse(
             place, "must name at least one pass", 'add e.g. "build": {"type": "ModelBuilder", "precision": "int4"}'
@@ -92,8 +103,9 @@ def read_passes(draft: Draft, top: Section, data: DataConfigs) -> None:
 def _members(draft: Draft, node: Node) -> list[tuple[str, Section]]:
     """Return the passes with their names, in order; one of several alternatives by its own."""
     ledger, found = draft.ledger, []
-    for name, value in node.value.items():
-        here = Node((*node.path, str(name)), value)
+    named = node.value.items() if isinstance(node.value, Mapping) else enumerate(node.value)
+    for name, value in named:
+        here = Node((*node.path, name if isinstance(name, int) else str(name)), value)
         parts = [here]
         if isinstance(value, list):
             parts = [Node((*here.path, place), part) for place, part in enumerate(value)]
@@ -112,8 +124,9 @@ def _members(draft: Draft, node: Node) -> list[tuple[str, Section]]:
 
 
 def _kind(section: Section) -> str:
+    """Return the type of a pass in lower case; one that is written as the path of its class is the last part."""
     node = section.nodes.get("type")
-    return node.value.lower() if node is not None and isinstance(node.value, str) else ""
+    return node.value.rpartition(".")[2].lower() if node is not None and isinstance(node.value, str) else ""
 
 
 class _Reader:
@@ -183,6 +196,7 @@ class _Reader:
         """Account for what any pass may have besides its parameters."""
         section.unneeded(
             {
+                "name": "passes are told apart by where they stand",
                 "host": "one machine does every stage",
                 "output_name": "results are in one folder",
                 "clean_run_cache": "a result is found again by everything that went into it",

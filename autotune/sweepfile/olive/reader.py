@@ -7,6 +7,7 @@ The file's own single point stays one: `search_strategy: false` has one candidat
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from autotune.data.dataset import load_dataset
 from autotune.data.schema import DataSpec
 from autotune.data.sources import hub_source
 from autotune.errors import Problem, UsageError
-from autotune.models import is_remote
+from autotune.models import config_of, context_of, is_remote
 from autotune.sweepfile.olive.data import DataConfigs
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.engine import is_searching, read_engine
@@ -26,6 +27,7 @@ from autotune.sweepfile.olive.ledger import Ledger, text_of
 from autotune.sweepfile.olive.passes import read_passes
 from autotune.sweepfile.olive.sections import Node, Section
 from autotune.sweepfile.olive.systems import Systems, set_provider
+from autotune.sweepfile.olive.texts import DEFAULT_LENGTH
 from autotune.sweepfile.olive.widen import widen
 from autotune.sweepfile.syntax import DEEPEST, too_deep
 
@@ -55,7 +57,7 @@ class Imported:
 
 def is_olive(data: Mapping[str, Any]) -> bool:
     """Whether plain data is an Olive configuration, and no sweep file."""
-    return "input_model" in data and "model" not in data
+    return ("input_model" in data or "passes" in data) and not {"model", "space"} & set(data)
 
 
 def read_olive(document: Mapping[str, Any], search: bool = False) -> Imported:
@@ -123,6 +125,9 @@ def _below(draft: Draft, root: Node) -> None:
 def _complete(draft: Draft) -> None:
     """Set what a sweep needs and the file leaves open."""
     trains = draft.get("space.lora") is not None
+    if str(draft.get("data.metric") or "").startswith("lm-eval:"):
+        for key in ("data.holdout", "data.validation"):
+            draft.drop(key, "the task of lm-evaluation-harness brings the items that candidates are judged on")
     if draft.get("data.train") is None and not trains and draft.get("space.build") is not None:
         why = f"{_NO_TEXTS}: WikiText-2, as Olive calibrates on it"
         draft.default("data.train", {**_WIKITEXT, "split": "train[:2000]"}, why)
@@ -144,9 +149,10 @@ def _complete(draft: Draft) -> None:
 def settle(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> None:
     """Choose the metric of prompts with answers, once it is known which data is meant: `choice` where the answers are few.
 
-    Else the answers are free text, and perplexity tells candidates apart. What cannot be read is refused later. Raises UsageError
+    `origins`: of what the command line has not changed. Else the answers are free text, and perplexity tells candidates apart. What cannot be read is refused later. Raises UsageError
     where WikiText-2 would be fetched although the file names nothing on the hub.
     """
+    _fit_length(sweep, root, origins)
     data = sweep.get("data")
     own = isinstance(sweep.get("model"), str) and not is_remote(sweep["model"], root)
     train = data.get("train") if isinstance(data, dict) else None
@@ -176,6 +182,17 @@ def settle(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> Non
                 data["metric"] = "choice"
     except (UsageError, ValueError):
         pass
+
+
+def _fit_length(sweep: Mapping[str, Any], root: Path, origins: Mapping[str, str]) -> None:
+    """Bound Olive's default for the tokens of a text, which the file does not name, by the context of a model at hand."""
+    model, train = sweep.get("model"), sweep.get("train")
+    if origins.get("train.max_length") != DEFAULT_LENGTH or not isinstance(model, str) or not isinstance(train, dict):
+        return
+    with contextlib.suppress(UsageError):
+        context = context_of(config_of(model, root) or {})
+        if context is not None and isinstance(train.get("max_length"), int):
+            train["max_length"] = min(train["max_length"], context)
 
 
 def from_olive(problem: Problem, origins: Mapping[str, str]) -> Problem:

@@ -9,6 +9,8 @@ from autotune.sweepfile.olive.corpus import join_columns, read_template
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.sections import Node, Section
 
+DEFAULT_LENGTH = "Olive's default, or what the model takes at most"
+"""Where the most tokens of a text come from that a file does not name."""
 SCRIPT = ("no script is run to read data", "save the rows as a jsonl file, and write a template")
 
 
@@ -168,7 +170,7 @@ def put_shape(draft: Draft, shape: Shape) -> None:
         else:
             draft.ledger.refuse(node.path, f"must be between 8 and 1,000,000, got {length}", "correct it")
     else:
-        draft.default("train.max_length", 1024, "Olive's default")
+        draft.default("train.max_length", 1024, DEFAULT_LENGTH)
     if shape.max_items is not None:
         most, node = shape.max_items
         if most < 1:

@@ -221,6 +221,7 @@ def _read_data(draft: Draft, section: Section, data: DataConfigs, train: Node | 
 
 def _read_arguments(draft: Draft, section: Section) -> None:
     """Set what the arguments of transformers' Trainer say."""
+    section.rename(_OTHER_NAMES)
     put, ledger = _Putter(draft, section), draft.ledger
     seed = section.take_number("seed", whole=True)
     if seed is not None and 0 <= seed.value < 2**31:
@@ -238,10 +239,12 @@ def _read_arguments(draft: Draft, section: Section) -> None:
     _read_schedule(draft, section)
     _read_optimiser(draft, section)
     _read_dtype(draft, section)
+    order = section.take_text("train_sampling_strategy")
+    if order is not None:
+        ledger.unneeded(order.path, _ORDERED, tell=order.value != "group_by_length")
     grouped = section.take_flag("group_by_length")
     if grouped is not None:
-        why = "items of similar length always share a batch"
-        ledger.unneeded(grouped.path, why, tell=not grouped.value)
+        ledger.unneeded(grouped.path, _ORDERED, tell=not grouped.value)
     section.unneeded(_UNNEEDED)
     section.refuse(_REFUSED)
     section.close("training_args")
@@ -318,6 +321,12 @@ def _read_dtype(draft: Draft, section: Section) -> None:
             draft.ledger.unneeded(node.path, "it asks for nothing")
 
 
+_OTHER_NAMES = {
+    "activation_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
+    "per_gpu_train_batch_size": "per_device_train_batch_size", "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+}  # fmt: skip
+_ORDERED = "items of similar length always share a batch"
 _LOGGED = "the loss of every step is in curves.csv"
 _JUDGED = "every adapter is scored on validation; looks on the way are the strategy's"
 _SAVED = "checkpoints are kept by time, and a stopped training goes on from the last"
@@ -337,7 +346,35 @@ _UNNEEDED = {
     "remove_unused_columns": "columns that no template names are left out", "torch_compile": "the model runs as it is",
     "use_liger_kernel": "the model runs as it is", "tf32": "PyTorch's own setting is kept",
     "gradient_checkpointing_kwargs": "the kind that is not re-entrant is taken", "adam_epsilon": "1e-8 is kept",
-    "ddp_find_unused_parameters": "an adapter is trained on one device", "local_rank": "an adapter is trained on one device",
+    **dict.fromkeys(
+        ("ddp_find_unused_parameters", "ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_static_graph",
+         "ddp_timeout", "local_rank", "accelerator_config", "average_tokens_across_devices", "tpu_num_cores", "ray_scope"),
+        "an adapter is trained on one device",
+    ),
+    **dict.fromkeys(
+        ("batch_eval_metrics", "bf16_full_eval", "fp16_full_eval", "do_predict", "eval_do_concat_batches",
+         "eval_use_gather_object", "include_for_metrics", "include_inputs_for_metrics", "label_names"), _JUDGED,
+    ),
+    **dict.fromkeys(
+        ("dataloader_in_order", "dataloader_multiprocessing_context", "dataloader_persistent_workers",
+         "dataloader_prefetch_factor"), _LOADED,
+    ),
+    **dict.fromkeys(
+        ("enable_jit_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint", "save_on_each_node"), _SAVED,
+    ),
+    **dict.fromkeys(
+        ("log_level_replica", "log_on_each_node", "skip_memory_metrics", "debug", "project", "trackio_bucket_id",
+         "trackio_space_id", "trackio_static_space_id"), _LOGGED,
+    ),
+    **dict.fromkeys(
+        ("hub_always_push", "hub_private_repo", "hub_revision", "hub_strategy"), "nothing is uploaded",
+    ),
+    **dict.fromkeys(
+        ("torch_compile_backend", "torch_compile_mode", "liger_kernel_config", "use_ipex", "jit_mode_eval"),
+        "the model runs as it is",
+    ),
+    "length_column_name": "lengths are counted in tokens", "use_cache": "training keeps no cache",
+    "torch_empty_cache_steps": "the memory of PyTorch is its own", "use_mps_device": "train.device says it",
     "auto_find_batch_size": "a batch that does not fit ends the candidate as out_of_memory, and the search goes on",
     "use_cpu": "train.device says it", "no_cuda": "train.device says it", "full_determinism": "equal seeds give equal adapters",
     "include_tokens_per_second": _LOGGED, "include_num_input_tokens_seen": _LOGGED, "prediction_loss_only": _JUDGED,
@@ -354,5 +391,8 @@ _REFUSED = {
     "push_to_hub": ("nothing is uploaded", "autotune export writes a folder: upload that"),
     "hub_token": ("a token is never read from a file", _REMOVE),
     "hub_model_id": ("nothing is uploaded", _REMOVE),
+    "optim_target_modules": ("AdamW trains every weight of the adapter", _REMOVE),
+    "parallelism_config": ("an adapter is trained on one device", _REMOVE),
+    "adafactor": ("AdamW trains, and not Adafactor", _REMOVE),
     "half_precision_backend": ("the backend is PyTorch's", _REMOVE),
 }
