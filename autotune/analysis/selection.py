@@ -213,15 +213,17 @@ def _in_relation(entries: Sequence[Entry], metrics: Iterable[str], turns: Turns 
     anchor = next((e for e in entries if turns is not None and e.graph == turns.anchor), None)
     if turns is None or anchor is None:
         return list(entries)
-    related = []
-    for entry in entries:
-        values = dict(entry.values)
-        for metric in filter(_is_latency, metrics):
-            ratio = turns.ratio(metric, entry.graph or "", turns.anchor)
-            if ratio is not None:
-                values[metric] = ratio.value * anchor.values[metric]
-        related.append(replace(entry, values=values))
-    return related
+    latencies = [metric for metric in metrics if _is_latency(metric)]
+    known: dict[str | None, dict[str, float]] = {}
+    for graph in {entry.graph for entry in entries}:
+        ratios = {metric: turns.ratio(metric, graph or "", turns.anchor) for metric in latencies}
+        known[graph] = {
+            metric: ratio.value * anchor.values[metric] for metric, ratio in ratios.items() if ratio is not None
+        }
+    return [
+        replace(entry, values={**entry.values, **known[entry.graph]}) if known[entry.graph] else entry
+        for entry in entries
+    ]
 
 
 def _step(metric: str, entries: Sequence[Entry], family: Sequence[Entry], alpha: float, turns: Turns | None) -> Step:

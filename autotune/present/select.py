@@ -54,8 +54,9 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
 
     `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
     """
-    finished = [row for row in rows if row.status == "ok"]
-    measured = list(measured_in(finished))
+    # What was measured is needed to check what the user names, and looks at every cell of every row.
+    named = sweep is None or limits or prefer is not None
+    measured = list(measured_in([row for row in rows if row.status == "ok"])) if named else []
     if sweep is not None:
         objectives: dict[str, Direction] = dict(sweep["objectives"])
         texts = list(limits) or list(sweep.get("limits", []))
