@@ -1,7 +1,7 @@
 """Crash points: a whole sweep on plain functions as stages, stopped at everything that it does to the disk.
 
-python tests/crash_points.py          # every point of three sweeps and some of others; prints the counts
-python tests/crash_points.py 10       # every tenth of these
+python tests/crash_points.py                # every point of three sweeps and some of others; prints the counts
+python tests/crash_points.py --every 10 --how kill --jobs 6
 
 The command, the cache, the results folder, the loop, the strategies and the pipeline are the real ones, and all files are
 real. Only what is done to a model is a function, called in this process. A `Disk` counts what is done to files below a
@@ -14,19 +14,22 @@ Then the command runs again, and once more; and what is there must be what an un
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import contextlib
 import errno
 import io
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -597,31 +600,58 @@ def memory_folder() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def main(every: int = 1, only: str = "") -> int:
-    """Stop all cases, and print the counts. Raises AssertionError where something was lost."""
+def _stop_part(case: str, how: How, every: int, first: int) -> tuple[int, int, float]:
+    """Stop a case at each `every`-th point from `first` on. Returns its points, how often it stopped, and the seconds."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="autotune-crash-", dir=memory_folder()) as folder:
+        place = Path(folder).resolve()
+        points, stopped = stop_everywhere(place, next(c for c in CASES if c.name == case), how, every, first)
+    return points, stopped, time.monotonic() - began
 
-    def say(line: str) -> None:
+
+def measured(every: int, cases: Sequence[Case], hows: Sequence[How], jobs: int) -> Iterator[str]:
+    """Stop the cases in `jobs` processes at a time, and give the lines of the table of counts.
+
+    Raises AssertionError where something was lost.
+    """
+    yield "| sweep | points | stopped at every | killed | power cut | disk full | seconds |\n|---|--:|--:|--:|--:|--:|--:|"
+    total: Counter[How] = Counter()
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = {
+            (case.name, how): [
+                pool.submit(_stop_part, case.name, how, every * case.every * jobs, 1 + every * case.every * part)
+                for part in range(jobs)
+            ]
+            for case in cases
+            for how in hows
+        }
+        for case in cases:
+            done = {how: [part.result() for part in parts[case.name, how]] for how in hows}
+            counts = {how: sum(stopped for _, stopped, _ in found) for how, found in done.items()}
+            points = next(iter(done.values()))[0][0]
+            seconds = sum(each for found in done.values() for *_, each in found)
+            cells = [str(counts[how]) if how in counts else "" for how in HOWS]
+            yield f"| {case.name} | {points} | {every * case.every} | {' | '.join(cells)} | {seconds:.0f} |"
+            total.update(counts)
+    yield f"| all | | | {' | '.join(str(total[how]) if how in total else '' for how in HOWS)} | |"
+
+
+def main() -> int:
+    """Stop the cases that are asked for, and print the counts. Raises AssertionError where something was lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="stop at every so manyth point")
+    parser.add_argument(
+        "--case", action="append", choices=[case.name for case in CASES], help="of all cases, these alone"
+    )
+    parser.add_argument("--how", action="append", choices=HOWS, help="stop in these ways alone")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    asked = parser.parse_args()
+    cases = [case for case in CASES if case.name in (asked.case or [case.name])]
+    for line in measured(asked.every, cases, asked.how or HOWS, asked.jobs):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-
-    say("| sweep | points | killed | power cut | disk full | seconds |\n|---|--:|--:|--:|--:|--:|")
-    total: Counter[str] = Counter()
-    for case in CASES:
-        if only and only != case.name:
-            continue
-        began, counts, points = time.monotonic(), Counter[str](), 0
-        for how in HOWS:
-            with tempfile.TemporaryDirectory(prefix="autotune-crash-", dir=memory_folder()) as folder:
-                points, counts[how] = stop_everywhere(Path(folder).resolve(), case, how, every * case.every)
-        say(
-            f"| {case.name} | {points} | "
-            + " | ".join(str(counts[how]) for how in HOWS)
-            + f" | {time.monotonic() - began:.0f} |"
-        )
-        total += counts
-    say("| all | | " + " | ".join(str(total[how]) for how in HOWS) + " | |")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:2]), *sys.argv[2:3]))
+    sys.exit(main())
