@@ -33,7 +33,7 @@ from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
 from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, ScoreJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
@@ -64,6 +64,8 @@ class Idle(LocalEngine):
                             "gold": [0] * ITEMS, "margin": [1.0] * ITEMS}  # fmt: skip
                 (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
                 return {"items": ITEMS, "cut": 0}, 0.0
+            case CheckJob():
+                return {"kl_nats": 0.01, "greedy_agreement": 0.9, "texts": 16, "trouble": None}, 0.0
             case _:
                 return {}, 0.0
 

@@ -9,7 +9,7 @@ import pytest
 from autotune.candidate import Recipe
 from autotune.stages.jobs import BuildJob, CheckJob, Job, MergeJob, ScoreJob, TimeJob
 from autotune.sweepfile.resolve import load_sweep
-from benchmarks import many_workers, plan_accuracy, side_by_side, sleeping
+from benchmarks import many_workers, plan_accuracy, scale, side_by_side, sleeping
 
 INT8 = Recipe(precision="int8")
 JOBS: list[Job] = [
@@ -59,3 +59,8 @@ def test_what_two_checkouts_print_is_found() -> None:
     assert side_by_side._number(side_by_side.SCALE, scale) == 29.4
     own = "200 decisions: first fifty 10 ms each, last fifty 19 ms, slowest 29 ms"
     assert side_by_side._number(side_by_side.DECISION, own) == 19
+
+
+def test_the_loop_whose_stages_do_nothing_still_runs(tmp_path: Path) -> None:
+    found = scale.one(tmp_path, "random", 6)
+    assert found["rows"] == len(found["memory_mb"]) == 7, "the untouched model and six candidates"

@@ -515,8 +515,9 @@ class Pipeline:
         if begun is not None:
             job = job.model_copy(update={"begun": tuple(begun.result["processes"])})
         pace = self.pace.name if self.pace else None  # another candidate may find a new one before this is timed
-        made = [(job, (yield from self._run("time", job, done, found=found)))]
-        while provisional(timing := TokenTiming.of(self._timed(*made[-1])), job.precision) and (
+        stored = yield from self._run("time", job, done, found=found)
+        made = [(job, stored, self._timed(job, stored))]
+        while provisional(timing := TokenTiming.of(made[-1][2]), job.precision) and (
             timing.disturbed or len(made) <= WIDE_AGAIN
         ):
             most = self.graph.target.timing.most
@@ -524,15 +525,16 @@ class Pipeline:
             found = self._find(job, done)
             if found is None and not again:
                 break
-            made.append((job, (yield from self._run("time", job, done, found=found))))
+            stored = yield from self._run("time", job, done, found=found)
+            made.append((job, stored, self._timed(job, stored)))
             again = again and found is not None
         if self.pace is not None:
-            if not all(stored.cached for _, stored in made):
+            if not all(stored.cached for _, stored, _ in made):
                 self.pace.begin()
             done.cells["pace"] = pace
-        job, stored = min(reversed(made), key=lambda one: TokenTiming.of(self._timed(*one)).foreign_cpu)
+        job, stored, cells = min(reversed(made), key=lambda one: TokenTiming.of(one[2]).foreign_cpu)
         done.timings.append(self._samples(job, stored, suffix))
-        timed = in_workload(self._timed(job, stored), suffix)
+        timed = in_workload(cells, suffix)
         done.cells |= {name: value for name, value in timed.items() if value is not None}
 
     def _samples(self, job: TimeJob, stored: Stored, suffix: str) -> dict[str, Any]:

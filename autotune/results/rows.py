@@ -12,7 +12,7 @@ one list of columns, and a test compares it with the attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar, cast, overload
@@ -140,12 +140,11 @@ def cells_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[tuple[Cell,
     return [columns.get(name) or (None,) * len(rows) for name in names]
 
 
-def served_as(cells: Mapping[str, Cell], sessions: Sequence[str]) -> str | None:
-    """Return what the timing of a row belongs to; `sessions`: the columns of a session's settings, in order."""
-    graph = cells.get("graph")
+def served_as(graph: Cell, session: Iterable[tuple[str, Cell]]) -> str | None:
+    """Return what a timing belongs to: the graph and the settings of the session that are given. None: it has no graph."""
     if graph is None:
         return None
-    return " ".join([str(graph), *(f"{name}={cells[name]}" for name in sessions if cells.get(name) is not None)])
+    return " ".join([str(graph), *(f"{name}={value}" for name, value in session if value is not None)])
 
 
 class TableRow:
@@ -273,7 +272,7 @@ class Trial(Measured):
     @property
     def served_as(self) -> str | None:
         """What its timing belongs to: its graph, and its session where that is the candidate's own."""
-        return served_as(self.cells, self.layout.sessions)
+        return served_as(self.cells.get("graph"), ((name, self[name]) for name in self.layout.sessions))
 
     def cost_s(self, stage: str) -> float | None:
         """Return the seconds that it spent on a stage (`train`, `build`, ...); None where the stage did not run."""

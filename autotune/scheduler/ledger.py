@@ -71,7 +71,7 @@ class Ledger:
 
     def timed(self) -> list[Trial]:
         """Return the rows that have a timing."""
-        return [row for row in self.ended() if row.status == "ok" and row.timing.itl_ms is not None]
+        return [row for row in self.ended() if row.status == "ok" and row["itl_ms_p50"] is not None]
 
     def timed_as(self, graph: str) -> list[Trial]:
         """Return the rows that share one timing: a graph, and the session that serves it."""

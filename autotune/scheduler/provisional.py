@@ -26,6 +26,8 @@ class Provisional:
         self.timing, self.events, self.foreign = timing, events, foreign
         self.wait: Callable[[float], None] = time.sleep
         self._made: Counter[str] = Counter()
+        self._certain: set[tuple[str, int | None]] = set()
+        """Rows whose timing is not provisional, by candidate and attempt: rows do not change, and there may be thousands."""
 
     def settle(self, rows: Sequence[Trial], retime: Callable[[list[Trial]], None], patience_s: float = 0.0) -> None:
         """Call `retime` for each graph of `rows` whose timing is provisional, if the machine is quieter now than at that timing,
@@ -33,8 +35,11 @@ class Provisional:
         """
         graphs: dict[str, list[Trial]] = {}
         for row in rows:
-            name = str(row.served_as)
-            if self._made[name] < self.timing.repeats and self.is_provisional(row):
+            if (row.candidate, row.attempt) in self._certain:
+                continue
+            if not self.is_provisional(row):
+                self._certain.add((row.candidate, row.attempt))
+            elif self._made[name := str(row.served_as)] < self.timing.repeats:
                 graphs.setdefault(name, []).append(row)
         if not graphs:
             return
