@@ -29,8 +29,8 @@ from autotune.results.rows import (
 from autotune.results.table import Table, read_table
 from benchmarks.sizes import functions_with_rows, modules_of
 
-OF_DATA_FILES = ("data.formats.", "data.labels.", "data.templates.")
-"""What the counter finds and is no row of a table of results: a row of a user's data, and numbers of such rows by label."""
+OF_DATA_FILES = "data."
+"""The room whose functions take rows of a user's data, which are no rows of a table of results."""
 ROOT = Path(__file__).parents[2]
 KINDS = (Trial, Finalist, CurvePoint, CommandRun, StageSpan)
 PARTS = {"", "low", "high", "n"}
