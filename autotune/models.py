@@ -15,12 +15,10 @@ from typing import Any
 
 from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
-from autotune.model_settings import settings_problems
 from autotune.paths import exists, is_file, is_folder
 from autotune.probed import VERSIONS
 from autotune.remote.addresses import is_address
 from autotune.space.recipes import ModelShape
-from autotune.tensors import LONGEST_HEADER
 
 # The architectures that onnxruntime-genai 0.18's builder exports and that decode text with key-value caches, each with
 # the model_type under which transformers has its code.
@@ -83,6 +81,11 @@ SMOLLM2 = BuiltIn(
 
 BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
 
+# What of a config.json is counted with here.
+_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
+          "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
+_LARGEST = 2**31 - 1
+
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -96,33 +99,9 @@ def local_folder(name: str, root: Path) -> Path | None:
     return None
 
 
-def local_file(name: str, root: Path) -> Path | None:
-    """Return the file that `name` means here, as `local_folder` looks for a folder, or None."""
-    with contextlib.suppress(RuntimeError, ValueError):
-        return next((file for file in (Path(name).expanduser(), root / name) if is_file(file)), None)
-    return None
-
-
-_GGUF = "name the folder of the original model, or convert it: AutoModelForCausalLM.from_pretrained(folder, gguf_file=...), then save_pretrained"
-
-
-def _no_folder(file: Path) -> tuple[str, str]:
-    """Return the rule and the remedy for a file that is given as a model."""
-    whole = is_file(file.parent / "config.json")
-    match file.suffix.lower():
-        case ".gguf":
-            return "a model is a folder with safetensors, and this is a GGUF file", _GGUF
-        case ".onnx":
-            rule = "a model is the folder that was trained, in PyTorch's form, and this is a built one"
-            return rule, "name the folder of the original model, as save_pretrained wrote it"
-        case _:
-            remedy = f"name the folder that holds it: {file.parent}" if whole else "name the folder of the model"
-            return "a model is a folder, and this is a file", remedy
-
-
 def is_remote(name: str, root: Path) -> bool:
-    """Whether `name` is a name on the hub (owner/name) or an address of Azure ML, not built in, and no such folder or file here."""
-    if name in BUILT_IN or local_folder(name, root) is not None or local_file(name, root) is not None:
+    """Whether `name` is a name on the hub (owner/name) or an address of Azure ML, not built in, and no such folder here."""
+    if name in BUILT_IN or local_folder(name, root) is not None:
         return False
     return is_address(name) or bool(HUB_NAME.fullmatch(name))
 
@@ -138,9 +117,6 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     if folder is None:
         if is_remote(name, root):
             return None
-        if (lone := local_file(name, root)) is not None:
-            rule, remedy = _no_folder(lone)
-            raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
         near = did_you_mean(name, [*BUILT_IN, *_folders_beside(name, root)])
         remedy = (
             near if near.startswith("did") else f"name a local folder, owner/name on the hub, or {', '.join(BUILT_IN)}"
@@ -157,11 +133,6 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
             if (folder / file).exists():
                 rule += f", and this one holds {what}"
         remedy = "name the folder of the original model, as save_pretrained wrote it"
-        inner = _inner_model(folder)
-        if any(folder.glob("*.gguf")):
-            rule, remedy = f"{rule}, and this one holds GGUF files", _GGUF
-        elif inner is not None:
-            remedy = f"name the folder inside of it that has one: {Path(name) / inner}"
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy)) from None
     except (OSError, ValueError, RecursionError) as error:
         rule = f"config.json cannot be read ({_reason(error)})"
@@ -181,14 +152,6 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
         raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
     return config
-
-
-def _inner_model(folder: Path) -> Path | None:
-    """Return where a folder without a model in it has one further down: a checkpoint, or a revision in the cache of the hub."""
-    with contextlib.suppress(OSError):
-        found = [file.parent for depth in ("*", "snapshots/*") for file in folder.glob(f"{depth}/config.json")]
-        return max(found, key=lambda one: one.stat().st_mtime).relative_to(folder) if found else None
-    return None
 
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
@@ -221,20 +184,10 @@ def _check_weights(folder: Path, name: str) -> None:
                 rule = f"{index.name} names {shard}, which is not in the folder"
                 raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
         return
-    broken = [name for name in ("model.safetensors", index.name) if (folder / name).is_symlink()]
-    if broken:
-        target = (folder / broken[0]).readlink()
-        rule = f"{broken[0]} is a link to {target}, which is not there"
-        raise UsageError(Problem(rule, "model", value=name, remedy="fetch the model again, or copy it with its blobs"))
-    if any(folder.glob("*.gguf")):
-        rule = "weights are read from safetensors only, and this folder holds GGUF files"
-        raise UsageError(Problem(rule, "model", value=name, remedy=_GGUF))
     others = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (*PICKLED, ".safetensors"))
     rule = "weights are read from safetensors only" + (f", and this folder holds {others[0]}" if others else "")
     if others and others[0].endswith(".safetensors"):
         rule = f"a model folder needs model.safetensors or {index.name}, and this one holds {others[0]}"
-        remedy = f"if that is the whole model in the names of transformers, call it model.safetensors; else {_CONVERT}"
-        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
     raise UsageError(Problem(rule, "model", value=name, remedy=_CONVERT))
 
 
@@ -268,12 +221,13 @@ def check_architecture(config: dict[str, Any], name: str) -> None:
         what = architecture if isinstance(architecture, str) else shown(architecture)
         rule = f"the model builder cannot export this architecture: {what[:100]}"
         raise UsageError(Problem(rule, "model", value=name, remedy=_exported()))
-    wrong = [Problem(rule, "model", value=name, remedy=remedy) for rule, remedy in settings_problems(config)]
-    if wrong:
-        raise UsageError(wrong)
-    if config.get("quantization_config") == {}:
-        rule, remedy = "quantization_config in config.json is empty", "remove it where the weights are not quantised"
-        raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
+    for key in _SIZES:
+        value = config.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+            rule = f"{key} in config.json must be a whole number, and is {shown(value)[:100]}"
+            raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
     if config.get("quantization_config"):
         rule = "the model is already quantised, and an adapter is merged into original weights"
         raise UsageError(Problem(rule, "model", value=name, remedy="name the model in its original precision"))
@@ -298,10 +252,6 @@ def check_export(config: dict[str, Any], name: str, provider: str) -> None:
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
 
 
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-"""How config.json calls the number of experts in a layer."""
-
-
 def shape_from(config: dict[str, Any], provider: str = "cpu") -> ModelShape:
     """Return what of a config.json decides which recipes can run on a provider."""
     hidden = int(config.get("hidden_size") or 0)
@@ -312,7 +262,6 @@ def shape_from(config: dict[str, Any], provider: str = "cpu") -> ModelShape:
     return ModelShape(
         tuple(dict.fromkeys(size for size in sizes if size)), bool(config.get("tie_word_embeddings")),
         () if set(PRECISIONS) <= set(refused) else tuple(refused.items()),
-        any(isinstance(config.get(key), int) and config[key] > 0 for key in _EXPERTS),
     )  # fmt: skip
 
 
@@ -367,6 +316,43 @@ def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:
     return total.hexdigest()
 
 
+def tensors_of(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that a model folder's files of weights hold, with their shapes; no weights are read.
+
+    Source of the format: a safetensors file begins with the length of its header (8 bytes, little-endian), then the header
+    as JSON. Raises OSError, ValueError where a file is damaged.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(folder):
+        for name, about in _header(path).items():
+            if name != "__metadata__":
+                found[name] = tuple(about["shape"])
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that a model's weights are loaded from. Raises OSError, ValueError, LookupError."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes of a safetensors header at most, as its own reader allows."""
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 0 < length <= _LONGEST_HEADER:
+            raise ValueError(f"{path.name} is no safetensors file")
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"{path.name} is no safetensors file")
+    return header
+
+
 def digest_outline(folder: Path) -> str:
     """Return a SHA-256 over what can be seen of a model without reading its weights: settings, tokenizer, names and shapes
     of tensors, and the sizes of the files. Raises OSError, ValueError, LookupError.
@@ -377,7 +363,7 @@ def digest_outline(folder: Path) -> str:
         if path.suffix == ".safetensors":
             with path.open("rb") as stream:
                 length = int.from_bytes(stream.read(8), "little")
-                total.update(stream.read(min(length, LONGEST_HEADER)))
+                total.update(stream.read(min(length, _LONGEST_HEADER)))
         else:
             total.update(path.read_bytes())
     return total.hexdigest()

@@ -35,7 +35,7 @@ ROOMS = (
     ("analysis",),
     ("usercode",),
     ("remote",),
-    ("architectures", "model_settings", "tensors"),
+    ("architectures",),
     ("candidate", "distribution", "durable", "metrics", "paths", "providers", "errors", "probed", "secrets"),
 )
 """The rooms from the top down: a module imports from its own room and from those below."""

@@ -608,20 +608,3 @@ def test_it_knows_them_whatever_rank_and_ratio_come_to(r: int, ratio: float) -> 
     raw = {"r": {"choice": [r, 512]}, "alpha_over_r": {"choice": [ratio, 7.7]}, "steps": 20}
     space = Space(parse_lora(raw, problems), (), defaults={"batch_size": 8, "max_length": 64})
     assert all(space.has(candidate.lora) for candidate in space.grid() if candidate.lora is not None)
-
-
-@pytest.mark.parametrize("value", ["inf", "none", "unlimited"])
-def test_no_number_is_not_the_default(value: str) -> None:
-    problems: list[Problem] = []
-    assert parse_lora({"learning_rate": value}, problems) == {}
-    assert [problem.remedy for problem in problems] == ["write a number between 1e-08 and 1"]
-
-
-def test_options_of_experts_are_left_out_of_models_without() -> None:
-    raw = {"precision": "int4", "moe_quant_type": "int4", "qmoe_block_size": [0, 32]}
-    recipes, left_out = build(raw, shape=ModelShape((64,), tied=False))
-    assert recipes == ()
-    assert {left.reason for left in left_out} == {"moe_quant_type is for models with experts; this one has none"}
-    assert len(build(raw, shape=ModelShape((64,), tied=False, experts=True))[0]) == 2
-    block = build({"precision": "int4", "qmoe_block_size": 32}, shape=ModelShape((64,), tied=False))
-    assert [left.reason for left in block[1]] == ["qmoe_block_size is for models with experts; this one has none"]

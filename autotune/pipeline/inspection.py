@@ -8,10 +8,9 @@ encode, not by a second opinion of ours. It takes seconds, and its result is in 
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.data.control import without_end
@@ -21,17 +20,12 @@ from autotune.data.sources import some_of
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, shown
 from autotune.metrics import LABELLED, generates
-from autotune.models import digest_outline
-from autotune.pipeline.modules import Modules
+from autotune.models import digest_outline, tensors_of
 from autotune.stages.jobs import Control, Inspection, InspectJob
-from autotune.tensors import tensors_of
 
 _SHOWN = 4
 """Tensors, tokens or rows that a message names."""
 _AGAIN = "fetch or save the model again"
-_NEEDS_SYSTEM = re.compile(
-    r"(must|should|has to) (be|start with|begin with|have|contain) .{0,20}system|system.{0,40}(required|missing)", re.I
-)
 _SHIPPED = "ONNX Runtime GenAI, which is all that users of best/ need,"
 
 
@@ -44,7 +38,6 @@ class Seen:
     """What its user should know, one line each."""
     encoding: str | None = None
     """As in `Inspection`."""
-    modules: Modules = field(default_factory=Modules)
 
 
 def has_weights(folder: Path) -> bool:
@@ -100,8 +93,7 @@ def judge_inspection(
         problems += _emptied(data.metric, sweep_file, dataset, kept)
     if problems:
         raise UsageError(problems)
-    modules = Modules(look.linear, look.shared, look.absent)
-    return Seen(kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding, modules)
+    return Seen(kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding)
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------
@@ -115,20 +107,17 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
         yield problem(look.trouble, look.remedy)
     if look.missing:
         rule = f"its files lack {_count(look.missing, 'tensor')} that config.json asks for, which would be random: "
-        yield problem(rule + _names(look.missing), _missing_remedy(look))
-    if look.mismatched:
-        quantised = all("whole numbers" in one for one in look.mismatched)
+        tied = ", or, where the head is the embedding, set tie_word_embeddings to true in config.json"
         yield problem(
-            f"{_count(look.mismatched, 'tensor')} of its files do not fit config.json: {_list(look.mismatched)}",
-            "name the model in its original precision" if quantised else _AGAIN,
+            rule + _names(look.missing), _AGAIN + (tied if any("lm_head" in name for name in look.missing) else "")
+        )
+    if look.mismatched:
+        yield problem(
+            f"{_count(look.mismatched, 'tensor')} of its files do not fit config.json: {_list(look.mismatched)}", _AGAIN
         )
     if look.foreign:
         rule = f"its files hold {_count(look.foreign, 'tensor')} that config.json leaves out, so that another model would be loaded: "
-        merge = "merge the adapter first: model.merge_and_unload(), then save_pretrained(folder)"
-        adapter = any(".lora_" in name or ".base_layer." in name for name in look.foreign)
-        yield problem(
-            rule + _names(look.foreign), merge if adapter else "set config.json right, or save the model again"
-        )
+        yield problem(rule + _names(look.foreign), "set config.json right, or save the model again")
     if look.beyond:
         rule = f"the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows: the data uses {_names(look.beyond)}, which {'has' if len(look.beyond) == 1 else 'have'} none"
         remedy = "call model.resize_token_embeddings(len(tokenizer)) and save the model, or write the texts without"
@@ -136,18 +125,6 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
     if look.unread:
         remedy = "name a model with another tokenizer, or leave out space.build to tune adapters for PyTorch alone"
         yield problem(f"{look.unread}, so that a built model could not be given text", remedy)
-
-
-def _missing_remedy(look: Inspection) -> str:
-    """Return what to do about tensors that are missing: they may be there under longer names."""
-    lacking = [name for name in look.missing if name != "lm_head.weight"]
-    before = {name.removesuffix(lacking[0]) for name in look.unused if lacking and name.endswith(f".{lacking[0]}")}
-    for prefix in sorted(before):
-        if {f"{prefix}{name}" for name in lacking} <= set(look.unused):
-            return f"take {shown(prefix)} off the names of its tensors, or save the model without what wrapped it"
-    if look.missing == ("lm_head.weight",):
-        return f"{_AGAIN}, or, where the head is the embedding, set tie_word_embeddings to true in config.json"
-    return _AGAIN
 
 
 def _data_problems(
@@ -162,9 +139,6 @@ def _data_problems(
         reasons = list(dict.fromkeys(reason for _, _, reason in look.refused))
         rule = f"the model's chat template refuses every conversation ({'; '.join(reasons[:_SHOWN])})"
         yield problem(rule, "data.messages", _template_remedy(reasons))
-    elif look.same_text and look.same_text == look.conversations - len(look.refused) - 1:
-        rule = "the model's chat template makes one and the same text of all conversations: it leaves their content out"
-        yield problem(rule, "data.messages", "mend chat_template.jinja in the model's folder, or use data.prompt")
     for group in look.alike:
         rule = f"the labels {' and '.join(map(_exact, group))} have the same tokens in this model's tokenizer, so that one of them could never be chosen"
         yield problem(rule, "data.labels", "write one of them for all of these in the data")
@@ -196,12 +170,6 @@ def _data_problems(
 def _template_remedy(reasons: Sequence[str]) -> str:
     if "has none" in reasons[0]:
         return "name a model with a chat template, or write data.prompt and data.completion"
-    if any("multiple chat templates" in reason for reason in reasons):
-        return "call one of them default in the model's tokenizer_config.json, or use data.prompt"
-    if any("no valid template" in reason for reason in reasons):
-        return "mend chat_template.jinja in the model's folder, or use data.prompt"
-    if any(_NEEDS_SYSTEM.search(reason) for reason in reasons):
-        return "begin data.messages with a message of the role system"
     if any("system" in reason.lower() for reason in reasons):
         return "take the system message out, or write its text into the first message of the user"
     return "write the messages as the template wants them, or use data.prompt"
@@ -302,16 +270,6 @@ def _notes(data: DataSpec, max_length: int, dataset: Dataset, kept: Dataset, loo
     yield from _control_notes(data, dataset, look)
     for split, item, reason in look.refused[:_SHOWN]:
         yield f"data: {_place(dataset, split, item)} is left out: the chat template refuses it ({reason})"
-    if look.same_text:
-        yield (
-            f"data: the chat template makes of {_count(range(look.same_text), 'conversation')} the text of another one: it "
-            "leaves part of their content out"
-        )
-    if look.dated:
-        yield (
-            "model: its chat template writes the date into each prompt (strftime_now): an adapter that is trained on one day "
-            "is scored and used with the date of another; write a fixed date into chat_template.jinja to avoid it"
-        )
     if len(look.refused) > _SHOWN:
         yield f"data: {len(look.refused) - _SHOWN} more conversations are left out, which the chat template refuses"
     for split, count in look.cut.items():

@@ -39,7 +39,6 @@ from autotune.pipeline.modules import module_notes
 from autotune.pipeline.own_stages import own_stages
 from autotune.remote.addresses import is_address
 from autotune.remote.files import stamp, version_of
-from autotune.results.greedy import generation_note
 from autotune.space.space import fit_recipes
 from autotune.stages.jobs import (
     ORT_WHEELS,
@@ -193,7 +192,6 @@ def prepare(
 
     said = remarks(config, sweep.target.provider, sweep.train.max_length) if sweep.space.recipes else []
     seen = look(sweep, dataset, folder, do, cache)
-    modules = module_notes(sweep.space.lora, seen.modules, sweep.file)
     dataset = seen.dataset
     items: dict[str, tuple[str, Path]] = {
         split: items_file(cache, dataset, split) for split in SPLITS if getattr(dataset, split)
@@ -220,8 +218,7 @@ def prepare(
     files += tuple(file for one in stages.values() for file in one.files)
     inputs = Inputs(
         folder, base, items, counts, dataset.labels, device, machine or machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=(*sweep.notes, *asked, *seen.notes, *said, *modules,
-               *(generation_note(folder) if sweep.space.recipes else [])),
+        encoding=seen.encoding, notes=(*sweep.notes, *asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
         gpus=probe["gpus"], aggregated=aggregated, hardware=hardware, stages=stages,
         window=has_windowed_caches(config, sweep.target.provider), width=int(config.get("hidden_size") or 0),
     )  # fmt: skip

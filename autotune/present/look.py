@@ -15,7 +15,6 @@ from autotune.errors import MachineError, StageError
 from autotune.models import BUILT_IN, local_folder
 from autotune.pipeline.inspection import Seen, has_weights, inspect_job, judge_inspection
 from autotune.pipeline.modules import module_notes
-from autotune.results.greedy import generation_note
 from autotune.stages.jobs import ORT_WHEELS, BaseJob, Inspection, InspectJob, installed
 from autotune.sweepfile.schema import Sweep
 
@@ -33,7 +32,8 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
     judged = partial(judge_inspection, sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset)
     found = cache.find(job)
     if found is not None:
-        return _told(sweep, judged(Inspection.model_validate(found.result)), folder)
+        seen = judged(Inspection.model_validate(found.result))
+        return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
     missing = _missing(sweep.provider.wheel if sweep.space.recipes else None)
     if missing:
         return None, [f"model, tokenizer and texts were not looked at, because {missing} is not installed"]
@@ -41,13 +41,7 @@ def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
         seen = judged(_look(job, cache, sweep.model))
     except (StageError, MachineError) as error:
         return None, [f"model, tokenizer and texts could not be looked at: {error}"]
-    return _told(sweep, seen, folder)
-
-
-def _told(sweep: Sweep, seen: Seen, folder: Path) -> tuple[Seen, list[str]]:
-    """Return what was seen, with all that there is to say of it. Raises UsageError."""
-    ships = generation_note(folder) if sweep.space.recipes else []
-    return seen, [*seen.notes, *module_notes(sweep.space.lora, seen.modules, sweep.file), *ships]
+    return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
 
 
 def _folder(model: str, root: Path, cache: Cache) -> Path | None:

@@ -14,9 +14,7 @@ from typing import Any
 
 from autotune.candidate import Session
 from autotune.durable import empty_folder, put, sync_tree, write_aside
-from autotune.paths import is_file
 from autotune.providers import Provider
-from autotune.results.greedy import answer_greedily
 from autotune.results.loading import LOAD, load_script
 from autotune.secrets import redact, redacted
 
@@ -41,14 +39,12 @@ def fill(
 ) -> Path:
     """Fill the folder `aside` anew: each part (onnx, adapter, merged) a folder, and `candidate.json`. Returns it. Raises OSError.
 
-    The built model's own settings then say to answer with the likeliest tokens, and to serve it in `session` on `provider`, as it was measured; a script shows how
+    The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows how
     it is loaded, and `candidate.json` says what must be installed.
     """
     empty_folder(aside)
     for name, source in parts.items():
         shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*_HIDDEN))
-    if is_file(aside / "onnx" / "genai_config.json"):
-        answer_greedily(aside / "onnx" / "genai_config.json")
     if session is not None and session != Session() and "onnx" in parts:
         genai_name = provider.genai_name if provider is not None else None
         _serve(aside / "onnx" / "genai_config.json", session, genai_name)

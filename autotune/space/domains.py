@@ -229,10 +229,7 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
             elif parameter.type is bool and str(raw).lower() in ("yes", "no", "on", "off", "true", "false", "1", "0"):
                 remedy = f"write {'true' if str(raw).lower() in ('yes', 'on', 'true', '1') else 'false'}"
             elif parameter.type in (int, float) and isinstance(raw, str):
-                found = number_remedy(raw, parameter.name)
-                # Without the key a parameter has its default, not none.
-                bounds = f"write a number between {parameter.low:g} and {parameter.high:g}"
-                remedy = bounds if found.startswith("remove") else found or remedy
+                remedy = number_remedy(raw, parameter.name) or remedy
             problems.append(Problem(rule, key, value=raw, remedy=remedy))
             failed = True
         elif value not in good:

@@ -33,8 +33,6 @@ class ModelShape:
     """Whether embedding and head are one matrix."""
     refused: tuple[tuple[str, str], ...] = ()
     """Precisions in which no build of it runs, each with the reason."""
-    experts: bool = False
-    """Whether it is a mixture of experts."""
 
 
 def _resolve_recipe(settings: dict[str, Any], provider: Provider, shape: ModelShape | None) -> Recipe | LeftOut:
@@ -71,9 +69,6 @@ def recipe_impossible(recipe: Recipe, shape: ModelShape | None) -> str | None:
     for precision, reason in shape.refused:
         if precision == recipe.precision:
             return reason
-    if not shape.experts and (recipe.moe_quant_type or recipe.qmoe_block_size):
-        option = "moe_quant_type" if recipe.moe_quant_type else "qmoe_block_size"
-        return f"{option} is for models with experts; this one has none"
     if recipe.shared_embeddings and not shape.tied:
         return "shared_embeddings needs a model that ties embedding and head; this one does not"
     if recipe.use_qdq and shape.tied and recipe.shared_embeddings is not False:

@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from autotune.candidate import Lora
 from autotune.durable import put, remove_tree, sync_tree
 from autotune.errors import Interrupted, StageError
+from autotune.space.adapters import fit_modules
 from autotune.stages.jobs import FinetuneJob, Result
-from autotune.stages.targets import target_modules
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
 from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
 
@@ -111,6 +111,38 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor], sliced: bool) ->
 def _labelled(item: Encoded, loss_on: str) -> int:
     """Return how many tokens of an item a loss is taken of, with the end-of-text token."""
     return len(item.prompt) + len(item.completion) + 1 - given_tokens(item, loss_on)
+
+
+def target_modules(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
+    """Return what PEFT understands for a preset or a list of names.
+
+    Raises StageError (`unsupported`) where nothing matches, and for a head that shares its weights with the embedding.
+    """
+    if wanted == "all-linear":
+        return wanted
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    last = {name: name.rsplit(".", 1)[-1] for name in linear}
+    if wanted in ("attention", "mlp"):
+        parents = ("attn", "attention") if wanted == "attention" else ("mlp", "feed_forward", "ffn")
+        inside = [n for n in linear if any(p in n.rpartition(".")[0].rsplit(".", 1)[-1] for p in parents)]
+        if not inside:
+            raise StageError(
+                "unsupported", f"target_modules: this model has no modules for '{wanted}'; list their names"
+            )
+        found = {last[n] for n in inside}
+        # PEFT matches by the last part of a name: where that means others too, only whole names will do.
+        return sorted(found) if all(n in inside for n in linear if last[n] in found) else sorted(inside)
+    asked = set(fit_modules((wanted,) if isinstance(wanted, str) else wanted, last.values()))
+    missing = asked - set(last.values())
+    if missing:
+        message = f"target_modules: the model has no linear module named {', '.join(sorted(missing))}"
+        raise StageError("unsupported", f"{message}; it has {', '.join(sorted(set(last.values())))}")
+    embedding = model.get_input_embeddings()
+    shared = sorted({last[n] for n, module in linear.items() if module.weight is embedding.weight} & asked)
+    if shared:
+        message = f"target_modules: {shared[0]} shares its weights with the embedding, which a merge would change too"
+        raise StageError("unsupported", f"{message}; leave it out")
+    return sorted(asked)
 
 
 def adapt(model: Any, lora: Lora, seed: int) -> Any:

@@ -6,18 +6,20 @@ is encoded twice, by transformers and by ONNX Runtime GenAI, because a built mod
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2.exceptions import TemplateError, TemplateSyntaxError
+from jinja2.exceptions import TemplateError
 
 from autotune.data.control import found_in, without_end
 from autotune.errors import StageError
 from autotune.metrics import LABELLED, generates
-from autotune.stages.checkpoint import weights
+from autotune.models import tensors_of, weight_files
 from autotune.stages.jobs import ORT_WHEELS, Control, Inspection, InspectJob, Result, installed, reason
 from autotune.stages.text import (
     RuntimeTokenizer,
@@ -26,34 +28,98 @@ from autotune.stages.text import (
     load_tokenizer,
     read_items,
 )
-from autotune.stages.unreadable import broken_settings, model_trouble, tokenizer_trouble
 
 Prompt = str | list[dict[str, str]]
+_HEAD = ("lm_head.weight", "output.weight", "embed_out.weight")
+_BYTES = 2**20
 
 
 def inspect(job: InspectJob, out: Path) -> Result:
     """Result: an `Inspection`, as plain data."""
     del out
     found: dict[str, Any] = {}
-    broken = broken_settings(job.model_dir)
-    if broken is not None:
-        return Inspection(trouble=broken[0], remedy=broken[1]).model_dump(mode="json")
     try:
         found |= weights(job.model_dir)
     except Exception as error:  # noqa: BLE001 - safetensors raises a bare Exception, and settings can be wrong in any way
-        trouble, remedy = model_trouble(error, job.model_dir)
-        return Inspection(trouble=trouble, remedy=remedy).model_dump(mode="json")
+        said = f"its files lack the key {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        return Inspection(
+            trouble=f"the model cannot be loaded: {said}", remedy="fetch or save the model again"
+        ).model_dump(mode="json")
     try:
         tokenizer = load_tokenizer(job.model_dir)
     except Exception as error:  # noqa: BLE001 - the tokenizers package raises a bare Exception
-        trouble, remedy = tokenizer_trouble(error, job.model_dir)
-        return Inspection(trouble=trouble, remedy=remedy).model_dump(mode="json")
+        return Inspection(
+            trouble=f"the tokenizer cannot be loaded: {reason(error)}",
+            remedy="save it again: tokenizer.save_pretrained(folder)",
+        ).model_dump(mode="json")
     if tokenizer.eos_token_id is None:
         return Inspection(
             trouble="the model's tokenizer names no end-of-text token",
             remedy="set eos_token in its tokenizer_config.json",
         ).model_dump(mode="json")
     return Inspection(**found, **_Looker(job, tokenizer, found["rows"]).look()).model_dump(mode="json")
+
+
+# --- Weights -------------------------------------------------------------------------------------------------------
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """Compare the tensors in a model's files with those that its settings ask for, by name and shape.
+
+    Returns `missing`, `mismatched`, `foreign`, `unused` and `rows` (of the embedding), as in `Inspection`. transformers
+    itself says which tensor of the files is which of the model's. Raises what loading raises.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its report of the same, in colours
+        model, told = AutoModelForCausalLM.from_pretrained(
+            str(folder), device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False, use_safetensors=True,
+        )  # fmt: skip
+    modules = {name for name, _ in model.named_modules()}
+    unexpected = sorted(map(str, told["unexpected_keys"]))
+    foreign = [name for name in unexpected if name.rpartition(".")[0] in modules]
+    head = _other_head(folder, bool(getattr(model.config, "tie_word_embeddings", False)))
+    mismatched = [
+        f"{name} is {_shape(there)} in the file and {_shape(wanted)} in the model"
+        for name, there, wanted in sorted(told["mismatched_keys"], key=lambda one: str(one[0]))
+    ]
+    return {
+        "missing": sorted(map(str, told["missing_keys"])),
+        "mismatched": mismatched,
+        "foreign": foreign + head,
+        "unused": [name for name in unexpected if name not in foreign],
+        "rows": int(model.get_input_embeddings().weight.shape[0]),
+    }
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _other_head(folder: Path, tied: bool) -> list[str]:
+    """Return the head in a model's files where the settings tie it to the embedding and it is another than that."""
+    names = tensors_of(folder)
+    head = next((name for name in names if name in _HEAD), None)
+    embedding = next((name for name in names if name.endswith(("embed_tokens.weight", "wte.weight"))), None)
+    if not tied or head is None or embedding is None or head == embedding:
+        return []
+    same = all(a == b for a, b in zip(_raw(folder, head), _raw(folder, embedding), strict=False))
+    return [] if same and names[head] == names[embedding] else [f"{head} (tie_word_embeddings is true)"]
+
+
+def _raw(folder: Path, name: str) -> Iterator[bytes]:
+    """Yield the bytes of a tensor in a model's files."""
+    for path in weight_files(folder):
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+            if name not in header:
+                continue
+            first, end = header[name]["data_offsets"]
+            stream.seek(8 + length + first)
+            for at in range(first, end, _BYTES):
+                yield stream.read(min(_BYTES, end - at))
 
 
 # --- Tokenizer and data --------------------------------------------------------------------------------------------
@@ -150,8 +216,7 @@ class _Looker:
     def _render(self, splits: dict[str, list[dict[str, Any]]]) -> None:
         """Put the text of each conversation into its item; take out those that the chat template refuses."""
         refused: list[tuple[str, str, str]] = []
-        written: dict[str, str] = {}
-        self.found |= {"conversations": 0, "same_text": 0, "dated": "strftime_now" in str(self.tokenizer.chat_template)}
+        self.found["conversations"] = 0
         for split, items in splits.items():
             kept = []
             for item in items:
@@ -161,18 +226,10 @@ class _Looker:
                     try:
                         item["text"] = self._chat(item["prompt"])
                     except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-                        invalid = (
-                            f"it is no valid template, line {error.lineno}: "
-                            if isinstance(error, TemplateSyntaxError)
-                            else ""
-                        )
-                        refused.append((split, item["id"], invalid + reason(error)))
+                        refused.append((split, item["id"], reason(error)))
                         continue
-                    messages = json.dumps(item["prompt"])
-                    self.found["same_text"] += written.setdefault(item["text"], messages) != messages
                 kept.append(item)
             items[:] = kept
-        self.found["dated"] &= bool(self.found["conversations"])
         self.found |= {"refused": refused, "template": self.template}
 
     def _chat(self, messages: list[dict[str, str]]) -> str:

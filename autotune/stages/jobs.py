@@ -417,7 +417,6 @@ class InspectJob(Job):
     stage: ClassVar[str] = "inspect"
     function: ClassVar[str] = "autotune.stages.inspection:inspect"
     packages: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "jinja2", *ORT_WHEELS)
-    version: ClassVar[int] = 2
 
     model: str
     """Digest of what decides the result: `models.digest_outline`."""
@@ -463,12 +462,6 @@ class Inspection(BaseModel):
     """Tensors of the files that would be dropped although they belong to a module of the model."""
     unused: tuple[str, ...] = ()
     """Tensors of the files for which the model has no module."""
-    linear: tuple[str, ...] = ()
-    """The names of the linear modules that can get an adapter."""
-    shared: tuple[str, ...] = ()
-    """Those of linear modules that share their weights with the embedding."""
-    absent: tuple[str, ...] = ()
-    """Presets of `target_modules` that mean no module of the model."""
     tokens: int = 0
     rows: int = 0
     """Of the tokenizer, and of the embedding."""
@@ -491,10 +484,6 @@ class Inspection(BaseModel):
     refused: tuple[tuple[str, str, str], ...] = ()
     """Conversations that the chat template refuses: split, item, reason."""
     conversations: int = 0
-    same_text: int = 0
-    """Conversations of which the chat template makes the text of another one with other messages."""
-    dated: bool = False
-    """Whether the chat template writes the date of today."""
     ends: tuple[str, ...] = ()
     """The tokens that end a text, as text."""
     controls: tuple[Control, ...] = ()

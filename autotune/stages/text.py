@@ -35,9 +35,6 @@ class Encoded:
 def load_tokenizer(folder: Path, encoding: str | None = None) -> Any:
     """Return the fast tokenizer of a model folder; with an `encoding`, one that makes tokens as ONNX Runtime GenAI does."""
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    pieces: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-    if getattr(pieces, "dropout", None):  # of BPE: merges that are left out at random, other ones each time
-        pieces.dropout = None
     return tokenizer if encoding is None else RuntimeTokenizer(tokenizer, folder)
 
 
@@ -92,19 +89,6 @@ _SETTINGS = {
 """As much of genai_config.json as the runtime needs to make a tokenizer. No number of it changes what it does."""
 
 
-def is_built(folder: Path) -> bool:
-    """Whether a folder holds a built model: an original's may have the genai_config.json of a build beside its weights."""
-    return (folder / "genai_config.json").is_file() and not any(folder.glob("*.safetensors"))
-
-
-def _settings(folder: Path, *others: str) -> list[dict[str, Any]]:
-    """Return what the files of a model's settings hold: first that of the build, then the `others`, as far as they are there."""
-    names = [*(("genai_config.json",) if is_built(folder) else ()), *others]
-    files = [folder / name for name in names if (folder / name).is_file()]
-    read = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return [settings.get("model", settings) for settings in read]
-
-
 def runtime_tokenizer(tokenizer: Any, folder: Path) -> Any:
     """Return ONNX Runtime GenAI's tokenizer of a model folder, made from the files that a build of it ships.
 
@@ -113,7 +97,7 @@ def runtime_tokenizer(tokenizer: Any, folder: Path) -> Any:
     import onnxruntime_genai as og
 
     try:
-        if is_built(folder):
+        if (folder / "genai_config.json").is_file():
             return og.Tokenizer(str(folder))
         with tempfile.TemporaryDirectory(prefix="autotune-tokenizer-", ignore_cleanup_errors=True) as scratch:
             tokenizer.save_pretrained(scratch)
@@ -139,18 +123,22 @@ def end_token(tokenizer: Any) -> int:
 def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
     """Return the tokens that end a text: the tokenizer's, and those at which the model's settings stop generating."""
     found = {end_token(tokenizer)}
-    for settings in _settings(folder, "generation_config.json", "config.json"):
-        ids: Any = settings.get("eos_token_id")
-        found |= set(ids) if isinstance(ids, list) else {ids} - {None}
+    for name in ("genai_config.json", "generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            ids = settings.get("model", settings).get("eos_token_id")
+            found |= set(ids) if isinstance(ids, list) else {ids} - {None}
     return frozenset(found)
 
 
 def context_length(folder: Path) -> int | None:
     """Return how many tokens a model's positions reach, or None where its settings do not say."""
-    for settings in _settings(folder, "config.json"):
-        found = settings.get("context_length", settings.get("max_position_embeddings"))
-        if isinstance(found, int):
-            return found
+    for name, key in (("genai_config.json", "context_length"), ("config.json", "max_position_embeddings")):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = settings.get("model", settings).get(key)
+            if isinstance(found, int):
+                return found
     return None
 
 

@@ -126,10 +126,7 @@ def sequence(model: Any, prompt: Any, total: int, batch: int) -> Iterator[tuple[
     import onnxruntime_genai as og
 
     parameters = og.GeneratorParams(model)
-    parameters.set_search_options(
-        max_length=total, min_length=total, batch_size=batch, do_sample=False, num_beams=1, repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-    )  # fmt: skip
+    parameters.set_search_options(max_length=total, min_length=total, batch_size=batch, do_sample=False)
     generator = og.Generator(model, parameters)
     clock = time.perf_counter
     started = clock()

@@ -380,8 +380,8 @@ def _without(lever: str) -> Make:
 def _misled(table: Table, seed: int) -> Strategy:
     """Make `frontier` with a prior whose best learning rate is a tenth of what we think, and whose best rank the lowest."""
 
-    def prior(lora: Lora, shift: float) -> float:
-        slower = prior_mean(lora, shift - 1)
+    def prior(lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
+        slower = prior_mean(lora, shift - 1, steepness)
         of_rank = prior_mean(lora) - prior_mean(lora.model_copy(update={"r": 1, "alpha": lora.alpha / lora.r}))
         return slower - 2 * of_rank
 

@@ -79,8 +79,8 @@ def prior_with(exponent: float, width: int) -> Prior:
     """Return the prior mean with another exponent than the tool's."""
     known = -exponent * math.log10(max(width, USUAL_WIDTH) / USUAL_WIDTH)
 
-    def prior(lora: Lora, shift: float = 0.0) -> float:
-        return prior_mean(lora, known + shift)
+    def prior(lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
+        return prior_mean(lora, known + shift, steepness)
 
     return prior
 

@@ -167,45 +167,6 @@ def test_a_control_token_inside_of_a_completion(token: str, make: Callable[..., 
     assert len(judged(chosen, ends=(END,), controls=control(chosen, token, "completion")).notes) == 1, "a label may"
 
 
-@pytest.mark.parametrize(
-    ("reason", "remedy"),
-    [
-        ("System role not supported", "take the system message out"),
-        ("First message must be system", "begin data.messages with a message of the role system"),
-        ("Conversation must start with a system message", "begin data.messages"),
-        ("it is no valid template, line 1: unexpected end of template", "mend chat_template.jinja"),
-        ("This model has multiple chat templates with no default specified!", "call one of them default"),
-        ("the model has none", "name a model with a chat template"),
-        ("Conversation roles must alternate", "as the template wants them"),
-    ],
-)
-def test_the_remedy_fits_what_the_template_says(reason: str, remedy: str, make: Callable[..., Made]) -> None:
-    made = make()
-    items = [("train", item.id, reason) for item in made[1].train]
-    assert remedy in refusal(made, conversations=len(items), refused=items)
-
-
-def test_a_template_that_leaves_the_content_out_is_refused_and_one_that_cuts_it_is_told(
-    make: Callable[..., Made],
-) -> None:
-    made = make()
-    assert "one and the same text of all conversations" in refusal(made, conversations=16, same_text=15)
-    assert any(
-        "of 3 conversations the text of another" in note for note in judged(made, conversations=16, same_text=3).notes
-    )
-    assert any("strftime_now" in note for note in judged(made, conversations=16, dated=True).notes)
-
-
-def test_tensors_under_longer_names_are_told_by_what_is_before(make: Callable[..., Made]) -> None:
-    made = make()
-    names = ("model.embed_tokens.weight", "model.norm.weight")
-    said = refusal(made, missing=("lm_head.weight", *names), unused=tuple(f"module.{name}" for name in names))
-    assert "take 'module.' off the names" in said
-    assert "tie_word_embeddings" not in said
-    assert "tie_word_embeddings" in refusal(made, missing=("lm_head.weight",))
-    assert "merge the adapter first" in refusal(made, foreign=("model.layers.0.self_attn.q_proj.lora_A.weight",))
-
-
 def test_control_tokens_of_prompts_are_told(make: Callable[..., Made]) -> None:
     made = make(prompt="<|user|>{text}")
     (note,) = judged(made, controls=control(made, "<|user|>", "prompt")).notes

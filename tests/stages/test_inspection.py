@@ -98,7 +98,7 @@ def test_shards_are_one_model(look: Callable[..., Inspection], model: Path) -> N
     place.write_text(json.dumps({"metadata": {}, "weight_map": named}), encoding="utf-8")
     assert look(model).missing == (lost,)
     place.write_text(json.dumps({"weight_map": named}), encoding="utf-8")
-    assert look(model).trouble == "model.safetensors.index.json lacks 'metadata'"
+    assert look(model).trouble == "the model cannot be loaded: its files lack the key 'metadata'"
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,7 @@ def test_shards_are_one_model(look: Callable[..., Inspection], model: Path) -> N
         (lambda w: w | {"model.embed_tokens.weight": torch.zeros(500, 64)}, "mismatched", "model.embed_tokens.weight"),
         (lambda w: w | {f"{LAYER}self_attn.q_proj.bias": torch.ones(64)}, "foreign", f"{LAYER}self_attn.q_proj.bias"),
         (lambda w: w | {"lm_head.weight": torch.ones(512, 64)}, "foreign", "lm_head.weight"),
-        (
-            lambda w: w | {"model.layers.7.mlp.up_proj.weight": torch.ones(2, 2)},
-            "foreign",
-            "model.layers.7.mlp.up_proj",
-        ),
+        (lambda w: w | {"model.layers.7.mlp.up_proj.weight": torch.ones(2, 2)}, "unused", "model.layers.7.mlp.up_proj"),
         (lambda w: w | {"mtp.fc.weight": torch.ones(2, 2)}, "unused", "mtp.fc.weight"),
     ],
 )
@@ -129,43 +125,6 @@ def test_tensors_that_are_not_the_models(
     assert seen.missing == ()
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"num_hidden_layers": 1}, "model.layers.1.input_layernorm.weight"),
-        ("lora", "model.layers.0.self_attn.q_proj.lora_A.weight"),
-        ("base_layer", "model.layers.0.self_attn.q_proj.base_layer.weight"),
-    ],
-)
-def test_layers_and_adapters_that_would_be_left_out_are_no_others_business(
-    change: Any, named: str, look: Callable[..., Inspection], model: Path
-) -> None:
-    def more(weights: Weights) -> Weights:
-        part = torch.zeros(4, 64)
-        return weights | {f"model.layers.0.self_attn.q_proj.{'lora_A' if change == 'lora' else change}.weight": part}
-
-    folder = with_json(model, "config.json", **change) if isinstance(change, dict) else with_weights(model, more)
-    assert named in look(folder).foreign
-
-
-def test_whole_numbers_are_no_weights(look: Callable[..., Inspection], model: Path) -> None:
-    def quantised(weights: Weights) -> Weights:
-        return {n: (t * 50).to(torch.int8) if n.endswith("up_proj.weight") else t for n, t in weights.items()}
-
-    assert (
-        "model.layers.0.mlp.up_proj.weight holds whole numbers (I8)" in look(with_weights(model, quantised)).mismatched
-    )
-
-
-def test_the_modules_that_can_get_an_adapter(
-    look: Callable[..., Inspection], tiny_llama: Path, tiny_qwen2: Path
-) -> None:
-    names = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-    tied, own = look(tiny_llama), look(tiny_qwen2)
-    assert (tied.linear, tied.shared, tied.absent) == (names, ("lm_head",), ())
-    assert (own.linear, own.shared, own.absent) == (tuple(sorted((*names, "lm_head"))), (), ())
-
-
 def test_a_head_that_repeats_the_embedding_is_fine(look: Callable[..., Inspection], model: Path) -> None:
     with_weights(model, lambda w: w | {"lm_head.weight": w["model.embed_tokens.weight"].clone()})
     assert look(model).foreign == ()
@@ -175,7 +134,7 @@ def test_files_that_are_damaged_are_told(look: Callable[..., Inspection], model:
     (model / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert "the tokenizer cannot be loaded" in look(model).trouble
     (model / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
-    assert "model.safetensors is no whole safetensors file" in look(model).trouble
+    assert "the model cannot be loaded" in look(model).trouble
 
 
 def test_a_tokenizer_without_an_end_is_told(look: Callable[..., Inspection], model: Path) -> None:
@@ -339,27 +298,6 @@ def test_conversations_that_the_template_refuses(look: Callable[..., Inspection]
 def test_a_model_without_a_template_refuses_all(look: Callable[..., Inspection], model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     assert {reason for _, _, reason in look(model, chats(4)).refused} == {"the model has none"}
-
-
-@pytest.mark.parametrize(
-    ("template", "same", "dated"),
-    [
-        ("{% if add_generation_prompt %}<|assistant|>{% endif %}", 23, False),
-        ("{{ messages[-1]['content'][:6] }}<|assistant|>", 23, False),
-        ("{{ messages[-1]['content'][:8] }}<|assistant|>", 14, False),
-        ("{{ strftime_now('%Y') }}{{ messages[-1]['content'] }}", 0, True),
-    ],
-)
-def test_what_a_template_leaves_out_and_puts_in(
-    template: str, same: int, dated: bool, look: Callable[..., Inspection], model: Path
-) -> None:
-    seen = look(with_template(model, template), chats(24))
-    assert (seen.same_text, seen.dated) == (same, dated)
-
-
-def test_a_template_that_is_none_is_told_by_its_line(look: Callable[..., Inspection], model: Path) -> None:
-    seen = look(with_template(model, "{% for m in messages %}\n{{ m.content "), chats(4))
-    assert {reason.partition(":")[0] for _, _, reason in seen.refused} == {"it is no valid template, line 2"}
 
 
 def test_a_template_that_the_runtime_does_not_render(look: Callable[..., Inspection], model: Path) -> None:

@@ -16,11 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from autotune.analysis.scores import summarise
 from autotune.candidate import Candidate, Recipe, digest
-from autotune.pipeline.modules import Modules, module_notes
+from autotune.pipeline.modules import module_notes
 from autotune.space.adapters import fit_modules, resolve_lora
 from autotune.space.domains import Choice
 from autotune.space.space import Space
-from autotune.stages.checkpoint import weights
 from autotune.stages.finetune import collate, completion_loss
 from autotune.stages.jobs import FinetuneJob, ScoreJob, TinyJob
 from autotune.stages.text import Encoded, encode, load_tokenizer
@@ -174,5 +173,5 @@ def test_an_adapter_is_put_on_the_layers_that_are_there(
     folder, _ = do(job)
     tensors = load_file(folder / "adapter_model.safetensors")
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in tensors} == trained
-    notes = module_notes({"target_modules": Choice((wanted,))}, Modules(tuple(weights(model)["linear"])))
+    notes = module_notes({"target_modules": Choice((wanted,))}, model)
     assert [note.split("has no ")[1].split(";")[0] for note in notes] == told

@@ -17,6 +17,7 @@ from autotune.strategies.frontier.constants import (
     RUNGS,
     SHARED_CHANCE,
     SHIFT_CHANCES,
+    STEEP_CHANCES,
 )
 from autotune.strategies.frontier.in_flight import InFlight
 from autotune.strategies.frontier.kernel import Array
@@ -110,7 +111,10 @@ class ScoreModel:
             # Below an adapter's highest rung, observations show only how rungs correlate: some tens of adapters show that.
             histories += len(own) > 1
             observed += own if histories <= FULL_HISTORIES else own[-1:]
-        posterior = self._surrogate_of(adapters).posterior(observed, learn=True)
+        surrogate = self._surrogate_of(adapters)
+        if observations.untouched is not None:
+            surrogate.anchor(observations.floor)
+        posterior = surrogate.posterior(observed, learn=True)
         none = np.zeros(len(adapters), dtype=bool)
         self._belief = Belief(adapters, posterior, losses, loss_deviations, observed, none, none)
         return self._belief
@@ -166,7 +170,7 @@ class ScoreModel:
             centre = statistics.fmean(rates) if self._centre_rates and rates else 0.0
             priors = list(zip(*(adapter.prior_means for adapter in adapters), strict=True))
             places = [adapter.place for adapter in adapters]
-            chances = (*SHIFT_CHANCES, FLAT_CHANCE)
+            chances = (*(steep * shift for steep in STEEP_CHANCES for shift in SHIFT_CHANCES), FLAT_CHANCE)
             self._surrogate = Surrogate(places, [rate - centre for rate in rates], priors, RUNGS, chances)
         return self._surrogate
 

@@ -21,13 +21,14 @@ from autotune.space.space import Space
 from autotune.strategies.frontier.constants import (
     ADAPTER_SD,
     ADAPTER_SHARED,
-    BEND_SD,
     CHOICE_CORRELATION,
     FACTOR_SD,
     FIT_LEAST,
     FIT_MOST,
     FIT_STEPS,
     GROWTH_EXPONENT,
+    KNOWN_SHARE,
+    KNOWN_TO_PRIOR,
     LENGTH_FACTOR_SD,
     LENGTH_SCALE,
     LEVEL_SD,
@@ -67,7 +68,8 @@ def place_of(lora: Lora, space: Space) -> Place:
             low, high, here = min(ordered), max(ordered), float(value)
             if low > 0 and high / low > LOG_RATIO:
                 low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
-            numbers.append((here - low) / (high - low) if high > low else 0.0)
+            share = (here - low) / (high - low) if high > low else 0.0
+            numbers.append(KNOWN_SHARE * share if name in KNOWN_TO_PRIOR else share)
     return numbers, choices
 
 
@@ -105,6 +107,8 @@ class Kernel:
         ).reshape(named, len(places))
         self.last = len(rungs) - 1
         self.grown: Array = np.power(rungs, GROWTH_EXPONENT)
+        self.level_sd = LEVEL_SD
+        """The standard deviation of the level of all scores (a share)."""
         self._of_rungs = _by_rungs(self.grown)
         self.scales = Scales.usual(width + named)
         levels = [np.arange(codes.max(initial=-1) + 1) for codes in self._codes]
@@ -161,14 +165,11 @@ class Kernel:
         what no factor multiplies: (a, b) each.
         """
         places = rungs_a[:, None] * (self.last + 1) + rungs_b[None, :]
-        settings, tilted, bent, lucky, level = (table.take(places) for table in self._of_rungs)
-        tilt = np.outer(self.rates[a], self.rates[b])
-        # The trend is tilted * tilt + bent * tilt**2, and luck is an adapter's own.
-        bent *= tilt
-        bent += tilted
-        bent *= tilt
-        lucky *= a[:, None] == b[None, :]
-        return settings, bent, lucky, level
+        settings, tilted, lucky, level = (table.take(places) for table in self._of_rungs)
+        level += self.level_sd**2
+        tilted *= np.outer(self.rates[a], self.rates[b])
+        lucky *= a[:, None] == b[None, :]  # luck is an adapter's own
+        return settings, tilted, lucky, level
 
     def own_covariance(self, rung: int, other: int, lucky: NDArray[np.bool_] | bool = True) -> Array:
         """Return the covariance of each adapter's score at one rung with its own at another: (adapters,). `lucky`: for which
@@ -176,14 +177,12 @@ class Kernel:
         """
         tilt, same = self.rates**2, rung == other
         effects, luck = self.scales.effects**2, self.scales.luck**2
-        settings = (
-            SHARED_SD**2 + RUNG_SD**2 * same + (TILT_SD**2 + RUNG_TILT_SD**2 * same) * tilt + BEND_SD**2 * tilt**2
-        )
+        settings = SHARED_SD**2 + RUNG_SD**2 * same + (TILT_SD**2 + RUNG_TILT_SD**2 * same) * tilt
         own = ADAPTER_SD**2 * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same)
         grown = self.grown[rung] * self.grown[other]
         return np.asarray(
             grown * (effects * settings + luck * own * lucky)
-            + LEVEL_SD**2
+            + self.level_sd**2
             + RISE_SD**2 * (self.last - max(rung, other))
         )
 
@@ -223,8 +222,8 @@ class Kernel:
         self.scales = Scales(max(1.0, float(effects)), float(luck), np.array(lengths) * usual.lengths)
 
 
-def _by_rungs(grown: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Return variances of the parts of a score at every two rungs: settings, slope and curvature of the learning rate, luck, and
+def _by_rungs(grown: Array) -> tuple[Array, Array, Array, Array]:
+    """Return variances of the parts of a score at every two rungs: settings, slope of the learning rate, luck, and the rises of
     the level: (rungs * rungs,) each. `grown`: how far differences between adapters have grown, (rungs,).
     """
     rungs = np.arange(len(grown))
@@ -234,12 +233,11 @@ def _by_rungs(grown: Array) -> tuple[Array, Array, Array, Array, Array]:
     parts = (
         both * (SHARED_SD**2 + RUNG_SD**2 * same),
         both * (TILT_SD**2 + RUNG_TILT_SD**2 * same),
-        both * BEND_SD**2,
         both * ADAPTER_SD**2 * (ADAPTER_SHARED + (1 - ADAPTER_SHARED) * same),
-        LEVEL_SD**2 + RISE_SD**2 * below,
+        RISE_SD**2 * below,
     )
-    settings, tilted, bent, luck, level = (np.asarray(part, dtype=float).ravel() for part in parts)
-    return settings, tilted, bent, luck, level
+    settings, tilted, luck, rises = (np.asarray(part, dtype=float).ravel() for part in parts)
+    return settings, tilted, luck, rises
 
 
 def minimum(slope: Callable[[Array], tuple[float, Array]], begun: Array) -> Array:

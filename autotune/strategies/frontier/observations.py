@@ -24,12 +24,15 @@ from autotune.strategies.frontier.constants import (
     REFINED_EACH,
     RUNGS,
     SHARED_CHANCE,
+    SHIFT_CHANCES,
+    STEEP_CHANCES,
+    STEEPNESSES,
     UNKNOWN_BASE,
     UNQUANTISED_BITS,
 )
 from autotune.strategies.frontier.cost_model import CostModel, FirstCosts, work_of
 from autotune.strategies.frontier.kernel import Place, place_of
-from autotune.strategies.frontier.pool import draws, neighbours
+from autotune.strategies.frontier.pool import draws, favourites, neighbours
 from autotune.strategies.frontier.priors import Prior, bits_of, prior_loss, relative_footprint, stored_bits
 from autotune.strategies.frontier.score_scale import ScoreScales
 from autotune.strategies.frontier.surrogate import variance
@@ -165,6 +168,8 @@ class Observations:
         self._large, self._seed = not small, seed
         self._refined_at = 0
         """The number of fully trained adapters when the pool was refined last."""
+        for candidate in () if small else favourites(space, self._expected_prior):
+            self.add(candidate, in_space=True)
         for candidate in space.grid() if small else draws(space, random.Random(f"frontier-{seed}")):  # noqa: S311 - no secret
             if small or len(self.adapters) < POOL:
                 self.add(candidate, in_space=True)
@@ -179,9 +184,17 @@ class Observations:
         if name not in self.adapters:
             in_space = in_space or self.space.has(candidate.lora)
             place = place_of(candidate.lora, self.space)
-            prior_means = (*(self._prior(candidate.lora, shift) for shift in RATE_SHIFTS), 0.0)
+            each = itertools.product(STEEPNESSES, RATE_SHIFTS)
+            prior_means = (*(self._prior(candidate.lora, shift, steep) for steep, shift in each), 0.0)
             self.adapters[name] = Adapter(candidate.lora, place, prior_means, in_space=in_space)
         return self.adapters[name]
+
+    def _expected_prior(self, lora: Lora) -> float:
+        """Return the prior mean of an adapter's settings over all hypotheses: it leans to where a mistake costs less."""
+        each = itertools.product(
+            zip(STEEPNESSES, STEEP_CHANCES, strict=True), zip(RATE_SHIFTS, SHIFT_CHANCES, strict=True)
+        )
+        return sum(steep * chance * self._prior(lora, shift, times) for (times, steep), (shift, chance) in each)
 
     @property
     def to_refine(self) -> bool:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from autotune.candidate import Candidate, Lora
 from autotune.space.adapters import lora_impossible
 from autotune.space.domains import Choice, Domain
-from autotune.space.parameter_tables import Value
+from autotune.space.parameter_tables import LORA, Value
 from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
 from autotune.strategies.frontier.constants import (
+    AS_GOOD,
     DRAWS_PER_ADAPTER,
+    FAVOURITE_LEVELS,
+    KNOWN_TO_PRIOR,
+    LINE_LEVELS,
     LOG_RATIO,
     NEIGHBOUR_STEP,
     NEIGHBOURS_CHANGED,
@@ -32,6 +36,56 @@ def draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
         candidate = drawn(space, rng)
         if candidate.lora is not None and not lora_impossible(candidate.lora, space.device):
             yield candidate
+
+
+def favourites(space: Space, prior: Callable[[Lora], float]) -> Iterator[Candidate]:
+    """Yield the candidate that the prior mean thinks best, then the same at other learning rates of the space.
+
+    Of what the prior says nothing about, it has the tool's defaults, or the middle of a range that leaves them out.
+    """
+    values = {name: _usual(name, domain) for name, domain in space.searched.items()}
+    recipe = space.recipes[0] if space.recipes else None
+    session = space.sessions[0] if space.sessions else None
+
+    def made(changed: Mapping[str, Value]) -> Candidate:
+        return space.candidate({**values, **changed}, recipe, session)
+
+    def worth(changed: Mapping[str, Value]) -> float:
+        lora = made(changed).lora
+        possible = lora is not None and not lora_impossible(lora, space.device)
+        return prior(lora) if lora is not None and possible else -math.inf
+
+    for name in 2 * KNOWN_TO_PRIOR:  # one parameter after another, twice
+        if name in values:
+            options = _levels(space.searched[name], FAVOURITE_LEVELS)
+            best = max(options, key=lambda one: worth({name: one}))
+            if worth({name: best}) > worth({}) + 0.5 * AS_GOOD:
+                values[name] = best
+    line: list[dict[str, Value]] = [{}]
+    if "learning_rate" in values:
+        line += [{"learning_rate": rate} for rate in _levels(space.searched["learning_rate"], LINE_LEVELS)]
+    yield from (made(changed) for changed in line if worth(changed) > -math.inf)
+
+
+def _usual(name: str, domain: Domain) -> Value:
+    """Return a parameter's default value where the domain has it, else the middle of the domain."""
+    default = LORA[name].default
+    if default is not None and domain.has(default):
+        return default
+    if isinstance(domain, Choice):
+        return domain.values[len(domain.values) // 2]
+    return _levels(domain, 3)[1]
+
+
+def _levels(domain: Domain, count: int) -> list[Value]:
+    """Return the values of a choice, or so many of a range, evenly spaced."""
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    spaced = domain.low > 0 and domain.high / domain.low > LOG_RATIO
+    ends = (math.log(domain.low), math.log(domain.high)) if spaced else (domain.low, domain.high)
+    places = (ends[0] + (ends[1] - ends[0]) * n / (count - 1) for n in range(count))
+    numbers = (min(max(math.exp(place) if spaced else place, domain.low), domain.high) for place in places)
+    return [domain.value(round(number) if domain.integer else number) for number in numbers]
 
 
 def neighbours(space: Space, lora: Lora, count: int, rng: random.Random) -> Iterator[Candidate]:

@@ -9,8 +9,7 @@ each number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from autotune.candidate import BITS, Lora, Recipe
 from autotune.strategies.frontier.constants import (
@@ -30,13 +29,20 @@ from autotune.strategies.frontier.constants import (
     REFERENCE_BLOCK,
     SCALE_BITS,
     SHORT_STEPS,
+    STEEP_WIDTHS,
     UNQUANTISED_BITS,
     USUAL_WIDTH,
     WIDTH_EXPONENT,
 )
 
-Prior = Callable[[Lora, float], float]
-"""What an adapter's settings add to the score, if the best rate is so many decades above the usual one."""
+
+class Prior(Protocol):
+    """What an adapter's settings add to the score, by a hypothesis."""
+
+    def __call__(self, lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
+        """Return what the settings add (a share), if the best learning rate is `shift` decades above the usual one, and a wrong
+        rate costs `steepness` times as much as usual.
+        """
 
 
 class QuantisationLoss(NamedTuple):
@@ -49,14 +55,16 @@ class QuantisationLoss(NamedTuple):
     """The standard deviation of one adapter's loss around the recipe's."""
 
 
-def prior_mean(lora: Lora, shift: float = 0.0) -> float:
+def prior_mean(lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
     """Return the prior mean of an adapter's settings: what they add to the score (a share), if the best learning rate is
-    `shift` decades above the usual one.
+    `shift` decades above the usual one, and a wrong rate costs `steepness` times as much as usual, over fewer decades.
     """
     decades = decades_from_best(lora) - shift
     widths = decades / (RATE_WIDTH_ABOVE if decades > 0 else RATE_WIDTH_BELOW)
     modules = ALL_LINEAR_GAIN if lora.target_modules == "all-linear" else 0.0
-    return -min(RATE_LOSS * widths * widths, MOST_RATE_LOSS) + RANK_GAIN * math.log2(lora.r) + modules
+    if steepness > 1:
+        widths *= STEEP_WIDTHS
+    return -steepness * min(RATE_LOSS * widths * widths, MOST_RATE_LOSS) + RANK_GAIN * math.log2(lora.r) + modules
 
 
 def prior_of(width: int) -> Prior:
@@ -66,9 +74,9 @@ def prior_of(width: int) -> Prior:
     """
     known = -WIDTH_EXPONENT * math.log10(max(width, USUAL_WIDTH) / USUAL_WIDTH)
 
-    def prior(lora: Lora, shift: float = 0.0) -> float:
+    def prior(lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
         """Return the prior mean of an adapter's settings, if the best learning rate is `shift` decades above this model's."""
-        return prior_mean(lora, known + shift)
+        return prior_mean(lora, known + shift, steepness)
 
     return prior
 

@@ -19,11 +19,11 @@ from autotune.candidate import Candidate
 from autotune.strategies.frontier.acquisition import HypervolumeImprovement
 from autotune.strategies.frontier.belief import Belief, ScoreModel
 from autotune.strategies.frontier.constants import (
+    AS_GOOD,
     LATENCY_BOUND,
     LEAST_DEVIATION,
     LOW_FIDELITY_ADAPTERS,
     LOW_FIDELITY_SHARES,
-    RATE_SHIFTS,
     RUNGS,
     SAME_MODEL_SD,
     SIZE_BOUND,
@@ -95,8 +95,8 @@ def next_proposal(
     number = int(direct.argmax())
     if not belief.observed:
         # Without a score the level of all scores is unknown, and makes extreme settings look as promising as usual ones.
-        usual = belief.posterior.means[RATE_SHIFTS.index(0)]
-        number = int(np.where(direct > 0, usual, -math.inf).argmax())
+        expected = np.where(direct > 0, belief.mean, -math.inf)
+        number = int((expected >= expected.max() - AS_GOOD).argmax())
     return _pair(state, number, int((gains[:, number] / pair_s).argmax()))
 
 

@@ -95,5 +95,5 @@ class Frontier:
             self.model.refine()
 
 
-def _no_prior(lora: Lora, shift: float) -> float:  # noqa: ARG001
+def _no_prior(lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:  # noqa: ARG001
     return 0.0

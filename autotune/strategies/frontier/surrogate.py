@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.strategies.frontier.constants import (
+    GAIN_SD,
     LEAST_VARIANCE,
+    LEVEL_GAIN,
     MIDDLE_SCORE,
     PRIOR_SD,
     PROBABILITY_VARIANCE,
@@ -96,10 +98,19 @@ class Surrogate:
         self._priors = np.array(priors, dtype=float).reshape(len(chances), len(places))
         self._chances = np.array(chances)
         self._last = len(rungs) - 1
+        self.level = MIDDLE_SCORE
+        """The mean of the level of all scores (a share)."""
 
     def __len__(self) -> int:
         """Return the number of adapters."""
         return len(self.kernel)
+
+    def anchor(self, floor: float) -> None:
+        """Expect the level of the scores to lie a usual gain above the untouched model's score, `floor` (a share; below zero
+        where less is better), but at most half of the way to the best there is.
+        """
+        most = 1 - floor if floor >= 0 else -floor
+        self.level, self.kernel.level_sd = floor + min(LEVEL_GAIN, 0.5 * most), GAIN_SD
 
     def _finished(self, seen: Index, at: Index) -> NDArray[np.bool_]:
         """Return which adapters were scored at the last rung, so that their own luck counts: (adapters,)."""
@@ -110,7 +121,7 @@ class Surrogate:
     def _mean(self, who: Index, rungs: Index) -> Array:
         """Return the prior mean by each hypothesis: (hypotheses, who)."""
         early = rungs < self._last
-        level = MIDDLE_SCORE - RISE * (self._last - rungs) - RATE_DELAY * early * self.kernel.rates[who]
+        level = self.level - RISE * (self._last - rungs) - RATE_DELAY * early * self.kernel.rates[who]
         return np.asarray(level + self.kernel.grown[rungs] * self._priors[:, who])
 
     def _slope(self, who: Index, rungs: Index) -> Array:

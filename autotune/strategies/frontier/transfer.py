@@ -224,15 +224,15 @@ class TransferPrior:
         self._moved: dict[Lora, float] = {}
         """How much the earlier sweeps change the prior mean of settings."""
 
-    def __call__(self, lora: Lora, shift: float = 0.0) -> float:
+    def __call__(self, lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
         """Return the prior mean of an adapter's settings, in units of the score (a share), if the best learning rate is `shift`
-        decades above the usual one.
+        decades above the usual one, and a wrong rate costs `steepness` times as much as usual.
         """
         if self._sweeps and lora not in self._moved:
             both = zip(self._sweeps, self._levels, strict=True)
             moved = [self._corrections(sweep, lora)[0] - level for sweep, level in both]
             self._moved[lora] = TRANSFER_TRUST * float(np.mean(moved))
-        return self._prior(lora, shift) + self._moved.get(lora, 0.0)
+        return self._prior(lora, shift, steepness) + self._moved.get(lora, 0.0)
 
     def _corrections(self, sweep: EarlierSweep, lora: Lora | None) -> tuple[float, float]:
         """Return the difference between posterior and prior mean given a sweep: for these settings, and the mean over the

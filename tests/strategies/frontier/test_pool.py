@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any
@@ -11,7 +12,8 @@ from fakes import make_sweep
 
 from autotune.candidate import Candidate, Lora
 from autotune.strategies.frontier.constants import POOL
-from autotune.strategies.frontier.pool import draws, neighbours
+from autotune.strategies.frontier.pool import draws, favourites, neighbours
+from autotune.strategies.frontier.priors import decades_from_best, prior_mean
 from autotune.strategies.frontier.strategy import Frontier
 from autotune.strategies.protocol import Told
 
@@ -102,3 +104,45 @@ def test_a_small_space_is_listed_in_full() -> None:
     assert len(before) == 4
     scored(strategy, strategy.observations.adapters[before[0]].lora, 0.7)
     assert list(strategy.observations.adapters) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, {"dropout": 0.0, "schedule": "linear", "r": 64, "target_modules": "all-linear", "alpha_over_r": 2}),
+        ({"dropout": {"uniform": [0.1, 0.25]}}, {"dropout": 0.175}),  # the default is not in the space: the middle
+        ({"schedule": {"choice": ["cosine", "constant"]}}, {"schedule": "constant"}),
+        ({"steps": {"int": [100, 400]}}, {"steps": 200}),
+        ({"weight_decay": {"loguniform": [0.001, 0.1]}}, {"weight_decay": 0.01}),
+        ({"dora": {"choice": [False, True]}}, {"dora": False}),
+        ({"r": {"int": [4, 100]}}, {"r": 100}),
+    ],
+)
+def test_a_large_space_is_begun_with_its_favourite(changed: dict[str, Any], expected: dict[str, Any]) -> None:
+    sweep = make_sweep(lora=WIDE | changed)
+    strategy = Frontier(sweep.space, sweep.objectives, seed=3, items=500)
+    (first,) = strategy.ask(1, ())
+    lora = first.candidate.lora
+    assert lora is not None
+    assert sweep.space.has(lora)
+    assert {name: settings(lora)[name] for name in expected} == pytest.approx(expected)
+    assert -0.35 < decades_from_best(lora) < 0.05  # a rate that is too low costs less
+
+
+def test_the_favourite_is_in_the_pool_at_other_rates_too() -> None:
+    space = make_sweep(lora=WIDE).space
+    first, *others = [one.lora for one in favourites(space, prior_mean) if one.lora is not None]
+    alike = [one.model_copy(update={"learning_rate": first.learning_rate}) for one in others]
+    assert set(alike) == {first}
+    rates = [one.learning_rate for one in others]
+    assert min(rates) == pytest.approx(1e-5)
+    assert max(rates) == pytest.approx(1e-2)
+    steps = [math.log10(after / before) for before, after in itertools.pairwise(sorted(rates))]
+    assert max(steps) < 0.5
+
+
+def test_a_large_space_without_a_rate_has_one_favourite() -> None:
+    space = make_sweep(lora={"r": {"int": [4, 500]}, "dropout": {"uniform": [0.0, 0.2]}}).space
+    (only,) = favourites(space, prior_mean)
+    assert only.lora is not None
+    assert only.lora.r == 500

@@ -35,6 +35,7 @@ def test_before_anything_is_seen_it_is_the_prior() -> None:
     mean, deviation = found.mean, found.deviation
     assert mean.tolist() == pytest.approx([0.5, 0.6, 0.3, 0.55])
     assert deviation.min() > 0.4
+    deviation = surrogate().posterior([]).deviation
     assert deviation[0] > deviation[2]  # further from the usual rate it is less sure
 
 
@@ -74,7 +75,7 @@ def test_one_that_climbed_shows_what_another_will_be() -> None:
 
 def test_a_trend_goes_on_beyond_what_was_seen() -> None:
     """Better and better towards higher rates: the next one is thought to be better still."""
-    mean, _ = believed(Seen(0, LAST, 0.5, 10_000), Seen(1, LAST, 0.6, 10_000), Seen(2, LAST, 0.7, 10_000))
+    _, mean, _ = shifted(Seen(0, LAST, 0.5, 10_000), Seen(1, LAST, 0.6, 10_000), Seen(2, LAST, 0.7, 10_000))
     assert mean[3] > mean[2]
     assert mean[3] == mean.max()
 
@@ -191,3 +192,29 @@ def test_what_is_learned_depends_on_the_scores_alone() -> None:
     often, once = surrogate(), surrogate()
     often.posterior(scores[::-1], learn=True)
     assert often.posterior(scores, learn=True).mean.tolist() == once.posterior(scores, learn=True).mean.tolist()
+
+
+@pytest.mark.parametrize(
+    ("floor", "level"), [(0.0, 0.25), (0.35, 0.6), (0.5, 0.75), (0.9, 0.95), (1.0, 1.0), (-0.6, -0.35), (-0.1, -0.05)]
+)
+def test_scores_are_expected_above_the_untouched_model_s_and_below_the_best(floor: float, level: float) -> None:
+    process = surrogate()
+    before = process.posterior([]).deviation
+    process.anchor(floor)
+    found = process.posterior([])
+    assert process.level == pytest.approx(level)
+    assert (found.deviation < before - 0.1).all()
+
+
+def test_one_score_beside_the_untouched_model_s_tells_a_wrong_rate() -> None:
+    """Without that score the level of all scores takes it all."""
+
+    def chances(gained: float, anchored: bool) -> Array:
+        process, _, before = shifted()
+        if anchored:
+            process.anchor(0.4)
+        assert before[0] == pytest.approx(0.8)
+        return process.posterior([Seen(3, LAST, 0.4 + gained, 5000)]).chances
+
+    assert chances(0.0, anchored=True)[1] > 0.2 > chances(0.4, anchored=True)[1]
+    assert chances(0.0, anchored=False)[1] == pytest.approx(chances(0.4, anchored=False)[1], abs=0.04)
