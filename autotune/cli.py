@@ -12,6 +12,7 @@ import gc
 import json
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -26,6 +27,7 @@ from autotune.errors import (
     Exit,
     Problem,
     UsageError,
+    nearest,
     printable,
     printable_json,
     printable_lines,
@@ -50,7 +52,26 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = printable(redact(message))
-        super().error(message if len(message) <= 500 else message[:497] + "...")
+        near = self._nearest(message)
+        message = message if len(message) <= 500 else message[:497] + "..."
+        super().error(f"{message}; did you mean '{near}'?" if near else message)
+
+    def _nearest(self, message: str) -> str | None:
+        """Return what was meant by a word that argparse refuses: the nearest choice, or the nearest option of any command."""
+        if refused := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message):
+            return nearest(refused[1], re.findall(r"[^\s,']+", refused[2]))
+        if refused := re.search(r"^unrecognized arguments: (?:.* )?(--[^\s=]+)", message):
+            return nearest(refused[1], sorted(set(_options(self))))
+        return None
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the long options of a parser, and of its commands."""
+    for action in parser._actions:
+        yield from (option for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _options(command)
 
 
 def _number(text: str) -> float:
@@ -334,13 +355,11 @@ def _use_libraries(given: Sequence[str]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from autotune.run import run_command
+    from autotune.run import Asked, run_command
 
-    given = arguments
-    return run_command(
-        given.sweep, given.out, _sets(given), given.trials, given.hours, given.report, given.optuna_storage,
-        given.address, given.plain,
-    )  # fmt: skip
+    given = vars(arguments)
+    same = ("out", "trials", "hours", "report", "optuna_storage", "address", "plain")
+    return run_command(Asked(arguments.sweep, sets=_sets(arguments), **{name: given[name] for name in same}))
 
 
 def _sets(arguments: argparse.Namespace) -> list[str]:

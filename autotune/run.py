@@ -10,16 +10,19 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root, too_deep
 from autotune.costs.evidence import costs_of
-from autotune.costs.work import Subject, Work
+from autotune.costs.model import CostModel
+from autotune.costs.work import Subject
+from autotune.costs.work import Work as Cost
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines, reader_gone
-from autotune.execution.engines import Setting, engine_of
+from autotune.execution.engines import Setting, Work, engine_of
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
 from autotune.execution.stop import Stop, stop_on_signals
@@ -27,6 +30,7 @@ from autotune.machine import describe
 from autotune.pipeline.devices import ask
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph
+from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
@@ -39,11 +43,12 @@ from autotune.providers import NVIDIA
 from autotune.report.fresh import Fresh
 from autotune.results.folder import read_results
 from autotune.results.record import Record
+from autotune.results.rows import Trial
 from autotune.results.schema import VERSION
 from autotune.results.texts import keep_texts
 from autotune.scheduler.events import Events, StageAt, WorkersEmployed
+from autotune.scheduler.first_estimates import priced
 from autotune.scheduler.loop import Loop, Summary
-from autotune.scheduler.opening import priced
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
@@ -59,32 +64,39 @@ from autotune.sweepfile.schema import Sweep
 from autotune.trackers.listener import Trackers, trackers_of
 
 
-def run_command(
-    file: str,
-    out: Path | None,
-    sets: Sequence[str] = (),
-    trials: int | None = None,
-    hours: float | None = None,
-    report: bool = False,
-    optuna_storage: str | None = None,
-    address: str | None = None,
-    plain: bool = False,
-) -> Exit:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    file: str
+    out: Path | None = None
+    sets: Sequence[str] = ()
+    """KEY=VALUE: changes of the sweep file."""
+    trials: int | None = None
+    hours: float | None = None
+    report: bool = False
+    """Whether the folder has a report from the first row on, see `autotune.report.fresh`."""
+    optuna_storage: str | None = None
+    """The URL of a storage in which the sweep is mirrored as a study."""
+    address: str | None = None
+    """The head of the cluster, where the engine is one."""
+    plain: bool = False
+    """Whether progress is lines, in a terminal too."""
+
+
+def run_command(asked: Asked) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
-    With `report` the folder has a report from the first row on, see `autotune.report.fresh`; `optuna_storage` is the URL of a
-    storage in which the sweep is mirrored as a study; `address` is that of the cluster, where the engine is one; with `plain` progress is
-    lines, in a terminal too.
     Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
-    sweep = load_sweep(file, sets, trials, hours)
-    folder = out or Path("results") / sweep.name
-    trackers = trackers_of(sweep, folder, optuna_storage, lambda line: _say(f"autotune: {line}"))
+    sweep = load_sweep(asked.file, asked.sets, asked.trials, asked.hours)
+    folder = asked.out or Path("results") / sweep.name
+    trackers = trackers_of(sweep, folder, asked.optuna_storage, lambda line: _say(f"autotune: {line}"))
     try:
         with stop_on_signals(_stopping) as stop:
-            fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if report else None
+            fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if asked.report else None
             with trackers:
-                summary = _sweep(sweep, folder, stop, fresh, trackers, address, plain)
+                summary = _sweep(sweep, folder, asked, stop, trackers, fresh)
         _report(folder, sweep.score, summary)
         if fresh is not None and fresh.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -107,9 +119,40 @@ def _stopping() -> None:
     sys.stderr.write(f"\nautotune: {what}; press Ctrl-C again to stop now\n")
 
 
-def _sweep(
-    sweep: Sweep, folder: Path, stop: Stop, fresh: Fresh | None, trackers: Trackers, address: str | None, plain: bool
-) -> Summary:
+@dataclass(frozen=True)
+class _Parts:
+    """What a sweep works with."""
+
+    cache: Cache
+    record: Record
+    events: Events
+    costs: CostModel
+    work: Work
+
+    @property
+    def ready(self) -> Blocking:
+        """Does a job that belongs to no candidate, and waits for it."""
+        return Blocking(self.work.executor, self.record.log("prepare"))
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A sweep with what its preparation found."""
+
+    sweep: Sweep
+    """As it was loaded."""
+    targets: dict[str | None, tuple[Sweep, Inputs]]
+    """Of each target its sweep, with the recipes that fit, and what all its candidates share. The name is None where there is one."""
+    dataset: Dataset
+
+    @property
+    def first(self) -> tuple[Sweep, Inputs]:
+        """Those of the first target: model, data and settings of adapters are the same for all."""
+        return next(iter(self.targets.values()))
+
+
+def _sweep(sweep: Sweep, folder: Path, asked: Asked, stop: Stop, trackers: Trackers, fresh: Fresh | None) -> Summary:
+    """Put the parts together, prepare the sweep, and search."""
     cache = Cache(default_root())
     if deep := too_deep(cache.root):
         raise MachineError(deep)
@@ -117,7 +160,7 @@ def _sweep(
     costs, hours = costs_of(cache, Subject(sweep.model)), sweep.budget.hours
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(Record(folder, sweep))
-        progress = stack.enter_context(Progress(_so_far(sweep, record), plain))
+        progress = stack.enter_context(Progress(_so_far(sweep, record), asked.plain))
         trackers.start()
         intervals = deque[Interval]()
         timeline = Timeline(record, intervals)
@@ -127,85 +170,21 @@ def _sweep(
             (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s()), progress.note,
             events.still_at_work, intervals, lambda candidate, host: events(StageAt(candidate, host)), len(sweep.targets) > 1,
         )  # fmt: skip
-        work = stack.enter_context(engine_of(sweep.engine, setting, address))
-        executor, stages = work.executor, work.stages
-        with closing(stages):
+        work = stack.enter_context(engine_of(sweep.engine, setting, asked.address))
+        parts = _Parts(cache, record, events, costs, work)
+        with closing(work.stages):
             events.note(
                 f"{sweep.name}: {sweep.model} on {_providers(sweep)}, results in {folder}, cache in {cache.root}"
             )
-            record.busy(stage="prepare")
-            ready = Blocking(executor, record.log("prepare"))
-            prepared = {
-                name: prepare(one, ready, cache.root, *work.asked(one.target.label, _takes_gpu(one))) for name, one in sweep.by_target.items()
-            }  # fmt: skip
-            sweeps = {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}
-            shared, dataset, inputs = next(iter(prepared.values()))
-            splits = {split: key for split, (key, _) in inputs.items.items() if split != "test"}
-            code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
-            record.check_inputs({"model": inputs.base, **splits, **code})
-            record.note_input("root", _root(sweep.root, folder))
-            record.note_input("results_schema", VERSION)
-            stages.settle(inputs.files, inputs.model_mb, inputs.places)
-            digests = {split: key for split, (key, _) in inputs.items.items()}
-            parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
-            subject = subject_of(sweep.model, parameters, dataset, digests, data.metric, data.max_new_tokens)
-            costs.about(subject, inputs.counts["train"])
-            said = [line for _, own in sweeps.values() for line in own.notes]
-            for line in (*data_report(dataset), *dict.fromkeys(said)):
-                events.note(line)
-            keep_texts(folder, dataset)
-            write_aside(folder / "machine.json", json.dumps(redacted(describe() | work.described), indent=1))
-            items = inputs.counts["validation"]
-            taught = sweep.strategy == "frontier" and sweep.earlier_sweeps
-            earlier = sweeps_for(record, inputs.base, events.note) if taught else []
-            prior = TransferPrior(shared.space, earlier, prior_of(inputs.width))
-            prepare_s = stages.spent_s
-            if said_of_workers := work.employ(inputs.device, inputs.gpus):
-                events.note(said_of_workers)
-            costs.width = executor.width
-            events(WorkersEmployed(executor.width, sweep.engine == "local"))
-            paces = {machine: Pace(cache.root, machine) for machine in {own.machine for _, own in sweeps.values()}}
-
-            def first() -> FirstCosts:
-                return mean_of([
-                    priced(Prices(Graph(one, own), costs, one.target.timing, tuple(one.target.timed)), one.space, one.seed)
-                    for one, own in sweeps.values()
-                ])  # fmt: skip
-
-            searching = strategy_of(sweep.strategy, shared.space, sweep.objectives) == "frontier"
-            known = first_costs(record, first) if searching else None
-            given = sweep.objectives, sweep.seed, items, prior, known
-            spaces = [one.space for one, _ in sweeps.values()]
-            several = make_for_targets(sweep.strategy, spaces, *given) if sweep.targets else None
-            strategy = several or make_strategy(sweep.strategy, shared.space, *given)
-
-            def loop_of(name: str | None, own: Record, beside: Shared | None) -> Loop:
-                one, inputs = sweeps[name]
-                pipeline = Pipeline(
-                    one, inputs, stages, paces[inputs.machine], beside.others if beside is not None else None
-                )
-                return Loop(
-                    one,
-                    own,
-                    pipeline,
-                    strategy,
-                    executor,
-                    events,
-                    costs=costs,
-                    shared=beside,
-                    foreign_cpu=lambda: work.foreign_cpu(one.target.label, _takes_gpu(one)),
-                )
-
-            def trouble(name: str | None) -> str:
-                one = sweeps[name][0]
-                if gone := work.missing(one.target.label):
-                    return gone
-                on_device = one.space.recipes and one.provider.name != "cpu"
-                return ask(one.provider, one.target.device, ready, one.target.label).trouble if on_device else ""
-
-            summary, fronts = run_loops(list(sweeps), record, executor, loop_of, several, trouble)
+            study = _prepared(sweep, parts)
+            _keep_inputs(study, parts)
+            _describe(study, parts)
+            prior = _prior(study, parts)
+            prepare_s = work.stages.spent_s
+            _employ(study, parts)
+            summary, fronts = _search(study, prior, parts)
             summary.stages_s += prepare_s
-            alone = executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
+            alone = work.executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
             summary.own_s = summary.wall_s - (summary.stages_s if alone else timeline.busy_s)
             try:
                 write_front(folder, fronts, sweep.objectives, record.results.columns)
@@ -214,9 +193,109 @@ def _sweep(
                 events.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
         wall_s = record.close(summary.stages_s, summary.trials)
         summary.own_s += wall_s - summary.wall_s
-        costs.learn_work(Work("own", "", units=float(summary.trials)), summary.own_s)
+        costs.learn_work(Cost("own", "", units=float(summary.trials)), summary.own_s)
         summary.wall_s = wall_s
     return summary
+
+
+def _prepared(sweep: Sweep, parts: _Parts) -> _Study:
+    """Look at model, data and machine, for each target."""
+    parts.record.busy(stage="prepare")
+    ready, work = parts.ready, parts.work
+    prepared = {
+        name: prepare(one, ready, parts.cache.root, *work.asked(one.target.label, _takes_gpu(one))) for name, one in sweep.by_target.items()
+    }  # fmt: skip
+    _, dataset, _ = next(iter(prepared.values()))
+    return _Study(sweep, {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}, dataset)
+
+
+def _keep_inputs(study: _Study, parts: _Parts) -> None:
+    """Note in the results folder what rows are measured with, and tell engine and cost model of it.
+
+    Raises UsageError where earlier rows were measured with something else.
+    """
+    sweep, (_, inputs), record = study.sweep, study.first, parts.record
+    digests = {split: key for split, (key, _) in inputs.items.items()}
+    code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
+    searched = {split: key for split, key in digests.items() if split != "test"}
+    record.check_inputs({"model": inputs.base, **searched, **code})
+    record.note_input("root", _root(sweep.root, record.folder))
+    record.note_input("results_schema", VERSION)
+    parts.work.stages.settle(inputs.files, inputs.model_mb, inputs.places)
+    parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
+    subject = subject_of(sweep.model, parameters, study.dataset, digests, data.metric, data.max_new_tokens)
+    parts.costs.about(subject, inputs.counts["train"])
+
+
+def _describe(study: _Study, parts: _Parts) -> None:
+    """Say what data and model hold, and keep that and this machine's description with the results."""
+    said = [line for _, inputs in study.targets.values() for line in inputs.notes]
+    for line in (*data_report(study.dataset), *dict.fromkeys(said)):
+        parts.events.note(line)
+    folder = parts.record.folder
+    keep_texts(folder, study.dataset)
+    write_aside(folder / "machine.json", json.dumps(redacted(describe() | parts.work.described), indent=1))
+
+
+def _prior(study: _Study, parts: _Parts) -> TransferPrior:
+    """Return what is expected of adapters: by the model's width, and by earlier sweeps where the sweep wants that."""
+    shared, inputs = study.first
+    taught = study.sweep.strategy == "frontier" and study.sweep.earlier_sweeps
+    earlier = sweeps_for(parts.record, inputs.base, parts.events.note) if taught else []
+    return TransferPrior(shared.space, earlier, prior_of(inputs.width))
+
+
+def _employ(study: _Study, parts: _Parts) -> None:
+    """Have as many workers as the sweep asks for, and say how many there are."""
+    (_, inputs), work = study.first, parts.work
+    if said := work.employ(inputs.device, inputs.gpus):
+        parts.events.note(said)
+    parts.costs.width = work.executor.width
+    parts.events(WorkersEmployed(work.executor.width, study.sweep.engine == "local"))
+
+
+def _search(study: _Study, prior: TransferPrior, parts: _Parts) -> tuple[Summary, list[Trial]]:
+    """Search with the strategy that the sweep names. Returns the summary and the rows that count."""
+    sweep, (shared, inputs) = study.sweep, study.first
+    given = sweep.objectives, sweep.seed, inputs.counts["validation"], prior, _first_costs(study, parts)
+    spaces = [one.space for one, _ in study.targets.values()]
+    several = make_for_targets(sweep.strategy, spaces, *given) if sweep.targets else None
+    strategy = several or make_strategy(sweep.strategy, shared.space, *given)
+    machines = {inputs.machine for _, inputs in study.targets.values()}
+    paces = {machine: Pace(parts.cache.root, machine) for machine in machines}
+    work, ready = parts.work, parts.ready
+
+    def loop_of(name: str | None, own: Record, beside: Shared | None) -> Loop:
+        one, inputs = study.targets[name]
+        others = beside.others if beside is not None else None
+        pipeline = Pipeline(one, inputs, work.stages, paces[inputs.machine], others)
+        return Loop(
+            one, own, pipeline, strategy, work.executor, parts.events, costs=parts.costs, shared=beside,
+            foreign_cpu=lambda: work.foreign_cpu(one.target.label, _takes_gpu(one)),
+        )  # fmt: skip
+
+    def trouble(name: str | None) -> str:
+        one, _ = study.targets[name]
+        if gone := work.missing(one.target.label):
+            return gone
+        on_device = one.space.recipes and one.provider.name != "cpu"
+        return ask(one.provider, one.target.device, ready, one.target.label).trouble if on_device else ""
+
+    return run_loops(list(study.targets), parts.record, work.executor, loop_of, several, trouble)
+
+
+def _first_costs(study: _Study, parts: _Parts) -> FirstCosts | None:
+    """Return what `frontier` expects stages to cost when the sweep is new; None where another strategy searches."""
+    sweep, (shared, _), sweeps = study.sweep, study.first, study.targets.values()
+
+    def first() -> FirstCosts:
+        return mean_of([
+            priced(Prices(Graph(one, own), parts.costs, one.target.timing, tuple(one.target.timed)), one.space, one.seed)
+            for one, own in sweeps
+        ])  # fmt: skip
+
+    searching = strategy_of(sweep.strategy, shared.space, sweep.objectives) == "frontier"
+    return first_costs(parts.record, first) if searching else None
 
 
 def _takes_gpu(sweep: Sweep) -> bool:

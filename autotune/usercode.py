@@ -1,7 +1,7 @@
 """A user's own metric or stage: found, and read, but never run here.
 
 `plan` and `select` must be safe on a sweep from anywhere, so a module is only looked at as text. What runs it is the
-score stage, in a worker process (`stages/custom.py`).
+score stage, in a worker process (`stages/own_metric.py`).
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from autotune.present.select import select as chosen
 from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
+from autotune.run import Asked
 from autotune.stages.jobs import BuildJob, FinetuneJob
 from autotune.strategies.frontier.constants import POOL
 from autotune.sweepfile.resolve import load_sweep
@@ -73,6 +74,29 @@ THREE = (row("base", 0, 0.3, 500.0), row("good", 1, 0.9, 90.0), row("small", 2, 
 
 
 # --- The command itself --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["plam", "sweep.yaml"], "plan"),
+        (["statu", "results/demo"], "status"),
+        (["select", "results/demo", "--limt", "size_mb<=3"], "--limit"),
+        (["run", "sweep.yaml", "--trails", "3"], "--trials"),
+        (["run", "sweep.yaml", "--trails=3"], "--trials"),
+        (["doctor", "--engine", "rya"], "ray"),
+        (["run", "sweep.yaml", "--qqqqqq"], None),
+        (["qqqqqq"], None),
+    ],
+)
+def test_a_misspelt_command_option_or_choice_is_answered_with_the_nearest(
+    words: list[str], meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr().err
+    assert ended.value.code == Exit.USAGE
+    assert re.findall(r"; did you mean '([^']*)'\?$", said.strip()) == ([] if meant is None else [meant])
 
 
 def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,20 +166,17 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_gets_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr("autotune.run.run_command", lambda *arguments: given.extend(arguments) or Exit.NO_FEASIBLE)
+    given: list[Asked] = []
+    monkeypatch.setattr("autotune.run.run_command", lambda asked: given.append(asked) or Exit.NO_FEASIBLE)
     options = ["--out", "there", "--trials", "3", "--hours", "0.5", "--set", "seed=1", "--set", "limits=[]"]
     assert main(["run", "sweep.yaml", *options]) == 4
-    assert given == ["sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5, False, None, None, False]
-    given.clear()
+    assert given.pop() == Asked("sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5)
     main(["run", "sweep.yaml"])
-    assert given == ["sweep.yaml", None, [], None, None, False, None, None, False]
-    given.clear()
+    assert given.pop() == Asked("sweep.yaml", sets=[])
     main(["run", "sweep.yaml", "--set", "seed=1", "--engine", "ray", "--address", "head:6379"])
-    assert given == ["sweep.yaml", None, ["seed=1", "engine=ray"], None, None, False, None, "head:6379", False]
-    given.clear()
-    main(["run", "sweep.yaml", "--plain"])
-    assert given[-1] is True
+    assert given.pop() == Asked("sweep.yaml", sets=["seed=1", "engine=ray"], address="head:6379")
+    main(["run", "sweep.yaml", "--plain", "--report", "--optuna-storage", "sqlite:///s.db"])
+    assert given.pop() == Asked("sweep.yaml", sets=[], report=True, optuna_storage="sqlite:///s.db", plain=True)
 
 
 def test_a_termination_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,10 +290,10 @@ def test_a_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert table["build"][1] == "5"
     assert table["time graphs"][2] == "2"
     assert table["score items"][2:4] == ["20", "items"]
-    assert " ".join(table["build"]).endswith("by size, none measured here yet")
-    assert " ".join(table["in all"]).endswith("four times of five")
+    assert " ".join(table["build"]).endswith("estimate by model size")
+    assert re.search(r" 80 % interval: \d.* to \d", " ".join(table["in all"]))
     assert all(len(line) <= 110 for line in lines[2 : lines.index("", 2)])
-    assert "measures 4 (budget.trials) of endlessly many candidates" in lines
+    assert "measures 4 (budget.trials) of infinitely many candidates" in lines
     assert "recipes (1):" in lines
     assert "left out (1), cannot run here:" in lines
     assert any("64 in blocks of 64 gives 1" in line for line in lines)
@@ -349,7 +370,7 @@ def test_a_plan_counts_sessions_and_workloads(capsys: pytest.CaptureFixture[str]
     assert any("500 are asked for, and this machine runs" in note for note in plan["notes"])
     assert main(["plan", "sweep.yaml", *(word for change in changes for word in ("--set", change))]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "sessions (3), each recipe in each:" in lines
+    assert "sessions (3); every recipe is timed in each:" in lines
     assert "timed: long: prompt of 512 tokens, answer of 16 tokens, batch 2" in lines
 
 
@@ -401,9 +422,9 @@ def test_a_plan_that_only_the_hours_end(capsys: pytest.CaptureFixture[str]) -> N
     assert (finite["trials"], finite["ends_by"]) == (2, "space")
     assert main(["plan", "sweep.yaml", "--set", "budget={hours: 1}"]) == 0
     out = capsys.readouterr().out
-    assert f"measures about {plan['trials']} (60 min, budget.hours) of endlessly many candidates" in out
+    assert f"measures about {plan['trials']} (60 min, budget.hours) of infinitely many candidates" in out
     assert main(["plan", "sweep.yaml", "--set", "budget={hours: 8}", "--set", "model=a/b"]) == 0
-    assert "measures what fits into 8 h 00 min of endlessly many candidates" in capsys.readouterr().out
+    assert "measures what fits into 8 h 00 min of infinitely many candidates" in capsys.readouterr().out
 
 
 def test_a_plan_builds_no_adapter_that_pytorch_scores(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from autotune.results.folder import read_running
 from autotune.results.record import Record
 from autotune.results.rows import CommandRun, Finalist, Trial
 from autotune.results.table import Table, read_table
-from autotune.run import data_report, run_command
+from autotune.run import Asked, data_report, run_command
 from autotune.stages.jobs import Job, ScoreJob
 from autotune.sweepfile.schema import Sweep
 
@@ -48,7 +48,7 @@ class Command:
         monkeypatch.setattr(engines, "Stages", lambda *_: self.stages)
 
     def __call__(self, **options: Any) -> Exit:
-        return run_command(str(self.file), self.out, **options)
+        return run_command(Asked(str(self.file), self.out, **options))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from autotune.providers import PROVIDERS
 from autotune.results.folder import read_results
 from autotune.stages.jobs import BuildJob, TinyJob
 from autotune.stages.plugins import open_session
-from autotune.stages.share import RECORDED, share_of
+from autotune.stages.provider_share import RECORDED, share_of
 from autotune.sweepfile.schema import Target
 
 STUB = Path(__file__).with_name("stub_provider.c")

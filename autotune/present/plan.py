@@ -30,7 +30,7 @@ from autotune.present.look import looked_at
 from autotune.present.plan_table import STAGES
 from autotune.present.savings import savings
 from autotune.remote.addresses import is_address
-from autotune.scheduler.opening import first_items, priced
+from autotune.scheduler.first_estimates import first_items, priced
 from autotune.scheduler.rehearsal import Rehearsed, Simulation, Simulations, rehearse
 from autotune.space.domains import Choice
 from autotune.space.space import Space

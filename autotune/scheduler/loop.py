@@ -29,9 +29,9 @@ from autotune.results.trust import inherited, is_another_model, is_in_doubt, onl
 from autotune.scheduler.budget import BudgetLeft
 from autotune.scheduler.events import BestSoFar, CandidateEnded, Events, RowWritten, TimeLeft
 from autotune.scheduler.finalists import Finalists
+from autotune.scheduler.first_estimates import first_items
 from autotune.scheduler.forecast import Forecast
 from autotune.scheduler.ledger import Ledger
-from autotune.scheduler.opening import first_items
 from autotune.scheduler.provisional import PATIENCE_S
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.stale_timings import StaleTimings

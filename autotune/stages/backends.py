@@ -25,8 +25,8 @@ from transformers import DynamicCache
 
 from autotune.errors import StageError
 from autotune.stages.plugins import open_session, trouble
-from autotune.stages.reading import READ, SINGLE, reading_graph
-from autotune.stages.share import RECORDED
+from autotune.stages.provider_share import RECORDED
+from autotune.stages.scored_graph import READ, SINGLE, reading_graph
 from autotune.stages.torch_model import load_adapter, load_model, resolve_device, resolve_dtype
 
 Tokens = tuple[int, ...]

@@ -19,7 +19,7 @@ from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.build import build
 from autotune.stages.check import Reference, computed_error, computed_limit, judge
 from autotune.stages.jobs import BuildJob, CapabilityJob, Result
-from autotune.stages.share import share_of
+from autotune.stages.provider_share import share_of
 
 TEXT = 12
 """Tokens of the short texts that are compared first."""

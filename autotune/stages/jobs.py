@@ -227,7 +227,7 @@ class BuildJob(Job):
 class OwnBuildJob(BuildJob):
     """The same with a user's own stages before and behind the model builder."""
 
-    function: ClassVar[str] = "autotune.stages.own:build"
+    function: ClassVar[str] = "autotune.stages.own_stage:build"
 
     model_code: str | None = None
     graph_code: str | None = None
@@ -242,7 +242,7 @@ class OwnStageJob(Job):
     """Import a user's own stage and see that it can be called with its options."""
 
     stage: ClassVar[str] = "own_stage"
-    function: ClassVar[str] = "autotune.stages.own:check_stage"
+    function: ClassVar[str] = "autotune.stages.own_stage:check_stage"
 
     text: str
     code: str
@@ -369,7 +369,7 @@ class MetricJob(Job):
     """Import a user's own metric and see that it can be called."""
 
     stage: ClassVar[str] = "metric"
-    function: ClassVar[str] = "autotune.stages.custom:check_metric"
+    function: ClassVar[str] = "autotune.stages.own_metric:check_metric"
 
     metric: str
     code: str
@@ -521,7 +521,7 @@ class VerifyJob(DeviceJob):
     """Run a kept model from the text of prompts by ONNX Runtime GenAI alone, and compare with what is recorded."""
 
     stage: ClassVar[str] = "verify"
-    function: ClassVar[str] = "autotune.stages.shipped:verify"
+    function: ClassVar[str] = "autotune.stages.verify:verify"
 
     provider: str
     items: tuple[VerifyItem, ...]
@@ -540,7 +540,7 @@ class PromptJob(DeviceJob):
     """Render a conversation by a built model's chat template, as ONNX Runtime GenAI does."""
 
     stage: ClassVar[str] = "prompt"
-    function: ClassVar[str] = "autotune.stages.shipped:prompt"
+    function: ClassVar[str] = "autotune.stages.verify:prompt"
 
     messages: tuple[dict[str, str], ...]
     provider: str
@@ -588,7 +588,7 @@ class TimeJob(DeviceJob):
     precision: float = PRECISION
     """Half the width of the interval at which it is narrow enough, as a share."""
     since: str | None = None
-    """Since when this machine has its present pace; None: always, as far as is known."""
+    """When the present pace of this machine began, UTC; None: no earlier one is known."""
     sources: ClassVar[Mapping[str, str]] = {"model_dir": "build"}
     again: int | None = None
     """How many timings before this one were made beside other work, or stayed wide; None: none."""

@@ -19,8 +19,8 @@ from autotune.candidate import Session
 from autotune.errors import StageError
 from autotune.metrics import LABELLED
 from autotune.stages.backends import Backend, OnnxBackend, Tokens, TorchBackend
-from autotune.stages.custom import evaluate, load_metric, nearest_reference, rouge_l, with_references
 from autotune.stages.jobs import Result, ScoreJob
+from autotune.stages.own_metric import evaluate, load_metric, nearest_reference, rouge_l, with_references
 from autotune.stages.text import Encoded, context_length, encode, end_token, end_tokens, load_tokenizer, read_items
 
 TOKENS = 512

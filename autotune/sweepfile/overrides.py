@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from autotune.errors import Problem, UsageError
-from autotune.sweepfile.slips import TEXTS
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, parse_value
+from autotune.sweepfile.syntax_remedies import TEXTS
 
 
 def apply_set(data: dict[str, Any], assignment: str) -> str:

@@ -18,7 +18,7 @@ from yaml.scanner import ScannerError
 from autotune.data.encodings import marked
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.paths import is_folder
-from autotune.sweepfile.slips import TEXTS, json_remedy, named, spoilt_text, toml_remedy, yaml_remedy
+from autotune.sweepfile.syntax_remedies import TEXTS, json_remedy, named, spoilt_text, toml_remedy, yaml_remedy
 
 DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
 """Of a sweep file: levels, entries with those of aliases, characters of a key with its parents'."""

@@ -17,7 +17,7 @@ from autotune.pipeline.graph import Graph
 from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.scheduler.events import Event, TimeLeft
-from autotune.scheduler.opening import first_items, priced
+from autotune.scheduler.first_estimates import first_items, priced
 from autotune.stages.jobs import Job
 from autotune.strategies.frontier.cost_model import NOTED, FirstCosts, first_costs
 from autotune.strategies.frontier.cost_model import CostModel as StrategyCosts

@@ -14,7 +14,7 @@ from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph, base_candidate
-from autotune.scheduler.opening import first_items
+from autotune.scheduler.first_estimates import first_items
 from autotune.scheduler.rehearsal import MOST, Found, Rehearsed, Simulation, rehearse
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.schema import Sweep

@@ -22,6 +22,7 @@ from autotune.space.parameter_tables import RECIPE
 from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.stages import build as building
 from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, TimeJob
+from autotune.stages.read_back import differences, read_back
 from autotune.stages.timing import load
 from benchmarks.accuracy_level import stamp
 
@@ -113,10 +114,10 @@ def test_a_graph_is_the_same_from_whatever_commit_it_was_built(built: Do, tiny_l
     model = onnx.load(str(copy / "model.onnx"), load_external_data=False)
     model.producer_version += "+abcdef0"
     onnx.save(model, str(copy / "model.onnx"))
-    assert building.read_back(copy)["signature"] == result["signature"]
+    assert read_back(copy)["signature"] == result["signature"]
     model.graph.node[0].name += "x"
     onnx.save(model, str(copy / "model.onnx"))
-    assert building.read_back(copy)["signature"] != result["signature"]
+    assert read_back(copy)["signature"] != result["signature"]
 
 
 def test_every_option_that_means_something_on_the_cpu_is_tried_here() -> None:
@@ -269,7 +270,7 @@ PLAIN: dict[str, Any] = {**HONEST, "bits": {}, "blocks": {}, "accuracy_levels": 
     ids=lambda value: str(value) if isinstance(value, Recipe) else "",
 )
 def test_differences_between_recipe_and_graph(recipe: Recipe, built_: dict[str, Any], said: list[str]) -> None:
-    found = building.differences(recipe, built_)
+    found = differences(recipe, built_)
     assert len(found) == len(said)
     for sentence, part in zip(found, said, strict=True):
         assert part in sentence
@@ -352,7 +353,7 @@ def test_levels_can_be_set_by_the_width_of_the_nodes(built: Do, tiny_llama: Path
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     for levels in ({4: 4, 8: 1}, {4: 1, 8: 4}, {4: 0, 8: 0}):
         stamp(copy, levels)
-        found = building.read_back(copy)
+        found = read_back(copy)
         assert found["accuracy_levels"] == {
             str(level): sum(result["bits"][str(bits)] for bits, its in levels.items() if its == level)
             for level in sorted(set(levels.values()))

@@ -21,7 +21,7 @@ from autotune.pipeline.pace import Pace
 from autotune.results.judge import front_of
 from autotune.results.rows import CurvePoint, Trial
 from autotune.results.table import read_table
-from autotune.scheduler import opening
+from autotune.scheduler import first_estimates
 from autotune.space.space import Space
 from autotune.stages.jobs import FinetuneJob, Job, ScoreJob, TimeJob
 from autotune.strategies.baselines import Grid
@@ -92,7 +92,7 @@ def test_what_is_known_of_the_untouched_model_is_used(tmp_path: Path) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a look be at as few items as there are here."""
-    monkeypatch.setattr(opening, "LEAST_ITEMS", 1)
+    monkeypatch.setattr(first_estimates, "LEAST_ITEMS", 1)
 
 
 def test_of_few_items_the_untouched_model_is_measured_at_once(tmp_path: Path) -> None:

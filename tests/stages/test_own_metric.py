@@ -18,8 +18,8 @@ from autotune.analysis.scores import per_item, summarise
 from autotune.analysis.statistics import wilson
 from autotune.candidate import Recipe
 from autotune.errors import StageError
-from autotune.stages.custom import evaluate, load_metric, nearest_reference, rouge_l, with_references
 from autotune.stages.jobs import MetricJob, ScoreJob
+from autotune.stages.own_metric import evaluate, load_metric, nearest_reference, rouge_l, with_references
 from autotune.stages.score import cut_at
 from autotune.usercode import find_function
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from autotune.errors import StageError
 from autotune.space.own_stages import read_stage
 from autotune.stages.build import build as build_model
-from autotune.stages.build import read_back, shipped_bytes
-from autotune.stages.custom import load_function
+from autotune.stages.build import shipped_bytes
 from autotune.stages.jobs import BuildJob, OwnBuildJob, OwnStageJob, Result, reason
+from autotune.stages.own_metric import load_function
+from autotune.stages.read_back import read_back
 from autotune.usercode import STAGE
 
 _NEEDED = {"model_stage": ("config.json",), "graph_stage": ("genai_config.json", "model.onnx")}
