@@ -64,7 +64,7 @@ def lacking(provider: Provider) -> str:
 
 
 def ask(provider: Provider, index: int | None, do: Asked, label: str | None = None) -> Offered:
-    """Return what a provider offers now; `label`: as `target.label`. A library that crashes or hangs is its trouble."""
+    """Return what a provider offers now; `label`: as `target.label`. Where its library crashes or hangs, `trouble` says so."""
     if missing := lacking(provider):
         return Offered((), f"{missing}; {provider.remedy}", index)
     try:

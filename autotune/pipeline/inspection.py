@@ -117,7 +117,7 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
         )
     if look.foreign:
         rule = f"its files hold {_count(look.foreign, 'tensor')} that config.json leaves out, so that another model would be loaded: "
-        yield problem(rule + _names(look.foreign), "set config.json right, or save the model again")
+        yield problem(rule + _names(look.foreign), "correct config.json, or save the model again")
     if look.beyond:
         rule = f"the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows: the data uses {_names(look.beyond)}, which {'has' if len(look.beyond) == 1 else 'have'} none"
         remedy = "call model.resize_token_embeddings(len(tokenizer)) and save the model, or write the texts without"

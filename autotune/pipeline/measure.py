@@ -1,6 +1,6 @@
 """A candidate through its stages, as a generator: it yields the jobs to do next and is sent their results.
 
-The order is by cost: what could break a limit for certain is measured before what is dear. Who does a job, and where, is
+The order is by cost: what could break a limit for certain is measured before what is expensive. Who does a job, and where, is
 the business of whoever drives the generator, so any number of candidates can be under way at once.
 
 It is one module because every stage books its cost, its failure and the results that it uses in the same few methods.
@@ -399,7 +399,7 @@ class Pipeline:
         return turns_of([*names, names[0]], rounds, batch, suffix, wider), cells, done.seconds
 
     def holds_steps(self, row: Trial, candidate: Candidate) -> Steps[bool]:
-        """Time a candidate's graph again and say whether that agrees with its row; else there is a new pace from now on.
+        """Time a candidate's graph again. Returns whether that agrees with its row; where it does not, a new pace begins.
 
         Raises StageError, MachineError.
         """

@@ -1,4 +1,4 @@
-"""Whether a timing would be the provider's own: what it does not take, the CPU runs, and no error says so."""
+"""Whether the provider runs a build itself: operators that it does not support run on the CPU, without an error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether timings of earlier hours still hold on this machine: a reference is timed again before they are trusted.
+"""Whether earlier timings still hold on this machine: one of their graphs is timed again before they are trusted.
 
-A laptop on its battery, a busy neighbour, a new driver: the same graph runs at another pace, and timings from before
-are no longer to be compared with timings from now.
+On battery, beside a busy neighbour, or with a new driver the same graph takes another time, and earlier timings cannot be
+compared with new ones. A *pace* is a machine and a period in which its speed did not change; each timing belongs to one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autotune.metrics import PRECISION, RESOLUTION_MS
 TRUST_S = 600.0
 """Seconds for which an agreement is taken to hold."""
 TOLERANCE = 0.05
-"""By what share of the shorter a reference may differ, though its intervals do not meet."""
+"""Two timings agree whose difference is at most this share of the shorter, even where their intervals do not overlap."""
 
 
 WIDE = 2
@@ -43,7 +43,7 @@ def quieter(than: TokenTiming, now: float) -> bool:
 
 
 def agree(before: TokenTiming, again: TokenTiming) -> bool:
-    """Whether two timings of one graph are of one pace."""
+    """Whether two timings of one graph agree: they differ by TOLERANCE at most, or their intervals overlap."""
     if before.itl_ms is None or again.itl_ms is None:
         return False
     if abs(before.itl_ms - again.itl_ms) <= max(TOLERANCE * min(before.itl_ms, again.itl_ms), RESOLUTION_MS):
@@ -54,12 +54,12 @@ def agree(before: TokenTiming, again: TokenTiming) -> bool:
 
 
 def recent(then: float) -> bool:
-    """Whether a moment, seconds since 1970, is so near that the machine is taken to have had its present pace."""
+    """Whether a moment, seconds since 1970, is so recent that the speed of the machine counts as unchanged since."""
     return 0 <= time.time() - then < TRUST_S
 
 
 class Pace:
-    """The pace that this machine is known to have; kept in the cache, for all its sweeps."""
+    """The present pace of a machine; kept in the cache, for all its sweeps."""
 
     def __init__(self, root: Path, machine: str) -> None:
         self._file, self._machine = root / "pace" / f"{machine[:16]}.json", machine
@@ -75,7 +75,7 @@ class Pace:
 
     @property
     def name(self) -> str:
-        """What rows say of it: those of one name can be compared."""
+        """Its name in rows: timings of one name can be compared."""
         return self._machine[:8] + (f" since {self.since}" if self.since else "")
 
     @property
@@ -90,17 +90,17 @@ class Pace:
         return self._agreed is not None and recent(self._agreed)
 
     def begin(self) -> None:
-        """Say that something was timed: where nothing is known yet, that is the pace."""
+        """Note the first timing on this machine, which begins its first pace. Later calls change nothing."""
         if self._agreed is None:
             self.confirm()
 
     def confirm(self) -> None:
-        """Say that something was timed again just now, and found to agree."""
+        """Note that a graph was timed again just now, and agrees with its earlier timing."""
         self._agreed = time.time()
         self._keep()
 
     def renew(self) -> None:
-        """Say that it is another one from now on."""
+        """Begin a new pace now: earlier timings no longer count."""
         self.since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.confirm()
 

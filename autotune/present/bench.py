@@ -117,7 +117,7 @@ def as_text(card: dict[str, Any]) -> str:
             f" [{number(card['itl_ms_p50_low'])}, {number(card['itl_ms_p50_high'])}] over {card['processes']} processes"
         )
         if not card["resolved"]:
-            interval += f"; not resolved to {PRECISION:.0%}: this machine is busy, or its pace changes"
+            interval += f"; the interval is wider than {PRECISION:.0%}: this machine is busy, or its speed varies"
     served = [f"threads: {card['threads'] or 'as ONNX Runtime chooses'}"]
     served += [f"arena: {'on' if card['arena'] else 'off'}"] if card["arena"] is not None else []
     served += [f"{name}={value}" for name, value in card["provider_options"].items()]

@@ -52,7 +52,9 @@ def as_text(listed: dict[str, Any]) -> str:
         lines += ["", table(list(_HEADINGS.values()), cells), ""]
     lines += [f"kept for the front of {folder}" for folder in listed["kept_for"]]
     if listed["leftovers_mb"]:
-        lines.append(f"{listed['leftovers_mb']:.1f} MB are left of processes that were killed: `autotune cache prune`")
+        lines.append(
+            f"{listed['leftovers_mb']:.1f} MB are leftovers of killed processes: `autotune cache prune` removes them"
+        )
     return "\n".join(lines)
 
 

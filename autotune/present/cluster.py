@@ -88,6 +88,8 @@ def as_lines(found: dict[str, Any]) -> list[str]:
         own = "".join(f", {name} {value:g}" for name, value in sorted(node["resources"].items()))
         lines.append(f"node {node['host']} ({node['id'][:6]}): {what}{own}" + (", times" if node["times"] else ""))
     if not found["quiet"]:
-        lines.append("no node has the resource quiet: any of one kind may time, each alone on its host")
+        lines.append(
+            "no node has the resource `quiet`: models are timed on any node of one kind, each timing alone on its host"
+        )
     lines += [f"problem: {problem}" for problem in found["problems"]]
     return [*lines, "ready" if found["ready"] else "not ready: see the problems above"]

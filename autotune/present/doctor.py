@@ -113,7 +113,10 @@ def _refused(answers: Answers, provider: Provider) -> dict[str, str]:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    """Return a line as lines of a terminal."""
+    """Return a line as lines of a terminal. A command at its end stays whole, however long, so that it can be copied."""
+    before, command, after = text.partition("pip install ")
+    if command and len(indent + text) > WIDTH:
+        return [*_wrapped(before.rstrip(), indent), f"{indent}  {command}{after}"]
     return textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
     ) or [indent]  # fmt: skip

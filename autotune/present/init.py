@@ -182,27 +182,27 @@ def _text(
         lines.append(f"  labels: [{labels}]   # all that occur: some are too rare to be in every split")
     if found.rows > 5 * _SCORED:
         lines.append(
-            f"  max_items: {{ validation: {_SCORED}, test: {2 * _SCORED} }}   # more items: finer differences, and more time"
+            f"  max_items: {{ validation: {_SCORED}, test: {2 * _SCORED} }}   # more items show smaller differences and take longer"
         )
-    cut = f", and the model takes {context}" if context is not None else ""
+    cut = f"; the model's limit is {context}" if context is not None else ""
     cores = hardware()["cores"] or 1
     served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
     lines += [
-        f"train: {{ batch_size: 8, max_length: {longest} }}   # tokens of an item: 99 of 100 have fewer, as far as characters tell{cut}",
+        f"train: {{ batch_size: 8, max_length: {longest} }}   # max_length in tokens: 99 % of the rows have fewer, estimated from their characters{cut}",
         f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_chars, longest)}, new_tokens: {_workload(found.answer_chars, longest)} }} }}   # where it will run, and what it is timed on (?)",
         "space:",
-        "  lora:                                 # without it the untouched model is only made small and fast",
+        "  lora:                                 # without this section nothing is trained, and the untouched model is made small and fast",
         "    r: { choice: [8, 16] }",
         "    learning_rate: { loguniform: [3.0e-4, 4.0e-3] }",
         "    target_modules: { choice: [attention, all-linear] }",
-        f"    steps: {steps:<30}  # about {steps * 8 / max(1, found.rows):.1g} times through {found.rows} rows, 200 steps at most: more learn more, and take longer",
+        f"    steps: {steps:<30}  # about {steps * 8 / max(1, found.rows):.1g} passes over {found.rows} rows, at most 200 steps; more steps learn more and take longer",
         "  build:                                # each item is a recipe; lists inside it multiply",
     ]
     lines += [f"    - {recipe}" for recipe in _recipes(provider.precisions)]
     sign = ">=" if better == "maximize" else "<="
     objectives = f"{score}: {better}, itl_ms_p50: minimize, size_mb: minimize"
     lines += [
-        f"objectives: {{ {objectives} }}   # in this order: what ties on the first is decided by the next",
+        f"objectives: {{ {objectives} }}   # in this order: where candidates tie on the first, the next decides",
         f'limits: ["{score} {sign} base"]           # base: the untouched model. Add what you need: "size_mb <= 200", "itl_ms_p50 <= 20" (?)',
         "budget: { trials: 12, hours: 2 }        # whichever is first; run it again with more, and it goes on",
     ]
@@ -231,8 +231,8 @@ def _templates(found: Guess) -> list[str]:
             parts.append(f"{line}{_title(name)}: {{{name}}}")
     prompt = "".join(parts) + f"\n{_title(found.answer)}:"
     return [
-        f"  prompt: {_quoted(prompt)}   # what the model is given: say in it what you want (?)",
-        f"  completion: {_quoted(' {' + found.answer + '}')}   # what it is to answer; the space belongs to it",
+        f"  prompt: {_quoted(prompt)}   # what the model reads: say in it what you want (?)",
+        f"  completion: {_quoted(' {' + found.answer + '}')}   # what it must answer; the space at the beginning is part of it",
     ]
 
 

@@ -29,7 +29,7 @@ def as_text(plan: dict[str, Any]) -> str:
     if "estimate" in plan:
         lines += ["", *_table(plan), ""]
     size = plan["candidates"]
-    lines.append(f"measures {_trials(plan)} of {size if size is not None else 'endlessly many'} candidates")
+    lines.append(f"measures {_trials(plan)} of {size if size is not None else 'infinitely many'} candidates")
     if targets:
         lines.append("adapters are trained and merged once for all targets, and so is a build that is the same")
     for name, one in targets.items():
@@ -55,7 +55,7 @@ def _of_target(plan: dict[str, Any]) -> list[str]:
         lines.append(f"recipes ({len(plan['recipes'])}):")
         lines += [f"  {recipe}" for recipe in plan["recipes"]]
     if plan["sessions"]:
-        lines.append(f"sessions ({len(plan['sessions'])}), each recipe in each:")
+        lines.append(f"sessions ({len(plan['sessions'])}); every recipe is timed in each:")
         lines += [f"  {session}" for session in plan["sessions"]]
     lines += [f"timed: {words}" for words in plan["workloads"]]
     if plan["left_out"]:
@@ -89,7 +89,7 @@ def _table(plan: dict[str, Any]) -> list[str]:
             )
         )  # fmt: skip
     estimate = plan["estimate"]
-    between = f"between {_short(estimate['low_s'])} and {_short(estimate['high_s'])}, four times of five"
+    between = f"80 % interval: {_short(estimate['low_s'])} to {_short(estimate['high_s'])}"
     rows.append(("in all", "", "", _short(estimate["total_s"]), between))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
@@ -130,7 +130,7 @@ def _evidence(line: dict[str, Any]) -> str:
         ALIKE: f"{count} like these, measured here",
         MODEL: f"{count} of this model, measured here",
         MACHINE: f"{count} of other models, measured here",
-        SIZE: "by size, none measured here yet",
+        SIZE: "estimate by model size",
     }[line["evidence"]]
 
 

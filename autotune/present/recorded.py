@@ -78,9 +78,8 @@ class Recorded:
         )
 
 
-def open_results(folder: Path) -> Recorded:
-    """Read a results folder. Raises UsageError."""
-    remedy = "name a results folder that `autotune run` wrote"
+def open_results(folder: Path, remedy: str = "name a results folder that `autotune run` wrote") -> Recorded:
+    """Read a results folder. Raises UsageError, with the remedy where it is none."""
     if not is_folder(folder):
         raise UsageError(Problem("no such folder", file=str(folder), remedy=remedy))
     plain = read_sweep(folder)

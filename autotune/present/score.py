@@ -95,7 +95,8 @@ def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
                 )
             subject = _of_export(place, shop, asked.base)
         else:
-            recorded = open_results(place).of_target(asked.target, asked.candidate)
+            remedy = "name an export, best/, or a results folder that `autotune run` wrote"
+            recorded = open_results(place, remedy).of_target(asked.target, asked.candidate)
             selection = select(place, asked.limits, asked.prefer, recorded.target)
             row = choose_row(recorded, selection, asked.candidate)
             if row is None:

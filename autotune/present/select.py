@@ -251,7 +251,7 @@ def _in_doubt(base: Trial | None) -> list[str]:
         return []
     name = base["build_precision"]
     if is_another_model(base):
-        what = f"the untouched model at {name} is another model once built, and so is every recipe that only rounds it"
+        what = f"the untouched model at {name} computes something else once it is built, and so does every recipe that only rounds its weights"
     else:
         what = f"the untouched model at {name} could not be built and run"
     return [f"  {what}: {base.error}"]

@@ -111,7 +111,7 @@ def candidates(rows: Sequence[Trial], objectives: Sequence[str], winner: str | N
 
 def ratio_text(value: float, low: float, high: float) -> str:
     """Return a finalist's ratio of times between tokens with its interval, and whether that is wide."""
-    wide = "" if high - low <= 2 * PRECISION * value else f", not resolved to {PRECISION:.0%}"
+    wide = "" if high - low <= 2 * PRECISION * value else f" (wider than {PRECISION:.0%})"
     return f"{value:.3g} [{low:.3g}, {high:.3g}]{wide}"
 
 
@@ -155,7 +155,7 @@ def finalist_lines(rows: Sequence[Finalist], score: str) -> list[str]:
     if winner is not None and winner.itl_ratio is not None:
         ratio = ratio_text(winner.itl_ratio, winner.itl_ratio_low or 0.0, winner.itl_ratio_high or math.inf)
         lines.append(
-            f"timed in turns, {winner.rounds} rounds: the winner takes {ratio} of the untouched model's time "
-            f"between tokens; noise floor {winner.noise_floor or 0.0:.1%}"
+            f"timed in turns, {winner.rounds} rounds: time between tokens, winner / untouched model: {ratio}; "
+            f"noise floor {winner.noise_floor or 0.0:.1%}"
         )
     return lines

@@ -186,7 +186,11 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "cost_check_s", float, f"seconds that this row spent on {STAGES['check']}; empty where it came from the cache"
     ),
-    Column("pace", str, "machine, and its pace, at which the row was timed: only timings of one pace are compared"),
+    Column(
+        "pace",
+        str,
+        "names the machine and a period in which its speed did not change; only timings with the same value are compared",
+    ),
     *CONDITIONS,
     *SERVED,
     *(

@@ -47,7 +47,7 @@ class RowWritten:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The winner so far, and the front of the objectives: so often as there is time to judge. `target`: of which of several."""
+    """The winner so far, and the front of the objectives. It is sent as often as there is time to judge. `target`: of which of several."""
 
     best: Trial | None
     front: tuple[Trial, ...]

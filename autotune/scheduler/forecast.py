@@ -11,9 +11,9 @@ from autotune.pipeline.expected import Prices
 from autotune.scheduler.ledger import Ledger
 
 _GROWN = 1.25
-"""By which factor the trials must have grown before one is priced again."""
+"""The cost of a trial is estimated again when the number of trials has grown by this factor."""
 _WORTH = 2.0
-"""How many trials the expectation of a trial counts as much as, beside those that have ended."""
+"""The weight of the cost model's estimate of a trial, in trials, in the mean with those that have ended."""
 
 
 class Forecast:
@@ -36,9 +36,9 @@ class Forecast:
         self._began, self._done_before = clock(), 0
         self._searching = False
         self._whole: tuple[int, float] | None = None
-        """After how many trials one was priced, and its seconds."""
+        """The number of trials at the last estimate of a trial, and the estimate, seconds."""
         self._end: tuple[tuple[int, bool], float] | None = None
-        """With how many recipes and sessions the end was priced, and its seconds."""
+        """What the end was last estimated for, and the estimate, seconds."""
 
     def search_began(self) -> None:
         """Say that the search begins: from now on trials are counted."""

@@ -9,7 +9,7 @@ from autotune.scheduler.under_way import Executor, UnderWay
 
 
 class Shared:
-    """Of the one loop of a sweep with one target, or of all loops of a sweep with several."""
+    """What is shared by the loops of a sweep: one loop for each target."""
 
     def __init__(self, executor: Executor) -> None:
         self.under_way = UnderWay(executor)
@@ -28,13 +28,13 @@ class Shared:
         return sum(len(ledger.trials) for ledger in self.ledgers.values())
 
     def kept(self, trials: int) -> int:
-        """Return how many of a budget of so many trials are kept for targets whose device is gone: what they have not had of
-        equal parts.
+        """Return how many trials of a budget are kept for targets whose device is gone: of each its equal part, less the
+        trials that it had.
         """
         parts = zip(self.ledgers.items(), equal_parts(trials, len(self.ledgers)), strict=True)
         return sum(max(0, part - len(ledger.trials)) for (target, ledger), part in parts if target in self.gone)
 
 
 def equal_parts(trials: int, count: int) -> list[int]:
-    """Return so many trials in `count` parts, the first ones more where they do not divide."""
+    """Divide a number of trials into `count` parts that differ by one at most, the larger ones first."""
     return [trials // count + (place < trials % count) for place in range(count)]

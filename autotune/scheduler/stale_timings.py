@@ -1,4 +1,4 @@
-"""Timings that are made anew: because the pace of this machine has changed, or to reach the precision of the sweep."""
+"""Timings that are made anew: because this machine has become faster or slower, or to reach the precision of the sweep."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StaleTimings:
         """The graphs, each with its session, that could not be timed anew in this run."""
 
     def check_pace(self) -> list[Trial]:
-        """Check that this machine still has the pace of earlier runs; time graphs anew if not. Returns the rows written."""
+        """Check that timings of earlier runs still hold on this machine; time graphs anew if not. Returns the rows written."""
         pace = self.pipeline.pace
         if pace is None:
             return []
@@ -57,12 +57,12 @@ class StaleTimings:
                 steps = self.pipeline.holds_steps(same[0], candidate)
                 self.under_way.complete(steps, self.record.log(candidate.id))
             except StageError as error:
-                self.events.note(f"whether earlier timings still hold could not be seen: {error}")
+                self.events.note(f"it could not be checked whether earlier timings still hold: {error}")
             self.seconds += self.clock() - began
         return self.at_this_pace()
 
     def at_this_pace(self) -> list[Trial]:
-        """Time graphs anew that were timed at another pace of this machine, or on another. Returns the rows written."""
+        """Time graphs anew whose timings are of an earlier pace, or of another machine. Returns the rows written."""
         pace = self.pipeline.pace
         if pace is None:
             return []
@@ -72,7 +72,9 @@ class StaleTimings:
         if not stale:
             return []
         graphs = list(dict.fromkeys(str(row.served_as) for row in stale))
-        self.events.note(f"this machine's pace has changed: {len(graphs)} graphs are timed anew")
+        self.events.note(
+            f"this machine is faster or slower than at earlier timings: {len(graphs)} graphs are timed anew"
+        )
         stale_ids = {id(row) for row in stale}
         written = [
             row
@@ -122,7 +124,7 @@ class StaleTimings:
         self.record.keep_timings(measured.timings)
         self.seconds += measured.seconds
         if measured.status != "ok" or measured.cells["graph"] != rows[0].graph:
-            why = measured.error or "its build is another one today"
+            why = measured.error or "its build today has another graph"
             self.events.note(f"{rows[0].candidate} could not be timed anew: {why}; its earlier timing stays")
             if measured.status != "lost":
                 self._untimed.add(str(rows[0].served_as))

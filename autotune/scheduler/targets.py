@@ -1,7 +1,7 @@
 """Several targets in one sweep: a loop for each, and one search over all of them.
 
 Each target has its own untouched model, front and winner, so it has a loop of its own. The strategy, the budget and the
-workers are shared, and so is what is dear: an adapter is trained and merged once, and a build that is the same is made once.
+workers are shared, and so is what is expensive: an adapter is trained and merged once, and a build that is the same is made once.
 """
 
 from __future__ import annotations

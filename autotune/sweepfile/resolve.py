@@ -233,7 +233,9 @@ def parse_sweep(
 def no_such_provider(name: str, key: str) -> Problem:
     """Return what is wrong with the name of a provider that nobody knows."""
     remedy = did_you_mean(name, list(PROVIDERS))
-    remedy += f"; a provider that its vendor ships as a library: --provider-library {name or 'NAME'}=PATH"
+    remedy += (
+        f" (a provider in a vendor's library is named on the command line: --provider-library {name or 'NAME'}=PATH)"
+    )
     return Problem("no such execution provider", key, value=name, remedy=remedy)
 
 

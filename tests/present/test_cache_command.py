@@ -98,7 +98,7 @@ def test_pruning_without_a_size_keeps_what_is_whole(
     half.mkdir()
     (half / "file").write_bytes(bytes(2_000_000))
     assert main(["cache"]) == Exit.OK
-    assert "2.0 MB are left of processes that were killed" in capsys.readouterr().out
+    assert "2.0 MB are leftovers of killed processes" in capsys.readouterr().out
     assert main(["cache", "prune"]) == Exit.OK
     assert "removed 2 MB; 3 MB are there, of which 1 MB are in use or on a front" in capsys.readouterr().out
     assert (half.exists(), there(cache)) == (False, [0, 1, 2])

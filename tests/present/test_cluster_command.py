@@ -53,7 +53,10 @@ def test_what_is_missing_is_said_of_each_node_that_does_jobs() -> None:
     ]
     lines = as_lines(found)
     assert "node host-c (cccccc): 4 processors, 1 GPUs" in lines
-    assert "no node has the resource quiet: any of one kind may time, each alone on its host" in lines
+    assert (
+        "no node has the resource `quiet`: models are timed on any node of one kind, each timing alone on its host"
+        in lines
+    )
     assert lines[-1] == "not ready: see the problems above"
     assert summary([head], "head:6379", "/cache", HERE)["problems"] == ["the cluster has no node with processors"]
 

@@ -37,3 +37,18 @@ def test_every_line_fits_into_a_terminal() -> None:
     assert "  not fp16: Program Gather" in text
     assert "providers that are not installed here:\n  NvTensorRtRtx: pip install" in text
     assert text.endswith("not ready: see the problems above")
+
+
+def test_a_command_that_installs_stays_in_one_line_so_that_it_can_be_copied() -> None:
+    command = f'pip install "autotune-genai[tensorrt-rtx]" -c {"/a long/folder" * 9}/constraints.txt'
+    plain = found(NvTensorRtRtx={"installed": False, "install": command})
+    text = as_text(plain | {"problems": [f"onnxruntime-genai is not installed: {command}"]})
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines.count(command) == 2
+    at = lines.index("providers that are not installed here:")
+    assert lines[at + 1 : at + 5] == [
+        "NvTensorRtRtx:",
+        command,
+        "problem: onnxruntime-genai is not installed:",
+        command,
+    ]

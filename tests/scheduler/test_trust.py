@@ -41,7 +41,10 @@ def test_a_wrong_build_at_full_precision_ends_trust_in_all_that_only_rounds_it(t
     assert all(WRONG in str(row["error"]) for row in rows)
     assert "the untouched model at fp32 is not the model" in str(rows[2]["error"])
     said = explain(select(sweep.out))
-    assert "the untouched model at fp32 is another model once built, and so is every recipe that only rounds it" in said
+    assert (
+        "the untouched model at fp32 computes something else once it is built, and so does every recipe that only rounds its weights"
+        in said
+    )
     assert WRONG in said
 
 
@@ -67,7 +70,7 @@ def test_a_recipe_with_other_operations_is_tried_on_the_untouched_model_first(tm
     assert all(row["build_fuse_mlp_gate_up"] for row in ok)
     others = [row for row in rows if not row["build_fuse_mlp_gate_up"]]
     assert {row["status"] for row in others} == {"failed"}
-    assert "is another model once built" in explain(select(sweep.out))
+    assert "computes something else once it is built" in explain(select(sweep.out))
     # No adapter went through a recipe that was given up.
     given_up = [job for job in sweep.stages.jobs if isinstance(job, BuildJob) and not job.recipe.fuse_mlp_gate_up]
     assert {job.source for job in given_up} == {"base digest"}

@@ -136,7 +136,7 @@ export function advice(sweep, found) {
     const [near] = found.nearest;
     if (near) {
       const miss = near.misses.map(({ limit, by }) => `'${limit.text}' by ${short(by)}`).join(" and ");
-      say(`Relax a limit, or search on: the nearest candidate, ${near.id.slice(0, 8)}, misses ${miss}.`);
+      say(`Relax a limit, or continue the search: the nearest candidate, ${near.id.slice(0, 8)}, misses ${miss}.`);
     } else if (!found.limits.length || !sweep.candidates.length) say("No candidate was fully measured yet: look at the failures below.");
     return todo;
   }
@@ -146,7 +146,7 @@ export function advice(sweep, found) {
       .map((id) => sweep.entryOf.get(id))
       .find((entry) => entry.id !== winner.id && found.limits.every((each) => !(each.metric in entry.intervals) || !uncertain(each, entry.intervals[each.metric], sweep.base)));
     const choice = sure ? ` ${sure.id.slice(0, 8)} (${nameOf(sweep, sure)}) keeps all limits with certainty.` : "";
-    say(`'${limit.text}' is uncertain: the winner's interval ${short(low)} to ${short(high)} contains the limit ${short(threshold(limit, sweep.base))}. Measure it better before you rely on it.${choice}`);
+    say(`'${limit.text}' is uncertain: the winner's interval ${short(low)} to ${short(high)} contains the limit ${short(threshold(limit, sweep.base))}. Measure it on more items or timings before you rely on it.${choice}`);
   }
   for (const step of found.steps) {
     if (sweep.kinds[step.metric] !== "score") continue;
@@ -163,7 +163,7 @@ export function advice(sweep, found) {
     if (rivals.length) {
       const words = rivals.map(({ entry, items }) => `${entry.id.slice(0, 8)} (${nameOf(sweep, entry)}): about ${items} items`);
       const have = headToHead(sweep, leader, rivals[0].entry, step.metric).n;
-      say(`To settle the tie by ${step.metric}, score these few on more items than the ${have} there are. What it takes to tell each from the best, ${leader.id.slice(0, 8)}, if they differ as much as now: ${words.join("; ")}.`);
+      say(`To resolve the tie by ${step.metric}, score these candidates on more items; now there are ${have}. If the observed difference from the best, ${leader.id.slice(0, 8)}, is real, so many items show it: ${words.join("; ")}.`);
     }
   }
   const disturbed = sweep.candidates.filter((entry) => sweep.cell(entry.row, "foreign_cpu") > BUSY);
