@@ -39,9 +39,12 @@ SETS: dict[str, str] = {
     "data.test": f"{PHRASES}/test.jsonl",
 }
 """What a user changes of the guide's file, which names Phi-3, CUDA and a file of its own."""
-CAPS: dict[str, str] = {"data.max_items": "{validation: 150, test: 150}"}
+CAPS: dict[str, str] = {
+    "data.max_items": "{validation: 100, test: 100}",
+    "target.timing": "{processes: 3, most: 5, repeats: 0}",
+}
 """What keeps the runs short on two cores."""
-RUNS: Mapping[str, Sequence[str]] = {"single point": (), "searched": ("--search", "--trials", "6", "--hours", "0.15")}
+RUNS: Mapping[str, Sequence[str]] = {"single point": (), "searched": ("--search", "--trials", "4", "--hours", "0.1")}
 """By name of the run, the options besides the changes."""
 
 
@@ -122,7 +125,7 @@ def page(file: str, work: Path) -> str:
         "# The file of Olive's guide, run to the end", "",
         f"Made by `python -m benchmarks.olive_guide FOLDER/{file} --write` on {machine['processor']}, {machine['cores']} cores. "
         f"`{file}` is the published guide's configuration, as it stands there. `--set` names a model, a provider and data that "
-        "this machine has; the limits on items keep the runs short. A stage that shows `-` came from the cache, or was not needed.",
+        "this machine has; the limits on items and processes keep the runs short. A stage that shows `-` came from the cache, or was not needed.",
         "",
     ]  # fmt: skip
     lines += [described(name, file, work / name.replace(" ", "-")) + "\n" for name in RUNS]

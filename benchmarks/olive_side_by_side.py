@@ -192,7 +192,7 @@ def page(theirs: Mapping[str, str], ours: Mapping[str, str], steps: Mapping[str,
             "",
         ]
     lines += ["## What had to be patched", ""]
-    lines += [f"- {why}." for _, why in PATCHES.values()] if first["error"] else ["Nothing."]
+    lines += [f"- {why[0].upper()}{why[1:]}." for _, why in PATCHES.values()] if first["error"] else ["Nothing."]
     if not olive["built"]:
         return "\n".join([*lines, "", f"With that it ends with `{olive['error']}`, and builds no model.", ""])
     lines += [
