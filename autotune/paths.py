@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from pathlib import Path
+
+from autotune.errors import Problem, UsageError
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
 """Names that Windows keeps for devices, whatever follows a dot."""
@@ -38,6 +43,45 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+_NO_FOLDERS = (
+    (r"[\x00-\x1f\x7f]", "it holds a control character", "write the path without"),
+    (r"^['\"].*['\"]$", "the quotes are part of the name", "write the path without them"),
+    (r"\$\{?\w|%\w+%", "variables within it are not filled in", "write the path out"),
+    (
+        r"^[A-Za-z][A-Za-z0-9+.-]+://",
+        "an address is no folder here",
+        "name a folder, or one on Azure ML: azureml://...",
+    ),
+)
+
+
+def folder_named_by(variable: str) -> Path | None:
+    """Return the folder that a variable of the environment names; None where it is not set, or blank.
+
+    Raises UsageError for what is no folder's name: it would be made, with that name, wherever the command runs.
+    """
+    text = os.environ.get(variable, "")
+    if not text.strip():
+        return None
+
+    def refused(rule: str, remedy: str) -> UsageError:
+        return UsageError(Problem(f"must be the path of a folder: {rule}", variable, value=text, remedy=remedy))
+
+    for pattern, rule, remedy in _NO_FOLDERS:
+        if re.search(pattern, text):
+            raise refused(rule, remedy)
+    if sys.platform != "win32" and re.match(r"[A-Za-z]:\\", text):
+        raise refused("this is a path of Windows", "write one of this system")
+    try:
+        folder = Path(text).expanduser()
+        taken = folder.exists() and not folder.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refused(getattr(error, "strerror", None) or str(error), "name another folder") from None
+    if taken:
+        raise refused("there is a file of that name", "name a folder")
+    return folder
 
 
 def size_mb(folder: Path) -> float:

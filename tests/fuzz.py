@@ -223,7 +223,8 @@ SPECS: tuple[dict[str, Any], ...] = (
         "max_items": {"train": 2},
     },
     {"messages": "chat", "holdout": 0.5, "metric": "perplexity"},
-    {"prompt": "{text?Text: }{tone}", "completion": "{tone}", "metric": "rouge_l"},
+    {"messages": ["text?", "tone"], "holdout": 0.5, "metric": "exact_match"},
+    {"prompt": "{text?Text: }", "completion": "{tone}", "metric": "rouge_l"},
 )
 RESULTS = """\
 candidate,trial,attempt,kind,status,error,lora_r,lora_alpha,lora_learning_rate,lora_target_modules,build_precision,accuracy,accuracy_low,accuracy_high,accuracy_n,itl_ms_p50,itl_ms_p50_low,itl_ms_p50_high,graph,size_mb

@@ -34,7 +34,7 @@ from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_t
 from autotune.errors import StageError
 from autotune.machine import longest_path
 from autotune.models import PICKLED
-from autotune.paths import size_mb
+from autotune.paths import folder_named_by, size_mb
 from autotune.remote.objects import is_store
 from autotune.stages.jobs import Job, Result
 
@@ -57,11 +57,11 @@ BELOW = 150
 
 
 def default_root() -> Path:
-    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder; of one on a store, its part on this machine."""
+    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder; of one on a store, its part on this machine. Raises UsageError."""
     named = os.environ.get("AUTOTUNE_CACHE")
     if is_store(named):
         return folder_of(str(named))
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("autotune", appauthor=False))
+    return folder_named_by("AUTOTUNE_CACHE") or Path(platformdirs.user_cache_dir("autotune", appauthor=False))
 
 
 def too_deep(root: Path) -> str:

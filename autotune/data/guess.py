@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from autotune.data.conversations import conversation_in, conversation_of
+from autotune.data.conversations import MEDIA, conversation_in, conversation_of
 from autotune.data.readers import read_rows
 from autotune.data.recognised import (
     IDS,
@@ -103,7 +103,15 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
             Problem(f"the first line must name the columns, and {first}", "--data", str(path), 1, remedy=remedy)
         )
     named = [name for name in found.columns if _NAME.fullmatch(name) and name.strip() == name and name not in TOOLS]
-    return _guess(path, named, rows, len(found.records))
+    others = [name for name in found.columns if name.strip() and name not in TOOLS and not _NAME.fullmatch(name)]
+    remedy = f"rename {_list(others[:3])}: a template names columns without . [ ] ! : {{ }} and ?" if others else ""
+    try:
+        made = _guess(path, named, rows, len(found.records))
+    except UsageError as error:
+        if not others:
+            raise
+        raise UsageError([replace(problem, remedy=remedy) for problem in error.problems]) from None
+    return replace(made, why=(*made.why, f"not used: {remedy}")) if others else made
 
 
 def _columns(path: Path, data: bytes, encoding: str | None) -> set[str]:
@@ -137,8 +145,14 @@ def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, ob
             Problem(rule, "--data", str(path), value=list(columns)[:20], remedy="name a file with labelled text")
         )
     label = _label_of(texts)
+    lists = [name for name in columns if name not in texts and name.lower() not in MEDIA]
     if label is not None:
-        return _labelled(label, texts, columns, total)
+        made = _labelled(label, texts, columns, total)
+        return replace(made, why=(*made.why, *_unused(lists, records)))
+    odd = [name for name in lists if plain_name(name) in (*_ANSWERS, *_LABELS)]
+    if told := [*_unused(odd, records)]:
+        rule = f"no answer can be read: {told[0]}"
+        raise UsageError(Problem(rule, "--data", str(path), remedy="write the answer as one text in each row"))
     kinds = [name for name in texts if not _is_id(name, texts[name]) and not _always_the_same(texts[name])]
     if len(kinds) < 2:
         only = (kinds or list(texts))[0]
@@ -253,7 +267,10 @@ def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
         fitting.remove(longest)
     fitting = [name for name in fitting if not IDS.search(name)] or []
     words = [name for name in fitting if not _numeric(texts[name])]
-    return _named(words, _LABELS) or _named(fitting, _LABELS) or next(iter(reversed(words or fitting)), None)
+    found = _named(words, _LABELS) or _named(fitting, _LABELS) or next(iter(reversed(words or fitting)), None)
+    if found is not None and found not in words:  # the names of the classes say more than their numbers
+        return next((name for name in words if _same_labels(texts[name], texts[found])), found)
+    return found
 
 
 def _always_the_same(cells: Sequence[str]) -> bool:

@@ -217,3 +217,36 @@ def test_init_says_which_columns_it_leaves_out(tmp_path: Path) -> None:
     assert "'tags' is not used: it holds lists" in why
     assert "'team' is not used: every row has the same, 'one'" in why
     assert "'score' is not used: it holds numbers" in why
+
+
+def guessed(folder: Path, rows: list[dict[str, Any]]) -> Any:
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return guess(str(folder / "a.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["ticket.text", "{text}", "text: body", "a[0]"])
+def test_init_names_a_column_that_no_template_can_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        guessed(tmp_path, [{name: row["text"], "tone": row["tone"]} for row in ROWS])
+    assert f"rename '{name}'" in str(raised.value)
+    found = guessed(tmp_path, [{name: "x", **row} for row in ROWS])
+    assert f"not used: rename '{name}'" in found.why[-1]
+
+
+def test_init_prefers_the_names_of_classes_to_their_numbers(tmp_path: Path) -> None:
+    numbers = {"joy": 0, "fear": 1, "anger": 2}
+    rows = [{"text": row["text"], "label": numbers[row["tone"]], "label_name": row["tone"]} for row in ROWS]
+    assert guessed(tmp_path, rows).answer == "label_name"
+    assert guessed(tmp_path, [{"text": row["text"], "label": row["label"]} for row in rows]).answer == "label"
+
+
+def test_init_does_not_take_the_context_for_an_answer_that_it_cannot_read(tmp_path: Path) -> None:
+    rows = [{"question": f"who {n}?", "context": f"it is {n}", "answers": {"text": [f"p {n}"]}} for n in range(30)]
+    with pytest.raises(UsageError, match="'answers' is not used: it holds objects") as raised:
+        guessed(tmp_path, rows)
+    assert "write the answer as one text in each row" in str(raised.value)
+
+
+def test_init_says_that_choices_in_lists_are_not_in_the_prompt(tmp_path: Path) -> None:
+    rows = [{"question": f"which {n}?", "choices": ["a", "b"], "answer": n % 2} for n in range(30)]
+    assert "'choices' is not used: it holds lists" in "\n".join(guessed(tmp_path, rows).why)
