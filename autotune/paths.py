@@ -49,11 +49,6 @@ _NO_FOLDERS = (
     (r"[\x00-\x1f\x7f]", "it holds a control character", "write the path without"),
     (r"^['\"].*['\"]$", "the quotes are part of the name", "write the path without them"),
     (r"\$\{?\w|%\w+%", "variables within it are not filled in", "write the path out"),
-    (
-        r"^[A-Za-z][A-Za-z0-9+.-]+://",
-        "an address is no folder here",
-        "name a folder, or one on Azure ML: azureml://...",
-    ),
 )
 
 

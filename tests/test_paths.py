@@ -32,8 +32,6 @@ def test_what_is_there_is_there(tmp_path: Path) -> None:
         ("$HOME/cache", "variables within it are not filled in"),
         ("%TEMP%\\cache", "variables within it are not filled in"),
         ('"/tmp/cache"', "the quotes are part of the name"),
-        ("file:///tmp/cache", "an address is no folder here"),
-        ("s3://bucket/cache", "an address is no folder here"),
         ("/tmp/a\nb", "it holds a control character"),
         ("a" * 300, "File name too long"),
         ("file", "there is a file of that name"),

@@ -352,13 +352,15 @@ def welch_p(difference: float, half_a: float, n_a: int, half_b: float, n_b: int,
     """
     if min(n_a, n_b) < 2:
         raise ValueError(f"`n >= 2` must hold, but got {n_a} and {n_b}")
-    a, b = ((half / t_quantile(_checked(confidence), n - 1)) ** 2 for half, n in ((half_a, n_a), (half_b, n_b)))
-    if difference == 0 or not math.isfinite(a + b):
+    if difference == 0 or not math.isfinite(half_a + half_b):
         return 1.0
-    if a + b <= 0:
+    unit = max(half_a, half_b)
+    if unit <= 0:
         return 0.0
+    # In units of the wider half: squares of numbers near either end of what a float holds would leave it.
+    a, b = ((half / unit / t_quantile(_checked(confidence), n - 1)) ** 2 for half, n in ((half_a, n_a), (half_b, n_b)))
     degrees = int((a + b) ** 2 / (a * a / (n_a - 1) + b * b / (n_b - 1)) + 1e-9)
-    return _t_p(difference, math.sqrt(a + b), degrees)
+    return _t_p(difference / unit, math.sqrt(a + b), degrees)
 
 
 def two_proportion_p(p1: float, n1: int, p2: float, n2: int) -> float:

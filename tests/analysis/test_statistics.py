@@ -325,6 +325,13 @@ def test_intervals_of_processes_give_welchs_test(n_a: int, n_b: int) -> None:
     assert p >= theirs.pvalue * (1 - 1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e-100, 1e100, 1e200, 1e300])
+def test_welchs_test_does_not_depend_on_the_unit(size: float) -> None:
+    plain = ours.welch_p(1.0, 0.5, 5, 0.25, 7)
+    assert ours.welch_p(size, 0.5 * size, 5, 0.25 * size, 7) == pytest.approx(plain)
+    assert ours.welch_p(1.0, size, 5, 0.25, 7) == pytest.approx(1.0 if size > 1 else ours.welch_p(1.0, 0.0, 5, 0.25, 7))
+
+
 def test_welchs_test_of_what_never_varies() -> None:
     assert ours.welch_p(0.0, 0.0, 5, 0.0, 5) == 1.0
     assert ours.welch_p(0.1, 0.0, 5, 0.0, 5) == 0.0

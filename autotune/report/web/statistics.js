@@ -67,12 +67,13 @@ function tP(difference, error, df) {
 
 /** Two means of which Student's intervals are known: half their widths, and the samples behind them. */
 export function welchP(difference, halfA, nA, halfB, nB) {
-  const a = (halfA / tQuantile(nA - 1)) ** 2;
-  const b = (halfB / tQuantile(nB - 1)) ** 2;
-  if (difference === 0 || !Number.isFinite(a + b)) return 1;
-  if (a + b <= 0) return 0;
+  const unit = Math.max(halfA, halfB); // squares of numbers near either end of what a float holds would leave it
+  if (difference === 0 || !Number.isFinite(halfA + halfB)) return 1;
+  if (unit <= 0) return 0;
+  const a = (halfA / unit / tQuantile(nA - 1)) ** 2;
+  const b = (halfB / unit / tQuantile(nB - 1)) ** 2;
   const degrees = Math.floor((a + b) ** 2 / ((a * a) / (nA - 1) + (b * b) / (nB - 1)) + 1e-9);
-  return tP(difference, Math.sqrt(a + b), degrees);
+  return tP(difference / unit, Math.sqrt(a + b), degrees);
 }
 
 /** Two scores of which only intervals are known; `sideA`, `sideB`: their distances from the ends that face the other. */
