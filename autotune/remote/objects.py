@@ -49,6 +49,9 @@ class Objects:
             if scheme not in _CLIENTS or not bucket or not folder:
                 rule = "must be a folder of this machine, or name a folder of a store"
                 raise UsageError(Problem(rule, key, value=redact(text), remedy=f"e.g. {_FORMS}"))
+            if ":" in bucket:
+                remedy = "leave it out; name it as the store's client finds it, e.g. AWS_PROFILE"
+                raise UsageError(Problem("must not hold a password", key, remedy=remedy))
             if importlib.util.find_spec(package := _CLIENTS[scheme]) is None:
                 raise MachineError(f"{scheme}:// needs the package {package}; {pip_install(_EXTRAS[package])}")
             import fsspec

@@ -156,6 +156,7 @@ def test_of_two_who_made_a_result_the_first_to_publish_wins(store: str, monkeypa
     [("s3://bucket", "must be a folder of this machine, or name a folder of a store"),
      ("ftp://host/folder", "must be a folder of this machine, or name a folder of a store"),
      ("http://user:secret@host/x", "must be a folder of this machine, or name a folder of a store"),
+     ("s3://key:secret@bucket/folder", "must not hold a password"),
      ("azureml://registries/r/models/m/versions/1", "must name a folder of a datastore")],
 )  # fmt: skip
 def test_an_address_that_is_no_store_is_refused(address: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
