@@ -43,6 +43,8 @@ _NODES_S = 5.0
 """How often the nodes are looked at."""
 _LOADS = 16
 """The most nodes whose load is asked for at once."""
+_BEGIN_S = 60.0
+"""Seconds in which an order must begin once some node has left: else it may lie on that node, as Ray goes on to use its processes."""
 _BUSY_AGAIN_S = 2.0
 """After so long an order is sent again that found another maker at work."""
 
@@ -56,6 +58,7 @@ class _Flight:
     future: Future[Stored]
     limit_s: float
     number: int = -1  # of this attempt
+    sent: float = 0.0  # when, by the monotonic clock
     token: str = ""
     lost: list[str] = field(default_factory=list)
     first: bool = False
@@ -234,6 +237,7 @@ class RemoteExecutor:
             self._tell_once(flight, f"{stage} waits for a node of the kind that models are timed on")
             self._later.append((time.monotonic() + _NODES_S, flight))
             return
+        flight.sent = time.monotonic()
         flight.number, flight.host = next(self._numbers), ""  # what comes back of an attempt before counts no more
         flight.token, flight.node, flight.needs = uuid.uuid4().hex, needs.node, needs
         self._flights[flight.number] = flight
@@ -293,7 +297,7 @@ class RemoteExecutor:
                 # Of a node that was cut off, or stopped, Ray says for minutes nothing of its orders.
                 del self._flights[flight.number]
                 self._again_elsewhere(flight, f"its node, {flight.node[:6]}, has left")
-            elif some_left and not flight.node:
+            elif not flight.node and (some_left or (self._left and self._looked - flight.sent > _BEGIN_S)):
                 # It has not begun: it waits for a node, or lies on the one that has left. Should it begin there or elsewhere
                 # all the same, one of the two finds the other's result, or the other at work.
                 del self._flights[flight.number]

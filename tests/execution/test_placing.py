@@ -119,14 +119,21 @@ def test_a_node_that_leaves_without_a_word_costs_another_attempt(tmp_path: Path,
     assert not list(sweeping.executor.run.glob("at-*"))
 
 
-def test_an_order_that_never_began_on_a_node_that_has_left_is_sent_again(tmp_path: Path, cluster: Threads) -> None:
+@pytest.mark.parametrize("when", ["before it left", "after it left"])
+def test_an_order_that_never_began_on_a_node_that_has_left_is_sent_again(
+    tmp_path: Path, cluster: Threads, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It had reached a node that was stopped: nobody says that it has begun, nor that it is lost."""
+    monkeypatch.setattr(remote, "_BEGIN_S", 0.2)
     sweeping, sent = Sweeping(tmp_path, cluster), cluster.send
+    if when == "after it left":
+        cluster.there = cluster.there[:1]
+        sweeping.executor._looked = -math.inf
+        sweeping.executor._look()
     lost: list[int] = []
     cluster.send = lambda order, text, needs: lost.append(order)  # type: ignore[method-assign]
     future = sweeping.submit(TinyJob())
     cluster.send = sent  # type: ignore[method-assign]
-    sweeping.executor.wait([future])
     assert lost == [0]
     assert not cluster.orders
     cluster.there = cluster.there[:1]
