@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.artifacts.place import check_place
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root, too_deep
 from autotune.costs.evidence import costs_of
@@ -156,6 +157,7 @@ def _sweep(sweep: Sweep, folder: Path, asked: Asked, stop: Stop, trackers: Track
     cache = Cache(default_root())
     if deep := too_deep(cache.root):
         raise MachineError(deep)
+    check_place(cache.root)
     offline = not needs_network(sweep.model, sweep.data, sweep.root)
     costs, hours = costs_of(cache, Subject(sweep.model)), sweep.budget.hours
     with contextlib.ExitStack() as stack:

@@ -156,6 +156,22 @@ def test_an_error_is_one_message_and_an_exit_code(
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("kind", ["below a file", "a file", "no permission"])
+def test_a_cache_that_cannot_be_written_is_named_before_the_sweep_starts(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    place = {"below a file": tmp_path / "file" / "x", "a file": tmp_path / "file"}.get(kind, tmp_path / "closed")
+    if kind == "no permission":
+        monkeypatch.setattr("os.access", lambda path, mode: Path(path) != place)
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(place))
+    assert main(["run", "sweep.yaml"]) == Exit.MACHINE
+    said = capsys.readouterr().err
+    assert f"the cache {place} cannot be written (" in said
+    assert said.endswith("; name another folder in AUTOTUNE_CACHE\n")
+    assert not Path("results").exists()
+
+
 def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
