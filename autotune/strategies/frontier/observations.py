@@ -1,4 +1,7 @@
-"""What the search has observed: scores of adapters, footprints of recipes, costs, failures. No decision is made here."""
+"""What the search has observed: scores of adapters, footprints of recipes, costs, failures. No decision is made here.
+
+It is one module because each row that the search is told changes most of what is observed together.
+"""
 
 from __future__ import annotations
 
