@@ -537,6 +537,8 @@ class Place:
 
     def _best_is_whole_or_absent(self, where: list[str]) -> None:
         best = self.best()
+        if not best and any(self.out.glob(".best.old*")):  # between the two renames: the next run brings it back
+            return
         assert best in self.allowed or (best and not self.case.same), f"{where}: best/ holds {sorted(best)}"
         if best:
             about = json.loads(best["best/candidate.json"])["settings"]
