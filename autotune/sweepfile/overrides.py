@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from autotune.errors import Problem, UsageError
@@ -40,3 +42,16 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
             return key
         raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
     return key
+
+
+def providers_set(assignments: Sequence[str]) -> list[str]:
+    """Return the execution providers that `--set` names, of one target or of several; empty where it names none."""
+    data: dict[str, Any] = {}
+    for assignment in assignments:
+        if assignment.strip().startswith("target"):
+            with contextlib.suppress(UsageError):  # told where it is applied
+                apply_set(data, assignment)
+    several = data.get("targets")
+    targets = list(several.values()) if isinstance(several, dict) and several else [data.get("target")]
+    found = [target.get("provider") for target in targets if isinstance(target, dict)]
+    return list(dict.fromkeys(provider for provider in found if isinstance(provider, str)))

@@ -44,7 +44,7 @@ from autotune.space.sessions import check_served, parse_sessions, spell_options
 from autotune.space.space import Space
 from autotune.sweepfile.olive.changed import give_way, refuse_keys_of_olive
 from autotune.sweepfile.olive.reader import SEARCH, Imported, from_olive, import_olive, is_olive, settle
-from autotune.sweepfile.overrides import apply_set
+from autotune.sweepfile.overrides import apply_set, providers_set
 from autotune.sweepfile.places import address_problems, in_workspace
 from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, problems_of
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Target, Train
@@ -71,7 +71,7 @@ def load_sweep(
     imported: Imported | None = None
     search, sets = SEARCH in sets, [one for one in sets if one != SEARCH]
     if is_olive(data):
-        imported = import_olive(data, shown, search)
+        imported = import_olive(data, shown, search, providers_set(sets))
         data = imported.sweep
     elif search:
         rule = "--search is for Olive configurations: a sweep file says itself what is searched"

@@ -238,11 +238,6 @@ LENGTH_SCALE, CHOICE_CORRELATION = 0.35, 0.7
 """The length scale of the kernel, as a share of a parameter's range, and the correlation of two values of an unordered choice.
 Source: set on the tables. Moves: how similar two adapters are taken to be."""
 
-KNOWN_SHARE = 0.15
-"""The distance between the ends of a parameter of `KNOWN_TO_PRIOR`, as a share of that between the ends of others.
-Source: chosen on `benchmarks.search.real_runs` and the made-up worlds: learning rates and ranks differ in little but what the
-hypotheses say of them. Moves: whether the neighbours of a favourite come before what is far from it."""
-
 USUAL_DIMENSIONS = 4
 """The number of searched parameters from which on length scales begin larger: by the root of the number over this one.
 Source: the tables search four. Moves: how related adapters are in a wide space."""

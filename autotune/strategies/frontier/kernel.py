@@ -27,8 +27,6 @@ from autotune.strategies.frontier.constants import (
     FIT_MOST,
     FIT_STEPS,
     GROWTH_EXPONENT,
-    KNOWN_SHARE,
-    KNOWN_TO_PRIOR,
     LENGTH_FACTOR_SD,
     LENGTH_SCALE,
     LEVEL_SD,
@@ -69,7 +67,7 @@ def place_of(lora: Lora, space: Space) -> Place:
             if low > 0 and high / low > LOG_RATIO:
                 low, high, here = math.log(low), math.log(high), math.log(max(here, 1e-300))
             share = (here - low) / (high - low) if high > low else 0.0
-            numbers.append(KNOWN_SHARE * share if name in KNOWN_TO_PRIOR else share)
+            numbers.append(share)
     return numbers, choices
 
 

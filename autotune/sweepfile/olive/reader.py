@@ -8,7 +8,7 @@ The file's own single point stays one: `search_strategy: false` has one candidat
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,11 @@ def is_olive(data: Mapping[str, Any]) -> bool:
     return ("input_model" in data or "passes" in data) and not {"model", "space"} & set(data)
 
 
-def read_olive(document: Mapping[str, Any], search: bool = False) -> Imported:
-    """Return the sweep that an Olive configuration is, with the fate of every key; nothing is raised for what is refused."""
+def read_olive(document: Mapping[str, Any], search: bool = False, providers: Sequence[str] = ()) -> Imported:
+    """Return the sweep that an Olive configuration is, with the fate of every key; nothing is raised for what is refused.
+
+    `search` and `providers` as in `import_olive`.
+    """
     ledger = Ledger(document)
     draft = Draft(ledger)
     top = Section(ledger, Node((), document), ("engine",))
@@ -79,7 +82,7 @@ def read_olive(document: Mapping[str, Any], search: bool = False) -> Imported:
         _below(draft, root)
     _complete(draft)
     if search:
-        widen(draft)
+        widen(draft, providers)
     top.close("an Olive configuration")
     ledger.close()
     told = [f"{text_of(entry.path)}: {entry.why}" for entry in ledger.entries.values() if entry.tell]
@@ -87,12 +90,17 @@ def read_olive(document: Mapping[str, Any], search: bool = False) -> Imported:
     return Imported(sweep, draft.origins, ledger, (*told, *draft.notes))
 
 
-def import_olive(document: Mapping[str, Any], shown: str, search: bool = False) -> Imported:
-    """Return the sweep that an Olive configuration is. Raises UsageError with everything that is refused."""
+def import_olive(
+    document: Mapping[str, Any], shown: str, search: bool = False, providers: Sequence[str] = ()
+) -> Imported:
+    """Return the sweep that an Olive configuration is. Raises UsageError with everything that is refused.
+
+    `search`: widened into a space, with recipes for `providers` where the command line names others than the file.
+    """
     if too_deep(document):
         rule = f"nested deeper than {DEEPEST} levels"
         raise UsageError(Problem(rule, file=shown, remedy="see Olive's documentation for examples"))
-    imported = read_olive(document, search)
+    imported = read_olive(document, search, providers)
     problems = imported.ledger.problems(shown)
     if problems:
         raise UsageError(problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.providers import PROVIDERS
@@ -18,12 +18,15 @@ fine-tuning, from which rates of files are often taken (LoRA Without Regret)."""
 _HIGHEST_RATE = 1e-2
 
 
-def widen(draft: Draft) -> None:
-    """Replace what is one value by a space that holds it; what the file searches already stays as it is."""
+def widen(draft: Draft, providers: Sequence[str] = ()) -> None:
+    """Replace what is one value by a space that holds it; what the file searches already stays as it is.
+
+    `providers`: those that the command line names in place of the file's; the recipes are such as all of them run.
+    """
     if draft.get("space.lora") is not None:
         _widen_adapter(draft)
     if draft.get("space.build") is not None:
-        _widen_builds(draft)
+        _widen_builds(draft, providers or [str(draft.get("target.provider"))])
     draft.sweep["strategy"] = "frontier"
     draft.origins["strategy"] = _WHY
     trials = draft.get("budget.trials")
@@ -61,9 +64,10 @@ def _widen_adapter(draft: Draft) -> None:
         put("loss_on", {"choice": ["text", "completion"]})
 
 
-def _widen_builds(draft: Draft) -> None:
-    provider = PROVIDERS.get(str(draft.get("target.provider")), PROVIDERS["cpu"])
-    draft.sweep["space"]["build"] = _around(draft.sweep["space"]["build"], provider.precisions)
+def _widen_builds(draft: Draft, providers: Sequence[str]) -> None:
+    first, *others = [PROVIDERS.get(name, PROVIDERS["cpu"]).precisions for name in providers]
+    precisions = tuple(one for one in first if all(one in other for other in others))
+    draft.sweep["space"]["build"] = _around(draft.sweep["space"]["build"], precisions)
     draft.origins["space.build"] = f"{_WHY}, around {draft.origins.get('space.build', 'the file')}"
 
 
