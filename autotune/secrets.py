@@ -41,6 +41,14 @@ _SHAPES = (
 """What a secret looks like whose value is not known, and what a text must hold to be looked at for it."""
 
 
+_KEY = re.compile(r"(token|secret|passw(or)?d|passphrase|api_?key|credentials?)$", re.IGNORECASE)
+
+
+def names_secret(key: str) -> bool:
+    """Whether what stands under a key of that name is taken for a secret: `hf_token`, and not `new_tokens`."""
+    return bool(_KEY.search(key))
+
+
 def _forms(value: str) -> set[str]:
     """Return a secret as it may be written: plain, in parts of a line each, as `repr`, in JSON, in a URL."""
     parts = {value, *(line.strip() for line in value.splitlines())}

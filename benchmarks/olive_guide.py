@@ -44,7 +44,7 @@ CAPS: dict[str, str] = {
     "target.timing": "{processes: 3, most: 5, repeats: 0}",
 }
 """What keeps the runs short on two cores."""
-RUNS: Mapping[str, Sequence[str]] = {"single point": (), "searched": ("--search", "--trials", "4", "--hours", "0.1")}
+RUNS: Mapping[str, Sequence[str]] = {"single point": (), "searched": ("--search", "--trials", "3", "--hours", "0.25")}
 """By name of the run, the options besides the changes."""
 
 

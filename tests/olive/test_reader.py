@@ -218,6 +218,11 @@ def test_search_off_is_one_candidate_and_search_a_space_around_it(tiny_llama: Pa
     assert wide.space.has(only.lora), "the file's own point is in the space around it"
     assert only.recipe in wide.space.recipes
     assert {recipe.precision for recipe in wide.space.recipes} == {"fp32", "int8", "int4"}
+    cuda = load_sweep(file, [*sets, "target.provider=cuda", "search=true"])
+    assert {recipe.precision for recipe in cuda.space.recipes} == {"bf16", "fp16", "int8", "int4"}
+    several = "targets={gpu: {provider: cuda}, laptop: {provider: cpu}}"
+    both = load_sweep(file, [*sets, several, "search=true"])
+    assert {recipe.precision for recipe in both.space.recipes} == {"int8", "int4"}, "what both of them run"
     assert any("trust_remote_code" in note for note in single.notes)
 
 

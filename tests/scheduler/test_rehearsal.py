@@ -125,7 +125,7 @@ def test_an_adapter_that_pytorch_scores_is_not_built(tmp_path: Path) -> None:
     here = make_sweep(WIDE, build, strategy="frontier", **AIMS)
     away = make_sweep(WIDE, build, strategy="frontier", target={"provider": "cuda"}, **AIMS)
     assert played(away, tmp_path, trials=20).bill.lines["build"].times == 20 + 1
-    assert played(here, tmp_path, trials=20).bill.lines["build"].times > 20 + 1
+    assert played(here, tmp_path, trials=20).bill.lines["build"].times >= 20 + 1
 
 
 def test_what_is_in_the_cache_costs_nothing(tmp_path: Path) -> None:
