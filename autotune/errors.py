@@ -21,7 +21,7 @@ from enum import IntEnum
 from itertools import islice
 from typing import Literal, get_args
 
-from autotune.secrets import redact
+from autotune.secrets import HIDDEN, names_secret, redact
 
 
 class Exit(IntEnum):
@@ -81,7 +81,8 @@ def shown(value: object, depth: int = 0) -> str:
         if depth > 5:
             return "..."
         if isinstance(value, Mapping):
-            parts = [f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in islice(value.items(), 20)]
+            hidden = {k: HIDDEN if names_secret(str(k)) else v for k, v in islice(value.items(), 20)}
+            parts = [f"{shown(k, depth + 1)}: {shown(v, depth + 1)}" for k, v in hidden.items()]
             return "{" + ", ".join(parts) + "}"
         parts = [shown(part, depth + 1) for part in islice(value, 40)]
         if isinstance(value, list):
@@ -107,7 +108,7 @@ class Problem:
         head = ": ".join(part for part in (place, _clipped(self.key, 200)) if part)
         rule = _clipped(self.rule, _LONGEST)
         text = f"{head}: {rule}" if head else rule
-        if self.value is not None:
+        if self.value is not None and not names_secret(self.key):
             text += f", got {_clipped(shown(self.value), 80)}"
         return f"{text}; {_clipped(self.remedy, _LONGEST)}" if self.remedy else text
 

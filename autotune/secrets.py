@@ -25,6 +25,9 @@ _NAMED = re.compile(
     r"TOKEN(?!IZ)|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY|CREDENTIAL|PRIVATE|CONNECTION_?STRING",
     re.IGNORECASE,
 )
+_KEY = re.compile(
+    r"(token|secret|passw(or)?d|passphrase|api_?key|access_?key|account_?key|credentials?)(?![^.\[\]])", re.IGNORECASE
+)
 _IN_QUERIES = "token|secret|passw(?:or)?d|api_?key|access_?key|subscription-key|credential|signature|sig"
 _PART = r"[^\s/?#'\"<>]+"
 _SHAPES = (
@@ -41,11 +44,8 @@ _SHAPES = (
 """What a secret looks like whose value is not known, and what a text must hold to be looked at for it."""
 
 
-_KEY = re.compile(r"(token|secret|passw(or)?d|passphrase|api_?key|credentials?)$", re.IGNORECASE)
-
-
 def names_secret(key: str) -> bool:
-    """Whether what stands under a key of that name is taken for a secret: `hf_token`, and not `new_tokens`."""
+    """Whether what stands under a key is taken for a secret: `submit.azureml.hf_token`, and not `new_tokens`."""
     return bool(_KEY.search(key))
 
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune import secrets
-from autotune.errors import Problem
+from autotune.errors import Problem, UsageError
 from autotune.secrets import HIDDEN, redact, redact_file, redacted
+from autotune.sweepfile.resolve import load_sweep
 
 VALUE = 'a"b\\c d/é=1'
 KEY = "-----BEGIN-----\nfirst-line-of-it\nsecond-line-of-it\n"
@@ -100,3 +101,33 @@ def test_a_file_without_secrets_is_not_written(tmp_path: Path) -> None:
     assert redact_file(file) == before.st_size
     assert file.stat().st_mtime_ns == before.st_mtime_ns
     assert redact_file(tmp_path / "not-there", 3) == 3
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "submit.azureml.hf_token={}",
+        "submit.azureml.hf_token=[{}]",
+        "submit.azureml.hf_token[0]={}",
+        "submit.azureml.hf_token.x=[{}",
+        "submit.azureml.hf_token=[{}",
+        "submit.azureml..hf_token={}",
+        "submit.azureml=[{{hf_token: {}}}]",
+        "submit={{azureml: {{compute: {{api_key: {}}}}}}}",
+        "submit.azureml.password={}",
+    ],
+)
+def test_no_message_repeats_what_stands_under_the_key_of_a_secret(assignment: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        "model: smollm2-135m-instruct\ndata: {train: a.csv, prompt: '{a}', completion: ' {b}'}\n"
+        "space: {build: [{precision: int4}]}\nsubmit: {azureml: {compute: cpu}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UsageError) as caught:
+        load_sweep(tmp_path / "sweep.yaml", [assignment.format("abcdefgh12345678")])
+    assert "abcdefgh12345678" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["target.workload.new_tokens", "data.max_new_tokens", "tokenizer", "space.lora.r"])
+def test_a_value_is_shown_where_its_key_names_no_secret(key: str) -> None:
+    assert "got 17" in str(Problem("must be less", key, value=17))

@@ -130,12 +130,10 @@ class Leases:
         with self._guard:
             if self._ended is None:
                 self._begin()
-            mark = _marks(folder) / self.id
-            if folder not in self._marked or not mark.exists():  # whoever took this lease for ended has removed it
-                with self.alone():
-                    mark.parent.mkdir(parents=True, exist_ok=True)
-                    mark.touch()
-                self._marked.add(folder)
+            with self.alone():
+                _marks(folder).mkdir(parents=True, exist_ok=True)
+                (_marks(folder) / self.id).touch()
+            self._marked.add(folder)
 
     def unmark(self, folder: Path) -> None:
         """Take back `mark`."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.errors import Problem, UsageError
+from autotune.secrets import HIDDEN, names_secret
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, parse_value
 from autotune.sweepfile.syntax_remedies import TEXTS
 
@@ -16,6 +17,8 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
     """Apply one `--set a.b=value`; return its key. Raises UsageError."""
     key, equals, text = assignment.partition("=")
     key = key.strip()
+    if names_secret(key):
+        assignment = f"{key}={HIDDEN}"
     if not equals or not key:
         raise UsageError(Problem("--set takes KEY=VALUE", value=assignment, remedy="e.g. --set budget.trials=4"))
     *parents, last = key.split(".")
@@ -40,7 +43,8 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
         if last in TEXTS:
             here[last] = text
             return key
-        raise UsageError(Problem(f"--set {key}: not a YAML value", value=text, remedy="quote it")) from None
+        given = assignment.partition("=")[2]
+        raise UsageError(Problem(f"--set {key}: not a YAML value", value=given, remedy="quote it")) from None
     return key
 
 

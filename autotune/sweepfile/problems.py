@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from autotune.data.schema import SPLITS
 from autotune.errors import Problem, did_you_mean, number_remedy, shown
-from autotune.secrets import HIDDEN, names_secret
+from autotune.secrets import HIDDEN
 from autotune.sweepfile.schema import Document, Workload
 
 
@@ -140,8 +140,6 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem
         if kind == "value_error" and isinstance(value, str):
             rule, _, remedy = rule.partition("; ")
         elif kind in ("missing", "extra_forbidden", "value_error"):
-            value = None
-        if any(isinstance(step, str) and names_secret(step) for step in path):
             value = None
         before = found.get(key)
         if before is not None and before.rule != rule and kind.endswith("_type"):  # members of a union
