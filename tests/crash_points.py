@@ -446,9 +446,10 @@ class Place:
 
     # --- what is there ---------------------------------------------------------------------------------------------------
 
-    def best(self) -> dict[str, bytes]:
-        """Return the files of `best/`."""
-        return {str(p.relative_to(self.out)): p.read_bytes() for p in (self.out / "best").rglob("*") if p.is_file()}
+    def best(self, place: str = "best") -> dict[str, bytes]:
+        """Return the files of `best/`, or of where it lies under another name."""
+        folder = self.out / place
+        return {f"best/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
     def state(self) -> dict[str, Any]:
         """Return what a sweep leaves, without what depends on time."""
@@ -537,8 +538,8 @@ class Place:
 
     def _best_is_whole_or_absent(self, where: list[str]) -> None:
         best = self.best()
-        if not best and any(self.out.glob(".best.old*")):  # between the two renames: the next run brings it back
-            return
+        if not best:  # between the two renames the old one lies aside, whole, and the next run brings it back
+            best = self.best(".best.old")
         assert best in self.allowed or (best and not self.case.same), f"{where}: best/ holds {sorted(best)}"
         if best:
             about = json.loads(best["best/candidate.json"])["settings"]

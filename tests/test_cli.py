@@ -259,6 +259,7 @@ def test_errors_have_their_exit_codes() -> None:
 # --- plan ----------------------------------------------------------------------------------------------------------
 
 AIMS = "objectives={accuracy: maximize, itl_ms_p50: minimize, size_mb: minimize}"
+LONG = "space.lora.steps=400"  # `frontier` looks at adapters where training takes longer than scoring
 
 
 def planned(capsys: pytest.CaptureFixture[str], *sets: str) -> dict[str, Any]:
@@ -391,10 +392,10 @@ def test_a_plan_counts_sessions_and_workloads(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFixture[str]) -> None:
-    changes = ("strategy=frontier", "budget={trials: 30}", AIMS)
+    changes = ("strategy=frontier", "budget={trials: 30}", AIMS, LONG)
     plan = planned(capsys, *changes)
     assert (plan["trials"], plan["ends_by"]) == (30, "trials")
-    assert 0 < plan["trainings"] <= plan["adapters"] <= POOL
+    assert 0 < plan["trainings"] < plan["adapters"] <= POOL
     assert plan["estimate"]["total_s"] == pytest.approx(sum(plan["estimate"]["seconds"].values()), abs=4)
     small = ("strategy=frontier", AIMS, "space.lora={r: {choice: [4, 8]}, steps: 9}", "budget={hours: 1000}")
     whole = planned(capsys, *small)
@@ -403,9 +404,7 @@ def test_a_plan_of_frontier_is_what_it_expects_to_spend(capsys: pytest.CaptureFi
     assert hours["ends_by"] == "hours"
     assert hours["estimate"]["total_s"] <= 1.2 * 0.05 * 3600
     assert main(["plan", "sweep.yaml", *(word for change in changes for word in ("--set", change))]) == 0
-    trained = f"{plan['adapters']}, {plan['trainings']:g} in full"
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train"))
-    assert (trained if plan["trainings"] < plan["adapters"] else f" {plan['adapters']} ") in row
+    assert f"{plan['adapters']}, {plan['trainings']:g} in full" in capsys.readouterr().out
 
 
 def test_a_plan_of_frontier_says_what_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -449,10 +448,10 @@ def test_a_plan_builds_no_adapter_that_pytorch_scores(capsys: pytest.CaptureFixt
     alone = ("strategy=frontier", "space={lora: {learning_rate: {loguniform: [1e-4, 1e-2]}}}", "limits=[]")
     plan = planned(capsys, *alone, "objectives={accuracy: maximize}")
     assert plan["builds"] == 0
-    pairs = ("strategy=frontier", AIMS, "budget={trials: 30}")
+    pairs = ("strategy=frontier", AIMS, LONG, "budget={trials: 30}")
     built = planned(capsys, *pairs, "train.device=cpu")
     scored = planned(capsys, *pairs, "train.device=cuda")
-    assert built["builds"] >= 30 + 1 == scored["builds"]
+    assert built["builds"] > 30 + 1 == scored["builds"]
     assert planned(capsys, *pairs, "target.provider=cuda", "train.device=cpu", "limits=[]")["builds"] == 30 + 1
     assert planned(capsys, *pairs)["builds"] == built["builds"]
     Cache(default_root()).make(probe_job(), lambda out: ({"device": "cuda"}, 1.0))

@@ -29,8 +29,12 @@ from autotune.results.rows import (
 from autotune.results.table import Table, read_table
 from benchmarks.sizes import functions_with_rows, modules_of
 
-OF_DATA_FILES = "data."
-"""The room whose functions take rows of a user's data, which are no rows of a table of results."""
+OF_DATA_FILES = [
+    "data.formats._mostly_messages", "data.labels.label_lines", "data.labels.label_notes", "data.labels._padded",
+    "data.labels._whole_numbers", "data.labels._several_in_one", "data.labels._misspelt", "data.recognised.row_for_header",
+    "data.templates.render",
+]  # fmt: skip
+"""What the counter finds and is no row of a table of results: a row of a user's data, and numbers of such rows by label."""
 ROOT = Path(__file__).parents[2]
 KINDS = (Trial, Finalist, CurvePoint, CommandRun, StageSpan)
 PARTS = {"", "low", "high", "n"}
@@ -114,7 +118,7 @@ def test_any_row_of_all_columns_comes_back_as_it_was(
 
 def test_no_function_takes_or_returns_a_row_as_a_dict() -> None:
     found = functions_with_rows(module for module in modules_of(ROOT) if not module.generated)
-    assert [name for name in found if not name.startswith(OF_DATA_FILES)] == []
+    assert found == OF_DATA_FILES
 
 
 def test_fixed_columns_are_read_as_attributes() -> None:
