@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
 from itertools import islice
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from autotune.secrets import HIDDEN, names_secret, redact
 
@@ -111,6 +111,21 @@ class Problem:
         if self.value is not None and not names_secret(self.key):
             text += f", got {_clipped(shown(self.value), 80)}"
         return f"{text}; {_clipped(self.remedy, _LONGEST)}" if self.remedy else text
+
+
+class RepeatedKeyError(ValueError):
+    """A JSON object has a key twice: which value is meant is unclear."""
+
+
+def different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the keys and values of a JSON object, as the `object_pairs_hook` of `json.loads`. Raises RepeatedKeyError."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKeyError(
+            f"the key {shown(next(name for name in names if names.count(name) > 1))} is written twice"
+        )
+    return mapping
 
 
 def reader_gone(error: OSError) -> bool:

@@ -28,6 +28,7 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.table import read_table
 from autotune.sweepfile.olive.reader import SEARCH
 from autotune.sweepfile.resolve import load_sweep
+from benchmarks.pages import put
 
 OUT = Path(__file__).parent / "measured" / "olive_guide.md"
 DONE = "guide.json"
@@ -142,10 +143,7 @@ def main() -> None:
     for name in RUNS:
         run(arguments.file, name, arguments.work / name.replace(" ", "-"))
     text = page(arguments.file.name, arguments.work)
-    if arguments.write:
-        OUT.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    put(text, OUT, arguments.write)
 
 
 if __name__ == "__main__":

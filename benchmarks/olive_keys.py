@@ -13,6 +13,7 @@ from pathlib import Path
 from autotune.secrets import redact
 from autotune.sweepfile.olive.ledger import text_of
 from autotune.sweepfile.olive.reader import Imported, read_olive
+from benchmarks.pages import put
 
 OUT = Path(__file__).parent / "measured" / "olive_keys.md"
 _FATES = {"mapped": "became", "unneeded": "not needed", "refused": "refused"}
@@ -64,10 +65,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     text = document(arguments.folder)
-    if arguments.write:
-        OUT.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    put(text, OUT, arguments.write)
 
 
 if __name__ == "__main__":

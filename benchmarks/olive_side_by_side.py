@@ -28,6 +28,7 @@ from autotune.present.workshop import workshop
 from autotune.results.folder import read_results
 from autotune.stages.jobs import BaseJob
 from benchmarks.olive_in_its_place import PATCHES
+from benchmarks.pages import put
 
 OUT = Path(__file__).parent / "measured" / "olive_side_by_side.md"
 CACHE = "AUTOTUNE_CACHE"
@@ -245,10 +246,7 @@ def main() -> None:
                 lambda built=built, name=name: scored(best, Path(built), work / f"score-{name}", cache),
             )
     text = page(versions(python), versions(sys.executable), steps)
-    if arguments.write:
-        OUT.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    put(text, OUT, arguments.write)
 
 
 if __name__ == "__main__":

@@ -389,7 +389,7 @@ MISTAKES: tuple[Mistake, ...] = (
     given("broken JSON", "plan sweep.json",
             "sweep.json:1: is not valid JSON:", "at column 19", files={"sweep.json": '{"model": "model",}'}),
     given("duplicate key in JSON", "plan sweep.json",
-            "sweep.json: is not valid JSON: 'model' is written twice",
+            "sweep.json: is not valid JSON: the key 'model' is written twice",
             files={"sweep.json": '{"model": "a", "model": "b"}'}),
     given("broken TOML", "plan sweep.toml",
             "sweep.toml:1: is not valid TOML: Invalid value at column 9", files={"sweep.toml": "model = model\n"}),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from autotune.data.delimited import read_delimited
 from autotune.data.encodings import decode, other_content, unpacked
 from autotune.data.schema import FORMATS
-from autotune.errors import Problem, did_you_mean, shown
+from autotune.errors import Problem, RepeatedKeyError, did_you_mean, different_keys, shown
 
 _SHOWN_PROBLEMS = 5
 # Files of rows that are not read, and how to make one that is.
@@ -71,21 +71,9 @@ class Found:
 _Rows = Iterator[Record | Problem]
 
 
-class _TwiceError(ValueError):
-    """An object has a key twice: which value is meant is unclear."""
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is written twice")
-    return found
-
-
 def _parsed(text: str) -> object:
-    """Return JSON as plain data. Raises ValueError, RecursionError; of ValueError _TwiceError where a key is twice."""
-    return json.loads(text, object_pairs_hook=_object)
+    """Return JSON as plain data. Raises ValueError, RecursionError; RepeatedKeyError where a key is twice."""
+    return json.loads(text, object_pairs_hook=different_keys)
 
 
 def _read_jsonl(text: str) -> _Rows:
@@ -110,7 +98,7 @@ def _read_jsonl(text: str) -> _Rows:
             remedy = _line_remedy(plain, error, number == last + 1 and not text.endswith(("\n", "\r")))
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
             rule += f" ({error})"
-            remedy = "keep one of them" if isinstance(error, _TwiceError) else remedy
+            remedy = "keep one of them" if isinstance(error, RepeatedKeyError) else remedy
         if isinstance(value, dict):
             yield Record(number, value)
         else:
@@ -180,7 +168,7 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
         remedy = "correct it, or call it .jsonl if it holds one object a line"
         if isinstance(error, json.JSONDecodeError) and re.match(r"\s*(?://|#|/\*)", text[max(0, error.pos) :][:20]):
             remedy = "remove the comments: JSON has none"
-        elif isinstance(error, _TwiceError):
+        elif isinstance(error, RepeatedKeyError):
             remedy = "keep one of them"
         line = getattr(error, "lineno", None)
         return Found(problems=[Problem(f"the file must be JSON ({error})", line=line, remedy=remedy)])

@@ -16,7 +16,7 @@ from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
 
 from autotune.data.encodings import marked
-from autotune.errors import Problem, UsageError, did_you_mean
+from autotune.errors import Problem, UsageError, did_you_mean, different_keys
 from autotune.paths import is_folder
 from autotune.sweepfile.syntax_remedies import TEXTS, json_remedy, named, spoilt_text, toml_remedy, yaml_remedy
 
@@ -174,14 +174,6 @@ def parse_value(text: str) -> Any:
     return value
 
 
-def _json_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"'{next(name for name in names if names.count(name) > 1)}' is written twice")
-    return mapping
-
-
 def _json_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
@@ -222,7 +214,7 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
         if suffix == ".toml":
             data: Any = tomllib.loads(text)
         elif suffix == ".json":
-            data = json.loads(text, object_pairs_hook=_json_mapping, parse_constant=_json_constant)
+            data = json.loads(text, object_pairs_hook=different_keys, parse_constant=_json_constant)
         else:
             data, lines, problems = _parse_yaml(text)
     except SYNTAX_ERRORS as error:

@@ -1,0 +1,13 @@
+"""What every script that makes a page does with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def put(text: str, page: Path, write: bool) -> None:
+    """Write a page, or print it."""
+    if write:
+        page.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
