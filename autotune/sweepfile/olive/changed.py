@@ -13,6 +13,7 @@ from autotune.errors import Problem, UsageError
 from autotune.metrics import is_task
 from autotune.providers import PROVIDERS
 from autotune.space.parameter_tables import RECIPE
+from autotune.sweepfile.olive.draft import SINGLE_POINT
 from autotune.sweepfile.olive.ledger import Ledger, text_of
 from autotune.sweepfile.olive.widen import TRIALS
 from autotune.sweepfile.schema import Document
@@ -123,9 +124,8 @@ def _search_what_is_wide(sweep: dict[str, Any], changed: Sequence[str], origins:
     """Lift the bound of one candidate where the space is changed: what is listed is tried, and ranges are searched."""
     if not any(key.split(".")[0] == "space" for key in changed):
         return
-    single = "the single point of the file"
     bounded = any(key.split(".")[0] == "budget" for key in changed)
-    if not bounded and origins.get("budget.trials") == single:
+    if not bounded and origins.get("budget.trials") == SINGLE_POINT:
         _remove(sweep, "budget.trials")
     space = sweep.get("space")
     lora = space.get("lora") if isinstance(space, dict) else None

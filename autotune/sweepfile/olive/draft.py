@@ -11,6 +11,8 @@ from autotune.sweepfile.olive.sections import Node, Section, searchable
 
 DEFAULT_VALUE, SEARCHABLE_VALUES = "DEFAULT_VALUE", "SEARCHABLE_VALUES"
 """What Olive writes for a parameter's default, and for its own list of values to search."""
+SINGLE_POINT = "the single point of the file"
+"""Where the bound of one candidate comes from."""
 
 
 @dataclass

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from autotune.errors import did_you_mean, shown
-from autotune.sweepfile.olive.draft import Draft
+from autotune.sweepfile.olive.draft import SINGLE_POINT, Draft
 from autotune.sweepfile.olive.input_model import read_client
 from autotune.sweepfile.olive.sections import Node, Section
 
@@ -90,9 +90,9 @@ def _read_search(draft: Draft, node: Node | None) -> None:
     ledger = draft.ledger
     if node is None or node.value is False:
         if node is not None:
-            draft.put("strategy", "grid", node, "the single point of the file; --search widens it")
+            draft.put("strategy", "grid", node, f"{SINGLE_POINT}; --search widens it")
         else:
-            draft.default("strategy", "grid", "the single point of the file; --search widens it")
+            draft.default("strategy", "grid", f"{SINGLE_POINT}; --search widens it")
         return
     if node.value is True:
         draft.put("strategy", "frontier", node)

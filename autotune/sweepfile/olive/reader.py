@@ -19,7 +19,7 @@ from autotune.data.sources import hub_source
 from autotune.errors import Problem, UsageError
 from autotune.models import config_of, context_of, is_remote
 from autotune.sweepfile.olive.data import DataConfigs
-from autotune.sweepfile.olive.draft import Draft
+from autotune.sweepfile.olive.draft import SINGLE_POINT, Draft
 from autotune.sweepfile.olive.engine import is_searching, read_engine
 from autotune.sweepfile.olive.evaluators import Evaluators
 from autotune.sweepfile.olive.input_model import read_input_model
@@ -151,7 +151,7 @@ def _complete(draft: Draft) -> None:
         if not metric.startswith("lm-eval:"):
             draft.default("data.holdout", 0.2, "our default: candidates are judged on rows that are held out")
     if draft.get("budget") is None and draft.get("strategy") == "grid" and not draft.searching:
-        draft.default("budget.trials", 1, "the single point of the file")
+        draft.default("budget.trials", 1, SINGLE_POINT)
 
 
 def settle(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> None:
