@@ -42,8 +42,6 @@ class Belief:
     """The mean quantisation loss, by deployment."""
     loss_deviations: dict[str, float]
     """The standard deviation of the loss of an adapter that was not measured in that deployment."""
-    observed: list[Observation]
-    """The observations that the posterior was computed from."""
     training: Flags
     """Whether an adapter is being trained now; it can be trained further when that has ended: (adapters,)."""
     completing: Flags
@@ -116,7 +114,7 @@ class ScoreModel:
             surrogate.anchor(observations.floor)
         posterior = surrogate.posterior(observed, learn=True)
         none = np.zeros(len(adapters), dtype=bool)
-        self._belief = Belief(adapters, posterior, losses, loss_deviations, observed, none, none)
+        self._belief = Belief(adapters, posterior, losses, loss_deviations, none, none)
         return self._belief
 
     def belief_beside(self, in_flight: InFlight) -> Belief:
@@ -131,7 +129,7 @@ class ScoreModel:
         surrogate = self._surrogate_of(belief.adapters)
         number_of = {name: number for number, name in enumerate(self._observations.adapters)}
         training, completing = np.zeros(len(number_of), dtype=bool), np.zeros(len(number_of), dtype=bool)
-        expected = list(belief.observed)
+        expected: list[Observation] = []
         for name, evaluation in in_flight.low_fidelity.items():
             number = number_of[name]
             training[number] = True
@@ -151,9 +149,9 @@ class ScoreModel:
                 chance = variance(float(belief.mean[number]))
                 score = float(belief.mean[number])
                 expected.append(Observation(number, LAST, score, self._observations.items, chance, bias_variance))
-        shrunk = surrogate.posterior(expected, chances=belief.posterior.chances)
+        shrunk = surrogate.posterior_beside(belief.posterior, expected)
         return replace(
-            belief, posterior=replace(shrunk, mean=belief.mean), observed=expected,
+            belief, posterior=replace(shrunk, mean=belief.mean),
             training=training, completing=completing, pairs_in_flight=pairs_in_flight,
         )  # fmt: skip
 

@@ -22,7 +22,8 @@ these rungs only; `benchmarks/measured/signals.md` gives the rank correlation an
 Moves: what a low-fidelity evaluation costs, and how well it ranks adapters."""
 
 POOL = 256
-"""The most adapters that the surrogate models; a larger space is sampled at random.
+"""The most adapters that the surrogate models, beside those that were evaluated once these fill half of it; a larger space is
+sampled at random.
 Source: chosen, not measured; `benchmarks.search.own_cost` prints the time of a decision.
 Moves: the time of a decision, which grows with it, and how finely a continuous space is covered."""
 

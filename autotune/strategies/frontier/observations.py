@@ -218,7 +218,8 @@ class Observations:
         ranked = sorted((name for name in promise if self.adapters[name].in_space), key=lambda name: -promise[name])
         best = [self.adapters[name].lora for name in ranked if not self.adapters[name].unusable][:REFINED_AROUND]
         untouched = [name for name in ranked if self.adapters[name].untouched]
-        for name in untouched[POOL - REFINED :]:
+        room = max(2 * REFINED, POOL - (len(self.adapters) - len(untouched)))
+        for name in untouched[room - REFINED :]:
             del self.adapters[name]
         near = [neighbours(self.space, lora, REFINED, rng) for lora in best]
         fresh = draws(self.space, rng)

@@ -93,7 +93,7 @@ def next_proposal(
     if evaluation[0] == best:
         return evaluation[1]
     number = int(direct.argmax())
-    if not belief.observed:
+    if not belief.posterior.observed:
         # Without a score the level of all scores is unknown, and makes extreme settings look as promising as usual ones.
         expected = np.where(direct > 0, belief.mean, -math.inf)
         number = int((expected >= expected.max() - AS_GOOD).argmax())

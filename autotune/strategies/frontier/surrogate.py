@@ -64,20 +64,34 @@ class Posterior:
     deviation: Array
     chances: Array
     """The probability of each hypothesis: (hypotheses,)."""
-    observed: tuple[Index, Index]
+    observed: Sequence[Observation]
+    at: tuple[Index, Index]
     """The adapters and rungs of the observations: (observations,) each."""
-    gram: Array
-    """The covariance of the observed scores: (observations, observations)."""
+    cross: Array
+    """The covariance of the adapters' scores at the last rung with the observed ones: (adapters, observations)."""
+    inverse: Array
+    """The inverse of the covariance of the observed scores: (observations, observations)."""
     weights: Array
     """The weight of each observation in each adapter's mean, but for the prior's factor: (observations, adapters)."""
     means: Array
     """The mean of each hypothesis: (hypotheses, adapters)."""
     slopes: Array
     """How much each mean changes with the prior's factor, in its standard deviations: (hypotheses, adapters)."""
-    factors: tuple[Array, Array, Array, Array]
-    """Of each hypothesis: the solved residuals and solved slopes, (observations, hypotheses) each, the precision of the prior's
-    factor and its mean, both in its prior standard deviations, (hypotheses,) each.
-    """
+    factors: Factors
+    """The prior's factor."""
+
+
+class Factors(NamedTuple):
+    """What the scores say of the factor on the prior mean, by each hypothesis; in standard deviations of the factor's own prior."""
+
+    residuals: Array
+    """The observed scores without their prior means, times the inverse of their covariance: (observations, hypotheses)."""
+    slopes: Array
+    """How the prior means of the observed scores change with the factor, times that inverse: (observations, hypotheses)."""
+    precision: Array
+    """(hypotheses,)."""
+    mean: Array
+    """(hypotheses,)."""
 
 
 class Surrogate:
@@ -128,61 +142,109 @@ class Surrogate:
         """Return how much the prior mean changes with the prior's factor, in its standard deviations: (hypotheses, who)."""
         return np.asarray(PRIOR_SD * self.kernel.grown[rungs] * self._priors[:, who])
 
-    def posterior(
-        self, observed: Sequence[Observation], learn: bool = False, chances: Array | None = None
-    ) -> Posterior:
-        """Return the posterior of all adapters' scores at the last rung. `learn`: learn the kernel's scales first; `chances`: the
-        probabilities of the hypotheses, where they are known.
-        """
-        seen = np.array([one.adapter for one in observed], dtype=np.intp)
-        at = np.array([one.rung for one in observed], dtype=np.intp)
-        scores, noise = np.array([one.score for one in observed]), noise_of(observed)
-        residuals, slopes = scores - self._mean(seen, at), self._slope(seen, at)
+    def posterior(self, observed: Sequence[Observation], learn: bool = False) -> Posterior:
+        """Return the posterior of all adapters' scores at the last rung. `learn`: learn the kernel's scales first."""
+        seen, at = places_of(observed)
+        residuals, slopes = self._left(observed, seen, at)
+        noise = noise_of(observed)
         if learn:
             self.kernel.forget()  # what is learned depends on these scores alone
-            likely = int(np.argmax(self._solved(seen, at, residuals, slopes, noise)[0]))
+            gram = self.kernel.covariance(seen, at, seen, at) + noise
+            solved = np.linalg.solve(gram, np.concatenate([residuals, slopes]).T)
+            likely = int(np.argmax(self._hypotheses(residuals, slopes, solved)[0]))
             self.kernel.fit(seen, at, residuals[likely], noise + np.outer(slopes[likely], slopes[likely]))
-        everyone = np.arange(len(self))
-        last = np.full(len(self), self._last)
+        inverse = np.asarray(np.linalg.inv(self.kernel.covariance(seen, at, seen, at) + noise), dtype=np.float64)
+        everyone, last = np.arange(len(self)), np.full(len(self), self._last)
         lucky = self._finished(seen, at)
         cross = self.kernel.covariance(everyone, last, seen, at, lucky)
-        found, gram, weights, factors = self._solved(seen, at, residuals, slopes, noise, cross)
-        chances = found if chances is None else chances
-        means, slopes = self._predicted(everyone, last, cross, factors)
-        left = self.kernel.own_covariance(self._last, self._last, lucky) - np.einsum("ij,ji->i", cross, weights)
-        mean = chances @ means
-        spread = chances @ (left + slopes**2 / factors[2][:, None] + (means - mean) ** 2)
-        deviation = np.sqrt(np.maximum(spread, LEAST_VARIANCE))
-        return Posterior(mean, deviation, chances, (seen, at), gram, weights, means, slopes, factors)
+        chances, factors = self._hypotheses(residuals, slopes, inverse @ np.concatenate([residuals, slopes]).T)
+        return self._posterior(observed, (seen, at), chances, cross, inverse, inverse @ cross.T, factors)
 
-    def _solved(
-        self, seen: Index, at: Index, residuals: Array, slopes: Array, noise: Array, cross: Array | None = None
-    ) -> tuple[Array, Array, Array, tuple[Array, Array, Array, Array]]:
-        """Return the probability of each hypothesis, the covariance of the scores, the weights of `cross`, and the factors."""
-        gram = self.kernel.covariance(seen, at, seen, at) + noise
-        count, hypotheses = len(seen), len(self._chances)
-        known = np.zeros((count, 0)) if cross is None else cross.T
-        solved = np.linalg.solve(gram, np.concatenate([known, residuals.T, slopes.T], axis=1))
-        weights, of_residuals, of_slopes = np.split(solved, [known.shape[1], known.shape[1] + hypotheses], axis=1)
+    def posterior_beside(self, known: Posterior, more: Sequence[Observation]) -> Posterior:
+        """Return the posterior after more observations, by the scales and the probabilities of hypotheses of the known one.
+
+        It is that of all observations together, by the inverse of a bordered matrix: what was solved is not solved again.
+        """
+        (seen, at), (new, new_at) = known.at, places_of(more)
+        everyone, last = np.arange(len(self)), np.full(len(self), self._last)
+        lucky = self._finished(np.concatenate([seen, new]), np.concatenate([at, new_at]))
+        cross, weights = known.cross.copy(), known.weights.copy()
+        finished = np.flatnonzero(lucky & ~self._finished(seen, at))
+        cross[finished] = self.kernel.covariance(finished, last[finished], seen, at)
+        weights[:, finished] = known.inverse @ cross[finished].T
+        border = self.kernel.covariance(seen, at, new, new_at) + noise_of(known.observed, more)
+        own = self.kernel.covariance(new, new_at, new, new_at) + noise_of(more)
+        new_cross = self.kernel.covariance(everyone, last, new, new_at, lucky)
+        before = known.inverse @ border
+        left = np.linalg.inv(own - border.T @ before)
+
+        def bordered(solved: Array, right: Array) -> Array:
+            """Return the solution for all observations from that for the known ones, and the right sides of the new ones."""
+            added = left @ (right - border.T @ solved)
+            return np.concatenate([solved - before @ added, added])
+
+        new_residuals, new_slopes = self._left(more, new, new_at)
+        observed = [*known.observed, *more]
+        residuals, slopes = self._left(observed, np.concatenate([seen, new]), np.concatenate([at, new_at]))
+        solved = np.concatenate([known.factors.residuals, known.factors.slopes], axis=1)
+        solved = bordered(solved, np.concatenate([new_residuals, new_slopes]).T)
+        factors = self._hypotheses(residuals, slopes, solved)[1]
+        corner = -before @ left
+        inverse = np.block([[known.inverse - corner @ before.T, corner], [corner.T, left]])
+        together = np.concatenate([seen, new]), np.concatenate([at, new_at])
+        cross = np.concatenate([cross, new_cross], axis=1)
+        return self._posterior(
+            observed, together, known.chances, cross, inverse, bordered(weights, new_cross.T), factors
+        )
+
+    def _posterior(
+        self,
+        observed: Sequence[Observation],
+        at: tuple[Index, Index],
+        chances: Array,
+        cross: Array,
+        inverse: Array,
+        weights: Array,
+        factors: Factors,
+    ) -> Posterior:
+        """Return the posterior from what was solved; the arguments are those of `Posterior`."""
+        everyone, last = np.arange(len(self)), np.full(len(self), self._last)
+        means, slopes = self._predicted(everyone, last, cross, factors)
+        own = self.kernel.own_covariance(self._last, self._last, self._finished(*at))
+        left = own - np.einsum("ij,ji->i", cross, weights)
+        mean = chances @ means
+        spread = chances @ (left + slopes**2 / factors.precision[:, None] + (means - mean) ** 2)
+        deviation = np.sqrt(np.maximum(spread, LEAST_VARIANCE))
+        return Posterior(mean, deviation, chances, observed, at, cross, inverse, weights, means, slopes, factors)
+
+    def _left(self, observed: Sequence[Observation], seen: Index, at: Index) -> tuple[Array, Array]:
+        """Return by each hypothesis the scores without their prior means, and how these means change with the prior's factor:
+        (hypotheses, observations) each.
+        """
+        scores = np.array([one.score for one in observed])
+        return scores - self._mean(seen, at), self._slope(seen, at)
+
+    def _hypotheses(self, residuals: Array, slopes: Array, solved: Array) -> tuple[Array, Factors]:
+        """Return the probability of each hypothesis, and the prior's factor by each. `residuals` and `slopes`: as `_left`
+        returns them; `solved`: both, one after another, times the inverse of the covariance of the observed scores.
+        """
+        of_residuals, of_slopes = np.split(solved, 2, axis=1)
         precision = 1 + np.einsum("hn,nh->h", slopes, of_slopes)
         factor = np.einsum("hn,nh->h", residuals, of_slopes) / precision
         fits = np.einsum("hn,nh->h", residuals, of_residuals) - precision * factor**2
         evidence = np.log(self._chances) - 0.5 * (fits + np.log(precision))
         chances = np.exp(evidence - evidence.max())
-        return chances / chances.sum(), gram, weights, (of_residuals, of_slopes, precision, factor)
+        return chances / chances.sum(), Factors(of_residuals, of_slopes, precision, factor)
 
-    def _predicted(
-        self, who: Index, rungs: Index, cross: Array, factors: tuple[Array, Array, Array, Array]
-    ) -> tuple[Array, Array]:
+    def _predicted(self, who: Index, rungs: Index, cross: Array, factors: Factors) -> tuple[Array, Array]:
         """Return the means by each hypothesis, and how they change with the prior's factor: (hypotheses, who) each."""
-        of_residuals, of_slopes, _, factor = factors
-        slopes = self._slope(who, rungs) - (cross @ of_slopes).T
-        return self._mean(who, rungs) + (cross @ of_residuals).T + slopes * factor[:, None], slopes
+        slopes = self._slope(who, rungs) - (cross @ factors.slopes).T
+        return self._mean(who, rungs) + (cross @ factors.residuals).T + slopes * factors.mean[:, None], slopes
 
     def expected(self, posterior: Posterior, number: int, rung: int) -> float:
         """Return the expected score of an adapter at a rung."""
         who, rungs = np.array([number]), np.array([rung])
-        cross = self.kernel.covariance(who, rungs, *posterior.observed)
+        cross = self.kernel.covariance(who, rungs, *posterior.at)
         return float((posterior.chances @ self._predicted(who, rungs, cross, posterior.factors)[0])[0])
 
     def information(self, posterior: Posterior, who: Index, rung: int, noise: Array | float) -> Array:
@@ -190,14 +252,14 @@ class Surrogate:
         change in its posterior mean at the last rung, (..., adapters of `who`). `noise`: the variance of the evaluated score, (...).
         """
         rungs, chances = np.full(len(who), rung), posterior.chances
-        cross = self.kernel.covariance(who, rungs, *posterior.observed)
+        cross = self.kernel.covariance(who, rungs, *posterior.at)
         means, slopes = self._predicted(who, rungs, cross, posterior.factors)
-        precision = posterior.factors[2][:, None]
-        lucky = self._finished(*posterior.observed)
+        precision = posterior.factors.precision[:, None]
+        lucky = self._finished(*posterior.at)
         both = self.kernel.own_covariance(rung, self._last, lucky)[who]
         both = both - np.einsum("ij,ji->i", cross, posterior.weights[:, who])
         own = self.kernel.own_covariance(rung, rung)[who]
-        own = own - np.einsum("ij,ji->i", cross, np.linalg.solve(posterior.gram, cross.T))
+        own = own - np.einsum("ij,ij->i", cross @ posterior.inverse, cross)
         last_means, apart = posterior.means[:, who] - posterior.mean[who], means - chances @ means
         both = both + chances @ (slopes * posterior.slopes[:, who] / precision + apart * last_means)
         own = np.maximum(own + chances @ (slopes**2 / precision + apart**2), LEAST_VARIANCE)
@@ -205,11 +267,27 @@ class Surrogate:
         return np.asarray(np.sqrt(np.clip(both**2 / own, 0.0, posterior.deviation[who] ** 2 - LEAST_VARIANCE)))
 
 
-def noise_of(observed: Sequence[Observation]) -> Array:
-    """Return the covariance of the errors of observed scores: (observations, observations)."""
-    one = np.array([observation.variance for observation in observed])
-    items = np.array([max(1, observation.items) for observation in observed], dtype=float)
-    bias = np.array([observation.bias_variance for observation in observed])
+def places_of(observed: Sequence[Observation]) -> tuple[Index, Index]:
+    """Return the adapters and rungs of observations: (observations,) each."""
+    adapters = np.array([one.adapter for one in observed], dtype=np.intp)
+    return adapters, np.array([one.rung for one in observed], dtype=np.intp)
+
+
+def noise_of(observed: Sequence[Observation], others: Sequence[Observation] | None = None) -> Array:
+    """Return the covariance of the errors of observed scores with those of other observations: (observations, others); None:
+    with one another.
+    """
+    one, items = _errors(observed)
+    other, other_items = (one, items) if others is None else _errors(others)
     # Two means over the first n and m items of one order share the smaller number of items.
-    common = SHARED_CHANCE * np.sqrt(one[:, None] * one[None, :]) / np.maximum(items[:, None], items[None, :])
+    common = SHARED_CHANCE * np.sqrt(np.outer(one, other)) / np.maximum.outer(items, other_items)
+    if others is not None:
+        return np.asarray(common)
+    bias = np.array([observation.bias_variance for observation in observed])
     return np.asarray(common + np.diag((1 - SHARED_CHANCE) * one / items + bias))
+
+
+def _errors(observed: Sequence[Observation]) -> tuple[Array, Array]:
+    """Return the variance of one item's outcome, and the number of items, of each observation: (observations,) each."""
+    variances = np.array([observation.variance for observation in observed])
+    return variances, np.array([max(1, observation.items) for observation in observed], dtype=float)
