@@ -41,6 +41,7 @@ SETS: dict[str, str] = {
 }
 """What a user changes of the guide's file, which names Phi-3, CUDA and a file of its own."""
 CAPS: dict[str, str] = {
+    "train.max_length": "256",
     "data.max_items": "{validation: 100, test: 100}",
     "target.timing": "{processes: 3, most: 5, repeats: 0}",
 }

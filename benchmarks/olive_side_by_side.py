@@ -2,14 +2,16 @@
 
 `python -m benchmarks.olive_side_by_side PYTHON_OF_OLIVE --write` needs an environment of Olive's own (`pip install olive-ai
 torch transformers peft datasets onnxruntime-genai`). It writes a configuration in today's spelling, gives it to Olive as
-installed, then to Olive with the patches of `benchmarks/olive_in_its_place.py`, then to `autotune run`. Both built models are
-scored by `autotune score` on the same items, which neither was trained on. Each side begins with an empty cache, apart from
-the base model. What is done in `--work` is not done again.
+installed, then to Olive with the patches of `benchmarks/olive_in_its_place.py`, then to `autotune run`; and again with other
+seeds. All built models are scored by `autotune score` on the same items, which neither was trained on. Each side begins with
+an empty cache, apart from the base model; PyTorch has one thread, so that other work on the machine weighs little. What is
+done in `--work` is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -23,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from autotune.analysis.statistics import t_interval, welch_p
 from autotune.machine import hardware
 from autotune.present.workshop import workshop
 from autotune.results.folder import read_results
@@ -34,7 +37,10 @@ OUT = Path(__file__).parent / "measured" / "olive_side_by_side.md"
 CACHE = "AUTOTUNE_CACHE"
 MODEL = "smollm2-135m-instruct"
 PHRASES = Path(__file__).parent / "phrase_tone"
-STEPS, ITEMS = 32, 200
+STEPS, ITEMS, SEEDS, LAST = 32, 400, 3, 8
+"""Of a training; phrases that a model is scored on; trainings of each side; steps at the end that a loss is the mean of."""
+JUDGED = 200
+"""Phrases of validation that `autotune run` scores a candidate on."""
 _VERSIONS = ("olive-ai", "torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai")
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -42,9 +48,29 @@ _OFFLINE = {
     "ORT_DISABLE_TELEMETRY": "1",
     "OLIVE_DISABLE_TELEMETRY": "1",
 }
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+DIFFERENCES = (
+    (
+        "around a text",
+        "begin mark, space, text, space, end mark (`add_special_tokens`, on where a file is silent)",
+        "text, end mark: a built model is given its prompt without a mark",
+    ),
+    ("which texts share a batch", "drawn at random", "texts of similar length, of which 64 are drawn at random"),
+    (
+        "first weights of the adapter",
+        "drawn before a seed is set: others in each run",
+        "drawn from the seed: equal in each run",
+    ),
+)
+"""What differs between the two trainings, found by reading both: where, Olive's, ours."""
+SAME = (
+    "The rest is the same: the texts, full batches, no padding in the loss, the loss on the whole text as the mean over its tokens, "
+    "AdamW (0.9, 0.999, no decay), gradients clipped at 1.0, a constant learning rate, float32, no dropout, and what is merged "
+    "and built."
+)
 
 
-def configuration(model: Path, work: Path, steps: int) -> dict[str, Any]:
+def configuration(model: Path, work: Path, steps: int, seed: int) -> dict[str, Any]:
     """Return the configuration, in the spelling of today's Olive."""
     return {
         "input_model": {"type": "HfModel", "model_path": str(model), "task": "text-generation"},
@@ -72,9 +98,9 @@ def configuration(model: Path, work: Path, steps: int) -> dict[str, Any]:
                 "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
                 "train_data_config": "phrases",
                 "training_args": {
-                    "seed": 0, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": steps,
+                    "seed": seed, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": steps,
                     "gradient_checkpointing": False, "learning_rate": 1e-3, "lr_scheduler_type": "constant",
-                    "save_strategy": "no", "logging_steps": 8,
+                    "save_strategy": "no", "logging_steps": LAST,
                 },
             },
             "merge": {"type": "MergeAdapterWeights"},
@@ -104,35 +130,44 @@ def kept(file: Path, make: Any) -> dict[str, Any]:
     return found
 
 
-def by_olive(python: str, model: Path, work: Path, steps: int, patches: Sequence[str]) -> dict[str, Any]:
+def by_olive(python: str, model: Path, work: Path, steps: int, patches: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Let Olive run the configuration; return what it took, each pass with its seconds, and its error where it failed."""
     work.mkdir(parents=True, exist_ok=True)
     config, log = work / "olive.json", work / "log.txt"
-    config.write_text(json.dumps(configuration(model, work, steps), indent=1), encoding="utf-8")
+    config.write_text(json.dumps(configuration(model, work, steps, seed), indent=1), encoding="utf-8")
     script = str(Path(__file__).parent / "olive_in_its_place.py")
-    about = timed([python, script, str(config), "--patches", ",".join(patches)], log, _OFFLINE)
+    about = timed([python, script, str(config), "--patches", ",".join(patches)], log, _OFFLINE | _ONE_THREAD)
     text = log.read_text(encoding="utf-8", errors="replace")
     passes = re.findall(r"Pass (\w+):\w+ finished in ([0-9.]+) seconds", text)
     errors = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$", text, re.MULTILINE)
+    losses = [float(loss) for loss in re.findall(r"'loss': '?([0-9.]+)", text)]
     built = next((file.parent for file in sorted(work.glob("out/**/genai_config.json"))), None)
     return about | {
         "passes": {name: float(seconds) for name, seconds in passes},
         "error": ": ".join(errors[-1]) if errors else "",
+        "loss": losses[-1] if losses else None,
         "built": str(built) if built is not None else None,
     }  # fmt: skip
 
 
 def by_us(config: Path, work: Path, cache: Path) -> dict[str, Any]:
     """Let `autotune run` run the same file; return what it took, each stage with its seconds."""
-    sets = [f"data.validation={PHRASES / 'validation.jsonl'}", f"data.max_items={{validation: {ITEMS}}}"]
+    sets = [f"data.validation={PHRASES / 'validation.jsonl'}", f"data.max_items={{validation: {JUDGED}}}"]
     words = [sys.executable, "-m", "autotune", "run", str(config), "--out", str(work / "results")]
     words += [part for one in sets for part in ("--set", one)]
-    about = timed(words, work / "log.txt", {CACHE: str(cache)})
+    work.mkdir(parents=True, exist_ok=True)
+    about = timed(words, work / "log.txt", {CACHE: str(cache)} | _ONE_THREAD)
     if about["code"]:
         raise SystemExit((work / "log.txt").read_text(encoding="utf-8"))
     (row,) = [row for row in read_results(work / "results") if row.trial]
     stages = ("train", "merge", "build", "check", "score", "time")
-    return about | {"passes": {stage: row.cost_s(stage) for stage in stages}, "built": str(work / "results/best/onnx")}
+    with (work / "results" / "curves.csv").open(encoding="utf-8", newline="") as file:
+        losses = [float(line["train_loss"]) for line in csv.DictReader(file) if line["train_loss"]]
+    return about | {
+        "passes": {stage: row.cost_s(stage) for stage in stages},
+        "loss": sum(losses[-LAST:]) / LAST,
+        "built": str(work / "results/best/onnx"),
+    }
 
 
 def scored(best: Path, built: Path, work: Path, cache: Path) -> dict[str, Any]:
@@ -182,7 +217,8 @@ def page(theirs: Mapping[str, str], ours: Mapping[str, str], steps: Mapping[str,
         f"transformers {theirs['transformers']}, peft {theirs['peft']} and onnxruntime-genai {theirs['onnxruntime-genai']}; ours has "
         f"{ours['torch']}, {ours['transformers']}, {ours['peft']} and {ours['onnxruntime-genai']}. The file trains LoRA (r 8, all linear "
         f"layers, learning rate 0.001, {STEPS} steps of 8 texts) on the phrases of `benchmarks/phrase_tone`, merges, and builds at int4. "
-        f"`autotune run` takes the same file. Both models are scored by `autotune score` on the same {ITEMS} phrases.", "",
+        f"`autotune run` takes the same file. PyTorch has one thread on both sides. All models are scored by `autotune score` on the "
+        f"same {ITEMS} phrases.", "",
         "## Olive as installed", "",
     ]  # fmt: skip
     if first["code"] == 0 and first["built"]:
@@ -194,25 +230,72 @@ def page(theirs: Mapping[str, str], ours: Mapping[str, str], steps: Mapping[str,
         ]
     lines += ["## What had to be patched", ""]
     lines += [f"- {why[0].upper()}{why[1:]}." for _, why in PATCHES.values()] if first["error"] else ["Nothing."]
-    if not olive["built"]:
-        return "\n".join([*lines, "", f"With that it ends with `{olive['error']}`, and builds no model.", ""])
+    if not olive[0]["built"]:
+        return "\n".join([*lines, "", f"With that it ends with `{olive[0]['error']}`, and builds no model.", ""])
     lines += [
         "", "## Side by side", "", "| | Olive, patched | autotune |", "|---|--:|--:|",
-        f"| training, s | {_seconds(olive, 'lora')} | {_seconds(us, 'train')} |",
-        f"| merging, s | {_seconds(olive, 'merge')} | {_seconds(us, 'merge')} |",
-        f"| building, s | {_seconds(olive, 'build')} | {_seconds(us, 'build')} |",
-        f"| the build compared with PyTorch, s | not done | {_seconds(us, 'check')} |",
-        f"| scored on {ITEMS} phrases, s | not done | {_seconds(us, 'score')} |",
-        f"| timed in fresh processes, s | not done | {_seconds(us, 'time')} |",
-        f"| the whole command, s | {olive['wall_s']:.0f} | {us['wall_s']:.0f} |",
-        f"| load average before, after | {olive['load'][0]:.1f}, {olive['load'][1]:.1f} | {us['load'][0]:.1f}, {us['load'][1]:.1f} |",
-        f"| MB of the built model | {steps['score olive']['size_mb']:.1f} | {steps['score us']['size_mb']:.1f} |",
-        f"| accuracy on test [95 %] | {_score(steps['score olive'])} | {_score(steps['score us'])} |",
+        f"| training, s | {_seconds(olive[0], 'lora')} | {_seconds(us[0], 'train')} |",
+        f"| merging, s | {_seconds(olive[0], 'merge')} | {_seconds(us[0], 'merge')} |",
+        f"| building, s | {_seconds(olive[0], 'build')} | {_seconds(us[0], 'build')} |",
+        f"| the build compared with PyTorch, s | not done | {_seconds(us[0], 'check')} |",
+        f"| scored on {JUDGED} phrases, s | not done | {_seconds(us[0], 'score')} |",
+        f"| timed in fresh processes, s | not done | {_seconds(us[0], 'time')} |",
+        f"| the whole command, s | {olive[0]['wall_s']:.0f} | {us[0]['wall_s']:.0f} |",
+        f"| load average before, after | {_load(olive[0])} | {_load(us[0])} |",
+        f"| MB of the built model | {steps['score olive'][0]['size_mb']:.1f} | {steps['score us'][0]['size_mb']:.1f} |",
         "",
-        "The two draw other batches and other first weights from the same seed, so that equal scores are not expected. Our command "
-        "also measures the untouched model and times the finalists in turns; Olive's does neither.", "",
+        "Our command also measures the untouched model and times the finalists in turns; Olive's does neither.", "",
+        "## What the trained models are worth", "",
     ]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join([*lines, *worth(steps)])
+
+
+def worth(steps: Mapping[str, Any]) -> list[str]:
+    """Return the lines about accuracy: each seed, the means, whether they differ, and what differs in the trainings."""
+    sides = {side: [found["value"] for found in steps[f"score {side}"]] for side in ("olive", "us")}
+    lines = [
+        f"| seed | Olive: loss of the last {LAST} steps | accuracy on test [95 %] | autotune: loss of the last {LAST} steps | accuracy on test [95 %] |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for seed in range(len(sides["us"])):
+        cells = (
+            f"{steps[side][seed]['loss']:.2f} | {_score(steps[f'score {side}'][seed])}" for side in ("olive", "us")
+        )
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
+    return [*lines, "", _compared(sides["olive"], sides["us"]), "", *_differences()]
+
+
+def _compared(olive: Sequence[float], us: Sequence[float]) -> str:
+    """Return a sentence about two means over seeds, and whether their difference is more than that of two seeds."""
+    means = sum(olive) / len(olive), sum(us) / len(us)
+    said = f"The mean of {len(us)} seeds is {means[0]:.3f} with Olive and {means[1]:.3f} with ours"
+    if min(len(olive), len(us)) < 2:
+        return f"{said}."
+    halves = [(found.high - found.low) / 2 for found in (t_interval(olive), t_interval(us))]
+    p = welch_p(means[0] - means[1], halves[0], len(olive), halves[1], len(us))
+    spread = max(*olive, *us) - min(*olive, *us)
+    verdict = (
+        "the two sides differ"
+        if p < 0.05
+        else f"the difference is within that of seeds, whose highest and lowest are {spread:.3f} apart"
+    )
+    return f"{said}: by Welch's test p is {p:.2f}, so that {verdict}."
+
+
+def _differences() -> list[str]:
+    lines = [
+        "What differs between the two trainings, by reading both:",
+        "",
+        "| | Olive | autotune |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {where} | {theirs} | {ours} |" for where, theirs, ours in DIFFERENCES]
+    return [*lines, "", SAME, ""]
+
+
+def _load(about: Mapping[str, Any]) -> str:
+    before, after = about["load"]
+    return f"{before:.1f}, {after:.1f}"
 
 
 def _score(found: Mapping[str, Any]) -> str:
@@ -224,6 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("python", help="the interpreter of Olive's environment")
     parser.add_argument("--work", type=Path, default=Path("results/olive-side-by-side"))
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of each side")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     work, python = arguments.work.resolve(), arguments.python
@@ -231,20 +315,34 @@ def main() -> None:
     os.environ[CACHE] = str(cache)
     with workshop("olive") as shop:
         model = shop.stages(BaseJob(name=MODEL)).path
-    steps = {
+    seeds = range(arguments.seeds)
+    steps: dict[str, Any] = {
         "as installed": kept(work / "first.json", lambda: by_olive(python, model, work / "first", 1, ())),
-        "olive": kept(work / "olive.json", lambda: by_olive(python, model, work / "olive", STEPS, list(PATCHES))),
+        **{name: [] for name in ("olive", "us", "score olive", "score us")},
     }
-    config = work / "olive" / "olive.json"
-    steps["us"] = kept(work / "us.json", lambda: by_us(config, work, cache))
-    best = work / "results" / "best"
-    for name in ("olive", "us"):
-        built = steps[name]["built"]
-        if built is not None:
-            steps[f"score {name}"] = kept(
-                work / f"score-{name}.json",
-                lambda built=built, name=name: scored(best, Path(built), work / f"score-{name}", cache),
+    for seed in seeds:
+        place = work / f"seed-{seed}"
+        olive, config = place / "olive", place / "olive" / "olive.json"
+        steps["olive"].append(
+            kept(
+                place / "olive.json",
+                lambda olive=olive, seed=seed: by_olive(python, model, olive, STEPS, list(PATCHES), seed),
             )
+        )
+        steps["us"].append(
+            kept(place / "us.json", lambda config=config, place=place: by_us(config, place / "us", cache))
+        )
+        best = place / "us" / "results" / "best"
+        for name in ("olive", "us"):
+            built = steps[name][seed]["built"]
+            if built is not None:
+                scores = kept(
+                    place / f"score-{name}.json",
+                    lambda best=best, built=built, place=place, name=name: scored(
+                        best, Path(built), place / f"score-{name}", cache
+                    ),
+                )
+                steps[f"score {name}"].append(scores)
     text = page(versions(python), versions(sys.executable), steps)
     put(text, OUT, arguments.write)
 

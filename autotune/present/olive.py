@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from autotune.durable import write_aside
@@ -18,7 +19,8 @@ def import_file(config: Path, output: Path | None, search: bool) -> str:
         rule = "is no Olive configuration: it has no input_model"
         raise UsageError(Problem(rule, file=str(config), remedy="run a sweep file as it is: autotune run"))
     imported = import_olive(data, str(config), search)
-    settle(imported.sweep, config.parent, imported.origins)
+    origins, told = settle(imported.sweep, config.parent, imported.origins, imported.joined)
+    imported = replace(imported, origins={**imported.origins, **origins}, notes=(*imported.notes, *told))
     text = as_yaml(imported, config.name)
     if output is None:
         return text

@@ -87,7 +87,12 @@ def load_sweep(
     if imported is not None:
         refuse_keys_of_olive(changed, imported.ledger, shown)
         told = give_way(data, changed, imported.origins)
-        settle(data, file.parent, {key: why for key, why in imported.origins.items() if key not in changed})
+        kept = {
+            key: why
+            for key, why in imported.origins.items()
+            if not any(f"{key}.".startswith(f"{one}.") for one in changed)
+        }
+        told += settle(data, file.parent, kept, imported.joined)[1]
     try:
         sweep = parse_sweep(data, lines, root=file.parent, shown=shown, trials=trials, hours=hours)
     except UsageError as error:

@@ -121,7 +121,9 @@ def test_what_is_refused_is_told_all_at_once(command: Any, place: Path) -> None:
 def test_an_import_is_written_once_and_is_the_same_sweep(command: Any, place: Path, tiny_llama: Path) -> None:
     code, out, err = command("import-olive", "phi3-local.json", "-o", "sweep.yaml")
     assert (code, out) == (0, ""), err
-    given = [one.removeprefix("--set=") for one in sets(tiny_llama, **{"data.metric": "choice"})]
+    given = [
+        one.removeprefix("--set=") for one in sets(tiny_llama, **{"data.metric": "choice", "space.lora.batch_size": 1})
+    ]
     one, other = load_sweep("phi3-local.json", given), load_sweep("sweep.yaml", given)
     assert one.resolved() | {"name": ""} == other.resolved() | {"name": ""}
     code, _, err = command("import-olive", "phi3-local.json", "-o", "sweep.yaml")

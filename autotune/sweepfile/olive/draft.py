@@ -29,6 +29,8 @@ class Draft:
     """What the user is told besides what the ledger tells."""
     evaluators: list[Node] = field(default_factory=list)
     """The evaluators that passes name."""
+    joined: bool = False
+    """Whether Olive would join the rows that are trained on into blocks."""
     vaults: list[Node] = field(default_factory=list)
     """The key vaults that are named for a token of the hub."""
 

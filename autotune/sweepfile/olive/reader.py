@@ -23,6 +23,7 @@ from autotune.sweepfile.olive.draft import SINGLE_POINT, Draft
 from autotune.sweepfile.olive.engine import is_searching, read_engine
 from autotune.sweepfile.olive.evaluators import Evaluators
 from autotune.sweepfile.olive.input_model import read_input_model
+from autotune.sweepfile.olive.joined import fit_batch
 from autotune.sweepfile.olive.ledger import Ledger, text_of
 from autotune.sweepfile.olive.passes import read_passes
 from autotune.sweepfile.olive.sections import Node, Section
@@ -53,6 +54,8 @@ class Imported:
     ledger: Ledger
     notes: tuple[str, ...]
     """What its user should know, one line each."""
+    joined: bool = False
+    """Whether Olive would join the rows that are trained on into blocks."""
 
 
 def is_olive(data: Mapping[str, Any]) -> bool:
@@ -87,7 +90,7 @@ def read_olive(document: Mapping[str, Any], search: bool = False, providers: Seq
     ledger.close()
     told = [f"{text_of(entry.path)}: {entry.why}" for entry in ledger.entries.values() if entry.tell]
     sweep = {key: draft.sweep[key] for key in _ORDER if key in draft.sweep}
-    return Imported(sweep, draft.origins, ledger, (*told, *draft.notes))
+    return Imported(sweep, draft.origins, ledger, (*told, *draft.notes), draft.joined)
 
 
 def import_olive(
@@ -154,13 +157,22 @@ def _complete(draft: Draft) -> None:
         draft.default("budget.trials", 1, SINGLE_POINT)
 
 
-def settle(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> None:
-    """Choose the metric of prompts with answers, once it is known which data is meant: `choice` where the answers are few.
+def settle(
+    sweep: dict[str, Any], root: Path, origins: Mapping[str, str], joined: bool = False
+) -> tuple[dict[str, str], list[str]]:
+    """Choose what depends on the data, once it is known which is meant: the metric, and where rows are `joined` the batch.
 
-    `origins`: of what the command line has not changed. Else the answers are free text, and perplexity tells candidates apart. What cannot be read is refused later. Raises UsageError
-    where WikiText-2 would be fetched although the file names nothing on the hub.
+    `origins`: of what the command line has not changed. Prompts with answers are scored by `choice` where the answers are
+    few; else they are free text, and perplexity tells candidates apart. What cannot be read is refused later. Returns new
+    origins, and what the user is told. Raises UsageError where WikiText-2 would be fetched although the file names nothing
+    on the hub.
     """
     _fit_length(sweep, root, origins)
+    _choose_metric(sweep, root, origins)
+    return fit_batch(sweep, root, origins) if joined else ({}, [])
+
+
+def _choose_metric(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> None:
     data = sweep.get("data")
     own = isinstance(sweep.get("model"), str) and not is_remote(sweep["model"], root)
     train = data.get("train") if isinstance(data, dict) else None

@@ -14,6 +14,10 @@ DEFAULT_LENGTH = "Olive's default, or what the model takes at most"
 SCRIPT = ("no script is run to read data", "save the rows as a jsonl file, and write a template")
 
 
+_PAIR = frozenset({"input_template", "input_cols", "target_template", "target_cols"})
+"""What older files name where each row is a prompt and its answer: such rows are never joined."""
+
+
 class Shape(NamedTuple):
     """How rows become texts: keys of `data`, and the most tokens of a text."""
 
@@ -24,27 +28,33 @@ class Shape(NamedTuple):
     max_items: tuple[int, Node] | None
     answers: Node | None = None
     """Where the file says that the loss is of the answers alone."""
+    joined: bool = False
+    """Whether Olive joins the rows, and cuts what it gets into blocks of the most tokens of a text."""
 
 
 def read_shape(section: Section | None) -> Shape:
     """Return how rows become texts; without a section as Olive does it: the column `text`."""
     place = Node(("data_configs",), None)
     if section is None:
-        return Shape({"text": "{text}", "metric": "perplexity"}, {"text": place, "metric": place}, None, None)
+        return Shape(
+            {"text": "{text}", "metric": "perplexity"}, {"text": place, "metric": place}, None, None, joined=True
+        )
     kind = section.take_text("dataset_type")
     if kind is not None and kind.value.lower() not in ("corpus", "pair"):
         section.ledger.refuse(kind.path, f"a dataset_type is corpus or pair, not {shown(kind.value)}", "write corpus")
     elif kind is not None:
         section.ledger.unneeded(kind.path, "the template says it")
+    paired = not _PAIR.isdisjoint(section.nodes)
     data, nodes = _texts(section)
     length, most = section.take_number("max_seq_len", whole=True), section.take_number("max_samples", whole=True)
     answers = section.take_flag("ignore_source_in_labels")
+    joined = _is_joined(section)
     _rest(section)
     where = {name: nodes.get(name, place) for name in data}
     return Shape(
         data, where,
         None if length is None else (int(length.value), length), None if most is None else (int(most.value), most),
-        answers,
+        answers, joined and not paired,
     )  # fmt: skip
 
 
@@ -109,17 +119,28 @@ def _pair(section: Section) -> tuple[dict[str, Any], dict[str, Node]] | None:
     return {"prompt": prompt, "completion": completion}, {"prompt": asked, "completion": answered}
 
 
-def _rest(section: Section) -> None:
+def _is_joined(section: Section) -> bool:
+    """Whether the rows are joined: Olive does it where a file is silent."""
     strategy = section.take_text("strategy")
-    if strategy is not None and strategy.value.lower().startswith("join"):
-        why = "each row is a text of its own: rows are not joined into blocks, whose borders cut through them"
+    if strategy is None:
+        return True
+    if strategy.value.lower().startswith("join"):
+        why = (
+            "each row is a text of its own, because the borders of blocks cut through rows; a batch takes as many rows as "
+            "its blocks would hold"
+        )
         section.ledger.unneeded(strategy.path, why, tell=True)
-    elif strategy is not None and strategy.value.lower().startswith("line-by-line"):
+        return True
+    if strategy.value.lower().startswith("line-by-line"):
         section.ledger.unneeded(strategy.path, "each row is a text of its own")
-    elif strategy is not None:
+    else:
         known = ("join", "line-by-line")
         rule = f"there is no strategy {shown(strategy.value)}"
         section.ledger.refuse(strategy.path, rule, did_you_mean(strategy.value, known))
+    return False
+
+
+def _rest(section: Section) -> None:
     section.unneeded(
         {
             "pad_to_max_len": "texts of similar length share a batch, and are padded to the longest of it",
@@ -171,6 +192,7 @@ def put_shape(draft: Draft, shape: Shape) -> None:
             draft.ledger.refuse(node.path, f"must be between 8 and 1,000,000, got {length}", "correct it")
     else:
         draft.default("train.max_length", 1024, DEFAULT_LENGTH)
+    draft.joined = shape.joined
     if shape.max_items is not None:
         most, node = shape.max_items
         if most < 1:
