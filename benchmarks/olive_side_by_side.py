@@ -39,6 +39,9 @@ MODEL = "smollm2-135m-instruct"
 PHRASES = Path(__file__).parent / "phrase_tone"
 STEPS, ITEMS, SEEDS, LAST = 32, 400, 3, 8
 """Of a training; phrases that a model is scored on; trainings of each side; steps at the end that a loss is the mean of."""
+BLOCK, BLOCKS = 512, 16
+"""Where rows are joined: tokens of a block, and steps of one block each."""
+ONE_ROW = "space.lora.batch_size=1"
 JUDGED = 200
 """Phrases of validation that `autotune run` scores a candidate on."""
 _VERSIONS = ("olive-ai", "torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai")
@@ -70,8 +73,8 @@ SAME = (
 )
 
 
-def configuration(model: Path, work: Path, steps: int, seed: int) -> dict[str, Any]:
-    """Return the configuration, in the spelling of today's Olive."""
+def configuration(model: Path, work: Path, steps: int, seed: int, joined: bool = False) -> dict[str, Any]:
+    """Return the configuration, in the spelling of today's Olive; `joined`: its rows are joined into blocks."""
     return {
         "input_model": {"type": "HfModel", "model_path": str(model), "task": "text-generation"},
         "systems": {
@@ -87,8 +90,8 @@ def configuration(model: Path, work: Path, steps: int, seed: int) -> dict[str, A
                     "data_name": "json", "data_files": str(PHRASES / "train.jsonl"), "split": "train",
                 },
                 "pre_process_data_config": {
-                    "text_template": "### Text: {phrase}\n### The tone is:\n{tone}", "strategy": "line-by-line",
-                    "max_seq_len": 64, "pad_to_max_len": False,
+                    "text_template": "### Text: {phrase}\n### The tone is:\n{tone}", "strategy": "join" if joined else "line-by-line",
+                    "max_seq_len": BLOCK if joined else 64, "pad_to_max_len": False,
                 },
             }
         ],
@@ -98,7 +101,7 @@ def configuration(model: Path, work: Path, steps: int, seed: int) -> dict[str, A
                 "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
                 "train_data_config": "phrases",
                 "training_args": {
-                    "seed": seed, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": steps,
+                    "seed": seed, "per_device_train_batch_size": 1 if joined else 8, "gradient_accumulation_steps": 1, "max_steps": steps,
                     "gradient_checkpointing": False, "learning_rate": 1e-3, "lr_scheduler_type": "constant",
                     "save_strategy": "no", "logging_steps": LAST,
                 },
@@ -130,11 +133,13 @@ def kept(file: Path, make: Any) -> dict[str, Any]:
     return found
 
 
-def by_olive(python: str, model: Path, work: Path, steps: int, patches: Sequence[str], seed: int = 0) -> dict[str, Any]:
+def by_olive(
+    python: str, model: Path, work: Path, steps: int, patches: Sequence[str], seed: int = 0, joined: bool = False
+) -> dict[str, Any]:
     """Let Olive run the configuration; return what it took, each pass with its seconds, and its error where it failed."""
     work.mkdir(parents=True, exist_ok=True)
     config, log = work / "olive.json", work / "log.txt"
-    config.write_text(json.dumps(configuration(model, work, steps, seed), indent=1), encoding="utf-8")
+    config.write_text(json.dumps(configuration(model, work, steps, seed, joined), indent=1), encoding="utf-8")
     script = str(Path(__file__).parent / "olive_in_its_place.py")
     about = timed([python, script, str(config), "--patches", ",".join(patches)], log, _OFFLINE | _ONE_THREAD)
     text = log.read_text(encoding="utf-8", errors="replace")
@@ -150,11 +155,11 @@ def by_olive(python: str, model: Path, work: Path, steps: int, patches: Sequence
     }  # fmt: skip
 
 
-def by_us(config: Path, work: Path, cache: Path) -> dict[str, Any]:
+def by_us(config: Path, work: Path, cache: Path, more: Sequence[str] = ()) -> dict[str, Any]:
     """Let `autotune run` run the same file; return what it took, each stage with its seconds."""
     sets = [f"data.validation={PHRASES / 'validation.jsonl'}", f"data.max_items={{validation: {JUDGED}}}"]
     words = [sys.executable, "-m", "autotune", "run", str(config), "--out", str(work / "results")]
-    words += [part for one in sets for part in ("--set", one)]
+    words += [part for one in (*sets, *more) for part in ("--set", one)]
     work.mkdir(parents=True, exist_ok=True)
     about = timed(words, work / "log.txt", {CACHE: str(cache)} | _ONE_THREAD)
     if about["code"]:
@@ -166,6 +171,7 @@ def by_us(config: Path, work: Path, cache: Path) -> dict[str, Any]:
     return about | {
         "passes": {stage: row.cost_s(stage) for stage in stages},
         "loss": sum(losses[-LAST:]) / LAST,
+        "batch": row["lora_batch_size"],
         "built": str(work / "results/best/onnx"),
     }
 
@@ -247,7 +253,7 @@ def page(theirs: Mapping[str, str], ours: Mapping[str, str], steps: Mapping[str,
         "Our command also measures the untouched model and times the finalists in turns; Olive's does neither.", "",
         "## What the trained models are worth", "",
     ]  # fmt: skip
-    return "\n".join([*lines, *worth(steps)])
+    return "\n".join([*lines, *worth(steps), *about_joined(steps["joined"])])
 
 
 def worth(steps: Mapping[str, Any]) -> list[str]:
@@ -293,6 +299,24 @@ def _differences() -> list[str]:
     return [*lines, "", SAME, ""]
 
 
+def about_joined(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines about a file whose rows Olive joins: by Olive, by us, and by us with one row a step."""
+    rows = [
+        ("rows in a batch", lambda one: str(one.get("batch", f"a block of {BLOCK} tokens"))),
+        (f"loss of the last {LAST} of {BLOCKS} steps", lambda one: f"{one['loss']:.2f}"),
+        ("accuracy on test [95 %]", lambda one: _score(one["score"])),
+    ]
+    lines = [
+        "## Where rows are joined", "",
+        f"With `strategy: join`, as in the published guide's files and where a file is silent, Olive joins the rows and cuts them into "
+        f"blocks. Here the file asks for {BLOCKS} steps of one block of {BLOCK} tokens. A row stays a text of its own in ours, and a "
+        "batch takes as many rows as its blocks would hold; the last column is what the file's own batch size would do with rows.", "",
+        f"| | Olive, patched | autotune | autotune with `--set {ONE_ROW}` |", "|---|--:|--:|--:|",
+    ]  # fmt: skip
+    lines += [f"| {name} | {' | '.join(cell(sides[side]) for side in sides)} |" for name, cell in rows]
+    return [*lines, ""]
+
+
 def _load(about: Mapping[str, Any]) -> str:
     before, after = about["load"]
     return f"{before:.1f}, {after:.1f}"
@@ -300,6 +324,23 @@ def _load(about: Mapping[str, Any]) -> str:
 
 def _score(found: Mapping[str, Any]) -> str:
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def joined_sides(python: str, model: Path, place: Path, cache: Path) -> dict[str, dict[str, Any]]:
+    """Do the configuration whose rows are joined, and return what each side made of it, with its score on test."""
+    olive, config = place / "olive", place / "olive" / "olive.json"
+    made = {
+        "olive": kept(place / "olive.json", lambda: by_olive(python, model, olive, BLOCKS, list(PATCHES), joined=True)),
+        "us": kept(place / "us.json", lambda: by_us(config, place / "us", cache)),
+        "one row": kept(place / "one.json", lambda: by_us(config, place / "one", cache, [ONE_ROW])),
+    }
+    best = place / "us" / "results" / "best"
+    for name, about in made.items():
+        about["score"] = kept(
+            place / f"score-{name.replace(' ', '-')}.json",
+            lambda about=about, name=name: scored(best, Path(about["built"]), place / f"score-{name[:3]}", cache),
+        )
+    return made
 
 
 def main() -> None:
@@ -343,6 +384,7 @@ def main() -> None:
                     ),
                 )
                 steps[f"score {name}"].append(scores)
+    steps["joined"] = joined_sides(python, model, work / "joined", cache)
     text = page(versions(python), versions(sys.executable), steps)
     put(text, OUT, arguments.write)
 

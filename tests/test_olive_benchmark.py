@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autotune.sweepfile.resolve import load_sweep
 from benchmarks import olive_side_by_side as pair
 
 
@@ -20,6 +22,8 @@ def _steps(olive: list[float], us: list[float]) -> dict[str, Any]:
     return {
         "as installed": about | {"code": 1, "error": "ModuleNotFoundError: no", "passes": {}},
         "olive": [about] * len(olive), "us": [about] * len(us),
+        "joined": {"olive": about | {"score": _score(0.5)}, "us": about | {"batch": 16, "score": _score(0.45)},
+                   "one row": about | {"batch": 1, "score": _score(0.25)}},
         "score olive": [_score(value) for value in olive], "score us": [_score(value) for value in us],
     }  # fmt: skip
 
@@ -56,3 +60,14 @@ def test_the_page_has_a_row_a_seed_and_every_difference() -> None:
 def test_both_sides_are_given_the_seed(tmp_path: Path) -> None:
     made = [pair.configuration(tmp_path, tmp_path, 32, seed) for seed in (0, 7)]
     assert [one["passes"]["lora"]["training_args"]["seed"] for one in made] == [0, 7]
+
+
+def test_a_batch_of_the_joined_file_has_the_tokens_of_its_block(tmp_path: Path) -> None:
+    file = tmp_path / "olive.json"
+    file.write_text(json.dumps(pair.configuration(Path("owner/m"), tmp_path, 16, 0, joined=True)), encoding="utf-8")
+    (candidate,) = load_sweep(file).space.grid()
+    assert candidate.lora is not None
+    assert (candidate.lora.steps, candidate.lora.batch_size) == (16, 16), "32.7 tokens of a row with its marks, counted"
+    text = "\n".join(pair.about_joined(_steps([0.5], [0.5])["joined"]))
+    assert "| rows in a batch | a block of 512 tokens | 16 | 1 |" in text
+    assert text.count("[95 %] | 0.500 [0.450, 0.550] | 0.450 [0.400, 0.500] | 0.250 [0.200, 0.300] |") == 1
