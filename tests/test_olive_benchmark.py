@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autotune.sweepfile.resolve import load_sweep
+from benchmarks import olive_page
 from benchmarks import olive_side_by_side as pair
 
 
@@ -22,8 +23,10 @@ def _steps(olive: list[float], us: list[float]) -> dict[str, Any]:
     return {
         "as installed": about | {"code": 1, "error": "ModuleNotFoundError: no", "passes": {}},
         "olive": [about] * len(olive), "us": [about] * len(us),
-        "joined": {"olive": about | {"score": _score(0.5)}, "us": about | {"batch": 16, "score": _score(0.45)},
-                   "one row": about | {"batch": 1, "score": _score(0.25)}},
+        "joined": {"olive": about | {"score": _score(0.5), "unbuilt": _score(0.6)},
+                   "us": about | {"batch": 16, "score": _score(0.45), "unbuilt": _score(0.55)},
+                   "one": about | {"batch": 1, "score": _score(0.25), "unbuilt": _score(0.3)}},
+        "unbuilt olive": [_score(value + 0.1) for value in olive], "unbuilt us": [_score(value + 0.1) for value in us],
         "score olive": [_score(value) for value in olive], "score us": [_score(value) for value in us],
     }  # fmt: skip
 
@@ -38,23 +41,26 @@ def _steps(olive: list[float], us: list[float]) -> dict[str, Any]:
     ],
 )
 def test_a_difference_is_claimed_only_beyond_that_of_seeds(olive: list[float], us: list[float], said: str) -> None:
-    lines = pair.worth(_steps(olive, us))
+    lines = olive_page.worth(_steps(olive, us))
     assert [line for line in lines if said in line]
     assert f"{sum(olive) / 3:.3f} with Olive and {sum(us) / 3:.3f} with ours" in "\n".join(lines)
 
 
 def test_one_seed_says_nothing_about_a_difference() -> None:
-    text = "\n".join(pair.worth(_steps([0.525], [0.430])))
+    text = "\n".join(olive_page.worth(_steps([0.525], [0.430])))
     assert "0.525 with Olive and 0.430 with ours.\n" in text
     assert "Welch" not in text
 
 
 def test_the_page_has_a_row_a_seed_and_every_difference() -> None:
     versions = dict.fromkeys(pair._VERSIONS, "1.0")
-    text = pair.page(versions, versions, _steps([0.5, 0.6, 0.4], [0.55, 0.45, 0.5]))
-    assert "| 1 | 2.50 | 0.600 [0.550, 0.650] | 2.50 | 0.450 [0.400, 0.500] |" in text
+    text = olive_page.page(versions, versions, _steps([0.5, 0.6, 0.4], [0.55, 0.45, 0.5]))
+    assert (
+        "| 1 | 2.50 | 0.700 [0.650, 0.750] | 0.600 [0.550, 0.650] | 2.50 | 0.550 [0.500, 0.600] | 0.450 [0.400, 0.500] |"
+        in text
+    )
     assert text.count("\n| 0 |") == text.count("\n| 2 |") == 1
-    assert all(f"| {where} | {theirs} | {ours} |" in text for where, theirs, ours in pair.DIFFERENCES)
+    assert all(f"| {where} | {theirs} | {ours} |" in text for where, theirs, ours in olive_page.DIFFERENCES)
 
 
 def test_both_sides_are_given_the_seed(tmp_path: Path) -> None:
@@ -68,6 +74,6 @@ def test_a_batch_of_the_joined_file_has_the_tokens_of_its_block(tmp_path: Path) 
     (candidate,) = load_sweep(file).space.grid()
     assert candidate.lora is not None
     assert (candidate.lora.steps, candidate.lora.batch_size) == (16, 16), "32.7 tokens of a row with its marks, counted"
-    text = "\n".join(pair.about_joined(_steps([0.5], [0.5])["joined"]))
+    text = "\n".join(olive_page.about_joined(_steps([0.5], [0.5])["joined"]))
     assert "| rows in a batch | a block of 512 tokens | 16 | 1 |" in text
-    assert text.count("[95 %] | 0.500 [0.450, 0.550] | 0.450 [0.400, 0.500] | 0.250 [0.200, 0.300] |") == 1
+    assert text.count("at int4 | 0.500 [0.450, 0.550] | 0.450 [0.400, 0.500] | 0.250 [0.200, 0.300] |") == 1
