@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autotune.analysis.statistics import t_interval, welch_p
@@ -138,7 +138,7 @@ def _differences() -> list[str]:
 
 def about_joined(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the lines about a file whose rows Olive joins: by Olive, by us, and by us with one row a step."""
-    rows = [
+    rows: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("rows in a batch", lambda one: str(one.get("batch", f"a block of {BLOCK} tokens"))),
         (f"loss of the last {LAST} of {BLOCKS} steps", lambda one: f"{one['loss']:.2f}"),
         ("accuracy on test in PyTorch", lambda one: _score(one["unbuilt"])),
