@@ -105,7 +105,11 @@ def worth(steps: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"| {seed} | {' | '.join(cells)} |")
     said = [_compared(name, *values[kind]) for kind, name in (("unbuilt", "In PyTorch"), ("score", "At int4"))]
-    return [*lines, "", *said, "", *_differences()]
+    number = steps["graphs"]
+    graphs = (
+        "one file on both sides: only weights differ" if number == 1 else f"{number} files: not only weights differ"
+    )
+    return [*lines, "", *said, f"The graphs that are built (`model.onnx`) are {graphs}.", "", *_differences()]
 
 
 def _compared(where: str, olive: Sequence[float], us: Sequence[float]) -> str:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,8 @@ def main() -> None:
                     lambda place=place, name=name: unbuilt(model, adapter_of(place / name)),
                 )
                 steps[f"unbuilt {name}"].append(plain)
+    built = [Path(about["built"]) for name in ("olive", "us") for about in steps[name] if about["built"]]
+    steps["graphs"] = len({sha256((folder / "model.onnx").read_bytes()).hexdigest() for folder in built})
     steps["joined"] = joined_sides(python, model, work / "joined", cache)
     text = page(versions(python), versions(sys.executable), steps)
     put(text, OUT, arguments.write)

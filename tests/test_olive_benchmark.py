@@ -23,6 +23,7 @@ def _steps(olive: list[float], us: list[float]) -> dict[str, Any]:
     return {
         "as installed": about | {"code": 1, "error": "ModuleNotFoundError: no", "passes": {}},
         "olive": [about] * len(olive), "us": [about] * len(us),
+        "graphs": 1,
         "joined": {"olive": about | {"score": _score(0.5), "unbuilt": _score(0.6)},
                    "us": about | {"batch": 16, "score": _score(0.45), "unbuilt": _score(0.55)},
                    "one": about | {"batch": 1, "score": _score(0.25), "unbuilt": _score(0.3)}},
@@ -60,6 +61,7 @@ def test_the_page_has_a_row_a_seed_and_every_difference() -> None:
         in text
     )
     assert text.count("\n| 0 |") == text.count("\n| 2 |") == 1
+    assert "are one file on both sides" in text
     assert all(f"| {where} | {theirs} | {ours} |" in text for where, theirs, ours in olive_page.DIFFERENCES)
 
 
