@@ -120,11 +120,11 @@ def _compared(where: str, olive: Sequence[float], us: Sequence[float]) -> str:
         return f"{said}."
     halves = [(found.high - found.low) / 2 for found in (t_interval(olive), t_interval(us))]
     p = welch_p(means[0] - means[1], halves[0], len(olive), halves[1], len(us))
-    spread = max(*olive, *us) - min(*olive, *us)
+    spread = max(max(side) - min(side) for side in (olive, us))
     verdict = (
         "the two sides differ"
         if p < 0.05
-        else f"the difference is within that of seeds, whose highest and lowest are {spread:.3f} apart"
+        else f"no difference of the two sides is shown; seeds of one side are up to {spread:.3f} apart"
     )
     return f"{said}: by Welch's test p is {p:.2f}, so that {verdict}."
 
