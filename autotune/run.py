@@ -8,14 +8,15 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autotune.artifacts.place import check_place
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root, too_deep
+from autotune.candidate import Recipe
 from autotune.costs.evidence import costs_of
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
@@ -23,7 +24,7 @@ from autotune.costs.work import Work as Cost
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines, reader_gone
-from autotune.execution.engines import Setting, Work, engine_of
+from autotune.execution.engines import Setting, Work, engine_of, takes_gpu
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
 from autotune.execution.stop import Stop, stop_on_signals
@@ -40,7 +41,6 @@ from autotune.present.progress import Progress
 from autotune.present.select import explain, select, tie_lines, write_front
 from autotune.present.so_far import SoFar
 from autotune.present.tables import duration, finalist_lines
-from autotune.providers import NVIDIA
 from autotune.report.fresh import Fresh
 from autotune.results.folder import read_results
 from autotune.results.record import Record
@@ -50,6 +50,7 @@ from autotune.results.texts import keep_texts
 from autotune.scheduler.events import Events, StageAt, WorkersEmployed
 from autotune.scheduler.first_estimates import priced
 from autotune.scheduler.loop import Loop, Summary
+from autotune.scheduler.search import Joined
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
@@ -145,6 +146,8 @@ class _Study:
     targets: dict[str | None, tuple[Sweep, Inputs]]
     """Of each target its sweep, with the recipes that fit, and what all its candidates share. The name is None where there is one."""
     dataset: Dataset
+    away: Mapping[str | None, str] = field(default_factory=dict)
+    """Of each target that has no node of the cluster now, why; it is not the only one. Nothing of it is measured."""
 
     @property
     def first(self) -> tuple[Sweep, Inputs]:
@@ -178,14 +181,7 @@ def _sweep(sweep: Sweep, folder: Path, asked: Asked, stop: Stop, trackers: Track
             events.note(
                 f"{sweep.name}: {sweep.model} on {_providers(sweep)}, results in {folder}, cache in {cache.root}"
             )
-            study = _prepared(sweep, parts)
-            _keep_inputs(study, parts)
-            _describe(study, parts)
-            prior = _prior(study, parts)
-            prepare_s = work.stages.spent_s
-            _employ(study, parts)
-            summary, fronts = _search(study, prior, parts)
-            summary.stages_s += prepare_s
+            summary, fronts = _with_all_nodes(sweep, parts)
             alone = work.executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
             summary.own_s = summary.wall_s - (summary.stages_s if alone else timeline.busy_s)
             try:
@@ -200,15 +196,52 @@ def _sweep(sweep: Sweep, folder: Path, asked: Asked, stop: Stop, trackers: Track
     return summary
 
 
+def _with_all_nodes(sweep: Sweep, parts: _Parts) -> tuple[Summary, list[Trial]]:
+    """Prepare the sweep and search; anew, from the rows so far, when a node joins that a target has waited for. Returns the
+    summary and the rows that count.
+    """
+    trials, stages_s, stages, told = 0, 0.0, parts.work.stages, set[str]()
+    while True:
+        before_s = stages.spent_s
+        study = _prepared(sweep, parts)
+        _keep_inputs(study, parts)
+        _describe(study, parts, told)
+        prior = _prior(study, parts)
+        stages_s += stages.spent_s - before_s
+        _employ(study, parts)
+        try:
+            summary, fronts = _search(study, prior, parts)
+        except Joined as joined:
+            trials, stages_s = trials + joined.trials, stages_s + joined.stages_s
+            continue
+        summary.trials += trials
+        summary.stages_s += stages_s
+        return summary, fronts
+
+
 def _prepared(sweep: Sweep, parts: _Parts) -> _Study:
-    """Look at model, data and machine, for each target."""
+    """Look at model, data and machine, for each target. Raises MachineError where no target has a node."""
     parts.record.busy(stage="prepare")
-    ready, work = parts.ready, parts.work
-    prepared = {
-        name: prepare(one, ready, parts.cache.root, *work.asked(one.target.label, _takes_gpu(one))) for name, one in sweep.by_target.items()
-    }  # fmt: skip
+    ready, work, sweeps = parts.ready, parts.work, sweep.by_target
+    missing = {name: work.missing(one.target.label, takes_gpu(one)) for name, one in sweeps.items()}
+    away = {name: why for name, why in missing.items() if why} if not all(missing.values()) else {}
+    asked = {name: work.asked(one.target.label, takes_gpu(one)) for name, one in sweeps.items() if name not in away}
+    exact, elsewhere = _exact_before(parts.record), next(iter(asked.values()))
+    prepared = {}
+    for name, one in sweeps.items():
+        seen = one.model_copy(update={"exact": exact.get(name)}) if name in away else one
+        prepared[name] = prepare(seen, ready, parts.cache.root, *asked.get(name, elsewhere), away=name in away)
     _, dataset, _ = next(iter(prepared.values()))
-    return _Study(sweep, {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}, dataset)
+    return _Study(sweep, {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}, dataset, away)
+
+
+def _exact_before(record: Record) -> dict[str | None, Recipe]:
+    """Return the recipe of the untouched model that earlier runs have found to be the most exact on the device of each target."""
+    noted, found = record.inputs().get("exact"), dict[str | None, Recipe]()
+    for name, said in noted.items() if isinstance(noted, dict) else ():
+        with contextlib.suppress(ValueError):  # damaged
+            found[name] = Recipe.model_validate(said)
+    return found
 
 
 def _keep_inputs(study: _Study, parts: _Parts) -> None:
@@ -223,17 +256,23 @@ def _keep_inputs(study: _Study, parts: _Parts) -> None:
     record.check_inputs({"model": inputs.base, **searched, **code})
     record.note_input("root", _root(sweep.root, record.folder))
     record.note_input("results_schema", VERSION)
+    if exact := {name: one.exact for name, (one, _) in study.targets.items() if name and one.exact}:
+        record.note_input("exact", {name: recipe.model_dump(exclude_none=True) for name, recipe in exact.items()})
     parts.work.stages.settle(inputs.files, inputs.model_mb, inputs.places)
     parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
     subject = subject_of(sweep.model, parameters, study.dataset, digests, data.metric, data.max_new_tokens)
     parts.costs.about(subject, inputs.counts["train"])
 
 
-def _describe(study: _Study, parts: _Parts) -> None:
-    """Say what data and model hold, and keep that and this machine's description with the results."""
+def _describe(study: _Study, parts: _Parts, told: set[str]) -> None:
+    """Say what data and model hold, and keep that and this machine's description with the results. `told`: lines that were said
+    already; the new ones are added.
+    """
     said = [line for _, inputs in study.targets.values() for line in inputs.notes]
-    for line in (*data_report(study.dataset), *dict.fromkeys(said)):
-        parts.events.note(line)
+    for line in dict.fromkeys((*data_report(study.dataset), *said)):
+        if line not in told:
+            parts.events.note(line)
+        told.add(line)
     folder = parts.record.folder
     keep_texts(folder, study.dataset)
     write_aside(folder / "machine.json", json.dumps(redacted(describe() | parts.work.described), indent=1))
@@ -273,17 +312,19 @@ def _search(study: _Study, prior: TransferPrior, parts: _Parts) -> tuple[Summary
         pipeline = Pipeline(one, inputs, work.stages, paces[inputs.machine], others)
         return Loop(
             one, own, pipeline, strategy, work.executor, parts.events, costs=parts.costs, shared=beside,
-            foreign_cpu=lambda: work.foreign_cpu(one.target.label, _takes_gpu(one)),
+            foreign_cpu=lambda: work.foreign_cpu(one.target.label, takes_gpu(one)),
         )  # fmt: skip
+
+    def missing(name: str | None) -> str:
+        one, _ = study.targets[name]
+        return work.missing(one.target.label, takes_gpu(one))
 
     def trouble(name: str | None) -> str:
         one, _ = study.targets[name]
-        if gone := work.missing(one.target.label):
-            return gone
         on_device = one.space.recipes and one.provider.name != "cpu"
         return ask(one.provider, one.target.device, ready, one.target.label).trouble if on_device else ""
 
-    return run_loops(list(study.targets), parts.record, work.executor, loop_of, several, trouble)
+    return run_loops(list(study.targets), parts.record, work.executor, loop_of, several, trouble, missing, study.away)
 
 
 def _first_costs(study: _Study, parts: _Parts) -> FirstCosts | None:
@@ -298,11 +339,6 @@ def _first_costs(study: _Study, parts: _Parts) -> FirstCosts | None:
 
     searching = strategy_of(sweep.strategy, shared.space, sweep.objectives) == "frontier"
     return first_costs(parts.record, first) if searching else None
-
-
-def _takes_gpu(sweep: Sweep) -> bool:
-    """Whether a sweep's builds run on a GPU that a cluster hands out."""
-    return bool(sweep.space.recipes) and sweep.target.provider in NVIDIA
 
 
 def _so_far(sweep: Sweep, record: Record) -> SoFar:
@@ -351,7 +387,7 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
     share = own / summary.wall_s if summary.wall_s else 0.0
     reason = {
         "trials": "budget.trials is reached",
-        "kept": "the rest of the budget is kept for targets whose device is gone",
+        "kept": "the rest of the budget is kept for targets whose device or node is not there",
         "hours": "budget.hours is reached",
         "space": "every candidate is done",
         "export": "no recipe builds the model as it is, so nothing was trained",

@@ -18,31 +18,26 @@ import json
 import os
 import platform
 import random
-import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from autotune.artifacts.store import Cache, Stored
-from autotune.execution.cluster import Needs, Node, Reply
+from autotune.artifacts.store import Cache
 from autotune.execution.cluster_stages import ClusterStages
-from autotune.execution.node import Answer, Order
 from autotune.execution.ray_cluster import RayCluster
 from autotune.execution.remote import RemoteExecutor
 from autotune.execution.runs import run_folder
-from autotune.machine import machine_digest
 from autotune.results.rows import StageSpan, Trial
 from autotune.results.table import read_table
-from autotune.stages.jobs import Call, TinyJob
+from autotune.stages.jobs import Call
+from benchmarks.ray_driver import candidates_cost, jobs_cost
 from benchmarks.ray_nodes import NODES, Nodes, driver, kill_tree, nodes_in
 from benchmarks.sleeping import SleepingMerge
 
@@ -96,6 +91,14 @@ def rows(there: Nodes, candidates: int = 8, strategies: Sequence[str] = ("random
     return found
 
 
+def calm(there: Nodes, candidates: int) -> list[tuple[Any, ...]]:
+    """Return the rows of a sweep that nobody disturbs."""
+    if not (there.folder / "calm" / "results.csv").exists():
+        process = driver(there.folder, "calm", candidates, "grid", there.address)
+        assert process.wait(timeout=300) == 0, (there.folder / "calm.log").read_text(encoding="utf-8")
+    return rows_of(there.folder, "calm")
+
+
 class Kills:
     """A sweep that goes on while nodes, the head and the driver are killed at random moments."""
 
@@ -118,7 +121,7 @@ class Kills:
             table = read_table(self.there.folder / name / "results.csv", Trial)
             last = {row.candidate: row for row in table}
             lost += sum(row.status != "ok" for row in last.values())
-            found, expected = rows_of(self.there.folder, name), self.expected(candidates)
+            found, expected = rows_of(self.there.folder, name), calm(self.there, candidates)
             equal += found == expected
             print(*(set(found) ^ set(expected)), sep="\n")
             sweeps += 1
@@ -129,15 +132,8 @@ class Kills:
         lines += [("results finished", str(finished)), ("of them begun again after they were finished", str(again))]
         return [*lines, ("candidates that are not ok", str(lost))]
 
-    def expected(self, candidates: int) -> list[tuple[Any, ...]]:
-        """Return the rows of a sweep that nobody disturbs."""
-        if not (self.there.folder / "calm" / "results.csv").exists():
-            process = driver(self.there.folder, "calm", candidates, "grid", self.there.address)
-            assert process.wait(timeout=300) == 0, (self.there.folder / "calm.log").read_text(encoding="utf-8")
-        return rows_of(self.there.folder, "calm")
-
     def _sweep(self, name: str, candidates: int, kills: int) -> None:
-        self.expected(candidates)
+        calm(self.there, candidates)
         process = driver(self.there.folder, name, candidates, "grid", self.there.address)
         try:
             while True:
@@ -185,36 +181,109 @@ def begun_after_end(journal: Path, made: dict[str, float]) -> int:
 
 
 def stopped(there: Nodes, times: int = 3, candidates: int = 8) -> list[tuple[str, str]]:
-    """Stop all processes of a node (SIGSTOP) until the others have done its jobs, then let them go on."""
-    late, names = 0, []
-    for n in range(times):
-        name = f"stopped{n}"
-        process = driver(there.folder, name, candidates, "grid", there.address)
-        own = there.node_of_driver(name)
-        time.sleep(8.0)
-        node = next(
-            node for node in there.workers if node.node_id != own
-        )  # Ray ends with the node that it is joined by
-        below = [p for infos in node.all_processes.values() for info in infos for p in family(info.process.pid)]
-        for one in below:
+    """Stop (SIGSTOP) a node that does a job, once whole and once its processes for jobs alone, as often as said each; let it go
+    on when the sweep has ended without it.
+    """
+    found, expected, draw = [], calm(there, candidates), random.Random(2)
+    for whole in (True, False):
+        counts: Counter[str] = Counter()
+        for n in range(times):
+            name = f"{'node' if whole else 'process'}{n}"
+            counts += _stopped_once(there, name, candidates, whole, draw.uniform(0.0, 6.0))
+            counts["equal"] += rows_of(there.folder, name) == expected
+            print(f"{name}: {dict(counts)}", flush=True)
+        what = "nodes stopped whole" if whole else "nodes whose processes for jobs were stopped, and the rest not,"
+        found += [
+            (f"{what} until the sweep had ended, then let go on", str(times)),
+            ("jobs that they were doing; sent to another node; brought to an end too late", "{under_way}, {again}, {late}"),
+            ("sweeps with the rows of one that nobody disturbed", "{equal}"),
+            ("results begun again after they were finished; changed, or begun, after the end", "{repeated}; {changed}, {after}"),
+        ]  # fmt: skip
+        names = ("under_way", "again", "late", "equal", "repeated", "changed", "after")
+        found[-3:] = [(what, value.format(**{one: counts[one] for one in names})) for what, value in found[-3:]]
+    return found
+
+
+def _stopped_once(there: Nodes, name: str, candidates: int, whole: bool, later_s: float) -> Counter[str]:
+    """Run a sweep one of whose nodes is stopped so many seconds after its first job has begun. Returns what was counted."""
+    counts: Counter[str] = Counter()
+    journal, cache, log = (there.folder / one for one in ("journal.txt", f"cache-{name}", f"{name}.log"))
+    journal.write_text("", encoding="utf-8")
+    process = driver(there.folder, name, candidates, "grid", there.address)
+    own = there.node_of_driver(name)  # Ray ends a driver whose node has ended
+    others = [node for node in there.workers if node.node_id != own]
+    while not journal.read_text(encoding="utf-8"):
+        time.sleep(0.1)
+    time.sleep(later_s)
+    open_: set[tuple[str, str]] = set()
+    while not open_:  # the job may end just before it is stopped
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended before a node could be stopped")
+        time.sleep(0.1)
+        for node in others:
+            raylets = [info.process.pid for infos in node.all_processes.values() for info in infos]
+            if not jobs_under_way(journal, {str(one.pid) for pid in raylets for one in family(pid)}):
+                continue
+            stopped_now = _suspend(raylets, whole)
+            pids = {str(one.pid) for one in stopped_now}
+            if open_ := jobs_under_way(journal, pids):
+                break
+            _resume(stopped_now)
+    counts["under_way"] = len(open_)
+    assert process.wait(timeout=600) == 0, log.read_text(encoding="utf-8")
+    if any(one.is_running() and one.status() != psutil.STATUS_STOPPED for one in stopped_now):
+        raise RuntimeError("somebody else let the node go on")
+    made, ended = made_in(cache), time.time()
+    counts["again"] = sum("is done again" in line for line in log.read_text(encoding="utf-8").splitlines())
+    counts["repeated"] = begun_after_end(journal, made)
+    _resume(stopped_now)
+    patience = time.monotonic() + 20.0
+    while jobs_under_way(journal, pids) and time.monotonic() < patience:
+        time.sleep(0.2)
+    time.sleep(5.0)  # what came too late would be put in place now
+    counts["late"] = len(open_) - len(open_ & jobs_under_way(journal, pids))
+    counts["changed"] = sum(made.get(key) != when for key, when in made_in(cache).items())
+    lines = (line.split() for line in journal.read_text(encoding="utf-8").splitlines())
+    counts["after"] = sum(what == "began" and float(when) > ended for when, *_, what in lines)
+    there.kill_node(node)
+    kill_tree([one.pid for one in stopped_now])
+    there.add()
+    return counts
+
+
+def _suspend(raylets: Sequence[int], whole: bool) -> list[psutil.Process]:
+    """Stop these processes and all below them; or only those that do jobs. Returns what was stopped."""
+    found: dict[int, psutil.Process] = {}
+    while True:  # until no new one has come meanwhile
+        below = [one for pid in raylets for one in family(pid)]
+        if not whole:
+            below = [one for one in below if one.pid not in raylets and not _is_agent(one)]
+        if not (new := [one for one in below if one.pid not in found]):
+            return list(found.values())
+        for one in new:
+            found[one.pid] = one
             with contextlib.suppress(psutil.Error):
                 one.suspend()
-        assert process.wait(timeout=400) == 0, (there.folder / f"{name}.log").read_text(encoding="utf-8")
-        before = {file: file.stat().st_mtime_ns for file in (there.folder / f"cache-{name}").glob("*/*/manifest.json")}
-        for one in below:
-            with contextlib.suppress(psutil.Error):
-                one.resume()
-        time.sleep(8.0)
-        after = {file: file.stat().st_mtime_ns for file in (there.folder / f"cache-{name}").glob("*/*/manifest.json")}
-        late += sum(before.get(file) != stamp for file, stamp in after.items())
-        names.append(rows_of(there.folder, name))
-        there.kill_node(node)
-        there.add()
-    return [
-        ("nodes stopped until the sweep had ended, then let go on", str(times)),
-        ("sweeps with the rows of one that nobody disturbed", str(sum(one == names[0] for one in names))),
-        ("results that a stopped node changed when it went on", str(late)),
-    ]
+
+
+def _resume(processes: Sequence[psutil.Process]) -> None:
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            one.resume()
+
+
+def _is_agent(process: psutil.Process) -> bool:
+    """Whether it is one of Ray's own processes of a node, beside the raylet."""
+    with contextlib.suppress(psutil.Error):
+        return "Agent" in " ".join(process.cmdline())
+    return True
+
+
+def jobs_under_way(journal: Path, pids: Collection[str]) -> set[tuple[str, str]]:
+    """Return the jobs, each with its process, that these processes have begun and not ended."""
+    lines = [line.split() for line in journal.read_text(encoding="utf-8").splitlines()]
+    began, ended = ({(pid, key) for _, pid, _, key, what in lines if what == word} for word in ("began", "ended"))
+    return {one for one in began - ended if one[0] in pids}
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -239,7 +308,9 @@ def alone(there: Nodes, sweeps: int = 4, candidates: int = 4) -> list[tuple[str,
 
 
 def targets(there: Nodes, candidates: int = 8) -> list[tuple[str, str]]:
-    """Run a sweep over two targets, each of whose labels one node has; then another, and kill one of the two nodes on the way."""
+    """Run a sweep over two targets, each of whose labels one node has; then another, and kill one of the two nodes on the way;
+    then one that begins without that node.
+    """
     names, found = ("left", "right"), []
 
     def run(name: str) -> tuple[list[Trial], int]:
@@ -277,6 +348,16 @@ def targets(there: Nodes, candidates: int = 8) -> list[tuple[str, str]]:
     there.add("right")
     rows, _ = run("gone")
     found += [("run again with such a node: the same", f"{pairs(rows)}; {winners('gone')}")]
+    there.kill_node(there.with_label("right"))
+    process = driver(there.folder, "late", candidates, "grid", there.address, names)
+    there.node_of_driver("late")
+    while not any(row.target == "left" and row.trial for row in rows_in("late")):
+        time.sleep(0.5)
+    before = pairs(rows_in("late"))
+    there.add("right")
+    assert process.wait(timeout=200) == 0, (there.folder / "late.log").read_text(encoding="utf-8")
+    found += [("no node of right at the start: candidates measured when such a node was started", before)]
+    found += [("the same run at its end; winners", f"{pairs(rows_in('late'))}; {winners('late')}")]
     return found
 
 
@@ -310,73 +391,6 @@ def scaling(workers: Sequence[int] = (1, 2, 4, 8), seconds: float = 5.0, each: i
         )
         print(found[-1], flush=True)
     return found
-
-
-class Simulated:
-    """A cluster of nodes that have done an order at once; what its files cost is taken off the time."""
-
-    def __init__(self, nodes: int) -> None:
-        self._nodes = [Node(str(n), f"host-{n}", machine_digest(), 4.0) for n in range(nodes)]
-        self._replies: deque[Reply] = deque()
-        self.own_s = 0.0
-
-    def nodes(self) -> Sequence[Node]:
-        """As of a cluster."""
-        return self._nodes
-
-    def send(self, order: int, text: str, needs: Needs) -> None:
-        """Do the order."""
-        began = time.perf_counter()
-        del needs
-        asked = Order.model_validate_json(text)
-        folder = Path(asked.cache) / "tiny" / asked.key
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}", encoding="utf-8")
-        answer = Answer(kind="done", host="host", result={"step": 1}, seconds=1.0, made=1.0, log="done\n")
-        self._replies.append(Reply(order, answer.model_dump_json()))
-        self.own_s += time.perf_counter() - began
-
-    def foreign_cpu(self, nodes: Sequence[str]) -> float:
-        """As of a cluster."""
-        del nodes
-        return 0.0
-
-    def reply(self, patience_s: float) -> Reply | None:
-        """As of a cluster."""
-        del patience_s  # everything is done already
-        return self._replies.popleft() if self._replies else None
-
-
-def cost(nodes: int = 1000, jobs: int = 100_000) -> list[tuple[str, str]]:
-    """Send jobs to a simulated cluster. Returns what the driver needs for each, and how its memory grows."""
-    with tempfile.TemporaryDirectory(prefix="ray-cost-", ignore_cleanup_errors=True) as folder:
-        cluster = Simulated(nodes)
-        cache = Cache(Path(folder) / "cache")
-        executor = RemoteExecutor(cluster, ClusterStages(cache), run_folder(cache))
-        began, marks, futures = time.process_time(), [], list[Future[Stored]]()
-        for seed in range(jobs):
-            futures.append(executor.submit(Call(TinyJob(seed=seed)), Path(folder) / "logs" / "x.log"))
-            if len(futures) >= nodes:
-                executor.wait(futures[:1])
-                futures = [future for future in futures if not future.done()]
-                executor.artifacts.let_go()
-            if seed % (jobs // 10) == jobs // 10 - 1:
-                marks.append(psutil.Process().memory_info().rss / 1e6)
-        while futures:
-            executor.wait(futures)
-            futures = [future for future in futures if not future.done()]
-        spent = time.process_time() - began - cluster.own_s
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return [
-        (
-            f"{jobs:,} jobs, {nodes:,} workers: processor time of the driver",
-            f"{spent:.0f} s, {spent / jobs * 1e3:.2f} ms a job",
-        ),
-        (
-            "its memory after a tenth of the jobs, after all, and at most",
-            f"{marks[0]:.0f} MB, {marks[-1]:.0f} MB, {most:.0f} MB",
-        ),
-    ]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -434,7 +448,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "alone": lambda: on_nodes(alone),
         "targets": lambda: on_nodes(targets, 0.05, labels=("left", "right")),
         "scaling": scaling,
-        "cost": lambda: cost(jobs=asked.jobs),
+        "cost": lambda: [*jobs_cost(jobs=asked.jobs), *candidates_cost(candidates=asked.jobs // 50)],
     }
     titles = {
         "rows": "The same rows as locally", "kills": "Kills at random moments", "kills2": "Kills at random moments, drawn anew", "stopped": "A node that is stopped and goes on",

@@ -41,6 +41,7 @@ from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
 from autotune.scheduler.events import Event, Events, Note
 from autotune.scheduler.loop import Loop
+from autotune.scheduler.search import Joined
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
@@ -281,19 +282,29 @@ def drive(
             stages.blocking = Blocking(executor, record.log("x"))
         stages.settle([], 0.0, inputs.places)
         sweeps, events = sweep.by_target, Events(Running(record), Timeline(record, intervals), Told())
-        spaces = [one.space for one in sweeps.values()]
-        several = make_for_targets(sweep.strategy, spaces, sweep.objectives, sweep.seed) if labels else None
-        strategy_made = several or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
 
-        def loop_of(target: str | None, own: Record, beside: Shared | None) -> Loop:
-            others = beside.others if beside is not None else None
-            pipeline = Pipeline(sweeps[target], inputs, stages, others=others)
-            return Loop(sweeps[target], own, pipeline, strategy_made, AsSleeping(executor), events, shared=beside)
+        def missing(target: str | None) -> str:
+            return str(executor.missing(sweeps[target].target.label)) if labels else ""
 
-        def trouble(target: str | None) -> str:
-            return str(executor.missing(sweeps[target].target.label))
+        def search() -> None:
+            spaces, given = [one.space for one in sweeps.values()], (sweep.objectives, sweep.seed)
+            several = make_for_targets(sweep.strategy, spaces, *given) if labels else None
+            strategy_made = several or make_strategy(sweep.strategy, sweep.space, *given)
 
-        run_loops(list(sweeps), record, AsSleeping(executor), loop_of, several, trouble)
+            def loop_of(target: str | None, own: Record, beside: Shared | None) -> Loop:
+                others = beside.others if beside is not None else None
+                pipeline = Pipeline(sweeps[target], inputs, stages, others=others)
+                return Loop(sweeps[target], own, pipeline, strategy_made, AsSleeping(executor), events, shared=beside)
+
+            away = {name: why for name in sweeps if (why := missing(name))}
+            run_loops(list(sweeps), record, AsSleeping(executor), loop_of, several, missing=missing, away=away)
+
+        while True:
+            try:
+                search()
+                break
+            except Joined:
+                say("a node has joined that a target has waited for")
         stages.close()
 
 

@@ -85,6 +85,10 @@ class Cluster(Protocol):
         """Return the nodes that are there now. Raises MachineError where the cluster is gone."""
         ...
 
+    def idle(self) -> Mapping[str, Mapping[str, float]]:
+        """Return what nobody has taken of the nodes, by their ids: under CPU, GPU, memory (bytes) and the names of resources."""
+        ...
+
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
         """Return how many cores other programs keep busy on the busiest of these nodes; 0: none of them says it in time."""
         ...
@@ -109,6 +113,24 @@ def kind_to_time(nodes: Sequence[Node], own: str, label: str | None = None, gpu:
 def to_time(nodes: Sequence[Node], machine: str, label: str | None = None, gpu: bool = False) -> list[Node]:
     """Return the nodes on which models may be timed for a kind of machine; the rest is as in `kind_to_time`."""
     return [node for node in _able(nodes, label, gpu) if node.machine == machine]
+
+
+def lacking(nodes: Sequence[Node], label: str | None = None, gpu: bool = False) -> str:
+    """Return what no node has that a target asks for; empty: one has it. Arguments as of `kind_to_time`."""
+    if kind_to_time(nodes, "", label, gpu):
+        return ""
+    wanted = ([f"the resource {label}"] if label else []) + ["a GPU"] * gpu
+    return f"no node of the cluster has {' and '.join(wanted) or 'processors'}"
+
+
+def how_to_start(label: str | None, gpu: bool) -> str:
+    """Return how a node is started that has what a target asks for."""
+    command = (
+        f"`ray start --address HEAD:PORT --resources '{{\"{label}\": 1}}'`"
+        if label
+        else "`ray start --address HEAD:PORT`"
+    )
+    return f"start one with {command}{' on a machine with a GPU' * gpu}"
 
 
 def _able(nodes: Sequence[Node], label: str | None, gpu: bool) -> list[Node]:

@@ -28,7 +28,8 @@ from autotune.execution.timeouts import Timeouts
 from autotune.execution.transfers import note_own_transfers, note_transfers
 from autotune.execution.workers import posts
 from autotune.machine import foreign_cpu
-from autotune.sweepfile.schema import Workers
+from autotune.providers import NVIDIA
+from autotune.sweepfile.schema import Sweep, Workers
 
 GONE_S = 60.0
 """Seconds without a node that has a target's label after which the other targets of a sweep go on without that target."""
@@ -80,8 +81,8 @@ class Work:
     """Of a cluster, for a target's label and whether it takes a GPU: the digest of the machines that its models are timed on, and
     how many GPUs the cluster has. Raises MachineError where no node will do.
     """
-    missing: Callable[[str | None], str] = lambda _: ""
-    """Of a cluster, for a target's label: why no node can work for that target now; empty: one can."""
+    missing: Callable[[str | None, bool], str] = lambda *_: ""
+    """Of a cluster, for a target's label and whether it takes a GPU: why no node can work for that target now; empty: one can."""
     foreign_cpu: Callable[[str | None, bool], float] = lambda *_: foreign_cpu()
     """How many cores other programs keep busy now where a target's models are timed, for its label and whether it takes a GPU."""
     described: dict[str, Any] = field(default_factory=dict)
@@ -141,6 +142,11 @@ def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
             lambda label, gpu: (executor.machine_of(label, gpu), executor.gpus),
             executor.missing, executor.foreign_cpu, {"cluster": nodes},
         )  # fmt: skip
+
+
+def takes_gpu(sweep: Sweep) -> bool:
+    """Whether a target's builds run on a GPU that a cluster hands out; `sweep`: of that target."""
+    return bool(sweep.space.recipes) and sweep.target.provider in NVIDIA
 
 
 def check_address(engine: str, address: str | None) -> None:

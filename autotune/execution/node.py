@@ -28,7 +28,7 @@ from autotune.errors import Interrupted, MachineError, StageError
 from autotune.execution.carried import bring, brought, in_use
 from autotune.execution.doing import Doing
 from autotune.execution.local import LocalEngine
-from autotune.execution.runs import STOP, at_work, signed, trouble_of
+from autotune.execution.runs import BEAT_S, STOP, at_work, signed, trouble_of
 from autotune.execution.stop import Stop
 from autotune.execution.transfers import note_transfers
 from autotune.execution.worker import from_plain
@@ -154,7 +154,7 @@ class NodeProcess:
         with tempfile.TemporaryDirectory(prefix="autotune-node-", ignore_cleanup_errors=True) as scratch:
             log, stop = Path(scratch) / "log.txt", Stop(Path(scratch) / STOP)
             self._stop = stop
-            with _Watch(order.run, stop) as watch, at_work(order.run, order.token, node):
+            with at_work(order.run, order.token, node) as still, _Watch(order.run, stop, still) as watch:
                 try:
                     answer = Answer(kind="done", host=host, **self._done(order, log, stop, watch))
                 except StageError as error:
@@ -190,6 +190,10 @@ class NodeProcess:
             if why := trouble_of(order.run, SEEN_S):
                 raise MachineError(why)
             self._seen.add(order.run)
+        elif (
+            not is_store(order.run) and not Path(order.run).exists()
+        ):  # this process was stopped until the sweep had ended
+            raise Interrupted
         job = from_plain(order.job)
         _check_same(order, job)
         cache = self._cache_of(order)
@@ -237,7 +241,13 @@ class NodeProcess:
                 result, seconds = self._engine_for(order).run_fresh(job, log, limit)
             return {"result": result, "seconds": seconds}
 
+        ran = False
+
         def run(out: Path) -> tuple[Result, float]:
+            nonlocal ran
+            if ran:  # it has lost its turn, and what the other made may have been used and removed since
+                raise BusyError("another has taken it over")
+            ran = True
             return doing.into(job, out, log, limit)
 
         stored: Stored = cache.make(
@@ -361,11 +371,11 @@ def _tail(log: Path) -> str:
 
 
 class _Watch:
-    """Asks a training to end where the sweep is to end, or another maker has taken over."""
+    """Asks a training to end where the sweep is to end, or another maker has taken over; says that the order is being done."""
 
-    def __init__(self, run: str, stop: Stop) -> None:
-        """`run`: the folder or address of the run."""
-        self._run, self._stop = run, stop
+    def __init__(self, run: str, stop: Stop, still: Callable[[], None]) -> None:
+        """`run`: the folder or address of the run; `still`: as `at_work` gives it."""
+        self._run, self._stop, self._still = run, stop, still
         self._every_s = _WATCH_STORE_S if is_store(run) else _WATCH_S
         self.asked = self.taken = False
         """Whether the end was asked for, and whether another maker has taken over."""
@@ -386,7 +396,11 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
+        said = time.monotonic()
         for _ in self._moments():
+            if time.monotonic() - said >= BEAT_S:
+                said = time.monotonic()
+                self._still()
             with contextlib.suppress(OSError, MachineError):
                 self.asked |= signed(self._run, STOP)
                 self.taken |= self._turn is not None and not self._turn.still()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from autotune.execution.cluster import QUIET, Needs, Node, to_time
 from autotune.execution.workers import needs_gpu
@@ -35,8 +36,7 @@ def needs_of(
     timed, label = timed_in(job), label_of(job)
     on = timed[0] if timed else job
     provider = getattr(on, "provider", None) if isinstance(on, DeviceJob | DevicesJob) else None
-    gpus = any(node.gpus for node in nodes)
-    gpu = needs_gpu(job) or provider in NVIDIA or (isinstance(job, ProbeJob) and gpus)
+    gpu = needs_gpu(job) or provider in NVIDIA or (isinstance(job, ProbeJob) and any(node.gpus for node in nodes))
     needs = Needs(cpus, float(gpu), memory_mb, {label: _SOME} if label else {}, "", near)
     if not timed:
         if not any(node.trouble and node.cpus >= 1 for node in nodes):
@@ -52,8 +52,38 @@ def needs_of(
     return Needs(min(cpus, node.cpus), float(gpu), memory_mb, resources, node.id)
 
 
+def has_room(job: Job, needs: Needs, nodes: Sequence[Node], idle: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether a node that would do for a job has what it takes at this moment; `idle`: as of `Cluster.idle`."""
+    timed = timed_in(job)
+    able = to_time(nodes, timed[0].machine, label_of(job), needs.gpus >= 1) if timed else nodes
+    anywhere = replace(needs, node="")
+    for node in able:
+        left = idle.get(node.id, {})
+        sizes = {"cpus": left.get("CPU", 0.0), "gpus": left.get("GPU", 0.0), "memory_mb": left.get("memory", 0.0) / 1e6}
+        if not node.trouble and anywhere.met_by(replace(node, **sizes, resources=left)):
+            return True
+    return False
+
+
 def _least(nodes: Sequence[Node], taken: Mapping[str, int]) -> Node:
     return min(nodes, key=lambda one: (taken.get(one.id, 0), one.id))
+
+
+class Able:
+    """Which needs some node can meet, of many orders with the same needs."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = {node.id: node for node in nodes}
+        self._known: dict[object, bool] = {}
+
+    def some(self, needs: Needs) -> bool:
+        """Whether a node has that, once it does nothing else."""
+        if needs.node:
+            return needs.node in self._nodes and needs.met_by(self._nodes[needs.node])
+        alike = needs.cpus, needs.gpus, needs.memory_mb, tuple(sorted(needs.resources.items()))
+        if alike not in self._known:
+            self._known[alike] = any(map(needs.met_by, self._nodes.values()))
+        return self._known[alike]
 
 
 class Absent:

@@ -14,7 +14,7 @@ import queue
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -156,6 +156,15 @@ class RayCluster:
             return _Surveyed(trouble=f"autotune cannot be run there ({_last_line(error)}); install it on all nodes")
         except self._ray.exceptions.RayError as error:
             return _Surveyed(trouble=_line(error, "it does not answer"))
+
+    def idle(self) -> Mapping[str, Mapping[str, float]]:
+        """As `Cluster.idle`."""
+        from ray._private.state import available_resources_per_node
+
+        with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError):
+            found: dict[str, dict[str, float]] = available_resources_per_node()
+            return found
+        return {}
 
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
         """As `Cluster.foreign_cpu`. What other sweeps do there is not foreign: a timing waits for it."""

@@ -12,23 +12,34 @@ import contextlib
 import itertools
 import math
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from autotune.artifacts.shared_store import HERE as STAYS
 from autotune.artifacts.store import Stored
 from autotune.errors import AutotuneError, Interrupted, MachineError, StageError, stage_status
 from autotune.execution.carried import Carried, in_folder, inputs_of
-from autotune.execution.cluster import Cluster, Needs, Node, Reply, cpus_each, in_words, kind_to_time, to_time, width_of
+from autotune.execution.cluster import (
+    Cluster,
+    Needs,
+    Node,
+    Reply,
+    cpus_each,
+    how_to_start,
+    in_words,
+    kind_to_time,
+    lacking,
+    to_time,
+    width_of,
+)
 from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.executor import PATIENCE_S, waited_enough
+from autotune.execution.flights import Flight
 from autotune.execution.host_lock import Interval
 from autotune.execution.node import Answer, Order, appears, from_anywhere
-from autotune.execution.placing import Absent, label_of, needs_of
+from autotune.execution.placing import Able, Absent, has_room, label_of, needs_of, timed_in
 from autotune.execution.protocol import follow
 from autotune.execution.runs import STOP, nodes_at_work, run_place, sign
 from autotune.execution.worker import to_plain
@@ -43,30 +54,8 @@ _NODES_S = 5.0
 """How often the nodes are looked at."""
 _LOADS = 16
 """The most nodes whose load is asked for at once."""
-_BEGIN_S = 60.0
-"""Seconds in which an order must begin once some node has left: else it may lie on that node, as Ray goes on to use its processes."""
 _BUSY_AGAIN_S = 2.0
 """After so long an order is sent again that found another maker at work."""
-
-
-@dataclass(eq=False)
-class _Flight:
-    """A call under way."""
-
-    call: Call
-    log: Path
-    future: Future[Stored]
-    limit_s: float
-    number: int = -1  # of this attempt
-    sent: float = 0.0  # when, by the monotonic clock
-    token: str = ""
-    lost: list[str] = field(default_factory=list)
-    first: bool = False
-    node: str = ""
-    needs: Needs = field(default_factory=Needs)
-    host: str = ""  # on which it is done, as far as it is known
-    busy_since: float | None = None  # since when another makes its result, by the monotonic clock
-    waits: bool = False  # whether the user was told that it waits
 
 
 class RemoteExecutor:
@@ -105,12 +94,16 @@ class RemoteExecutor:
         self._carried = None if shared is None else Carried(artifacts.cache)
         self._run_at = run_place(artifacts.cache, run)
         self._numbers = itertools.count()
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._under_way: dict[str, Future[Stored]] = {}
-        self._later: list[tuple[float, _Flight]] = []  # orders to send again, and when
+        self._later: list[tuple[float, Flight]] = []  # orders to send again, and when
         self._nodes: list[Node] = []
+        self._some_ill = False  # whether some node can do no job
         self._left: set[str] = set()  # the ids of nodes that have left
-        self._closed, self._looked = False, -math.inf
+        self._unheard: Counter[str] = (
+            Counter()
+        )  # orders of which nodes should have said something since they were heard last
+        self._closed, self._looked, self._listened = False, -math.inf, time.monotonic()
         self._look()
         if troubles := [f"host {node.host}: {node.trouble}" for node in self._nodes if node.trouble and node.cpus >= 1]:
             said = "; ".join(dict.fromkeys(troubles))
@@ -133,21 +126,16 @@ class RemoteExecutor:
 
     def machine_of(self, label: str | None = None, gpu: bool = False) -> str:
         """Return the digest of the machines that models are timed on: with the label and a GPU, if asked. Raises MachineError."""
+        if lack := lacking(self._nodes, label, gpu):
+            raise MachineError(f"target.{'label' if label else 'provider'}: {lack}; {how_to_start(label, gpu)}")
         machine = kind_to_time(self._nodes, machine_digest(), label, gpu)
-        if not machine:
-            wanted = ([f"the resource {label}"] if label else []) + ["a GPU"] * gpu
-            remedy = f"`ray start --resources '{{\"{label}\": 1}}'`" if label else "`ray start`"
-            what = f"no node of the cluster has {' and '.join(wanted) or 'processors'}; start one with {remedy}"
-            raise MachineError(f"target.{'label' if label else 'provider'}: {what}{' on a machine with a GPU' * gpu}")
         self._timed.add((machine, label, gpu))
         return machine
 
-    def missing(self, label: str | None) -> str:
-        """Return why nothing can be done for a target now: no node has its label; empty: one has it, or none is asked for."""
+    def missing(self, label: str | None, gpu: bool = False) -> str:
+        """Return what no node has now that a target asks for, its label and a GPU; empty: one has it, or nothing is asked for."""
         self._look()
-        if label is None or not self._absent.seconds(label, self._nodes):
-            return ""
-        return f"no node of the cluster has the resource {label}"
+        return lacking(self._nodes, label, gpu) if label or gpu else ""
 
     def foreign_cpu(self, label: str | None, gpu: bool) -> float:
         """Return how many cores other programs keep busy where a target's models are timed: on the busiest of its nodes."""
@@ -194,18 +182,18 @@ class RemoteExecutor:
             self._forget(call)
             future.set_result(found)
             return future
-        flight = _Flight(call, log, future, limit_s)
+        flight = Flight(call, log, future, limit_s)
         flight.first = not call.anew and self.artifacts.costs.first(call.job.stage)
         self._send(flight)
         return future
 
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
-        """Return when one of the futures is done, or after half a second."""
+        """Return when one of the futures is done, and all answers that are there were taken; or after half a second."""
         self._still()
         patience_s = _POLL_S
         if self.artifacts.stop is not None and self.artifacts.stop.asked:
             sign(self._run_at, STOP)  # trainings end between two steps
-        while not any(future.done() for future in futures):
+        while patience_s == 0.0 or not any(future.done() for future in futures):
             self._look()
             self._send_again()
             if (reply := self.cluster.reply(patience_s)) is None:
@@ -224,7 +212,7 @@ class RemoteExecutor:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    def _send(self, flight: _Flight) -> None:
+    def _send(self, flight: Flight) -> None:
         """Send an order, or put it off until there is a node that can do it."""
         if self._closed:
             self._end(flight, Interrupted())
@@ -237,9 +225,7 @@ class RemoteExecutor:
             self._tell_once(flight, f"{stage} waits for a node of the kind that models are timed on")
             self._later.append((time.monotonic() + _NODES_S, flight))
             return
-        flight.sent = time.monotonic()
-        flight.number, flight.host = next(self._numbers), ""  # what comes back of an attempt before counts no more
-        flight.token, flight.node, flight.needs = uuid.uuid4().hex, needs.node, needs
+        flight.begin(next(self._numbers), needs)
         self._flights[flight.number] = flight
         job, artifacts = from_anywhere(flight.call.job), self.artifacts
         try:
@@ -254,9 +240,11 @@ class RemoteExecutor:
         )  # fmt: skip
         self.cluster.send(flight.number, order.model_dump_json(), needs)
 
-    def _needs(self, flight: _Flight) -> Needs | None:
+    def _needs(self, flight: Flight) -> Needs | None:
         """Return what an order takes of its node; None: no node there will do."""
-        taken = Counter(other.node for other in self._flights.values())
+        taken: Counter[str] = Counter()
+        if timed_in(flight.call.job) or self._some_ill:  # else the cluster finds a node itself
+            taken = Counter(other.node for other in self._flights.values()) + self._unheard
         near = next(filter(None, (self._made_on.get(key, "") for key in inputs_of(flight.call.job))), "")
         return needs_of(flight.call.job, self._nodes, float(self.cpus), self._memory_mb or 0.0, taken, near)
 
@@ -272,6 +260,8 @@ class RemoteExecutor:
         if time.monotonic() - self._looked < _NODES_S:
             return
         self._looked = time.monotonic()
+        # While this process is stopped nobody listens, and that is no node's fault.
+        passed_s, self._listened = min(self._looked - self._listened, 2 * _NODES_S), self._looked
         before = {node.id: node for node in self._nodes}
         try:
             self._nodes = list(self.cluster.nodes())
@@ -283,32 +273,18 @@ class RemoteExecutor:
             for flight in waiting:
                 self._end(flight, error)
             return
+        self._some_ill = any(node.trouble for node in self._nodes)
         now = {node.id for node in self._nodes}
         self._left = (self._left | before.keys()) - now
-        some_left = before.keys() - now
-        at_work = nodes_at_work(self._run_at)
-        for flight in list(self._flights.values()):
-            if flight.token in at_work:
-                flight.node, host = at_work[flight.token]
-                if host != flight.host:
-                    flight.host = host
-                    self._at(flight.log.stem, host)
-            if flight.node in self._left:
-                # Of a node that was cut off, or stopped, Ray says for minutes nothing of its orders.
-                del self._flights[flight.number]
-                self._again_elsewhere(flight, f"its node, {flight.node[:6]}, has left")
-            elif not flight.node and (some_left or (self._left and self._looked - flight.sent > _BEGIN_S)):
-                # It has not begun: it waits for a node, or lies on the one that has left. Should it begin there or elsewhere
-                # all the same, one of the two finds the other's result, or the other at work.
-                del self._flights[flight.number]
-                self._later.append((time.monotonic(), flight))
+        self._listen(passed_s, bool(before.keys() - now))
         if before:
             for node in (node for node in self._nodes if node.id not in before):
                 self._say(f"node {node} has joined" + (f", but {node.trouble}" if node.trouble else ""))
             for node in (node for one, node in before.items() if one not in now):
                 self._say(f"node {node} has left")
+        able = Able(self._nodes)
         for flight in list(self._flights.values()):
-            if any(map(flight.needs.met_by, self._nodes)):
+            if able.some(flight.needs):
                 continue
             label = label_of(flight.call.job)
             if label and self._absent.seconds(label, self._nodes) > self._gone_s:
@@ -320,7 +296,40 @@ class RemoteExecutor:
             elif not flight.needs.node:
                 self._tell_once(flight, f"{flight.call.job.stage} waits for a node that has {flight.needs}")
 
-    def _tell_once(self, flight: _Flight, line: str) -> None:
+    def _listen(self, passed_s: float, some_left: bool) -> None:
+        """Hear what nodes say of their orders, and send again those of which nothing is to be expected. `passed_s`: seconds since
+        the last time; `some_left`: whether a node was found gone just now.
+        """
+        said, idle = nodes_at_work(self._run_at), None
+        for flight in list(self._flights.values()):
+            if said is not None and flight.hear(said.get(flight.token), passed_s):
+                self._at(flight.log.stem, flight.host)
+            if flight.said is not None and not flight.quiet_s:
+                self._unheard.pop(flight.node, None)
+            if flight.node in self._left:
+                # Of a node that was cut off, or stopped, Ray says for minutes nothing of its orders.
+                self._again_elsewhere(self._flights.pop(flight.number), f"its node, {flight.node[:6]}, has left")
+            elif flight.silent:
+                self._unheard[flight.node] += 1
+                why = f"nothing was heard of it from {flight.host} for {flight.quiet_s:.0f} s"
+                self._again_elsewhere(self._flights.pop(flight.number), why)
+            elif not flight.begun and not flight.node and (some_left or (flight.stuck and self._left)):
+                # It has not begun: it waits for a node, or lies on the one that has left. Should it begin there or elsewhere
+                # all the same, one of the two finds the other's result, or the other at work.
+                self._send_anew(flight)
+            elif flight.stuck and flight.unbegun < ATTEMPTS:
+                idle = self.cluster.idle() if idle is None else idle
+                if has_room(flight.call.job, flight.needs, self._nodes, idle):
+                    self._unheard[flight.node] += 1
+                    flight.unbegun += 1
+                    self._send_anew(flight)
+
+    def _send_anew(self, flight: Flight) -> None:
+        """Send an order that has not begun once more."""
+        del self._flights[flight.number]
+        self._later.append((time.monotonic(), flight))
+
+    def _tell_once(self, flight: Flight, line: str) -> None:
         if not flight.waits:
             flight.waits = True
             self._say(line)
@@ -371,7 +380,7 @@ class RemoteExecutor:
         sound = {one.id for one in self._nodes if not one.trouble}
         return bool(sound) and (node not in sound if node else len(sound) < len(self._nodes))
 
-    def _done(self, flight: _Flight, answer: Answer) -> None:
+    def _done(self, flight: Flight, answer: Answer) -> None:
         call, cache, seconds = flight.call, self.artifacts.cache, answer.seconds or 0.0
         try:
             self.artifacts.guard.check()  # what was made while the sweep's inputs changed is void
@@ -392,7 +401,7 @@ class RemoteExecutor:
         self._forget(call)
         flight.future.set_result(stored)
 
-    def _note(self, flight: _Flight, answer: Answer) -> None:
+    def _note(self, flight: Flight, answer: Answer) -> None:
         """Keep what an order printed, and when it ran."""
         for span in answer.spans:
             copied = span.result, span.moved_mb
@@ -402,7 +411,7 @@ class RemoteExecutor:
             with flight.log.open("a", encoding="utf-8", newline="\n") as stream:
                 stream.write(f"--- on {answer.host}\n{answer.log}")
 
-    def _again_elsewhere(self, flight: _Flight, why: str) -> None:
+    def _again_elsewhere(self, flight: Flight, why: str) -> None:
         flight.lost.append(flight.token)
         if len(flight.lost) >= ATTEMPTS:
             what = f"{flight.call.job.stage}: {len(flight.lost)} nodes were lost, the last: {why}"
@@ -412,7 +421,7 @@ class RemoteExecutor:
         self._looked = -math.inf  # it may be gone
         self._later.append((time.monotonic(), flight))
 
-    def _busy(self, flight: _Flight, who: str) -> None:
+    def _busy(self, flight: Flight, who: str) -> None:
         # What it has waited for a node, or was done by one that is lost, does not count.
         flight.busy_since = flight.busy_since or time.monotonic()
         job, waited = flight.call.job, time.monotonic() - flight.busy_since
@@ -425,7 +434,7 @@ class RemoteExecutor:
         else:
             self._later.append((time.monotonic() + _BUSY_AGAIN_S, flight))
 
-    def _end(self, flight: _Flight, error: BaseException) -> None:
+    def _end(self, flight: Flight, error: BaseException) -> None:
         self._forget(flight.call)
         flight.future.set_exception(error)
 

@@ -8,7 +8,8 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.artifacts.store import HERE, RUN, Cache
@@ -17,8 +18,21 @@ from autotune.remote.objects import Objects, is_store
 
 STOP = "stop"
 """The sign that asks for the end."""
+BEAT_S = 20.0
+"""How often a node says that it is still at work on an order, seconds."""
 _AT = "at-"
 """How the sign begins that says on which node an order is done."""
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """What is said of an order that is being done."""
+
+    node: str
+    """The id of the node."""
+    host: str
+    beat: int
+    """How often it was said."""
 
 
 def run_folder(cache: Cache) -> Path:
@@ -64,32 +78,57 @@ def signed(place: str, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def at_work(place: str, token: str, node: str) -> Iterator[None]:
-    """Say on which node and host an order is done, as long as it is: the cluster itself does not tell."""
-    name = f"{_AT}{token}-{node}-{socket.gethostname()}"
+def at_work(place: str, token: str, node: str) -> Iterator[Callable[[], None]]:
+    """Say on which node and host an order is done, as long as it is: the cluster itself does not tell. Call the function that
+    is given every `BEAT_S`: it says that the order is still being done.
+
+    How often that was said is part of the sign's name: a list of names is read anew everywhere, while the time of a file is
+    kept for up to a minute by clients of NFS, and costs a request for each object in a store.
+    """
+    there = Objects(place, "AUTOTUNE_CACHE") if is_store(place) else None
+
+    def name(beat: int) -> str:
+        return f"{_AT}{token}-{node}-{beat}-{socket.gethostname()}"
+
+    beat = 0
+
+    def still() -> None:
+        nonlocal beat
+        with contextlib.suppress(AutotuneError, OSError):
+            if there is None:
+                (Path(place) / name(beat)).rename(Path(place) / name(beat + 1))
+            else:
+                there.write(name(beat + 1), b"")
+                there.remove(name(beat))
+            beat += 1
+
     with contextlib.suppress(AutotuneError, OSError):
-        sign(place, name)
+        sign(place, name(beat))
     try:
-        yield
+        yield still
     finally:
         with contextlib.suppress(AutotuneError, OSError):
-            if is_store(place):
-                Objects(place, "AUTOTUNE_CACHE").remove(name)
+            if there is None:
+                (Path(place) / name(beat)).unlink(missing_ok=True)
             else:
-                (Path(place) / name).unlink(missing_ok=True)
+                there.remove(name(beat))
 
 
-def nodes_at_work(place: str) -> dict[str, tuple[str, str]]:
-    """Return the node and the host on which orders are done now, as far as it is known, by the tokens of the orders."""
+def nodes_at_work(place: str) -> dict[str, AtWork] | None:
+    """Return what is said of the orders that are being done, by their tokens; None where that cannot be read now."""
     try:
         if is_store(place):
             names = [name.rpartition("/")[2] for name in Objects(place, "AUTOTUNE_CACHE").names(_AT)]
         else:
             names = [name for name in os.listdir(place) if name.startswith(_AT)]  # noqa: PTH208 - as in `signed`
     except (AutotuneError, OSError):
-        return {}
-    parts = (name.removeprefix(_AT).split("-", 2) for name in names)
-    return {token: (node, host) for token, node, host in parts}
+        return None
+    found: dict[str, AtWork] = {}
+    for said in names:
+        token, node, beat, host = said.removeprefix(_AT).split("-", 3)
+        if token not in found or found[token].beat < int(beat):  # in a store two are there for a moment
+            found[token] = AtWork(node, host, int(beat))
+    return found
 
 
 def seen_after(place: str, name: str, patience_s: float) -> bool:

@@ -152,12 +152,12 @@ def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
 
 
 def prepare(
-    sweep: Sweep, do: Asked, cache: Path, machine: str | None = None, gpus: int | None = None
+    sweep: Sweep, do: Asked, cache: Path, machine: str | None = None, gpus: int | None = None, away: bool = False
 ) -> tuple[Sweep, Dataset, Inputs]:
     """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
 
     `machine` is the digest of the machines that models are timed on, and `gpus` how many GPUs a cluster has; None: it is
-    this machine that does all. Raises UsageError (data, model), MachineError (packages, disk, provider).
+    this machine that does all. `away`: the target has no node now, so that its device is not asked what it runs. Raises UsageError (data, model), MachineError (packages, disk, provider).
     """
     check_packages(sweep)
     dataset = read_data(sweep, do)
@@ -185,7 +185,7 @@ def prepare(
         )
         raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
     asked: list[str] = []
-    if sweep.space.recipes and provider.name != "cpu":
+    if sweep.space.recipes and provider.name != "cpu" and not away:
         offered = required(provider, sweep.target.device, do, sweep.target.label)
         hardware = offered.hardware if provider.plugged else None
         sweep, asked = fit_to_device(sweep, config, offered.hardware, do)

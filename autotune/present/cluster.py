@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError
-from autotune.execution.cluster import QUIET, Node, cpus_each, kind_to_time, to_time, width_of
-from autotune.execution.engines import check_address
+from autotune.execution.cluster import QUIET, Node, cpus_each, how_to_start, kind_to_time, lacking, to_time, width_of
+from autotune.execution.engines import check_address, takes_gpu
 from autotune.execution.ray_cluster import RayCluster
 from autotune.execution.runs import run_in, run_place
 from autotune.execution.workers import CORES_EACH
@@ -23,6 +24,7 @@ class Clustered:
     jobs: int = 0
     """How many jobs it does at once; 0: there is none, or it does not answer."""
     notes: tuple[str, ...] = ()
+    """What to know of it, one line each: also which targets have no node there."""
 
 
 def clustered(sweep: Sweep, address: str | None) -> Clustered:
@@ -33,20 +35,41 @@ def clustered(sweep: Sweep, address: str | None) -> Clustered:
     if sweep.engine != "ray":
         return Clustered()
     try:
-        found = examine_cluster(address, sweep.workers.cpu if isinstance(sweep.workers.cpu, int) else None)
+        nodes, joined, cache = _seen(address)
     except MachineError as error:
         return Clustered(notes=(f"{error}; what follows is for this machine alone",))
-    doing = [node for node in found["nodes"] if node["processors"] >= 1]
+    found = summary(nodes, joined, cache, packages(), sweep.workers.cpu if isinstance(sweep.workers.cpu, int) else None)
+    doing = [node for node in nodes if node.cpus >= 1]
     what = f"Ray cluster at {found['address']}: {len(doing)} nodes, {found['jobs_at_once']} jobs at once"
-    return Clustered(found["jobs_at_once"], (what, *found["problems"]))
+    return Clustered(found["jobs_at_once"], (what, *found["problems"], *waiting(sweep, nodes)))
+
+
+def waiting(sweep: Sweep, nodes: Sequence[Node]) -> list[str]:
+    """Return in lines which targets of a sweep have no node of the cluster, and what `run` does then."""
+    asked = {name: (one.target.label, takes_gpu(one)) for name, one in sweep.by_target.items()}
+    why = {name: found for name, wanted in asked.items() if any(wanted) and (found := lacking(nodes, *wanted))}
+    if len(why) == len(asked):
+        later = "`run` refuses to begin before one has joined"
+    else:
+        later = "its candidates wait until one has joined, in the same run or in a later one; the other targets go on"
+    return [
+        f"{f'target {name}' if name else 'target'}: {found}: {later}; {how_to_start(*asked[name])}"
+        for name, found in why.items()
+    ]
 
 
 def examine_cluster(address: str | None, at_once: int | None = None) -> dict[str, Any]:
     """Join a cluster of Ray and return what its nodes have; `at_once`: jobs that one node does at once. Raises MachineError where there is none, UsageError, OSError."""
+    nodes, joined, cache = _seen(address)
+    return summary(nodes, joined, cache, packages(), at_once)
+
+
+def _seen(address: str | None) -> tuple[list[Node], str, str]:
+    """Return the nodes of a cluster, its address, and the place of the cache. Raises as `examine_cluster`."""
     cache = Cache(default_root())
     with run_in(cache) as run, RayCluster(address, run_place(cache, run)) as cluster:
         nodes = sorted(cluster.nodes(), key=lambda node: (node.host, node.id))
-        return summary(nodes, cluster.address, str(cache.shared or cache.root), packages(), at_once)
+        return nodes, cluster.address, str(cache.shared or cache.root)
 
 
 def summary(

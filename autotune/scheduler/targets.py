@@ -6,7 +6,8 @@ workers are shared, and so is what is expensive: an adapter is trained and merge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from autotune.results.record import Record
 from autotune.results.rows import Trial
@@ -24,19 +25,21 @@ def run_loops(
     loop_of: Callable[[str | None, Record, Shared | None], Loop],
     strategy: ForTargets | None = None,
     trouble: Callable[[str | None], str] = lambda _: "",
+    missing: Callable[[str | None], str] = lambda _: "",
+    away: Mapping[str | None, str] = MappingProxyType({}),
 ) -> tuple[Summary, list[Trial]]:
     """Run the loops of all targets, or the one of a sweep that has one (`names` is [None]).
 
     `strategy`: that of the loops, where there are several; `trouble` says why nothing runs on a target's device, and is empty
-    where something does. Returns a summary of all, whose exit code is the worst of what each alone would have, and the rows
-    that count.
+    where something does; `missing` and `away` are as in `Search`. Returns a summary of all, whose exit code is the worst of
+    what each alone would have, and the rows that count. Raises as `Search.run`.
     """
     if strategy is None:
         loop = loop_of(None, record, None)
         return run_loop(loop), loop.ledger.ended()
     shared = Shared(executor)
     loops = [loop_of(name, record.for_target(name), shared) for name in names if name is not None]
-    summaries = Search(loops, record.results.rows, strategy.leave_out, trouble).run()
+    summaries = Search(loops, record.results.rows, strategy.leave_out, trouble, missing, away).run()
     remove_merged(loops)
     return together(summaries), [row for loop in loops for row in loop.ledger.ended()]
 

@@ -15,9 +15,9 @@ from stages_for_tests import QuickTimeJob
 from test_remote import HERE, Sweeping, Threads, cluster
 
 from autotune.errors import MachineError, StageError
-from autotune.execution import remote
+from autotune.execution import flights, remote
 from autotune.execution.cluster import Needs, Node
-from autotune.execution.placing import Absent, label_of, needs_of
+from autotune.execution.placing import Able, Absent, label_of, needs_of
 from autotune.execution.ray_cluster import _load
 from autotune.execution.remote import RemoteExecutor
 from autotune.stages.jobs import Job, MergeJob, ScoreJob, TinyJob, TurnsJob
@@ -38,6 +38,18 @@ def test_with_a_node_in_trouble_an_order_goes_to_the_sound_node_that_has_least_t
     assert needs_of(TinyJob(), [BAD, replace(SOUND[0], cpus=1.0)], 2.0, 0.0, {}) is None  # none is large enough
     head = replace(BAD, cpus=0.0)  # it gets no orders anyway
     assert needs_of(TinyJob(), [*SOUND, head], 2.0, 0.0, {}) == Needs(2.0)
+
+
+def test_which_needs_some_node_can_meet() -> None:
+    able = Able([SOUND[0], replace(SOUND[1], cpus=8.0, resources={"phone": 1.0})])
+    assert able.some(Needs(4.0))
+    assert able.some(Needs(4.0, near="gone"))
+    assert able.some(Needs(8.0, resources={"phone": 0.001}))
+    assert not able.some(Needs(8.0, resources={"tablet": 0.001}))
+    assert not able.some(Needs(9.0))
+    assert able.some(Needs(4.0, node="a"))
+    assert not able.some(Needs(8.0, node="a"))  # another has them
+    assert not able.some(Needs(1.0, node="gone"))
 
 
 @pytest.mark.parametrize("job", [TIMING, TurnsJob(graphs=(TIMING,))])
@@ -124,7 +136,7 @@ def test_an_order_that_never_began_on_a_node_that_has_left_is_sent_again(
     tmp_path: Path, cluster: Threads, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had reached a node that was stopped: nobody says that it has begun, nor that it is lost."""
-    monkeypatch.setattr(remote, "_BEGIN_S", 0.2)
+    monkeypatch.setattr(flights, "BEGIN_S", 0.2)
     sweeping, sent = Sweeping(tmp_path, cluster), cluster.send
     if when == "after it left":
         cluster.there = cluster.there[:1]

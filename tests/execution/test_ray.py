@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +110,58 @@ def test_a_whole_sweep_of_the_tiny_model_runs_on_a_cluster(
     assert "jobs at once; timed on" in done.stderr
     assert (out / "best" / "onnx").is_dir()
     assert len(json.loads((out / "machine.json").read_text(encoding="utf-8"))["cluster"]) == 4
+
+
+@pytest.mark.slow
+def test_a_target_without_a_node_waits_and_is_measured_when_one_joins(
+    nodes: Nodes, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The command, in a process of its own: the plan says what waits, the run goes on without it, and takes it in."""
+    for split, count in (("train", 16), ("validation", 12)):
+        rows = ({"text": f"{n} I felt {TONES[n % 4]} {split}", "tone": TONES[n % 4]} for n in range(count))
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    target = {"threads": 1, "timing": {"processes": 2, "most": 2, "repeats": 0}}
+    sweep = {
+        "name": "waits", "model": str(tiny_llama), "engine": "ray", "strategy": "grid", "budget": {"trials": 8},
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "prompt": "Text: {text}\nTone:", "completion": " {tone}"},
+        "train": {"max_length": 64}, "space": {"lora": {"r": {"choice": [2, 4, 8, 16]}, "steps": 2, "batch_size": 4}, "build": [{"precision": "fp32"}]},
+        "targets": {"laptop": target, "phone": target | {"label": "phone"}},
+    }  # fmt: skip
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    command = [sys.executable, "-m", "autotune", "plan", "sweep.yaml", "--address", nodes.address, "--json"]
+    plan = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=True)
+    why = "target phone: no node of the cluster has the resource phone"
+    assert [
+        note for note in json.loads(plan.stdout)["notes"] if note.startswith(f"{why}: its candidates wait until one")
+    ]
+
+    command = [sys.executable, "-m", "autotune", "run", "sweep.yaml", "--address", nodes.address]
+    results, said = tmp_path / "results" / "waits", tmp_path / "said.txt"
+    with said.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=stream, stderr=stream)
+    try:
+        end = time.monotonic() + 300
+        while why not in " ".join(said.read_text(encoding="utf-8").split()):
+            assert time.monotonic() < end, said.read_text(encoding="utf-8")
+            assert process.poll() is None, said.read_text(encoding="utf-8")
+            time.sleep(0.3)
+        nodes.add("phone")
+        code = process.wait(timeout=400)
+    finally:
+        process.kill()
+    text = said.read_text(encoding="utf-8")
+    assert code in (Exit.OK, Exit.NO_FEASIBLE), text
+    assert f"{why}; its candidates wait until such a node joins" in " ".join(text.split())
+    rows = read_table(results / "results.csv", Trial)
+    assert Counter(row.target for row in rows if row.trial and row.status == "ok") == {"laptop": 4, "phone": 4}
+    assert not any(row.status == "lost" for row in rows)
+    assert {path.name for path in (results / "best").iterdir()} == {"laptop", "phone"}
+    phone = [row for row in rows if row.target == "phone"]
+    assert all(
+        row.cost_s("train") is None
+        for row in phone
+        if row.adapter in {one.adapter for one in rows if one.target == "laptop"}
+    )
 
 
 def test_an_address_without_the_engine_is_refused(

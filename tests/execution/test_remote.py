@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from autotune.execution import node as node_module
 from autotune.execution import remote
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.cluster_stages import ClusterStages
+from autotune.execution.flights import Flight
 from autotune.execution.local import LocalEngine
 from autotune.execution.node import Answer, NodeProcess, Order, from_anywhere
 from autotune.execution.remote import ATTEMPTS, RemoteExecutor
@@ -97,6 +98,9 @@ class Threads:
         if self.gone:
             raise MachineError("the cluster is gone")
         return [node for node in self.there if node.id not in self.lost]
+
+    def idle(self) -> Mapping[str, Mapping[str, float]]:
+        return {}
 
     def send(self, order: int, text: str, needs: Needs) -> None:
         there = self.nodes()
@@ -424,7 +428,7 @@ def test_targets_of_one_provider_have_a_label_each(tmp_path: Path, cluster: Thre
         machine = sweeping.executor.machine_of(one.target.label)
         graph = Graph(one, replace(inputs_in(tmp_path / name), machine=machine))
         timing = graph.time_job(base_candidate(one.space.recipes, one.provider), "build", "signature")
-        needs = sweeping.executor._needs(remote._Flight(Call(timing), tmp_path, Future(), 1.0))
+        needs = sweeping.executor._needs(Flight(Call(timing), tmp_path, Future(), 1.0))
         assert needs is not None
         assert needs.node == node
         assert timing.label == one.target.label

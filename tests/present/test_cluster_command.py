@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from bad_inputs import write_demo
 from conftest import Ran
+from fakes import make_sweep
 
 from autotune.cli import main
 from autotune.errors import Exit
 from autotune.execution import ray_cluster
 from autotune.execution.cluster import QUIET, Node
 from autotune.machine import machine_digest
-from autotune.present.cluster import as_lines, summary
+from autotune.present import cluster as cluster_command
+from autotune.present.cluster import as_lines, clustered, summary, waiting
 
 HERE = {"torch": "2.13.0", "peft": "0.21.2", "python": "3.11.7"}
 
@@ -59,6 +61,46 @@ def test_what_is_missing_is_said_of_each_node_that_does_jobs() -> None:
     )
     assert lines[-1] == "not ready: see the problems above"
     assert summary([head], "head:6379", "/cache", HERE)["problems"] == ["the cluster has no node with processors"]
+
+
+WAITS = "its candidates wait until one has joined, in the same run or in a later one; the other targets go on"
+PHONE = """start one with `ray start --address HEAD:PORT --resources '{"phone": 1}'`"""
+
+
+@pytest.mark.parametrize(
+    ("targets", "nodes", "lines"),
+    [
+        ({"a": {"label": "phone"}, "b": {}}, [node("b", resources={"phone": 1.0})], []),
+        ({"a": {"label": "phone"}, "b": {}}, [node("b")], [f"target a: no node of the cluster has the resource phone: {WAITS}; {PHONE}"]),
+        ({"a": {"label": "phone"}, "b": {}}, [node("b"), node("c", resources={"phone": 1.0}, trouble="ill")], [
+            f"target a: no node of the cluster has the resource phone: {WAITS}; {PHONE}"]),
+        ({"a": {"provider": "cuda"}, "b": {}}, [node("b")], [
+            f"target a: no node of the cluster has a GPU: {WAITS}; start one with `ray start --address HEAD:PORT` on a machine with a GPU"]),
+        ({"a": {"provider": "cuda"}, "b": {}}, [node("b", gpus=1.0)], []),
+        ({"a": {"label": "phone"}}, [node("b")], [
+            f"target a: no node of the cluster has the resource phone: `run` refuses to begin before one has joined; {PHONE}"]),
+    ],
+)  # fmt: skip
+def test_a_plan_says_which_targets_wait_for_a_node(
+    targets: dict[str, dict[str, str]], nodes: list[Node], lines: list[str]
+) -> None:
+    sweep = make_sweep(
+        targets={name: {"provider": "cpu"} | keys for name, keys in targets.items()}, build=[{"precision": "int4"}]
+    )
+    assert waiting(sweep, nodes) == lines
+
+
+def test_a_plan_of_one_target_says_that_its_node_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_command, "_seen", lambda address: ([node("b")], "head:6379", "/cache"))
+    monkeypatch.setattr(cluster_command, "packages", lambda: HERE)
+    sweep = make_sweep(engine="ray", target={"provider": "cpu", "label": "phone"})
+    found = clustered(sweep, None)
+    assert found.jobs == 2
+    assert found.notes == (
+        "Ray cluster at head:6379: 1 nodes, 2 jobs at once",
+        f"target: no node of the cluster has the resource phone: `run` refuses to begin before one has joined; {PHONE}",
+    )
+    assert clustered(make_sweep(), None).notes == ()
 
 
 def test_a_plan_without_the_cluster_is_for_this_machine_and_says_so(
