@@ -59,8 +59,9 @@ def has_room(job: Job, needs: Needs, nodes: Sequence[Node], idle: Mapping[str, M
     anywhere = replace(needs, node="")
     for node in able:
         left = idle.get(node.id, {})
-        sizes = {"cpus": left.get("CPU", 0.0), "gpus": left.get("GPU", 0.0), "memory_mb": left.get("memory", 0.0) / 1e6}
-        if not node.trouble and anywhere.met_by(replace(node, **sizes, resources=left)):
+        cpus, gpus, memory_mb = left.get("CPU", 0.0), left.get("GPU", 0.0), left.get("memory", 0.0) / 1e6
+        now = replace(node, cpus=cpus, gpus=gpus, memory_mb=memory_mb, resources=left)
+        if not node.trouble and anywhere.met_by(now):
             return True
     return False
 

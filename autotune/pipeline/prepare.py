@@ -152,7 +152,7 @@ def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
 
 
 def prepare(
-    sweep: Sweep, do: Asked, cache: Path, machine: str | None = None, gpus: int | None = None, away: bool = False
+    sweep: Sweep, do: Asked, cache: Path, machine: str | None = None, gpus: int | None = None, *, away: bool = False
 ) -> tuple[Sweep, Dataset, Inputs]:
     """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
 
