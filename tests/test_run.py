@@ -41,7 +41,7 @@ class Command:
         resolved = make_sweep(objectives={"accuracy": "maximize", "size_mb": "minimize"}).resolved()
         self.file.write_text(yaml.safe_dump(resolved), encoding="utf-8")
 
-        def prepare(sweep: Sweep, do: Any, cache: Path) -> tuple[Sweep, Dataset, Inputs]:
+        def prepare(sweep: Sweep, do: Any, cache: Path, *, away: bool = False) -> tuple[Sweep, Dataset, Inputs]:
             return sweep, DATA, self.inputs
 
         monkeypatch.setattr(run_module, "prepare", prepare)
