@@ -71,16 +71,15 @@ class Simulated:
         self.own_s += time.process_time() - began
 
     def _done(self, asked: Order, job: Job) -> Answer:
-        if isinstance(job, TurnsJob):
-            fresh = self._idle.run_fresh(job, Path())[0]
-            return Answer(kind="done", host="host", result={"rounds": [[fresh] * len(job.graphs)] * 8}, seconds=1.0)
-        if isinstance(job, TimeJob):
-            result = {"processes": [self._idle.run_fresh(job, Path())[0]] * job.processes}
-        if asked.anew:
-            return Answer(kind="done", host="host", result=result, seconds=1.0)
+        if isinstance(job, TimeJob | TurnsJob):
+            fresh = dict(self._idle.run_fresh(job, Path())[0])
+            rounds = [[fresh] * len(job.graphs)] * 8 if isinstance(job, TurnsJob) else []
+            result = {"rounds": rounds} if rounds else {"processes": [fresh] * getattr(job, "processes", 1)}
+            if asked.anew:
+                return Answer(kind="done", host="host", result=result, seconds=1.0)
         folder, made = Path(asked.cache) / job.stage / asked.key, time.time()
         folder.mkdir(parents=True)
-        if not isinstance(job, TimeJob):
+        if not isinstance(job, TimeJob | TurnsJob):
             result = dict(self._idle.run(job, folder, Path())[0])
         files = {
             file.name: {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}

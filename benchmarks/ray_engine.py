@@ -349,9 +349,10 @@ def targets(there: Nodes, candidates: int = 8) -> list[tuple[str, str]]:
     rows, _ = run("gone")
     found += [("run again with such a node: the same", f"{pairs(rows)}; {winners('gone')}")]
     there.kill_node(there.with_label("right"))
-    process = driver(there.folder, "late", candidates, "grid", there.address, names)
+    process = driver(there.folder, "late", 4 * candidates, "grid", there.address, names)
     there.node_of_driver("late")
     while not any(row.target == "left" and row.trial for row in rows_in("late")):
+        assert process.poll() is None, (there.folder / "late.log").read_text(encoding="utf-8")
         time.sleep(0.5)
     before = pairs(rows_in("late"))
     there.add("right")
@@ -421,7 +422,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=("all", "rows", "kills", "kills2", "stopped", "alone", "targets", "scaling", "cost", "page")
+        "what",
+        choices=(
+            "all",
+            "rows",
+            "kills",
+            "kills2",
+            "stopped",
+            "alone",
+            "targets",
+            "scaling",
+            "cost",
+            "sweep_cost",
+            "page",
+        ),
     )
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument(
@@ -448,11 +462,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "alone": lambda: on_nodes(alone),
         "targets": lambda: on_nodes(targets, 0.05, labels=("left", "right")),
         "scaling": scaling,
-        "cost": lambda: [*jobs_cost(jobs=asked.jobs), *candidates_cost(candidates=asked.jobs // 50)],
+        "cost": lambda: jobs_cost(jobs=asked.jobs),
+        "sweep_cost": lambda: candidates_cost(candidates=asked.jobs // 50),
     }
     titles = {
         "rows": "The same rows as locally", "kills": "Kills at random moments", "kills2": "Kills at random moments, drawn anew", "stopped": "A node that is stopped and goes on",
-        "alone": "Timings alone on the host", "targets": "Two targets on two nodes", "scaling": "Scaling", "cost": "The driver's own cost",
+        "alone": "Timings alone on the host", "targets": "Two targets on two nodes", "scaling": "Scaling", "cost": "The driver's own cost", "sweep_cost": "The driver's own cost of a whole sweep",
     }  # fmt: skip
     done: dict[str, list[tuple[str, str]]] = {}
     for what in parts if asked.what in ("all", "page") else (asked.what,):

@@ -144,14 +144,21 @@ class RayCluster:
             if waiting
             else ([], [])
         )
-        for one, ref in self._asked.items():
+        for one, ref in list(self._asked.items()):
             if ref in answered:
-                self._surveyed[one] = self._answer_of(ref)
+                if (said := self._answer_of(ref)) is None:
+                    del self._asked[one]
+                else:
+                    self._surveyed[one] = said
         return [self._node(node) for node in there if node["NodeID"] in self._surveyed]
 
-    def _answer_of(self, ref: Any) -> _Surveyed:
+    def _answer_of(self, ref: Any) -> _Surveyed | None:
+        """Return what a node has said of itself; None where it was about to leave: it is asked again if it stays."""
+        errors = self._ray.exceptions
         try:
             return _Surveyed(*self._ray.get(ref))
+        except (errors.TaskUnschedulableError, errors.NodeDiedError):
+            return None
         except self._ray.exceptions.RayTaskError as error:
             return _Surveyed(trouble=f"autotune cannot be run there ({_last_line(error)}); install it on all nodes")
         except self._ray.exceptions.RayError as error:
