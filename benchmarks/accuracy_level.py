@@ -18,7 +18,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Qwen3Config
 
 from autotune.candidate import Recipe
+from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.build import build
 from autotune.stages.check import agreement
@@ -281,8 +281,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
-    with tempfile.TemporaryDirectory(prefix="autotune-levels-", ignore_cleanup_errors=True) as scratch:
-        builds = args.builds or Path(scratch)
+    with scratch("levels") as folder:
+        builds = args.builds or folder
         builds.mkdir(parents=True, exist_ok=True)
         tokenizer = AutoTokenizer.from_pretrained(str(args.model), trust_remote_code=False)
         sources = {"smollm2-135m-instruct": args.model}

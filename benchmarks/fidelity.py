@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from autotune.candidate import Recipe
 from autotune.errors import StageError
+from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend
 from autotune.stages.build import build
 from autotune.stages.check import LOGIT_ERROR, Reference, judge, texts_of
@@ -199,8 +199,8 @@ def lines(source: Path, builds: Path) -> Iterator[tuple[str, bool]]:
     layers = backend.model.config.num_hidden_layers
     for one in DAMAGED:
         for name, damage in damages(layers).items():
-            with tempfile.TemporaryDirectory(prefix="autotune-fidelity-") as scratch:
-                copy = Path(shutil.copytree(built(source, one, builds), Path(scratch) / "build"))
+            with scratch("fidelity") as folder:
+                copy = Path(shutil.copytree(built(source, one, builds), folder / "build"))
                 if not damage(copy):
                     raise SystemExit(f"{one}: nothing to damage for: {name}")
                 line, passed = row(str(one), name, one, copy, reference)
@@ -216,8 +216,8 @@ def main() -> int:
     given = parser.parse_args()
     logging.disable(logging.INFO)
     right, text = True, []
-    with tempfile.TemporaryDirectory(prefix="autotune-builds-") as scratch:
-        for line, good in lines(given.source, given.builds or Path(scratch)):
+    with scratch("builds") as folder:
+        for line, good in lines(given.source, given.builds or folder):
             print(line if good else f"{line} <- WRONG", flush=True)
             text.append(line)
             right &= good

@@ -18,6 +18,7 @@ from autotune.artifacts.store import Cache, Entry
 from autotune.errors import MachineError, Problem, UsageError
 from autotune.machine import free_disk_mb
 from autotune.paths import size_mb
+from autotune.scratch import left
 
 LEAST_MB = 0.1
 """Smaller results (scores, timings) stay: they took long to make, and removing them makes no room."""
@@ -59,9 +60,9 @@ def by_worth(entries: Iterable[Entry], now: float) -> list[Entry]:
 
 
 def tidy(cache: Cache, dry: bool = False) -> list[Removed]:
-    """Remove what no result needs: leftovers of killed processes, damaged results."""
+    """Remove what no result needs: leftovers of killed processes, here and among temporary folders, and damaged results."""
     removed = []
-    for folder in cache.leftovers():
+    for folder in [*cache.leftovers(), *left()]:
         try:
             size = folder.stat().st_size / 1e6 if folder.is_file() else size_mb(folder)
         except OSError:  # another process has removed it just now
@@ -109,7 +110,7 @@ class Room:
 
     def clear(self) -> None:
         """Remove what killed processes have left, which may be large."""
-        for folder in self.cache.leftovers():
+        for folder in [*self.cache.leftovers(), *left()]:
             _remove_any(folder)
 
     def added(self, folder: Path) -> None:

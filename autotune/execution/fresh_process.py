@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Self
 from autotune.errors import MachineError, StageError
 from autotune.execution.worker import TOO_LARGE, to_plain
 from autotune.machine import oom_kills
+from autotune.scratch import Scratch
 from autotune.stages.jobs import Job, Result
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
@@ -69,11 +69,11 @@ class Fresh:
         """`memory_mb`: the memory that it may take, 10^6 bytes; `timeout`: seconds after which it is stopped."""
         self.job, self.memory_mb, self.timeout = job, memory_mb, timeout
         self._kills, self._late = oom_kills(), False
-        self._scratch = tempfile.TemporaryDirectory(prefix="autotune-", ignore_cleanup_errors=True)
-        folder = self._scratch.name
-        file = Path(folder) / "job.json"
+        self._scratch = Scratch("job")
+        folder = self._scratch.folder
+        file = folder / "job.json"
         file.write_text(json.dumps(to_plain(job)), encoding="utf-8")
-        arguments = [sys.executable, "-P", "-c", _CODE.format(path=sys.path), str(file), folder, str(log)]
+        arguments = [sys.executable, "-P", "-c", _CODE.format(path=sys.path), str(file), str(folder), str(log)]
         arguments += [str(os.getpid()), str(memory_mb), *(["turns"] if turns else [])]
         log.parent.mkdir(parents=True, exist_ok=True)
         self._began = time.perf_counter()
@@ -107,7 +107,7 @@ class Fresh:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
-        self._scratch.cleanup()
+        self._scratch.remove()
 
     def ready(self) -> None:
         """Wait until it can take turns. Raises as `result`."""
@@ -131,7 +131,7 @@ class Fresh:
         seconds = time.perf_counter() - self._began
         if self._late:
             raise StageError("timeout", f"{self.job.stage} ran past {self.timeout:g} s and was stopped")
-        answer = Path(self._scratch.name) / "result.json"
+        answer = self._scratch.folder / "result.json"
         if code != 0 or not answer.exists():
             raise died(code, self.job.stage, oom_kills() - self._kills, self.memory_mb)
         outcome = json.loads(answer.read_text(encoding="utf-8"))

@@ -3,6 +3,8 @@
 Nodes share a folder with the tuner, the cache, in which results lie by their keys: the node finds a job's inputs there,
 makes the result there as the only maker of its key, and reports it. Where they share a store instead, each node has a cache
 of its own in front of it (`carried.py`). What the stage printed goes back with the answer.
+
+It is one module because an order, its answer and what ends it early are one exchange.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import contextlib
 import math
 import os
 import socket
-import tempfile
 import threading
 import time
 import traceback
@@ -35,6 +36,7 @@ from autotune.execution.worker import from_plain
 from autotune.execution.workers import Post
 from autotune.machine import logical_processors, machine_digest
 from autotune.remote.objects import is_store
+from autotune.scratch import scratch
 from autotune.secrets import redact
 from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, resolved
 
@@ -151,8 +153,8 @@ class NodeProcess:
     def do(self, order: Order, node: str = "") -> Answer:
         """Do an order on the node with this id. Never raises but at the end of this process."""
         host = socket.gethostname()
-        with tempfile.TemporaryDirectory(prefix="autotune-node-", ignore_cleanup_errors=True) as scratch:
-            log, stop = Path(scratch) / "log.txt", Stop(Path(scratch) / STOP)
+        with scratch("node") as folder:
+            log, stop = folder / "log.txt", Stop(folder / STOP)
             self._stop = stop
             with at_work(order.run, order.token, node) as still, _Watch(order.run, stop, still) as watch:
                 try:

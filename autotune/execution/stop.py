@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 from autotune.errors import Interrupted
+from autotune.scratch import scratch
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 """What asks for the end, where the system has it: on Windows Ctrl-Break, and the closing of the window, are SIGBREAK."""
@@ -38,8 +38,8 @@ def stop_on_signals(say: Callable[[], None]) -> Iterator[Stop]:
 
     A signal that the process was told to ignore (nohup) stays ignored. Raises KeyboardInterrupt at the second.
     """
-    with tempfile.TemporaryDirectory(prefix="autotune-stop-", ignore_cleanup_errors=True) as scratch:
-        stop = Stop(Path(scratch) / "stop")
+    with scratch("stop") as folder:
+        stop = Stop(folder / "stop")
 
         def ask(number: int, frame: FrameType | None) -> None:
             del number, frame

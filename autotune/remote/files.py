@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +12,7 @@ from autotune.candidate import digest
 from autotune.errors import MachineError, Problem, UsageError
 from autotune.remote.addresses import Address, Workspace, parse
 from autotune.remote.workspace import client, need_sdk, speaking, workspace_at_hand
+from autotune.scratch import scratch
 
 MODEL_FILES = (".safetensors", ".json", ".model", ".jinja")
 """Endings of the files that a model is made of; merges.txt besides. Pickles are never fetched."""
@@ -179,8 +179,7 @@ def fetch_model(text: str, to: Path) -> None:
     Of a model in MLflow's format, that is its data/model. Raises UsageError, MachineError.
     """
     address = read_address(text, "model")
-    with tempfile.TemporaryDirectory(prefix="autotune-model-", ignore_cleanup_errors=True) as scratch:
-        place = Path(scratch)
+    with scratch("model") as place:
         if address.kind == "datastore":
             fetch_folder(address, place, _of_a_model)
         else:

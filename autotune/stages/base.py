@@ -8,7 +8,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from autotune.models import BUILT_IN, BuiltIn
 from autotune.remote.addresses import is_address
 from autotune.remote.files import fetch_file as fetch_remote
 from autotune.remote.files import fetch_model
+from autotune.scratch import scratch
 from autotune.stages.jobs import BaseJob, DataJob, RemoteFileJob, Result, reason
 
 
@@ -95,8 +95,8 @@ def _from_azure(address: str) -> Iterator[None]:
 def _convert(model: BuiltIn, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with tempfile.TemporaryDirectory(prefix="autotune-base-", ignore_cleanup_errors=True) as scratch:
-        gguf = _gguf(model, Path(scratch))
+    with scratch("base") as folder:
+        gguf = _gguf(model, folder)
         with gguf.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != model.sha256:

@@ -6,12 +6,12 @@ A build that differs from its recipe fails: see `read_back`.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
+from autotune.scratch import scratch
 from autotune.space.own_stages import OWN_STAGES
 from autotune.space.parameter_tables import RECIPE
 from autotune.stages.jobs import BuildJob, Result, refused
@@ -85,11 +85,11 @@ def build(job: BuildJob, out: Path) -> Result:
 
     Raises StageError: `unsupported` where the builder refuses, `failed` where it built something else.
     """
-    with tempfile.TemporaryDirectory(prefix="autotune-build-", ignore_cleanup_errors=True) as scratch:
+    with scratch("build") as folder:
         given = {}
         if job.recipe.calibrated:
-            given["kv_cache_scale_file"] = str(_calibrated(job, Path(scratch)))
-        _run_builder(job.source_dir, job.recipe, job.provider, out, Path(scratch), given)
+            given["kv_cache_scale_file"] = str(_calibrated(job, folder))
+        _run_builder(job.source_dir, job.recipe, job.provider, out, folder, given)
     built = read_back(out)
     wrong = differences(job.recipe, built)
     if wrong:

@@ -7,7 +7,6 @@ something else from some length on. Seconds spent here save a night of candidate
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS
+from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.build import build
 from autotune.stages.check import Reference, computed_error, computed_limit, judge
@@ -36,9 +36,9 @@ def capability(job: CapabilityJob, out: Path) -> Result:
     `left_to_cpu`, as `share_of` says. Raises StageError (`lost`) where the device is gone.
     """
     del out
-    with tempfile.TemporaryDirectory(prefix="autotune-capability-", ignore_cleanup_errors=True) as scratch:
+    with scratch("capability") as folder:
         try:
-            return _asked(job, Path(scratch))
+            return _asked(job, folder)
         except StageError as error:
             if error.status == "lost":
                 raise

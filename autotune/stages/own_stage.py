@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import tempfile
 from pathlib import Path
 
 from autotune.errors import StageError
+from autotune.scratch import scratch
 from autotune.space.own_stages import read_stage
 from autotune.stages.build import build as build_model
 from autotune.stages.build import shipped_bytes
@@ -69,19 +69,19 @@ def build(job: OwnBuildJob, out: Path) -> Result:
     """Build as `stages.build` does, with the user's stages before and behind. Raises StageError."""
     recipe = job.recipe
     plain = recipe.model_copy(update={"model_stage": None, "graph_stage": None})
-    with tempfile.TemporaryDirectory(prefix="autotune-own-", ignore_cleanup_errors=True) as scratch:
+    with scratch("own") as aside:
         source = job.source_dir
         if recipe.model_stage is not None:
             assert job.model_code is not None
             assert job.model_file is not None
-            given, source = Path(scratch) / "given", Path(scratch) / "model"
+            given, source = aside / "given", aside / "model"
             shutil.copytree(job.source_dir, given)
             source.mkdir()
             change("model_stage", recipe.model_stage, job.model_code, job.model_file, job.code_root, given, source)
             shutil.rmtree(given, ignore_errors=True)
         folder = out
         if recipe.graph_stage is not None:
-            folder = Path(scratch) / "built"
+            folder = aside / "built"
             folder.mkdir()
         fields = {name: getattr(job, name) for name in BuildJob.model_fields}
         result = build_model(BuildJob(**fields | {"recipe": plain, "source_dir": source}), folder)

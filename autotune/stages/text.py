@@ -8,7 +8,6 @@ transformers: it puts no begin-of-text or end-of-text token around a text, and l
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from autotune.errors import StageError
+from autotune.scratch import scratch
 from autotune.stages.jobs import reason
 
 
@@ -99,10 +99,10 @@ def runtime_tokenizer(tokenizer: Any, folder: Path) -> Any:
     try:
         if (folder / "genai_config.json").is_file():
             return og.Tokenizer(str(folder))
-        with tempfile.TemporaryDirectory(prefix="autotune-tokenizer-", ignore_cleanup_errors=True) as scratch:
-            tokenizer.save_pretrained(scratch)
-            (Path(scratch) / "genai_config.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
-            return og.Tokenizer(scratch)
+        with scratch("tokenizer") as aside:
+            tokenizer.save_pretrained(aside)
+            (aside / "genai_config.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
+            return og.Tokenizer(str(aside))
     except RuntimeError as error:
         raise StageError("unsupported", f"{_UNREAD}: {reason(error)}") from error
 

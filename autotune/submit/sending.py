@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from autotune.remote.files import fetch_file, fetch_folder, read_address
 from autotune.remote.workspace import client, need_sdk, need_workspace, speaking, workspace_at_hand
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
+from autotune.scratch import scratch
 from autotune.secrets import redact
 from autotune.submit.azureml import Draft
 
@@ -323,8 +323,8 @@ def _refuse_other_results(there: Address, folder: Path) -> None:
     if not (folder / "results.csv").is_file():
         return
     here = {_row(row) for row in read_table(folder / "results.csv", Trial)}
-    with tempfile.TemporaryDirectory(prefix="autotune-fetch-") as scratch:
-        table = Path(scratch) / "results.csv"
+    with scratch("fetch") as aside:
+        table = aside / "results.csv"
         known: set[tuple[object, ...]] = set()
         with contextlib.suppress(UsageError):  # it has none yet
             fetch_file(str(there.below("results.csv")), table)
