@@ -35,15 +35,10 @@ Working = Callable[..., tuple[subprocess.Popen[str], Path]]
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(own_temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's temporary folders lie."""
-    place = tmp_path / "temporary"
-    place.mkdir()
-    for name in ("TMPDIR", "TEMP", "TMP"):
-        monkeypatch.setenv(name, str(place))
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
     monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
-    return place
+    return own_temporary
 
 
 @pytest.fixture

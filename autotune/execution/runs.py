@@ -96,7 +96,7 @@ def at_work(place: str, token: str, node: str) -> Iterator[Callable[[], None]]:
         nonlocal beat
         with contextlib.suppress(AutotuneError, OSError):
             if there is None:
-                (Path(place) / name(beat)).rename(Path(place) / name(beat + 1))
+                (Path(place) / name(beat)).replace(Path(place) / name(beat + 1))
             else:
                 there.write(name(beat + 1), b"")
                 there.remove(name(beat))

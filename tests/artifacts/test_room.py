@@ -15,6 +15,8 @@ from autotune.candidate import Recipe
 from autotune.errors import MachineError, UsageError
 from autotune.stages.jobs import BuildJob, Job, MergeJob, Result, TinyJob
 
+pytestmark = pytest.mark.usefixtures("own_temporary")
+
 NOWHERE = Path()
 DAY = 86400.0
 

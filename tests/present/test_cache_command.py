@@ -15,6 +15,8 @@ from autotune.cli import main
 from autotune.errors import Exit
 from autotune.stages.jobs import Job, Result, TinyJob
 
+pytestmark = pytest.mark.usefixtures("own_temporary")
+
 DAY = 86400.0
 
 
