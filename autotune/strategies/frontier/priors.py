@@ -20,7 +20,8 @@ from autotune.strategies.frontier.constants import (
     MIXED_SHARE,
     MOST_RATE_LOSS,
     QUANTISED_BITS,
-    RANK_GAIN,
+    RANK_EXPONENT,
+    RANK_LOSS,
     RATE_LOSS,
     RATE_WIDTH_ABOVE,
     RATE_WIDTH_BELOW,
@@ -64,7 +65,11 @@ def prior_mean(lora: Lora, shift: float = 0.0, steepness: float = 1.0) -> float:
     modules = ALL_LINEAR_GAIN if lora.target_modules == "all-linear" else 0.0
     if steepness > 1:
         widths *= STEEP_WIDTHS
-    return -steepness * min(RATE_LOSS * widths * widths, MOST_RATE_LOSS) + RANK_GAIN * math.log2(lora.r) + modules
+    return (
+        -steepness * min(RATE_LOSS * widths * widths, MOST_RATE_LOSS)
+        - RANK_LOSS * math.pow(lora.r, -RANK_EXPONENT)
+        + modules
+    )
 
 
 def prior_of(width: int) -> Prior:
