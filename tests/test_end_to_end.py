@@ -582,6 +582,7 @@ def test_frontier_climbs_rungs_from_checkpoints_and_crosses(
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 def test_two_real_sweeps_against_the_clock(
     tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -666,10 +666,17 @@ WITH_DISKS: Sequence[Scenario] = (disk_strikes, results_disk_strikes, results_re
 """They mount small disks, which needs root on Linux."""
 
 
-def params(scenarios: Sequence[Callable[[Place], object]], fast: Sequence[str]) -> list[ParameterSet]:
-    """Return scenarios as a test's parameters; all but the `fast` ones are slow tests."""
+def params(
+    scenarios: Sequence[Callable[[Place], object]], fast: Sequence[str], release: Sequence[str] = ()
+) -> list[ParameterSet]:
+    """Return scenarios as a test's parameters. All but the `fast` ones are slow tests; CI leaves out those of a `release`."""
+    slow = (pytest.mark.slow,)
     return [
-        pytest.param(scenario, id=scenario.__name__, marks=() if scenario.__name__ in fast else pytest.mark.slow)
+        pytest.param(
+            scenario,
+            id=scenario.__name__,
+            marks=() if scenario.__name__ in fast else slow + (pytest.mark.marathon,) * (scenario.__name__ in release),
+        )
         for scenario in scenarios
     ]
 
