@@ -60,6 +60,9 @@ class Simulated:
         """As of a cluster."""
         return {}
 
+    def use_others(self) -> None:
+        """As of a cluster."""
+
     def send(self, order: int, text: str, needs: Needs) -> None:
         """Do the order."""
         began = time.process_time()

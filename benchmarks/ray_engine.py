@@ -1,7 +1,8 @@
-"""Sweeps on a real cluster of Ray whose nodes share this machine: equal rows, kills, overlap of timings, scaling, the driver's cost.
+"""Sweeps on a real cluster of Ray whose nodes share this machine: equal rows, kills, overlap of timings, a shared store, scaling,
+the driver's cost.
 
 python -m benchmarks.ray_engine all                      # writes benchmarks/measured/ray.md
-python -m benchmarks.ray_engine rows --keep FOLDER       # one part (kills, stopped, alone, targets, scaling, cost), kept in a folder
+python -m benchmarks.ray_engine rows --keep FOLDER       # one part (kills, stopped, alone, targets, store, ...), kept in a folder
 python -m benchmarks.ray_engine page --keep FOLDER       # writes the page of what was kept
 
 Cluster, cache, record, pipeline, loop and the host's lock are the real ones; stages sleep and write what their followers
@@ -39,6 +40,7 @@ from autotune.results.table import read_table
 from autotune.stages.jobs import Call
 from benchmarks.ray_driver import candidates_cost, jobs_cost
 from benchmarks.ray_nodes import NODES, Nodes, driver, kill_tree, nodes_in
+from benchmarks.ray_store import store
 from benchmarks.sleeping import SleepingMerge
 
 PAGE = Path(__file__).parent / "measured" / "ray.md"
@@ -187,25 +189,30 @@ def stopped(there: Nodes, times: int = 3, candidates: int = 8) -> list[tuple[str
     found, expected, draw = [], calm(there, candidates), random.Random(2)
     for whole in (True, False):
         counts: Counter[str] = Counter()
+        seconds: list[float] = []
         for n in range(times):
             name = f"{'node' if whole else 'process'}{n}"
-            counts += _stopped_once(there, name, candidates, whole, draw.uniform(0.0, 6.0))
+            once, after_s = _stopped_once(there, name, candidates, whole, draw.uniform(0.0, 6.0))
+            counts, seconds = counts + once, [*seconds, after_s]
             counts["equal"] += rows_of(there.folder, name) == expected
-            print(f"{name}: {dict(counts)}", flush=True)
+            print(f"{name}: {dict(counts)}, {after_s:.0f} s", flush=True)
         what = "nodes stopped whole" if whole else "nodes whose processes for jobs were stopped, and the rest not,"
         found += [
             (f"{what} until the sweep had ended, then let go on", str(times)),
             ("jobs that they were doing; sent to another node; brought to an end too late", "{under_way}, {again}, {late}"),
             ("sweeps with the rows of one that nobody disturbed", "{equal}"),
             ("results begun again after they were finished; changed, or begun, after the end", "{repeated}; {changed}, {after}"),
+            ("seconds from the stop to the end of the sweep, each", ", ".join(f"{one:.0f}" for one in sorted(seconds))),
         ]  # fmt: skip
         names = ("under_way", "again", "late", "equal", "repeated", "changed", "after")
-        found[-3:] = [(what, value.format(**{one: counts[one] for one in names})) for what, value in found[-3:]]
+        found[-4:] = [(what, value.format(**{one: counts[one] for one in names})) for what, value in found[-4:]]
     return found
 
 
-def _stopped_once(there: Nodes, name: str, candidates: int, whole: bool, later_s: float) -> Counter[str]:
-    """Run a sweep one of whose nodes is stopped so many seconds after its first job has begun. Returns what was counted."""
+def _stopped_once(there: Nodes, name: str, candidates: int, whole: bool, later_s: float) -> tuple[Counter[str], float]:
+    """Run a sweep one of whose nodes is stopped so many seconds after its first job has begun. Returns what was counted, and the
+    seconds from the stop to the end of the sweep.
+    """
     counts: Counter[str] = Counter()
     journal, cache, log = (there.folder / one for one in ("journal.txt", f"cache-{name}", f"{name}.log"))
     journal.write_text("", encoding="utf-8")
@@ -229,8 +236,9 @@ def _stopped_once(there: Nodes, name: str, candidates: int, whole: bool, later_s
             if open_ := jobs_under_way(journal, pids):
                 break
             _resume(stopped_now)
-    counts["under_way"] = len(open_)
+    counts["under_way"], since = len(open_), time.monotonic()
     assert process.wait(timeout=600) == 0, log.read_text(encoding="utf-8")
+    after_s = time.monotonic() - since
     if any(one.is_running() and one.status() != psutil.STATUS_STOPPED for one in stopped_now):
         raise RuntimeError("somebody else let the node go on")
     made, ended = made_in(cache), time.time()
@@ -248,7 +256,7 @@ def _stopped_once(there: Nodes, name: str, candidates: int, whole: bool, later_s
     there.kill_node(node)
     kill_tree([one.pid for one in stopped_now])
     there.add()
-    return counts
+    return counts, after_s
 
 
 def _suspend(raylets: Sequence[int], whole: bool) -> list[psutil.Process]:
@@ -431,6 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "stopped",
             "alone",
             "targets",
+            "store",
             "scaling",
             "cost",
             "sweep_cost",
@@ -461,13 +470,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "stopped": lambda: on_nodes(stopped, 0.2, apart=True),
         "alone": lambda: on_nodes(alone),
         "targets": lambda: on_nodes(targets, 0.05, labels=("left", "right")),
+        "store": store,
         "scaling": scaling,
         "cost": lambda: jobs_cost(jobs=asked.jobs),
         "sweep_cost": lambda: candidates_cost(candidates=asked.jobs // 50),
     }
     titles = {
         "rows": "The same rows as locally", "kills": "Kills at random moments", "kills2": "Kills at random moments, drawn anew", "stopped": "A node that is stopped and goes on",
-        "alone": "Timings alone on the host", "targets": "Two targets on two nodes", "scaling": "Scaling", "cost": "The driver's own cost", "sweep_cost": "The driver's own cost of a whole sweep",
+        "alone": "Timings alone on the host", "targets": "Two targets on two nodes", "store": "Two clusters at once that share an S3 store", "scaling": "Scaling", "cost": "The driver's own cost", "sweep_cost": "The driver's own cost of a whole sweep",
     }  # fmt: skip
     done: dict[str, list[tuple[str, str]]] = {}
     for what in parts if asked.what in ("all", "page") else (asked.what,):

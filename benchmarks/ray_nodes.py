@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from autotune.artifacts.shared_store import SharedStore, folder_of
 from autotune.artifacts.store import Cache, Stored
 from autotune.durable import write_aside
 from autotune.errors import AutotuneError
@@ -32,8 +33,9 @@ from autotune.execution.local import LocalEngine
 from autotune.execution.protocol import Blocking, Executor
 from autotune.execution.ray_cluster import RayCluster
 from autotune.execution.remote import RemoteExecutor
-from autotune.execution.runs import run_folder
+from autotune.execution.runs import run_in
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
+from autotune.execution.transfers import note_own_transfers
 from autotune.execution.workers import Post
 from autotune.machine import machine_digest
 from autotune.pipeline.inputs import Inputs
@@ -249,9 +251,17 @@ def sweep_of(candidates: int, strategy: str, labels: Sequence[str] = ()) -> Swee
 
 
 def drive(
-    folder: Path, name: str, candidates: int, strategy: str, address: str | None, labels: Sequence[str] = ()
+    folder: Path,
+    name: str,
+    candidates: int,
+    strategy: str,
+    address: str | None,
+    labels: Sequence[str] = (),
+    store: str | None = None,
 ) -> None:
-    """Run a sweep whose jobs sleep, or go on with it: on a cluster, or where there is no address on this machine."""
+    """Run a sweep whose jobs sleep, or go on with it: on a cluster, or where there is no address on this machine. `store`: the
+    address of the cache, where nodes share that alone.
+    """
     sweep, out = sweep_of(candidates, strategy, labels), folder / name
     items = {split: (split, folder / f"{split}.json") for split in ("train", "validation")}
     for _, file in items.values():
@@ -262,6 +272,9 @@ def drive(
         folder / "base", "base", items, dict.fromkeys(items, ITEMS), (" fear", " joy"), "cpu", machine_digest()
     )
     cache, intervals = Cache(folder / f"cache-{name.partition('-')[0]}"), deque[Any]()
+    if store is not None:
+        cache = Cache(folder_of(store), shared=SharedStore(store))
+        note_own_transfers(cache, intervals)
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(Record(out, sweep))
         if address is None:
@@ -275,9 +288,8 @@ def drive(
             cluster = stack.enter_context(RayCluster(address))
             stages = ClusterStages(cache, sweep.model)
             say(_JOINED + cluster.joined_by)
-            executor = RemoteExecutor(
-                cluster, stages, run_folder(cache), say=say, gone_s=GONE_S if labels else math.inf
-            )
+            run = stack.enter_context(run_in(cache))
+            executor = RemoteExecutor(cluster, stages, run, say=say, gone_s=GONE_S if labels else math.inf)
             executor.intervals = intervals
             stages.blocking = Blocking(executor, record.log("x"))
         stages.settle([], 0.0, inputs.places)
@@ -323,15 +335,24 @@ class Told:
 
 
 def driver(
-    folder: Path, name: str, candidates: int, strategy: str, address: str | None, labels: Sequence[str] = ()
+    folder: Path,
+    name: str,
+    candidates: int,
+    strategy: str,
+    address: str | None,
+    labels: Sequence[str] = (),
+    store: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `drive` in a process of its own, whose output goes to a file."""
+    """Start `drive` in a process of its own, whose output goes to a file; `environment`: what it has beside this process's."""
     arguments = [sys.executable, "-m", "benchmarks.ray_nodes", "--folder", str(folder), "--name", name]
     arguments += ["--candidates", str(candidates), "--strategy", strategy]
     arguments += [] if address is None else ["--address", address]
     arguments += [f"--label={label}" for label in labels]
+    arguments += [] if store is None else ["--store", store]
+    variables = os.environ | (environment or {})
     with (folder / f"{name}.log").open("ab") as stream:
-        return subprocess.Popen(arguments, stdout=stream, stderr=subprocess.STDOUT)
+        return subprocess.Popen(arguments, stdout=stream, stderr=subprocess.STDOUT, env=variables)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -342,10 +363,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", help="none: this machine does the jobs")
     parser.add_argument("--strategy", default="grid")
     parser.add_argument("--label", action="append", default=[], help="of a target; give it for each target")
+    parser.add_argument("--store", help="the address of the cache, where nodes share that alone")
     parser.add_argument("--candidates", type=int, default=8)
     asked = parser.parse_args(arguments)
     try:
-        drive(asked.folder, asked.name, asked.candidates, asked.strategy, asked.address, asked.label)
+        drive(asked.folder, asked.name, asked.candidates, asked.strategy, asked.address, asked.label, asked.store)
     except AutotuneError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return error.exit_code

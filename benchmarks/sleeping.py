@@ -2,7 +2,8 @@
 read, and sleeps.
 
 They run in the tuner's own worker processes, so everything but the work itself is real. The variable SLEEPING_SCALE says how
-many times as long they sleep, and SLEEPING_JOURNAL names a file in which each notes when it begins and ends.
+many times as long they sleep, SLEEPING_SIZE how large their results are, and SLEEPING_JOURNAL names a file in which each notes
+when it begins and ends.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob,
 ITEMS = 100
 SECONDS = {"finetune": 8.0, "merge": 0.5, "build": 3.0, "check": 0.5, "score": 4.0, "time": 0.5}
 """What each stage takes, about in the proportions of a model of 135 million parameters; of a timing each process."""
+SIZES_MB = {"finetune": 20.0, "merge": 540.0, "build": 90.0}
+"""How large results are, 10^6 bytes, about as of that model: of each so many times as much as SLEEPING_SIZE says; else nothing."""
 
 
 class SleepingFinetune(FinetuneJob):
@@ -81,6 +84,8 @@ def sleep(job: Job, out: Path, turns: Iterable[None] | None = None) -> Result:
     _journal(job, "began")
     time.sleep(SECONDS[job.stage] * float(os.environ.get("SLEEPING_SCALE", "1")))
     result = _result(job, out)
+    if size := int(1e6 * SIZES_MB.get(job.stage, 0.0) * float(os.environ.get("SLEEPING_SIZE", "0"))):
+        (out / "weights.bin").write_bytes(bytes(size))
     if turns is not None:
         laps: list[dict[str, Any]] = [
             {"itl_ms": [8.0] * 3} if lap % 2 else {"ttft_ms": [20.0]} for lap, _ in enumerate(turns)

@@ -1,53 +1,22 @@
-"""A local S3 server in a process of its own: prints its port, and serves until it is ended."""
+"""A local S3 server, where its packages are installed; a test that asks for it is skipped elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret-of-nobody", "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}  # fmt: skip
-BUCKET = "bucket"
+from benchmarks import s3_server
+from benchmarks.s3_server import BUCKET, PACKAGES
+
+__all__ = ["BUCKET", "serving"]
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
-    """Serve meanwhile, with one bucket; the environment of this process, and of those that it starts, names the server."""
-    for package in ("moto", "s3fs", "flask", "flask_cors"):
+    """Serve meanwhile, as `benchmarks.s3_server.serving`."""
+    for package in PACKAGES:
         pytest.importorskip(package, reason=f"{package} is not installed")
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, __file__], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        before = dict(os.environ)
-        try:
-            assert server.stdout is not None
-            address = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            os.environ |= ENVIRONMENT | {"AWS_ENDPOINT_URL": address}
-            import s3fs
-
-            s3fs.S3FileSystem.clear_instance_cache()
-            s3fs.S3FileSystem().mkdir(BUCKET)
-            yield address
-        finally:
-            server.kill()
-            os.environ.clear()
-            os.environ.update(before)
-
-
-if __name__ == "__main__":
-    from moto.server import ThreadedMotoServer
-
-    one = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    one.start()
-    sys.stdout.write(f"{one.get_host_and_port()[1]}\n")
-    sys.stdout.flush()
-    sys.stdin.read()  # until whoever started it has ended
-    os._exit(0)
+    with s3_server.serving() as address:
+        yield address

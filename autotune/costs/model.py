@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -90,7 +90,9 @@ class CostModel:
         self.training_items: int | None = None
         self._history, self._earlier = history, earlier
         self._recipes: dict[str, Recipe] = {}
-        self._seen: dict[_Group, list[tuple[Work, float]]] = {}
+        self._seen: dict[_Group, deque[tuple[Work, float]]] = {}
+        """The latest jobs of each group: all that is fitted."""
+        self._counts: Counter[_Group] = Counter()
         self._levels: dict[_Group, tuple[int, Levels, Levels]] = {}
         """By group how many were fitted, around which levels, and the levels."""
         self._asked: set[str] = set()
@@ -133,7 +135,8 @@ class CostModel:
 
     def _add(self, model: str, work: Work, seconds: float) -> None:
         for group in _groups(model, work):
-            self._seen.setdefault(group, []).append((work, seconds))
+            self._seen.setdefault(group, deque(maxlen=LATEST)).append((work, seconds))
+            self._counts[group] += 1
 
     # --- what is expected --------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class CostModel:
                 around = levels.spread(sd)
                 seen = self._seen.get(group)
                 if seen:
-                    evidence, measured = name, len(seen)
+                    evidence, measured = name, self._counts[group]
                 levels = self._fitted(group, around) if seen else around
         seconds, sd = levels.seconds(parts_of(work))
         doubt = math.sqrt(max(0.0, sd**2 - NOISE_SD**2))
@@ -166,7 +169,7 @@ class CostModel:
         """Return how many jobs of a stage were measured here with this model."""
         with self._lock:
             self._ask(stage)
-            return len(self._seen.get((stage, self.subject.model), ()))
+            return self._counts[stage, self.subject.model]
 
     def _work(self, job: Job, result: Mapping[str, object] | None = None) -> Work:
         found = dict(result) if result is not None else None
@@ -184,13 +187,12 @@ class CostModel:
                     self._add(self.subject.model, self._work(job, result), seconds)
 
     def _fitted(self, group: _Group, around: Levels) -> Levels:
-        seen = self._seen[group]
+        seen, there = self._seen[group], self._counts[group]
         count, before, levels = self._levels.get(group, (0, around, around))
-        if len(seen) < _GROWN * count and (before is around or _same(before, around)):
+        if there < _GROWN * count and (before is around or _same(before, around)):
             return levels
-        latest = seen[-LATEST:]
-        levels = fitted(around, [parts_of(work) for work, _ in latest], [seconds for _, seconds in latest])
-        self._levels[group] = len(seen), around, levels
+        levels = fitted(around, [parts_of(work) for work, _ in seen], [seconds for _, seconds in seen])
+        self._levels[group] = there, around, levels
         return levels
 
 

@@ -89,6 +89,12 @@ class Cluster(Protocol):
         """Return what nobody has taken of the nodes, by their ids: under CPU, GPU, memory (bytes) and the names of resources."""
         ...
 
+    def use_others(self) -> None:
+        """Give no process, or place in a queue of a node, to orders that are sent from now on because an order sent before had
+        it: one of them says nothing any more.
+        """
+        ...
+
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
         """Return how many cores other programs keep busy on the busiest of these nodes; 0: none of them says it in time."""
         ...

@@ -117,7 +117,7 @@ class RayCluster:
         self.address: str = ray.get_runtime_context().gcs_address
         self.joined_by: str = ray.get_runtime_context().get_node_id()
         """The id of the node of this machine by which it was joined."""
-        self._perform = ray.remote(max_retries=0, retry_exceptions=False)(_perform)
+        self.use_others()
         self._ask = ray.remote(max_retries=0, num_cpus=0)(_survey)
         self._load = ray.remote(max_retries=0, num_cpus=0)(_load)
         self._spoken = time.monotonic()
@@ -172,6 +172,13 @@ class RayCluster:
             found: dict[str, dict[str, float]] = available_resources_per_node()
             return found
         return {}
+
+    def use_others(self) -> None:
+        """As `Cluster.use_others`. Ray keeps what nodes have granted to tasks of one function for later tasks of that function:
+        processes, and requests for them that wait there. It goes on to do so for minutes with a node that was stopped or cut
+        off, even once it says that this node has left. Each time `ray.remote` is called makes another function of it.
+        """
+        self._perform = self._ray.remote(max_retries=0, retry_exceptions=False)(_perform)
 
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
         """As `Cluster.foreign_cpu`. What other sweeps do there is not foreign: a timing waits for it."""

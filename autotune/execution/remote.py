@@ -300,7 +300,7 @@ class RemoteExecutor:
         """Hear what nodes say of their orders, and send again those of which nothing is to be expected. `passed_s`: seconds since
         the last time; `some_left`: whether a node was found gone just now.
         """
-        said, idle = nodes_at_work(self._run_at), None
+        said, idle, before = nodes_at_work(self._run_at), None, len(self._later)
         for flight in list(self._flights.values()):
             if said is not None and flight.hear(said.get(flight.token), passed_s):
                 self._at(flight.log.stem, flight.host)
@@ -323,6 +323,8 @@ class RemoteExecutor:
                     self._unheard[flight.node] += 1
                     flight.unbegun += 1
                     self._send_anew(flight)
+        if some_left or len(self._later) > before:
+            self.cluster.use_others()
 
     def _send_anew(self, flight: Flight) -> None:
         """Send an order that has not begun once more."""

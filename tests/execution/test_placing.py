@@ -126,6 +126,7 @@ def test_a_node_that_leaves_without_a_word_costs_another_attempt(tmp_path: Path,
     sweeping.executor.wait([Future()])  # its late answer counts no more
     assert (future.result().path / "who").read_text(encoding="utf-8") == "second"
     assert len(cluster.orders) == 2
+    assert cluster.afresh == 1  # what it held of the node that has left is of no use
     assert any("is done again, for its node" in line for line in sweeping.said)
     assert told[0] == ("abc", socket.gethostname())
     assert not list(sweeping.executor.run.glob("at-*"))

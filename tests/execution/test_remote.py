@@ -92,6 +92,7 @@ class Threads:
         self.replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self.lost: set[str] = set()
         self.gone = False
+        self.afresh = 0
         self.threads: list[threading.Thread] = []
 
     def nodes(self) -> Sequence[Node]:
@@ -101,6 +102,9 @@ class Threads:
 
     def idle(self) -> Mapping[str, Mapping[str, float]]:
         return {}
+
+    def use_others(self) -> None:
+        self.afresh += 1
 
     def send(self, order: int, text: str, needs: Needs) -> None:
         there = self.nodes()

@@ -118,6 +118,7 @@ def test_an_order_of_which_nothing_is_heard_is_done_elsewhere(
     (first, _, one), (again, _, other) = cluster.orders
     assert again.lost == (first.token,)
     assert one != other
+    assert cluster.afresh == 1
     over.set()
     cluster.threads[0].join(30)
     sweeping.executor.wait([Future()])
@@ -141,12 +142,14 @@ def test_an_order_that_does_not_begin_is_sent_again_where_a_node_has_room(
     while time.monotonic() < end:
         sweeping.executor.wait([future])
     assert len(swallowed) == 1  # no node has room
+    assert not cluster.afresh
     cluster.send = sent  # type: ignore[method-assign]
     room |= {"b": {"CPU": 4.0}}
     sweeping.ended(future)
     assert not future.result().cached
     ((order, needs, node),) = cluster.orders
     assert order.lost == ()
+    assert cluster.afresh == 1
     if isinstance(job, QuickTimeJob):  # it is not sent to the node that says nothing
         assert (swallowed[0].node, needs.node, node) == ("a", "b", "b")
 
