@@ -50,6 +50,8 @@ tuner.
 _QUICK = ("merge", "build")
 """Stages whose results are not flushed to the disk: they are large and made again in seconds, and their content is compared
 with its digest before it is used."""
+_CHECKED = 10_000
+"""Results of which a process remembers that their content was compared: the latest, so that a long sweep needs no more memory."""
 _STALE_S = 86_400.0
 """After so long nobody writes on at a file, seconds."""
 BELOW = 150
@@ -164,7 +166,7 @@ class Cache:
             if self._checked.get(folder) != manifest["made"]:
                 if any(_sha256(folder / name) != file["sha256"] for name, file in manifest["files"].items()):
                     return None
-                self._checked[folder] = manifest["made"]
+                self._compared(folder, manifest["made"])
             os.utime(folder / MANIFEST)
             return Stored(
                 folder, dict(manifest["result"]), float(manifest["seconds"]), cached=True, made=float(manifest["made"])
@@ -231,7 +233,7 @@ class Cache:
             made = self._described(job, aside, result, seconds, model)
             if self._placed(folder, turn, sync=job.stage not in _QUICK):
                 shutil.rmtree(self.checkpoint(job), ignore_errors=True)
-                self._checked[folder] = made
+                self._compared(folder, made)
                 return Stored(folder, result, seconds, cached=False, made=made)
         except (StageError, OSError):
             if turn.still():
@@ -280,7 +282,13 @@ class Cache:
 
     def trust(self, stored: Stored) -> None:
         """Take a result's content as it is: whoever made it on another host has just read it."""
-        self._checked[stored.path] = stored.made
+        self._compared(stored.path, stored.made)
+
+    def _compared(self, folder: Path, made: float) -> None:
+        self._checked[folder] = made
+        if len(self._checked) > _CHECKED:
+            with contextlib.suppress(RuntimeError):  # another thread adds one just now: the next time
+                self._checked.pop(next(iter(self._checked)), None)
 
     def doubt(self, key: str) -> None:
         """Compare the content of the result with this key once more, when it is asked for."""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 
+from autotune.artifacts import store as store_module
 from autotune.artifacts.store import HERE as SEEN
 from autotune.artifacts.store import MANIFEST, Cache, default_root
 from autotune.candidate import Lora, Recipe
@@ -82,6 +83,22 @@ def test_a_result_is_made_once_and_found_again(tmp_path: Path) -> None:
     assert calls[0] != made.path
     assert cache.measured("tiny", "model") == [(TINY.described()["inputs"], {"answer": 42}, 1.5)]
     assert cache.measured("tiny", "another model") == cache.measured("nothing", "model") == []
+
+
+def test_a_process_remembers_the_latest_results_that_it_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a sweep of many jobs needs no more memory; what is forgotten is compared once more."""
+    monkeypatch.setattr(store_module, "_CHECKED", 3)
+    cache, jobs_of_many = Cache(tmp_path), [TinyJob(seed=seed) for seed in range(8)]
+    for job in jobs_of_many:
+        cache.make(job, maker([]))
+    assert all(cache.find(job) is not None for job in jobs_of_many)
+    assert len(cache._checked) == 3
+    for job in (jobs_of_many[0], jobs_of_many[-1]):
+        damage_content(cache.folder(job))
+    assert cache.find(jobs_of_many[0]) is None  # forgotten, and so compared
+    assert cache.find(jobs_of_many[-1]) is not None  # a process reads it once
 
 
 def test_a_folder_describes_itself(tmp_path: Path) -> None:

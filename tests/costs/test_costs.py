@@ -16,7 +16,7 @@ from autotune.candidate import Recipe
 from autotune.costs.bill import Bill, Line
 from autotune.costs.evidence import costs_of
 from autotune.costs.history import KEPT, History, Took
-from autotune.costs.model import ALIKE, MACHINE, MODEL, SIZE, CostModel
+from autotune.costs.model import ALIKE, LATEST, MACHINE, MODEL, SIZE, CostModel
 from autotune.costs.prior import parts_of
 from autotune.costs.work import Subject, Work, work_of
 from autotune.stages.jobs import BuildJob, ScoreJob, TimeJob, TurnsJob
@@ -56,6 +56,19 @@ def test_what_was_measured_counts_by_how_near_it_is(tmp_path: Path) -> None:
     assert model.seconds == pytest.approx(2 * by_size, rel=0.25)
     assert alike.seconds == pytest.approx(2 * by_size, rel=0.15)
     assert alike.high / alike.low < model.high / model.low < machine.high / machine.low
+
+
+def test_of_many_jobs_the_latest_are_kept_and_all_are_counted() -> None:
+    costs, short = CostModel(SUBJECT), CostModel(SUBJECT)
+    for _ in range(10 * LATEST):
+        costs.learn_work(scored(100), 5.0)
+    for model in (costs, short):
+        for _ in range(3 * LATEST):
+            model.learn_work(scored(100), 50.0)
+    found = costs.expect_work(scored(100))
+    assert found.measured == costs.measured("score") == 13 * LATEST
+    assert found.seconds == pytest.approx(short.expect_work(scored(100)).seconds)
+    assert max(map(len, costs._seen.values())) == LATEST
 
 
 def test_what_every_job_takes_is_told_from_what_its_units_take() -> None:
