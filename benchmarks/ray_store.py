@@ -57,11 +57,11 @@ def moved(files: Sequence[Path]) -> dict[tuple[str, str], list[float]]:
 
 def in_store() -> dict[str, float]:
     """Return the size of the files of each result in the store, 10^6 bytes, without the manifests, by `STAGE/KEY`."""
-    import s3fs
+    import fsspec
 
     sizes: Counter[str] = Counter()
     root = STORE.removeprefix("s3://") + "/"
-    for path, said in s3fs.S3FileSystem(skip_instance_cache=True).find(root, detail=True).items():
+    for path, said in fsspec.filesystem("s3", skip_instance_cache=True).find(root, detail=True).items():
         stage, key, *rest = path.removeprefix(root).split("/")
         if len(rest) > 1:  # below the token of the maker's turn
             sizes[f"{stage}/{key}"] += said["size"]

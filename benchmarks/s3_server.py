@@ -23,8 +23,9 @@ def serving() -> Iterator[str]:
 
     Raises ImportError where one of `PACKAGES` is missing.
     """
-    import s3fs
+    import fsspec
 
+    s3 = fsspec.get_filesystem_class("s3")
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, __file__], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
@@ -34,8 +35,8 @@ def serving() -> Iterator[str]:
             assert server.stdout is not None
             address = f"http://127.0.0.1:{int(server.stdout.readline())}"
             os.environ |= ENVIRONMENT | {"AWS_ENDPOINT_URL": address}
-            s3fs.S3FileSystem.clear_instance_cache()
-            s3fs.S3FileSystem().mkdir(BUCKET)
+            s3.clear_instance_cache()
+            s3().mkdir(BUCKET)
             yield address
         finally:
             server.kill()
