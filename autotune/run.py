@@ -379,12 +379,12 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
     for name, one in (summary.targets or {None: summary}).items():
         lines += [f"Target {name}:"] if name is not None else []
         kept = [f"The winner is in {folder / 'best' / (name or '')}"] if one.kept else []
-        lines.append(explain(select(folder, target=name), [*kept, *finalist_lines(one.finalists, score)]))
+        found = select(folder, target=name)
+        lines.append(explain(found, [*kept, *finalist_lines(one.finalists, score, found.won)]))
     if summary.targets:
         lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201
-    own = summary.own_s
-    share = own / summary.wall_s if summary.wall_s else 0.0
+    share = summary.own_s / summary.wall_s if summary.wall_s else 0.0
     reason = {
         "trials": "budget.trials is reached",
         "kept": "the rest of the budget is kept for targets whose device or node is not there",
@@ -396,5 +396,5 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
     }
     sys.stderr.write(
         f"{summary.trials} trials in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "
-        f"{own:.1f} s, {share:.1%} of the wall-clock\n"
+        f"{summary.own_s:.1f} s, {share:.1%} of the wall-clock\n"
     )

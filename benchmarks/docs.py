@@ -61,7 +61,8 @@ def sweep_output() -> str:
         return "(no example yet)\n"
     finalists = read_table(EXAMPLE / "finalists.csv", Finalist)
     runs = read_table(EXAMPLE / "runs.csv", CommandRun)
-    lines = ["```text", explain(select(EXAMPLE), finalist_lines(finalists, "accuracy"))]
+    found = select(EXAMPLE)
+    lines = ["```text", explain(found, finalist_lines(finalists, "accuracy", found.won))]
     wall = sum((run.wall_s or 0.0) for run in runs)
     stages = sum((run.stages_s or 0.0) for run in runs)
     rows = read_results(EXAMPLE)

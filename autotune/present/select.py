@@ -44,6 +44,11 @@ class Selection:
             else Exit.NO_RESULT
         )
 
+    @property
+    def won(self) -> Trial | None:
+        """The winner's row; None where there is none."""
+        return self.row(self.choice.winner.id) if self.choice.winner is not None else None
+
     def row(self, name: str) -> Trial:
         """Return a candidate's row; rather that of a trial than the untouched model's that was measured first."""
         return max((row for row in self.rows if row.candidate == name), key=lambda row: row.trial != 0)

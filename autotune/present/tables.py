@@ -144,8 +144,16 @@ def verified_lines(winner: Finalist | None) -> list[str]:
     return []
 
 
-def finalist_lines(rows: Sequence[Finalist], score: str) -> list[str]:
-    """Return what the finalists scored, and how fast the winner is beside the untouched model."""
+PACE_MOVED = 1.25
+"""How many times as long the winner's tokens take in turns as in the search, or the other way round, before a reader is told.
+The report tells it from the same number (`PACE_MOVED` in summary.js)."""
+
+
+def finalist_lines(rows: Sequence[Finalist], score: str, searched: Trial | None = None) -> list[str]:
+    """Return what the finalists scored, and how fast the winner is beside the untouched model.
+
+    `searched`: the winner's row of results.csv; if the machine's pace has changed since, a line says so.
+    """
     lines = [
         f"{row.role} on {row.split}: {score_text(row, score)} of {row.behind(score)} items"
         for row in rows
@@ -158,4 +166,17 @@ def finalist_lines(rows: Sequence[Finalist], score: str) -> list[str]:
             f"timed in turns, {winner.rounds} rounds: time between tokens, winner / untouched model: {ratio}; "
             f"noise floor {winner.noise_floor or 0.0:.1%}"
         )
+        lines += pace_lines(winner, searched)
     return lines
+
+
+def pace_lines(winner: Finalist, searched: Trial | None) -> list[str]:
+    """Return a line if the winner was timed at another pace of the machine in turns than in the search; else nothing."""
+    then, now = (row.values.get("itl_ms_p50") if row is not None else None for row in (searched, winner))
+    if not then or not now or max(now / then, then / now) < PACE_MOVED:
+        return []
+    slower = "slower" if now > then else "faster"
+    return [
+        f"the machine was {slower} in these turns: {number(now)} ms/token for the winner, {number(then)} in the search; "
+        "compare times of one pace only, as in turns"
+    ]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.candidate import Recipe, Session
-from autotune.present.tables import candidates, number, recipe_name, score_text, settings, table
-from autotune.results.rows import Trial
+from autotune.present.tables import candidates, finalist_lines, number, recipe_name, score_text, settings, table
+from autotune.results.rows import Finalist, Trial
 from autotune.space.domains import Choice
 from autotune.space.parameter_tables import RECIPE
 from autotune.space.space import Space
@@ -126,3 +126,23 @@ def test_a_session_stands_behind_the_recipe() -> None:
 def test_a_metric_of_a_workload_has_its_unit_and_interval() -> None:
     row = Trial({"itl_ms_p50@long": 4.2, "itl_ms_p50_low@long": 4.0, "itl_ms_p50_high@long": 4.4})
     assert score_text(row, "itl_ms_p50@long") == "itl_ms_p50@long 4.2 ms/token [4, 4.4]"
+
+
+@pytest.mark.parametrize(
+    ("in_turns", "searched", "word"),
+    [
+        (9.97, 3.88, "slower"),
+        (3.0, 3.88, "faster"),
+        (4.5, 3.88, ""),
+        (3.2, 3.88, ""),
+        (9.97, None, ""),
+        (None, 3.88, ""),
+    ],
+)
+def test_another_pace_of_the_machine_at_the_end_is_told(
+    in_turns: float | None, searched: float | None, word: str
+) -> None:
+    cells = {"role": "winner", "itl_ratio": 0.3, "itl_ratio_low": 0.2, "itl_ratio_high": 0.4, "rounds": 5}
+    lines = finalist_lines([Finalist(cells | {"itl_ms_p50": in_turns})], "accuracy", Trial({"itl_ms_p50": searched}))
+    assert lines[0].startswith("timed in turns, 5 rounds")
+    assert [line.split()[3] for line in lines[1:]] == [word] * bool(word)

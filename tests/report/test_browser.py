@@ -101,6 +101,15 @@ def test_it_opens_with_the_choice_of_select_and_hostile_texts_stay_text(opened: 
     ]  # fmt: skip
 
 
+def test_the_winner_is_compared_by_times_of_one_pace(opened: Open, tmp_path: Path) -> None:
+    """The machine was two and a half times as slow in the turns of the committed example as in its search."""
+    example = shutil.copytree(Path(__file__).parents[2] / "results" / "example", tmp_path / "example")
+    write_report([example], say=lambda line: None)
+    said = opened(example / "report.html").locator("#result").inner_text()
+    assert said.count("itl_ms_p50 0.326 times [0.298, 0.356] in turns") == 2
+    assert "The machine was slower in these turns: 9.97 ms for the winner, 3.88 ms in the search." in said
+
+
 def test_limits_choose_again_as_select_does(opened: Open, folder: Path) -> None:
     page = opened()
     before = chosen(page)

@@ -84,12 +84,27 @@ function against(sweep, winner, other, words) {
     } else if (sweep.kinds[metric] === "score") {
       parts.push(`${metric} ${signed(own - value)}`);
     } else if (value > 0 && own > 0) {
-      const ratio = own / value;
+      // In turns the machine has one pace; while it searched it may have had several.
+      const apart = sweep.kinds[metric] === "latency" && other.graph && other.graph !== winner.graph;
+      const turns = apart ? sweep.turns?.ratio(metric, winner.graph, other.graph) : null;
+      const ratio = turns?.value ?? own / value;
       const better = direction === "minimize" ? ratio < 1 : ratio > 1;
-      parts.push(`${metric} ${short(ratio)} times (${withUnit(metric, own)} for ${withUnit(metric, value)}${better || ratio === 1 ? "" : ", worse"})`);
+      const worse = better || ratio === 1 ? "" : ", worse";
+      parts.push(turns
+        ? `${metric} ${short(ratio)} times [${short(turns.low)}, ${short(turns.high)}] in turns${worse}`
+        : `${metric} ${short(ratio)} times (${withUnit(metric, own)} for ${withUnit(metric, value)}${worse})`);
     }
   }
   return parts.length ? h("li", {}, h("strong", {}, `${words}: `), parts.join("; "), ".") : null;
+}
+
+const PACE_MOVED = 1.25; // as in present/tables.py
+
+/** Says so if the winner was timed at another pace of the machine in turns than in the search. */
+function paceLine(winner, row) {
+  const [then, now] = [winner.values.itl_ms_p50, row?.itl_ms_p50];
+  if (!then || !now || Math.max(now / then, then / now) < PACE_MOVED) return null;
+  return h("li", {}, `The machine was ${now > then ? "slower" : "faster"} in these turns: ${withUnit("itl_ms_p50", now)} for the winner, ${withUnit("itl_ms_p50", then)} in the search. Compare times of one pace only, as in turns.`);
 }
 
 /** The tiles of the winner's objectives and limits. */
@@ -229,6 +244,7 @@ function finalLines(sweep, winner) {
   return [
     lines.length ? h("li", {}, h("strong", {}, `On the ${sweep.finalists[0].split ?? "test"} split, which the search never saw`), `: ${lines.join("; ")}.`) : null,
     ratio ? h("li", {}, h("strong", {}, "Timed in turns"), `: the winner takes ${short(ratio.itl_ratio)} [${short(ratio.itl_ratio_low)}, ${short(ratio.itl_ratio_high)}] of the untouched model's time between tokens, over ${ratio.rounds} rounds${ratio.noise_floor === undefined ? "" : `; noise floor ${(ratio.noise_floor * 100).toFixed(1)}\u00a0%`}.`) : null,
+    ratio ? paceLine(winner, ratio) : null,
     ratio?.verified === true ? h("li", {}, `Verified: best/ answers ${ratio.verified_items} items as recorded.`) : null,
     ratio?.verified === false ? h("li", {}, `Not verified: ${ratio.verify_error ?? ""}`) : null,
   ];
