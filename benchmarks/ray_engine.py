@@ -30,6 +30,7 @@ from typing import Any
 
 import psutil
 
+from autotune.artifacts.makers import MAKER_S
 from autotune.artifacts.store import Cache
 from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.ray_cluster import RayCluster
@@ -199,13 +200,18 @@ def stopped(there: Nodes, times: int = 3, candidates: int = 8) -> list[tuple[str
         what = "nodes stopped whole" if whole else "nodes whose processes for jobs were stopped, and the rest not,"
         found += [
             (f"{what} until the sweep had ended, then let go on", str(times)),
+            ("seconds that each was stopped, at least; a maker's lease, seconds", "{away}, {lease}"),
             ("jobs that they were doing; sent to another node; brought to an end too late", "{under_way}, {again}, {late}"),
             ("sweeps with the rows of one that nobody disturbed", "{equal}"),
             ("results begun again after they were finished; changed, or begun, after the end", "{repeated}; {changed}, {after}"),
             ("seconds from the stop to the end of the sweep, each", ", ".join(f"{one:.0f}" for one in sorted(seconds))),
         ]  # fmt: skip
         names = ("under_way", "again", "late", "equal", "repeated", "changed", "after")
-        found[-4:] = [(what, value.format(**{one: counts[one] for one in names})) for what, value in found[-4:]]
+        said = {one: counts[one] for one in names} | {
+            "away": round(max(1.25 * MAKER_S, min(seconds))),
+            "lease": round(MAKER_S),
+        }
+        found[-5:] = [(what, value.format(**said)) for what, value in found[-5:]]
     return found
 
 
@@ -239,6 +245,7 @@ def _stopped_once(there: Nodes, name: str, candidates: int, whole: bool, later_s
     counts["under_way"], since = len(open_), time.monotonic()
     assert process.wait(timeout=600) == 0, log.read_text(encoding="utf-8")
     after_s = time.monotonic() - since
+    time.sleep(max(0.0, 1.25 * MAKER_S - after_s))  # it stays away for longer than a maker's lease lasts
     if any(one.is_running() and one.status() != psutil.STATUS_STOPPED for one in stopped_now):
         raise RuntimeError("somebody else let the node go on")
     made, ended = made_in(cache), time.time()
