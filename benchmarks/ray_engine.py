@@ -160,7 +160,7 @@ class Kills:
             return process
         if what == "head":  # the driver notices, and ends by itself
             self.there.kill_head()
-            self.ends[f"{process.wait(timeout=120)}"] += 1
+            self.ends[f"{process.wait(timeout=300)}"] += 1
             self.there.start()
         kill_tree([process.pid])
         process.wait()

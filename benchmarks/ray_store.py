@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autotune.artifacts.shared_store import HERE
 from autotune.artifacts.store import INPUTS
-from autotune.results.rows import StageSpan
+from autotune.results.rows import StageSpan, Trial
 from autotune.results.table import read_table
 from benchmarks.ray_nodes import Nodes, driver, nodes_in
 from benchmarks.s3_server import BUCKET, serving
@@ -31,7 +31,7 @@ def run_both(clusters: Sequence[Nodes], candidates: int, name: str = "shared") -
     processes = []
     for there in clusters:
         (there.folder / "base").mkdir(exist_ok=True)
-        (there.folder / "base" / "weights.bin").write_bytes(bytes(int(540e6 * SIZE)))
+        (there.folder / "base" / "weights.data").write_bytes(bytes(int(540e6 * SIZE)))
         environment = {"XDG_CACHE_HOME": str(there.folder / "home-tuner")}
         processes.append(driver(there.folder, name, candidates, "grid", there.address, (), STORE, environment))
     for there, process in zip(clusters, processes, strict=True):
@@ -78,9 +78,9 @@ def store(candidates: int = 8, scale: float = 0.1) -> list[tuple[str, str]]:
         journals = [begun(there.folder / "journal.txt") for there in clusters]
         copies = moved([there.folder / "shared" / "timeline.csv" for there in clusters])
         kept = in_store()
-        rows = [(there.folder / "shared" / "results.csv").read_text(encoding="utf-8") for there in clusters]
+        rows = [read_table(there.folder / "shared" / "results.csv", Trial) for there in clusters]
     return [
-        ("clusters, nodes of each, rows of the sweep of each", f"2, 2, {', '.join(str(text.count(chr(10)) - 1) for text in rows)}"),
+        ("clusters, nodes of each; rows of each sweep; rows that are not ok", f"2, 2; {', '.join(str(len(table)) for table in rows)}; {sum(row.status != 'ok' for table in rows for row in table)}"),
         *makers(journals),
         *sizes(copies, kept, sum(len(each) for each in journals)),
     ]  # fmt: skip

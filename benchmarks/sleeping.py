@@ -85,7 +85,7 @@ def sleep(job: Job, out: Path, turns: Iterable[None] | None = None) -> Result:
     time.sleep(SECONDS[job.stage] * float(os.environ.get("SLEEPING_SCALE", "1")))
     result = _result(job, out)
     if size := int(1e6 * SIZES_MB.get(job.stage, 0.0) * float(os.environ.get("SLEEPING_SIZE", "0"))):
-        (out / "weights.bin").write_bytes(bytes(size))
+        (out / "weights.data").write_bytes(bytes(size))
     if turns is not None:
         laps: list[dict[str, Any]] = [
             {"itl_ms": [8.0] * 3} if lap % 2 else {"ttft_ms": [20.0]} for lap, _ in enumerate(turns)

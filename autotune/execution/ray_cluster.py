@@ -30,6 +30,8 @@ from autotune.machine import foreign_cpu, machine_digest, packages
 _OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _GONE_S = 20.0
 """Seconds that the head may be silent before the cluster counts as gone: less than Ray itself waits, which then ends the process."""
+_REACH_S = 10.0
+"""Seconds in which the head must take a connection."""
 _SURVEY_S = 60.0
 _LOAD_S = 20.0
 """Seconds that a node may take to say how busy it is."""
@@ -105,8 +107,13 @@ class RayCluster:
         self._surveyed: dict[str, _Surveyed] = {}
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
+            if why := _unreachable(address):
+                raise ConnectionError(why)
             ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=None)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            self.address: str = ray.get_runtime_context().gcs_address
+            self.joined_by: str = ray.get_runtime_context().get_node_id()
+            """The id of the node of this machine by which it was joined."""
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             remedy = "start one with `ray start --head --disable-usage-stats`, or name its head by --address HOST:PORT"
             raise MachineError(f"no Ray cluster answers at {address} ({said}); {remedy}") from None
@@ -114,12 +121,10 @@ class RayCluster:
             with contextlib.suppress(ValueError):  # not in the main thread
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
-        self.address: str = ray.get_runtime_context().gcs_address
-        self.joined_by: str = ray.get_runtime_context().get_node_id()
-        """The id of the node of this machine by which it was joined."""
-        self.use_others()
+        self._perform = ray.remote(max_retries=0, retry_exceptions=False)(_perform)
         self._ask = ray.remote(max_retries=0, num_cpus=0)(_survey)
         self._load = ray.remote(max_retries=0, num_cpus=0)(_load)
+        self._more_bytes = 0
         self._spoken = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -132,7 +137,19 @@ class RayCluster:
 
     def nodes(self) -> Sequence[Node]:
         """Return the nodes that are there now and have said what they are. Raises MachineError where the head is gone."""
-        self._check_head()
+        began = time.monotonic()
+        while True:
+            self._check_head()
+            try:
+                return self._nodes_now()
+            except (self._ray.exceptions.RayError, ConnectionError) as error:  # the head went between two questions
+                if time.monotonic() - began > _GONE_S:
+                    raise MachineError(
+                        f"the Ray cluster at {self.address} does not answer ({_line(error, 'no reason')})"
+                    ) from None
+                time.sleep(1.0)
+
+    def _nodes_now(self) -> list[Node]:
         there = [node for node in self._ray.nodes() if node["Alive"]]
         first = not self._asked
         for node in there:
@@ -174,11 +191,11 @@ class RayCluster:
         return {}
 
     def use_others(self) -> None:
-        """As `Cluster.use_others`. Ray keeps what nodes have granted to tasks of one function for later tasks of that function:
+        """As `Cluster.use_others`. Ray keeps what nodes have granted to tasks that ask for the same for later tasks that do:
         processes, and requests for them that wait there. It goes on to do so for minutes with a node that was stopped or cut
-        off, even once it says that this node has left. Each time `ray.remote` is called makes another function of it.
+        off, even once it says that this node has left. Tasks that ask for another byte of memory ask for something else.
         """
-        self._perform = self._ray.remote(max_retries=0, retry_exceptions=False)(_perform)
+        self._more_bytes += 1
 
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
         """As `Cluster.foreign_cpu`. What other sweeps do there is not foreign: a timing waits for it."""
@@ -192,13 +209,17 @@ class RayCluster:
     def send(self, order: int, text: str, needs: Needs) -> None:
         """Send an order as a task."""
         options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "resources": dict(needs.resources)}
-        if needs.memory_mb:
-            options["memory"] = needs.memory_mb * 1e6
+        if memory := int(needs.memory_mb * 1e6) + self._more_bytes:
+            options["memory"] = memory
         if needs.node:
             options |= self._at(needs.node)
         elif needs.near:
             options |= self._at(needs.near, wish=True)
-        future: Future[tuple[str, str]] = self._perform.options(**options).remote(text).future()
+        try:
+            future: Future[tuple[str, str]] = self._perform.options(**options).remote(text).future()
+        except self._ray.exceptions.RayError as error:  # the head went just now: the next look at the nodes says so
+            self._replies.put(Reply(order, lost=_line(error, "the cluster took no order")))
+            return
         future.add_done_callback(lambda done: self._replies.put(self._reply(order, done)))
 
     def reply(self, patience_s: float) -> Reply | None:
@@ -255,6 +276,18 @@ class RayCluster:
             else:
                 self._spoken = time.monotonic()
                 return
+
+
+def _unreachable(address: str) -> str:
+    """Return why nobody listens at HOST:PORT; empty: somebody does, or the address is none. Ray itself takes minutes to say so."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return ""
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def _line(error: BaseException, otherwise: str) -> str:

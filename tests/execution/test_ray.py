@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import queue
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from conftest import TONES
 from autotune.cli import main
 from autotune.errors import Exit, MachineError, UsageError
 from autotune.execution import ray_cluster
+from autotune.execution.cluster import Needs, Reply
 from autotune.execution.ray_cluster import RayCluster
 from autotune.results.rows import StageSpan, Trial
 from autotune.results.table import read_table
@@ -37,6 +40,78 @@ def test_an_address_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(ray_cluster, "is_installed", lambda: True)
     with pytest.raises(UsageError, match="--address: must be HOST:PORT of the cluster's head"):
         RayCluster(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "127.0.0.1:99999"])
+def test_a_head_that_nobody_listens_at_is_named_at_once(address: str) -> None:
+    """Ray itself asks for minutes."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    began = time.monotonic()
+    with pytest.raises(MachineError, match=rf"no Ray cluster answers at {re.escape(address)} \(.+\); start one with"):
+        RayCluster(address)
+    assert time.monotonic() - began < 60.0
+
+
+class Going:
+    """A module `ray` whose head goes while it is asked."""
+
+    class exceptions:  # noqa: N801 - as in Ray
+        class RayError(Exception):
+            pass
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def nodes(self) -> list[dict[str, object]]:
+        self.times -= 1
+        if self.times >= 0:
+            raise self.exceptions.RayError("RPC error: Deadline Exceeded")
+        return []
+
+
+def joined(monkeypatch: pytest.MonkeyPatch, ray: object) -> RayCluster:
+    """A cluster whose head takes connections, with another `ray`."""
+    cluster = RayCluster.__new__(RayCluster)
+    cluster.address, cluster._ray, cluster._asked, cluster._surveyed = "head:6379", ray, {}, {}
+    cluster._replies, cluster._more_bytes = queue.SimpleQueue(), 0
+    monkeypatch.setattr(cluster, "_check_head", lambda: None)
+    monkeypatch.setattr(ray_cluster.time, "sleep", lambda seconds: None)
+    return cluster
+
+
+def test_a_head_that_does_not_answer_once_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert joined(monkeypatch, Going(2)).nodes() == []
+
+
+def test_a_head_that_answers_nothing_any_more_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_GONE_S", 0.0)
+    with pytest.raises(
+        MachineError, match=r"the Ray cluster at head:6379 does not answer \(RPC error: Deadline Exceeded\)"
+    ):
+        joined(monkeypatch, Going(10**9)).nodes()
+
+
+def test_an_order_that_the_cluster_does_not_take_is_lost_and_none_asks_for_what_was_granted_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    class Function:
+        def options(self, **options: object) -> Function:
+            asked.append(options)
+            return self
+
+        def remote(self, text: str) -> object:
+            raise Going.exceptions.RayError("the head is gone. More")
+
+    cluster = joined(monkeypatch, Going(0))
+    cluster._perform = Function()
+    for memory_mb in (0.0, 100.0):
+        cluster.send(1, "", Needs(memory_mb=memory_mb))
+        cluster.use_others()
+        cluster.send(2, "", Needs(memory_mb=memory_mb))
+    assert [options.get("memory") for options in asked] == [None, 1, 100_000_001, 100_000_002]
+    assert cluster.reply(0.0) == Reply(1, lost="the head is gone")
 
 
 # --- on a real cluster -----------------------------------------------------------------------------------------------
