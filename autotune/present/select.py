@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ class Selection:
     paired: bool
     final: Finalist | None = None
     """The winner's row of finalists.csv, where the sweep ended with this winner."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the files behind it."""
 
     @property
     def exit_code(self) -> Exit:
@@ -177,7 +181,29 @@ def select(
     folder = place if is_folder(place) else None
     turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
-    return Selection(choice, rows, aims, choice.paired, _final(folder, choice))
+    return Selection(choice, rows, aims, choice.paired, _final(folder, choice), _notes(place, sweep, limits))
+
+
+def _notes(place: Path, sweep: dict[str, Any] | None, limits: Sequence[str]) -> tuple[str, ...]:
+    """Return in words what is not there of a results folder, or not whole, and was done without."""
+    notes = []
+    if is_folder(place) and sweep is None:
+        held = "limits or " if not limits else ""
+        notes.append(
+            f"sweep.yaml is missing or empty: no {held}objectives of the sweep are known, and the usual ones decide"
+        )
+    elif sweep is not None and "limits" not in sweep and not limits:
+        notes.append(
+            "sweep.yaml has no limits, not even an empty list of them: it was changed, and no limit is applied"
+        )
+    file = place / "results.csv" if is_folder(place) else place
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) != b"\n":
+            notes.append(
+                f"the last line of {file.name} has no end, and is left out: it was cut off, or is just being written"
+            )
+    return tuple(notes)
 
 
 def _final(folder: Path | None, choice: Choice) -> Finalist | None:
@@ -197,7 +223,7 @@ def explain(selection: Selection, found: Sequence[str] = ()) -> str:
     `found`: what else is known of the winner, in lines: they stand before what led to it.
     """
     choice, aims, rows = selection.choice, selection.wanted, selection.rows
-    lines: list[str] = []
+    lines: list[str] = [f"Note: {note}" for note in selection.notes]
     if choice.winner is None:
         lines.append(
             "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
@@ -283,6 +309,7 @@ def as_json(selection: Selection) -> str:
             for name, misses in choice.nearest
         ],
         "front": [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)],
+        "notes": list(selection.notes),
     }
     return json.dumps(document, indent=1, ensure_ascii=False)
 

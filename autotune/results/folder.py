@@ -6,15 +6,18 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_folder
 from autotune.results.rows import Trial
+from autotune.results.spoilt import row_problems
 from autotune.results.table import read_table
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, read_resolved
 
+_SHOWN_PROBLEMS = 5
 TURNS, TIMINGS = "turns.json", "timings.jsonl"
 
 
@@ -149,13 +152,17 @@ def read_results(folder_or_csv: Path) -> list[Trial]:
 
 
 def that_count(rows: Iterable[Trial], file: Path) -> list[Trial]:
-    """Return the rows of a file that count: of each candidate the last attempt. Raises UsageError.
+    """Return the rows of a file that count: of each candidate the last attempt, in whatever order somebody has sorted them.
 
-    The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy.
+    The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy. Raises UsageError.
     """
     last: dict[tuple[str, bool], Trial] = {}
     rows = list(rows)
     check_names(rows, file)
+    if problems := list(islice(row_problems(rows, str(file)), _SHOWN_PROBLEMS)):
+        raise UsageError(problems)
     for row in rows:
-        last[row.candidate, row.trial == 0] = row
+        place = row.candidate, row.trial == 0
+        if place not in last or (row.attempt or 1) >= (last[place].attempt or 1):
+            last[place] = row
     return list(last.values())

@@ -20,6 +20,7 @@ from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_file
 from autotune.results.columns import Cell, Cells, Column, bounds_of, with_workloads
 from autotune.results.rows import TableRow
+from autotune.results.spoilt import cell_remedy, no_header, not_utf8
 
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width
 R = TypeVar("R", bound=TableRow)
@@ -56,7 +57,8 @@ def _parsed(text: str, column: Column) -> Cell:
         return {"true": True, "false": False}[text.lower()]  # a spreadsheet writes TRUE
     if kind is str:
         return text[1:] if text[0] == "'" and _runs(text) else text
-    value: int | float = kind(text)
+    # A data frame writes whole numbers of a column with empty cells as 200.0.
+    value: int | float = kind(text.removesuffix(".0") if kind is int else text)
     if not column.low <= value <= column.high or (kind is int and abs(value) >= 2**63):
         raise ValueError(text)
     return value
@@ -73,9 +75,13 @@ def read_table(file: Path, kind: type[R]) -> list[R]:
         content = file.read_bytes()
         text = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        reason, remedy = (
+            not_utf8(content)
+            if isinstance(error, UnicodeDecodeError)
+            else (error.strerror or str(error), "name a results folder or its results.csv")
+        )
         rule = f"cannot be read as a results table ({reason})"
-        raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv")) from None
+        raise UsageError(Problem(rule, file=str(file), remedy=remedy)) from None
     return parse_table(text, kind, file)
 
 
@@ -88,8 +94,7 @@ def parse_table(text: str, kind: type[R], file: Path) -> list[R]:
         header = next(reader, [])
         ours = {column.name: column for column in with_workloads(columns, header)}
         if header and columns[0].name not in header:
-            rule = f"is not a results table: it has no column '{columns[0].name}'"
-            raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+            raise UsageError(no_header(text, columns[0].name, str(file)))
         if len(set(header)) < len(header):
             twice = next(name for name in header if header.count(name) > 1)
             rule, remedy = f"has the column '{twice}' twice", "restore the file or remove the column"
@@ -114,9 +119,8 @@ def parse_table(text: str, kind: type[R], file: Path) -> list[R]:
                         known[place][cell] = _parsed(cell, ours[name]) if name in ours else cell
                     except (ValueError, KeyError):
                         rule = f"must be {bounds_of(ours[name])}"
-                        raise UsageError(
-                            Problem(rule, name, str(file), reader.line_num, cell, "restore the file")
-                        ) from None
+                        remedy = cell_remedy(ours[name].type, cell)
+                        raise UsageError(Problem(rule, name, str(file), reader.line_num, cell, remedy)) from None
                 row[name] = known[place][cell]
             rows.append(kind(row))
     except csv.Error as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import pytest
 
 from autotune.candidate import Session
 from autotune.errors import UsageError
+from autotune.present.select import as_json, explain, select
 from autotune.providers import PROVIDERS
 from autotune.results import record as record_module
 from autotune.results.folder import read_results, read_running, read_sweep
@@ -463,3 +468,87 @@ def test_workloads_in_another_order_are_another_sweep(tmp_path: Path) -> None:
         UsageError, match=r"target\.workloads: differs .* set target\.workloads back to \['chat', 'long'\]"
     ):
         Record(tmp_path, sweep_of(target={"workloads": turned}))
+
+
+# --- what spreadsheets and data frames leave of it -------------------------------------------------------------------
+
+EXAMPLE = Path(__file__).parents[2] / "results" / "example"
+
+
+def edited(folder: Path, change: Callable[[list[list[str]]], list[list[str]]], delimiter: str = ",") -> Path:
+    """Return a copy of the example's folder whose results.csv somebody has edited."""
+    copy = folder / "copy"
+    shutil.copytree(EXAMPLE, copy)
+    with (copy / "results.csv").open(encoding="utf-8", newline="") as stream:
+        rows = change(list(csv.reader(stream)))
+    with (copy / "results.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return copy
+
+
+def with_cell(column: str, text: Callable[[str], str]) -> Callable[[list[list[str]]], list[list[str]]]:
+    def change(rows: list[list[str]]) -> list[list[str]]:
+        place = rows[0].index(column)
+        return [rows[0], *([*row[:place], text(row[place]), *row[place + 1 :]] for row in rows[1:])]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "delimiter", "told"),
+    [
+        (list, ";", "its cells are separated by semicolons, as a spreadsheet may save it; restore the file"),
+        (list, "\t", "its cells are separated by tabs"),
+        (lambda rows: rows[1:], ",", "begins with a row, and not with the names of its columns"),
+        (lambda rows: [["<<<<<<< HEAD"], *rows], ",", "holds a merge of git that was left unfinished"),
+        (with_cell("status", str.upper), ",", "got 'OK'; did you mean 'ok'?"),
+        (with_cell("status", lambda _: "good"), ",", "got 'good'; restore the file, or read it by the version"),
+        (lambda rows: [*rows, ["Total", *([""] * (len(rows[0]) - 1))]], ",", "status: row of Total: must be one of ok"),
+        (with_cell("accuracy_low", lambda _: "0.99"), ",", "accuracy_low must be at most accuracy_high"),
+        (with_cell("accuracy", lambda _: "nan"), ",", "got 'nan'; leave the cell empty: nothing was measured"),
+        (with_cell("size_mb", lambda cell: cell.replace(".", ",")), ",", "a spreadsheet has rewritten the numbers"),
+        (with_cell("size_mb", lambda _: "3.Apr"), ",", "a spreadsheet has taken the number for a date"),
+    ],
+)  # fmt: skip
+def test_a_table_that_was_edited_by_mistake_is_refused(
+    change: Callable[[list[list[str]]], list[list[str]]], delimiter: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        read_results(edited(tmp_path, change, delimiter))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: [rows[0], *sorted(rows[1:], reverse=True)],
+        lambda rows: [*rows, *rows[1:4]],
+        lambda rows: [["" if n == 0 else str(n), *row] for n, row in enumerate(rows)],
+        lambda rows: [[cell.upper() if cell in ("true", "false") else cell for cell in row] for row in rows],
+        with_cell("accuracy_n", lambda cell: f"{cell}.0"),
+        with_cell("attempt", lambda cell: f"{cell}.0"),
+    ],
+)
+def test_rows_mean_the_same_in_another_order_twice_or_as_a_data_frame_writes_them(
+    change: Callable[[list[list[str]]], list[list[str]]], tmp_path: Path
+) -> None:
+    def by_name(folder: Path) -> dict[object, Trial]:
+        return {row.candidate: Trial({k: v for k, v in row.cells.items() if k}) for row in read_results(folder)}
+
+    assert by_name(edited(tmp_path, change)) == by_name(EXAMPLE)
+    first, second = select(EXAMPLE), select(tmp_path / "copy")
+    assert first.choice.winner is not None
+    assert second.choice.winner is not None
+    assert second.choice.winner.id == first.choice.winner.id
+    assert second.notes == ()
+
+
+def test_what_is_missing_of_a_folder_is_told_beside_the_choice(tmp_path: Path) -> None:
+    folder = edited(tmp_path, list)
+    sweep = (folder / "sweep.yaml").read_text(encoding="utf-8")
+    (folder / "results.csv").write_bytes((folder / "results.csv").read_bytes()[:-20])
+    assert "Note: the last line of results.csv has no end, and is left out" in explain(select(folder))
+    (folder / "sweep.yaml").write_text(sweep.replace("limits:", "limitz:"), encoding="utf-8")
+    assert any(note.startswith("sweep.yaml has no limits") for note in select(folder).notes)
+    assert not any("no limits" in note for note in select(folder, ["size_mb <= 100"]).notes)
+    (folder / "sweep.yaml").unlink()
+    assert "no limits or objectives of the sweep are known" in json.loads(as_json(select(folder)))["notes"][0]
