@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from autotune.data.schema import Message, Role
 from autotune.data.templates import RowError, cell_text, is_empty
 
-_ROLE_KEYS = ("role", "from")
-_TEXT_KEYS = ("content", "value")
+_ROLE_KEYS = ("role", "from", "speaker")
+_TEXT_KEYS = ("content", "value", "parts", "text", "utterance")
 _ROLES: dict[str, Role] = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
-    "bing": "assistant", "bard": "assistant",
+    "bing": "assistant", "bard": "assistant", "chatbot": "assistant", "ai": "assistant", "claude": "assistant",
 }  # fmt: skip
 _TOOL_ROLES = {
     "tool",
@@ -112,6 +112,7 @@ def _by_key(value: Mapping[str, object]) -> list[object] | None:
 
 
 def _conversation(turns: Sequence[object]) -> list[Message]:
+    turns = [part for turn in turns for part in _pair(turn)]
     messages = [_message(turn) for turn in turns]
     if len(turns) < 2:
         raise RowError("fewer than two messages")
@@ -124,6 +125,23 @@ def _conversation(turns: Sequence[object]) -> list[Message]:
     if isinstance(last := turns[-1], Mapping):
         _check_answer(last)
     return messages
+
+
+def _pair(turn: object) -> list[object]:
+    """Return an object whose keys are roles, {human: ..., assistant: ...}, as a message for each; all else as it is."""
+    if not isinstance(turn, Mapping) or len(turn) < 2 or _role(turn) is not None:
+        return [turn]
+    names = [str(key).strip().lower() for key in turn]
+    roles = [_ROLES.get(name) for name in names]
+    if (
+        None in roles
+        or roles != sorted(roles, key=("system", "user", "assistant").index)
+        or len(set(roles)) < len(roles)
+    ):
+        return [turn]
+    return [
+        {"role": name, "content": text} for name, text in zip(names, turn.values(), strict=True) if not is_empty(text)
+    ]
 
 
 def _check_answer(turn: Mapping[str, object]) -> None:
@@ -154,7 +172,7 @@ def _from_text(text: str) -> object:
 
 def _message(turn: object) -> Message:
     if not isinstance(turn, Mapping):
-        raise RowError("a message that is no object")
+        raise RowError(f"a message that is no object, but {type(turn).__name__}")
     role = _role(turn)
     if role is None:
         raise RowError(f"a message without 'role' or 'from'{_which(turn)}")
@@ -181,6 +199,8 @@ def _content(content: object) -> str:
     """Return the text of a message; parts of text are joined by line ends, as vLLM joins them."""
     if content is None:
         return ""
+    if isinstance(content, bool | int | float):  # a label that is a number
+        return cell_text(content, "content")
     if isinstance(content, str):
         return content
     parts = [content] if isinstance(content, Mapping) else content

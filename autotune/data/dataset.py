@@ -44,6 +44,16 @@ _REMEDIES = {
     "a message that calls a tool": "leave out the calls and the tools' messages",
     "a NUL character": "take the NUL characters out of the file",
     "messages": "write the messages as JSON",
+    "a message that is no object": "write each message as {role: ..., content: ...}",
+    "a message without": "write each message as {role: ..., content: ...}",
+    "a message of the role": "name the roles system, user and assistant",
+    "the last message is not": "end these conversations with the assistant's message, or leave its last turn out",
+    "fewer than two messages": "write the question and the answer into each conversation",
+    "not text, but a list": "write one text in each cell: join the list's texts, or keep one",
+    "not text, but an object": "write the object's fields into columns of their own",
+    "not text, but bytes": "write the column as text",
+    "not text, but a number of": "write these numbers with fewer digits",
+    "not text, but half": "write these characters whole: the text was cut within one",
 }
 
 
@@ -54,7 +64,8 @@ def _reasons(left_out: LeftOutPlaces, owners: Collection[Split]) -> tuple[str, s
     )
     told = [f"; {len(places)} left out: {reason} ({', '.join(places[:_SHOWN_PLACES])})" for reason, places in found]
     first = found[0][0] if found else ""
-    remedy = next((remedy for begin, remedy in _REMEDIES.items() if first.startswith(begin)), "")
+    begins = [begin for begin in _REMEDIES if first.startswith(begin)]
+    remedy = _REMEDIES[max(begins, key=len)] if begins else ""
     return "".join(told[:_SHOWN_REASONS]), remedy or ("correct these rows" if found else "add rows")
 
 
@@ -80,6 +91,9 @@ def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> It
         usable = sum(len(splits[one]) for one in SPLITS if one == "train" or shares[one][1])
         rows = f"{usable} usable row{'s' * (usable != 1)} in train{told}"
         rule = f"{split} must have rows, but none remain of {rows}"
+        if not usable and remedy == _REMEDIES["also in"]:
+            yield Problem(rule, f"data.{split if share is None else key}", value=share, remedy=remedy)
+            continue
         remedy = "lower the share that is held out, or add rows" if split == "train" else "raise the share, or add rows"
         yield Problem(rule, f"data.{split if share is None else key}", value=share, remedy=remedy)
 
@@ -189,6 +203,11 @@ def template_notes(spec: DataSpec) -> list[str]:
         notes.append(
             "data.prompt ends in a space, which tokenizers make part of the word after it: put it at the beginning of "
             "data.completion, and not here"
+        )
+    if (spec.prompt or "").endswith("\n") and (spec.completion or "").startswith(" "):
+        notes.append(
+            "data.prompt ends in a line end (YAML's | and > add one: |- and >- do not), and data.completion begins with a "
+            "space: the model would have to begin a line with it; take one of them out"
         )
     for key, text in texts.items():
         if doubled := [

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from autotune.data.conversations import holds_messages
 from autotune.data.schema import DataSpec, chat_columns
-from autotune.data.sources import SYSTEMS, VERDICTS, SourceTable
+from autotune.data.sources import HISTORY, SYSTEMS, VERDICTS, SourceTable
 from autotune.data.templates import is_empty, parse_template, template_columns
 from autotune.errors import Problem
 
@@ -57,7 +57,7 @@ def format_notes(spec: DataSpec, table: SourceTable) -> list[str]:
     """Return what a reader should know of columns that a sweep does not name, and that would change a conversation."""
     columns = [name.removesuffix("?") for name in chat_columns(spec.messages)]
     if not columns:
-        return []
+        return _history_notes(spec, table)
     filled = {
         name: sum(not is_empty(cells.get(name)) for _, cells in table.rows) for name in SYSTEMS if name not in columns
     }
@@ -67,6 +67,25 @@ def format_notes(spec: DataSpec, table: SourceTable) -> list[str]:
         for name, count in filled.items()
         if count
     ]
+
+
+def _history_notes(spec: DataSpec, table: SourceTable) -> list[str]:
+    """Tell of earlier turns that rows of Alpaca's form have beside them: lists of pairs, also as JSON in a cell."""
+    asked, answers, _ = _used(spec)
+    notes = []
+    for name in HISTORY:
+        cells = [cells.get(name) for _, cells in table.rows if name not in (*asked, *answers)]
+        filled = [
+            cell
+            for cell in cells
+            if (isinstance(cell, list) and cell) or (isinstance(cell, str) and cell.startswith("[["))
+        ]
+        if filled:
+            notes.append(
+                f"{len(filled)} rows have earlier turns in '{name}', which no prompt holds; to have them, write each row as "
+                "one list of messages, and name its column in data.messages"
+            )
+    return notes
 
 
 def _used(spec: DataSpec) -> tuple[list[str], list[str], str]:

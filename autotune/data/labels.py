@@ -127,6 +127,7 @@ def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
         for label in rows
         if label.strip().casefold() in _MISSING and len(rows) > 1
     ]
+    notes += _placeholders(rows, total)
     notes += _padded(rows)
     notes += _whole_numbers(rows)
     notes += _same_meaning(groups)
@@ -135,6 +136,23 @@ def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
     if (more := len(notes) - _SHOWN_NOTES) > 0:
         notes = [*notes[:_SHOWN_NOTES], f"and {more} more labels like these"]
     return notes
+
+
+def _placeholders(rows: Mapping[str, object], total: Mapping[str, int]) -> Iterator[str]:
+    """Tell of signs that stand for a value which is missing, beside labels that are words, and of formulas."""
+    words = [label for label in rows if any(map(str.isalnum, label))]
+    for label in rows:
+        if label.strip() in ("?", "-", "--", "---", "–", "—", ".", "*") and len(words) == len(rows) - 1 > 1:
+            yield (
+                f"label {label!r} ({total[label]} rows) looks like a missing value, and counts as a label; "
+                "to leave these rows out, empty their cells in the data"
+            )
+    formulas = [label for label in rows if re.fullmatch(r'\s*="[^"]*"\s*', label)]
+    if formulas:
+        yield (
+            f"labels {some_of(formulas, _SHOWN_LABELS)} are formulas of a spreadsheet that keep a text as it is; "
+            "write the text alone in the data to have the model answer so"
+        )
 
 
 def _padded(rows: Mapping[str, object]) -> Iterator[str]:

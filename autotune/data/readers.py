@@ -1,20 +1,20 @@
-"""The rows of one file: JSON lines, JSON, CSV, TSV or parquet. pyarrow is loaded for parquet files only."""
+"""The rows of one file: JSON lines, JSON, CSV, TSV or parquet."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from autotune.data.content import another_format, header_of, list_within
 from autotune.data.delimited import read_delimited
-from autotune.data.encodings import decode, other_content, unpacked
+from autotune.data.encodings import decode, unpacked
+from autotune.data.found import SHOWN_PROBLEMS, Found, Record, with_fields
+from autotune.data.parquet import read_parquet
 from autotune.data.schema import FORMATS
-from autotune.errors import Problem, RepeatedKeyError, did_you_mean, different_keys, shown
+from autotune.errors import Problem, RepeatedKeyError, did_you_mean, different_keys
 
-_SHOWN_PROBLEMS = 5
 # Files of rows that are not read, and how to make one that is.
 _ELSEWHERE = {
     ".xlsx": "save the sheet as 'CSV UTF-8' and name that file",
@@ -51,23 +51,6 @@ _ELSEWHERE = {
 }
 
 
-class Record(NamedTuple):
-    number: int  # of the line where the file has lines, else of the row; both from 1
-    cells: Mapping[str, object]
-
-
-@dataclass
-class Found:
-    """What a file holds: its columns, records with the columns asked for at least, problems without key and file."""
-
-    columns: list[str] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    mark: str = ":"
-    """What stands between the file's name and a record's number: a colon before a line, ` row ` before a row."""
-
-
 _Rows = Iterator[Record | Problem]
 
 
@@ -76,7 +59,8 @@ def _parsed(text: str) -> object:
     return json.loads(text, object_pairs_hook=different_keys)
 
 
-def _read_jsonl(text: str) -> _Rows:
+def _read_jsonl(text: str, wanted: Collection[str]) -> _Rows:
+    names: list[str] | None = None
     # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
     lines = text.split("\n" if "\n" in text else "\r")
     last = next((place for place in range(len(lines) - 1, -1, -1) if lines[place].strip()), 0)
@@ -86,7 +70,7 @@ def _read_jsonl(text: str) -> _Rows:
             continue
         rule, value, remedy = "each line must be a JSON object", None, "correct the line"
         try:
-            value = _parsed(plain[:-1] if plain.endswith("},") else line.lstrip("\ufeff"))
+            value = _parsed(plain[:-1] if plain.endswith("},") else line.lstrip("\ufeff\x1e"))
         except json.JSONDecodeError as error:
             rule += f" ({error.msg.removesuffix(' at')} at column {error.colno})"
             if plain in ("{", "["):  # not the trouble of this line alone
@@ -101,9 +85,17 @@ def _read_jsonl(text: str) -> _Rows:
             remedy = "keep one of them" if isinstance(error, RepeatedKeyError) else remedy
         if isinstance(value, dict):
             yield Record(number, value)
+        elif isinstance(value, list) and names is not None and len(value) == len(names):
+            yield Record(number, dict(zip(names, value, strict=True)))
+        elif names is None and (found := header_of(value, wanted)):
+            names = found
         else:
             if isinstance(value, list):
                 remedy = "write objects, with the names of the columns as keys"
+                if names is not None:
+                    remedy = f"write {len(names)} cells, as the first line has names"
+            elif isinstance(value, str) and value.lstrip().startswith("{"):
+                remedy = "the object stands in quotes: write each row by one json.dumps, not by two"
             yield Problem(rule, line=number, value=line[:80], remedy=remedy)
 
 
@@ -115,7 +107,8 @@ def _is_json(text: str) -> bool:
     return True
 
 
-_MARK_AND_SPACE = " \t\r\n\f\v\ufeff"
+_MARK_AND_SPACE = " \t\r\n\f\v\ufeff\x1e"
+"""What may stand around a line of JSON; the last begins each record of a JSON text sequence (RFC 7464)."""
 
 
 def _line_remedy(line: str, error: json.JSONDecodeError, torn: bool) -> str:
@@ -151,7 +144,7 @@ def _by_column(value: dict[str, object], wanted: Collection[str]) -> list[object
             return [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
     if columns and all(isinstance(column, dict) for column in columns):
         maps = [column for column in columns if isinstance(column, dict)]
-        inner = set().union(*maps[:_SHOWN_PROBLEMS])
+        inner = set().union(*maps[:SHOWN_PROBLEMS])
         if set(wanted) <= inner if wanted else len(maps) > 2 * len(inner):
             return [*maps]
         if all(column.keys() == maps[0].keys() for column in maps):
@@ -164,10 +157,13 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
         value = _parsed(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text.lstrip().startswith("{"):
-            return _collected(_read_jsonl(text))  # one object a line: JSON lines by another name
+            return _collected(_read_jsonl(text, wanted))  # one object a line: JSON lines by another name
         remedy = "correct it, or call it .jsonl if it holds one object a line"
-        if isinstance(error, json.JSONDecodeError) and re.match(r"\s*(?://|#|/\*)", text[max(0, error.pos) :][:20]):
-            remedy = "remove the comments: JSON has none"
+        if isinstance(error, json.JSONDecodeError):
+            if re.match(r"\s*(?://|#|/\*)", text[max(0, error.pos) :][:20]):
+                remedy = "remove the comments: JSON has none"
+            elif (known := _line_remedy(text, error, torn=error.pos >= len(text.rstrip()))) != "correct the line":
+                remedy = known
         elif isinstance(error, RepeatedKeyError):
             remedy = "keep one of them"
         line = getattr(error, "lineno", None)
@@ -175,9 +171,9 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
     rows: object = value
     if isinstance(value, dict):
         lists = {name: part for name, part in value.items() if isinstance(part, list) and _some_object(part)}
-        rows = value["data"] if "data" in lists else None
+        rows = list_within(value, wanted) or value["data"] if "data" in lists else list_within(value, wanted)
         if rows is None:
-            rows = next(iter(lists.values())) if len(lists) == 1 else _by_column(value, wanted)
+            rows = _by_column(value, wanted)
         if rows is None and isinstance(value.get("data"), list):
             rows = value["data"]
         if rows is None and len(lists) > 1:
@@ -186,75 +182,26 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
     if not isinstance(rows, list):
         remedy = 'write [{...}, ...] or {"data": [{...}, ...]}'
         return Found(problems=[Problem("the file must hold a list of objects", remedy=remedy)])
-    remedy = "write objects, with the names of the columns as keys"
-    found = _collected(
-        Record(number, row)
-        if isinstance(row, dict)
-        else Problem(f"row {number} must be an object", value=type(row).__name__, remedy=remedy)
-        for number, row in enumerate(rows, start=1)
-    )
+    found = _collected(_of_list(rows, wanted))
     found.mark = " row "
     return found
 
 
+def _of_list(rows: Sequence[object], wanted: Collection[str]) -> _Rows:
+    """Yield the rows of a JSON list: objects, or lists of cells below one of names."""
+    names = header_of(rows[0], wanted) if rows else None
+    remedy = "write objects, with the names of the columns as keys"
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield Record(number, row)
+        elif names is None or not isinstance(row, list) or len(row) != len(names):
+            yield Problem(f"row {number} must be an object", value=type(row).__name__, remedy=remedy)
+        elif number > 1:
+            yield Record(number, dict(zip(names, row, strict=True)))
+
+
 def _some_object(rows: list[object]) -> bool:
     return any(isinstance(row, dict) for row in rows)
-
-
-def _read_parquet(data: bytes, wanted: Collection[str]) -> Found:
-    import pyarrow
-    import pyarrow.parquet
-
-    found = Found(mark=" row ")
-    if not data.startswith(b"PAR1") and data:
-        remedy = "rename it for what it holds: .jsonl, .csv or .tsv"
-        text = Problem("the file must be parquet, and its content is text", remedy=remedy)
-        if problem := other_content(data, "parquet") or (None if isinstance(decode(data[:400]), Problem) else text):
-            found.problems.append(problem)
-            return found
-    place = ""
-    try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        found.columns = list(file.schema_arrow.names)
-        asked = [name for name in dict.fromkeys(found.columns) if name in wanted]
-        twice = [name for name in asked if found.columns.count(name) > 1]
-        if twice:
-            rule = f"column names must differ, and {shown(twice[0])} stands twice"
-            found.problems.append(Problem(rule, value=found.columns, remedy="rename or drop one"))
-            return found
-        found.notes = _class_names(file.schema_arrow.metadata or {}, asked)
-        table = file.read(columns=asked)
-        columns: dict[str, list[object]] = {}
-        for name in asked:
-            place = f"column {name!r}: "
-            columns[name] = table.column(name).to_pylist()
-        count = file.metadata.num_rows
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        remedy = "write the column as text" if place else "write it again, or use .jsonl"
-        found.problems.append(Problem(f"the file must be parquet ({place}{reason})", remedy=remedy))
-        return found
-    if not columns:
-        found.records = [Record(number, {}) for number in range(1, count + 1)]
-        return found
-    names = list(columns)
-    rows = zip(*columns.values(), strict=True)
-    found.records = [Record(number, dict(zip(names, row, strict=True))) for number, row in enumerate(rows, start=1)]
-    return found
-
-
-def _class_names(metadata: Mapping[bytes, bytes], asked: Collection[str]) -> list[str]:
-    """Return which columns of a data set of the hub hold numbers that stand for the names of classes."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        named = {name: features[name]["names"] for name in asked if features[name].get("_type") == "ClassLabel"}
-        return [
-            f"the numbers in {shown(name)} stand for {', '.join(map(shown, names[:_SHOWN_PROBLEMS]))}"
-            f"{', ...' if len(names) > _SHOWN_PROBLEMS else ''}: write the names into the data to have the model answer in words"
-            for name, names in named.items()
-        ]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return []
 
 
 def _read_table(text: str, usual: str, wanted: Collection[str], also: Collection[str]) -> Found:
@@ -290,7 +237,7 @@ def _read_text(suffix: str, text: str, wanted: Collection[str], also: Collection
         found = _read_json(text, wanted)
         if found.records:
             return found
-    return _collected(_read_jsonl(text))
+    return _collected(_read_jsonl(text, wanted))
 
 
 def format_of(path: Path) -> str:
@@ -312,8 +259,12 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
         if isinstance(content, Problem):
             return Found(problems=[content])
         data = content
+        if data.startswith(b"\x1f\x8b"):
+            return Found(
+                problems=[Problem("the file is compressed with gzip twice", remedy="unpack it once (gzip -d)")]
+            )
     if suffix == ".parquet":
-        return _read_parquet(data, {*wanted, *also})
+        return read_parquet(data, wanted, also)
     text = decode(data, encoding)
     if isinstance(text, Problem):
         return Found(problems=[text])
@@ -321,7 +272,9 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
         whole = text[0].rstrip("\0")
         rule = f"the file ends with {len(text[0]) - len(whole):,} NUL characters: it was not written to its end"
         return Found(problems=[Problem(rule, line=whole.count("\n") + 1, remedy="write or copy it again")])
-    found = _read_text(suffix, text[0], wanted, also)
+    if other := another_format(text[0], suffix):
+        return Found(problems=[other])
+    found = with_fields(_read_text(suffix, text[0], wanted, also), wanted)
     found.notes = [note for note in (text[1], *found.notes) if note]
     if "\ufffd" in text[0]:
         line = text[0].count("\n", 0, text[0].index("\ufffd")) + 1
@@ -340,6 +293,6 @@ def read_rows(
     found = _read(path, data, wanted, encoding, also)
     if not found.records and not found.problems:
         found.problems.append(Problem("the file must have rows", remedy="add some, or name another file"))
-    if (more := len(found.problems) - _SHOWN_PROBLEMS) > 0:
-        found.problems = [*found.problems[:_SHOWN_PROBLEMS], Problem(f"and {more} more problems like these")]
+    if (more := len(found.problems) - SHOWN_PROBLEMS) > 0:
+        found.problems = [*found.problems[:SHOWN_PROBLEMS], Problem(f"and {more} more problems like these")]
     return found

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from autotune.data.elsewhere import column_remedy, folder_problem
 from autotune.data.readers import format_of, read_rows
 from autotune.data.schema import (
     HUB_NAME,
@@ -27,17 +28,17 @@ from autotune.paths import exists, is_file, is_folder
 from autotune.remote.addresses import is_address, split_rows
 
 SHOWN_COLUMNS = 20
-_LONGEST_NAME = 40
-"""Characters of a column's name beyond which it is more likely a cell."""
 TOOLS = ("tools", "functions")
 """Columns that say which tools a conversation may call: it means another prompt where one is filled."""
 SYSTEMS = ("system", "system_prompt")
 """Columns that hold the system's message beside a conversation."""
+HISTORY = ("history",)
+"""Columns that hold the earlier turns of a row of Alpaca's form, in data of LLaMA-Factory."""
 VERDICTS = ("label", "kto_tag")
 """Columns that say of an answer whether it was a good one, in data of TRL and LLaMA-Factory."""
 
 
-_ALSO = (*TOOLS, *SYSTEMS, *VERDICTS)
+_ALSO = (*TOOLS, *SYSTEMS, *HISTORY, *VERDICTS)
 
 
 class SourceTable(NamedTuple):
@@ -102,7 +103,8 @@ def load_table(
     for user, column in needed:
         if found.columns and column not in found.columns:
             rule = f"the column must be in {path}, which has {some_of(found.columns, SHOWN_COLUMNS)}"
-            problems.append(Problem(rule, user, sweep_file, value=column, remedy=_column_remedy(column, found.columns)))
+            remedy = column_remedy(column, found.columns, {name for _, name in needed}, found.inner)
+            problems.append(Problem(rule, user, sweep_file, value=column, remedy=remedy))
     if problems:
         raise UsageError(problems)
     before = f"{path.name}{found.mark}"
@@ -118,18 +120,6 @@ def load_table(
         alike = [name for name in found.columns if name != column and name.strip().casefold() == column.casefold()]
         notes += [f"{path.name}: it has a column {shown(name)} besides {column!r}, which is not read" for name in alike]
     return SourceTable(hashlib.sha256(data).hexdigest(), rows, notes, found.columns)
-
-
-def _column_remedy(column: str, columns: Sequence[str]) -> str:
-    if f"{column}?" in columns:
-        return f"rename the column '{column}?': in a template, ? says that a cell may be empty"
-    alike = [name for name in columns if name.strip().casefold() == column.casefold()]
-    near = alike[0] if alike else nearest(column, columns)
-    if near:
-        return f"did you mean '{near}'?"
-    if any(len(name) > _LONGEST_NAME or name[:1].isdigit() for name in columns):
-        return "name one of those; the first line of a table must name its columns"
-    return "name one of those"
 
 
 def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
@@ -167,8 +157,7 @@ def locate(source: str | HubDataset, root: Path, fetch: Callable[[Remote], Path]
             if is_file(path):
                 return path
         if any(is_folder(path) for path in candidates):
-            rule = "a source must be a file, not a folder"
-            raise UsageError(Problem(rule, value=source, remedy="name a file in it"))
+            raise UsageError(folder_problem(source, next(path for path in candidates if is_folder(path))))
         if any(exists(path) for path in candidates):
             rule = "a source must be a file, and neither a device nor a pipe: it is read more than once"
             raise UsageError(Problem(rule, value=source, remedy="write its content to a file"))
@@ -192,11 +181,13 @@ def _places(source: str, root: Path) -> list[Path]:
 
 
 _NO_PATHS = (
+    (r"^file:/", "write the path alone, without file:"),
     (r"[a-z][a-z0-9+]+://", "download it and name the file: no address is fetched"),
     (r"[“”„«»‘’]|^['\"].*['\"]$", "the quotes are part of the name: write plain ones, and only around the whole value"),
     (r"\$\{?\w|%\w+%", "write the path out: variables of the environment are not filled in"),
     (r"[\x00-\x1f]", "in double quotes \\n, \\t and their like stand for control characters: use single quotes, or /"),
     (r"[*?]", "name one file: patterns are not expanded"),
+    (r"\.\w+\s*[,;]\s*\S+\.\w+$", "name one file: put the rows of several into one"),
 )
 
 

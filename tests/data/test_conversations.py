@@ -75,7 +75,7 @@ def test_systems_and_parts() -> None:
             [{"role": "critic", "content": "x"}, OPENAI[1]],
             "a message of the role 'critic', not system, user or assistant",
         ),
-        ([{"speaker": "x", "text": "y"}, OPENAI[1]], "a message without 'role' or 'from', but with 'speaker', 'text'"),
+        ([{"who": "x", "text": "y"}, OPENAI[1]], "a message without 'role' or 'from', but with 'who', 'text'"),
         (
             [{"role": "user", "message": "y"}, OPENAI[1]],
             "a message without 'content' or 'value', but with 'role', 'message'",
@@ -157,3 +157,32 @@ def test_anything_is_a_conversation_or_has_a_reason(value: object) -> None:
         assert str(error)  # noqa: PT017
     else:
         assert messages[-1].role == "assistant"
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "1"}]}],
+        [{"role": "prompter", "text": "q"}, {"role": "assistant", "text": "1"}],
+        [{"role": "User", "message": None, "content": "q"}, {"role": "Chatbot", "content": "1"}],
+        [{"speaker": "human", "utterance": "q"}, {"speaker": "bot", "utterance": "1"}],
+        [{"human": "q", "assistant": "1"}],
+        [{"system": "", "user": "q", "assistant": "1"}],
+        [{"role": "user", "content": "q"}, {"role": "assistant", "content": 1}],
+    ],
+)
+def test_turns_by_the_names_of_other_services_are_read(turns: list[dict[str, object]]) -> None:
+    assert [(one.role, one.content) for one in conversation_of(turns)] == [("user", "q"), ("assistant", "1")]
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        (["q", "a"], "a message that is no object, but str"),
+        ([{"assistant": "a", "human": "q"}], "a message without 'role' or 'from', but with 'assistant', 'human'"),
+        ([{"human": "q", "answer": "a"}], "a message without 'role' or 'from'"),
+    ],
+)
+def test_turns_whose_order_or_names_are_unclear_are_not(turns: list[object], said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        conversation_of(turns)

@@ -182,7 +182,7 @@ def test_columns_of_parquet_of_any_type_of_text(tmp_path: Path) -> None:
         "count": pyarrow.array(list(range(rows)), pyarrow.int16()),
         "nothing": pyarrow.nulls(rows),
         "lists": pyarrow.array([[str(n)] for n in range(rows)]),
-        "raw": pyarrow.array([b"x"] * rows),
+        "raw": pyarrow.array([b"\xff"] * rows),
     })  # fmt: skip
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     prompt = "{text}|{large}|{day}|{at}|{price}|{count}|{nothing?}"

@@ -13,8 +13,9 @@ import pyarrow.parquet
 import pytest
 from rows import left_out, load_file, problems, tones
 
+from autotune.data.dataset import load_dataset
 from autotune.data.guess import guess
-from autotune.data.schema import Dataset
+from autotune.data.schema import Dataset, DataSpec
 from autotune.errors import UsageError
 
 ROWS = tones(30)
@@ -250,3 +251,163 @@ def test_init_does_not_take_the_context_for_an_answer_that_it_cannot_read(tmp_pa
 def test_init_says_that_choices_in_lists_are_not_in_the_prompt(tmp_path: Path) -> None:
     rows = [{"question": f"which {n}?", "choices": ["a", "b"], "answer": n % 2} for n in range(30)]
     assert "'choices' is not used: it holds lists" in "\n".join(guessed(tmp_path, rows).why)
+
+
+# --- what a file holds, whatever its name and its nesting say ---------------------------------------------------------
+
+CELLS = [[row["text"], row["tone"]] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", "\n".join(json.dumps(row) for row in [["text", "tone"], *CELLS])),
+        ("a.json", json.dumps([["tone", "text"], *([tone, text] for text, tone in CELLS)])),
+        ("a.jsonl", "".join(f"\x1e{line}\n" for line in LINES)),
+        ("a.json", json.dumps({"data": {"rows": ROWS}})),
+        ("a.json", json.dumps({"result": {"set": {"version": 1}}} | {"examples": ROWS})),
+        ("a.json", json.dumps({"labels": [{"id": 0, "name": "joy"}], "rows": ROWS})),
+        ("a.json", json.dumps({"features": [{"name": "text"}], "rows": [{"row_idx": n, "row": r} for n, r in enumerate(ROWS)]})),
+        ("a.jsonl", "\n".join(json.dumps({"id": n, "fields": row}) for n, row in enumerate(ROWS))),
+    ],
+)  # fmt: skip
+def test_rows_a_level_deeper_or_below_a_list_of_names_are_read(name: str, content: str, tmp_path: Path) -> None:
+    dataset = read(tmp_path, name, content)
+    plain = read(tmp_path, "b.csv", CSV)
+    assert answers(dataset) == answers(plain)
+
+
+def answers(dataset: Dataset) -> dict[Any, str]:
+    return {item.prompt: item.completion for item in (*dataset.train, *dataset.validation)}
+
+
+def test_cells_of_parquet_are_what_was_written(tmp_path: Path) -> None:
+    texts = [f"phrase {n}".encode() for n in range(20)]
+    short = parquet(
+        pyarrow.table({"text": texts, "tone": pyarrow.array([0.1 * (n % 3) for n in range(20)], pyarrow.float32())})
+    )
+    dataset = read(tmp_path, "a.parquet", short)
+    assert dataset.labels == (" 0.0", " 0.1", " 0.2")
+    assert dataset.train[0].prompt.startswith("Text: phrase ")
+    half = parquet(pyarrow.table({"text": texts, "tone": pyarrow.array([0.1, 0.3] * 10, pyarrow.float16())}))
+    assert read(tmp_path, "b.parquet", half).labels == (" 0.1", " 0.3")
+    pairs = parquet(pyarrow.table({"translation": [{"en": f"word {n}", "de": f"Wort {n}"} for n in range(20)]}))
+    dataset = read(tmp_path, "c.parquet", pairs, prompt="{en}", completion="{de}", metric="exact_match")
+    assert len(dataset.train) + len(dataset.validation) == 20
+    assert "c.parquet: the columns 'de', 'en' are read from within 'translation'" in dataset.notes
+    pictures = parquet(pyarrow.table({"text": [b"\xff\xd8\xff"] * 9, "tone": ["a", "b", "c"] * 3}))
+    assert "not text, but bytes in 'text'" in told(tmp_path, "d.parquet", pictures)
+    turns = [[[("role", "user"), ("content", f"q {n}")], [("role", "assistant"), ("content", "a")]] for n in range(20)]
+    maps = pyarrow.list_(pyarrow.map_(pyarrow.string(), pyarrow.string()))
+    chat = parquet(pyarrow.table({"chat": pyarrow.array(turns, maps)}))
+    dataset = read(tmp_path, "e.parquet", chat, prompt=None, completion=None, messages="chat", metric="exact_match")
+    assert {item.completion for item in dataset.train} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", JSONL, "its content is JSON, one object a line; rename it to end in .jsonl"),
+        ("a.tsv", json.dumps(ROWS), "its content is JSON; rename it to end in .json"),
+        ("a.csv", json.dumps(ROWS, indent=1), "its content is JSON; rename it to end in .json"),
+        ("a.jsonl", CSV, "its content is a table with a header, got 'text,tone'; rename it to end in .csv"),
+        ("a.json", CSV.replace(",", "\t"), "rename it to end in .tsv"),
+        ("a.csv", "<?xml version='1.0'?><rows/>", "its content is XML or HTML"),
+        ("a.csv", "<table><tr><td>text</td></tr></table>", "its content is XML or HTML"),
+        ("a.csv.gz", gzip.compress(gzip.compress(CSV.encode())), "compressed with gzip twice; unpack it once"),
+        ("a.json", json.dumps(ROWS)[:-1] + ",]", "remove the comma before the closing bracket"),
+        ("a.jsonl", "".join(f"{json.dumps(line)}\n" for line in LINES), "write each row by one json.dumps, not by two"),
+        ("a.csv", CSV.replace(",", "^"), "its cells are separated by '^'"),
+        ("a.csv", CSV.replace(",", "::"), "its cells are separated by '::'"),
+        ("a.csv", CSV.replace(",", "\x01"), "its cells are separated by '\\x01'"),
+        ("a.csv", "'text','tone'\n" + "".join(f"'{a}','{b}'\n" for a, b in CELLS), "the file puts ' around its cells"),
+        ("a.csv", "“text”,“tone”\n" + "".join(f"“{a}”,“{b}”\n" for a, b in CELLS), "the file puts “ around its cells"),
+        ("a.csv", CSV.replace("text", "te\u200bxt", 1), "holds zero width space (U+200B)"),
+        ("a.csv", "".join(f"__label__{b} {a}\n" for a, b in CELLS), "these are lines for fastText"),
+        ("a.jsonl", "".join(json.dumps({"tone": b, "doc": {"text": a}}) + "\n" for a, b in CELLS), "it is a field of the objects in 'doc'"),
+        ("a.jsonl", "".join(json.dumps({"text": [a], "tone": b}) + "\n" for a, b in CELLS), "write one text in each cell"),
+        ("a.json", json.dumps({"train": ROWS, "test": ROWS}), "keep one of them in the file"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_told_once_with_what_to_do(
+    name: str, content: str | bytes, said: str, tmp_path: Path
+) -> None:
+    message = told(tmp_path, name, content)
+    assert said in message
+    assert message.count("\n") < 6
+
+
+def test_a_column_in_another_unicode_form_is_told(tmp_path: Path) -> None:
+    message = told(tmp_path, "a.csv", CSV.replace("tone", "to\u0308ne"), completion=" {t\u00f6ne}")
+    assert "it only looks like this one, and holds letters that are composed otherwise" in message
+
+
+def test_a_text_that_only_begins_like_another_format_is_read(tmp_path: Path) -> None:
+    table = CSV + "".join(f'"{{""a"": {n}}} or <b>{n}</b>",joy\n' for n in range(5))
+    assert len(read(tmp_path, "a.csv", table).label_rows) == 3
+    odd = '{"id",text,tone\n' + "".join(f"{n},{a},{b}\n" for n, (a, b) in enumerate(CELLS))
+    assert len(read(tmp_path, "b.csv", odd).label_rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["train.csv"], "did you mean '{folder}/train.csv'?"),
+        (["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], "its 2 files (train-00000-of-00002.parquet, ...) are parts"),
+        (["state.json", "dataset_info.json", "data-00000-of-00001.arrow"], "datasets.load_from_disk('{folder}').to_parquet('d.parquet')"),
+        (["dataset_dict.json", "test/state.json", "test/data.arrow"], "load_from_disk('{folder}')['test'].to_parquet"),
+        (["a.csv", "b.jsonl"], "name one of its files: a.csv, b.jsonl"),
+        (["read.me"], "it holds none that is read"),
+        ([], "name a file: it holds none"),
+    ],
+)  # fmt: skip
+def test_a_folder_is_told_by_what_lies_in_it(files: list[str], said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        load_dataset(DataSpec(train=str(folder), prompt="{text}", completion=" {tone}"), tmp_path)
+    assert said.format(folder=folder.as_posix()) in str(refused.value)
+
+
+def test_a_source_that_is_an_address_or_two_files_is_told(tmp_path: Path) -> None:
+    for source, said in (("file:///tmp/a.csv", "without file:"), ("a.csv,b.csv", "put the rows of several into one")):
+        with pytest.raises(UsageError, match=said):
+            load_dataset(DataSpec(train=source, prompt="{text}", completion=" {tone}"), tmp_path)
+
+
+# --- what rows say beside their texts ---------------------------------------------------------------------------------
+
+
+def test_signs_for_a_missing_label_and_formulas_are_told(tmp_path: Path) -> None:
+    labels = ["yes", "no", "?"]
+    table = "text,tone\n" + "".join(f"phrase {n},{labels[n % 3]}\n" for n in range(30))
+    assert any(
+        "label ' ?' (10 rows) looks like a missing value" in note for note in read(tmp_path, "a.csv", table).notes
+    )
+    signs = table.replace("yes", "+").replace("no", "-").replace("?", "0")
+    assert not any("missing" in note for note in read(tmp_path, "b.csv", signs).notes)
+    formulas = "text,tone\n" + "".join(f'phrase {n},"=""00{n % 2}"""\n' for n in range(30))
+    assert any("formulas of a spreadsheet" in note for note in read(tmp_path, "c.csv", formulas).notes)
+
+
+def test_earlier_turns_that_no_prompt_holds_are_told(tmp_path: Path) -> None:
+    rows = [{"text": f"t {n}", "tone": "ab"[n % 2], "history": [["q", "a"]] if n else []} for n in range(20)]
+    dataset = read(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert any("19 rows have earlier turns in 'history', which no prompt holds" in note for note in dataset.notes)
+    plain = [row | {"history": "of Rome"} for row in rows]
+    dataset = read(tmp_path, "b.jsonl", "".join(json.dumps(row) + "\n" for row in plain))
+    assert not any("history" in note for note in dataset.notes)
+
+
+def test_a_prompt_that_ends_in_a_line_end_before_a_space_is_told(tmp_path: Path) -> None:
+    assert any("ends in a line end" in note for note in read(tmp_path, "a.csv", CSV, prompt="{text}\n").notes)
+    assert not any("line end" in n for n in read(tmp_path, "a.csv", CSV, prompt="{text}\n", completion="{tone}").notes)
+
+
+def test_a_test_file_that_is_the_train_file_is_told_by_name(tmp_path: Path) -> None:
+    message = told(tmp_path, "a.csv", CSV, test=str(tmp_path / "a.csv"))
+    assert "name other rows: a prompt is in one split only" in message
+    assert "share" not in message

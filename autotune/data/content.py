@@ -1,0 +1,109 @@
+"""What a text file holds, whatever its name says; and rows that stand a level deeper than where they are looked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from autotune.errors import Problem
+
+_LOOKED_AT = 50
+"""Rows, or lines, that tell what the others are."""
+_MARKUP = re.compile(r"\s*<(?:\?xml|!--|table|html|rows?|data|root)\b", re.IGNORECASE)
+
+
+def another_format(text: str, suffix: str) -> Problem | None:
+    """Return what is wrong with text that is plainly of another format than the ending of its file says."""
+    text = text.lstrip("\ufeff \t\r\n")
+    if _MARKUP.match(text[:200]):
+        return Problem(
+            "the file must be rows, and its content is XML or HTML", remedy="write the rows as .csv or .jsonl"
+        )
+    first = text.split("\n", 1)[0].strip()
+    if suffix in (".csv", ".tsv") and text.startswith(("{", "[")):
+        whole = "a list" if _is(first, list) else ""
+        if _is(first, dict):
+            kind, ending = "JSON, one object a line", ".jsonl"
+        elif whole or (text.rstrip().endswith(("}", "]")) and _is(text, (dict, list))):
+            kind, ending = "JSON", ".json"
+        else:
+            return None
+        return Problem(
+            f"the file must be a table of cells, and its content is {kind}", remedy=f"rename it to end in {ending}"
+        )
+    if suffix in (".jsonl", ".ndjson", ".json") and (found := _delimiter(text)):
+        ending = ".tsv" if found == "\t" else ".csv"
+        rule = "the file must be JSON, and its content is a table with a header"
+        return Problem(rule, value=first[:60], remedy=f"rename it to end in {ending}")
+    return None
+
+
+def _is(text: str, kind: type | tuple[type, ...]) -> bool:
+    try:
+        return isinstance(json.loads(text), kind)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _delimiter(text: str) -> str | None:
+    """Return the delimiter of text that is a table: names in its first line, and as many cells or more in the others."""
+    lines = [line for line in text[:100_000].splitlines()[:_LOOKED_AT] if line.strip()]
+    if len(lines) < 2 or any(line.lstrip()[:1] in ("{", "[") for line in lines[:2]):
+        return None
+    for delimiter in ("\t", ",", ";", "|"):
+        names = lines[0].split(delimiter)
+        named = len(names) > 1 and all(re.fullmatch(r'\s*"?[^\W\d][\w .-]{0,40}"?\s*', name) for name in names)
+        if named and all(line.count(delimiter) >= len(names) - 1 for line in lines[1:-1] or lines[1:]):
+            return delimiter
+    return None
+
+
+def list_within(value: Mapping[str, object], wanted: Collection[str], depth: int = 4) -> list[object] | None:
+    """Return the one list of objects that a mapping holds, or that a single mapping in it holds; None where there are
+    none or several. Where columns are wanted, the list whose objects have them all counts alone.
+    """
+    lists = [part for part in value.values() if isinstance(part, list) and any(isinstance(row, dict) for row in part)]
+    fitting = [rows for rows in lists if wanted and set(wanted) <= _names(rows)]
+    if len(fitting) == 1 or (len(lists) == 1 and not fitting):
+        return (fitting or lists)[0]
+    inner = [part for part in value.values() if isinstance(part, dict)]
+    if not lists and len(value) == len(inner) == 1 and depth:
+        return list_within(inner[0], wanted, depth - 1)
+    return None
+
+
+def _names(rows: Iterable[object]) -> set[str]:
+    names: set[str] = set()
+    for row in list(rows)[:_LOOKED_AT] if not isinstance(rows, list) else rows[:_LOOKED_AT]:
+        if isinstance(row, Mapping):
+            names |= row.keys() | {name for part in row.values() if isinstance(part, Mapping) for name in part}
+    return names
+
+
+def header_of(row: object, wanted: Collection[str]) -> list[str] | None:
+    """Return a list of cells as the names of columns, where it holds all that are wanted."""
+    if not isinstance(row, list) or not wanted or not all(isinstance(name, str) for name in row):
+        return None
+    return row if set(wanted) <= set(row) and len(set(row)) == len(row) else None
+
+
+def outer_of(names: Iterable[str], rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """Return of each name that no row has, and the objects in one of its columns have, that column."""
+    looked_at = rows[:_LOOKED_AT]
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        if any(name in row for row in looked_at):
+            continue
+        holders = {
+            outer for row in looked_at for outer, part in row.items() if isinstance(part, Mapping) and name in part
+        }
+        if len(holders) == 1:
+            found[name] = holders.pop()
+    return found
+
+
+def lifted(row: Mapping[str, object], outer: str) -> Mapping[str, object]:
+    """Return a row with the fields of the object in one of its columns beside it."""
+    part = row.get(outer)
+    return {**part, **row} if isinstance(part, Mapping) else row
