@@ -39,7 +39,7 @@ from autotune.candidate import Recipe
 from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.build import build
-from autotune.stages.check import agreement
+from autotune.stages.check_build import agreement
 from autotune.stages.jobs import BuildJob
 from autotune.stages.score import choose_labels, label_tokens
 from autotune.stages.text import encode, load_tokenizer

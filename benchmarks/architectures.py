@@ -149,7 +149,7 @@ def outcome_of(source: Path, precision: str, out: Path) -> tuple[str, str, str]:
     from autotune.errors import StageError
     from autotune.stages.backends import OnnxBackend, TorchBackend
     from autotune.stages.build import build
-    from autotune.stages.check import Reference, judge
+    from autotune.stages.check_build import Reference, judge
     from autotune.stages.jobs import BuildJob, reason
 
     recipe = Recipe(precision=precision, **({} if precision == "fp32" else BLOCKS))
@@ -182,7 +182,7 @@ def served_error(folder: Path, backend: Any, text: tuple[int, ...]) -> float:
     import numpy as np
     import onnxruntime_genai as og
 
-    from autotune.stages.check import agreement, logits_of
+    from autotune.stages.check_build import agreement, logits_of
 
     model = og.Model(str(folder))
     worst = 0.0

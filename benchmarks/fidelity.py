@@ -32,7 +32,7 @@ from autotune.errors import StageError
 from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend
 from autotune.stages.build import build
-from autotune.stages.check import LOGIT_ERROR, Reference, judge, texts_of
+from autotune.stages.check_build import LOGIT_ERROR, Reference, judge, texts_of
 from autotune.stages.jobs import BuildJob
 from autotune.stages.text import encode, load_tokenizer
 from autotune.stages.weights import FLOAT_ERROR, STEPS

@@ -38,7 +38,7 @@ from autotune.present import terminal
 from autotune.present.doctor import examine
 from autotune.providers import PROVIDERS
 from autotune.results.loading import load_script
-from autotune.stages.conditions import Conditions
+from autotune.stages.timing_conditions import Conditions
 from autotune.submit import skypilot, slurm
 from autotune.submit.plan import make_plan
 from autotune.sweepfile.resolve import parse_sweep

@@ -27,12 +27,12 @@ from autotune.results.rows import Finalist, Trial
 from autotune.results.trials import rounded
 from autotune.results.trust import inherited, is_another_model, is_in_doubt, only_rounds
 from autotune.scheduler.budget import BudgetLeft
+from autotune.scheduler.disturbed_timings import PATIENCE_S
 from autotune.scheduler.events import BestSoFar, CandidateEnded, Events, RowWritten, TimeLeft
 from autotune.scheduler.finalists import Finalists
 from autotune.scheduler.first_estimates import first_items
 from autotune.scheduler.forecast import Forecast
 from autotune.scheduler.ledger import Ledger
-from autotune.scheduler.provisional import PATIENCE_S
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.stale_timings import StaleTimings
 from autotune.scheduler.under_way import Executor, Flight

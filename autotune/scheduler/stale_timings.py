@@ -11,9 +11,9 @@ from autotune.results.columns import STAGES, TIMING, Cells
 from autotune.results.record import Record, now
 from autotune.results.rows import Trial
 from autotune.results.trials import rounded
+from autotune.scheduler.disturbed_timings import Provisional
 from autotune.scheduler.events import CandidateEnded, Events
 from autotune.scheduler.ledger import Ledger
-from autotune.scheduler.provisional import Provisional
 from autotune.scheduler.under_way import UnderWay
 from autotune.sweepfile.schema import Timing
 

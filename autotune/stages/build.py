@@ -14,9 +14,9 @@ from autotune.providers import PROVIDERS
 from autotune.scratch import scratch
 from autotune.space.own_stages import OWN_STAGES
 from autotune.space.parameter_tables import RECIPE
+from autotune.stages.graph_nodes import differences, read_back
 from autotune.stages.jobs import BuildJob, Result, refused
 from autotune.stages.kv_scales import baseline, calibrate, calibration_texts
-from autotune.stages.read_back import differences, read_back
 from autotune.stages.text import encode, load_tokenizer, read_items
 
 

@@ -17,7 +17,7 @@ from autotune.providers import PROVIDERS
 from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.build import build
-from autotune.stages.check import Reference, computed_error, computed_limit, judge
+from autotune.stages.check_build import Reference, computed_error, computed_limit, judge
 from autotune.stages.jobs import BuildJob, CapabilityJob, Result
 from autotune.stages.provider_share import share_of
 

@@ -273,7 +273,7 @@ class CheckJob(DeviceJob):
 
     stage: ClassVar[str] = "check"
     version: ClassVar[int] = 2
-    function: ClassVar[str] = "autotune.stages.check:check"
+    function: ClassVar[str] = "autotune.stages.check_build:check"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "torch", "transformers")
 
     source: str
@@ -521,7 +521,7 @@ class VerifyJob(DeviceJob):
     """Run a kept model from the text of prompts by ONNX Runtime GenAI alone, and compare with what is recorded."""
 
     stage: ClassVar[str] = "verify"
-    function: ClassVar[str] = "autotune.stages.verify:verify"
+    function: ClassVar[str] = "autotune.stages.verify_best:verify"
 
     provider: str
     items: tuple[VerifyItem, ...]
@@ -540,7 +540,7 @@ class PromptJob(DeviceJob):
     """Render a conversation by a built model's chat template, as ONNX Runtime GenAI does."""
 
     stage: ClassVar[str] = "prompt"
-    function: ClassVar[str] = "autotune.stages.verify:prompt"
+    function: ClassVar[str] = "autotune.stages.verify_best:prompt"
 
     messages: tuple[dict[str, str], ...]
     provider: str

@@ -31,7 +31,7 @@ from autotune.analysis.scores import PARTS
 from autotune.errors import StageError, did_you_mean
 from autotune.metrics import task_of
 from autotune.stages.backends import Backend
-from autotune.stages.check import compare, texts_of
+from autotune.stages.check_build import compare, texts_of
 from autotune.stages.jobs import Result, TaskCheckJob, TaskJob, TaskScoreJob, reason
 from autotune.stages.score import generate, groups, log_likelihood, open_backend
 from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer, prompt_ids

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 from autotune.errors import Exit
 from autotune.results.folder import read_outcomes, read_results
 from autotune.results.rows import Trial
-from autotune.stages.verify import same_text
+from autotune.stages.verify_best import same_text
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import load_sweep
 

@@ -21,8 +21,8 @@ from autotune.space.own_stages import OWN_STAGES
 from autotune.space.parameter_tables import RECIPE
 from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.stages import build as building
+from autotune.stages.graph_nodes import differences, read_back
 from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, TimeJob
-from autotune.stages.read_back import differences, read_back
 from autotune.stages.timing import load
 from benchmarks.accuracy_level import stamp
 

@@ -22,6 +22,7 @@ from autotune.errors import StageError
 from autotune.execution.local import LocalEngine
 from autotune.space.adapters import resolve_lora
 from autotune.stages.backends import OnnxBackend, Tokens
+from autotune.stages.graph_nodes import read_back
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, Result, ScoreJob, TimeJob
 from autotune.stages.kv_scales import (
     Captured,
@@ -33,7 +34,6 @@ from autotune.stages.kv_scales import (
     scales,
     threshold,
 )
-from autotune.stages.read_back import read_back
 from autotune.stages.text import encode, load_tokenizer, read_items
 from autotune.stages.timing import load
 

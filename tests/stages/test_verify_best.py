@@ -18,7 +18,7 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.shipped import MOST, task_of, verify_job
 from autotune.stages.inspection import runtime_name
 from autotune.stages.jobs import BuildJob, Result, ScoreJob
-from autotune.stages.verify import same_text
+from autotune.stages.verify_best import same_text
 from autotune.sweepfile.resolve import parse_sweep
 
 Write = Callable[[list[dict[str, Any]]], Path]
