@@ -48,7 +48,7 @@ from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
 from autotune.scheduler.timeline import Timeline
-from autotune.stages.jobs import Call
+from autotune.stages.jobs import Call, Job
 from autotune.strategies.named import make_strategy
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import parse_sweep
@@ -97,6 +97,14 @@ class AsSleeping:
     def close(self) -> None:
         """As the inner one's."""
         self._inner.close()
+
+
+class SleepingStages(ClusterStages):
+    """What a sweep on a cluster knows of its jobs, which sleep: also those that a node makes again."""
+
+    def find(self, job: Job) -> Stored | None:
+        """As of `ClusterStages`."""
+        return super().find(sleeping(job))
 
 
 # --- a cluster on this machine ---------------------------------------------------------------------------------------
@@ -286,7 +294,7 @@ def drive(
             executor: Any = ThreadedExecutor(stages, engine, log)
         else:
             cluster = stack.enter_context(RayCluster(address))
-            stages = ClusterStages(cache, sweep.model)
+            stages = SleepingStages(cache, sweep.model)
             say(_JOINED + cluster.joined_by)
             run = stack.enter_context(run_in(cache))
             executor = RemoteExecutor(cluster, stages, run, say=say, gone_s=GONE_S if labels else math.inf)

@@ -92,10 +92,12 @@ def makers(journals: Sequence[Counter[tuple[str, str]]]) -> list[tuple[str, str]
     both: Counter[tuple[str, str]] = Counter()
     for journal in each:
         both.update(journal)
-    again = sum(times > 1 for times in both.values())
+    again = sum(times > 1 for (stage, _), times in both.items() if stage != "time")
+    timings = {key: times for (stage, key), times in both.items() if stage == "time"}
     return [
         ("results that the store keeps; made by the first cluster, by the second", f"{len(both)}; {', '.join(str(len(one)) for one in each)}"),
-        ("of them begun more than once", str(again)),
+        ("of them, timings aside, begun more than once", str(again)),
+        ("timings; those that were made once more, to see whether what the other cluster timed holds", f"{len(timings)}; {sum(timings.values()) - len(timings)}"),
     ]  # fmt: skip
 
 
@@ -118,7 +120,6 @@ def sizes(copies: dict[tuple[str, str], list[float]], kept: dict[str, float], jo
         *found,
         ("moved in all, for each job that was begun", f"{total:.1f} MB, {total / jobs:.2f} MB"),
         ("results of jobs sent more than once; whose bytes in the store are not those that were reported", f"{twice}; {differ}"),
-        ("most copies of one result, by 4 nodes and 2 tuners", str(max(map(len, fetched.values()), default=0))),
     ]  # fmt: skip
 
 

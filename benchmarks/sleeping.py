@@ -67,9 +67,11 @@ _KINDS: dict[type[Job], type[Job]] = {
 
 
 def sleeping(job: Job) -> Job:
-    """Return the job that sleeps in place of a real one."""
+    """Return the job that sleeps in place of a real one; one that sleeps already stays."""
     if isinstance(job, TurnsJob):
         return job.model_copy(update={"graphs": tuple(map(sleeping, job.graphs))})
+    if type(job) not in _KINDS:
+        return job
     return _KINDS[type(job)](**{name: getattr(job, name) for name in type(job).model_fields})
 
 
