@@ -70,9 +70,9 @@ def in_store() -> dict[str, float]:
 
 def store(candidates: int = 8, scale: float = 0.1) -> list[tuple[str, str]]:
     """Run a sweep on two clusters at once. Returns who made what, and what was moved, in words."""
-    os.environ["SLEEPING_SIZE"] = str(SIZE)
     with contextlib.ExitStack() as stack:
         stack.enter_context(serving())
+        os.environ["SLEEPING_SIZE"] = str(SIZE)  # until the server's environment goes
         clusters = [stack.enter_context(nodes_in(2, scale=scale, apart=True)) for _ in range(2)]
         run_both(clusters, candidates)
         journals = [begun(there.folder / "journal.txt") for there in clusters]
