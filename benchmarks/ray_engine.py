@@ -419,7 +419,7 @@ def page(parts: dict[str, list[tuple[str, str]]]) -> str:
     lines = [
         "# Sweeps on Ray", "",
         f"Ray {ray.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores; all nodes on one machine, stages sleep",
-        "(`benchmarks/sleeping.py`). Written by `python -m benchmarks.ray_engine all`.", "",
+        "(`benchmarks/sleeping.py`). Written by `python -m benchmarks.ray_engine all`, or by its part `page` of parts that were kept.", "",
     ]  # fmt: skip
     for title, found in parts.items():
         lines += [
