@@ -33,6 +33,8 @@ _GONE_S = 20.0
 _REACH_S = 10.0
 """Seconds in which the head must take a connection."""
 _SURVEY_S = 60.0
+_SLICE_S = 2.0
+"""How often it is looked meanwhile whether the head is there."""
 _LOAD_S = 20.0
 """Seconds that a node may take to say how busy it is."""
 
@@ -156,11 +158,7 @@ class RayCluster:
             if (one := node["NodeID"]) not in self._asked:
                 self._asked[one] = self._ask.options(**self._at(one)).remote(self._sees)
         waiting = [ref for one, ref in self._asked.items() if one not in self._surveyed]
-        answered, _ = (
-            self._ray.wait(waiting, num_returns=len(waiting), timeout=_SURVEY_S if first else 0)
-            if waiting
-            else ([], [])
-        )
+        answered = self._answered(waiting, _SURVEY_S if first else 0.0)
         for one, ref in list(self._asked.items()):
             if ref in answered:
                 if (said := self._answer_of(ref)) is None:
@@ -168,6 +166,19 @@ class RayCluster:
                 else:
                     self._surveyed[one] = said
         return [self._node(node) for node in there if node["NodeID"] in self._surveyed]
+
+    def _answered(self, refs: Sequence[Any], patience_s: float) -> list[Any]:
+        """Return which of these questions have an answer within so many seconds. Raises MachineError where the head is gone: Ray
+        itself ends the process where the head was silent for a minute.
+        """
+        end = time.monotonic() + patience_s
+        while refs:
+            left_s = end - time.monotonic()
+            found, waiting = self._ray.wait(refs, num_returns=len(refs), timeout=min(_SLICE_S, max(0.0, left_s)))
+            if not waiting or left_s <= _SLICE_S:
+                return list(found)
+            self._check_head()
+        return []
 
     def _answer_of(self, ref: Any) -> _Surveyed | None:
         """Return what a node has said of itself; None where it was about to leave: it is asked again if it stays."""

@@ -91,6 +91,29 @@ def test_a_head_that_answers_nothing_any_more_is_gone(monkeypatch: pytest.Monkey
         joined(monkeypatch, Going(10**9)).nodes()
 
 
+def test_a_head_that_goes_while_nodes_are_asked_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends a process that has waited for a minute without a head."""
+    looks: list[float] = []
+
+    class Silent(Going):
+        def wait(self, refs: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+            looks.append(timeout)
+            return refs[:1], refs[1:]
+
+    def gone() -> None:
+        if len(looks) == 3:
+            raise MachineError("the Ray cluster is gone")
+
+    cluster = joined(monkeypatch, Silent(0))
+    monkeypatch.setattr(cluster, "_check_head", gone)
+    with pytest.raises(MachineError, match="the Ray cluster is gone"):
+        cluster._answered(["one", "two"], 60.0)
+    assert max(looks) < 20.0
+    assert cluster._answered(["one"], 60.0) == ["one"]
+    assert cluster._answered(["one", "two"], 0.0) == ["one"]
+    assert cluster._answered([], 60.0) == []
+
+
 def test_an_order_that_the_cluster_does_not_take_is_lost_and_none_asks_for_what_was_granted_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
