@@ -3,7 +3,7 @@
     python -m benchmarks.verify_best results/phrase-tone-cpu
 
 The child process imports onnxruntime_genai and numpy, nothing of autotune, torch or transformers; it tokenises and runs
-the model itself. Its predictions are compared with `outcomes/<winner>.test.json`, item by item.
+the model itself: the prompt, then a label token by token, as users generate. Its predictions are compared with `outcomes/<winner>.test.json`, item by item.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ for prompt in work["prompts"]:
         parameters = og.GeneratorParams(model)
         parameters.set_search_options(max_length=len(tokens) + len(label) + 1)
         generator = og.Generator(model, parameters)
-        generator.append_tokens(np.array([*tokens, *label], dtype=np.int32))
-        logits = np.asarray(generator.get_output("logits"))[0]
-        likely = log_softmax(logits[len(tokens) - 1 : len(tokens) - 1 + len(label)])
-        scores.append(float(sum(likely[i, t] for i, t in enumerate(label))))
+        generator.append_tokens(np.array(tokens, dtype=np.int32))
+        score = 0.0
+        for place, token in enumerate(label):
+            if place:
+                generator.append_tokens(np.array([label[place - 1]], dtype=np.int32))
+            score += float(log_softmax(np.asarray(generator.get_logits()).reshape(-1))[token])
+        scores.append(score)
     order = np.argsort(-np.array(scores), kind="stable")
     predicted.append(int(order[0]))
     margins.append(scores[order[0]] - scores[order[1]])

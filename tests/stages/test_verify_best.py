@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TONES, Do, tone_items
 from odd_models import around, copied, with_json, with_template
@@ -16,9 +17,12 @@ from autotune.execution.local import LocalEngine
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.shipped import MOST, task_of, verify_job
+from autotune.stages.backends import OnnxBackend
 from autotune.stages.inspection import runtime_name
-from autotune.stages.jobs import BuildJob, Result, ScoreJob
-from autotune.stages.verify_best import same_text
+from autotune.stages.jobs import BuildJob, Result, ScoreJob, VerifyItem, VerifyJob
+from autotune.stages.score import log_likelihood
+from autotune.stages.text import load_tokenizer
+from autotune.stages.verify_best import Difference, explained, same_text, verify
 from autotune.sweepfile.resolve import parse_sweep
 
 Write = Callable[[list[dict[str, Any]]], Path]
@@ -136,3 +140,50 @@ def test_messages_go_through_the_template_that_ships(
     found = tried(other, items, "choice")
     assert found["items"] == 0
     assert "the model's chat template cannot be rendered" in found["wrong"][0]
+
+
+@pytest.mark.parametrize(
+    ("differences", "told"),
+    [
+        ([(0.02, -0.08)], ""),  # what is recorded is right token by token
+        ([(0.02, 0.0009)], ""),
+        ([(0.5, 0.5)], "0"),  # both ways agree: no rounding is seen, so none explains it
+        ([(0.02, 0.01), (0.05, -0.3)], ""),  # the second item shows how far rounding moves this model
+        ([(0.6, 0.55), (0.05, -0.3)], "0"),
+        ([(0.0012, 0.0012)], "0"),
+        ([(5.0, -1.0)], "0"),  # no rounding is as large: the two ways are two models
+        ([(0.6, 0.55), (5.0, -1.0)], "01"),
+        ([(float("nan"), 0.2)], "0"),
+        ([(float("inf"), float("inf"))], "0"),
+        ([], ""),
+    ],
+)
+def test_what_rounding_explains_is_no_difference(differences: list[tuple[float, float]], told: str) -> None:
+    given = [Difference(str(place), *ways) for place, ways in enumerate(differences)]
+    assert explained(given) == list(told)
+
+
+def test_eight_bit_activations_are_no_difference_and_another_score_is(built: Do, tiny_qwen2: Path) -> None:
+    """Recorded token by token, as labels are scored: in one pass over the text the last bits differ, and so do roundings."""
+    recipe = Recipe(precision="int4", algorithm="default", block_size=32, accuracy_level=4, symmetric=True)
+    build, _ = built(recipe, tiny_qwen2)
+    backend, tokenizer = OnnxBackend(build, "cpu", 1), load_tokenizer(build)
+    asked: dict[float, list[VerifyItem]] = {0.0: [], 0.2: []}
+    for item in tone_items(24):
+        item["completion"] += " " + " ".join(TONES)
+        prompt, tokens = (tokenizer.encode(item[key], add_special_tokens=False) for key in ("prompt", "completion"))
+        logits, cache = backend.run(np.array([prompt]), keep=True, last=True)
+        nll = 0.0
+        for place, token in enumerate(tokens):
+            nll -= float(log_likelihood(logits[0, -1:], np.array([[token]])).sum())
+            if place + 1 < len(tokens):
+                logits, cache = backend.run(np.array([[token]]), cache, keep=True)
+        for shift, items in asked.items():
+            items.append(VerifyItem.model_validate(item | {"nll": nll + shift * len(tokens)}))
+    for shift, items in asked.items():
+        job = VerifyJob(provider="cpu", items=tuple(items), most=24, max_length=128, model_dir=build)
+        # In this process, where the tests have loaded what a user of the model does not have.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("autotune.stages.verify_best._HEAVY", ())
+            found = verify(job, build)
+        assert (found["items"], len(found["wrong"])) == (24, 24 if shift else 0)
