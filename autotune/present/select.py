@@ -16,6 +16,7 @@ from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.present.tables import candidates, number, score_text, settings, verified_lines
+from autotune.present.untouched import beside_untouched
 from autotune.results.columns import Column
 from autotune.results.judge import base_of, front_of, judge, kept_turns
 from autotune.results.outcomes import MOST_NUMBERS
@@ -243,6 +244,10 @@ def explain(selection: Selection, found: Sequence[str] = ()) -> str:
     row = selection.row(choice.winner.id)
     lines.append(f"Winner: {choice.winner.id} (trial {row.trial})  {settings(row.settings)}")
     lines.append("  " + ", ".join(score_text(row, name) for name in aims.objectives))
+    compared = next((name for name in aims.objectives if METRICS[name].kind == "score"), None)
+    if compared is not None:
+        untouched = beside_untouched(row, base_of(rows), compared, aims.objectives[compared])
+        lines += [f"  {line}" for line in untouched]
     lines += [f"  {line}" for line in (*found, *verified_lines(selection.final))]
     for step in choice.steps:
         if step.tied or step.beaten:

@@ -214,7 +214,11 @@ def test_search_off_is_one_candidate_and_search_a_space_around_it(tiny_llama: Pa
     wide = load_sweep(file, [*sets, "search=true"])
     assert wide.strategy == "frontier"
     assert wide.budget.trials == 40
-    assert set(wide.space.searched) == {"r", "alpha_over_r", "learning_rate", "target_modules", "loss_on"}
+    assert set(wide.space.searched) == {
+        "r", "alpha_over_r", "learning_rate", "target_modules", "loss_on", "steps", "accumulation",
+    }  # fmt: skip
+    longest = only.lora.model_copy(update={"steps": 48, "accumulation": 1})
+    assert wide.space.has(longest), "a file that is tried out with few steps has longer trainings around it"
     assert wide.space.has(only.lora), "the file's own point is in the space around it"
     assert only.recipe in wide.space.recipes
     assert {recipe.precision for recipe in wide.space.recipes} == {"fp32", "int8", "int4"}

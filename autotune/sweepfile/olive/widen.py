@@ -16,6 +16,10 @@ _RATES = (1 / 3, 30.0)
 """By how much below and above the file's own learning rate is searched: LoRA's best is about ten times that of a full
 fine-tuning, from which rates of files are often taken (LoRA Without Regret)."""
 _HIGHEST_RATE = 1e-2
+_SHORT, _LONGER = 100, 4
+"""A training of fewer steps than this may be one to try a file out, and no model has learned its task at the end: one that
+is so many times as long is searched as well.
+"""
 
 
 def widen(draft: Draft, providers: Sequence[str] = ()) -> None:
@@ -57,6 +61,11 @@ def _widen_adapter(draft: Draft) -> None:
     if isinstance(rate, int | float):
         high = max(min(rate * _RATES[1], _HIGHEST_RATE), rate * 2)
         put("learning_rate", {"loguniform": [float(f"{rate * _RATES[0]:.3g}"), float(f"{min(high, 1.0):.3g}")]})
+    steps, accumulation = lora.get("steps"), lora.get("accumulation")
+    if isinstance(steps, int) and steps < _SHORT:
+        put("steps", {"choice": [steps, _LONGER * steps]})
+    if isinstance(accumulation, int) and accumulation > 1:  # more steps of the same rows
+        put("accumulation", {"choice": [1, accumulation]})
     modules = lora.get("target_modules")
     if modules is not None and not isinstance(modules, Mapping) and modules != "all-linear":
         put("target_modules", {"choice": [modules, "all-linear"]})
