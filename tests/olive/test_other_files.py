@@ -385,3 +385,37 @@ def test_a_file_without_a_model_is_still_one_of_olives(tmp_path: Path) -> None:
     (tmp_path / "olive.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(UsageError, match="input_model: is missing"):
         load_sweep(tmp_path / "olive.json")
+
+
+# --- The hub's login -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("data_configs", 0, "load_dataset_config", "token"),
+        ("input_model", "load_kwargs", "token"),
+        ("passes", "b", "hf_token"),
+    ],
+)
+def test_a_login_is_asked_for_by_true_and_a_token_is_refused(path: tuple[str | int, ...]) -> None:
+    def given(value: object) -> dict[str, Any]:
+        document = copy.deepcopy(BASE)
+        document["input_model"]["load_kwargs"] = {}
+        here: Any = document
+        for step in path[:-1]:
+            here = here[step]
+        here[path[-1]] = value
+        return document
+
+    for value in (True, False, None):
+        assert read(given(value))[1] == {}, value
+    for value in ("hf_abcdefghijklmnopqrst", 1, ["x"]):
+        (told,) = read(given(value))[1].values()
+        assert "never read from a file; remove it, and log in" in told
+
+
+def test_how_batches_are_padded_is_not_needed() -> None:
+    document = changed("data_configs", 0, "pre_process_data_config", "padding", value="max_length")
+    document["data_configs"][0]["pre_process_data_config"]["truncation"] = True
+    assert read(document)[1] == {}

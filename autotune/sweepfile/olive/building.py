@@ -120,12 +120,9 @@ def read_builder(draft: Draft, section: Section, builds: Builds, nodes: dict[str
             "exclude_embeds": _WHOLE,
             "exclude_lm_head": _WHOLE,
             "adapter_path": ("an adapter is trained here, and merged before the build", "remove it"),
-            "hf_token": (
-                "a token is never read from a file",
-                "remove it, and log in: huggingface-cli login, or HF_TOKEN",
-            ),
         }
     )
+    section.no_token("hf_token")
     section.close("the pass ModelBuilder")
     if "precision" in recipe:
         builds += _recipes(recipe)

@@ -161,12 +161,9 @@ class DataConfigs:
         section.refuse(
             {
                 "col_filters": ("rows are not filtered here", "save the rows that are meant as a jsonl file"),
-                "token": (
-                    "a token is never read from a file",
-                    "remove it, and log in: huggingface-cli login, or HF_TOKEN",
-                ),
             }
         )
+        section.no_token("token")
         revision = section.take_text("revision")
         if revision is not None and revision.value == "main":
             ledger.unneeded(revision.path, "main is what is fetched")

@@ -252,9 +252,9 @@ def _read_loading(section: Section) -> None:
             "quantization_config": quantised,
             "load_in_4bit": quantised,
             "load_in_8bit": quantised,
-            "token": ("a token is never read from a file", "remove it, and log in: huggingface-cli login, or HF_TOKEN"),
         }
     )
+    section.no_token("token")
     revision = section.take_text("revision")
     if revision is not None and revision.value == "main":
         section.ledger.unneeded(revision.path, "main is what is fetched")

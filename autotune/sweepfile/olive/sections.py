@@ -133,6 +133,14 @@ class Section:
             if node is not None:
                 self.ledger.unneeded(node.path, why, tell)
 
+    def no_token(self, name: str) -> None:
+        """Take out a key for the hub's token: true asks for the login of this machine, anything else is a token in the file."""
+        node = self.nodes.get(name)
+        if node is not None and node.value is True:
+            self.unneeded({name: "the hub's login on this machine, or HF_TOKEN, is used"})
+        remedy = "remove it, and log in: huggingface-cli login, or HF_TOKEN"
+        self.refuse({name: ("a token is never read from a file", remedy)})
+
     def refuse(self, reasons: Mapping[str, tuple[str, str]]) -> None:
         """Take out the keys that have no equal here, by name with the rule and the remedy.
 

@@ -144,6 +144,8 @@ def _rest(section: Section) -> None:
     section.unneeded(
         {
             "pad_to_max_len": "texts of similar length share a batch, and are padded to the longest of it",
+            "padding": "texts of similar length share a batch, and are padded to the longest of it",
+            "truncation": "train.max_length bounds a text",
             "padding_side": "nothing reads what stands behind a text",
             "use_attention_mask": "padding is always masked",
             "drop_short_sequences": "every row counts",
