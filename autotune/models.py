@@ -123,6 +123,10 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         )
         if re.search(r"\$\{?\w|%\w+%", name):
             remedy = "write the path out: variables of the environment are not filled in"
+        elif page := re.match(rf"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/({HUB_NAME.pattern})", name):
+            remedy = f"write {page[1]}"
+        elif found := re.fullmatch(rf"(?:hf://)?(?:models/)?({HUB_NAME.pattern})(@[\w.-]+)?", name):
+            remedy = f"write {found[1]}" + (": a revision cannot be named" if found[2] else "")
         raise UsageError(Problem("no such model", "model", value=name, remedy=remedy))
     path = folder / "config.json"
     try:

@@ -167,3 +167,83 @@ def test_words_for_metrics_and_numbers() -> None:
     assert did_you_mean("macro-F1", ["choice", "f1"]) == "did you mean 'f1'?"
     assert number_remedy("007") == "write 7"
     assert number_remedy("0") == "write it without quotes"
+
+
+# --- keys and forms of other tools, and of other sections ---------------------------------------------------------------
+
+LR = "{ loguniform: [1e-4, 1e-2] }"
+END = '  completion: " {tone}"\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("strategy: tpe", "metric: f1\nstrategy: tpe"), ":21: metric: unknown key; write it in data"),
+        (("strategy: tpe", "lora: { r: 8 }\nstrategy: tpe"), "lora: unknown key; write it in space"),
+        (("strategy: tpe", "include: base.yaml\nstrategy: tpe"), "include: unknown key; remove it: a sweep file is whole"),
+        (("strategy: tpe", "x-base: &b { r: 8 }\nstrategy: tpe"), "write an anchor (&) where its value is used first"),
+        (("batch_size: 4", "steps: 30"), "train.steps: unknown key; write it in space.lora"),
+        (("batch_size: 4", "bf16: true"), "train.bf16: unknown key; write dtype in space.lora"),
+        (("batch_size: 4", "seed: 3"), "train.seed: unknown key; write it at the top of the file, in no section"),
+        (("batch_size: 4", "batch_siz: 4"), "did you mean 'batch_size'?"),
+        (("threads: 2", 'limits: ["size_mb <= 9"]'), "target.limits: unknown key; write it at the top of the file"),
+        (("threads: 2", "block_size: 32"), "target.block_size: unknown key; write it in each recipe of space.build"),
+        ((END, f'{END}  text_column: text\n'), 'such as prompt: "{text}"'),
+        ((END, f'{END}  label_column: tone\n'), 'such as completion: "{tone}"'),
+        ((END, f'{END}  sep: ";"\n'), "data.sep: unknown key; remove it: the delimiter is found by the header"),
+        ((END, f'{END}  system: be kind\n'), "one of the role system"),
+        ((END, f'{END}  max_items: 300\n'), "write max_items: { validation: 300 }"),
+        ((END, f'{END}  metric: exact_match\n  stop: "\\n"\n'), 'write data.stop: ["\\n"]'),
+        ((END, f'{END}  metric: lm_eval:arc_easy\n'), "got 'lm_eval:arc_easy'; write lm-eval:arc_easy"),
+        (("  train: train.csv", "  train: { path: train.csv }"), "got {'path': 'train.csv'}; write train: train.csv"),
+        (("  train: train.csv", '  train: ""'), "data.train: must not be empty, got ''"),
+        (("{ provider: cpu, threads: 2 }", "cpu"), "write target: { provider: cpu }"),
+        (("provider: cpu", "provider: [cpu, cuda]"), "write targets: { cpu: { provider: cpu }, cuda: { provider: cuda } }"),
+        (("provider: cpu", "provider: CPUExecutionProvider"), "did you mean 'cpu'?"),
+        (("provider: cpu", "provider: DirectML"), "did you mean 'dml'?"),
+        (("{ trials: 4 }", "4"), "write budget: { trials: 4 }"),
+        (("{ trials: 4 }", "8h"), "write budget: { hours: 8 }"),
+        (("trials: 4", "minutes: 90"), "budget.minutes: unknown key; write hours: 1.5"),
+        (("{ accuracy: maximize, size_mb: minimize }", "[accuracy, size_mb]"), "write objectives: { accuracy: maximize, size_mb: minimize }"),
+        (("accuracy: maximize", "accuracy: max"), "did you mean 'maximize'?"),
+        (('["size_mb <= 100"]', "{ size_mb: 100, accuracy: '>= 0.9' }"), 'write limits: ["size_mb <= 100", "accuracy >= 0.9"]'),
+        (('"size_mb <= 100"', "accuracy >= 0,9"), "a comma begins another limit"),
+        ((LR, "{ loguniform: [1e-2, 1e-4] }"), "got [0.01, 0.0001]; write [0.0001, 0.01]"),
+        ((LR, "{ uniform: [0.1, 0.1] }"), "got [0.1, 0.1]; write learning_rate: 0.1"),
+        ((LR, "{ log_uniform: [1e-4, 1e-2] }"), "write learning_rate: { loguniform: [0.0001, 0.01] }"),
+        ((LR, "{ range: [0.1, 0.2] }"), "write learning_rate: { uniform: [0.1, 0.2] }"),
+        ((LR, "{ uniform: [1e-4, 1e-2], log: true }"), "write learning_rate: { loguniform: [0.0001, 0.01] }"),
+        (("r: 8", "r: { int: [4, 10], step: 2 }"), "write r: { choice: [4, 6, 8, 10] }"),
+        (("r: 8", "r: { int: [4, 1000], step: 2 }"), "write r: { int: [4, 1000] }"),
+        (("r: 8", 'r: { choice: "4, 8" }'), "write choice: [4, 8]"),
+        (("r: 8", "r: { choice: 4 8 }"), "write choice: [4, 8]"),
+        (("{ batch_size: 4 }", "&a { batch_size: *a }"), ":8: is not valid YAML: a value holds itself"),
+        (('["size_mb <= 100"]', "&a [*a]"), ":20: is not valid YAML: a value holds itself"),
+        (("- { precision: int8 }", "-{ precision: int8 }"), ":17: is not valid YAML: expected <block end>, but found '-'; write a space after the dash"),
+        (("model: model", "model: https://huggingface.co/owner/name/tree/main"), "write owner/name"),
+        (("model: model", "model: owner/name@v2"), "write owner/name: a revision cannot be named"),
+    ],
+)  # fmt: skip
+def test_a_habit_of_another_tool_has_its_remedy(change: tuple[str, str], told: str, tmp_path: Path) -> None:
+    assert told in said(tmp_path, change)
+
+
+def test_a_share_is_no_number_of_rows(tmp_path: Path) -> None:
+    assert "write 0.1" not in said(tmp_path, (END, f"{END}  max_items: {{ validation: 10% }}\n"))
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        ("space.lora.learning_rate", {"loguniform": [0.0001, 0.01]}),
+        ("space.lora.r", {"choice": [4, 6, 8, 10]}),
+        ("objectives", {"accuracy": "maximize", "size_mb": "minimize"}),
+        ("limits", ["size_mb <= 100", "accuracy >= 0.9"]),
+        ("budget", {"hours": 8}),
+        ("data.max_items", {"validation": 300}),
+        ("target", {"provider": "cpu"}),
+    ],
+)
+def test_what_a_remedy_says_is_taken(remedy: tuple[str, Any], tmp_path: Path) -> None:
+    key, value = remedy
+    assert said(tmp_path, ("", ""), f"{key}={value}") == ""

@@ -196,6 +196,11 @@ class DataSpec(_Frozen):
     @field_validator("metric")
     @classmethod
     def _metric_is_known(cls, metric: str) -> str:
+        found = re.fullmatch(
+            r"(?:lm[_-]?eval(?:uation)?(?:[_-]?harness)?|lm[_-]?harness)[:/](\w+)", metric, re.IGNORECASE
+        )
+        if found is not None and not is_task(metric):
+            raise ValueError(f"a task of lm-evaluation-harness is named lm-eval:task; write lm-eval:{found[1]}")
         if metric not in SCORES and not is_function(metric) and not is_task(metric):
             known = did_you_mean(metric, list(SCORES))
             raise ValueError(f"metric must be a known score, module:function or lm-eval:task; {known}")

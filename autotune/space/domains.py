@@ -132,6 +132,14 @@ def _meant(parameter: Parameter, raw: Mapping[Any, Any]) -> str:
     values = next((raw[name] for name in ("values", "choices", "options", "categorical", "grid") if name in raw), None)
     if isinstance(values, list) and values:
         return f"write {parameter.name}: {{ choice: {shown(values)} }}"
+    kinds = {str(name): re.sub(r"[_\s-]", "", str(name).lower()) for name in raw}
+    ranges = [(name, kind) for name, kind in kinds.items() if kind in _RANGES and isinstance(raw.get(name), list)]
+    if len(ranges) == 1:
+        return _one_range(parameter, raw, *ranges[0])
+    if len(raw) == 1 and {*kinds.values()} & {"range", "between", "interval"} and parameter.type in (int, float):
+        (bounds,) = raw.values()
+        if isinstance(bounds, list) and len(bounds) == 2 and all(map(is_number, bounds)):
+            return f"write {parameter.name}: {{ {'int' if parameter.type is int else 'uniform'}: {bounds} }}"
     low, high = (next((raw[name] for name in names if name in raw), None) for names in (_LOW, _HIGH))
     if is_number(low) and is_number(high) and parameter.type in (int, float):
         kind = " ".join(str(raw.get(name)) for name in ("type", "distribution", "scale", "kind")).lower()
@@ -141,7 +149,20 @@ def _meant(parameter: Parameter, raw: Mapping[Any, Any]) -> str:
     return f"write e.g. {parameter.name}: {{ choice: [...] }}"
 
 
-_LOW, _HIGH = ("low", "min", "lower", "start"), ("high", "max", "upper", "stop", "end")
+def _one_range(parameter: Parameter, raw: Mapping[Any, Any], name: str, kind: str) -> str:
+    """Return how a range is written that has another key beside it, or whose name is written otherwise."""
+    bounds, step = raw[name], raw.get("step")
+    if raw.get("log") is True:
+        kind = {"uniform": "loguniform", "int": "logint"}.get(kind, kind)
+    elif kind == "int" and isinstance(step, int) and step > 0 and all(type(bound) is int for bound in bounds[:2]):
+        values = list(range(bounds[0], bounds[-1] + 1, step))
+        if 1 < len(values) <= _SHOWN_VALUES:
+            return f"write {parameter.name}: {{ choice: {values} }}"
+    return f"write {parameter.name}: {{ {kind}: {shown(bounds)} }}"
+
+
+_SHOWN_VALUES = 20
+_LOW, _HIGH = ("low", "min", "lower", "start", "lo", "from"), ("high", "max", "upper", "stop", "end", "hi", "to")
 
 _RANGES = {
     "uniform": (False, False),
@@ -173,7 +194,13 @@ def parse_domain(
         if kind == "choice":
             if not isinstance(body, list) or not body:
                 rule = "choice needs a list with at least one value"
-                problems.append(Problem(rule, f"{key}.choice", value=body, remedy="write choice: [..., ...]"))
+                remedy = "write choice: [..., ...]"
+                parts = re.split(r"[,;\s]+", body.strip()) if isinstance(body, str) and len(body) < 200 else []
+                if len(parts) > 1 and all(parts):
+                    remedy = f"write choice: [{', '.join(parts)}]"
+                elif isinstance(body, int | float | str) and len(str(body)) < 60:
+                    remedy = f"write {parameter.name}: {body}, or choice: [..., ...]"
+                problems.append(Problem(rule, f"{key}.choice", value=body, remedy=remedy))
                 return None
             return _choice(parameter, body, f"{key}.choice", problems)
         log, integer = _RANGES[kind]
@@ -200,7 +227,8 @@ def parse_domain(
                 problems.append(Problem(rule, f"{key}.{kind}", value=bound, remedy=remedy))
                 return None
         if low >= high:
-            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body, remedy="write [low, high]"))
+            remedy = f"write [{high}, {low}]" if low > high else f"write {parameter.name}: {low}"
+            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body, remedy=remedy))
             return None
         if log and low <= 0:
             problems.append(Problem(f"{kind} needs low > 0", f"{key}.{kind}", value=low, remedy="use uniform"))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from autotune.data.schema import SPLITS
 from autotune.errors import Problem, did_you_mean, number_remedy, shown
 from autotune.secrets import HIDDEN
+from autotune.sweepfile.habits import file_in_mapping, of_form, of_key
 from autotune.sweepfile.schema import Document, Workload
 
 
@@ -41,15 +42,19 @@ def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
     fields = model.model_fields if model is not None else {}
     field = fields.get(str(path[-1]))
     if kind == "extra_forbidden":
-        return did_you_mean(str(path[-1]), list(fields))
+        return of_key(path, value, list(fields))
+    if meant := of_form(kind, path, value):
+        return meant
     if path[-1] in SPLITS and isinstance(value, list):
         return "name one file: put the rows of several into one"
     if kind == "missing" or (field is not None and field.is_required()):
         return "add it; see search_spaces/ for examples" if kind == "missing" else "see search_spaces/ for examples"
     if value is None:
         return "give one, or remove the key"
-    if kind in _NUMBERS and isinstance(value, str) and (meant := number_remedy(value, str(path[-1]))):
-        return meant
+    if kind in _NUMBERS and isinstance(value, str):
+        meant = number_remedy(value, str(path[-1]))
+        if meant and not (kind.startswith("int") and re.search(r"[0-9]\.[0-9]|e-", meant)):  # no whole number either
+            return meant
     if kind in _NUMBERS and isinstance(value, float) and value.is_integer():
         return f"write {value:.0f}"
     if kind == "bool_type" and str(value).lower() in ("yes", "no", "on", "off", "true", "false", "1", "0"):
@@ -135,13 +140,20 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem
         remedy = _remedy(kind, path, key, value)
         if kind == "literal_error" and isinstance(value, str):
             options = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-            close = did_you_mean(value, options)
+            begun = [option for option in options if len(value) > 2 and option.startswith(value.lower())]
+            close = did_you_mean(begun[0] if len(begun) == 1 else value, options)
             remedy = close if close.startswith("did") else remedy
         if kind == "value_error" and isinstance(value, str):
             rule, _, remedy = rule.partition("; ")
         elif kind in ("missing", "extra_forbidden", "value_error"):
             value = None
+        source = data["data"].get(path[1]) if path[:1] == ["data"] and len(path) > 1 else None
+        if source is not None and (file := file_in_mapping(str(path[1]), source)):
+            key, kind, value, remedy = f"data.{path[1]}", "", source, file
+            rule = "must be a file, or a mapping with the dataset and split of one on the hub"
         before = found.get(key)
+        if before is not None and value == "":  # a text is what was meant, and is empty
+            continue
         if before is not None and before.rule != rule and kind.endswith("_type"):  # members of a union
             rule = f"{before.rule} or {rule.removeprefix('must be ')}"
         found[key] = Problem(rule, key, value=value, remedy=remedy)

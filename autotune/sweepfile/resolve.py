@@ -237,7 +237,15 @@ def parse_sweep(
 
 def no_such_provider(name: str, key: str) -> Problem:
     """Return what is wrong with the name of a provider that nobody knows."""
-    remedy = did_you_mean(name, list(PROVIDERS))
+    plain = name.casefold().removesuffix("executionprovider")
+    plain = {
+        "directml": "dml",
+        "tensorrt": "nvtensorrtrtx",
+        "trt": "nvtensorrtrtx",
+        "tensorrt-rtx": "nvtensorrtrtx",
+    }.get(plain, plain)
+    known = next((one for one in PROVIDERS if one.casefold() == plain), name)
+    remedy = did_you_mean(known, list(PROVIDERS))
     remedy += (
         f" (a provider in a vendor's library is named on the command line: --provider-library {name or 'NAME'}=PATH)"
     )

@@ -75,12 +75,17 @@ def to_yaml(data: Mapping[str, Any]) -> str:
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
 
 
-def _checked(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], depth: int = 0) -> None:
+def _checked(
+    node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], above: tuple[int, ...] = ()
+) -> None:
     """Collect the line of every key, and the keys that are written twice.
 
     Raises YAMLError for what no sweep file needs: tags, keys that are no texts, aliases that multiply.
     """
-    if depth > DEEPEST or len(lines) > _MOST_ENTRIES:  # an alias inside itself, or aliases that multiply
+    if id(node) in above:  # an alias inside of what it names
+        raise MarkedYAMLError(problem="a value holds itself", problem_mark=node.start_mark)
+    inside = (*above, id(node))
+    if len(above) > DEEPEST or len(lines) > _MOST_ENTRIES:  # or aliases that multiply
         raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels, or more than {_MOST_ENTRIES:,} entries")
     if node.tag not in _PLAIN_TAGS:
         raise MarkedYAMLError(problem=f"the tag {node.tag} is not taken", problem_mark=node.start_mark)
@@ -98,12 +103,12 @@ def _checked(node: yaml.Node, key: str, lines: dict[str, int], problems: list[Pr
                 )
             lines[here] = line
             problems += [replace(found, line=line) for found in _slips(here, key_node.value, value_node)]
-            _checked(key_node, here, lines, problems, depth + 1)
-            _checked(value_node, here, lines, problems, depth + 1)
+            _checked(key_node, here, lines, problems, inside)
+            _checked(value_node, here, lines, problems, inside)
     elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[f"{key}[{index}]"] = child.start_mark.line + 1
-            _checked(child, f"{key}[{index}]", lines, problems, depth + 1)
+            _checked(child, f"{key}[{index}]", lines, problems, inside)
 
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"

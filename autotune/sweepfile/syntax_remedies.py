@@ -87,6 +87,11 @@ def _yaml_remedy(what: str, lines: Sequence[str], at: int) -> tuple[str, int]:
             if glued := re.match(r"\s*([A-Za-z_]\w*):[^\s/\\]", lines[place]):
                 return f"write a space after the colon of {glued[1]}", place
         return "indent this line as those beside it, and write one key in a line", at
+    if "holds itself" in what:
+        return "write the value out: * repeats what & names, and stands within it here", at
+    for place in (at, max(0, at - 1)):
+        if "expected" in what and re.match(r"""\s*-[{\["'A-Za-z]""", lines[place]):
+            return "write a space after the dash", place
     if re.search("cannot start any token|alias|alphabetic or numeric|anchor", what):
         return "put the value in quotes", at
     if value and re.match(r"\{[^}]*\}\s*[^\s,}\]#]|\[[^\]]*\]\s*[^\s,}\]#]", value[2]):
