@@ -548,7 +548,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "smart quotes around a path": (
             "  train: “train.csv”", "sweep.yaml:4: data.train: the quotes “ and ” are part of the text", 'write plain quotes: "'),
         "a folder for data": (
-            "  train: model", "sweep.yaml:4: data.train: a source must be a file, not a folder", "name a file in it"),
+            "  train: model", "sweep.yaml:4: data.train: a source must be a file, not a folder", "name a file of rows: this is the folder of a model"),
         "quotes within quotes": (
             "  train: \"'train.csv'\"", "sweep.yaml:4: data.train: the file must exist", "the quotes are part of the name"),
         "no space after a colon": (
@@ -781,7 +781,7 @@ MISTAKES: tuple[Mistake, ...] = (
                                    "'label' is false in 1 of 2 rows (t.jsonl:2, ...)", "keep the rows where it is true"),
         "objects over several lines": ("t.jsonl", '{\n"text": "a"\n}\n', "t.jsonl:1: data.train: each line must be a JSON object", "call the file .json"),
         "several lists in JSON": ("t.json", '{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "the file must hold one list of objects, got ['train', 'test']", "write the others to files of their own"),
-        "cells of lists": ("t.jsonl", '{"text": ["a"], "tone": "joy"}\n', "1 left out: not text, but a list in 'text' (t.jsonl:1)", "name a column of texts"),
+        "cells of lists": ("t.jsonl", '{"text": ["a"], "tone": "joy"}\n', "1 left out: not text, but a list in 'text' (t.jsonl:1)", "write one text in each cell"),
         "empty cells": ("t.csv", "text,tone\n,joy\n,fear\n", "2 left out: empty value in 'text' (t.csv:2, t.csv:3)", "write {column?} where one may be empty"),
         "two labels for each prompt": ("t.csv", "text,tone\na,joy\na,fear\n", "2 left out: conflicting labels (t.csv:2, t.csv:3)", "keep one label for a prompt"),
         "labels with a space too many": ("t.csv", "text,tone\na,joy \nb,fear \n", "data.validation: every label of validation must occur in train, which lacks ' fear', ' joy'", "write ' fear ' for ' fear' if that is meant"),
@@ -789,17 +789,17 @@ MISTAKES: tuple[Mistake, ...] = (
     *chats({
         "an image": ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}], "a message with a part of type 'image_url': only text is taken"),
         "audio": ([{"type": "input_audio"}], "a message with a part of type 'input_audio': only text is taken"),
-        "a number for its content": (3, "a message whose content is not text, but int"),
+        "an object for its content": ({"a": 3}, "a message with a part of type 'text': only text is taken"),
     }),
     chat("a tool's answer", [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}, {"role": "assistant", "content": "c"}], "tools are not taken"),
     chat("a tool call", [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}], "tools are not taken"),
     chat("a function call of ShareGPT", [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{}"}], "tools are not taken"),
     chat("a role that nobody knows", [{"role": "boss", "content": "a"}, {"role": "assistant", "content": "c"}], "a message of the role 'boss', not system, user or assistant"),
-    chat("no roles", [{"speaker": "a", "text": "b"}, {"speaker": "b", "text": "c"}], "a message without 'role' or 'from', but with 'speaker', 'text'"),
-    chat("no content", [{"role": "user", "text": "b"}, {"role": "assistant", "text": "c"}], "a message without 'content' or 'value', but with 'role', 'text'"),
+    chat("no roles", [{"who": "a", "text": "b"}, {"who": "b", "text": "c"}], "a message without 'role' or 'from', but with 'who', 'text'"),
+    chat("no content", [{"role": "user", "words": "b"}, {"role": "assistant", "words": "c"}], "a message without 'content' or 'value', but with 'role', 'words'"),
     chat("the user's last word", [{"role": "assistant", "content": "a"}, {"role": "user", "content": "c"}], "the last message is not the assistant's, but the user's"),
     chat("one message", [{"role": "assistant", "content": "a"}], "fewer than two messages"),
-    chat("texts for messages", ["a", "b"], "a message that is no object"),
+    chat("texts for messages", ["a", "b"], "a message that is no object, but str"),
     chat("Python's notation", "[{'role': 'user'}]", "messages in Python's notation: write jsonl or parquet, or JSON into the cell"),
     chat("plain text", "hello", "not a list of messages, but text"),
     chat("an answer that is not to be learned", [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c", "weight": 0}], "the last message is marked not to be learned ('weight')"),

@@ -95,6 +95,8 @@ def folder_problem(source: str, folder: Path) -> Problem:
         rule += ", and this one was written by datasets.save_to_disk"
         split = f"[{(splits or ['train'])[0]!r}]" if "state.json" not in names else ""
         remedy = _ARROW.format(folder=folder.as_posix(), split=split, file=file)
+    elif "config.json" in names:
+        remedy = "name a file of rows: this is the folder of a model"
     elif len(data) == 1:
         remedy = f"did you mean '{(folder / data[0]).as_posix()}'?"
     elif len(data) > 1 and len({re.sub(r"[0-9]+", "", name) for name in data}) == 1:
