@@ -8,12 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Scalar = bool | int | float | str
+
+
+class Frozen(BaseModel):
+    """A model whose fields never change, so that what is worked out from them may be kept (`cached_property`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, which keeps nothing that was worked out from those before."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(copied).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 class Lora(BaseModel):
@@ -158,13 +172,11 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-class Candidate(BaseModel):
+class Candidate(Frozen):
     """One adapter in one recipe and one session.
 
     `lora` None: the untouched model; `recipe` None: the adapter alone, not built; `session` None: as the target says.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     lora: Lora | None = None
     recipe: Recipe | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from autotune.results.columns import COLUMNS
 from autotune.results.table import text_of
 from autotune.space.adapters import resolve_lora
 from autotune.space.parameter_tables import LORA, PRESETS, RECIPE, SESSION
+from autotune.stages.jobs import MergeJob
 
 PLAIN = resolve_lora({"batch_size": 8, "max_length": 256, "steps": 30})
 
@@ -163,3 +165,18 @@ def test_a_digest_is_of_the_content_alone(content: dict[str, Any]) -> None:
 def test_a_digest_refuses_what_json_lacks() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         digest({"loss": math.nan})
+
+
+def test_a_copy_with_other_values_has_an_id_and_a_key_of_its_own() -> None:
+    candidate = Candidate(lora=PLAIN)
+    before = candidate.id
+    copy = candidate.model_copy(update={"lora": None})
+    assert copy.id == Candidate().id != before
+    assert candidate.model_copy().id == candidate.id == before
+    job = MergeJob(adapter="a", base="b")
+    key = job.key
+    other = job.model_copy(update={"adapter": "c"})
+    assert other.key == MergeJob(adapter="c", base="b").key != key
+    assert job.model_copy(update={"base_dir": Path("x")}).key == key
+    assert job == MergeJob(adapter="a", base="b")
+    assert len({job, MergeJob(adapter="a", base="b")}) == 1

@@ -180,7 +180,7 @@ def _take(
         return newest(folder)[1]
     _remove(folder, before)
     turn = Turn(folder, before + 1, mine)
-    for left in folder.parent.glob(f".{folder.name}*{ASIDE}"):  # of those before, who cannot use it any more
+    for left in _beside(folder, f".{folder.name}", ASIDE):  # of those before, who cannot use it any more
         with contextlib.suppress(OSError):
             remove_tree(left)  # which renames it first: one that is put in its place just now stays whole
     return turn
@@ -232,8 +232,17 @@ def _file(folder: Path, number: int) -> Path:
     return folder.with_name(f"{folder.name}.{number}{MAKER}" if number else f"{folder.name}{MAKER}")
 
 
+def _beside(folder: Path, begins: str, ends: str) -> list[Path]:
+    """Return what lies beside a result and has such a name; the folder may have tens of thousands of entries."""
+    try:
+        names = os.listdir(folder.parent)  # noqa: PTH208 - names are all that is needed, of very many
+    except FileNotFoundError:
+        return []
+    return [folder.with_name(name) for name in names if name.startswith(begins) and name.endswith(ends)]
+
+
 def _numbers(folder: Path) -> list[int]:
-    parts = (file.name[len(folder.name) : -len(MAKER)] for file in folder.parent.glob(f"{folder.name}*{MAKER}"))
+    parts = (file.name[len(folder.name) : -len(MAKER)] for file in _beside(folder, folder.name, MAKER))
     return [int(part[1:] or "0") for part in parts if part == "" or (part[0] == "." and part[1:].isdecimal())]
 
 

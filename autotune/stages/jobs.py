@@ -11,12 +11,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotune.candidate import Lora, Recipe, Session, digest
+from autotune.candidate import Frozen, Lora, Recipe, Session, digest
 from autotune.errors import StageError
 from autotune.metrics import PRECISION
 from autotune.providers import PROVIDERS
@@ -52,10 +53,8 @@ def refused(error: Exception, what: str) -> StageError:
 ORT_WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml", "onnxruntime-genai-winml")
 
 
-class Job(BaseModel):
+class Job(Frozen):
     """One piece of work for a stage."""
-
-    model_config = ConfigDict(frozen=True)
 
     stage: ClassVar[str]
     function: ClassVar[str]
@@ -77,7 +76,7 @@ class Job(BaseModel):
         """What brings the execution provider that a job runs on, with its version, where that is a plugin."""
         return {}
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The SHA-256 of `described()`: the name of the result in the cache."""
         return digest(self.described())
