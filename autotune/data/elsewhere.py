@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +16,8 @@ _LONGEST_NAME = 40
 """Characters of a column's name beyond which it is more likely a cell."""
 _QUOTES = "'`‘’‚‛“”„‟«»‹›"
 _SHOWN = 3
+_LOOKED_AT = 200
+"""Entries of a folder that are looked at, to say what it holds."""
 _ARROW = "load it and write it as parquet: datasets.load_from_disk({folder!r}){split}.to_parquet({file!r})"
 
 
@@ -76,13 +80,32 @@ def _separator(header: str, wanted: Collection[str]) -> str:
     return after[0] if after else before[0] if before else ""
 
 
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, in order; of very many the first that the system names. Raises OSError."""
+    return sorted(itertools.islice(folder.iterdir(), _LOOKED_AT))
+
+
+def _near(entries: Sequence[Path]) -> list[Path]:
+    """Return what lies in a folder and in its folders, and no deeper: the folder may be the root of a large disk."""
+    found: list[Path] = []
+    for entry in entries[:_LOOKED_AT]:
+        if len(found) >= _LOOKED_AT:
+            break
+        found.append(entry)
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            with contextlib.suppress(OSError):
+                found += _entries(entry)
+    return found
+
+
 def folder_problem(source: str, folder: Path) -> Problem:
     """Return what is wrong with a folder where a file should be named, by what lies in it."""
     rule, remedy = "a source must be a file, not a folder", "name a file in it"
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-        splits = sorted(entry.name for entry in folder.iterdir() if (entry / "state.json").is_file())
-        files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.*"))[:200] if format_of(path)]
+        entries = _entries(folder)
+        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+        splits = [entry.name for entry in entries if (entry / "state.json").is_file()]
+        files = [path.relative_to(folder).as_posix() for path in _near(entries) if format_of(path)]
     except OSError:
         return Problem(rule, value=source, remedy=remedy)
     data = [

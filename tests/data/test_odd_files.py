@@ -372,6 +372,26 @@ def test_a_folder_is_told_by_what_lies_in_it(files: list[str], said: str, tmp_pa
     assert said.format(folder=folder.as_posix()) in str(refused.value)
 
 
+def test_a_folder_is_not_walked_to_its_depths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the root of a disk with millions of files."""
+    seen: list[Path] = []
+    iterdir = Path.iterdir
+
+    def watched(folder: Path) -> Any:
+        for entry in iterdir(folder):
+            seen.append(entry)
+            yield entry
+
+    for n in range(300):
+        (tmp_path / "d" / f"{n:03}" / "deep" / "deeper").mkdir(parents=True)
+        (tmp_path / "d" / f"{n:03}" / "deep" / "a.csv").write_text("x", encoding="utf-8")
+    monkeypatch.setattr(Path, "iterdir", watched)
+    monkeypatch.setattr(Path, "rglob", None)
+    with pytest.raises(UsageError, match="name a file"):
+        load_dataset(DataSpec(train=str(tmp_path / "d"), prompt="{text}", completion=" {tone}"), tmp_path)
+    assert 200 <= len(seen) <= 500
+
+
 def test_a_source_that_is_an_address_or_two_files_is_told(tmp_path: Path) -> None:
     for source, said in (("file:///tmp/a.csv", "without file:"), ("a.csv,b.csv", "put the rows of several into one")):
         with pytest.raises(UsageError, match=said):
