@@ -178,6 +178,7 @@ END = '  completion: " {tone}"\n'
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (("trials: 4", "trials: 1,000"), "budget.000: unknown key; write the number before it without a comma"),
         (("strategy: tpe", "metric: f1\nstrategy: tpe"), ":21: metric: unknown key; write it in data"),
         (("strategy: tpe", "lora: { r: 8 }\nstrategy: tpe"), "lora: unknown key; write it in space"),
         (("strategy: tpe", "include: base.yaml\nstrategy: tpe"), "include: unknown key; remove it: a sweep file is whole"),

@@ -61,6 +61,8 @@ def of_key(path: Sequence[str | int], value: Any, fields: Sequence[str]) -> str:
     name = str(path[-1])
     here = ".".join(str(step) for step in path[:-1] if isinstance(step, str))
     plain = name.strip().lower().replace("-", "_")
+    if value is None and re.fullmatch(r"[0-9]{3}", name):  # what is left of { trials: 1,000 }
+        return "write the number before it without a comma, which ends it"
     if here == "" and name[:1] in ("x", ".", "_") and not name[1:2].isalpha():
         return "only known keys stand here: write an anchor (&) where its value is used first"
     if here == "budget" and plain in _HOURS and isinstance(value, int | float):
