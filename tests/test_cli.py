@@ -656,6 +656,24 @@ def test_status_of_a_stopped_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.startswith("demo: stopped, 3 of 4 trials (2 ok, 1 failed)\nbest so far: int4 b32\n")
 
 
+@pytest.mark.parametrize(
+    ("ended", "best"), [("done", "best"), ("interrupted", "best so far"), ("killed", "best so far")]
+)
+def test_status_says_how_a_sweep_ended(ended: str, best: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = results(*THREE)
+    text = (
+        f"started,wall_s,stages_s,trials,ended\n2026-11-28T20:14:45Z,9,8,1,killed\n2026-11-28T20:15:45Z,9,8,2,{ended}\n"
+    )
+    (folder / "runs.csv").write_text(text, encoding="utf-8")
+    assert main(["status", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"demo: {ended}, 2 of 4 trials (2 ok)\n{best}: int4 b32\n")
+    status = status_of(capsys, folder)
+    assert (status["state"], status["ended"]) == ("stopped", ended)
+    (folder / "runs.csv").write_text("no table", encoding="utf-8")
+    assert "ended" not in status_of(capsys, folder)
+
+
 def test_status_while_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     folder, sweep = results(*THREE)
     with Record(folder, sweep) as record:

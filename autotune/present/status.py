@@ -15,7 +15,7 @@ from autotune.paths import is_folder
 from autotune.present.select import selections
 from autotune.present.tables import candidates, duration, settings
 from autotune.results.folder import read_running, read_sweep, that_count
-from autotune.results.rows import Trial
+from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
 from autotune.results.trials import Trials
 
@@ -49,6 +49,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     }
     if alive and running is not None:
         status["running"] = running
+    elif ended := _ended(folder):
+        status["ended"] = ended
     found = {
         name: one.row(one.choice.winner.id).filled() for name, one in chosen.items() if one.choice.winner is not None
     }
@@ -57,6 +59,18 @@ def read_status(folder: Path) -> dict[str, Any]:
     else:
         status["best"] = found.get("")
     return status
+
+
+def _ended(folder: Path) -> str:
+    """Return how the last run of the command ended, as runs.csv has it; empty where that is not known."""
+    file = folder / "runs.csv"
+    if not file.exists():
+        return ""
+    try:
+        runs = read_table(file, CommandRun)
+    except UsageError:  # a damaged table says nothing of the candidates
+        return ""
+    return str(runs[-1].ended or "") if runs else ""
 
 
 def _alive(folder: Path, running: dict[str, Any]) -> bool:
@@ -81,7 +95,9 @@ def as_text(status: dict[str, Any]) -> str:
     """Return the status in words."""
     budget = f" of {status['trials_budget']}" if status["trials_budget"] else ""
     counts = ", ".join(f"{count} {name}" for name, count in status["status_counts"].items()) or "none ended yet"
-    lines = [f"{status['sweep']}: {status['state']}, {status['trials_done']}{budget} trials ({counts})"]
+    lines = [
+        f"{status['sweep']}: {status.get('ended', status['state'])}, {status['trials_done']}{budget} trials ({counts})"
+    ]
     running = status.get("running")
     if running:
         since = running.get("since")
@@ -93,7 +109,7 @@ def as_text(status: dict[str, Any]) -> str:
         where = f" on {name}" * bool(name)
         if cells:
             best = Trial(cells)
-            lines.append(f"best so far{where}: {settings(best.settings)}")
+            lines.append(f"best{'' if status.get('ended') == 'done' else ' so far'}{where}: {settings(best.settings)}")
             lines.append(candidates([best], status["objectives"]))
         else:
             lines.append(f"no candidate keeps the limits yet{where}")
