@@ -488,6 +488,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     done: dict[str, list[tuple[str, str]]] = {}
     for what in parts if asked.what in ("all", "page") else (asked.what,):
+        if asked.keep is not None:
+            asked.keep.mkdir(parents=True, exist_ok=True)
         kept = asked.keep / f"{what}.json" if asked.keep is not None else None
         if asked.what == "page" and kept is not None:
             found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []

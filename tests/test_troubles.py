@@ -22,7 +22,7 @@ def place(tmp_path: Path, tiny_llama: Path) -> Place:
 FAST = ("stopped_once",)
 """What the fast tests try; the others take minutes together."""
 RELEASE = (
-    "candidates_own", "results_disk_strikes", "results_read_only", "results_vanish", "model_vanishes", "stopped_twice", "two_at_once",
+    "candidates_own", "results_disk_strikes", "results_read_only", "results_vanish", "model_changes", "model_vanishes", "stopped_twice", "two_at_once",
 )  # fmt: skip
 """What is tried before a release only: minutes, on code that the other scenarios run as well."""
 

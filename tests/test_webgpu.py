@@ -279,7 +279,7 @@ LIMITS = {"devices": 15, "capability": 25}
         pytest.param("hang at load", "fails when it is loaded: ran past 15 s and was stopped", marks=pytest.mark.slow),
         pytest.param("hang", "fails when it is loaded: ran past 15 s and was stopped", marks=pytest.mark.slow),
         pytest.param("crash at run", "no recipe of this sweep runs on the target's device", marks=pytest.mark.slow),
-        pytest.param("hang at run", "hangs when it computes on", marks=pytest.mark.slow),
+        pytest.param("hang at run", "hangs when it computes on", marks=[pytest.mark.slow, pytest.mark.marathon]),
     ],
 )
 def test_a_library_that_fails_costs_one_message(

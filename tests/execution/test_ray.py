@@ -210,6 +210,7 @@ def test_a_whole_sweep_of_the_tiny_model_runs_on_a_cluster(
     assert len(json.loads((out / "machine.json").read_text(encoding="utf-8"))["cluster"]) == 4
 
 
+@pytest.mark.marathon
 @pytest.mark.slow
 def test_a_target_without_a_node_waits_and_is_measured_when_one_joins(
     nodes: Nodes, tiny_llama: Path, tmp_path: Path

@@ -83,6 +83,7 @@ def trainings(folder: Path, name: str) -> int:
     return sum(span.stage == "finetune" for span in spans)
 
 
+@pytest.mark.marathon
 def test_two_targets_on_two_nodes_that_share_a_store_alone(
     nodes: Nodes, tmp_path: Path, begin: list[subprocess.Popen[str]]
 ) -> None:
