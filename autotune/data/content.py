@@ -73,9 +73,9 @@ def list_within(value: Mapping[str, object], wanted: Collection[str], depth: int
     return None
 
 
-def _names(rows: Iterable[object]) -> set[str]:
+def _names(rows: Sequence[object]) -> set[str]:
     names: set[str] = set()
-    for row in list(rows)[:_LOOKED_AT] if not isinstance(rows, list) else rows[:_LOOKED_AT]:
+    for row in rows[:_LOOKED_AT]:
         if isinstance(row, Mapping):
             names |= row.keys() | {name for part in row.values() if isinstance(part, Mapping) for name in part}
     return names

@@ -88,7 +88,7 @@ def _entries(folder: Path) -> list[Path]:
 def _near(entries: Sequence[Path]) -> list[Path]:
     """Return what lies in a folder and in its folders, and no deeper: the folder may be the root of a large disk."""
     found: list[Path] = []
-    for entry in entries[:_LOOKED_AT]:
+    for entry in entries:
         if len(found) >= _LOOKED_AT:
             break
         found.append(entry)

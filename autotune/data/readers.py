@@ -171,9 +171,9 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
     rows: object = value
     if isinstance(value, dict):
         lists = {name: part for name, part in value.items() if isinstance(part, list) and _some_object(part)}
-        rows = list_within(value, wanted) or value["data"] if "data" in lists else list_within(value, wanted)
+        rows = list_within(value, wanted)
         if rows is None:
-            rows = _by_column(value, wanted)
+            rows = lists["data"] if "data" in lists else _by_column(value, wanted)
         if rows is None and isinstance(value.get("data"), list):
             rows = value["data"]
         if rows is None and len(lists) > 1:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from pages import data_of
 
+from autotune.analysis.latency import FOREIGN
 from autotune.analysis.selection import Entry
 from autotune.errors import UsageError
+from autotune.present.tables import PACE_MOVED
 from autotune.report.columnar import columns_of
 from autotune.report.data import read_report
 from autotune.report.outcomes import packed_outcomes
@@ -127,3 +129,9 @@ def test_targets_are_shown_beside_each_other(tmp_path: Path) -> None:
     data = data_of(file.read_text(encoding="utf-8"))
     assert [one["name"] for one in data] == ["made-choice-12 on a", "made-choice-12 on b"]
     assert sum(one["rows"] for one in data) == 13
+
+
+@pytest.mark.parametrize(("name", "value"), [("PACE_MOVED", PACE_MOVED), ("BUSY", FOREIGN)])
+def test_a_bound_in_the_page_is_that_of_the_tool(name: str, value: float) -> None:
+    found = re.findall(rf"^const {name} = ([0-9.]+);", bundle(), re.MULTILINE)
+    assert [float(number) for number in found] == [value]
