@@ -12,14 +12,13 @@ import gc
 import json
 import math
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from autotune import __version__
 from autotune.errors import (
@@ -27,12 +26,15 @@ from autotune.errors import (
     Exit,
     Problem,
     UsageError,
-    nearest,
+    number_remedy,
     printable,
     printable_json,
     printable_lines,
     reader_gone,
+    refused_by_system,
 )
+from autotune.misspelt import hint
+from autotune.paths import typed_path
 from autotune.secrets import redact, redacted
 
 
@@ -48,30 +50,38 @@ def _say_json(document: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose errors are one line, whatever the arguments hold."""
+    """One whose errors are one line, whatever the arguments hold, and say what was probably meant."""
+
+    words: Sequence[str] = ()
+    """What it was given."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self.words = tuple(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         message = printable(redact(message))
-        near = self._nearest(message)
+        remedy = hint(self, self.words, message)
         message = message if len(message) <= 500 else message[:497] + "..."
-        super().error(f"{message}; did you mean '{near}'?" if near else message)
-
-    def _nearest(self, message: str) -> str | None:
-        """Return what was meant by a word that argparse refuses: the nearest choice, or the nearest option of any command."""
-        if refused := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message):
-            return nearest(refused[1], re.findall(r"[^\s,']+", refused[2]))
-        if refused := re.search(r"^unrecognized arguments: (?:.* )?(--[^\s=]+)", message):
-            return nearest(refused[1], sorted(set(_options(self))))
-        return None
+        super().error(f"{message}; {remedy}" if remedy else message)
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yield the long options of a parser, and of its commands."""
-    for action in parser._actions:
-        yield from (option for option in action.option_strings if option.startswith("--"))
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from _options(command)
+class _Once(argparse.Action):
+    """An option of which a second one would silently replace the first."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        del parser, option
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(
+                self, "takes one metric, and stands twice; the objectives behind it keep their order"
+            )
+        setattr(namespace, self.dest, values)
+
+
+def _refused(rule: str, text: str, name: str = "") -> argparse.ArgumentTypeError:
+    """Return what is said of a number that is none, with how it is written where that can be told."""
+    remedy = number_remedy(text, name, quoted=False) if text.strip() else ""
+    return argparse.ArgumentTypeError(f"{rule}, got '{redact(text)[:80]}'" + (f"; {remedy}" if remedy else ""))
 
 
 def _number(text: str) -> float:
@@ -84,25 +94,41 @@ def _number(text: str) -> float:
 def _hours(text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{redact(text)[:80]}'")
+        raise _refused("must be a number above 0", text, "hours")
     return value
 
 
 def _megabytes(text: str) -> float:
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, got '{redact(text)[:80]}'")
+        raise _refused("must be a number, 0 or more", text, "size_mb")
     return value
 
 
-_days = _megabytes
+def _days(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise _refused("must be a number, 0 or more", text)
+    return value
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got '{redact(text)[:80]}'") from None
+        raise _refused("must be a whole number", text) from None
+
+
+def _path(text: str) -> Path:
+    try:
+        return typed_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{redact(text)[:200]}': {error}") from None
+
+
+def _source(text: str) -> str:
+    """Return the name of a file, or an address: what is not on this machine stays as it was typed."""
+    return str(_path(text)) if text.startswith("~") or not text.strip() else text
 
 
 _SEARCH = "widen an Olive configuration into a space around it"
@@ -120,8 +146,10 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run a sweep, or go on where it stopped")
-    run.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
-    run.add_argument("--out", type=Path, metavar="DIR", help="results folder; default: results/<name>")
+    run.add_argument(
+        "sweep", type=_source, metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration"
+    )
+    run.add_argument("--out", type=_path, metavar="DIR", help="results folder; default: results/<name>")
     run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
     run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
     _repeated(run, "--set", "KEY=VALUE", "change a key of the sweep file")
@@ -141,10 +169,16 @@ def parser() -> argparse.ArgumentParser:
     init = commands.add_parser(
         "init", help="a commented sweep file for your model and data, or an example with its data"
     )
-    init.add_argument("--model", metavar="MODEL", help="built-in name, name on the hub, or folder")
-    init.add_argument("--data", metavar="FILE", help="labelled rows: .jsonl, .json, .csv, .tsv or .parquet")
-    init.add_argument("--validation", metavar="FILE", help="rows that candidates are compared on; default: held out")
-    init.add_argument("--test", metavar="FILE", help="rows that only the finalists are scored on; default: held out")
+    init.add_argument("--model", type=_source, metavar="MODEL", help="built-in name, name on the hub, or folder")
+    init.add_argument(
+        "--data", type=_source, metavar="FILE", help="labelled rows: .jsonl, .json, .csv, .tsv or .parquet"
+    )
+    init.add_argument(
+        "--validation", type=_source, metavar="FILE", help="rows that candidates are compared on; default: held out"
+    )
+    init.add_argument(
+        "--test", type=_source, metavar="FILE", help="rows that only the finalists are scored on; default: held out"
+    )
     init.add_argument("--provider", help="execution provider; default: cpu")
     init.add_argument("--encoding", help="encoding of a text file that is not UTF-8, e.g. cp1252")
     init.add_argument(
@@ -155,13 +189,15 @@ def parser() -> argparse.ArgumentParser:
         help="write this example with its data; without NAME: list them",
     )
     init.add_argument(
-        "--out", type=Path, metavar="PATH", help="the file to write; with --example the folder; default: here"
+        "--out", type=_path, metavar="PATH", help="the file to write; with --example the folder; default: here"
     )
     init.add_argument("--force", action="store_true", help="replace what is there")
     init.set_defaults(function=_init)
 
     plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
-    plan.add_argument("sweep", metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration")
+    plan.add_argument(
+        "sweep", type=_source, metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration"
+    )
     _repeated(plan, "--set", "KEY=VALUE", "change a key of the sweep file")
     plan.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
     plan.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
@@ -171,16 +207,16 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(function=_plan)
 
     olive = commands.add_parser("import-olive", help="write an Olive configuration as a sweep file, with comments")
-    olive.add_argument("config", type=Path, metavar="CONFIG", help="Olive configuration: .json, or .yaml")
-    olive.add_argument("-o", "--output", type=Path, metavar="FILE", help="sweep file to write; default: print it")
+    olive.add_argument("config", type=_path, metavar="CONFIG", help="Olive configuration: .json, or .yaml")
+    olive.add_argument("-o", "--output", type=_path, metavar="FILE", help="sweep file to write; default: print it")
     olive.add_argument("--search", action="store_true", help="widen it into a space around it")
     olive.set_defaults(function=_import_olive)
 
     submit = commands.add_parser("submit", help="run a sweep on a cluster or in a cloud: write the file, send the job")
-    submit.add_argument("sweep", type=Path, metavar="SWEEP", help="sweep file, or an Olive configuration")
+    submit.add_argument("sweep", type=_path, metavar="SWEEP", help="sweep file, or an Olive configuration")
     submit.add_argument("--to", required=True, choices=("slurm", "skypilot", "azureml"), help="where it is to run")
     submit.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="file to write; default: named after the sweep"
+        "-o", "--output", type=_path, metavar="FILE", help="file to write; default: named after the sweep"
     )
     _repeated(submit, "--set", "KEY=VALUE", "change a key of the sweep file")
     submit.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
@@ -199,21 +235,21 @@ def parser() -> argparse.ArgumentParser:
         metavar="SUB/GROUP/NAME",
         help="workspace of Azure ML, for a job that was sent from another folder",
     )
-    job.add_argument("--out", type=Path, metavar="DIR", help="fetch: results folder; default: results/<name>")
+    job.add_argument("--out", type=_path, metavar="DIR", help="fetch: results folder; default: results/<name>")
     job.add_argument("--cache", action="store_true", help="fetch: its cache too, so that the sweep can go on here")
     job.add_argument("--json", action="store_true", help="status: print one JSON document")
     job.set_defaults(function=_job)
 
     status = commands.add_parser("status", help="how far a running or stopped sweep is")
-    status.add_argument("folder", type=Path, metavar="DIR", help="results folder")
+    status.add_argument("folder", type=_path, metavar="DIR", help="results folder")
     status.add_argument("--json", action="store_true", help="print one JSON document")
     status.add_argument("--watch", action="store_true", help="show it again and again, until the sweep has stopped")
     status.set_defaults(function=_status)
 
     select = commands.add_parser("select", help="the best candidate under limits, without running anything")
-    select.add_argument("place", type=Path, metavar="DIR|CSV", help="results folder, or a results.csv")
+    select.add_argument("place", type=_path, metavar="DIR|CSV", help="results folder, or a results.csv")
     _repeated(select, "--limit", "LIMIT", "e.g. 'size_mb<=100'; replaces the sweep's limits")
-    select.add_argument("--prefer", metavar="METRIC", help="make this the first objective")
+    select.add_argument("--prefer", action=_Once, metavar="METRIC", help="make this the first objective")
     select.add_argument("--target", metavar="NAME", help="which of the sweep's targets; default: each in turn")
     select.add_argument("--json", action="store_true", help="print one JSON document")
     select.set_defaults(function=_select)
@@ -222,23 +258,23 @@ def parser() -> argparse.ArgumentParser:
         "report", help="one HTML file that explains a sweep, or compares several; works offline"
     )
     report.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="results folder; several are compared in one report"
+        "folders", type=_path, nargs="+", metavar="DIR", help="results folder; several are compared in one report"
     )
     report.add_argument(
         "--to",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="file to write; default: report.html in DIR; of several, comparison.html here",
     )
     report.set_defaults(function=_report)
 
     export = commands.add_parser("export", help="a candidate as a folder ready to deploy, tried after it is written")
-    export.add_argument("folder", type=Path, metavar="DIR", help="results folder")
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the export is written")
+    export.add_argument("folder", type=_path, metavar="DIR", help="results folder")
+    export.add_argument("--to", type=_path, required=True, metavar="FOLDER", help="where the export is written")
     export.add_argument("--candidate", metavar="ID", help="id of the candidate, or its beginning; default: the winner")
     export.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
     _repeated(export, "--limit", "LIMIT", "choose under this limit, as `select` does")
-    export.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
+    export.add_argument("--prefer", action=_Once, metavar="METRIC", help="choose with this as the first objective")
     export.add_argument(
         "--merged", action="store_true", help="add base model and adapter merged into one, in safetensors"
     )
@@ -256,9 +292,9 @@ def parser() -> argparse.ArgumentParser:
     export.set_defaults(function=_export)
 
     score = commands.add_parser("score", help="a built model on new labelled data, beside the untouched model")
-    score.add_argument("place", type=Path, metavar="FOLDER|DIR", help="an export, best/, or a results folder")
+    score.add_argument("place", type=_path, metavar="FOLDER|DIR", help="an export, best/, or a results folder")
     score.add_argument(
-        "--data", required=True, metavar="FILE", help="labelled rows with the columns of the sweep's data"
+        "--data", type=_source, required=True, metavar="FILE", help="labelled rows with the columns of the sweep's data"
     )
     score.add_argument(
         "--candidate",
@@ -267,17 +303,17 @@ def parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
     _repeated(score, "--limit", "LIMIT", "choose under this limit, as `select` does")
-    score.add_argument("--prefer", metavar="METRIC", help="choose with this as the first objective")
+    score.add_argument("--prefer", action=_Once, metavar="METRIC", help="choose with this as the first objective")
     score.add_argument("--max-items", type=_whole, metavar="N", help="items at most, drawn by content; default: all")
     score.add_argument(
-        "--wrong", type=Path, metavar="CSV", help="file for the wrong items; default: <data>.wrong.csv here"
+        "--wrong", type=_path, metavar="CSV", help="file for the wrong items; default: <data>.wrong.csv here"
     )
     score.add_argument("--no-base", action="store_true", help="leave out the untouched model")
     score.add_argument("--json", action="store_true", help="print one JSON document")
     score.set_defaults(function=_score)
 
     bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
-    bench.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
+    bench.add_argument("model_dir", type=_path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
     bench.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
     bench.add_argument("--device", type=_whole, metavar="N", help="which of the provider's devices; default: the first")
     _library_option(bench)
@@ -485,7 +521,8 @@ def _without_collection() -> Iterator[None]:
 
 
 def _select(arguments: argparse.Namespace) -> int:
-    from autotune.present.select import as_json, explain, selections
+    from autotune.present.explained import explain
+    from autotune.present.select import as_json, selections
 
     with _without_collection():
         found = selections(arguments.place, arguments.limit, arguments.prefer, arguments.target)
@@ -595,9 +632,19 @@ def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackT
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
+def _open_standard_streams() -> None:
+    """Open what the caller has closed (`>&-`): else the next file that is opened, a table of results, takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                mode = "r" if number == 0 else "w"
+                setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the whole process
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Users see one clear message, never a traceback of ours."""
     sys.excepthook = _show_bug
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -624,6 +671,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except OSError as error:
         if not reader_gone(error):
-            raise
+            _say(f"autotune: {printable(refused_by_system(error))}", sys.stderr)
+            return Exit.MACHINE
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK

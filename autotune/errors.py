@@ -134,6 +134,18 @@ def reader_gone(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and nameless)
 
 
+def refused_by_system(error: OSError) -> str:
+    """Return what a file system refuses, in words: where, why, and what to do."""
+    place = f"{error.filename}: " if error.filename else ""
+    remedy = {
+        errno.ENOSPC: "free some space on that disk",
+        errno.EDQUOT: "free some of your quota on that disk",
+        errno.EROFS: "name a folder that can be written",
+        errno.ENAMETOOLONG: "name a shorter path",
+    }.get(error.errno or 0, "check the path and its permissions")
+    return f"{place}{error.strerror or error}; {remedy}"
+
+
 class AutotuneError(Exception):
     """The root of the errors that users see."""
 

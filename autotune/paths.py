@@ -79,6 +79,36 @@ def folder_named_by(variable: str) -> Path | None:
     return folder
 
 
+def typed_path(text: str) -> Path:
+    """Return the path that somebody typed on the command line.
+
+    `~` is the home folder, which the shell leaves to us in `--out=~/x`. What the shell was meant to fill in, and did not, is no
+    name for a folder: it would be made, wherever the command runs. Raises ValueError with the rule and the remedy.
+    """
+    if not text.strip():
+        raise ValueError(
+            "must be a path, and it is empty; write one, and look whether a variable of the shell is not set"
+        )
+    home = re.match(r"~[^/\\]*", text)
+    if home is not None and (home[0] == "~" or not exists(Path(text))):
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            raise ValueError(f"the home folder {home[0]} is not known; write the path out") from None
+    if exists(Path(text)):
+        return Path(text)
+    if found := re.search(r"(?:^|[/\\])(\$\{?\w+\}?|%\w+%)", text):
+        raise ValueError(f"the variable {found[1]} was not filled in; write the path out, or leave single quotes out")
+    for pattern, rule, remedy in _NO_FOLDERS[:2]:
+        if re.search(pattern, text):
+            raise ValueError(f"{rule}; {remedy}")
+    if sys.platform != "win32" and "\\" in text:
+        plain = text.replace("\\", "/")
+        remedy = "write one of this system" if re.match(r"[A-Za-z]:", text) else f"write {plain}"
+        raise ValueError(f"a backslash separates folders on Windows alone; {remedy}")
+    return Path(text)
+
+
 def size_mb(folder: Path) -> float:
     """Return the size of the files in a folder and below it, 10^6 bytes. Raises OSError."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -37,8 +37,9 @@ from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
+from autotune.present.explained import explain, tie_lines
 from autotune.present.progress import Progress
-from autotune.present.select import explain, select, tie_lines, write_front
+from autotune.present.select import select, write_front
 from autotune.present.so_far import SoFar
 from autotune.present.tables import duration, finalist_lines
 from autotune.report.fresh import Fresh
@@ -381,6 +382,7 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
         kept = [f"The winner is in {folder / 'best' / (name or '')}"] if one.kept else []
         found = select(folder, target=name)
         lines.append(explain(found, [*kept, *finalist_lines(one.finalists, score, found.won)]))
+        lines += [""] if summary.targets else []
     if summary.targets:
         lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201
@@ -395,6 +397,6 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
         "lost": "the device of every target is gone",
     }
     sys.stderr.write(
-        f"{summary.trials} trials in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "
+        f"{summary.trials} trial{'s' * (summary.trials != 1)} in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "
         f"{summary.own_s:.1f} s, {share:.1%} of the wall-clock\n"
     )

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from autotune.present.select import explain, select
+from autotune.present.explained import explain
+from autotune.present.select import select
 from autotune.present.tables import finalist_lines, number, recipe_name
 from autotune.providers import PROVIDERS
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, RUNS, markdown

@@ -36,7 +36,8 @@ from autotune.data.dataset import load_dataset
 from autotune.data.schema import DataSpec
 from autotune.errors import AutotuneError, Exit, MachineError, UsageError, printable
 from autotune.models import config_of, context_of, parameters_of, shape_of
-from autotune.present.select import as_json, explain, select
+from autotune.present.explained import explain
+from autotune.present.select import as_json, select
 from autotune.present.status import as_text, read_status
 from autotune.results.folder import read_results
 from autotune.results.rows import CurvePoint, Finalist, Trial

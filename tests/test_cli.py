@@ -24,7 +24,7 @@ from autotune.cli import main, parser
 from autotune.errors import AutotuneError, Exit, MachineError, Problem, StageError, UsageError, did_you_mean
 from autotune.pipeline.prepare import probe_job
 from autotune.present import plan as plan_module
-from autotune.present.select import explain
+from autotune.present.explained import explain
 from autotune.present.select import select as chosen
 from autotune.results.record import Record
 from autotune.results.rows import Trial
@@ -625,7 +625,7 @@ def test_select_with_outcomes_compares_in_pairs(capsys: pytest.CaptureFixture[st
     assert document["steps"][0]["method"] == "paired"
     assert main(["select", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "by accuracy (paired): 1 are worse" in said
+    assert "by accuracy (paired): the winner is the best, 1 is worse" in said
     assert "unpaired" not in said
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from autotune.analysis.statistics import Interval
 from autotune.errors import Problem, did_you_mean, number_remedy
-from autotune.metrics import Direction
+from autotune.metrics import METRICS, SHARES, Direction
 
 Operator = Literal["<=", ">="]
 
@@ -99,6 +99,22 @@ def excludes(limit: Limit, other: Limit) -> bool:
     return limit.constant < other.constant
 
 
+def senseless(limit: Limit) -> list[tuple[str, str]]:
+    """Return what is wrong with a limit by the meaning of its metric, each rule with its remedy."""
+    found = []
+    metric, bound = METRICS[limit.metric], limit.constant
+    if limit.metric in SHARES and not limit.needs_base and not 0 <= bound <= 1:
+        remedy = f"write {bound / 100:g}" if 2 <= bound <= 100 else "give a bound from 0 to 1"
+        found.append((f"{limit.metric} is a share from 0 to 1", remedy))
+    elif metric.kind != "score" and not limit.needs_base and limit.op == "<=" and bound <= 0:
+        found.append((f"{limit.metric} is above 0, so that no candidate could keep the limit", "give a bound above 0"))
+    better = ">=" if metric.direction == "maximize" else "<="
+    if metric.kind == "score" and not metric.turns and limit.op != better:
+        rule = f"{limit.metric} is {metric.direction}d, by its meaning, and this limit would keep what is worse"
+        found.append((rule, f"write {better}"))
+    return found
+
+
 def parse_limit(text: str, known: Collection[str]) -> Limit:
     """Return the limit that `text` states about one of the `known` metrics.
 
@@ -142,7 +158,10 @@ def _bound_remedy(bound: str, metric: str) -> str:
     if found := re.fullmatch(r"\s*base\s*([+*-])\s*(.+?)\s*", bound):
         meant = number_remedy(found[2], metric, quoted=False)
         return meant.replace("write ", f"write base {found[1]} ") if meant else _EXAMPLES
-    return number_remedy(bound, metric, quoted=False) or _EXAMPLES
+    if found := re.fullmatch(rf"\s*base\s*/\s*({_NUMBER})\s*", bound):
+        return f"write base * {1 / float(found[1]):.6g}" if float(found[1]) else _EXAMPLES
+    meant = number_remedy(bound, metric, quoted=False)
+    return meant.replace("remove the key for none", "leave the limit out for none") or _EXAMPLES
 
 
 def _refused(rule: str, text: str, remedy: str) -> ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import zipfile
@@ -16,9 +17,10 @@ from autotune.metrics import METRICS, is_task
 from autotune.models import HUB_NAME
 from autotune.paths import exists, is_file, is_folder, size_mb
 from autotune.pipeline.shipped import verify_job
+from autotune.present.explained import explain
 from autotune.present.parts import Made, make_parts
 from autotune.present.recorded import Recorded, open_results
-from autotune.present.select import Selection, explain, select
+from autotune.present.select import Selection, as_json, select
 from autotune.present.tables import settings
 from autotune.present.workshop import Workshop, say, workshop
 from autotune.providers import PROVIDERS
@@ -75,12 +77,15 @@ class Exported:
 
 def export(folder: Path, wishes: Wishes) -> Exported:
     """Export a candidate of a results folder. Raises UsageError, MachineError."""
+    wishes = replace(wishes, to=_meant(wishes.to))
     _check(wishes)
     recorded = open_results(folder).of_target(wishes.target, wishes.candidate)
     selection = select(folder, wishes.limits, wishes.prefer, recorded.target)
     row = choose_row(recorded, selection, wishes.candidate)
     if row is None:
-        return Exported(explain(selection), selection.exit_code, {"folder": None})
+        return Exported(
+            explain(selection), selection.exit_code, {"folder": None, "selection": json.loads(as_json(selection))}
+        )
     facts = gather(folder, recorded.plain, recorded.rows, row, wishes.base_model)
     if wishes.push is not None and not facts.on_hub:
         rule = f"the base model {recorded.plain['model']} is a folder, so that the card could not say what it is on the hub"
@@ -107,6 +112,21 @@ def export(folder: Path, wishes: Wishes) -> Exported:
     return Exported(_text(document, facts, verified), Exit.OK if ok else Exit.MACHINE, document)
 
 
+def _meant(to: Path) -> Path:
+    """Return the folder to write: where a link leads, so that the link stays. Raises UsageError for the one where the command runs,
+    or that holds it: it is put in place as a whole.
+    """
+    try:
+        whole = to.resolve()
+        if Path.cwd().is_relative_to(whole):
+            rule = "an export is a folder of its own, and this is the one where the command runs, or one that holds it"
+            raise UsageError(Problem(rule, "--to", str(to), remedy=f"name a new folder, such as {to / 'my-model'}"))
+        return whole if to.is_symlink() or to.name in ("", "..") else to
+    except (OSError, RuntimeError) as error:  # too long a name, a link that leads to itself
+        rule = f"the folder cannot be written ({getattr(error, 'strerror', None) or error})"
+        raise UsageError(Problem(rule, "--to", str(to), remedy="name another folder")) from None
+
+
 def _check(wishes: Wishes) -> None:
     problems = []
     if wishes.candidate is not None and (wishes.limits or wishes.prefer):
@@ -126,6 +146,10 @@ def _check(wishes: Wishes) -> None:
     to = wishes.to
     if exists(to) and not is_folder(to):
         problems.append(Problem("is a file, and a folder is written", "--to", str(to), remedy="name another folder"))
+    elif (file := next((above for above in to.parents if exists(above)), None)) is not None and not is_folder(file):
+        problems.append(
+            Problem(f"{file} is a file, and no folder can be in it", "--to", str(to), remedy="name another folder")
+        )
     elif is_folder(to) and any(to.iterdir()):
         ours = is_file(to / ABOUT) and is_file(to / SUMS)
         if not (ours and wishes.force):

@@ -15,7 +15,7 @@ from typing import Any
 from autotune.data.schema import Dataset
 from autotune.errors import AutotuneError, Problem, UsageError, did_you_mean
 from autotune.metrics import LABELLED
-from autotune.paths import is_folder
+from autotune.paths import exists, is_folder
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import items_file
@@ -26,6 +26,7 @@ from autotune.present.select import targets_in
 from autotune.present.workshop import Workshop, say
 from autotune.results.folder import read_results, read_sweep
 from autotune.results.layout import ABOUT
+from autotune.results.nearby import remedy_for
 from autotune.results.rows import Trial
 from autotune.shipping.facts import read_json
 from autotune.shipping.task import Task, read_task
@@ -81,10 +82,11 @@ class Recorded:
 def open_results(folder: Path, remedy: str = "name a results folder that `autotune run` wrote") -> Recorded:
     """Read a results folder. Raises UsageError, with the remedy where it is none."""
     if not is_folder(folder):
-        raise UsageError(Problem("no such folder", file=str(folder), remedy=remedy))
+        rule = "is no folder" if exists(folder) else "no such folder"
+        raise UsageError(Problem(rule, file=str(folder), remedy=remedy_for(folder, remedy)))
     plain = read_sweep(folder)
     if plain is None or not isinstance(plain.get("data"), dict) or "model" not in plain:
-        raise UsageError(Problem("no results of a sweep here", file=str(folder), remedy=remedy))
+        raise UsageError(Problem("no results of a sweep here", file=str(folder), remedy=remedy_for(folder, remedy)))
     return Recorded(folder, plain, read_results(folder), read_json(folder / "inputs.json"))
 
 

@@ -21,12 +21,14 @@ from autotune.durable import write_aside
 from autotune.errors import AutotuneError, Exit, Problem, StageError, UsageError
 from autotune.metrics import LABELLED, METRICS, is_function, is_task
 from autotune.models import BUILT_IN, digest_folder, local_folder
-from autotune.paths import is_file
+from autotune.paths import is_file, is_folder
 from autotune.pipeline.shipped import score_job
+from autotune.present.explained import explain
 from autotune.present.export import choose_row
 from autotune.present.parts import make_parts
 from autotune.present.recorded import Recorded, open_results
-from autotune.present.select import explain, select
+from autotune.present.seen import count_seen, seen_notes
+from autotune.present.select import as_json, select
 from autotune.present.tables import number
 from autotune.present.workshop import Workshop, say, workshop
 from autotune.providers import PROVIDERS
@@ -38,6 +40,9 @@ from autotune.shipping.task import Task, read_task
 from autotune.stages.jobs import BaseJob, BuildJob
 from autotune.sweepfile.schema import Target
 from autotune.usercode import Code, find_function
+
+_HEADINGS = ("row", "id", "prompt", "right", "answer", "value", "untouched")
+"""Of the file with the wrong items."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,10 @@ class Subject:
     """Where a user's own metric, and the base model's path, may start."""
     base: Built | None
     why_no_base: str = ""
+    results: Path | None = None
+    """The results folder that it is of, where that is at hand."""
+    trained: bool = True
+    """Whether it is an adapter."""
 
 
 def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
@@ -86,6 +95,7 @@ def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
     """
     if asked.most is not None and asked.most < 1:
         raise UsageError(Problem("must be 1 or more", "--max-items", value=asked.most))
+    _check_wrong(asked)
     with workshop("score") as shop:
         if is_file(place / ABOUT):
             if asked.candidate or asked.limits or asked.prefer or asked.target:
@@ -100,9 +110,27 @@ def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
             selection = select(place, asked.limits, asked.prefer, recorded.target)
             row = choose_row(recorded, selection, asked.candidate)
             if row is None:
-                return explain(selection), selection.exit_code, {"candidate": None}
+                nothing = {"model": None, "selection": json.loads(as_json(selection))}
+                return explain(selection), selection.exit_code, nothing
             subject = _of_results(recorded, row, shop, asked.base)
         return _scored(subject, asked, shop)
+
+
+def _wrong_file(asked: Asked) -> Path:
+    return asked.wrong or Path(f"{Path(asked.data).name.partition('.')[0] or 'data'}.wrong.csv")
+
+
+def _check_wrong(asked: Asked) -> None:
+    """Raise UsageError where the wrong items would be written over something else than those of an earlier call."""
+    file = _wrong_file(asked)
+    rule = "is a folder, and a file is written" if is_folder(file) else ""
+    if is_file(file):
+        with file.open("rb") as stream:
+            first = stream.readline(1000).decode("utf-8", errors="replace").strip("\ufeff\r\n")
+        if first not in ("", ",".join(_HEADINGS)):
+            rule = "is there already, and does not hold the wrong items of an earlier call"
+    if rule:
+        raise UsageError(Problem(rule, "--wrong", str(file), remedy="name another file"))
 
 
 # --- the models ------------------------------------------------------------------------------------------------------
@@ -115,7 +143,8 @@ def _of_export(place: Path, shop: Workshop, wants_base: bool) -> Subject:
         rule = "the folder holds no built model, and an adapter alone is not scored here"
         raise UsageError(Problem(rule, file=str(place), remedy="export a candidate that has a recipe"))
     session = Session.model_validate(about.get("session") or {})
-    results = next((one for one in place.parents[:2] if is_file(one / "inputs.json")), place.parent)
+    found = next((one for one in place.absolute().parents[:2] if is_file(one / "inputs.json")), None)
+    results = found or place.parent
     root = results / str(read_json(results / "inputs.json").get("root") or ".")
     base, why = None, "--no-base" if not wants_base else ""
     if wants_base:
@@ -124,7 +153,8 @@ def _of_export(place: Path, shop: Workshop, wants_base: bool) -> Subject:
         except AutotuneError as error:
             why = str(error).splitlines()[0]
     name = str(about.get("name") or about.get("candidate") or place)
-    return Subject(name, _known(place / "onnx"), task, session.provider_options, root, base, why)
+    trained = is_folder(place / "adapter")
+    return Subject(name, _known(place / "onnx"), task, session.provider_options, root, base, why, found, trained)
 
 
 def _known(folder: Path) -> Built:
@@ -168,7 +198,8 @@ def _of_results(recorded: Recorded, row: Trial, shop: Workshop, wants_base: bool
             why = str(error).splitlines()[0]
     elif wants_base:
         why = "it is the untouched model itself" if facts.is_base else "the results have no untouched model"
-    return Subject(facts.name, _known(made.parts["onnx"]), made.hand.task, options, root, base, why)
+    trained = facts.candidate.lora is not None
+    return Subject(facts.name, _known(made.parts["onnx"]), made.hand.task, options, root, base, why, place, trained)
 
 
 def _options(target: Mapping[str, Any]) -> str | None:
@@ -205,9 +236,11 @@ def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, 
     other = score_of(task.metric, "test", theirs) if theirs is not None else None
     difference = paired_difference(task.metric, mine, theirs) if theirs is not None else None
     places = wrong_places(task.metric, mine)
+    seen = count_seen(subject.results, shop.cache.root, [item.id for item in data.items], subject.trained)
+    notes = [*seen_notes(seen, found.items), *data.notes]
     file = None
     if task.metric != "perplexity":
-        file = asked.wrong or Path(f"{Path(asked.data).name.partition('.')[0]}.wrong.csv")
+        file = _wrong_file(asked)
         write_aside(file, wrong_items(data, task, mine, theirs, places))
     document = {
         "model": subject.name, "data": asked.data, "metric": found.metric, **_plain(found),
@@ -217,7 +250,7 @@ def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, 
             "only_this": difference.only_this, "only_untouched": difference.only_other,
         },
         "wrong": len(places), "wrong_items": str(file) if file is not None else None,
-        "left_out": [left.model_dump() for left in data.left_out], "notes": list(data.notes),
+        "left_out": [left.model_dump() for left in data.left_out], "seen": seen, "notes": notes,
     }  # fmt: skip
     return _text(document, found, other, difference, data), Exit.OK, document
 
@@ -250,7 +283,7 @@ def wrong_items(
     items = {item.id: item for item in data.items}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["row", "id", "prompt", "right", "answer", "value", "untouched"])
+    writer.writerow(_HEADINGS)
     for place in places:
         item = items[mine["ids"][place]]
         value = mine["values"][place] if "values" in mine else None
@@ -296,7 +329,7 @@ def _text(
     for left in data.left_out:
         more = ", ..." if left.rows > len(left.examples) else ""
         lines.append(f"left out: {left.rows} rows: {left.reason} ({', '.join(left.examples)}{more})")
-    lines += [f"note: {note}" for note in data.notes]
+    lines += [f"note: {note}" for note in document["notes"]]
     return "\n".join(lines)
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.analysis.limits import Aims, parse_limit
+from autotune.analysis.limits import Aims, Limit, excludes, parse_limit, senseless
 from autotune.analysis.selection import Choice
 from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
-from autotune.present.tables import candidates, number, score_text, settings, verified_lines
-from autotune.present.untouched import beside_untouched
+from autotune.pipeline.over_limit import over_limit
 from autotune.results.columns import Column
 from autotune.results.judge import base_of, front_of, judge, kept_turns
-from autotune.results.outcomes import MOST_NUMBERS
 from autotune.results.rows import Finalist, Trial, measured_in
 from autotune.results.table import read_table, write_table
-from autotune.results.trust import is_another_model, is_in_doubt
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class Selection:
     """The winner's row of finalists.csv, where the sweep ended with this winner."""
     notes: tuple[str, ...] = ()
     """What a reader should know of the files behind it."""
+    in_folder: bool = False
+    """Whether the rows are of a results folder, and not of a lone CSV."""
 
     @property
     def exit_code(self) -> Exit:
@@ -76,7 +75,7 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
         objectives = {name: _direction(name, rows) for name in usual or measured or ["accuracy"]}
         texts = list(limits)
     problems = []
-    parsed = []
+    parsed: list[Limit] = []
 
     def check(name: str, key: str) -> None:
         if measured and name not in measured:
@@ -84,13 +83,25 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
             problems.append(Problem(rule, key, remedy="use one of: " + ", ".join(measured)))
 
     for text in texts:
+        if limits and text.strip() in METRICS:
+            rule = "a limit must be a metric, <= or >=, and a bound"
+            remedy = f"put it in quotes, because a shell takes < and > for files: --limit '{text.strip()} >= ...'"
+            problems.append(Problem(rule, "--limit", value=text, remedy=remedy))
+            continue
         try:
-            parsed.append(parse_limit(" ".join(text.split()), METRICS))
+            limit = parse_limit(" ".join(text.split()), METRICS)
         except ValueError as error:
-            problems.append(Problem(str(error), "--limit" if limits else "limits"))
-        else:
-            if limits:
-                check(parsed[-1].metric, "--limit")
+            remedy = str(error).replace("write each limit as an entry of its own", "write --limit before each limit")
+            problems.append(Problem(remedy if limits else str(error), "--limit" if limits else "limits"))
+            continue
+        if limits:
+            check(limit.metric, "--limit")
+            problems += [Problem(rule, "--limit", value=text, remedy=remedy) for rule, remedy in senseless(limit)]
+            for other in parsed:
+                if excludes(limit, other) or excludes(other, limit):
+                    rule = f"no candidate could keep this limit and {other.text!r}"
+                    problems.append(Problem(rule, "--limit", value=text, remedy="change or leave out one of them"))
+        parsed.append(limit)
     if prefer is not None:
         if prefer not in METRICS:
             remedy = did_you_mean(prefer, measured or list(METRICS))
@@ -182,7 +193,8 @@ def select(
     folder = place if is_folder(place) else None
     turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
-    return Selection(choice, rows, aims, choice.paired, _final(folder, choice), _notes(place, sweep, limits))
+    notes = (*_notes(place, sweep, limits), *(_loosened(rows, aims, base) if limits else ()))
+    return Selection(choice, rows, aims, choice.paired, _final(folder, choice), notes, folder is not None)
 
 
 def _notes(place: Path, sweep: dict[str, Any] | None, limits: Sequence[str]) -> tuple[str, ...]:
@@ -207,6 +219,21 @@ def _notes(place: Path, sweep: dict[str, Any] | None, limits: Sequence[str]) -> 
     return tuple(notes)
 
 
+def _loosened(rows: Sequence[Trial], aims: Aims, base: Trial | None) -> list[str]:
+    """Return a note where candidates were given up unmeasured for a limit of the sweep, and may keep the limits of `aims`."""
+    known = base.values if base is not None else {}
+    given_up = [row for row in rows if row.status == "over_limit" and row.trial]
+    might = [row for row in given_up if over_limit(row.values, aims.limits, known) is None]
+    if not might:
+        return []
+    limits = json.dumps([str(limit) for limit in aims.limits], ensure_ascii=False)
+    were = "1 candidate was" if len(might) == 1 else f"{len(might)} candidates were"
+    return [
+        f"{were} given up unmeasured for a limit of the sweep, and might win under these limits: "
+        f"to measure, run the sweep again with --set 'limits={limits}'"
+    ]
+
+
 def _final(folder: Path | None, choice: Choice) -> Finalist | None:
     """Return the winner's row of finalists.csv; None where the sweep has not ended, or ended with another winner."""
     if folder is None or choice.winner is None or not is_file(folder / "finalists.csv"):
@@ -216,81 +243,6 @@ def _final(folder: Path | None, choice: Choice) -> Finalist | None:
     except UsageError:  # it only adds to what results.csv says
         return None
     return next((row for row in rows if row.role == "winner" and row.candidate == choice.winner.id), None)
-
-
-def explain(selection: Selection, found: Sequence[str] = ()) -> str:
-    """Return the choice in words: the winner, what it ties with, which limits are uncertain, and the front.
-
-    `found`: what else is known of the winner, in lines: they stand before what led to it.
-    """
-    choice, aims, rows = selection.choice, selection.wanted, selection.rows
-    lines: list[str] = [f"Note: {note}" for note in selection.notes]
-    if choice.winner is None:
-        lines.append(
-            "No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."
-        )
-        base = base_of(rows)
-        status = base.status if base is not None else None
-        known = base.values if base is not None and status == "ok" else {}
-        lines += _in_doubt(base)
-        unknown = [limit for limit in aims.limits if limit.needs_base and limit.metric not in known]
-        if unknown and rows:
-            yet = "yet: it is, when the sweep ends" if status == "stopped" else ""
-            lines.append(f"  '{unknown[0]}' cannot be judged: the untouched model was not measured {yet}".rstrip())
-        for name, misses in choice.nearest:
-            missed = "; ".join(f"misses '{limit}' by {number(gap)}" for limit, gap in misses)
-            lines.append(f"  {name[:8]} {settings(selection.row(name).settings)}: {missed}")
-        return "\n".join(lines)
-    row = selection.row(choice.winner.id)
-    lines.append(f"Winner: {choice.winner.id} (trial {row.trial})  {settings(row.settings)}")
-    lines.append("  " + ", ".join(score_text(row, name) for name in aims.objectives))
-    compared = next((name for name in aims.objectives if METRICS[name].kind == "score"), None)
-    if compared is not None:
-        untouched = beside_untouched(row, base_of(rows), compared, aims.objectives[compared])
-        lines += [f"  {line}" for line in untouched]
-    lines += [f"  {line}" for line in (*found, *verified_lines(selection.final))]
-    for step in choice.steps:
-        if step.tied or step.beaten:
-            how = f" ({step.method})" if step.method else ""
-            others = (
-                f"{len(step.tied)} tie with the best, {len(step.beaten)} are worse"
-                if step.tied
-                else f"{len(step.beaten)} are worse"
-            )
-            lines.append(f"  by {step.metric}{how}: {others}")
-    if choice.uncertain:
-        lines.append(
-            "  uncertain, the interval straddles the threshold: " + "; ".join(str(limit) for limit in choice.uncertain)
-        )
-    lines += _in_doubt(base_of(rows))
-    ways = {way: step.metric for step in reversed(choice.steps) for way in step.method.split("+")}
-    if {"unpaired", "intervals"} & set(ways):
-        lines.append(
-            f"  compared by unpaired intervals: the outcomes of single items are not at hand, or more than {MOST_NUMBERS:,} numbers"
-        )
-    if "face value" in ways:
-        lines.append(
-            f"  {ways['face value']} has no interval in these results: any difference counts, so that a worse one may be noise"
-        )
-    front = front_of(selection.rows, aims.objectives)
-    first = next(iter(aims.objectives))
-    best_first = aims.objectives[first] == "maximize"
-    front.sort(key=lambda row: row.number(first) or 0.0, reverse=best_first)
-    lines += ["", f"Front of {', '.join(aims.objectives)} ({len(front)} of {len(selection.rows)}):"]
-    lines.append(candidates(front, list(aims.objectives), choice.winner.id))
-    return "\n".join(lines)
-
-
-def _in_doubt(base: Trial | None) -> list[str]:
-    """Return in words that the untouched model was not built as it is, and what follows from it."""
-    if base is None or not is_in_doubt(base):
-        return []
-    name = base["build_precision"]
-    if is_another_model(base):
-        what = f"the untouched model at {name} computes something else once it is built, and so does every recipe that only rounds its weights"
-    else:
-        what = f"the untouched model at {name} could not be built and run"
-    return [f"  {what}: {base.error}"]
 
 
 def as_json(selection: Selection) -> str:
@@ -309,6 +261,11 @@ def as_json(selection: Selection) -> str:
             for s in choice.steps
         ],
         "feasible": list(choice.feasible),
+        "given_up": [
+            {"candidate": row.candidate, "error": row.error}
+            for row in selection.rows
+            if row.status == "over_limit" and row.trial
+        ],
         "nearest": [
             {"candidate": name, "misses": [{"limit": str(limit), "by": gap} for limit, gap in misses]}
             for name, misses in choice.nearest
@@ -317,27 +274,6 @@ def as_json(selection: Selection) -> str:
         "notes": list(selection.notes),
     }
     return json.dumps(document, indent=1, ensure_ascii=False)
-
-
-def tie_lines(choices: Mapping[str, Choice], rows: Sequence[Trial]) -> list[str]:
-    """Return in words whether one adapter is the winner, or ties with it, on every target."""
-    adapters = {row.candidate: str(row.adapter) for row in rows if row.adapter}
-    near: list[set[str]] = []
-    for choice in choices.values():
-        if choice.winner is None:
-            return []
-        tied = {choice.winner.id, *(choice.steps[0].tied if choice.steps else ())}
-        near.append({adapters[name] for name in tied if name in adapters})
-    common = set.intersection(*near) if near else set()
-    if not common:
-        return ["No adapter is the winner, or ties with it, on every target."]
-    winners = [adapters.get(choice.winner.id) for choice in choices.values() if choice.winner is not None]
-    if len(set(winners)) == 1:
-        return [f"The same adapter ({str(winners[0])[:8]}) wins on every target."]
-    named = ", ".join(sorted(name[:8] for name in common)[:5])
-    return [
-        f"One adapter would do for every target: {named} wins there, or ties with the winner in the first objective."
-    ]
 
 
 def write_front(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from pathlib import Path
@@ -10,14 +11,21 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from autotune.errors import Problem, UsageError, printable
+from autotune.errors import Exit, Problem, UsageError, printable
 from autotune.paths import is_folder
 from autotune.present.select import selections
 from autotune.present.tables import candidates, duration, settings
 from autotune.results.folder import read_running, read_sweep, that_count
+from autotune.results.nearby import remedy_for
+from autotune.results.record import NOTE_S
 from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
 from autotune.results.trials import Trials
+
+_FAILURES = 3
+"""Failures that are told: the last ones."""
+_SILENT = 5
+"""How many times as long as between two notes a process of another host may be silent."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -25,7 +33,11 @@ def read_status(folder: Path) -> dict[str, Any]:
     sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
         rule = "no results of a sweep here"
-        raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
+        raise UsageError(
+            Problem(
+                rule, file=str(folder), remedy=remedy_for(folder, "name a results folder that `autotune run` wrote")
+            )
+        )
     file = folder / "results.csv"
     every = read_table(file, Trial)
     rows = that_count(every, file)
@@ -49,6 +61,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     }
     if alive and running is not None:
         status["running"] = running
+        if (age := _silent_s(folder, running)) is not None:
+            status["running"] = running | {"noted_s_ago": round(age)}
     elif ended := _ended(folder):
         status["ended"] = ended
     found = {
@@ -58,6 +72,14 @@ def read_status(folder: Path) -> dict[str, Any]:
         status["best_by_target"] = {name: found.get(name) for name in names}
     else:
         status["best"] = found.get("")
+    if len(found) < len(chosen):
+        finished = any(one.exit_code == Exit.NO_FEASIBLE for one in chosen.values())
+        status["none_because"] = "no candidate keeps the limits" if finished else "no candidate has finished"
+    status["failures"] = [
+        {"candidate": row.candidate, "status": row.status, "error": row.error}
+        for row in trials
+        if row.status not in ("ok", "over_limit", "stopped")
+    ][-_FAILURES:]
     return status
 
 
@@ -91,6 +113,16 @@ def _alive(folder: Path, running: dict[str, Any]) -> bool:
         return False
 
 
+def _silent_s(folder: Path, running: dict[str, Any]) -> float | None:
+    """Return for how long another host's process has noted nothing, seconds; None where it is of this host, or has just done so."""
+    if running.get("host") == socket.gethostname():
+        return None
+    with contextlib.suppress(OSError):
+        age = time.time() - (folder / "running.json").stat().st_mtime
+        return age if age > _SILENT * NOTE_S else None
+    return None
+
+
 def as_text(status: dict[str, Any]) -> str:
     """Return the status in words."""
     budget = f" of {status['trials_budget']}" if status["trials_budget"] else ""
@@ -104,6 +136,10 @@ def as_text(status: dict[str, Any]) -> str:
         spent = f" for {duration(time.time() - since)}" if since else ""
         trial = f"trial {running['trial']}, " if running.get("trial") else ""
         lines.append(f"process {running['pid']} on {running['host']}: {trial}{running.get('stage', 'at work')}{spent}")
+        if age := running.get("noted_s_ago"):
+            lines.append(
+                f"nothing was heard of it for {duration(age)}: it may have been killed, or this folder is a copy of one that ran there"
+            )
     lines = [printable(line) for line in lines]
     for name, cells in (status.get("best_by_target") or {"": status["best"]}).items():
         where = f" on {name}" * bool(name)
@@ -112,5 +148,10 @@ def as_text(status: dict[str, Any]) -> str:
             lines.append(f"best{'' if status.get('ended') == 'done' else ' so far'}{where}: {settings(best.settings)}")
             lines.append(candidates([best], status["objectives"]))
         else:
-            lines.append(f"no candidate keeps the limits yet{where}")
+            yet = "" if status.get("ended") == "done" else " yet"
+            lines.append(f"{status.get('none_because', 'no candidate has finished')}{yet}{where}")
+    lines += [
+        printable(f"{one['status']}: {str(one['candidate'])[:8]}: {one['error'] or 'see its log'}")
+        for one in status.get("failures", ())
+    ]
     return "\n".join(lines)

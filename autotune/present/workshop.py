@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root
-from autotune.errors import MachineError, StageError, printable
+from autotune.errors import MachineError, StageError, printable, refused_by_system
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.secrets import redact
@@ -52,5 +52,4 @@ def workshop(name: str, model: str = "", offline: bool = True) -> Iterator[Works
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # whoever reads what we print has gone
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        raise MachineError(f"{place}{error.strerror or error}") from error
+        raise MachineError(refused_by_system(error)) from error

@@ -12,7 +12,8 @@ from autotune.analysis.selection import Entry
 from autotune.errors import Problem, UsageError, printable, printable_lines
 from autotune.metrics import METRICS, beside
 from autotune.paths import is_file, is_folder
-from autotune.present.select import Selection, explain, select
+from autotune.present.explained import explain
+from autotune.present.select import Selection, select
 from autotune.present.tables import settings
 from autotune.report.columnar import columns_of
 from autotune.report.history import curves_of, progress_of, table_of, timeline_of, timings_of
@@ -21,6 +22,7 @@ from autotune.report.outcomes import details_of, items_of, packed_outcomes
 from autotune.results.columns import STAGES, STATUSES, Column, with_workloads
 from autotune.results.folder import read_running, read_sweep
 from autotune.results.judge import entries_of, front_of, kept_turns, without_pairs
+from autotune.results.nearby import remedy_for
 from autotune.results.record import now
 from autotune.results.rows import CommandRun, Finalist, Trial, behind
 from autotune.secrets import redact, redacted
@@ -47,7 +49,11 @@ def opened(folder: Path, target: str | None = None) -> tuple[dict[str, Any], Sel
     sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives"} <= set(sweep):
         rule = "no results of a sweep here"
-        raise UsageError(Problem(rule, file=str(folder), remedy="name a results folder that `autotune run` wrote"))
+        raise UsageError(
+            Problem(
+                rule, file=str(folder), remedy=remedy_for(folder, "name a results folder that `autotune run` wrote")
+            )
+        )
     selection = select(folder, target=target)
     return (sweep if target is None else sweep | {"name": f"{sweep['name']} on {target}"}), selection
 

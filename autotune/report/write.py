@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autotune.durable import write_aside
-from autotune.errors import MachineError, printable
-from autotune.paths import is_file
+from autotune.errors import MachineError, Problem, UsageError, printable
+from autotune.paths import is_file, is_folder
 from autotune.present.select import Selection, targets_of
 from autotune.report.data import opened, report_of
 from autotune.report.page import page
 from autotune.report.picture import draw_front
 
 NAME, COMPARED, PICTURE = "report.html", "comparison.html", "pareto"
+_HEAD = 100_000
+"""Bytes of a page in which its title stands."""
 
 
 def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[[str], None] = print) -> list[Path]:
@@ -21,10 +23,10 @@ def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[
 
     Of one folder `pareto.svg` and `pareto.png` are written too, beside the page; `say` is told where that cannot be. Several
     go into `comparison.html` in the current folder, unless `to` names a file. Raises UsageError where a folder holds no
-    results, MachineError where a file cannot be written.
+    results, or `to` names a file that is no report; MachineError where a file cannot be written.
     """
+    file = _place(folders, to)
     found = [(folder, *opened(folder, target), target) for folder in folders for target in _targets(folder)]
-    file = to or (folders[0] / NAME if len(folders) == 1 else Path(COMPARED))
     try:
         write_aside(file, page([report_of(*each) for each in found]))
         if len(found) > 1:
@@ -36,6 +38,27 @@ def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[
         raise MachineError(
             f"{place}: cannot be written ({error.strerror or error}); name another file with --to"
         ) from None
+
+
+def _place(folders: Sequence[Path], to: Path | None) -> Path:
+    """Return the file to write; in a folder that `to` names it has its usual name. Raises UsageError for a file that is no report."""
+    name = NAME if len(folders) == 1 else COMPARED
+    if to is None:
+        return folders[0] / name if len(folders) == 1 else Path(name)
+    file = to / name if is_folder(to) else to
+    if is_file(file) and not _is_report(file):
+        rule = "is there already, and is no report that would be written anew"
+        raise UsageError(Problem(rule, "--to", str(file), remedy="name another file, or remove it"))
+    return file
+
+
+def _is_report(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return False
+    return not head.strip() or b"autotune report</title>" in head
 
 
 def _targets(folder: Path) -> list[str] | list[None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_folder
+from autotune.results.nearby import remedy_for
 from autotune.results.rows import Trial
 from autotune.results.spoilt import row_problems
 from autotune.results.table import read_table
@@ -147,7 +148,7 @@ def read_results(folder_or_csv: Path) -> list[Trial]:
     file = folder_or_csv / "results.csv" if is_folder(folder_or_csv) else folder_or_csv
     if not exists(file):
         rule = "no results here" if is_folder(folder_or_csv) else "no such file"
-        raise UsageError(Problem(rule, file=str(file), remedy="name a results folder or its results.csv"))
+        raise UsageError(Problem(rule, file=str(file), remedy=remedy_for(folder_or_csv)))
     return that_count(read_table(file, Trial), file)
 
 

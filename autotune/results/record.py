@@ -23,6 +23,7 @@ from autotune.candidate import Session
 from autotune.durable import put, remove_asides, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.providers import Provider
+from autotune.results.claim import check_folder
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
 from autotune.results.folder import TIMINGS, check_names, read_running, read_sweep, read_timings, turns_file
 from autotune.results.layout import fill, put_in_place
@@ -66,6 +67,7 @@ class Record:
         self._lock = FileLock(str(folder / ".lock"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            check_folder(folder, sweep.file)
             self._lock.acquire(timeout=0)
             whole = redacted(sweep.resolved())
             self._check_same(whole, sweep.file)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from autotune.analysis.limits import Limit, excludes, parse_limit
+from autotune.analysis.limits import Limit, excludes, parse_limit, senseless
 from autotune.candidate import Recipe, Session
 from autotune.data.dataset import load_dataset, source_problems
 from autotune.data.schema import Dataset, DataSpec, Remote, readable_parts
@@ -26,7 +26,6 @@ from autotune.metrics import (
     ENOUGH_FOR_P90,
     METRICS,
     PER_WORKLOAD,
-    SHARES,
     WORKLOAD,
     Direction,
     is_function,
@@ -475,20 +474,7 @@ def _limits(raw: list[Any], usable: Mapping[str, str], problems: list[Problem]) 
             problems.append(Problem(str(error), key))
             continue
         _check_metric(limit.metric, key, usable, problems)
-        if limit.metric in SHARES and not limit.needs_base and not 0 <= limit.constant <= 1:
-            rule = f"{limit.metric} is a share from 0 to 1"
-            remedy = f"write {limit.constant / 100:g}" if 2 <= limit.constant <= 100 else "give a bound from 0 to 1"
-            problems.append(Problem(rule, key, value=text, remedy=remedy))
-        elif (
-            METRICS[limit.metric].kind != "score" and not limit.needs_base and limit.op == "<=" and limit.constant <= 0
-        ):
-            rule = f"{limit.metric} is above 0, so that no candidate could keep the limit"
-            problems.append(Problem(rule, key, value=text, remedy="give a bound above 0"))
-        metric = METRICS[limit.metric]
-        better = ">=" if metric.direction == "maximize" else "<="
-        if metric.kind == "score" and not metric.turns and limit.op != better:
-            rule = f"{limit.metric} is {metric.direction}d, by its meaning, and this limit would keep what is worse"
-            problems.append(Problem(rule, key, value=text, remedy=f"write {better}"))
+        problems += [Problem(rule, key, value=text, remedy=remedy) for rule, remedy in senseless(limit)]
         for other in limits:
             if excludes(limit, other) or excludes(other, limit):
                 rule = f"no candidate could keep this limit and {other.text!r}"

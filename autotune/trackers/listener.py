@@ -23,7 +23,8 @@ from typing import Any, Self
 from autotune.durable import write_aside
 from autotune.errors import AutotuneError, Interrupted, MachineError, Problem, UsageError
 from autotune.execution.worker import QUIET
-from autotune.present.select import Selection, explain, select, targets_of
+from autotune.present.explained import explain
+from autotune.present.select import Selection, select, targets_of
 from autotune.report.picture import draw_front
 from autotune.scheduler.events import Event, RowWritten
 from autotune.secrets import redact_file

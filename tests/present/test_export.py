@@ -238,7 +238,7 @@ def test_the_merged_model_is_the_tuned_one(tiny_sweep: TinySweep, autotune: Call
     [
         (["--candidate", "zz"], Exit.USAGE, "no candidate has this name"),
         (["--candidate", "zz", "--limit", "size_mb <= 1"], Exit.USAGE, "--candidate names the model"),
-        (["--limit", "accuracy >= 2"], Exit.NO_FEASIBLE, "No candidate keeps the limits."),
+        (["--limit", "size_mb <= 0.001"], Exit.NO_FEASIBLE, "No candidate keeps the limits."),
         (["--public"], Exit.USAGE, "add --push owner/name"),
         (["--push", "a b"], Exit.USAGE, "write owner/name"),
         (["--push", "me/mine"], Exit.USAGE, "--base-model owner/name"),

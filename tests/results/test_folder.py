@@ -17,7 +17,8 @@ import pytest
 
 from autotune.candidate import Session
 from autotune.errors import UsageError
-from autotune.present.select import as_json, explain, select
+from autotune.present.explained import explain
+from autotune.present.select import as_json, select
 from autotune.providers import PROVIDERS
 from autotune.results import record as record_module
 from autotune.results.folder import read_results, read_running, read_sweep

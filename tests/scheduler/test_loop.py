@@ -17,7 +17,8 @@ from fakes import FINITE, LORA, FakeStages, Sweeping, make_sweep
 from autotune.analysis.selection import Choice
 from autotune.candidate import Candidate, Session
 from autotune.errors import Exit, MachineError, StageError, UsageError
-from autotune.present.select import as_json, explain, select
+from autotune.present.explained import explain
+from autotune.present.select import as_json, select
 from autotune.results import table as results_module
 from autotune.results.folder import read_results, read_running
 from autotune.results.judge import candidate_of, judge, kept_turns

@@ -18,7 +18,8 @@ from autotune.errors import Exit, StageError, UsageError
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph, base_candidate
 from autotune.pipeline.measure import Others, Pipeline
-from autotune.present.select import select, targets_of, tie_lines
+from autotune.present.explained import tie_lines
+from autotune.present.select import select, targets_of
 from autotune.results.folder import read_results
 from autotune.results.record import Record
 from autotune.results.rows import Finalist, Trial

@@ -9,7 +9,8 @@ import pytest
 from fakes import FakeStages, Sweeping, make_sweep
 
 from autotune.errors import Exit, StageError
-from autotune.present.select import explain, select
+from autotune.present.explained import explain
+from autotune.present.select import select
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.stages.jobs import BuildJob, CheckJob, Job

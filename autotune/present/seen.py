@@ -1,0 +1,44 @@
+"""How many of the items that a model is scored on it has seen before: its score on those says little of new text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from autotune.shipping.facts import read_json
+
+
+def count_seen(results: Path | None, cache: Path, ids: Collection[str], trained: bool) -> dict[str, int]:
+    """Return how many of the items are in the sweep's own splits, by split; those that are not known here are left out.
+
+    `trained`: whether the model is an adapter, which has learned from the training items.
+    """
+    if results is None:
+        return {}
+    digest = str(read_json(results / "inputs.json").get("train") or "")
+    known = {"validation": _ids(results / "outcomes" / "items.validation.json")}
+    if trained and digest.isalnum():
+        known = {"train": _ids(cache / "items" / f"{digest}.json")} | known
+    return {split: count for split, own in known.items() if (count := sum(one in own for one in ids))}
+
+
+def seen_notes(counts: Mapping[str, int], items: int) -> list[str]:
+    """Return in words what follows for the score of so many items."""
+    words = {
+        "train": "are items that the model was trained on: a score on them says nothing about new text",
+        "validation": "are validation items, by which this candidate was chosen: on new text expect a little less",
+    }  # fmt: skip
+    return [f"{counts[split]} of {items} items {what}" for split, what in words.items() if counts.get(split)]
+
+
+def _ids(file: Path) -> set[str]:
+    """Return the ids of the items in a file: of whole items, or the ids alone; none where it is gone or damaged."""
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return set()
+    if not isinstance(found, list):
+        return set()
+    return {str(one.get("id") if isinstance(one, dict) else one) for one in found}
