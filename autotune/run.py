@@ -292,7 +292,7 @@ def _employ(study: _Study, parts: _Parts) -> None:
     (_, inputs), work = study.first, parts.work
     if said := work.employ(inputs.device, inputs.gpus):
         parts.events.note(said)
-    parts.costs.width = work.executor.width
+    parts.costs.imports.workers = work.executor.width
     parts.events(WorkersEmployed(work.executor.width, study.sweep.engine == "local"))
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from autotune.candidate import Recipe
 from autotune.costs.factors import NOISE_SD, Levels, fitted, unknown
 from autotune.costs.history import History, Took
+from autotune.costs.imports import Imports
 from autotune.costs.prior import PARTS, parts_of
 from autotune.costs.work import Subject, Work, work_of
 from autotune.stages.jobs import BuildJob, Job, Result
@@ -81,12 +82,11 @@ class CostModel:
         subject: Subject = Subject(),  # noqa: B008 - it is frozen
         history: History | None = None,
         earlier: Callable[[str], Iterable[tuple[Job, Result, float]]] | None = None,
-        width: int = 1,
     ) -> None:
         """`history`: what was measured on this machine, and where more is written; `earlier`: by stage what is known of this
-        model besides, asked where the history has nothing; `width`: workers, each of which imports for itself.
+        model besides, asked where the history has nothing.
         """
-        self.subject, self.width = subject, width
+        self.subject = subject
         self.training_items: int | None = None
         self._history, self._earlier = history, earlier
         self._recipes: dict[str, Recipe] = {}
@@ -96,7 +96,7 @@ class CostModel:
         self._levels: dict[_Group, tuple[int, Levels, Levels]] = {}
         """By group how many were fitted, around which levels, and the levels."""
         self._asked: set[str] = set()
-        self._begun: Counter[str] = Counter()
+        self.imports = Imports(1)
         self._lock = threading.RLock()
         for took in history.read() if history is not None else ():
             self._add(took.model, took.work, took.seconds)
@@ -116,8 +116,7 @@ class CostModel:
     def first(self, stage: str) -> bool:
         """Say that a job of a stage begins. Returns whether its worker still has to import what it needs, about."""
         with self._lock:
-            self._begun[stage] += 1
-            return self._begun[stage] <= self.width
+            return self.imports.first(stage)
 
     def learn(self, job: Job, result: Result, seconds: float, first: bool = False) -> None:
         """Take in what a job took."""

@@ -1,8 +1,9 @@
 """What a job takes by its size alone, before anything was measured on this machine.
 
-Seconds have three parts: what a worker imports before the first job of a stage, what every job takes, and what its units
-take. The numbers are rounded from sweeps of a model of 135 million parameters and of tiny ones, on two cores; they are
-meant to be right within a factor of three, and only until a stage was measured here.
+Seconds have three parts: what a worker imports before its first job of stages that share it, what every job takes, and
+what its units take. The numbers are rounded from sweeps of a model of 135 million parameters and of tiny ones on two cores,
+quiet and beside other work, between which tiny ones differed six times: they lie in between, are meant to be right
+within a factor of three on both, and count only until a stage was measured here.
 """
 
 from __future__ import annotations
@@ -21,15 +22,13 @@ _BYTES_GPU = 300e9
 _DISK = 1e9
 """Bytes of a model that are read or written a second."""
 
-_START = {
-    "base": 6.0, "data": 3.0, "probe": 4.0, "inspect": 6.0, "lengths": 1.0, "metric": 1.0, "task": 10.0, "finetune": 5.0,
-    "merge": 1.0, "build": 4.0, "check": 2.0, "score": 1.0, "time": 0.0, "turns": 0.0, "verify": 0.0,
-}  # fmt: skip
-"""Seconds of imports before the first job of a stage in a worker."""
+_TORCH = ("base", "inspect", "lengths", "finetune", "merge", "build", "check", "score")
+_IMPORT_S = {"torch": 6.0, "probe": 2.5, "data": 2.0, "metric": 1.0, "task": 10.0}
+"""Seconds in which a worker imports what a stage needs, by `imported_by`; 0 in a fresh process, whose start is a unit."""
 _FIXED = {
     "base": 25.0, "data": 5.0, "probe": 1.0, "inspect": 0.5, "lengths": 0.5, "metric": 0.2, "task": 5.0, "finetune": 0.6,
     "merge": 0.6, "build": 0.8, "check": 0.7, "score": 0.6, "time": 0.0, "turns": 0.0, "verify": 1.5,
-    "own": 5.0,
+    "own": 4.0,
 }  # fmt: skip
 """Seconds of every job, whatever the model."""
 _PASSES = {
@@ -37,10 +36,15 @@ _PASSES = {
 }  # fmt: skip
 """How often the model's weights (fp32) are read or written by a job, or as long as that takes. Before a sweep knows its
 model, in its preparation, there is nothing to go by."""
-_PROCESS_S = 1.6
+_PROCESS_S = 1.0
 """Seconds in which a fresh process starts and imports ONNX Runtime."""
 _CHECKED = 8
 """Texts on which a build is compared with its source."""
+
+
+def imported_by(stage: str) -> str:
+    """Return the name of what a stage imports: of the stages that share it, a worker's first pays for it."""
+    return "torch" if stage in _TORCH else stage
 
 
 def parts_of(work: Work) -> tuple[float, float, float]:
@@ -51,7 +55,7 @@ def parts_of(work: Work) -> tuple[float, float, float]:
     weights = work.parameters * 4
     read_s = 2 * work.parameters * work.tokens / flops
     made_s = work.decoded * work.parameters * work.bits / 8 / (_BYTES_GPU if work.gpu else _BYTES)
-    start = _START.get(work.stage, 1.0) if work.first else 0.0
+    start = _IMPORT_S.get(imported_by(work.stage), 0.0) if work.first else 0.0
     fixed = _FIXED.get(work.stage, 1.0) + _PASSES.get(work.stage, 0.0) * weights / _DISK
     match work.stage:
         case "finetune":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from autotune.candidate import Candidate
 from autotune.costs.bill import Bill
+from autotune.costs.imports import Imports
 from autotune.costs.model import CostModel, Expected
 from autotune.costs.work import Work, processes_of
 from autotune.metrics import is_task
@@ -26,12 +26,8 @@ class Prices:
         a stage needs when they first do it; 0: all have.
         """
         self.graph, self.costs, self.timing, self.suffixes = graph, costs, timing, tuple(suffixes)
-        self._cold, self._begun = cold, Counter[str]()
-
-    def first(self, stage: str) -> bool:
-        """Say that a job of a stage is priced. Returns whether its worker has to import what it needs."""
-        self._begun[stage] += 1
-        return self._begun[stage] <= self._cold
+        self.first = Imports(cold).first
+        """Says that a job of a stage is priced; returns whether its worker has to import what it needs."""
 
     def training(self, candidate: Candidate, rung: float = 1.0, reached: float = 0.0) -> tuple[Expected, float]:
         """Return what training to a rung takes, from the one that was reached, and the sequences that are trained on."""

@@ -16,6 +16,7 @@ from autotune.candidate import Recipe
 from autotune.costs.bill import Bill, Line
 from autotune.costs.evidence import costs_of
 from autotune.costs.history import KEPT, History, Took
+from autotune.costs.imports import Imports
 from autotune.costs.model import ALIKE, LATEST, MACHINE, MODEL, SIZE, CostModel
 from autotune.costs.prior import parts_of
 from autotune.costs.work import Subject, Work, work_of
@@ -85,6 +86,12 @@ def test_imports_are_told_from_the_work() -> None:
         costs.learn(BUILD, {}, 20.0 if first else 3.0, first)
     assert costs.expect(BUILD, first=True).seconds == pytest.approx(20, rel=0.25)
     assert costs.expect(BUILD).seconds == pytest.approx(3, rel=0.25)
+
+
+def test_stages_that_share_imports_pay_for_them_once_a_worker() -> None:
+    imports = Imports(workers=2)
+    stages = ["probe", "build", "score", "check", "finetune", "probe", "probe", "task"]
+    assert [imports.first(stage) for stage in stages] == [True, True, True, False, False, True, False, True]
 
 
 def test_one_that_was_disturbed_moves_little() -> None:

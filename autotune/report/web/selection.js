@@ -8,6 +8,7 @@ const LOGARITHMIC = ["perplexity"];
 const EXACT = ["size_mb"];
 const PROCESSES = 5; // that a timing has at least, where a row does not say
 const ITEMS = 100; // behind a score, where a row does not say
+const INEXACT = 1.5; // by which p-values of paired outcomes other than 0 and 1 are multiplied
 const NEAREST = 3;
 const KEPT = 200; // choices that are kept, so that the way back of a slider is free
 
@@ -192,8 +193,9 @@ function paired(metric, leader, family, entries, alpha, sweep) {
     const means = outcomes.means[rows[first]] - outcomes.means[rows[i]];
     return among.has(entry.id) && means * (family[first].values[metric] - entry.values[metric]) >= 0;
   });
-  const p = pairedFamily(outcomes, rows, first, alpha, compared);
-  return new Map(family.map((entry, i) => [entry.id, p[i]]));
+  const wider = rows.every((row) => outcomes.binary[row]) ? 1 : INEXACT;
+  const p = pairedFamily(outcomes, rows, first, alpha / wider, compared);
+  return new Map(family.map((entry, i) => [entry.id, Math.min(1, wider * p[i])]));
 }
 
 /** How two entries were compared, and a p-value or else whether the other is beaten. */
