@@ -66,6 +66,8 @@ class Provider:
     the builder takes fp16 otherwise and a device may have none."""
     device_options: tuple[str, str] = ("", "")
     """The provider's own options that pick a device by its number, for ONNX Runtime and for GenAI, where it is no plugin."""
+    qdq: bool = False
+    """Whether the model builder always writes its int4 weights as QuantizeLinear and DequantizeLinear."""
     engines_option: str = ""
     """The provider's own option that names a folder for engines that it has compiled."""
     needs: str = ""
@@ -145,9 +147,9 @@ _ALL = (
         needs="an Intel processor, GPU or NPU",
     ),
     Provider(
-        "NvTensorRtRtx", "NvTensorRtRtx", "NvTensorRTRTXExecutionProvider", "NvTensorRtRtx", ("bf16", "fp16"),
+        "NvTensorRtRtx", "NvTensorRtRtx", "NvTensorRTRTXExecutionProvider", "NvTensorRtRtx", ("bf16", "fp16", "int4"),
         "tensorrt-rtx", _PLAIN, 0,
-        Plugin("onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime_ep_nv_tensorrt_rtx", "0.5"),
+        Plugin("onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime_ep_nv_tensorrt_rtx", "0.5"), qdq=True,
         engines_option="nv_runtime_cache_path", needs="an NVIDIA RTX GPU with its driver",
     ),
 )  # fmt: skip

@@ -418,6 +418,35 @@ def test_qdq_does_not_go_with_tied_embeddings() -> None:
     assert len(build(raw, shape=UNTIED)[0]) == 1
 
 
+def test_qdq_is_written_for_the_algorithm_default_alone() -> None:
+    """The model builder takes the option with others, and writes MatMulNBits; it refuses groups at int8 and embeddings."""
+    raw = {"precision": "int4", "use_qdq": True, "algorithm": ["default", "rtn", "k_quant"], "block_size": [32, 128]}
+    for shape in (UNTIED, None):
+        recipes, left_out = build(raw, shape=shape)
+        assert [recipe.algorithm for recipe in recipes] == ["default", "default"]
+        assert len(left_out) == 4
+        assert all("the algorithm default alone" in left.reason for left in left_out)
+    for more in ({"mixed_precision": "last_matmul:int8"}, {"op_types_to_quantize": "MatMul/Gather"}):
+        recipes, left_out = build({"precision": "int4", "use_qdq": True, **more}, shape=UNTIED)
+        assert recipes == ()
+        assert "use_qdq" in left_out[0].reason
+
+
+@pytest.mark.parametrize("shape", [SMOLLM2, UNTIED, None], ids=["tied", "untied", "not known"])
+def test_int4_for_tensorrt_rtx_is_always_qdq(shape: ModelShape | None) -> None:
+    recipes, left_out = build({"precision": "int4", "symmetric": [True, False]}, "NvTensorRtRtx", shape)
+    assert left_out == ()
+    assert [recipe.use_qdq for recipe in recipes] == [True, True]
+    known = fit_recipes(Space(None, recipes, defaults=DEFAULTS), shape or SMOLLM2)
+    assert known.left_out == ()
+    tied = shape is not UNTIED
+    assert {recipe.shared_embeddings for recipe in known.recipes} == {False if tied else None}
+    problems: list[Problem] = []
+    parse_recipes({"precision": "int4", "use_qdq": False}, PROVIDERS["NvTensorRtRtx"], shape, problems)
+    assert [problem.key for problem in problems] == ["space.build[0].use_qdq"]
+    assert build({"precision": "int4", "use_qdq": True}, "NvTensorRtRtx", shape)[0] == recipes[:1]
+
+
 def test_a_model_not_seen_yet_is_fitted_later() -> None:
     raw = [{"precision": "int4", "algorithm": "k_quant", "block_size": [32, 64], "shared_embeddings": [True, False]},
            {"precision": "int4", "algorithm": "k_quant"}]  # fmt: skip

@@ -57,6 +57,8 @@ def plainest(precision: str, provider: Provider, io: bool | None = None) -> Reci
     """Return the recipe by which a device is asked for a precision; `io`: with fp32 inputs, outputs and activations."""
     quantised = precision in ("int8", "int4")
     settings = _QUANTISED | {"accuracy_level": provider.accuracy_level} if quantised else {}
+    if provider.qdq and precision == "int4":
+        settings = settings | {"use_qdq": True, "shared_embeddings": False}
     wide = {provider.io_option: True} if io and provider.io_option else {}
     return Recipe.model_validate({"precision": precision, **settings, **wide})
 

@@ -48,6 +48,10 @@ def _resolve_recipe(settings: dict[str, Any], provider: Provider, shape: ModelSh
         if name == "accuracy_level" and value is None:
             value = provider.accuracy_level
         active[name] = value
+    if provider.qdq and precision == "int4":
+        active["use_qdq"] = True
+        if active.get("shared_embeddings") is None:
+            active["shared_embeddings"] = False  # so that a model which ties them can be built; else it says nothing
     if active.get("algorithm") == "k_quant":
         active.pop("symmetric", None)
     if active.get("kv_cache_quant_scheme") == "none":
@@ -64,6 +68,13 @@ def _resolve_recipe(settings: dict[str, Any], provider: Provider, shape: ModelSh
 
 def recipe_impossible(recipe: Recipe, shape: ModelShape | None) -> str | None:
     """Return why the model builder or the runtime cannot take this recipe for this model, or None."""
+    if recipe.use_qdq:  # the model builder writes MatMulNBits for other algorithms, and refuses the rest
+        if recipe.algorithm != "default":
+            return f"use_qdq goes with the algorithm default alone, and not with {recipe.algorithm}"
+        if "int8" in (recipe.mixed_precision or ""):
+            return "use_qdq keeps no group of weights at int8"
+        if "Gather" in (recipe.op_types_to_quantize or ""):
+            return "use_qdq rounds no embedding: leave op_types_to_quantize out"
     if shape is None:
         return None
     for precision, reason in shape.refused:
@@ -133,6 +144,15 @@ def parse_recipes(
                 problems.append(Problem(rule, f"{here}.{name}", remedy=f"remove it for {provider.name}"))
                 continue
             domain = parse_domain(parameter, value, f"{here}.{name}", problems, ranges=False)
+            if (
+                name == "use_qdq"
+                and provider.qdq
+                and isinstance(domain, Choice)
+                and False in domain.values
+                and not several
+            ):
+                rule = f"int4 weights for {provider.name} are always QuantizeLinear and DequantizeLinear"
+                problems.append(Problem(rule, f"{here}.{name}", value=False, remedy="remove it, or write true"))
             if isinstance(domain, Choice):
                 axes[name] = domain.values
         if several and "precision" in axes:

@@ -25,6 +25,9 @@ from autotune.sweepfile.syntax import to_yaml
 _CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 _GPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.4-cudnn9-ubuntu22.04:latest"
 _ORDER = ("model", "data.train", "data.validation", "data.test")
+_WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
+_SIZE = re.compile(r"(?:Standard|Basic)_[A-Z]", re.IGNORECASE)
+"""How the names of Azure's sizes of machines begin."""
 _IN_THE_JOB = ("azure-identity>=1.25", "azure-keyvault-secrets>=4.10")
 """What reads a secret there."""
 
@@ -42,11 +45,10 @@ class Draft:
     @property
     def text(self) -> str:
         """The job's file."""
-        names = ("subscription_id", "resource_group", "workspace_name")
         options = ("subscription", "resource-group", "workspace-name")
         where = [
             f"--{option} {shlex.quote(value)}"
-            for option, name in zip(options, names, strict=True)
+            for option, name in zip(options, _WORKSPACE, strict=True)
             if (value := getattr(self.given, name)) is not None
         ]
         head = f"# az ml job create -f THIS_FILE {' '.join(where)}".rstrip() + "\n"
@@ -60,15 +62,13 @@ def draft(plan: Plan, code: str, beside: Path) -> Draft:
     Raises UsageError where the workspace's compute is not named, or a conda file cannot be used.
     """
     given = plan.submit.azureml or AzureML()
-    if given.compute is None:
-        remedy = "--set submit.azureml.compute=NAME, or serverless"
-        raise UsageError(Problem("names no compute", "submit.azureml", str(plan.file), remedy=remedy))
+    _check_place(plan, given)
     if not _on_datastore(given.output):
         rule, remedy = "must be a folder of a datastore", "e.g. azureml://datastores/workspaceblobstore/paths/autotune"
         raise UsageError(Problem(rule, "submit.azureml.output", str(plan.file), value=given.output, remedy=remedy))
     name = plan.sweep.name
     output = f"{given.output.rstrip('/')}/{name}"
-    serverless = given.compute == "serverless"
+    serverless = compute_of(given) == "serverless"
     made = Draft({}, given=given, output=output)
     if given.spot and not serverless:
         made.notes.append(
@@ -96,13 +96,43 @@ def draft(plan: Plan, code: str, beside: Path) -> Draft:
         "environment": _environment(plan, given, made.notes),
         "environment_variables": {SECRET: given.hf_token} if given.hf_token else None,
         "identity": {"type": identity} if identity else None,
-        "compute": f"azureml:{given.compute}" if not serverless else None,
+        "compute": f"azureml:{compute_of(given)}" if not serverless else None,
         "resources": {"instance_type": given.instance_type} if given.instance_type else None,
         "queue_settings": {"job_tier": "spot"} if given.spot and serverless else None,
         "inputs": inputs or None,
         "outputs": {"folder": {"type": "uri_folder", "mode": "rw_mount", "path": output}},
     }
     return made
+
+
+def compute_of(given: AzureML) -> str:
+    """Return the plain name of the compute, which a job of Azure ML writes as azureml:NAME."""
+    return (given.compute or "").removeprefix("azureml:")
+
+
+def _check_place(plan: Plan, given: AzureML) -> None:
+    """Raise UsageError where a workspace is named in part, or no compute that could run the sweep."""
+    problems: list[Problem] = []
+
+    def wrong(rule: str, key: str, remedy: str, value: object = None) -> None:
+        problems.append(Problem(rule, f"submit.azureml{key}", str(plan.file), value=value, remedy=remedy))
+
+    left = [name for name in _WORKSPACE if getattr(given, name) is None]
+    if 0 < len(left) < len(_WORKSPACE):
+        wrong(f"names a workspace without its {' and '.join(left)}", "", f"--set submit.azureml.{left[0]}=...")
+    compute = compute_of(given)
+    example = given.instance_type or "Standard_NC24ads_A100_v4"
+    if not compute:
+        also = f", with instance_type={example}" if plan.needs_gpu else ""
+        wrong("names no compute", "", f"--set submit.azureml.compute=NAME, or serverless{also}")
+    elif _SIZE.match(compute):
+        remedy = f"write compute: serverless and instance_type: {compute}, or the name of a cluster of that size"
+        wrong("is a size of machines, and no compute", ".compute", remedy, compute)
+    elif compute == "serverless" and plan.needs_gpu and given.instance_type is None:
+        remedy = f"--set submit.azureml.instance_type={example}, or another size that your quota has"
+        wrong("serverless gives a machine without a GPU, which the sweep needs", ".instance_type", remedy)
+    if problems:
+        raise UsageError(problems)
 
 
 def _inputs(plan: Plan, beside: Path) -> tuple[dict[str, Any], list[str]]:

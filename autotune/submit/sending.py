@@ -26,7 +26,7 @@ from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.scratch import scratch
 from autotune.secrets import redact
-from autotune.submit.azureml import Draft
+from autotune.submit.azureml import Draft, compute_of
 
 NOTED = ".azureml.job.json"
 """How the note about a job that was sent ends."""
@@ -151,8 +151,8 @@ def _refuse_second(before: Sent | None, workspace: Workspace, draft: Draft) -> N
 
 
 def _check_compute(azure: Any, draft: Draft) -> None:
-    named = draft.given.compute
-    if named in (None, "serverless"):
+    named = compute_of(draft.given)
+    if named in ("", "serverless"):
         return
     try:
         with speaking(f"compute {named}"):

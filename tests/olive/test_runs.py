@@ -16,6 +16,8 @@ from conftest import TONES
 
 from autotune.cli import main
 from autotune.results.folder import read_results
+from autotune.results.rows import Finalist
+from autotune.results.table import read_table
 from autotune.sweepfile.resolve import load_sweep
 from benchmarks import olive_guide
 from benchmarks.olive_files import FILES, PUBLIC, own
@@ -59,6 +61,14 @@ def sets(model: Path, **more: object) -> list[str]:
     return [f"--set={key}={value}" for key, value in given.items()]
 
 
+def best_is_verified(out: Path) -> None:
+    """What lies in best/ was loaded by ONNX Runtime GenAI alone at the end, and does what is recorded."""
+    (winner,) = [one for one in read_table(out / "finalists.csv", Finalist) if one["verified"] is not None]
+    assert winner["verified"] is True, winner["verify_error"]
+    assert winner["verified_items"] > 0
+    assert (out / "best" / "onnx" / "model.onnx").is_file()
+
+
 @pytest.mark.slow
 def test_the_guides_file_runs_to_the_end_as_its_single_point(command: Any, place: Path, tiny_llama: Path) -> None:
     code, _, err = command("run", "phi3-local.json", "--out", "single", *sets(tiny_llama))
@@ -68,7 +78,7 @@ def test_the_guides_file_runs_to_the_end_as_its_single_point(command: Any, place
     assert (row["status"], row["lora_r"] in (16, 64), row["build_precision"]) == ("ok", True, "int4")
     assert row["lora_loss_on"] == "text"
     assert row["accuracy_n"] == 18 or row["accuracy_n"] > 8  # 30 % of 60, by content
-    assert list((place / "single" / "best").rglob("model.onnx"))
+    best_is_verified(place / "single")
     assert "trust_remote_code" in err
     assert "has no qkv_proj; its q_proj and k_proj and v_proj" in err
 
@@ -162,3 +172,4 @@ def test_the_guides_file_runs_with_the_built_in_model_and_our_phrases(place: Pat
     assert done.returncode == 0, done.stderr
     (row,) = [row for row in read_results(out) if row["trial"]]
     assert (row["status"], row["build_precision"], row["train_steps"]) == ("ok", "int4", 10)
+    best_is_verified(out)

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import pytest
 from conftest import Do
+from safetensors import safe_open
 
 from autotune.candidate import Recipe, Session
 from autotune.errors import StageError
@@ -359,3 +360,31 @@ def test_levels_can_be_set_by_the_width_of_the_nodes(built: Do, tiny_llama: Path
             for level in sorted(set(levels.values()))
         }
         load(copy, "cpu", Session())
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_int4_for_tensorrt_rtx_is_what_the_weights_are(
+    tiny_llama: Path, tiny_qwen2: Path, tmp_path: Path, symmetric: bool, tied: bool
+) -> None:
+    """Built without that device: QuantizeLinear and DequantizeLinear of 4 bits, whose numbers are the model's."""
+    problems: list[Any] = []
+    raw = {"precision": "int4", "symmetric": symmetric}
+    (recipe,), _ = parse_recipes(raw, PROVIDERS["NvTensorRtRtx"], ModelShape((), tied=tied), problems)
+    source = tiny_llama if tied else tiny_qwen2
+    result = building.build(job(recipe, source, "NvTensorRtRtx"), tmp_path)
+    assert (result["bits"], result["nodes"]["DequantizeLinear"]) == ({}, result["nodes"]["MatMul"])
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    (node,) = [
+        one for one in model.graph.node if one.op_type == "DequantizeLinear" and "layers.0/mlp/down_proj" in one.name
+    ]
+    settings = {one.name: one.i for one in node.attribute}
+    numbers, scales, *zeros = (weights[name].astype("float32") for name in node.input if name)
+    assert len(zeros) == (not symmetric)
+    size, rows = settings["block_size"], numbers.shape[settings["axis"]]
+    spread = [part.repeat(size, axis=settings["axis"])[:rows] for part in (scales, *zeros)]
+    made = (numbers - (spread[1] if zeros else 0)) * spread[0]
+    with safe_open(source / "model.safetensors", "np") as file:
+        meant = file.get_tensor("model.layers.0.mlp.down_proj.weight").astype("float32").T
+    assert abs(made - meant).mean() < 0.15 * abs(meant).mean()

@@ -63,7 +63,8 @@ def _check(name: str, value: Any) -> tuple[Any, str]:
         )
     value = int(value) if parameter.type is int else value
     if parameter.choices and value not in parameter.choices:
-        return None, f"must be one of {', '.join(map(str, parameter.choices))}, got {shown(value)[:60]}"
+        choices = ", ".join(str(one) for one in parameter.choices if one != "")
+        return None, f"must be one of {choices}, got {shown(value)[:60]}"
     return value, ""
 
 
@@ -134,7 +135,8 @@ def _join(section: Section, name: str) -> None:
     if name not in _JOINED or node is None or not isinstance(node.value, list):
         return
     if all(isinstance(one, str) for one in node.value):
-        section.nodes[name] = Node(node.path, _JOINED[name].join(node.value))
+        listed = [one for one in node.value if name != "op_types_to_quantize" or one != "Gemm"]  # no graph here has any
+        section.nodes[name] = Node(node.path, _JOINED[name].join(listed or node.value))
 
 
 def _rename(section: Section) -> None:
@@ -207,7 +209,28 @@ def _rounded(before: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     return before | recipe
 
 
-def read_qdq(draft: Draft, section: Section, builds: Builds) -> None:
+_AS_QDQ = "the model builder writes QuantizeLinear and DequantizeLinear for the algorithm default alone, which takes its place"
+
+
+def build_qdq(draft: Draft, builds: Builds, nodes: Mapping[str, Node]) -> None:
+    """Let int4 weights be QuantizeLinear and DequantizeLinear, as the model builder writes them; told where that changes
+    how they are rounded.
+    """
+    for build in builds:
+        precision = build.get("precision")
+        if "int4" not in (precision if isinstance(precision, list) else [precision]):
+            continue
+        build["use_qdq"] = True
+        changed = build.get("algorithm", "default") != "default" or bool(build.get("mixed_precision"))
+        for name in ("algorithm", "mixed_precision") if changed else ():
+            build.pop(name, None)
+            if name in nodes:
+                draft.ledger.unneeded(nodes[name].path, _AS_QDQ, tell=True)
+        if changed:
+            build["algorithm"] = "default"
+
+
+def read_qdq(draft: Draft, section: Section, builds: Builds, nodes: Mapping[str, Node]) -> None:
     """Turn MatMulNBits of the recipes before this pass into QuantizeLinear and DequantizeLinear, by the model builder."""
     ledger = draft.ledger
     section.unneeded(
@@ -222,8 +245,7 @@ def read_qdq(draft: Draft, section: Section, builds: Builds) -> None:
     section.refuse({"nodes_to_exclude": ("all nodes are turned", "remove it")})
     section.close("the pass MatMulNBitsToQDQ")
     ledger.map((*section.path, "type"), "space.build.use_qdq")
-    for build in builds:
-        build["use_qdq"] = True
+    build_qdq(draft, builds, nodes)
 
 
 def read_surgeries(draft: Draft, section: Section, builds: Builds) -> None:

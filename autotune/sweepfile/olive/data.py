@@ -11,8 +11,9 @@ from autotune.data.schema import HUB_NAME
 from autotune.errors import did_you_mean, shown
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.input_model import read_client
+from autotune.sweepfile.olive.older_data import BATCHING, LOADING, component, older_parts
 from autotune.sweepfile.olive.sections import Node, Section
-from autotune.sweepfile.olive.texts import SCRIPT, Shape, read_shape
+from autotune.sweepfile.olive.texts import MAKING, Shape, read_shape
 
 _FILES = ("json", "csv", "parquet", "pandas", "text")
 _PARAMS = ("params", "component_kwargs")
@@ -35,6 +36,25 @@ _OWNED = {
 }  # fmt: skip
 """Data sets that had no owner on the hub when many files were written, by the names of then."""
 _TYPES = ("huggingfacecontainer", "datacontainer")
+_SPLIT = "validation"
+"""The split of a data set on the hub that Olive takes where a file names none."""
+_SAVED = 'save the rows as a jsonl file, and write "data_name": "json" and "data_files": FILE'
+_ROWS = "write the rows that are meant behind the split, such as train[:1000]"
+_MEANT = {
+    **dict.fromkeys(("dataset_name", "dataset", "dataset_id", "path", "data_path", "repo_id"), "did you mean 'data_name'?"),
+    **dict.fromkeys(("config", "config_name", "dataset_config", "configuration"), "did you mean 'subset'?"),
+    **dict.fromkeys(("file", "files", "data_file", "file_path", "filename"), "did you mean 'data_files'?"),
+    **dict.fromkeys(("start", "end", "length", "size", "offset", "limit", "max_rows", "num_rows", "num_samples"), _ROWS),
+    **dict.fromkeys(MAKING, "move it to pre_process_data_config"),
+    **dict.fromkeys(BATCHING, "remove it: training_args say how items are batched"),
+}  # fmt: skip
+"""What to do about keys of load_dataset_config that others name so, or write there."""
+_MISPLACED = {
+    **_MEANT,
+    **dict.fromkeys(LOADING, "move it to load_dataset_config"),
+    **dict.fromkeys(("dataset_name", "dataset"), "write it as data_name in load_dataset_config"),
+}  # fmt: skip
+"""What to do about keys that stand beside the sections of a data config, and not in one."""
 
 
 class Found(NamedTuple):
@@ -72,7 +92,7 @@ class DataConfigs:
             if not isinstance(member.value, Mapping):
                 ledger.refuse(member.path, "must be a mapping", "write { ... }")
                 continue
-            name = member.value.get("name", given)
+            name = given or member.value.get("name")
             if not isinstance(name, str) or not name:
                 ledger.refuse(member.path, "needs a name", 'add "name": "train_data"')
             elif name in self.nodes:
@@ -114,30 +134,19 @@ class DataConfigs:
         elif kind is not None:
             remedy = "use HuggingfaceContainer over a file or a data set on the hub"
             section.ledger.refuse(kind.path, f"data of the type {shown(kind.value)} is not read", remedy)
-        section.refuse({"user_script": SCRIPT, "script_dir": SCRIPT})
-        loading = section.take_section("load_dataset_config", _PARAMS, {"name": "subset"})
-        processing = section.take_section("pre_process_data_config", _PARAMS, _OLD)
+        why = "it is run for components that it registers, and each that the file names says here whether it is needed"
+        section.unneeded({"user_script": why, "script_dir": why})
+        older = older_parts(section)
+        loading = component(section, "load_dataset_config", older, _PARAMS, {"name": "subset"})
+        processing = component(section, "pre_process_data_config", older, _PARAMS, _OLD)
         for name in ("post_process_data_config", "dataloader_config"):
-            self._pass_over(section, name)
-        section.close("a data config")
+            _pass_over(component(section, name, older, _PARAMS), name)
+        section.close("a data config", _MISPLACED)
         source = self._source(loading) if loading is not None else None
         if loading is None:
             section.ledger.refuse(section.path, "names no rows", "add load_dataset_config with data_name and split")
         shape = read_shape(processing)
         return None if source is None else Found(*source, shape)
-
-    def _pass_over(self, section: Section, name: str) -> None:
-        part = section.take_section(name, _PARAMS)
-        if part is None:
-            return
-        why = (
-            "training_args say how items are batched"
-            if name == "dataloader_config"
-            else "outputs are scored as they are"
-        )
-        for node in part.rest():
-            part.ledger.unneeded(node.path, why)
-        part.nodes.clear()
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
@@ -145,8 +154,12 @@ class DataConfigs:
         ledger = section.ledger
         kind = section.take_text("type")
         if kind is not None and kind.value.lower() != "huggingface_dataset":
-            ledger.refuse(kind.path, f"rows of the type {shown(kind.value)} are not read", "use huggingface_dataset")
-        elif kind is not None:
+            ledger.refuse(kind.path, f"rows that {shown(kind.value)} loads are not read: it is code of a file", _SAVED)
+            for left in section.rest():
+                ledger.unneeded(left.path, "what loads the rows is refused")
+            section.nodes.clear()
+            return None
+        if kind is not None:
             ledger.unneeded(kind.path, "files and data sets on the hub are read alike")
         section.unneeded(
             {
@@ -173,7 +186,7 @@ class DataConfigs:
         name, subset = section.take_text("data_name"), section.take_text("subset")
         split, files = section.take_text("split"), section.take("data_files")
         files = self._in_folder(section.take_text("data_dir"), files)
-        section.close("load_dataset_config")
+        section.close("load_dataset_config", _MEANT)
         if name is None:
             ledger.refuse(
                 section.path, "names no data (data_name)", "add data_name: json with data_files, or owner/name"
@@ -181,7 +194,9 @@ class DataConfigs:
             return None
         if name.value.lower() in _FILES or files is not None:
             return self._file(section, name, subset, split, files)
-        part = split.value if split is not None else "train"
+        part = split.value if split is not None else _SPLIT
+        if split is None:
+            ledger.map(name.path, "data.train", f"no split is named, and Olive takes {_SPLIT} then", tell=True)
         if re.match(r"[./~\\]|[A-Za-z]:[/\\]", name.value) or name.value.endswith(_ENDINGS):
             remedy = f'write "data_name": "json" (or csv, parquet) and "data_files": {json.dumps(name.value)}'
             return self._none(name, "names a path, and a path is one of data_files", remedy, subset, split)
@@ -286,6 +301,17 @@ class DataConfigs:
             self._none(Node(node.path, None), rule, "add what is missing", store, path)
             return None
         return f"{workspace}/datastores/{store.value}/paths/{path.value.lstrip('/')}", [path, store]
+
+
+def _pass_over(part: Section | None, name: str) -> None:
+    """Say of a component that makes nothing of rows why it is not needed."""
+    if part is None:
+        return
+    batches = name == "dataloader_config"
+    why = "training_args say how items are batched" if batches else "outputs are scored as they are"
+    for node in part.rest():
+        part.ledger.unneeded(node.path, why)
+    part.nodes.clear()
 
 
 def put_source(draft: Draft, key: str, found: Found, named: Node) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune.sweepfile.olive.ledger import Ledger, text_of
+from autotune.sweepfile.olive.ledger import Ledger, Path, text_of
 from autotune.sweepfile.olive.sections import Node, Section, searchable
 
 DEFAULT_VALUE, SEARCHABLE_VALUES = "DEFAULT_VALUE", "SEARCHABLE_VALUES"
@@ -31,6 +31,8 @@ class Draft:
     """The evaluators that passes name."""
     joined: bool = False
     """Whether Olive would join the rows that are trained on into blocks."""
+    foreign: Path = ()
+    """The key that says that the model is none of those that are taken, so that nothing else of the file matters."""
     vaults: list[Node] = field(default_factory=list)
     """The key vaults that are named for a token of the hub."""
 
@@ -51,6 +53,8 @@ class Draft:
         if isinstance(here, dict) and here.pop(last, None) is not None:
             self.origins.pop(key, None)
             self.ledger.dropped(key, why)
+            if not here and parents and self.origins.get(".".join(parents)) is None:
+                self.drop(".".join(parents), why)
 
     def get(self, key: str) -> Any:
         """Return what a key of the sweep has; None where it is not set."""

@@ -77,13 +77,28 @@ def read_engine(draft: Draft, top: Section) -> None:
 
 
 def _read_flows(draft: Draft, node: Node) -> None:
-    passes = draft.ledger.document.get("passes")
-    names = list(passes) if isinstance(passes, Mapping) else []
-    if isinstance(node.value, list) and node.value == [names]:
-        draft.ledger.unneeded(node.path, "it is the order of the passes")
+    flow = one_flow(node, draft.ledger.document.get("passes"))
+    if flow is not None:
+        draft.ledger.unneeded(node.path, "the passes that it names are read, in their order")
     else:
         rule = "passes run once, in the order of the file"
-        draft.ledger.refuse(node.path, rule, "remove it; recipes of space.build are built side by side")
+        draft.ledger.refuse(
+            node.path, rule, "name them once in that order; recipes of space.build are built side by side"
+        )
+
+
+def one_flow(node: Node | None, passes: object) -> list[str] | None:
+    """Return the passes that `pass_flows` names, where it is one flow in the order of the file."""
+    flows = node.value if node is not None else None
+    if (
+        not isinstance(flows, list)
+        or len(flows) != 1
+        or not isinstance(flows[0], list)
+        or not isinstance(passes, Mapping)
+    ):
+        return None
+    flow = [str(name) for name in flows[0]]
+    return flow if flow and [str(name) for name in passes if str(name) in flow] == flow else None
 
 
 def _read_search(draft: Draft, node: Node | None) -> None:

@@ -9,6 +9,7 @@ from autotune.errors import did_you_mean, shown
 from autotune.metrics import METRICS, SCORES
 from autotune.sweepfile.olive.data import DataConfigs, put_source
 from autotune.sweepfile.olive.draft import Draft
+from autotune.sweepfile.olive.lm_tasks import names_tasks, read_tasks
 from autotune.sweepfile.olive.sections import Node, Section, is_number
 from autotune.sweepfile.olive.texts import put_shape
 
@@ -25,6 +26,7 @@ _TYPES = ("accuracy", "latency", "throughput", "size_on_disk", "custom")
 _GOALS = ("threshold", "min-improvement", "percent-min-improvement", "max-degradation", "percent-max-degradation")
 _SCALE = {"size_mb": 1e-6}
 """What Olive's unit is in ours, where they differ: bytes are 10^-6 MB."""
+_GENERATED = "target.workload says what a timing generates"
 _OTHER_TIME = "Olive times one forward pass, we the time between generated tokens"
 
 
@@ -84,12 +86,15 @@ class Evaluators:
         kind = section.take_text("type")
         if kind is not None and kind.value.lower() == "lmevaluator":
             self.draft.ledger.map(kind.path, "data.metric")
-            _read_tasks(self.draft, section)
+        if (kind is not None and kind.value.lower() == "lmevaluator") or (kind is None and names_tasks(section)):
+            read_tasks(self.draft, section)
             return
         if kind is not None and kind.value.lower() not in ("oliveevaluator", "onnxevaluator", "pytorchevaluator"):
             remedy = "use LMEvaluator, or metrics of the types accuracy, latency, throughput and size_on_disk"
             self.draft.ledger.refuse(kind.path, f"there is no evaluator of the type {shown(kind.value)}", remedy)
-        elif kind is not None:
+            self.draft.ledger.pass_over(node.path, node.value, "the evaluator is refused")
+            return
+        if kind is not None:
             self.draft.ledger.unneeded(kind.path, "every build is scored on its provider")
         code = ("no code of a file is run", "write the metric as a function of one text: data.metric: module:function")
         section.refuse(dict.fromkeys(("user_script", "script_dir", "evaluator_script"), code))
@@ -137,7 +142,7 @@ class _Metric:
                 "io_bind": "ONNX Runtime GenAI binds inputs and outputs",
                 "shared_kv_buffer": "ONNX Runtime GenAI shares the buffer",
                 "run_kwargs": "ONNX Runtime GenAI runs the model",
-                "batch_size": "target.workload says what a timing generates",
+                "batch_size": _GENERATED,
                 "data_dir": "a data config says which data",
                 "dataloader_func": "a data config says which data",
                 "func_kwargs": "a data config says which data",
@@ -151,12 +156,14 @@ class _Metric:
         assert kind is not None
         self.ledger.unneeded(kind.path, "the sub-types say what is measured")
         code = ("no code of a file is run", "write the metric as a function of one text: data.metric: module:function")
-        section.refuse(
-            dict.fromkeys(
-                ("user_script", "script_dir", "evaluate_func", "evaluate_func_kwargs", "metric_func", "metric_func_kwargs",
-                 "post_processing_func"), code,
-            )
+        scripts = (
+            "user_script", "script_dir", "evaluate_func", "evaluate_func_kwargs", "metric_func", "metric_func_kwargs",
+            "post_processing_func",
         )  # fmt: skip
+        if name == "accuracy":
+            section.refuse(dict.fromkeys(scripts, code))
+        else:
+            section.unneeded(dict.fromkeys(scripts, _GENERATED))
         named, subs = section.take("data_config"), section.take("sub_types")
         section.close("a metric")
         if named is not None:
@@ -185,7 +192,7 @@ class _Metric:
         """Score on the data that an accuracy metric names, where its texts are those of the training data."""
         draft = self.draft
         if kind != "accuracy":
-            self.ledger.unneeded(named.path, "target.workload says what a timing generates")
+            self.ledger.unneeded(named.path, _GENERATED)
             return
         found = self.data.find(named)
         if found is None:
@@ -313,73 +320,3 @@ class _Metric:
         limits = [*(self.draft.get("limits") or []), f"{metric} {sign} {bound}"]
         self.draft.put("limits", limits, kind)
         self.draft.put("limits", limits, value)
-
-
-# --- lm-evaluation-harness -----------------------------------------------------------------------------------------
-
-
-def _read_tasks(draft: Draft, section: Section) -> None:
-    """Score on a task of lm-evaluation-harness."""
-    ledger = draft.ledger
-    tasks = section.take_texts("tasks")
-    if tasks is not None:
-        tasks = Node(tasks.path, [one for one in tasks.value if one != "size_on_disk"])  # it is always measured
-    if tasks is not None and len(tasks.value) == 1:
-        draft.put("data.metric", f"lm-eval:{tasks.value[0]}", tasks)
-    elif tasks is not None and tasks.value:
-        rule = f"candidates are scored by one task, and {len(tasks.value)} are named"
-        ledger.refuse(tasks.path, rule, "keep one of them, or name a group that holds them")
-    else:
-        ledger.refuse(tasks.path if tasks is not None else section.path, "needs a task", 'add "tasks": ["arc_easy"]')
-    limit = section.take_number("limit")
-    if limit is not None and limit.value >= 1 and limit.value == int(limit.value):
-        draft.put("data.max_items.validation", int(limit.value), limit)
-    elif limit is not None:
-        ledger.refuse(limit.path, "a number of items is taken, 1 or more", "write e.g. 100")
-    length = section.take_number("max_length", whole=True)
-    if length is not None and draft.get("train.max_length") is not None:
-        ledger.unneeded(length.path, "train.max_length is that of the data", tell=True)
-    elif length is not None and 8 <= length.value <= 1_000_000:
-        draft.put("train.max_length", int(length.value), length)
-    elif length is not None:
-        ledger.refuse(length.path, f"must be between 8 and 1,000,000, got {shown(length.value)}", "correct it")
-    options = section.take("provider_options")
-    if options is not None:
-        _read_options(draft, options)
-    section.unneeded(
-        {
-            "batch_size": "items are scored together, as many as fit",
-            "model_class": "builds are scored on their provider, adapters in PyTorch",
-            "execution_provider": "target.provider says it",
-            "device": "target.provider says it",
-            "bootstrap_iters": "intervals are made here",
-            "sample_log_num": "outcomes/ has the outcome of every item",
-            "sample_log_dir": "outcomes/ has the outcome of every item",
-            "confirm_run_unsafe_code": "no code that a model writes is run",
-        }
-    )
-    task = "write a task file with it, and name that: data.metric: lm-eval:tasks/mine.yaml"
-    section.refuse(
-        {
-            "model_args": ("the model is loaded here, without arguments of its own", "remove it"),
-            "apply_chat_template": ("tasks are scored as they are written", task),
-            "system_instruction": ("tasks are scored as they are written", task),
-            "fewshot_as_multiturn": ("tasks are scored as they are written", task),
-            "num_fewshot": ("tasks are scored as they are written", task),
-        }
-    )
-    section.close("LMEvaluator")
-
-
-def _read_options(draft: Draft, node: Node) -> None:
-    ledger = draft.ledger
-    if not isinstance(node.value, Mapping):
-        ledger.refuse(node.path, "must be a mapping", "write { ... }")
-    elif draft.get("target.provider") in (None, "cpu"):
-        ledger.unneeded(node.path, "the provider cpu has no options")
-    elif not all(isinstance(value, str | int | float | bool) for value in node.value.values()):
-        ledger.refuse(node.path, "options must be texts or numbers", "write each as a text")
-    elif node.value:
-        draft.put("target.provider_options", dict(node.value), node)
-    else:
-        ledger.unneeded(node.path, "it is empty")

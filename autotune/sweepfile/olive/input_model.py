@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from autotune.errors import did_you_mean, shown
 from autotune.sweepfile.olive.draft import Draft
+from autotune.sweepfile.olive.foreign import class_of, refuse_foreign, trains
 from autotune.sweepfile.olive.sections import Node, Section
 
 TYPES = ("hfmodel", "pytorchmodel")
@@ -15,6 +15,7 @@ _OTHER_TYPES = ("onnxmodel", "compositemodel", "compositeonnxmodel", "distribute
                 "openvinomodel", "qnnmodel", "snpemodel", "tensorflowmodel", "diffusersmodel", "optimummodel")  # fmt: skip
 _OLD = {"model_name": "model_path_of_hf", "model_loading_args": "load_kwargs", "from_pretrained_args": "load_kwargs"}
 _CODE = ("no code that comes with a model is run", "name a model that transformers loads by itself")
+_LOADED = "it names inputs, which the model builder knows: no script is run"
 _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 
@@ -43,19 +44,29 @@ def read_input_model(draft: Draft, top: Section) -> None:
             draft.ledger.unneeded(name.path, "the model is read from model_path")
     elif name is not None:
         draft.put("model", name.value, name)
-    _read_task(draft, section)
+    kind, task = class_of(section), section.take_text("task")
+    refuse_foreign(draft, task, path or name, kind)
+    loader = section.nodes.get("model_loader")
+    if loader is not None and loader.value is not None and not draft.foreign:
+        draft.foreign = loader.path
+    if task is not None and not draft.foreign:
+        _read_task(draft, task)
     loading = section.take_section("load_kwargs", ("extra_args",))
     if loading is not None:
         _read_loading(loading)
+    if "model_loader" not in section.nodes:
+        section.unneeded({"model_script": _LOADED, "script_dir": _LOADED})
     model_format = section.take_text("model_file_format")
     if model_format is not None:
         _read_format(draft, model_format)
     section.unneeded(
         {
             "io_config": "the model builder knows inputs and outputs",
-            "model_class": "config.json says the class of the model",
             "generation_config": "how text is generated is the application's choice",
             "dummy_inputs_func": "the model builder needs no dummy inputs",
+            "is_file": "the path shows it",
+            "model_storage_kind": "the path shows it",
+            "use_ort_implementation": "the model is PyTorch's own until it is built",
             "generative": "every model here generates text",
             "model_attributes": "they are read from config.json",
         }
@@ -82,13 +93,15 @@ def _type_fits(draft: Draft, section: Section) -> bool:
     kind = section.take_text("type")
     if kind is None:
         return True
-    if kind.value.lower() in TYPES:
+    name = kind.value.lower().removesuffix("handler")
+    if name in TYPES:
         draft.ledger.unneeded(kind.path, "every model is one of transformers")
         return True
     names = ("HfModel", "PyTorchModel")
-    near = "" if kind.value.lower() in _OTHER_TYPES else did_you_mean(kind.value, names)
+    near = "" if name in _OTHER_TYPES else did_you_mean(kind.value, names)
     remedy = near if near.startswith("did you mean") else "name the PyTorch model that it was made from, as HfModel"
     draft.ledger.refuse(kind.path, f"a model of the type {shown(kind.value)} is not taken", remedy)
+    draft.foreign = kind.path if name in _OTHER_TYPES else ()
     return False
 
 
@@ -205,23 +218,14 @@ def read_client(draft: Draft, section: Section) -> str | None:
     return f"azureml://subscriptions/{subscription}/resourcegroups/{group}/workspaces/{workspace}"
 
 
-def _read_task(draft: Draft, section: Section) -> None:
-    task = section.take_text("task")
-    if task is None:
-        return
+def _read_task(draft: Draft, task: Node) -> None:
     if task.value.startswith("text-generation") or task.value == "causal-lm":
         draft.ledger.unneeded(task.path, "every model here generates text")
-    elif draft.ledger.document.get("passes") and _trains(draft.ledger.document["passes"]):
+    elif trains(draft.ledger.document.get("passes")):
         rule = f"models are trained for text-generation, and not for {shown(task.value)}"
         draft.ledger.refuse(task.path, rule, "write text-generation: labels are completions to choose among")
     else:
         draft.ledger.unneeded(task.path, "the model builder exports for text-generation whatever the task says", True)
-
-
-def _trains(passes: Any) -> bool:
-    values = passes.values() if isinstance(passes, Mapping) else ()
-    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
-    return any("lora" in str(part.get("type")).lower() for part in parts if isinstance(part, Mapping))
 
 
 def _read_loading(section: Section) -> None:
@@ -235,6 +239,7 @@ def _read_loading(section: Section) -> None:
             "dtype": "the model is read in the precision of its files; the passes say in which it is trained and built",
             "attn_implementation": "PyTorch's own is taken, and the build has another",
             "attention_implementation": "PyTorch's own is taken, and the build has another",
+            "_attn_implementation": "PyTorch's own is taken, and the build has another",
             "device_map": "train.device says where it is trained",
             "max_memory": "workers.memory_mb bounds memory",
             "low_cpu_mem_usage": "weights are loaded without a copy",

@@ -7,7 +7,7 @@ file writes entries; what has no entry at the end was not read by anybody, and i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -107,6 +107,12 @@ class Ledger:
             if entry.fate == "mapped" and key in entry.to.split(", "):
                 keys = ", ".join(to if one == key else one for one in entry.to.split(", "))
                 self.entries[path] = replace(entry, to=keys)
+
+    def set_aside(self, why: str, keep: Callable[[Entry], bool]) -> None:
+        """Say of every key but the refused ones that `keep` takes why it is not needed."""
+        for path, entry in self.entries.items():
+            if entry.fate != "refused" or not keep(entry):
+                self.entries[path] = Entry(path, "unneeded", why=why)
 
     def entry_of(self, path: Path) -> Entry | None:
         """Return the entry of a key, or of the nearest key above it that has one; None where it was not read."""

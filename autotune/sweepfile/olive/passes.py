@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.errors import did_you_mean, shown
+from autotune.providers import PROVIDERS
 from autotune.sweepfile.olive.building import (
     Builds,
+    build_qdq,
     read_builder,
     read_half,
     read_qdq,
@@ -16,6 +18,7 @@ from autotune.sweepfile.olive.building import (
 )
 from autotune.sweepfile.olive.data import DataConfigs
 from autotune.sweepfile.olive.draft import Draft
+from autotune.sweepfile.olive.engine import one_flow
 from autotune.sweepfile.olive.ledger import text_of
 from autotune.sweepfile.olive.sections import Node, Section
 from autotune.sweepfile.olive.training import TRAINING, read_training
@@ -77,6 +80,8 @@ _UNNEEDED = {
     "onnxdiscrepancycheck": "every build is compared with PyTorch",
     "addolivemetadata": "autotune export writes how a model was made",
 }
+_OLD = {"genaimodelexporter": "modelbuilder", "mobiusmodelbuilder": "mobiusbuilder"}
+"""Types of today by older ones."""
 _NAMES = ("LoRA", "QLoRA", "DoRA", "MergeAdapterWeights", "ModelBuilder")
 
 
@@ -92,7 +97,11 @@ def read_passes(draft: Draft, top: Section, data: DataConfigs) -> None:
         return
     if not node.value:
         ledger.refuse(node.path, "must name at least one pass", 'add e.g. "build": {"type": "ModelBuilder"}')
-    members = _members(draft, node)
+    flow = one_flow(top.nodes.get("pass_flows"), node.value)
+    left = [name for name in node.value if flow is not None and str(name) not in flow]
+    for name in left:
+        ledger.pass_over((*node.path, str(name)), node.value[name], "pass_flows leaves the pass out")
+    members = _members(draft, node, left)
     kinds = [_kind(section) for _, section in members]
     reader = _Reader(draft, data, kinds)
     for (_, section), kind in zip(members, kinds, strict=True):
@@ -100,11 +109,13 @@ def read_passes(draft: Draft, top: Section, data: DataConfigs) -> None:
     reader.close()
 
 
-def _members(draft: Draft, node: Node) -> list[tuple[str, Section]]:
-    """Return the passes with their names, in order; one of several alternatives by its own."""
+def _members(draft: Draft, node: Node, left: Sequence[Any]) -> list[tuple[str, Section]]:
+    """Return the passes with their names, in order, without those that are left out; one of several alternatives by its own."""
     ledger, found = draft.ledger, []
     named = node.value.items() if isinstance(node.value, Mapping) else enumerate(node.value)
     for name, value in named:
+        if name in left:
+            continue
         here = Node((*node.path, name if isinstance(name, int) else str(name)), value)
         parts = [here]
         if isinstance(value, list):
@@ -126,7 +137,8 @@ def _members(draft: Draft, node: Node) -> list[tuple[str, Section]]:
 def _kind(section: Section) -> str:
     """Return the type of a pass in lower case; one that is written as the path of its class is the last part."""
     node = section.nodes.get("type")
-    return node.value.rpartition(".")[2].lower() if node is not None and isinstance(node.value, str) else ""
+    kind = node.value.rpartition(".")[2].lower() if node is not None and isinstance(node.value, str) else ""
+    return _OLD.get(kind, kind)
 
 
 class _Reader:
@@ -177,7 +189,7 @@ class _Reader:
         if kind in _ROUNDING:
             read_rounding(self.draft, section, kind, self.builds)
         elif kind == "matmulnbitstoqdq":
-            read_qdq(self.draft, section, self.builds)
+            read_qdq(self.draft, section, self.builds, self.nodes)
         elif kind == "graphsurgeries":
             read_surgeries(self.draft, section, self.builds)
         else:
@@ -243,6 +255,9 @@ class _Reader:
                 self._pass_over(section, why)
         if not self.builds:
             return
+        provider = PROVIDERS.get(str(self.draft.get("target.provider")))
+        if provider is not None and provider.qdq:
+            build_qdq(self.draft, self.builds, self.nodes)
         assert self.place is not None
         made: list[Any] = []
         for build in self.builds:

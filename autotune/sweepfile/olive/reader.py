@@ -22,6 +22,7 @@ from autotune.sweepfile.olive.data import DataConfigs
 from autotune.sweepfile.olive.draft import SINGLE_POINT, Draft
 from autotune.sweepfile.olive.engine import is_searching, read_engine
 from autotune.sweepfile.olive.evaluators import Evaluators
+from autotune.sweepfile.olive.foreign import keep_what_matters
 from autotune.sweepfile.olive.input_model import read_input_model
 from autotune.sweepfile.olive.joined import fit_batch
 from autotune.sweepfile.olive.ledger import Ledger, text_of
@@ -88,6 +89,8 @@ def read_olive(document: Mapping[str, Any], search: bool = False, providers: Seq
         widen(draft, providers)
     top.close("an Olive configuration")
     ledger.close()
+    if draft.foreign:
+        keep_what_matters(draft)
     told = [f"{text_of(entry.path)}: {entry.why}" for entry in ledger.entries.values() if entry.tell]
     sweep = {key: draft.sweep[key] for key in _ORDER if key in draft.sweep}
     return Imported(sweep, draft.origins, ledger, (*told, *draft.notes), draft.joined)

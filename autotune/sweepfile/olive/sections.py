@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune.errors import did_you_mean, shown
-from autotune.sweepfile.olive.ledger import Ledger, Path
+from autotune.sweepfile.olive.ledger import Ledger, Path, text_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ class Section:
             self.ledger.unneeded(node.path, f"it says the same as {before.path[-1]}")
         else:
             self.ledger.refuse(node.path, f"{name} is given twice, with different values", "keep one of them")
+
+    def offer(self, name: str, node: Node) -> None:
+        """Add a key under its name of today; one that is there already counts before it."""
+        to = self._names.get(name, name)
+        if to in self.nodes:
+            before = text_of(self.nodes[to].path)
+            self.ledger.pass_over(node.path, node.value, f"{before} takes its place")
+        else:
+            self.nodes[to] = node
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Give keys with older names today's."""
@@ -160,12 +169,12 @@ class Section:
         """Yield what was not taken out."""
         yield from self.nodes.values()
 
-    def close(self, what: str) -> None:
-        """Refuse what was not taken out: `what` has no such key."""
+    def close(self, what: str, meant: Mapping[str, str] | None = None) -> None:
+        """Refuse what was not taken out: `what` has no such key. `meant`: the remedy, by what others call a key."""
         for name, node in self.nodes.items():
-            self.ledger.refuse(
-                node.path, f"{what} has no key '{name}' that is read here", did_you_mean(name, list(self.known))
-            )
+            plain = name.strip().lower().replace("-", "_")
+            remedy = (meant or {}).get(plain) or did_you_mean(name, list(self.known))
+            self.ledger.refuse(node.path, f"{what} has no key '{name}' that is read here", remedy)
         self.nodes.clear()
 
 

@@ -97,6 +97,8 @@ class Systems:
         elif kind is not None:
             ledger.map(kind.path, "submit.azureml", "autotune submit --to azureml writes the job", tell=True)
             self._read_azure(section)
+        if "accelerators" not in section.nodes and "device" in section.nodes:  # as the oldest files have it
+            section.rename({"device": "accelerators"})
         providers = self._accelerators(section, role)
         token = section.take_flag("hf_token")
         if token is not None and token.value and name == "azureml":
@@ -195,6 +197,8 @@ class Systems:
                 found += self._device(device, role, listed)
             else:
                 found += listed
+            library = ("the library of a provider is named on the command line", "add --provider-library NAME=PATH")
+            member.refuse({"library": library})
             memory = member.take("memory")
             if memory is not None:
                 ledger.unneeded(memory.path, "gpu_memory_mb is measured, and may be limited", tell=True)

@@ -14,8 +14,42 @@ DEFAULT_LENGTH = "Olive's default, or what the model takes at most"
 SCRIPT = ("no script is run to read data", "save the rows as a jsonl file, and write a template")
 
 
-_PAIR = frozenset({"input_template", "input_cols", "target_template", "target_cols"})
-"""What older files name where each row is a prompt and its answer: such rows are never joined."""
+_PAIR = {
+    "input_col": "input_cols", "output_col": "target_cols", "output_cols": "target_cols", "output_template": "target_template",
+}  # fmt: skip
+"""Names of a prompt's and its answer's columns and templates, by what other ages of Olive call them."""
+_FORMATS = {"default": ("{input}", "{output}"), "self_instruct": ("{prompt}", "{completion}")}
+"""Prompt and answer by Olive's name of a format of pairs; `custom` names its own."""
+_OLD = ("source_max_len", "dataset_type", "corpus_strategy")
+"""Keys by which a file is known to be written for Olive before August 2024, which joined rows only where it was told to."""
+_PLAIN = ("huggingface_pre_process", "text_generation_huggingface_pre_process", "tokenizer_pre_process", "pre_process")
+"""Types of what makes texts of rows that are Olive's own, and of text."""
+MAKING = (
+    "text_template", "text_cols", "max_seq_len", "source_max_len", "max_samples", "strategy", "corpus_strategy", "dataset_type",
+    "chat_template", "message_col", "pad_to_max_len", "use_attention_mask", "add_special_tokens", "joiner", "input_cols", "label_col",
+    "template", "max_length",
+)  # fmt: skip
+"""Keys that say how rows become texts."""
+_LENGTHS = (
+    "max_length",
+    "seqlen",
+    "max_len",
+    "seq_len",
+    "seq_length",
+    "max_seq_length",
+    "sequence_length",
+    "model_max_length",
+)
+_MEANT = {
+    **dict.fromkeys(("template", "prompt", "prompt_template", "format", "prompt_format"), "did you mean 'text_template'?"),
+    **dict.fromkeys(("text_column", "text_columns", "text_col", "text_field", "columns", "column"), "did you mean 'text_cols'?"),
+    **dict.fromkeys(("messages", "messages_col", "messages_column", "message_column"), "did you mean 'message_col'?"),
+    **dict.fromkeys(("num_samples", "limit", "max_rows", "size"), "did you mean 'max_samples'?"),
+    **dict.fromkeys(
+        ("data_name", "data_files", "split", "subset", "data_dir", "dataset_name"), "move it to load_dataset_config"
+    ),
+}  # fmt: skip
+"""What to do about keys of pre_process_data_config that others name so, or write there."""
 
 
 class Shape(NamedTuple):
@@ -24,12 +58,14 @@ class Shape(NamedTuple):
     data: dict[str, Any]
     nodes: dict[str, Node]
     """By key of `data`, where it came from."""
-    max_length: tuple[int, Node] | None
+    max_length: tuple[int, list[Node]] | None
     max_items: tuple[int, Node] | None
     answers: Node | None = None
     """Where the file says that the loss is of the answers alone."""
     joined: bool = False
     """Whether Olive joins the rows, and cuts what it gets into blocks of the most tokens of a text."""
+    paired: bool = False
+    """Whether each row is a pair of Olive's older kind, whose loss is of the answers where a file is silent."""
 
 
 def read_shape(section: Section | None) -> Shape:
@@ -39,26 +75,54 @@ def read_shape(section: Section | None) -> Shape:
         return Shape(
             {"text": "{text}", "metric": "perplexity"}, {"text": place, "metric": place}, None, None, joined=True
         )
+    old = any(node.path[-1] in _OLD for node in section.nodes.values())
+    section.rename(_PAIR | dict.fromkeys(_LENGTHS, "max_seq_len"))
     kind = section.take_text("dataset_type")
     if kind is not None and kind.value.lower() not in ("corpus", "pair"):
         section.ledger.refuse(kind.path, f"a dataset_type is corpus or pair, not {shown(kind.value)}", "write corpus")
     elif kind is not None:
         section.ledger.unneeded(kind.path, "the template says it")
-    paired = not _PAIR.isdisjoint(section.nodes)
-    data, nodes = _texts(section)
-    length, most = section.take_number("max_seq_len", whole=True), section.take_number("max_samples", whole=True)
+    _check_maker(section)
+    given = set(section.nodes)
+    paired = (kind is not None and kind.value.lower() == "pair") or not given.isdisjoint(
+        {"pair_format", "input_template"}
+    )
+    paired = paired or ("input_cols" in given and not given.isdisjoint({"target_cols", "target_template"}))
+    data, nodes = _texts(section, kind if paired else None)
+    length, most = _length(section, paired), section.take_number("max_samples", whole=True)
     answers = section.take_flag("ignore_source_in_labels")
-    joined = _is_joined(section)
+    joined = _is_joined(section, old)
     _rest(section)
     where = {name: nodes.get(name, place) for name in data}
     return Shape(
-        data, where,
-        None if length is None else (int(length.value), length), None if most is None else (int(most.value), most),
-        answers, joined and not paired,
-    )  # fmt: skip
+        data, where, length, None if most is None else (int(most.value), most), answers, joined and not paired, paired
+    )
 
 
-def _texts(section: Section) -> tuple[dict[str, Any], dict[str, Node]]:
+def _check_maker(section: Section) -> None:
+    """Refuse what makes texts of rows in another way than by templates."""
+    kind = section.take_text("type")
+    if kind is None:
+        return
+    if kind.value.lower() in _PLAIN:
+        section.ledger.unneeded(kind.path, "the template says what is learned")
+    else:
+        rule = f"texts are made by a template, and not by {shown(kind.value)}"
+        section.ledger.refuse(kind.path, rule, "remove it, and write text_template; or save the rows as a jsonl file")
+
+
+def _length(section: Section, paired: bool) -> tuple[int, list[Node]] | None:
+    """Return the most tokens of a text, and where that is said; of a pair, those of the prompt and of the answer together."""
+    nodes = [section.take_number("max_seq_len", whole=True), section.take_number("target_max_len", whole=True)]
+    length, answer = nodes
+    if answer is not None and (not paired or length is None):
+        section.ledger.unneeded(answer.path, "train.max_length bounds prompt and answer together")
+        nodes = [length]
+    found = [node for node in nodes if node is not None]
+    return (sum(int(node.value) for node in found), found) if length is not None else None
+
+
+def _texts(section: Section, pairs: Node | None) -> tuple[dict[str, Any], dict[str, Node]]:
     ledger = section.ledger
     chat, column = section.take("chat_template"), section.take_text("message_col")
     template, columns = section.take_text("text_template"), section.take_texts("text_cols")
@@ -78,8 +142,11 @@ def _texts(section: Section) -> tuple[dict[str, Any], dict[str, Node]]:
         ledger.unneeded(chat.path, "the template makes the text")
     if column is not None:
         ledger.unneeded(column.path, "no chat template is asked for")
-    pair = _pair(section)
+    pair = _pair(section, pairs)
     if pair is not None:
+        for other in (template, columns):
+            if other is not None:
+                ledger.unneeded(other.path, "prompt and answer make the text")
         return pair
     node = template or columns
     if template is not None and columns is not None:
@@ -98,9 +165,28 @@ def _texts(section: Section) -> tuple[dict[str, Any], dict[str, Node]]:
     return {"prompt": corpus.prompt, "completion": corpus.completion}, {"prompt": node, "completion": node}
 
 
-def _pair(section: Section) -> tuple[dict[str, Any], dict[str, Node]] | None:
-    """Return prompt and completion where the file gives a template or columns for each, as older files do."""
+def _pair(section: Section, pairs: Node | None) -> tuple[dict[str, Any], dict[str, Node]] | None:
+    """Return prompt and completion where the file gives a template or columns for each, or names a format that does.
+
+    `pairs`: the key that says that rows are pairs, in columns of Olive's own names where nothing else is said.
+    """
     ledger = section.ledger
+    form = section.take_text("pair_format")
+    given = {"input_template", "input_cols", "target_template", "target_cols"} & set(section.nodes)
+    name = form.value.lower() if form is not None else "custom" if given or pairs is None else "default"
+    if name in _FORMATS:
+        for node in (section.take(one) for one in sorted(given)):
+            if node is not None:
+                ledger.unneeded(node.path, f"the format {name} says which columns are meant")
+        place = form or pairs
+        assert place is not None
+        texts = dict(zip(("prompt", "completion"), _FORMATS[name], strict=True))
+        return texts, dict.fromkeys(texts, place)
+    if form is not None and name != "custom":
+        rule = f"there is no format of pairs {shown(form.value)} here"
+        ledger.refuse(form.path, rule, "write pair_format custom, with input_template and output_template")
+    elif form is not None:
+        ledger.unneeded(form.path, "the templates say it")
     sides = []
     for template, columns in (("input_template", "input_cols"), ("target_template", "target_cols")):
         text, names = section.take_text(template), section.take_texts(columns)
@@ -110,6 +196,8 @@ def _pair(section: Section) -> tuple[dict[str, Any], dict[str, Node]] | None:
         sides.append((made, text or names))
     (prompt, asked), (completion, answered) = sides
     if asked is None and answered is None:
+        if form is not None and name == "custom":
+            ledger.refuse(form.path, "needs the prompt and the answer", "add input_template and output_template")
         return None
     if asked is None or answered is None:
         left = asked or answered
@@ -119,11 +207,11 @@ def _pair(section: Section) -> tuple[dict[str, Any], dict[str, Node]] | None:
     return {"prompt": prompt, "completion": completion}, {"prompt": asked, "completion": answered}
 
 
-def _is_joined(section: Section) -> bool:
-    """Whether the rows are joined: Olive does it where a file is silent."""
+def _is_joined(section: Section, old: bool) -> bool:
+    """Whether the rows are joined: Olive does it where a file is silent, and did not before August 2024."""
     strategy = section.take_text("strategy")
     if strategy is None:
-        return True
+        return not old
     if strategy.value.lower().startswith("join"):
         why = (
             "each row is a text of its own, because the borders of blocks cut through rows; a batch takes as many rows as "
@@ -158,10 +246,8 @@ def _rest(section: Section) -> None:
             "model_name": "the tokenizer is the model's",
             "task": "the template says what is learned",
             "trust_remote_code": "no code of a model's own is ever run",
-            "type": "the template says what is learned",
             "remove_unused_columns": "columns that no template names are left out",
             "batched": "texts are made one by one",
-            "target_max_len": "train.max_length bounds prompt and answer together",
         }
     )
     section.refuse(
@@ -169,13 +255,14 @@ def _rest(section: Section) -> None:
             "text_formatting_func": SCRIPT,
             "user_script": SCRIPT,
             "script_dir": SCRIPT,
-            "pair_format": ("there are no named formats of pairs here", "write input_template and target_template"),
+            "input_formatting_func": SCRIPT,
+            "output_formatting_func": SCRIPT,
             "label_col": ("labels are completions here", "write text_template with the label's column at its end"),
             "label_cols": ("labels are completions here", "write text_template with the label's column at its end"),
             "kwargs": ("nothing else is passed on", "remove the key"),
         }
     )
-    section.close("pre_process_data_config")
+    section.close("pre_process_data_config", _MEANT)
 
 
 def put_shape(draft: Draft, shape: Shape) -> None:
@@ -187,11 +274,13 @@ def put_shape(draft: Draft, shape: Shape) -> None:
         else:
             draft.put(f"data.{name}", value, node)
     if shape.max_length is not None:
-        length, node = shape.max_length
-        if 8 <= length <= 1_000_000:
-            draft.put("train.max_length", length, node)
-        else:
-            draft.ledger.refuse(node.path, f"must be between 8 and 1,000,000, got {length}", "correct it")
+        length, where = shape.max_length
+        why = "prompt and answer together" if len(where) > 1 else ""
+        for node in reversed(where):
+            if 8 <= length <= 1_000_000:
+                draft.put("train.max_length", length, node, why)
+            else:
+                draft.ledger.refuse(node.path, f"must be between 8 and 1,000,000, got {length}", "correct it")
     else:
         draft.default("train.max_length", 1024, DEFAULT_LENGTH)
     draft.joined = shape.joined
@@ -205,5 +294,7 @@ def put_shape(draft: Draft, shape: Shape) -> None:
         draft.put("train.loss_on", "completion" if shape.answers.value else "text", shape.answers)
     elif shape.answers is not None:
         draft.ledger.unneeded(shape.answers.path, "plain text has no answers")
+    elif shape.paired:
+        draft.default("train.loss_on", "completion", "Olive's loss of a pair is on the answer")
     elif "text" not in shape.data:
         draft.default("train.loss_on", "text", "Olive's loss is on the whole text")

@@ -188,8 +188,11 @@ def _read_data(draft: Draft, section: Section, data: DataConfigs, train: Node | 
         put_shape(draft, found.shape)
     if share is not None and 0 < share.value < 1:
         draft.put("data.holdout", share.value, share)
+    elif share is not None and share.value >= 1 and share.value == int(share.value):
+        why = "so many rows are judged on, of the share that data.holdout holds out"
+        draft.put("data.max_items.validation", int(share.value), share, why, tell=True)
     elif share is not None and share.value:
-        ledger.refuse(share.path, "a share of the rows is held out, between 0 and 1", "write e.g. 0.3")
+        ledger.refuse(share.path, "must be a share between 0 and 1, or a number of rows", "write e.g. 0.3")
     elif share is not None:
         ledger.unneeded(share.path, "nothing is judged without rows that are held out: 20 % are")
     if validation is None:
@@ -208,10 +211,9 @@ def _read_data(draft: Draft, section: Section, data: DataConfigs, train: Node | 
     put_source(draft, "data.validation", other, validation)
     for node in {node.path: node for node in other.shape.nodes.values() if node.path != ("data_configs",)}.values():
         ledger.map(node.path, "data", "the same as for training")
-    for part in (other.shape.max_length, other.shape.answers):
-        if part is not None:
-            node = part[1] if isinstance(part, tuple) else part
-            ledger.unneeded(node.path, "as for training")
+    lengths = other.shape.max_length[1] if other.shape.max_length is not None else []
+    for node in (*lengths, *([other.shape.answers] if other.shape.answers is not None else [])):
+        ledger.unneeded(node.path, "as for training")
     if other.shape.max_items is not None and other.shape.max_items != (found and found.shape.max_items):
         draft.put("data.max_items.validation", *other.shape.max_items, "rows")
 
