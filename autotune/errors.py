@@ -276,8 +276,10 @@ def number_remedy(text: str, name: str = "", quoted: bool = True) -> str:
         return f"write 1e{int(power[1])}"
     if share := re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", plain):
         return f"write {int(share[1]) / int(share[2]):g}"
-    if clock := re.fullmatch(r"([0-9]{1,4})\s*(?:h|:)\s*([0-9]{1,2})\s*(?:m|min)?", plain):
-        seconds = int(clock[1]) * 3600 + int(clock[2]) * 60
+    clocks = r"(?:([0-9]{1,3})-)?([0-9]{1,4})\s*(?:h|:)\s*([0-9]{1,2})(?::([0-9]{1,2})|\s*(?:m|min))?"
+    if clock := re.fullmatch(clocks, plain):
+        days, whole, minutes, more = (int(part or 0) for part in clock.groups())
+        seconds = (days * 24 + whole) * 3600 + minutes * 60 + more
         hours = name.endswith("hours")
         return f"write {seconds / 3600 if hours else seconds:g}" if hours or name.endswith("_s") else ""
     found = _NUMBER.fullmatch(plain)

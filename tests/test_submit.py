@@ -173,12 +173,69 @@ def test_the_sdk_of_azure_takes_the_job(sweep: Path, tmp_path: Path) -> None:
         ("slurm", ["model=azureml://registries/r/models/m/versions/1"], "use --to azureml"),
         ("skypilot", ["data.train=azureml://x/train.json"], "use --to azureml"),
         ("skypilot", ["submit.skypilot.spott=true"], "did you mean 'spot'"),
+        ("skypilot", ["submit.skypilot.cloud=aws"], "write infra: aws/us-east-1"),
+        ("skypilot", ["submit.skypilot.gpus='A100:1'"], "did you mean 'accelerators'"),
+        ("skypilot", ["submit.skypilot.secrets=[HF_TOKEN]"], "sky jobs launch --env NAME=VALUE, or --secret NAME"),
+        ("slurm", ["submit.slurm.time='24:00:00'"], "write hours: 24"),
+        ("slurm", ["submit.slurm.hours='1-12:30:00'"], "write 36.5"),
+        ("slurm", ["submit.slurm.mem=64G"], "write memory_gb: 64"),
+        ("slurm", ["submit.slurm.qos=high"], "add a line of #SBATCH for it"),
+        ("slurm", ["submit.slurm.env={A: b}"], "write setup: [export NAME=VALUE]"),
+        ("azureml", ["submit.azureml.vm_size=Standard_NC6s_v3"], "write instance_type"),
+        ("azureml", ["submit.azureml.sku=Standard_NC6s_v3"], "write instance_type"),
+        ("azureml", ["submit.azureml.cluster=c"], "did you mean 'compute'"),
+        ("azureml", ["submit.azureml.low_priority=true"], "write spot: true"),
+        ("azureml", ["submit.azureml.environment_variables={A: b}"], "add it to the job's file as environment_variables"),
+        ("azureml", ["submit.azureml.secrets={HF_TOKEN: x}"], "https://VAULT.vault.azure.net/secrets/NAME"),
+        ("azureml", ["submit.azureml.hf_token='${HF_TOKEN}'"], "must name a secret of a key vault"),
+        ("azureml", ["submit.compute=c"], "write it in azureml"),
+        ("azureml", ["azureml={compute: c}"], "write it in submit"),
+        ("azureml", ["submit.azureml.compute=Standard_NC6s_v3"], "compute: serverless and instance_type: Standard_NC6s_v3"),
+        ("azureml", ["submit.azureml.compute=serverless"], "without a GPU, which the sweep needs"),
+        ("azureml", ["submit.azureml.compute=c", "submit.azureml.subscription_id=s"], "without its resource_group and workspace_name"),
+        ("azureml", ["submit.azureml.compute=c", "submit.azureml.environment=mcr.microsoft.com/azureml/x:1"], "submit.azureml.environment"),
+        ("azureml", ["submit.azureml.compute=c", "data.train='azureml:rows:3'"], "write azureml://data/rows/versions/3"),
+        ("azureml", ["submit.azureml.compute=c", "data.train='azureml:rows@latest'"], "azureml://data/rows/versions/VERSION"),
+        ("azureml", ["submit.azureml.compute=c", "model='azureml:phi:1'"], "azureml://models/phi/versions/1"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_there_is_refused(sweep: Path, place: str, sets: list[str], said: str) -> None:
     with pytest.raises(UsageError) as error:
         write(sweep, place, None, sets)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("envs", "azureml:envs@latest"), ("envs:3", "azureml:envs:3"), ("azureml:envs@mine", "azureml:envs@mine"),
+        ("azureml:envs", "azureml:envs@latest"),
+        ("azureml://registries/azureml/environments/acpt/versions/10", "azureml://registries/azureml/environments/acpt/versions/10"),
+    ],
+)  # fmt: skip
+def test_an_environment_that_is_there_is_named_with_its_version(sweep: Path, given: str, written: str) -> None:
+    sets = [f"submit.azureml.environment='{given}'", "submit.azureml.compute='azureml:gpu'"]
+    write(sweep, "azureml", None, sets)
+    job = yaml.safe_load(Path("tones.azureml.yaml").read_text(encoding="utf-8"))
+    assert (job["environment"], job["compute"]) == (written, "azureml:gpu")
+
+
+def test_devices_are_counted_in_any_form(sweep: Path) -> None:
+    for given, asked in (("1", "1"), ("'gpu:a100:2'", "a100:2"), ("'a100:1'", "a100:1"), ("{a100: 4}", "a100:4")):
+        write(sweep, "slurm", None, [f"submit.slurm.gpus={given}"])
+        assert f"#SBATCH --gpus={asked}\n" in Path("tones.slurm.sh").read_text(encoding="utf-8")
+    for bucket, key in (("s3://mine/runs", "source"), ("mine", "name")):
+        write(sweep, "skypilot", None, ["submit.skypilot.accelerators={A100: 1}", f"submit.skypilot.bucket='{bucket}'"])
+        task = yaml.safe_load(Path("tones.sky.yaml").read_text(encoding="utf-8"))
+        assert task["resources"]["accelerators"] == "A100:1"
+        assert task["file_mounts"]["/outputs"] == {key: bucket, "mode": "MOUNT_CACHED"}
+
+
+def test_a_container_of_azure_storage_is_no_password(sweep: Path) -> None:
+    text = sweep.read_text(encoding="utf-8").replace("rows.jsonl", "abfss://rows@mine.dfs.core.windows.net/a.jsonl")
+    sweep.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="no address is fetched"):
+        write(sweep, "azureml", None, ["submit.azureml.compute=c"])
 
 
 @pytest.mark.parametrize("place", ["slurm", "skypilot", "azureml"])

@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 
 SCHEME = "azureml://"
 """What begins an address."""
+SHORT = "azureml:"
+"""What begins a short name of the workspace at hand, such as azureml:NAME:1: it does not say of what."""
 FORMS = "azureml://datastores/STORE/paths/PATH, or azureml://registries/REGISTRY/models/NAME/versions/VERSION"
 Kind = Literal["datastore", "model", "data"]
 
@@ -77,12 +79,16 @@ class Address:
 
 def is_address(text: object) -> bool:
     """Whether a text is meant as an address."""
-    return isinstance(text, str) and text.lower().startswith(SCHEME)
+    return isinstance(text, str) and text.lower().startswith(SHORT)
 
 
 def parse(text: str) -> Address:
     """Return what an address names. Raises ValueError with a rule for users."""
     found = _ADDRESS.fullmatch(text)
+    short = re.fullmatch(r"azureml:(?!//)([^:@/]+)(?:[:@](.+))?", text, re.IGNORECASE)
+    if short is not None:
+        where = f"{short[1]}/versions/{short[2] if (short[2] or '').isdigit() else 'VERSION'}"
+        raise ValueError(f"is no whole address: write azureml://data/{where}, or azureml://models/{where}")
     if found is None:
         raise ValueError(f"is no address of Azure ML that is read here: write {FORMS}")
     names = (found["subscription"], found["group"], found["workspace"])

@@ -171,7 +171,10 @@ def _relative(path: Path, beside: Path) -> str:
 
 def _environment(plan: Plan, given: AzureML, notes: list[str]) -> Any:
     if given.environment is not None:
-        return given.environment if given.environment.startswith("azureml:") else f"azureml:{given.environment}"
+        named = given.environment.removeprefix("azureml:")
+        if named.startswith("//"):
+            return given.environment
+        return f"azureml:{named}" if re.search("[:@]", named) else f"azureml:{named}@latest"
     pip = [given.install] if given.install else requirements(plan.sweep.provider.extra)
     if given.hf_token:
         pip += [one for one in _IN_THE_JOB if one not in pip]

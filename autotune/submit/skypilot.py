@@ -11,6 +11,11 @@ from autotune.sweepfile.submit import SkyPilot
 from autotune.sweepfile.syntax import to_yaml
 
 
+def _bucket(named: str) -> dict[str, str]:
+    """Return how a task names a bucket: by its address where it has one, else by its name, in the cloud of the task."""
+    return {"source": named} if "://" in named else {"name": named}
+
+
 def task(plan: Plan) -> str:
     """Return the task; `sky jobs launch FILE` runs it. Raises UsageError for addresses of Azure ML."""
     refuse_addresses(plan, "an instance of SkyPilot")
@@ -30,7 +35,7 @@ def task(plan: Plan) -> str:
         "name": name,
         "resources": {key: value for key, value in resources.items() if value is not None},
         "workdir": ".",
-        "file_mounts": {"/outputs": {"name": given.bucket or f"autotune-{name}"[:60], "mode": "MOUNT_CACHED"}},
+        "file_mounts": {"/outputs": {**_bucket(given.bucket or f"autotune-{name}"[:60]), "mode": "MOUNT_CACHED"}},
         "envs": {"AUTOTUNE_CACHE": "/outputs/cache"},
         "setup": f"python -m pip install --quiet {shlex.quote(plan.install(given.install))}\n",
         # 4: done, but no candidate keeps the limits.

@@ -40,7 +40,7 @@ def script(plan: Plan) -> str:
     options: dict[str, object] = {
         "job-name": name, "output": f"{name}-%j.log", "open-mode": "append", "time": _time(given.hours),
         "partition": given.partition, "account": given.account,
-        "gpus": given.gpus or ("1" if plan.needs_gpu else None), "cpus-per-task": given.cpus,
+        "gpus": (given.gpus or "").removeprefix("gpu:") or ("1" if plan.needs_gpu else None), "cpus-per-task": given.cpus,
         "mem": f"{given.memory_gb}G" if given.memory_gb is not None else None,
         "requeue": True, "signal": "B:TERM@180",
     }  # fmt: skip

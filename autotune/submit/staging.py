@@ -20,6 +20,8 @@ from autotune.usercode import STAGE, Code, find_function
 TOOL = "tool"
 """The folder of the code that holds this tool; it goes before what is installed there."""
 _PACKAGE = Path(__file__).parents[1]
+_CONTAINERS = re.compile(r"\b(abfss?|wasbs?)://[a-z0-9$-]{1,63}@")
+"""How an address on Azure Storage names its container, where others have a password."""
 _FILLED_IN = re.compile(r"(?:\{[^{}]*\}:?)+@?")
 """What code fills in when it runs, and so no secret, as in `f"https://{user}:{password}@host"`."""
 
@@ -55,6 +57,7 @@ def refuse_secrets(plan: Plan) -> None:
         text = plan.file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(Problem(f"cannot be read ({error})", file=str(plan.file))) from None
+    text = _CONTAINERS.sub(r"\1://", text)
     if redact(text) != text:
         raise UsageError(
             Problem("holds a password or token, which would go into the job", file=str(plan.file), remedy=remedy)

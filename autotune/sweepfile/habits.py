@@ -14,6 +14,7 @@ from autotune.errors import did_you_mean, nearest, shown
 from autotune.metrics import METRICS
 from autotune.space.parameter_tables import LORA, RECIPE
 from autotune.sweepfile.schema import Budget, Document, Target, Train
+from autotune.sweepfile.submit_habits import SUBMIT
 
 _HOMES: tuple[tuple[str, Sequence[str]], ...] = (
     ("", tuple(Document.model_fields)),
@@ -45,7 +46,9 @@ _OTHER_NAMES: dict[str, Mapping[str, str]] = {
         **dict.fromkeys(("num_train_epochs", "num_epochs"), "write epochs in space.lora"),
         "max_steps": "write steps in space.lora",
     },
+    **SUBMIT,
     "": {
+        **dict.fromkeys(("azureml", "slurm", "skypilot"), "write it in submit"),
         **dict.fromkeys(
             ("include", "extends", "defaults", "base", "inherit"),
             "remove it: a sweep file is whole; --set KEY=VALUE changes single keys",

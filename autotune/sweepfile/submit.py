@@ -22,6 +22,23 @@ def _reference(value: object) -> object:
     return value
 
 
+def _amount(value: object) -> object:
+    """Return a number of devices, or one kind with its number, as a text: 1 is "1", { A100: 1 } is "A100:1"."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, dict) and len(value) == 1 and all(isinstance(one, int) for one in value.values()):
+        return ":".join(map(str, next(iter(value.items()))))
+    return value
+
+
+_Devices = Annotated[_Word, BeforeValidator(_amount)]
+_Environment = Annotated[
+    str,
+    Field(
+        pattern=r"^(azureml:)?[A-Za-z0-9][A-Za-z0-9_.-]{0,254}([:@][A-Za-z0-9_.-]+)?$|"
+        r"^azureml://registries/[^/\s]+/environments/[^/\s]+/(versions|labels)/[^/\s]+$"
+    ),
+]
 _Secret = Annotated[str, BeforeValidator(_reference)]
 
 
@@ -41,7 +58,9 @@ class AzureML(_Part):
     workspace_name: _Text | None = None
     compute: _Text | None = Field(None, description="compute cluster, or an attached Kubernetes cluster (Azure Arc)")
     instance_type: _Text | None = Field(None, description="of a Kubernetes cluster")
-    environment: _Text | None = Field(None, description="name:version of an environment that is there")
+    environment: _Environment | None = Field(
+        None, description="name:version of an environment that is there; the newest where no version is named"
+    )
     image: _Text | None = Field(None, description="image that the environment begins from")
     conda_file: _Text | None = Field(None, description="conda file of an older job: what of it is current is said")
     output: _Text = Field(
@@ -63,7 +82,7 @@ class Slurm(_Part):
     partition: _Word | None = None
     account: _Word | None = None
     hours: float = Field(24, gt=0, le=10_000, description="wall-clock after which the job is queued again, and goes on")
-    gpus: _Word | None = Field(None, description="e.g. 1, or a100:1; default: one where the target needs one")
+    gpus: _Devices | None = Field(None, description="e.g. 1, or a100:1; default: one where the target needs one")
     cpus: int | None = Field(None, ge=1, le=4096)
     memory_gb: int | None = Field(None, ge=1, le=100_000)
     setup: list[_Text] = Field([], description="lines of shell before the run, such as: module load cuda")
@@ -72,7 +91,7 @@ class Slurm(_Part):
 class SkyPilot(_Part):
     """A task of SkyPilot."""
 
-    accelerators: _Word | None = Field(None, description="e.g. A100:1; default: one L4 where the target needs a GPU")
+    accelerators: _Devices | None = Field(None, description="e.g. A100:1; default: one L4 where the target needs a GPU")
     infra: _Word | None = Field(None, description="cloud, or cloud/region, e.g. aws/us-east-1; default: the cheapest")
     cpus: int | None = Field(None, ge=1, le=4096)
     memory_gb: int | None = Field(None, ge=1, le=100_000)

@@ -303,6 +303,32 @@ def test_int4_for_tensorrt_rtx_is_read() -> None:
         assert any("int4_algo_config" in note and "default alone" in note for note in notes)
 
 
+def test_a_job_runs_in_the_workspace_of_its_system_and_reads_data_of_another() -> None:
+    def client(name: str) -> dict[str, str]:
+        return {"subscription_id": f"sub-{name}", "resource_group": f"group-{name}", "workspace_name": name}
+
+    files = {
+        "type": "azureml_datastore",
+        "azureml_client": client("rows"),
+        "datastore_name": "s",
+        "relative_path": "r.json",
+    }
+    data = {"load_dataset_config": {"data_name": "json", "data_files": files, "split": "train"},
+            "pre_process_data_config": {"text_template": "{q} {a}"}}  # fmt: skip
+    system = {"type": "AzureML", "accelerators": ["gpu"], "aml_compute": "c"}
+    at_system = trained(data, systems={"aml": {**system, "azureml_client_config": client("jobs")}}, host="aml")
+    at_top = trained(data, systems={"aml": system}, host="aml", azureml_client=client("jobs"))
+    for document in (at_system, at_top):
+        sweep, refused = read(document)
+        assert refused == {}
+        assert sweep["submit"]["azureml"]["workspace_name"] == "jobs"
+        assert sweep["data"]["train"].startswith(
+            "azureml://subscriptions/sub-rows/resourcegroups/group-rows/workspaces/rows/"
+        )
+    sweep, _ = read(trained(data, systems={"aml": system}, host="aml"))
+    assert sweep["submit"]["azureml"]["workspace_name"] == "rows"
+
+
 @pytest.mark.parametrize("kind", ["latency", "throughput", "size_on_disk"])
 def test_scripts_of_a_timing_are_not_needed_and_those_of_a_score_are_refused(kind: str) -> None:
     sub = {"latency": "avg", "throughput": "avg", "size_on_disk": "bytes"}[kind]

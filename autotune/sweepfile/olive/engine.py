@@ -59,7 +59,7 @@ def read_engine(draft: Draft, top: Section) -> None:
             ledger.refuse(name.path, "must hold letters or digits", "write e.g. my-sweep")
     client = top.take_section("azureml_client")
     if client is not None:
-        read_client(draft, client)
+        read_client(draft, client, runs=True)
     _read_search(draft, top.take("search_strategy"))
     cache = top.take_section("cache_config")
     if cache is not None:

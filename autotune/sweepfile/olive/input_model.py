@@ -188,8 +188,11 @@ def _set_datastore_model(draft: Draft, section: Section) -> None:
         draft.put("model", address, node, "as an address of Azure ML")
 
 
-def read_client(draft: Draft, section: Section) -> str | None:
-    """Return the address of a workspace that an `azureml_client` names, and account for its keys; None where it names none."""
+def read_client(draft: Draft, section: Section, runs: bool = False) -> str | None:
+    """Return the address of a workspace that an `azureml_client` names, and account for its keys; None where it names none.
+
+    `runs`: a job runs in it, and not only data or a model lies there.
+    """
     nodes = [section.take_text(name) for name in _WORKSPACE]
     vault = section.take_text("keyvault_name")
     if vault is not None:
@@ -212,8 +215,14 @@ def read_client(draft: Draft, section: Section) -> str | None:
     found = [node for node in nodes if node is not None]
     if len(found) < len(_WORKSPACE):
         return None
+    elsewhere = not runs and draft.get("submit.azureml.workspace_name") is not None
     for name, node in zip(_WORKSPACE, found, strict=True):
-        draft.put(f"submit.azureml.{name}", node.value, node)
+        if elsewhere:
+            draft.ledger.unneeded(
+                node.path, "it shows in the address; the job runs in the workspace that is named for it"
+            )
+        else:
+            draft.put(f"submit.azureml.{name}", node.value, node)
     subscription, group, workspace = (node.value for node in found)
     return f"azureml://subscriptions/{subscription}/resourcegroups/{group}/workspaces/{workspace}"
 

@@ -132,7 +132,7 @@ class Systems:
                 draft.put(f"submit.azureml.{to}", node.value, node)
         client = section.take_section("azureml_client")
         if client is not None:
-            read_client(draft, client)
+            read_client(draft, client, runs=True)
         environment = section.take_section("environment", (), _ENVIRONMENT)
         if environment is not None:
             for name, to in (("image", "image"), ("conda_file", "conda_file"), ("environment_name", "environment")):
