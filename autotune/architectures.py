@@ -1,9 +1,9 @@
-"""What the model builder makes of a model: facts that were probed, and which of them hold for a config.json.
+"""What the model builder can export: facts that were probed for each architecture, and which of them apply to a config.json.
 
 `python -m benchmarks.architectures` builds a tiny random model of every architecture, and of every variant that
-`features_of` tells apart, at each precision, runs it through the real stages and compares it with PyTorch. What it
-printed is `probed.py`. With other versions of the packages the facts are no reason to refuse a model: the run looks at
-the untouched model in each recipe before anything is trained.
+`features_of` tells apart, at each precision, runs it through the real stages and compares it with PyTorch. `probed.py` holds
+its results. With other versions of the packages these facts refuse no model: the run then checks the untouched model in each
+recipe before it trains anything.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 from autotune.probed import FACTS, VERSIONS, Fact
 
 PRECISIONS = ("fp32", "int8", "int4")
-"""Those that are probed."""
+"""The precisions that are probed."""
 _WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-winml", "onnxruntime-genai-directml")
 _ALWAYS_WINDOWED = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM")
 _OWN_ROTATION = ("Gemma3ForCausalLM", "GptOssForCausalLM")
-"""Their plain models have it."""
+"""Architectures whose plain models have a rotation of their own."""
 BLOCK = 16
-"""What the runtime's attention takes on the CPU: heads, and the part of them that is rotated, of a multiple of so many."""
+"""The runtime's attention on the CPU needs head sizes, and rotated parts of heads, that are a multiple of this."""
 
 
 def _ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield how positions are rotated: for all layers, or for each kind of layer."""
+    """Yield the settings of rotary positions: one for all layers, or one for each kind of layer."""
     for name in ("rope_parameters", "rope_scaling"):
         given = config.get(name)
         if isinstance(given, dict):
@@ -39,7 +39,7 @@ def _number(value: Any) -> float:
 
 
 def features_of(config: dict[str, Any]) -> list[str]:
-    """Return in words what a config.json asks for beyond the plain architecture (the empty word, which comes first)."""
+    """Return the features of a config.json, in words; the first is the empty word, for the plain architecture."""
     found = [""]
     partial = _number(config.get("partial_rotary_factor")) or 1.0
     named = config.get("architectures")
@@ -93,17 +93,17 @@ def _windowed(config: dict[str, Any], kinds: set[str]) -> bool:
 
 
 _WINDOW_BY_DEFAULT = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM", "MistralForCausalLM")
-"""Architectures that have a window where config.json does not speak of one."""
+"""Architectures with a sliding window even where config.json does not mention one."""
 _WINDOW_BY_SWITCH = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""Architectures that have a window where use_sliding_window says so; then it has a size by default."""
+"""Architectures with a sliding window only where use_sliding_window is true; its size has a default."""
 _WINDOWED_CACHES = ("cpu", "cuda", "NvTensorRtRtx")
-"""Providers for which the model builder gives such layers caches of the window's size, unless told otherwise."""
+"""Providers for which the model builder makes key-value caches of the window's size by default."""
 
 
 def has_windowed_caches(config: dict[str, Any], provider: str) -> bool:
-    """Return whether the model builder, not told otherwise, gives some layer a cache of its window's size.
+    """Return whether the model builder, by default, makes a key-value cache of the window's size for some layer.
 
-    It reads `sliding_window` of the configuration that transformers makes of config.json, whatever the architecture.
+    The builder reads `sliding_window` of transformers' configuration, whatever the architecture.
     """
     if provider not in _WINDOWED_CACHES:
         return False
@@ -117,7 +117,7 @@ def has_windowed_caches(config: dict[str, Any], provider: str) -> bool:
 
 
 def facts_of(config: dict[str, Any]) -> list[Fact]:
-    """Return what was probed of a model's architecture with its features."""
+    """Return the facts that were probed for a model's architecture and its features."""
     named = config.get("architectures")
     features = features_of(config)
     architecture = named[0] if isinstance(named, list) and named else None
@@ -126,7 +126,7 @@ def facts_of(config: dict[str, Any]) -> list[Fact]:
 
 @cache
 def other_versions() -> dict[str, tuple[str, str]]:
-    """Return the packages that are installed in another version than was probed: that one, and the installed one."""
+    """Return, by package, the probed and the installed version, where they differ."""
     found = {}
     for package, probed in VERSIONS.items():
         names = _WHEELS if package in _WHEELS else (package, f"{package}-gpu")
@@ -141,9 +141,9 @@ def other_versions() -> dict[str, tuple[str, str]]:
 
 
 def refusals(config: dict[str, Any], provider: str) -> dict[str, str]:
-    """Return by precision why no build of a model runs with the installed versions, as far as that was probed.
+    """Return, by precision, why no build of a model runs with the installed versions.
 
-    Empty with other versions than the probed ones. What the runtime refuses was probed on the CPU.
+    Empty where other versions than the probed ones are installed. Refusals of the runtime were probed on the CPU only.
     """
     if other_versions():
         return {}
@@ -156,7 +156,7 @@ def refusals(config: dict[str, Any], provider: str) -> dict[str, str]:
 
 
 def sentence(fact: Fact) -> str:
-    """Return a fact in words."""
+    """Return a fact as a sentence."""
     which = fact.architecture + (f" with {fact.feature}" if fact.feature else "")
     if fact.outcome == "refused":
         return f"{fact.by} does not take {which}: {fact.said}"
@@ -164,7 +164,7 @@ def sentence(fact: Fact) -> str:
 
 
 def remarks(config: dict[str, Any], provider: str, max_length: int) -> list[str]:
-    """Return what there is to say about a model that is not refused: what was probed to go wrong, and other versions."""
+    """Return notes about a model that is not refused: errors of the model builder that were found, and other versions."""
     facts = [fact for fact in facts_of(config) if fact.outcome != "same"]
     wrong = [fact for fact in facts if fact.outcome == "other"]
     window = _number(config.get("sliding_window"))

@@ -1,6 +1,6 @@
 """A candidate: one adapter (LoRA settings) in one recipe (how it is built) and one session (how it is served).
 
-Only parameters that count are set: the rest are None, so two spellings of the same thing are one candidate.
+Parameters that have no effect are None, so two spellings of the same settings are one candidate.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Scalar = bool | int | float | str
 
 
 class Frozen(BaseModel):
-    """A model whose fields never change, so that what is worked out from them may be kept (`cached_property`)."""
+    """A model whose fields never change, so that values computed from them may be cached (`cached_property`)."""
 
     model_config = ConfigDict(frozen=True)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with other values, which keeps nothing that was worked out from those before."""
+        """Return a copy with other values, without the cached values of the original."""
         copied = super().model_copy(update=update, deep=deep)
         for name in copied.__dict__.keys() - type(copied).model_fields.keys():
             del copied.__dict__[name]
@@ -31,7 +31,7 @@ class Frozen(BaseModel):
 
 
 class Lora(BaseModel):
-    """The settings of one LoRA fine-tuning. Fields are those of `autotune.space.parameter_tables.LORA`, which documents them."""
+    """The settings of one LoRA fine-tuning. `autotune.space.parameter_tables.LORA` documents the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ class Lora(BaseModel):
 
 
 class Recipe(BaseModel):
-    """How a model is built for its provider. Fields are those of `autotune.space.parameter_tables.RECIPE`, which documents them."""
+    """How a model is built for its provider. `autotune.space.parameter_tables.RECIPE` documents the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -123,13 +123,13 @@ class Recipe(BaseModel):
 
 
 BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8, "int4": 4}
-"""Of most weights, by precision."""
+"""The bits of most weights, by precision."""
 
 
 class Session(BaseModel):
-    """How the runtime serves a built model; what is None is as the target says, or as the runtime chooses.
+    """How the runtime serves a built model; None: as the target says, or as the runtime chooses.
 
-    Fields are those of `autotune.space.parameter_tables.SESSION`, which documents them.
+    `autotune.space.parameter_tables.SESSION` documents the fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -153,7 +153,7 @@ class Session(BaseModel):
 
     @property
     def config(self) -> dict[str, int | bool]:
-        """What it is in the words of `session_options` in genai_config.json, without the provider's options."""
+        """Its settings as `session_options` of genai_config.json, without the provider's options."""
         words = {
             "intra_op_num_threads": self.threads,
             "enable_cpu_mem_arena": self.arena,
@@ -162,7 +162,7 @@ class Session(BaseModel):
         return {name: value for name, value in words.items() if value is not None}
 
     def over(self, other: Session) -> Session:
-        """Return this session, with what it leaves open as `other` has it."""
+        """Return this session, with the settings of `other` where it has none."""
         return Session.model_validate(other.model_dump(exclude_none=True) | self.model_dump(exclude_none=True))
 
 
@@ -175,18 +175,18 @@ def digest(content: Any) -> str:
 class Candidate(Frozen):
     """One adapter in one recipe and one session.
 
-    `lora` None: the untouched model; `recipe` None: the adapter alone, not built; `session` None: as the target says.
+    `lora` None: the untouched model; `recipe` None: the adapter is not built; `session` None: the target's session.
     """
 
     lora: Lora | None = None
     recipe: Recipe | None = None
     session: Session | None = None
     target: str | None = None
-    """The target that it is measured for; None where the sweep has one."""
+    """The target for which it is measured; None where the sweep has one."""
 
     @cached_property
     def id(self) -> str:
-        """The candidate's name in results: 16 hexadecimal digits of the digest of what counts."""
+        """The candidate's name in results: the first 16 hexadecimal digits of the digest of its settings."""
         return digest(self.model_dump(mode="json", exclude_none=True))[:16]
 
     @property
@@ -210,7 +210,7 @@ class Candidate(Frozen):
 
     @classmethod
     def from_columns(cls, cells: dict[str, str]) -> Candidate:
-        """Return the candidate whose settings a row holds; the inverse of `columns`. Raises ValueError."""
+        """Return the candidate of a row's cells; the inverse of `columns`. Raises ValueError."""
         parts: dict[str, dict[str, Any]] = {"lora": {}, "build": {}, "session": {}}
         for column, text in cells.items():
             prefix, _, name = column.partition("_")

@@ -1,6 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that help and `select` start at once.
 
-It is one module because a command is a parser and the few lines that call its room: somebody who looks for an option finds all
+It is one module because a command is a parser and the few lines that call its room: whoever looks for an option finds all
 of them here.
 """
 
@@ -391,11 +391,11 @@ def _use_libraries(given: Sequence[str]) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from autotune.run import Asked, run_command
+    from autotune.run import RunOptions, run_command
 
     given = vars(arguments)
     same = ("out", "trials", "hours", "report", "optuna_storage", "address", "plain")
-    return run_command(Asked(arguments.sweep, sets=_sets(arguments), **{name: given[name] for name in same}))
+    return run_command(RunOptions(arguments.sweep, sets=_sets(arguments), **{name: given[name] for name in same}))
 
 
 def _sets(arguments: argparse.Namespace) -> list[str]:

@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def requirement(*extras: str) -> str:
-    """Return what pip is asked for, such as `autotune-genai[cpu,rouge]`."""
+    """Return the requirement for pip, such as `autotune-genai[cpu,rouge]`."""
     return f"{DISTRIBUTION}[{','.join(extras)}]" if extras else DISTRIBUTION
 
 

@@ -1,7 +1,7 @@
-"""Writing files so that neither a kill nor a power cut leaves half of one.
+"""Write files so that neither a kill nor a power cut leaves half of one.
 
 A file is written aside, flushed to the disk, and then renamed; the rename is flushed too where the system can do that.
-Whoever opens the file meanwhile sees the old one or the new one, whole.
+A reader sees the whole old file or the whole new one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ASIDE, GONE = ".new", ".gone"
-"""How the name of a file ends that is still being written, and that of a folder which is being removed."""
+"""The endings of a file that is being written, and of a folder that is being removed."""
 _BUSY_S, _AGAIN_S = 2.0, 0.05
-"""Windows renames no file that another process has open: seconds in which it is tried again, and seconds between."""
+"""Windows cannot rename a file that another process has open: seconds of further attempts, and seconds between them."""
 
 
 def write_aside(file: Path, content: str, *, sync: bool = True) -> None:
     """Write a text file anew. Raises OSError, which names a file; the old file then stays.
 
-    `sync=False` leaves out the flush to the disk, for what is written often and worth nothing after a power cut.
+    `sync=False` omits the flush to the disk, for files that are written often and are worthless after a power cut.
     """
     aside = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}{ASIDE}")  # some files have several writers at once
     try:
@@ -37,14 +37,14 @@ def write_aside(file: Path, content: str, *, sync: bool = True) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        error.filename = error.filename or str(aside)  # a full disk is noticed where no file is named
+        error.filename = error.filename or str(aside)  # the error of a full disk names no file
         raise
 
 
 def put(aside: Path, place: Path, *, sync: bool = True) -> None:
-    """Rename a file, or a folder where nothing is yet at `place`, and flush the rename. Raises OSError.
+    """Rename a file, or a folder if `place` does not exist yet, and flush the rename. Raises OSError.
 
-    What is in it must have been flushed before.
+    Its content must have been flushed before.
     """
     end = time.monotonic() + _BUSY_S
     while True:
@@ -82,7 +82,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_file(file: Path) -> None:
-    """Flush a file that others have written to the disk. Raises OSError."""
+    """Flush a file to the disk that another writer has closed. Raises OSError."""
     how = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY  # Windows flushes only what may be written
     number = os.open(file, how)
     try:
@@ -92,9 +92,9 @@ def sync_file(file: Path) -> None:
 
 
 def move_away(folder: Path) -> Path:
-    """Give a folder that is to be removed another name, so that half of one never stands under its own. Returns that.
+    """Rename a folder that is to be removed, so that its own name never holds half a folder. Returns the new path.
 
-    Raises OSError where that cannot be done (on Windows: where a file in it is open); nothing where there is no such folder.
+    Raises OSError where that fails (on Windows: where a file in it is open). A missing folder is no error.
     """
     gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}{GONE}")
     with contextlib.suppress(FileNotFoundError):
@@ -108,9 +108,9 @@ def remove_tree(folder: Path) -> None:
 
 
 def empty_folder(folder: Path) -> Path:
-    """Return a folder made anew, without what was in it. Raises OSError where that cannot be removed.
+    """Make a folder anew, without its old content, and return it. Raises OSError where the content cannot be removed.
 
-    On Windows a file of a process that has just been ended stays open for a moment: the removal is tried for a while.
+    On Windows a file of a process that has just ended stays open for a moment, so the removal is tried for a while.
     """
     end = time.monotonic() + _BUSY_S
     while True:
@@ -125,7 +125,7 @@ def empty_folder(folder: Path) -> Path:
 
 
 def remove_asides(folders: Iterable[Path]) -> None:
-    """Remove what killed processes were writing into folders that only this process writes to."""
+    """Remove the unfinished files of killed processes from folders to which only this process writes."""
     for folder in folders:
         for aside in folder.glob(f"*{ASIDE}"):
             with contextlib.suppress(OSError):

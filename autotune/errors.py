@@ -1,9 +1,9 @@
-"""What can go wrong, and the exit code that says so.
+"""The exceptions, and the exit code of each.
 
     AutotuneError
-    +-- UsageError      2  the command line, a sweep file or data is wrong, or does not fit the results there
+    +-- UsageError      2  the command line, a sweep file or data is wrong, or does not fit the results that are there
     +-- MachineError    3  this machine cannot run it: provider, package, memory, disk
-    +-- StageError         one candidate's own trouble; costs a row, never the sweep
+    +-- StageError         the trouble of one candidate; costs a row, never the sweep
     +-- Interrupted   130  somebody ended it; run again to go on
 
 Every bad input becomes a `Problem`: file, key, rule, value, remedy. A `UsageError` carries all that were found.
@@ -36,38 +36,38 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-# What moves a terminal's cursor, changes its colours, or turns the direction of its text; and halves of characters.
+# Characters that control a terminal or the direction of its text, and halves of surrogate pairs.
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 _LONGEST = 1000
-"""Characters of one part of a message: an input may be of any length, and a message is one line."""
+"""The most characters of one part of a message: inputs may be of any length, and a message is one line."""
 
 
 def printable(text: str) -> str:
-    """Return `text` with everything escaped that could end a line or command a terminal."""
+    """Return `text` with the characters escaped that could end a line or control a terminal."""
     return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def printable_lines(text: str) -> str:
-    """Return `text` as `printable` does, its lines kept."""
+    """Return `text` as `printable`, with its line ends."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(document: str) -> str:
-    """Return a JSON document as `printable` does, and still JSON: what is escaped can only stand in its texts."""
+    """Return a JSON document as `printable`, still valid: the escaped characters can occur only inside strings."""
     return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", document)
 
 
 def _clipped(text: str, most: int) -> str:
-    """Return `text` on one line, in at most that many characters."""
-    text = redact(text)  # before it is cut: half a secret would not be known for one
+    """Return `text` on one line, with at most `most` characters."""
+    text = redact(text)  # before it is cut: half a secret would not be recognised
     line = printable(text if len(text) <= most else text[: most - 3] + "...")
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def shown(value: object, depth: int = 0) -> str:
-    """Return a value as a message shows it: as `repr` does, but soon done, however long or deep the value is."""
+    """Return a value for a message: like `repr`, but short and fast, however long or deep the value is, and without secrets."""
     if isinstance(value, str):
         return repr(redact(value)[:100])
     if isinstance(value, bytes):
@@ -93,7 +93,7 @@ def shown(value: object, depth: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in an input: where it is, which rule it breaks, and what to do."""
+    """One mistake in an input: its place, the rule that it breaks, and the remedy."""
 
     rule: str
     key: str = ""
@@ -114,7 +114,7 @@ class Problem:
 
 
 class RepeatedKeyError(ValueError):
-    """A JSON object has a key twice: which value is meant is unclear."""
+    """A JSON object has a key twice, so it is unclear which value is meant."""
 
 
 def different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def reader_gone(error: OSError) -> bool:
-    """Whether an error says that whoever reads what we print has gone: Windows has no word of its own for it."""
+    """Whether an error means that the reader of our output has closed the pipe; Windows has no error of its own for that."""
     nameless = error.errno == errno.EINVAL and error.filename is None
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and nameless)
 
@@ -153,7 +153,7 @@ class AutotuneError(Exception):
 
 
 class UsageError(AutotuneError):
-    """An input is wrong; `problems` lists everything that was found."""
+    """An input is wrong; `problems` lists all mistakes."""
 
     exit_code = Exit.USAGE
 
@@ -163,13 +163,13 @@ class UsageError(AutotuneError):
 
 
 class MachineError(AutotuneError):
-    """This machine lacks what the sweep needs."""
+    """This machine lacks something that the sweep needs."""
 
     exit_code = Exit.MACHINE
 
 
-class Interrupted(AutotuneError):  # noqa: N818 - not an error of anybody
-    """Somebody ended the sweep, and what could be kept is kept."""
+class Interrupted(AutotuneError):  # noqa: N818 - it is no error
+    """A user or the system ended the sweep; finished results are kept."""
 
     exit_code = Exit.INTERRUPTED
 
@@ -178,20 +178,20 @@ class Interrupted(AutotuneError):  # noqa: N818 - not an error of anybody
 
 
 StageStatus = Literal["diverged", "out_of_memory", "timeout", "failed", "unsupported", "lost"]
-"""What a stage that did not end well makes of a candidate: those of a row's statuses that are nobody's decision."""
+"""The statuses of a row that a stage can cause by failing."""
 
 
 def stage_status(of_row: object) -> StageStatus:
-    """Return a row's status as what a stage can raise: `failed` where no stage can have ended in it."""
+    """Return a row's status as one that a stage can raise; `failed` for any other."""
     statuses: tuple[StageStatus, ...] = get_args(StageStatus)
     return next((status for status in statuses if status == of_row), "failed")
 
 
 class StageError(AutotuneError):
-    """A candidate's own trouble inside a stage; `status` is what its row says."""
+    """A stage of one candidate failed; `status` is that of its row."""
 
     seconds: float | None = None
-    """Seconds that the stage was at work before, where that is known: waiting for a worker is not among them."""
+    """The seconds that the stage ran, without waiting for a worker; None: not known."""
 
     def __init__(self, status: StageStatus, message: str) -> None:
         self.status = status
@@ -201,7 +201,7 @@ class StageError(AutotuneError):
         return type(self), (self.status, str(self))
 
 
-# What other tools call the same thing.
+# The names that other tools use, with ours.
 _MEANT = {
     "rank": "r", "lora_r": "r", "lora_rank": "r", "lr": "learning_rate", "max_steps": "steps", "lora_alpha": "alpha",
     "bits": "precision", "gpu": "cuda", "directml": "dml", "latency": "itl_ms_p50", "size": "size_mb",
@@ -220,8 +220,8 @@ _MEANT = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most like `name`, if one is."""
-    # Comparing takes the product of the lengths: names are short, and what is not is no misspelt name.
+    """Return the known name that is most similar to `name`; None where none is similar."""
+    # The time of a comparison grows with the product of the lengths, and a long text is no misspelt name.
     if len(name) > 100:
         return None
     close = get_close_matches(name, [other for other in islice(known, 20_000) if len(other) <= 100], n=1, cutoff=0.6)
@@ -247,7 +247,7 @@ _UNITS: dict[str, dict[str, float]] = {
 
 
 def _unit(name: str) -> Callable[[str], float | None]:
-    """Return what turns a unit into that of a key or metric, by the end of its name."""
+    """Return a function from a unit to its factor for a key or metric, whose name gives the own unit."""
     parts = name.lower().partition("@")[0].split("_")
     table = _UNITS["hours"] if name.endswith("hours") else next((_UNITS[p] for p in parts if p in _UNITS), {})
 
@@ -265,9 +265,9 @@ _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]+)?|[.,][0-9]+)(?:e[+-]?[0-9]+
 
 
 def number_remedy(text: str, name: str = "", quoted: bool = True) -> str:
-    """Return how a number is written that a text probably means, or nothing: '90%' is 0.9, '1,5' is 1.5, '8h' is 8 hours.
+    """Return the remedy for a text that probably means a number: '90%' is 0.9, '1,5' is 1.5, '8h' is 8 hours; else empty.
 
-    `name`: the key or metric, whose ending says its unit. `quoted`: a plain number stands in quotes.
+    `name`: the key or metric, whose ending says its unit. `quoted`: the text was a number in quotes.
     """
     plain = text.strip().replace("−", "-").replace("–", "-").replace("\u00a0", " ")
     if plain.lower() in ("none", "unlimited", "inf", ".inf", "infinity", "off", "no"):

@@ -1,11 +1,11 @@
-"""Inside a job: `python -m autotune.in_job ...` is autotune with inputs at places that the next job has too, and with a token
-for the hub from a key vault.
+"""Inside a job that was sent elsewhere: `python -m autotune.in_job ...` runs autotune with stable paths to its inputs, and
+with a token for the hub from a key vault.
 
-Azure ML mounts inputs in a folder of each job's own, and a sweep that names other files is another sweep: so what is mounted is
-linked into the working directory, under names that stay.
+Azure ML mounts inputs in a folder that differs from job to job, and a sweep that names other files is another sweep. So the
+mounted inputs are linked into the working directory, under names that stay the same.
 
-The job names the secret in AUTOTUNE_HF_TOKEN_SECRET. Its value goes into the environment of this process alone: into no file,
-no log, and no part of the job.
+The job names the secret in AUTOTUNE_HF_TOKEN_SECRET. Its value goes only into the environment of this process: into no
+file, no log, and no part of the job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INPUT = re.compile(r"--set=((?:data\.)?(model|train|validation|test))=(/.+?)((?
 
 
 def linked(word: str, folder: Path) -> str:
-    """Return a word of the command with the mounted input that it names linked into `folder`; another word as it is."""
+    """Return a word of the command with a link in `folder` in place of the mounted input; other words are returned unchanged."""
     found = _INPUT.fullmatch(word)
     if found is None or not Path(found[3]).exists():
         return word
@@ -33,7 +33,7 @@ def linked(word: str, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(place)
-    except OSError:  # a working directory that takes no links: a later job must be given the same place
+    except OSError:  # no links here: a later job must have the input in the same place
         return word
     return f"--set={key}={link.as_posix()}{rows}"
 
@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except MachineError as error:
             sys.stderr.write(f"autotune: {error}\n")
             return int(error.exit_code)
-    from autotune.cli import (
-        main as autotune,  # after the token is known: what is known is hidden in all that is written
-    )
+    from autotune.cli import main as autotune  # after the token is set, because secrets are read once
 
     words = sys.argv[1:] if argv is None else list(argv)
     return autotune([linked(word, Path("inputs")) for word in words])

@@ -1,4 +1,4 @@
-"""This machine, in words and as a digest: what a timing belongs to."""
+"""This machine, in words and as a digest: every timing belongs to one machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PACKAGES = (
 
 @functools.cache
 def _processor() -> str:
-    """Return the processor's name: what Python says of it on Windows and macOS does not tell two models apart."""
+    """Return the processor's name. Python's own answer on Windows and macOS does not distinguish models."""
     found = ""
     with contextlib.suppress(OSError, subprocess.SubprocessError, StopIteration):
         if sys.platform == "win32":
@@ -50,7 +50,7 @@ def _processor() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return what decides how fast a model runs here."""
+    """Return the hardware on which the speed of a model depends."""
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
@@ -61,12 +61,12 @@ def hardware() -> dict[str, Any]:
 
 
 def logical_processors() -> int:
-    """Return how many threads this machine runs at once."""
+    """Return the number of logical processors."""
     return psutil.cpu_count() or 1
 
 
 def packages() -> dict[str, str]:
-    """Return the versions of the packages that matter, as they would be imported."""
+    """Return the versions of the packages that affect results, as they would be imported."""
     found: dict[str, str] = {}
     for one in distributions():  # in the order of the path
         if one.metadata["Name"]:
@@ -85,7 +85,7 @@ def machine_digest() -> str:
 
 
 def free_disk_mb(folder: Path) -> float:
-    """Return the free space where `folder` is, or will be, 10^6 bytes. Raises MachineError where its drive is not there."""
+    """Return the free disk space at `folder`, which may not exist yet, 10^6 bytes. Raises MachineError where its drive is missing."""
     wanted = folder = folder.absolute()
     while not exists(folder):
         if folder == folder.parent:
@@ -95,7 +95,7 @@ def free_disk_mb(folder: Path) -> float:
 
 
 def longest_path() -> int | None:
-    """Return how many characters a path may have here; None where that is no matter: on Windows once long paths are on."""
+    """Return the most characters of a path; None where there is no limit: elsewhere than on Windows, or with long paths on."""
     if sys.platform != "win32":
         return None
     import winreg
@@ -109,7 +109,7 @@ def longest_path() -> int | None:
 
 
 def free_memory_mb() -> float:
-    """Return the memory that can be had without swapping, 10^6 bytes."""
+    """Return the memory that is available without swapping, 10^6 bytes."""
     return psutil.virtual_memory().available / 1e6
 
 
@@ -117,7 +117,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def total_memory_mb() -> float:
-    """Return the memory of this machine, or of the container that it is, 10^6 bytes."""
+    """Return the memory of this machine, or the limit of this container, 10^6 bytes."""
     total = float(psutil.virtual_memory().total)
     with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit in it
         total = min(total, float((_CGROUP / "memory.max").read_text(encoding="utf-8")))
@@ -143,8 +143,9 @@ def busy_s() -> float:
 
 
 def foreign_cpu(seconds: float = 0.5, own: int | None = None) -> float:
-    """Return how many cores others keep busy now, on average over so many seconds: all but the process `own`, this one if that
-    is None, and those below it.
+    """Return how many cores other programs keep busy now, on average over `seconds`.
+
+    The process `own` (None: this one) and its children are not counted.
     """
     began, busy, before = time.perf_counter(), busy_s(), _own_s(own)
     time.sleep(seconds)
@@ -152,7 +153,7 @@ def foreign_cpu(seconds: float = 0.5, own: int | None = None) -> float:
 
 
 def _own_s(own: int | None) -> float:
-    """Return the processor seconds of a process and of those below it that live."""
+    """Return the processor seconds of a process and of its living children."""
     total = 0.0
     this = psutil.Process(own)
     for process in [this, *this.children(recursive=True)]:

@@ -1,6 +1,6 @@
-"""The numbers that a sweep may optimise or limit, each with its direction built in.
+"""The metrics that a sweep may optimise or limit, each with its direction.
 
-A score belongs to a (model, items) pair and carries an interval; the rest belong to the built graph.
+A score belongs to a model and a set of items, and has an interval; the other metrics belong to the built graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Metric:
     kind: Kind
     meaning: str
     turns: bool = False
-    """Whether a sweep may say the other direction: it is not the metric's own."""
+    """Whether a sweep may state either direction, because the metric has none of its own."""
 
 
 _ALL = (
@@ -58,16 +58,16 @@ _ALL = (
 )
 
 PER_WORKLOAD = frozenset({m.name for m in _ALL if m.kind == "latency"} | {"peak_memory_mb", "gpu_memory_mb"})
-"""Those that are measured once for each workload of a sweep."""
+"""The metrics that are measured for each workload of a sweep."""
 
 WORKLOAD = re.compile(r"[a-z0-9_-]{1,32}")
 """The name of a workload."""
 
 
 class _Metrics(dict[str, Metric]):
-    """The metrics by name. `itl_ms_p50@long` is known too: that metric in the sweep's workload `long`.
+    """The metrics by name, also `itl_ms_p50@long`: that metric in the sweep's workload `long`.
 
-    Going over it gives the metrics themselves, without those of workloads.
+    An iteration yields only the metrics themselves, without workloads.
     """
 
     def __missing__(self, name: str) -> Metric:
@@ -93,19 +93,19 @@ def beside(metric: str, what: str) -> str:
 
 
 ENOUGH_FOR_P90 = 64
-"""Samples below which there is no 90th percentile."""
+"""The least samples for a 90th percentile."""
 PRECISION = 0.03
-"""Half the width of a latency's interval, as a share, at which it counts as resolved."""
+"""The half-width of a latency's interval, as a share, at which it counts as precise."""
 RESOLUTION_MS = 0.1
-"""Milliseconds a token that nobody minds, however small the model."""
+"""A difference of so many milliseconds a token does not matter, however small the model."""
 
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """A function of the user's own: `module:function`."""
 
 TASK = "lm-eval:"
-"""What begins the name of a task of lm-evaluation-harness."""
+"""The prefix of a task of lm-evaluation-harness."""
 
-# What `data.metric` may name besides module:function and lm-eval:task, and the score column that it fills.
+# The names that `data.metric` may have beside module:function and lm-eval:task, each with its score column.
 SCORES: dict[str, str] = {
     "choice": "accuracy",
     "exact_match": "exact_match",
@@ -115,13 +115,13 @@ SCORES: dict[str, str] = {
     "rouge_l": "rouge_l",
 }
 ROUGE_TOKENS = 2
-"""The version of what ROUGE-L counts as tokens (`autotune.stages.rouge`): scores made with another are made anew."""
+"""The version of ROUGE-L's tokens (`autotune.stages.rouge`): scores of another version are made anew."""
 LABELLED = frozenset({"choice", "f1", "f1_micro"})
-"""Those that choose among labels."""
+"""The metrics that choose among labels."""
 SHARES = frozenset({"accuracy", "exact_match", "f1", "f1_micro", "rouge_l"})
-"""Scores from 0 to 1."""
+"""The scores from 0 to 1."""
 REFERENCED = frozenset({"exact_match", "rouge_l"})
-"""Those that compare a generated text with the best of an item's references."""
+"""The metrics that compare a generated text with all references of an item, and count the best."""
 
 
 def is_function(metric: str) -> bool:
@@ -135,16 +135,16 @@ def is_task(metric: str) -> bool:
 
 
 def task_of(metric: str) -> tuple[str, str]:
-    """Return of `lm-eval:<task or file>@<metric>` the task, and the metric: empty for the task's first."""
+    """Return the task and the metric of `lm-eval:<task or file>@<metric>`; an empty metric means the task's first."""
     name, _, own = metric.removeprefix(TASK).partition("@")
     return name, own
 
 
 def generates(metric: str) -> bool:
-    """Whether `data.metric` has the model write a text."""
+    """Whether a `data.metric` scores generated text."""
     return metric in ("exact_match", "rouge_l") or is_function(metric)
 
 
 def score_column(metric: str) -> str:
-    """Return the score column that `data.metric` fills. Raises KeyError where there is no such metric."""
+    """Return the score column of a `data.metric`. Raises KeyError for an unknown metric."""
     return "lm_eval" if is_task(metric) else "custom" if is_function(metric) else SCORES[metric]

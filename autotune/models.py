@@ -1,4 +1,4 @@
-"""Which model a sweep names, and what its config.json says, without loading it.
+"""The base model of a sweep: what its name means, and what its config.json says, without loading it.
 
 A model is a local folder, the built-in one, or a name on the hub. Weights are read from safetensors only.
 """
@@ -81,7 +81,7 @@ SMOLLM2 = BuiltIn(
 
 BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
 
-# What of a config.json is counted with here.
+# The sizes in a config.json that are used here.
 _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
           "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
 _LARGEST = 2**31 - 1
@@ -107,7 +107,7 @@ def is_remote(name: str, root: Path) -> bool:
 
 
 def config_of(name: str, root: Path) -> dict[str, Any] | None:
-    """Return the model's config.json; None for a name on the hub or an address, which is looked at when the sweep starts.
+    """Return the model's config.json; None for a name on the hub or an address, which is fetched when the sweep starts.
 
     Raises UsageError where there is no such model, or its folder cannot be used.
     """
@@ -145,7 +145,7 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         remedy = "fetch or save the model again"
         raise UsageError(Problem("config.json must be a mapping", "model", value=name, remedy=remedy))
     _check_weights(folder, name)
-    # With either, transformers would load other weights than those of the folder.
+    # With either of these, transformers would load other weights than those of the folder.
     if exists(folder / "adapter_config.json"):
         rule, remedy = "the folder holds adapter_config.json beside the model", "merge that adapter, or move its files"
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
@@ -163,7 +163,7 @@ _CONVERT = "convert it with save_pretrained(folder), which writes safetensors"
 
 
 def _check_weights(folder: Path, name: str) -> None:
-    """Raise UsageError where a folder's weights are not whole in safetensors; no file of weights is opened for it.
+    """Raise UsageError where a folder's weights are not complete in safetensors; no file of weights is opened.
 
     Pickled files beside whole safetensors are never read.
     """
@@ -200,7 +200,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _folders_beside(name: str, root: Path) -> list[str]:
-    """Return the folders that `name` might be a misspelling of, as a sweep file would name them."""
+    """Return the names of folders beside `name`, which may be a misspelling of one."""
     names: dict[str, None] = {}
     for place in (Path(), root):
         with contextlib.suppress(OSError, ValueError):
@@ -242,13 +242,13 @@ def _exported() -> str:
 
 
 def context_of(config: dict[str, Any]) -> int | None:
-    """Return the most tokens that the model was made for, or None where its config.json does not say."""
+    """Return the model's context length in tokens; None where its config.json has none."""
     value = config.get("max_position_embeddings")
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def check_export(config: dict[str, Any], name: str, provider: str) -> None:
-    """Raise UsageError where no build of a model runs, as was probed with the installed versions."""
+    """Raise UsageError where no build of a model runs, by the facts that were probed with the installed versions."""
     refused = refusals(config, provider)
     if set(PRECISIONS) <= set(refused):
         rule = f"onnxruntime-genai {VERSIONS['onnxruntime-genai']}: {refused[PRECISIONS[0]]}"
@@ -257,7 +257,7 @@ def check_export(config: dict[str, Any], name: str, provider: str) -> None:
 
 
 def shape_from(config: dict[str, Any], provider: str = "cpu") -> ModelShape:
-    """Return what of a config.json decides which recipes can run on a provider."""
+    """Return the properties of a config.json that decide which recipes can run on a provider."""
     hidden = int(config.get("hidden_size") or 0)
     heads = int(config.get("num_attention_heads") or 0)
     head_dim = int(config.get("head_dim") or (hidden // heads if heads else 0))
@@ -279,7 +279,7 @@ def shape_of(name: str, root: Path, provider: str = "cpu") -> ModelShape | None:
 
 
 def parameters_of(config: dict[str, Any]) -> int:
-    """Return about how many parameters a Llama-like config has (for estimates of time and size)."""
+    """Return the approximate number of parameters of a Llama-like config, for estimates of time and size."""
     hidden, layers = int(config.get("hidden_size") or 0), int(config.get("num_hidden_layers") or 0)
     heads = int(config.get("num_attention_heads") or 1)
     head_dim = int(config.get("head_dim") or hidden // heads)
@@ -291,9 +291,9 @@ def parameters_of(config: dict[str, Any]) -> int:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder that decide what the model does.
+    """Return the files of a model folder on which the model's behaviour depends.
 
-    Not the cache's note beside them: when it was fetched, and when it was last used, are no part of a model.
+    The cache's manifest is not among them: it only says when the model was fetched and last used.
     """
     kinds = (".safetensors", ".json", ".model", ".jinja", ".txt")
     files = (path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
@@ -301,9 +301,9 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:
-    """Return a SHA-256 over the files of a model folder that decide what the model does.
+    """Return a SHA-256 over the files of a model folder on which the model's behaviour depends.
 
-    `memo` keeps a file's digest by its path, size and time of change, so that gigabytes are read once.
+    `memo` caches a file's digest by its path, size and time of change, so that gigabytes are read once.
     """
     total = hashlib.sha256()
     for path in model_files(folder):
@@ -321,7 +321,7 @@ def digest_folder(folder: Path, memo: dict[str, str] | None = None) -> str:
 
 
 def tensors_of(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the tensors that a model folder's files of weights hold, with their shapes; no weights are read.
+    """Return the names and shapes of the tensors in a model folder; no weights are read.
 
     Source of the format: a safetensors file begins with the length of its header (8 bytes, little-endian), then the header
     as JSON. Raises OSError, ValueError where a file is damaged.
@@ -343,7 +343,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 _LONGEST_HEADER = 100_000_000
-"""Bytes of a safetensors header at most, as its own reader allows."""
+"""The most bytes of a safetensors header, as in its own reader."""
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -358,8 +358,9 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def digest_outline(folder: Path) -> str:
-    """Return a SHA-256 over what can be seen of a model without reading its weights: settings, tokenizer, names and shapes
-    of tensors, and the sizes of the files. Raises OSError, ValueError, LookupError.
+    """Return a SHA-256 over a model without its weights: settings, tokenizer, names and shapes of tensors, sizes of files.
+
+    Raises OSError, ValueError, LookupError.
     """
     total = hashlib.sha256()
     for path in model_files(folder):

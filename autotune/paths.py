@@ -1,4 +1,4 @@
-"""Questions about paths that people type: what cannot be a path, or cannot be looked at, is not there."""
+"""Safe questions about paths that users type: a path that is invalid, or that cannot be examined, does not exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from autotune.errors import Problem, UsageError
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
-"""Names that Windows keeps for devices, whatever follows a dot."""
+"""Names that Windows reserves for devices, whatever follows a dot."""
 NOT_PORTABLE = (
     "must be a name that Windows takes, too: not that of a device (con, nul, aux, com1, ...), and no dot at its end"
 )
@@ -45,6 +45,14 @@ def exists(path: Path) -> bool:
         return False
 
 
+def relative(path: Path, start: Path) -> str:
+    """Return an absolute path as seen from an absolute folder, with `/`; the path itself where it is on another drive."""
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
 _NO_FOLDERS = (
     (r"[\x00-\x1f\x7f]", "it holds a control character", "write the path without"),
     (r"^['\"].*['\"]$", "the quotes are part of the name", "write the path without them"),
@@ -55,7 +63,7 @@ _NO_FOLDERS = (
 def folder_named_by(variable: str) -> Path | None:
     """Return the folder that a variable of the environment names; None where it is not set, or blank.
 
-    Raises UsageError for what is no folder's name: it would be made, with that name, wherever the command runs.
+    Raises UsageError for a text that is probably no folder's name: else a folder of that name would be made.
     """
     text = os.environ.get(variable, "")
     if not text.strip():

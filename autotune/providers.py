@@ -1,8 +1,8 @@
-"""What each execution provider is: data, and how it is told which device and which options to use.
+"""The execution providers: what each needs and runs, and how a session is told the device and the options.
 
 Adding a provider is one entry here, one extra in pyproject.toml and its test. The model builder accepts pairs that fail
-only when loaded (fp16 on the CPU builds with exit 0), so the precisions that may run are written here; what a device
-really runs is asked of the device (`autotune.stages.capability`), before anything is trained.
+only when loaded (fp16 on the CPU builds with exit 0), so the precisions that may run are listed here; the device itself is
+asked which of them it really runs (`autotune.stages.capability`), before anything is trained.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Plugin:
     """A package that brings a provider as a library beside the plain `onnxruntime` wheel."""
 
     package: str
-    """Its name in the registry."""
+    """Its name on PyPI."""
     module: str
-    """What is imported of it: its `get_library_path()` says where the library lies."""
+    """Its module, whose `get_library_path()` returns the library."""
     series: str
-    """The first parts of the versions that are tested, such as 0.4."""
+    """The first parts of the tested versions, such as 0.4."""
 
 
 @dataclass(frozen=True)
@@ -47,45 +47,46 @@ class Provider:
     genai_name: str | None
     """Its name for `onnxruntime_genai.Config.append_provider`; None for the CPU, which is always there."""
     precisions: tuple[Precision, ...]
-    """What may run on it, most exact first: in the first of them that the device runs, the untouched model is the `base`
-    of limits."""
+    """The precisions that may run on it, the most exact first. Limits refer to the untouched model (`base`) in the first one
+    that the device runs."""
     extra: str
     """The extra of this package that installs it."""
     wheel: str
     """The ONNX Runtime GenAI wheel that it needs."""
     accuracy_level: int
-    """The builder's default `accuracy_level` there."""
+    """Our default of `accuracy_level` for it."""
     plugin: Plugin | None = None
-    """What brings it, where that is a package of its own."""
+    """The package that contains it, where it is a plugin."""
     library: str = ""
-    """The library that brings it, where the command line named one."""
+    """The library that contains it, where the command line named one."""
     takes_options: bool = True
     """Whether it takes `provider_options`."""
     io_option: str = ""
-    """The option of the model builder that keeps inputs, outputs and activations in fp32 around quantised weights, where
-    the builder takes fp16 otherwise and a device may have none."""
+    """The model builder's option that keeps inputs, outputs and activations in fp32 around quantised weights. Without it the
+    builder uses fp16, which a device may lack."""
     device_options: tuple[str, str] = ("", "")
-    """The provider's own options that pick a device by its number, for ONNX Runtime and for GenAI, where it is no plugin."""
+    """The provider's options that select a device by its number, for ONNX Runtime and for GenAI; for providers that are no
+    plugin."""
     qdq: bool = False
     """Whether the model builder always writes its int4 weights as QuantizeLinear and DequantizeLinear."""
     engines_option: str = ""
-    """The provider's own option that names a folder for engines that it has compiled."""
+    """The provider's option that names a folder for the engines that it compiles."""
     needs: str = ""
-    """What the machine needs besides packages, in words."""
+    """The hardware and drivers that the machine needs, in words."""
 
     @property
     def plugged(self) -> bool:
-        """Whether a library must be registered before it is there."""
+        """Whether its library must be registered before it can be used."""
         return self.plugin is not None or bool(self.library)
 
     @property
     def builds_as(self) -> str:
-        """The provider whose builds it runs: those for the CPU where the model builder has none of its own."""
+        """The provider whose builds it runs: the CPU where the model builder has no builds for it."""
         return "cpu" if self.builder_flag == "cpu" else self.name
 
     @property
     def install(self) -> str:
-        """The command that installs what running a built model on it takes."""
+        """The command that installs the packages to run a built model on it."""
         if self.library:
             return f"pip install {self.wheel}, and the library {Path(self.library).name} of its vendor"
         more = f' "{self.plugin.package}=={self.plugin.series}.*"' if self.plugin is not None else ""
@@ -93,12 +94,12 @@ class Provider:
 
     @property
     def remedy(self) -> str:
-        """The command that installs what a sweep on it takes."""
+        """The command that installs the packages of a sweep on it."""
         return pip_install(self.extra)
 
     @property
     def packages(self) -> dict[str, str]:
-        """What decides its results besides ONNX Runtime: the plugin's version, or the digest of its library."""
+        """The versions, beside ONNX Runtime's, on which its results depend: that of the plugin, or the digest of its library."""
         if self.library:
             return {Path(self.library).name: _digest_of(self.library)}
         return {self.plugin.package: installed(self.plugin.package)} if self.plugin is not None else {}
@@ -157,18 +158,18 @@ _ALL = (
 PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in _ALL}
 
 NVIDIA = ("cuda", "NvTensorRtRtx")
-"""Those whose memory NVIDIA's driver can tell."""
+"""The providers whose memory NVIDIA's driver reports."""
 
 LIBRARIES = "AUTOTUNE_PROVIDER_LIBRARIES"
-"""The environment variable by which worker processes learn what the command line named: JSON, name to path."""
+"""The environment variable that passes the libraries of the command line to worker processes: JSON, name to path."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 def use_library(name: str, path: str) -> None:
-    """Add a provider that a library brings, for this process and those that it starts.
+    """Add a provider from a vendor's library, for this process and those that it starts.
 
-    `name` is the provider's own, which its devices have. A graph for it is built as for the CPU, which holds no type but
-    fp32 around quantised weights. Raises ValueError with the rule that is broken.
+    `name`: the name of its devices in ONNX Runtime. Its graphs are built as for the CPU, with fp32 around quantised weights.
+    Raises ValueError with the rule that is broken.
     """
     if not _NAME.fullmatch(name):
         raise ValueError("takes NAME=PATH, with the provider's own name: letters, digits and '_'")
@@ -190,6 +191,6 @@ def _add(name: str, path: str) -> None:
 
 
 def in_worker() -> None:
-    """Add the libraries that the command line of the tuner named; called where a worker process starts."""
+    """Add the libraries of the tuner's command line; called when a worker process starts."""
     for name, path in json.loads(os.environ.get(LIBRARIES) or "{}").items():
         _add(name, path)

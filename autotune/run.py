@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,17 @@ from autotune.artifacts.store import Cache, default_root, too_deep
 from autotune.candidate import Recipe
 from autotune.costs.evidence import costs_of
 from autotune.costs.model import CostModel
-from autotune.costs.work import Subject
-from autotune.costs.work import Work as Cost
+from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines, reader_gone
-from autotune.execution.engines import Setting, Work, engine_of, takes_gpu
+from autotune.execution.engines import Engine, EngineSettings, engine_of, takes_gpu
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
 from autotune.execution.stop import Stop, stop_on_signals
 from autotune.machine import describe
-from autotune.pipeline.devices import ask
+from autotune.paths import relative
+from autotune.pipeline.devices import offered_devices
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
@@ -37,6 +36,7 @@ from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
+from autotune.present.data import data_lines
 from autotune.present.explained import explain, tie_lines
 from autotune.present.progress import Progress
 from autotune.present.select import select, write_front
@@ -68,38 +68,38 @@ from autotune.trackers.listener import Trackers, trackers_of
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for."""
+class RunOptions:
+    """The options of the `run` command."""
 
     file: str
     out: Path | None = None
     sets: Sequence[str] = ()
-    """KEY=VALUE: changes of the sweep file."""
+    """Changes of the sweep file, KEY=VALUE."""
     trials: int | None = None
     hours: float | None = None
     report: bool = False
-    """Whether the folder has a report from the first row on, see `autotune.report.fresh`."""
+    """Whether the report is written while the sweep runs, see `autotune.report.fresh`."""
     optuna_storage: str | None = None
     """The URL of a storage in which the sweep is mirrored as a study."""
     address: str | None = None
-    """The head of the cluster, where the engine is one."""
+    """The head of the cluster, for an engine that is one."""
     plain: bool = False
-    """Whether progress is lines, in a terminal too."""
+    """Whether progress is printed as plain lines, also in a terminal."""
 
 
-def run_command(asked: Asked) -> Exit:
+def run_command(options: RunOptions) -> Exit:
     """Run a sweep, or go on with it. Prints progress to stderr and the choice to stdout; returns the exit code.
 
     Raises UsageError, MachineError, Interrupted, KeyboardInterrupt.
     """
-    sweep = load_sweep(asked.file, asked.sets, asked.trials, asked.hours)
-    folder = asked.out or Path("results") / sweep.name
-    trackers = trackers_of(sweep, folder, asked.optuna_storage, lambda line: _say(f"autotune: {line}"))
+    sweep = load_sweep(options.file, options.sets, options.trials, options.hours)
+    folder = options.out or Path("results") / sweep.name
+    trackers = trackers_of(sweep, folder, options.optuna_storage, lambda line: _say(f"autotune: {line}"))
     try:
         with stop_on_signals(_stopping) as stop:
-            fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if asked.report else None
+            fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if options.report else None
             with trackers:
-                summary = _sweep(sweep, folder, asked, stop, trackers, fresh)
+                summary = _sweep(sweep, folder, options, stop, trackers, fresh)
         _report(folder, sweep.score, summary)
         if fresh is not None and fresh.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -117,73 +117,85 @@ def _say(line: str) -> None:
 
 
 def _stopping() -> None:
-    """Say what the first Ctrl-C does."""
+    """Print what the first Ctrl-C does."""
     what = "stopping: a training keeps its checkpoint, any other stage ends first"
     sys.stderr.write(f"\nautotune: {what}; press Ctrl-C again to stop now\n")
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a sweep works with."""
+    """The parts that a sweep is run with."""
 
     cache: Cache
     record: Record
     events: Events
     costs: CostModel
-    work: Work
+    engine: Engine
 
     @property
-    def ready(self) -> Blocking:
+    def do(self) -> Blocking:
         """Does a job that belongs to no candidate, and waits for it."""
-        return Blocking(self.work.executor, self.record.log("prepare"))
+        return Blocking(self.engine.executor, self.record.log("prepare"))
 
 
 @dataclass(frozen=True)
 class _Study:
-    """A sweep with what its preparation found."""
+    """A sweep after its preparation."""
 
     sweep: Sweep
     """As it was loaded."""
     targets: dict[str | None, tuple[Sweep, Inputs]]
-    """Of each target its sweep, with the recipes that fit, and what all its candidates share. The name is None where there is one."""
+    """By target: its sweep, with the recipes that can run, and the inputs of its candidates. The name is None if there is one."""
     dataset: Dataset
     away: Mapping[str | None, str] = field(default_factory=dict)
-    """Of each target that has no node of the cluster now, why; it is not the only one. Nothing of it is measured."""
+    """Targets without a node of the cluster now, and the reason. Nothing is measured for them, only for the others."""
 
     @property
     def first(self) -> tuple[Sweep, Inputs]:
-        """Those of the first target: model, data and settings of adapters are the same for all."""
+        """Sweep and inputs of the first target: model, data and settings of adapters are the same for all."""
         return next(iter(self.targets.values()))
 
 
-def _sweep(sweep: Sweep, folder: Path, asked: Asked, stop: Stop, trackers: Trackers, fresh: Fresh | None) -> Summary:
+def _sweep(
+    sweep: Sweep, folder: Path, options: RunOptions, stop: Stop, trackers: Trackers, fresh: Fresh | None
+) -> Summary:
     """Put the parts together, prepare the sweep, and search."""
     cache = Cache(default_root())
     if deep := too_deep(cache.root):
         raise MachineError(deep)
     check_place(cache.root)
-    offline = not needs_network(sweep.model, sweep.data, sweep.root)
     costs, hours = costs_of(cache, Subject(sweep.model)), sweep.budget.hours
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(Record(folder, sweep))
-        progress = stack.enter_context(Progress(_so_far(sweep, record), asked.plain))
+        progress = stack.enter_context(Progress(_so_far(sweep, record), options.plain))
         trackers.start()
         intervals = deque[Interval]()
         timeline = Timeline(record, intervals)
         events = Events(progress, Running(record), timeline, trackers, *([] if fresh is None else [fresh]))
-        setting = Setting(
-            cache, sweep.model, sweep.workers, offline, stop, costs, Room(cache, budget_mb()), record.log("prepare"),
-            (lambda: math.inf) if hours is None else (lambda: hours * 3600 - record.spent_s()), progress.note,
-            events.still_at_work, intervals, lambda candidate, host: events(StageAt(candidate, host)), len(sweep.targets) > 1,
-        )  # fmt: skip
-        work = stack.enter_context(engine_of(sweep.engine, setting, asked.address))
-        parts = _Parts(cache, record, events, costs, work)
-        with closing(work.stages):
+        settings = EngineSettings(
+            cache=cache,
+            model=sweep.model,
+            workers=sweep.workers,
+            offline=not needs_network(sweep.model, sweep.data, sweep.root),
+            stop=stop,
+            costs=costs,
+            room=Room(cache, budget_mb()),
+            log=record.log("prepare"),
+            left_s=lambda: math.inf if hours is None else hours * 3600 - record.spent_s(),
+            say=progress.note,
+            still=events.still_at_work,
+            intervals=intervals,
+            at=lambda candidate, host: events(StageAt(candidate, host)),
+            several=len(sweep.targets) > 1,
+        )
+        engine = stack.enter_context(engine_of(sweep.engine, settings, options.address))
+        parts = _Parts(cache, record, events, costs, engine)
+        with closing(engine.stages):
             events.note(
                 f"{sweep.name}: {sweep.model} on {_providers(sweep)}, results in {folder}, cache in {cache.root}"
             )
             summary, fronts = _with_all_nodes(sweep, parts)
-            alone = work.executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
+            alone = engine.executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
             summary.own_s = summary.wall_s - (summary.stages_s if alone else timeline.busy_s)
             try:
                 write_front(folder, fronts, sweep.objectives, record.results.columns)
@@ -192,16 +204,17 @@ def _sweep(sweep: Sweep, folder: Path, asked: Asked, stop: Stop, trackers: Track
                 events.note(f"{folder / 'front.csv'} could not be written ({why}): run the same command again for it")
         wall_s = record.close(summary.stages_s, summary.trials)
         summary.own_s += wall_s - summary.wall_s
-        costs.learn_work(Cost("own", "", units=float(summary.trials)), summary.own_s)
+        costs.learn_work(Work("own", "", units=float(summary.trials)), summary.own_s)
         summary.wall_s = wall_s
     return summary
 
 
 def _with_all_nodes(sweep: Sweep, parts: _Parts) -> tuple[Summary, list[Trial]]:
-    """Prepare the sweep and search; anew, from the rows so far, when a node joins that a target has waited for. Returns the
-    summary and the rows that count.
+    """Prepare the sweep and search. Returns the summary and the rows that count.
+
+    When a node joins that a target has waited for, both begin anew, from the rows so far.
     """
-    trials, stages_s, stages, told = 0, 0.0, parts.work.stages, set[str]()
+    trials, stages_s, stages, told = 0, 0.0, parts.engine.stages, set[str]()
     while True:
         before_s = stages.spent_s
         study = _prepared(sweep, parts)
@@ -221,23 +234,26 @@ def _with_all_nodes(sweep: Sweep, parts: _Parts) -> tuple[Summary, list[Trial]]:
 
 
 def _prepared(sweep: Sweep, parts: _Parts) -> _Study:
-    """Look at model, data and machine, for each target. Raises MachineError where no target has a node."""
+    """Prepare the sweep for each target. Raises MachineError where no target has a node, and as `prepare`."""
     parts.record.busy(stage="prepare")
-    ready, work, sweeps = parts.ready, parts.work, sweep.by_target
-    missing = {name: work.missing(one.target.label, takes_gpu(one)) for name, one in sweeps.items()}
+    engine, sweeps = parts.engine, sweep.by_target
+    missing = {name: engine.missing(one.target.label, takes_gpu(one)) for name, one in sweeps.items()}
     away = {name: why for name, why in missing.items() if why} if not all(missing.values()) else {}
-    asked = {name: work.asked(one.target.label, takes_gpu(one)) for name, one in sweeps.items() if name not in away}
-    exact, elsewhere = _exact_before(parts.record), next(iter(asked.values()))
+    machines = {
+        name: engine.machine_of(one.target.label, takes_gpu(one)) for name, one in sweeps.items() if name not in away
+    }
+    exact, elsewhere = _exact_before(parts.record), next(iter(machines.values()))
     prepared = {}
     for name, one in sweeps.items():
         seen = one.model_copy(update={"exact": exact.get(name)}) if name in away else one
-        prepared[name] = prepare(seen, ready, parts.cache.root, *asked.get(name, elsewhere), away=name in away)
+        machine = machines.get(name, elsewhere)
+        prepared[name] = prepare(seen, parts.do, parts.cache.root, *machine, away=name in away)
     _, dataset, _ = next(iter(prepared.values()))
     return _Study(sweep, {name: (one, inputs) for name, (one, _, inputs) in prepared.items()}, dataset, away)
 
 
 def _exact_before(record: Record) -> dict[str | None, Recipe]:
-    """Return the recipe of the untouched model that earlier runs have found to be the most exact on the device of each target."""
+    """Return, by target, the most exact recipe of the untouched model that its device runs, as earlier runs have noted it."""
     noted, found = record.inputs().get("exact"), dict[str | None, Recipe]()
     for name, said in noted.items() if isinstance(noted, dict) else ():
         with contextlib.suppress(ValueError):  # damaged
@@ -246,41 +262,42 @@ def _exact_before(record: Record) -> dict[str | None, Recipe]:
 
 
 def _keep_inputs(study: _Study, parts: _Parts) -> None:
-    """Note in the results folder what rows are measured with, and tell engine and cost model of it.
+    """Note the inputs of the rows in the results folder, and pass them to the engine and the cost model.
 
-    Raises UsageError where earlier rows were measured with something else.
+    Raises UsageError where earlier rows were measured with other inputs.
     """
     sweep, (_, inputs), record = study.sweep, study.first, parts.record
     digests = {split: key for split, (key, _) in inputs.items.items()}
     code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
     searched = {split: key for split, key in digests.items() if split != "test"}
     record.check_inputs({"model": inputs.base, **searched, **code})
-    record.note_input("root", _root(sweep.root, record.folder))
+    record.note_input("root", relative(sweep.root.resolve(), record.folder.resolve()))
     record.note_input("results_schema", VERSION)
     if exact := {name: one.exact for name, (one, _) in study.targets.items() if name and one.exact}:
         record.note_input("exact", {name: recipe.model_dump(exclude_none=True) for name, recipe in exact.items()})
-    parts.work.stages.settle(inputs.files, inputs.model_mb, inputs.places)
+    parts.engine.stages.settle(inputs.files, inputs.model_mb, inputs.places)
     parameters, data = inputs.model_mb * 1e6 / 4, sweep.data
     subject = subject_of(sweep.model, parameters, study.dataset, digests, data.metric, data.max_new_tokens)
     parts.costs.about(subject, inputs.counts["train"])
 
 
 def _describe(study: _Study, parts: _Parts, told: set[str]) -> None:
-    """Say what data and model hold, and keep that and this machine's description with the results. `told`: lines that were said
-    already; the new ones are added.
+    """Send notes about data and model, and write texts and this machine's description into the results folder.
+
+    `told`: lines that were sent already; new ones are added.
     """
     said = [line for _, inputs in study.targets.values() for line in inputs.notes]
-    for line in dict.fromkeys((*data_report(study.dataset), *said)):
+    for line in dict.fromkeys((*data_lines(study.dataset), *said)):
         if line not in told:
             parts.events.note(line)
         told.add(line)
     folder = parts.record.folder
     keep_texts(folder, study.dataset)
-    write_aside(folder / "machine.json", json.dumps(redacted(describe() | parts.work.described), indent=1))
+    write_aside(folder / "machine.json", json.dumps(redacted(describe() | parts.engine.described), indent=1))
 
 
 def _prior(study: _Study, parts: _Parts) -> TransferPrior:
-    """Return what is expected of adapters: by the model's width, and by earlier sweeps where the sweep wants that."""
+    """Return the prior of adapters' scores: by the model's width, and by earlier sweeps if the sweep uses them."""
     shared, inputs = study.first
     taught = study.sweep.strategy == "frontier" and study.sweep.earlier_sweeps
     earlier = sweeps_for(parts.record, inputs.base, parts.events.note) if taught else []
@@ -288,12 +305,12 @@ def _prior(study: _Study, parts: _Parts) -> TransferPrior:
 
 
 def _employ(study: _Study, parts: _Parts) -> None:
-    """Have as many workers as the sweep asks for, and say how many there are."""
-    (_, inputs), work = study.first, parts.work
-    if said := work.employ(inputs.device, inputs.gpus):
+    """Start as many workers as the sweep asks for, and note how many there are."""
+    (_, inputs), engine = study.first, parts.engine
+    if said := engine.employ(inputs.device, inputs.gpus):
         parts.events.note(said)
-    parts.costs.imports.workers = work.executor.width
-    parts.events(WorkersEmployed(work.executor.width, study.sweep.engine == "local"))
+    parts.costs.imports.workers = engine.executor.width
+    parts.events(WorkersEmployed(engine.executor.width, study.sweep.engine == "local"))
 
 
 def _search(study: _Study, prior: TransferPrior, parts: _Parts) -> tuple[Summary, list[Trial]]:
@@ -305,31 +322,31 @@ def _search(study: _Study, prior: TransferPrior, parts: _Parts) -> tuple[Summary
     strategy = several or make_strategy(sweep.strategy, shared.space, *given)
     machines = {inputs.machine for _, inputs in study.targets.values()}
     paces = {machine: Pace(parts.cache.root, machine) for machine in machines}
-    work, ready = parts.work, parts.ready
+    engine, do = parts.engine, parts.do
 
     def loop_of(name: str | None, own: Record, beside: Shared | None) -> Loop:
         one, inputs = study.targets[name]
         others = beside.others if beside is not None else None
-        pipeline = Pipeline(one, inputs, work.stages, paces[inputs.machine], others)
+        pipeline = Pipeline(one, inputs, engine.stages, paces[inputs.machine], others)
         return Loop(
-            one, own, pipeline, strategy, work.executor, parts.events, costs=parts.costs, shared=beside,
-            foreign_cpu=lambda: work.foreign_cpu(one.target.label, takes_gpu(one)),
+            one, own, pipeline, strategy, engine.executor, parts.events, costs=parts.costs, shared=beside,
+            foreign_cpu=lambda: engine.foreign_cpu(one.target.label, takes_gpu(one)),
         )  # fmt: skip
 
     def missing(name: str | None) -> str:
         one, _ = study.targets[name]
-        return work.missing(one.target.label, takes_gpu(one))
+        return engine.missing(one.target.label, takes_gpu(one))
 
     def trouble(name: str | None) -> str:
         one, _ = study.targets[name]
         on_device = one.space.recipes and one.provider.name != "cpu"
-        return ask(one.provider, one.target.device, ready, one.target.label).trouble if on_device else ""
+        return offered_devices(one.provider, one.target.device, do, one.target.label).trouble if on_device else ""
 
-    return run_loops(list(study.targets), parts.record, work.executor, loop_of, several, trouble, missing, study.away)
+    return run_loops(list(study.targets), parts.record, engine.executor, loop_of, several, trouble, missing, study.away)
 
 
 def _first_costs(study: _Study, parts: _Parts) -> FirstCosts | None:
-    """Return what `frontier` expects stages to cost when the sweep is new; None where another strategy searches."""
+    """Return the expected costs of stages with which `frontier` begins a new sweep; None for another strategy."""
     sweep, (shared, _), sweeps = study.sweep, study.first, study.targets.values()
 
     def first() -> FirstCosts:
@@ -348,34 +365,13 @@ def _so_far(sweep: Sweep, record: Record) -> SoFar:
 
 
 def _providers(sweep: Sweep) -> str:
-    """Return where a sweep's models are deployed, in words."""
+    """Return the providers of a sweep's targets, for a message."""
     named = [f"{one.target.provider} ({name})" for name, one in sweep.targets.items()]
     return " and ".join(named) or sweep.target.provider
 
 
-def _root(root: Path, folder: Path) -> str:
-    """Return where the sweep file lies, seen from the results folder: where the paths in it may start."""
-    try:
-        return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # on another drive
-        return root.resolve().as_posix()
-
-
-def data_report(dataset: Dataset) -> list[str]:
-    """Return in lines what the data holds, and which rows were left out and why."""
-    splits = ("train", "validation", "test") if dataset.validation else ("train",)  # a task brings its own items
-    counts = ", ".join(f"{len(getattr(dataset, split))} {split}" for split in splits)
-    lines = [f"data: {counts}" + (f"; {len(dataset.labels)} labels" if dataset.labels else "")]
-    for left in dataset.left_out:
-        more = ", ..." if left.rows > len(left.examples) else ""
-        examples = ", ".join(left.examples) + more
-        lines.append(f"data: {left.rows} rows of {left.split} left out: {left.reason} ({examples})")
-    lines += [f"data: {note}" for note in dataset.notes]
-    return lines
-
-
 def _report(folder: Path, score: str, summary: Summary) -> None:
-    """Print the choice and the finalists to stdout, and what the run cost to stderr."""
+    """Print the choice and the finalists to stdout, and the run's own cost to stderr."""
     lines: list[str] = []
     for name, one in (summary.targets or {None: summary}).items():
         lines += [f"Target {name}:"] if name is not None else []

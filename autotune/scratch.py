@@ -1,11 +1,11 @@
-"""Work folders in the system's temporary folder, which go also where their process was killed.
+"""Temporary work folders, which are removed even if their process was killed.
 
-Beside what is worked on, each has a file that its process locks as long as it uses the folder. The system frees that lock
-when the process ends, however it ends, and shows it to processes in other containers: whoever can have the lock knows that
-the folder is left. One more lock, of this user, is held while a folder and its lock are made, and while others look: a
-folder without its lock is never taken for one that is left.
+Each folder has a lock file beside it, which its process locks as long as it uses the folder. The system frees that lock
+when the process ends, however it ends, and shows it to processes in other containers: whoever can take the lock knows that
+the folder was abandoned. Another lock, one for each user, is held while a folder and its lock are created, and while
+processes look for abandoned folders: so a folder that has no lock yet is not taken for one.
 
-Folders of earlier versions have no such file, and stay.
+Folders of earlier versions have no such file, and are left alone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ PREFIX = "autotune-"
 OWNER = ".owner"
 """The file that a folder's process locks."""
 _WORK = "work"
-"""The part of a folder that is handed out, so that nobody who lists it sees the lock."""
+"""The subfolder that callers get, so that a listing does not show the lock."""
 _LOCK_S = 60.0
-"""Seconds to wait for who makes a folder or looks for left ones just now, which takes milliseconds."""
+"""Seconds to wait for a process that makes a folder or looks for abandoned ones, which takes milliseconds."""
 
 
 class Scratch:
     """A work folder, until `remove`. Use it as a context, or keep it. Raises OSError."""
 
     def __init__(self, kind: str) -> None:
-        """`kind`: what it is for, a word for its name."""
+        """`kind`: a word for the folder's name."""
         with _alone():
             place = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-"))
             self._lock = _locked(place)
@@ -43,7 +43,7 @@ class Scratch:
         self._removing = weakref.finalize(self, _remove, place, self._lock)
 
     def remove(self) -> None:
-        """Remove the folder, as far as that can be done."""
+        """Remove the folder, and ignore errors."""
         self._removing()
 
     def __enter__(self) -> Self:
@@ -55,20 +55,20 @@ class Scratch:
 
 @contextlib.contextmanager
 def scratch(kind: str) -> Iterator[Path]:
-    """Give a work folder, which is removed in the end. Raises OSError."""
+    """Yield a work folder, and remove it at the end. Raises OSError."""
     with Scratch(kind) as made:
         yield made.folder
 
 
 def left() -> list[Path]:
-    """Return the work folders here whose processes have ended without removing them."""
+    """Return the abandoned work folders: their processes have ended without removing them."""
     with contextlib.suppress(OSError, Timeout), _alone():
         return [place for place in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/") if _is_left(place)]
     return []
 
 
 def _is_left(place: Path) -> bool:
-    """Whether a folder is one of this user's that nobody uses. Ask it while nobody makes one."""
+    """Whether a folder belongs to this user and is abandoned; to be called while `_alone` is held."""
     file = place / OWNER
     try:
         if not file.is_file() or (hasattr(os, "getuid") and place.lstat().st_uid != os.getuid()):
@@ -82,13 +82,13 @@ def _is_left(place: Path) -> bool:
 
 
 def _alone() -> FileLock:
-    """Return the lock that is held while a folder is made, or left ones are looked for."""
+    """Return the lock that is held while a folder is made, or abandoned ones are looked for."""
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     return FileLock(Path(tempfile.gettempdir()) / f"{PREFIX}scratch{user}.lock", timeout=_LOCK_S)
 
 
 def _locked(place: Path) -> FileLock | None:
-    """Lock a new folder; None where the file system has no locks: then it stays where its process is killed."""
+    """Lock a new folder; None where the file system has no locks: the folder of a killed process then stays."""
     lock = FileLock(place / OWNER, thread_local=False)  # another thread may remove the folder
     try:
         lock.acquire(timeout=0)

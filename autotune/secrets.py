@@ -1,7 +1,8 @@
-"""What must not be written or shown: secrets of the environment, of URLs, and tokens known by their shape.
+"""Secrets that must not be written or shown: values of the environment, passwords in URLs, and tokens that are known by
+their form.
 
 Libraries repeat in messages what they were given: an index URL with its password, a header with its token. So whatever
-leaves the tuner (messages, rows, records, logs) passes through here. The environment is read once in a process.
+leaves the tuner (messages, rows, records, logs) passes through here. A process reads the environment once.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 from urllib.parse import quote
 
 HIDDEN = "[redacted]"
-"""What stands where a secret stood."""
+"""The text that replaces a secret."""
 _LEAST = 8
-"""Characters of a value of the environment that is taken for a secret: shorter ones are words."""
+"""The least characters of a secret in the environment: shorter values are words."""
 
 _NAMED = re.compile(
     r"TOKEN(?!IZ)|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY|CREDENTIAL|PRIVATE|CONNECTION_?STRING",
@@ -41,16 +42,16 @@ _SHAPES = (
     # Tokens of the hub: letters and digits in no order, so not the name of a function.
     (("hf_", "api_org_"), re.compile(r"\b(?:hf|api_org)_(?=[A-Za-z]*[0-9A-Z])[A-Za-z0-9]{20,}")),
 )
-"""What a secret looks like whose value is not known, and what a text must hold to be looked at for it."""
+"""Patterns of secrets whose value is unknown; each with texts of which one must occur before the pattern is tried."""
 
 
 def names_secret(key: str) -> bool:
-    """Whether what stands under a key is taken for a secret: `submit.azureml.hf_token`, and not `new_tokens`."""
+    """Whether the value of a key counts as a secret: `submit.azureml.hf_token` does, `new_tokens` does not."""
     return bool(_KEY.search(key))
 
 
 def _forms(value: str) -> set[str]:
-    """Return a secret as it may be written: plain, in parts of a line each, as `repr`, in JSON, in a URL."""
+    """Return the forms in which a secret may be written: plain, line by line, as `repr`, in JSON, in a URL."""
     parts = {value, *(line.strip() for line in value.splitlines())}
     forms = set(parts)
     for part in parts:
@@ -61,7 +62,7 @@ def _forms(value: str) -> set[str]:
 
 @cache
 def _known() -> tuple[str, ...]:
-    """Return the secrets of the environment, the longest first: one may begin another."""
+    """Return the secrets of the environment, the longest first, because one may be the beginning of another."""
     found: set[str] = set()
     for name, value in os.environ.items():
         if _NAMED.search(name) and len(value) >= _LEAST:
@@ -87,7 +88,7 @@ def _hide(found: re.Match[str]) -> str:
 
 
 def redacted(data: Any) -> Any:
-    """Return plain data (mappings, lists, scalars) without secrets in its texts; keys are ours, and stay."""
+    """Return plain data (mappings, lists, scalars) without secrets in its texts; keys are not changed."""
     if isinstance(data, str):
         return redact(data)
     if isinstance(data, Mapping):
@@ -96,9 +97,9 @@ def redacted(data: Any) -> Any:
 
 
 def redact_file(file: Path, since: int = 0) -> int:
-    """Take secrets out of what stands in a file from byte `since` on, where there are any. Returns its size.
+    """Remove secrets from a file, from byte `since` on. Returns its new size, or `since` where it cannot be read.
 
-    What cannot be read or written is left as it is.
+    A file that cannot be read or written is left unchanged.
     """
     with contextlib.suppress(OSError):
         with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""An lm-evaluation-harness task as the score: found and read here as text, run in a worker (`stages/lm_task.py`)."""
+"""A task of lm-evaluation-harness as the score: found here and read as text, run in a worker (`stages/lm_task.py`)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from autotune.usercode import Code
 _KEY = "data.metric"
 _SUFFIXES = (".yaml", ".yml")
 _LOCAL = {"json", "csv", "parquet", "text", "arrow", "pandas"}
-"""What the datasets library reads from files: any other `dataset_path` is a name on the hub."""
-
+"""The kinds of local files that the datasets library reads: any other `dataset_path` is a name on the hub."""
 
 _LOWER = {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter", "brier_score", "likelihood"}
-"""Metrics of the harness that are better when lower, where a task file does not say."""
-
+"""Metrics of the harness that are better when lower, where a task file does not state a direction."""
 
 _NAMES = re.compile(r"""^(task|group|tag):[ \t]*["']?([^\s"'#\[]+)["']?[ \t]*$""", re.MULTILINE)
 
@@ -37,10 +35,10 @@ _Loader.add_multi_constructor("!", lambda loader, _, node: loader.construct_scal
 
 
 def find_task(metric: str, root: Path) -> Code:
-    """Find the task of `lm-eval:<name>` or `lm-eval:<file>`; a file from the working directory, or from `root`.
+    """Find the task of `lm-eval:<name>` or `lm-eval:<file>`; a file's path starts at the working directory or at `root`.
 
-    The digest covers the task's file, what it includes, the Python files beside it, and local data. Where lm-eval is
-    not installed a name is not looked up, and has no files. Raises UsageError.
+    The digest covers the task's file, its includes, the Python files beside it, and local data. A name is looked up only where
+    lm-eval is installed; else it has no files. Raises UsageError.
     """
     name = task_of(metric)[0]
     if name.endswith(_SUFFIXES):
@@ -63,9 +61,9 @@ def find_task(metric: str, root: Path) -> Code:
 
 @cache
 def shipped(folder: Path) -> tuple[dict[str, Path], frozenset[str]]:
-    """Return the task files that come with the harness, by the task's name, and the names of groups.
+    """Return the task files of the harness by the task's name, and the names of groups.
 
-    Only the lines that name them are read: the harness's own index parses every file, which takes tens of seconds.
+    Only the lines with names are read, because the harness's own index parses every file, which takes tens of seconds.
     """
     tasks: dict[str, Path] = {}
     groups: set[str] = set()
@@ -79,7 +77,7 @@ def shipped(folder: Path) -> tuple[dict[str, Path], frozenset[str]]:
 
 
 def _shipped_file(name: str, folder: Path) -> Path:
-    """Return the file of a task that comes with the harness. Raises UsageError."""
+    """Return the file of a task of the harness. Raises UsageError for an unknown task."""
     tasks, groups = shipped(folder)
     if name in tasks:
         return tasks[name]
@@ -92,7 +90,7 @@ def _shipped_file(name: str, folder: Path) -> Path:
 
 
 def direction_of(metric: str, root: Path) -> Direction:
-    """Return which way a task's metric is better, as far as a local file says so. Raises UsageError."""
+    """Return the direction of a task's metric, by its task file; `maximize` where there is no local file. Raises UsageError."""
     code = find_task(metric, root)
     listed = read_task(code.file).get("metric_list") if code.files else None
     for one in listed if isinstance(listed, list) else []:
@@ -132,7 +130,7 @@ def read_task(file: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def _parts(file: Path) -> list[Path]:
-    """Return the task file and what it may include or import: the YAML and Python files of its folder."""
+    """Return the task file, the files that it includes, and the Python files beside it."""
     beside = [path for path in sorted(file.parent.iterdir()) if path.suffix in (*_SUFFIXES, ".py") and path.is_file()]
     named = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     included = named.get("include") or []
@@ -142,7 +140,7 @@ def _parts(file: Path) -> list[Path]:
 
 
 def data_files(config: dict[str, Any], file: Path) -> list[Path]:
-    """Return the local data of a task: from the working directory, as the harness has it, or beside the task file.
+    """Return the local data files of a task: from the working directory, as in the harness, or beside the task file.
 
     Raises UsageError where one is missing.
     """

@@ -1,7 +1,7 @@
-"""A user's own metric or stage: found, and read, but never run here.
+"""Find a user's own metric or stage, and read its source, without running it.
 
-`plan` and `select` must be safe on a sweep from anywhere, so a module is only looked at as text. What runs it is the
-score stage, in a worker process (`stages/own_metric.py`).
+`plan` and `select` must be safe on a sweep from anywhere, so a module is only parsed as text. The score stage runs it, in a
+worker process (`stages/own_metric.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIGNATURE = "def metric(prediction: str, reference: str, item: Mapping[str, obje
 
 
 class Kind(NamedTuple):
-    """What a function of the user's own is for: the key that names it, the arguments given by position, how it is written."""
+    """A kind of user's function: the key that names it, its positional arguments, and its signature."""
 
     key: str
     arguments: tuple[str, ...]
@@ -43,7 +43,7 @@ class Code:
     digest: str
     """SHA-256 of the module and of those beside the sweep file that it imports."""
     files: tuple[Path, ...]
-    """All of these."""
+    """The module and those that it imports from beside the sweep file."""
 
 
 def find_function(metric: str, root: Path, kind: Kind = METRIC) -> Code:
@@ -91,7 +91,7 @@ def digest_code(file: Path, root: Path | None) -> str:
 
 
 def _find(name: str, folders: list[str] | None) -> ModuleSpec | None:
-    """Return where a dotted name is, in `folders` or on the path of Python; packages on the way are not imported."""
+    """Return the spec of a dotted module name, in `folders` or on Python's path, without importing its packages."""
     spec: ModuleSpec | None = None
     for part in name.split("."):
         try:
@@ -105,7 +105,7 @@ def _find(name: str, folders: list[str] | None) -> ModuleSpec | None:
 
 
 def _tree(file: Path, key: str = METRIC.key) -> ast.Module:
-    """Return a module parsed. Raises UsageError where it is no Python."""
+    """Return the syntax tree of a module. Raises UsageError where it is no Python."""
     try:
         return ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
@@ -116,14 +116,14 @@ def _tree(file: Path, key: str = METRIC.key) -> ast.Module:
 
 
 def _check(tree: ast.Module, file: Path, function: str, metric: str, kind: Kind) -> None:
-    """Refuse a function that the module does not define, or whose arguments do not fit, as far as the text tells."""
+    """Raise UsageError where the module does not define the function, or its arguments do not fit, as far as the text shows."""
     defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     if function in defined:
         if _fits(defined[function].args, kind) or defined[function].decorator_list:
             return
         rule = f"{function} must take {', '.join(kind.arguments)}"
         raise UsageError(Problem(rule, kind.key, str(file), defined[function].lineno, remedy=f"write {kind.signature}"))
-    # A name may be bound in many ways: refuse only where none of them is in sight.
+    # A name may be bound in many ways: refuse it only where the module shows none of them.
     named = {name for node in ast.walk(tree) for name in _names(node)}
     if not named & {function, "*", "__getattr__", "exec", "globals"}:
         remedy = did_you_mean(function, sorted(defined)) if defined else f"write {kind.signature}"
@@ -143,7 +143,7 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def _fits(arguments: ast.arguments, kind: Kind) -> bool:
-    """Whether a function may be called with so many values by position; a stage has options by name besides."""
+    """Whether a function can be called with the positional arguments of its kind; a stage also has options by name."""
     places = [*arguments.posonlyargs, *arguments.args]
     enough = len(places) >= len(kind.arguments) or arguments.vararg is not None
     if kind is STAGE:

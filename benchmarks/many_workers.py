@@ -22,7 +22,7 @@ from autotune.artifacts.store import Cache
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
-from autotune.execution.workers import Post
+from autotune.execution.workers import Slot
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
@@ -106,7 +106,7 @@ def measured(folder: Path, workers: int, candidates: int) -> list[tuple[str, str
     counts = dict.fromkeys(items, ITEMS)
     inputs = Inputs(folder / "base", "base", items, counts, (" fear", " joy"), "cpu", "machine")
     with Record(folder / "out", sweep) as record, Sleeping() as engine:
-        engine.enlarge([Post() for _ in range(workers)])
+        engine.resize([Slot() for _ in range(workers)])
         log = LogOfThread(record.log("x"))
         stages = Stages(Cache(folder / "cache"), engine, log, sweep.model)
         stages.settle([], 0.0, dict.fromkeys(("base", *items), folder))

@@ -36,7 +36,7 @@ from autotune.execution.remote import RemoteExecutor
 from autotune.execution.runs import run_in
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.transfers import note_own_transfers
-from autotune.execution.workers import Post
+from autotune.execution.workers import Slot
 from autotune.machine import machine_digest
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
@@ -287,7 +287,7 @@ def drive(
         record = stack.enter_context(Record(out, sweep))
         if address is None:
             engine = stack.enter_context(LocalEngine())
-            engine.enlarge([Post() for _ in range(NODES)])
+            engine.resize([Slot() for _ in range(NODES)])
             engine.host.intervals = intervals
             log = LogOfThread(record.log("x"))
             stages: Any = Stages(cache, engine, log, sweep.model)

@@ -29,7 +29,7 @@ from autotune.present.select import select as chosen
 from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
-from autotune.run import Asked
+from autotune.run import RunOptions
 from autotune.stages.jobs import BuildJob, FinetuneJob
 from autotune.strategies.frontier.constants import POOL
 from autotune.sweepfile.resolve import load_sweep
@@ -182,17 +182,17 @@ def test_a_bug_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_gets_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Asked] = []
+    given: list[RunOptions] = []
     monkeypatch.setattr("autotune.run.run_command", lambda asked: given.append(asked) or Exit.NO_FEASIBLE)
     options = ["--out", "there", "--trials", "3", "--hours", "0.5", "--set", "seed=1", "--set", "limits=[]"]
     assert main(["run", "sweep.yaml", *options]) == 4
-    assert given.pop() == Asked("sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5)
+    assert given.pop() == RunOptions("sweep.yaml", Path("there"), ["seed=1", "limits=[]"], 3, 0.5)
     main(["run", "sweep.yaml"])
-    assert given.pop() == Asked("sweep.yaml", sets=[])
+    assert given.pop() == RunOptions("sweep.yaml", sets=[])
     main(["run", "sweep.yaml", "--set", "seed=1", "--engine", "ray", "--address", "head:6379"])
-    assert given.pop() == Asked("sweep.yaml", sets=["seed=1", "engine=ray"], address="head:6379")
+    assert given.pop() == RunOptions("sweep.yaml", sets=["seed=1", "engine=ray"], address="head:6379")
     main(["run", "sweep.yaml", "--plain", "--report", "--optuna-storage", "sqlite:///s.db"])
-    assert given.pop() == Asked("sweep.yaml", sets=[], report=True, optuna_storage="sqlite:///s.db", plain=True)
+    assert given.pop() == RunOptions("sweep.yaml", sets=[], report=True, optuna_storage="sqlite:///s.db", plain=True)
 
 
 def test_a_termination_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

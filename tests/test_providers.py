@@ -16,7 +16,7 @@ from autotune.candidate import Recipe
 from autotune.cli import main
 from autotune.errors import Exit
 from autotune.pipeline import devices
-from autotune.pipeline.devices import Offered, lacking
+from autotune.pipeline.devices import Offered, plugin_problem
 from autotune.providers import LIBRARIES, PROVIDERS, Provider, in_worker, use_library
 from autotune.results.loading import load_script
 from autotune.stages.jobs import BuildJob, ScoreJob, TimeJob
@@ -77,8 +77,8 @@ def test_best_shows_in_some_lines_how_it_is_loaded(provider: Provider) -> None:
 )
 def test_a_plugin_must_be_of_a_version_that_is_tested(monkeypatch: pytest.MonkeyPatch, there: str, said: str) -> None:
     monkeypatch.setattr(devices, "installed", lambda package: there)
-    assert lacking(PROVIDERS["webgpu"]) == said
-    assert lacking(PROVIDERS["cpu"]) == ""
+    assert plugin_problem(PROVIDERS["webgpu"]) == said
+    assert plugin_problem(PROVIDERS["cpu"]) == ""
 
 
 def test_results_of_plugins_are_known_by_their_versions_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:

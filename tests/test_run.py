@@ -19,12 +19,13 @@ from autotune.errors import Exit, MachineError, UsageError
 from autotune.execution import engines
 from autotune.execution import threads as threads_module
 from autotune.pipeline.inputs import Inputs
+from autotune.present.data import data_lines
 from autotune.results import record as record_module
 from autotune.results.folder import read_running
 from autotune.results.record import Record
 from autotune.results.rows import CommandRun, Finalist, Trial
 from autotune.results.table import Table, read_table
-from autotune.run import Asked, data_report, run_command
+from autotune.run import RunOptions, run_command
 from autotune.stages.jobs import Job, ScoreJob
 from autotune.sweepfile.schema import Sweep
 
@@ -48,7 +49,7 @@ class Command:
         monkeypatch.setattr(engines, "Stages", lambda *_: self.stages)
 
     def __call__(self, **options: Any) -> Exit:
-        return run_command(Asked(str(self.file), self.out, **options))
+        return run_command(RunOptions(str(self.file), self.out, **options))
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ def test_a_second_run_is_refused(command: Command) -> None:
 def test_the_data_in_a_few_lines() -> None:
     examples = ("train.csv:3", "train.csv:9")
     left = LeftOut(split="train", reason="the same as an item of test", rows=7, examples=examples)
-    lines = data_report(DATA.model_copy(update={"left_out": (left,)}))
+    lines = data_lines(DATA.model_copy(update={"left_out": (left,)}))
     assert lines == [
         "data: 0 train; 2 labels",
         "data: 7 rows of train left out: the same as an item of test (train.csv:3, train.csv:9, ...)",

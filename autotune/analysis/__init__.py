@@ -1,1 +1,1 @@
-"""What numbers mean: pure and light."""
+"""Statistics and the rule that chooses the winner: pure functions, no heavy imports."""

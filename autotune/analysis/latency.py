@@ -1,4 +1,4 @@
-"""From the raw samples of timings to the numbers of a row, and to the ratios of what was timed in turns."""
+"""Latency: from the raw samples of timings to the numbers of a row, and to ratios of graphs that were timed in turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOREIGN = 0.2
 """Cores that other programs may keep busy while a process is timed, on average, before it counts as disturbed."""
 
 Processes = Sequence[Mapping[str, Any]]
-"""What each process of a timing measured, in order."""
+"""The measurements of each process of a timing, in order."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class TokenTiming:
 
     @classmethod
     def of(cls, cells: Mapping[str, Any]) -> TokenTiming:
-        """Return it from cells of results.csv, such as `latency_cells` makes."""
+        """Return the timing that cells of results.csv hold, such as those of `latency_cells`."""
         value, low, high = (cells.get(f"itl_ms_p50{end}") for end in ("", "_low", "_high"))
         return cls(value, low, high, float(cells.get("foreign_cpu") or 0.0))
 
     @property
     def disturbed(self) -> bool:
-        """Whether it was made beside other work."""
+        """Whether other programs were busy during the timing."""
         return self.foreign_cpu > FOREIGN
 
 
 def disturbed(process: Mapping[str, Any]) -> bool:
-    """Whether a process was timed beside other work, as its conditions say."""
+    """Whether other programs were busy while a process was timed, by its `conditions`."""
     return float(process.get("conditions", {}).get("foreign_cpu") or 0.0) > FOREIGN
 
 
 def counted(processes: Processes, least: int) -> Processes:
-    """Return those processes of a timing that count: the undisturbed ones where they are enough, else all.
+    """Return the processes of a timing that count: the undisturbed ones where there are `least` of them, else all.
 
-    What is left out is chosen by what else the machine did, never by what was measured.
+    Which processes are left out depends on the load of the machine, never on what they measured.
     """
     quiet = [process for process in processes if not disturbed(process)]
     return quiet if len(quiet) >= least else processes
@@ -62,12 +62,12 @@ def latency_cells(
 ) -> dict[str, float | int | None]:
     """Return the latency columns of results.csv (times in milliseconds, memory in 10^6 bytes).
 
-    `least` and `most`: how many processes were to be timed, until the interval was narrow; None: as many as there are.
-    With them those count that were not disturbed, see `counted`, and the interval is stretched.
+    `least` and `most`: the bounds of the number of processes, if they were timed until the interval was narrow; None: their
+    number was fixed. With bounds, disturbed processes are left out (`counted`) and the interval is stretched (`stretch`).
 
     A median is the mean over processes of each one's median, because tokens of one process are not independent. A 90th
-    percentile is of all samples together, and None below 64 of them. Each number of two processes or more has an
-    interval: Student's over what the single processes say, as wide, around the number.
+    percentile is of all samples together, and None below 64 of them. With two processes or more each number has Student's
+    interval over the numbers of the single processes, shifted so that it lies around the number itself.
     """
     if least is not None:
         processes = counted(processes, least)
@@ -108,13 +108,13 @@ def latency_cells(
 
 
 def laps_of(result: Mapping[str, Any], samples: str) -> list[list[float]]:
-    """Return the samples (`ttft_ms`, `itl_ms`) of each turn of a process that has some; all of them where it took none."""
+    """Return the samples (`ttft_ms` or `itl_ms`) of each turn of a process; one list of all where it took no turns."""
     laps: list[Mapping[str, Any]] = result.get("laps") or [result]
     return [lap[samples] for lap in laps if samples in lap]
 
 
 def medians(process: Mapping[str, Any], batch: int) -> dict[str, float]:
-    """Return what one process says of each latency metric."""
+    """Return each latency metric of one process (times in milliseconds, `decode_tps` in tokens per second)."""
     return {
         "ttft_ms_p50": float(np.median(process["ttft_ms"])),
         "ttft_ms_p90": float(np.percentile(process["ttft_ms"], 90)),
@@ -125,9 +125,10 @@ def medians(process: Mapping[str, Any], batch: int) -> dict[str, float]:
 
 
 def in_turns(processes: Processes, batch: int) -> list[dict[str, float]]:
-    """Return what processes that took turns say of each latency metric: of medians and means, lap by lap.
+    """Return each latency metric of processes that took turns, in the order of `processes`.
 
-    A 90th percentile is that of each process, because a lap is too short to have one.
+    Medians and means are compared lap by lap (`column_levels`). A 90th percentile is that of the whole process, because a
+    lap is too short to have one.
     """
     found = [medians(process, batch) for process in processes]
     for metric, samples, middle in (
@@ -148,11 +149,11 @@ def _p90(samples: list[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Turns:
-    """What finalists were timed at in turns.
+    """The latencies of finalists that were timed in turns.
 
-    `samples`: of each graph and latency metric one number a round; of those that left early, clearly slower than others,
-    the first rounds. `anchor` is the graph that took two places in every round: `again` is what it was timed at in the
-    second. `stretch`: by what the intervals are wider because rounds went on until they were narrow.
+    `samples`: for each graph and latency metric one number a round; a graph that left early, because it was clearly slower, has
+    the first rounds only. `anchor` is the graph that took two places in every round, and `again` holds its numbers in the
+    second place. `stretch`: the factor of the intervals, because the number of rounds was not fixed (`stopping.stretch`).
     """
 
     anchor: str
@@ -166,7 +167,7 @@ class Turns:
         return len(next(iter(self.again.values())))
 
     def ratio(self, metric: str, graph: str, other: str) -> Ratio | None:
-        """Return what one graph is timed at in relation to another; None where one of them was not in the turns."""
+        """Return the ratio of one graph's latency to another's; None where one of them was not in the turns."""
         if metric not in self.again or not {graph, other} <= set(self.samples):
             return None
         key = metric, graph, other
@@ -177,8 +178,9 @@ class Turns:
         return self._ratios[key]
 
     def noise_floor(self, metric: str) -> float:
-        """Return, as a share, by how much a graph may seem to differ from itself: the far end of the interval of its
-        second place over its first; 0 for what was not timed.
+        """Return, as a share, by how much a graph may seem to differ from itself; 0 for a metric that was not timed.
+
+        It is the far end of the interval of the ratio between the anchor's two places.
         """
         return self._floors.get(metric, 0.0)
 
@@ -195,23 +197,23 @@ class Turns:
         return floors
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the turns as plain data, for JSON."""
         return {"anchor": self.anchor, "samples": self.samples, "again": self.again, "stretch": self.stretch}
 
 
 Round = Sequence[Mapping[str, Any] | None]
-"""What the process of each graph measured in one round of turns; None where it took none any more."""
+"""The measurement of each graph's process in one round of turns; None for a graph that has left."""
 
 
 def at_place(rounds: Sequence[Round], place: int) -> list[Mapping[str, Any]]:
-    """Return what the processes of one graph measured, round by round, as long as it took turns."""
+    """Return the measurements of the graph at `place`, one for each round in which it took part."""
     return [found for results in rounds if (found := results[place]) is not None]
 
 
 def turns_of(graphs: Sequence[str], rounds: Sequence[Round], batch: int, suffix: str = "", wider: float = 1.0) -> Turns:
-    """Return turns from their raw samples [round][graph], where the last graph is the first once more.
+    """Return turns from their raw samples [round][graph], where the last graph is the first one again.
 
-    `suffix`: of the workload in which they were timed, `@long`; empty for the sweep's first. `wider`: the stretch.
+    `suffix`: of the workload, for example `@long`; empty for the sweep's first. `wider`: the stretch of the intervals.
     """
     columns: list[dict[str, list[float]]] = [{} for _ in graphs]
     for results in rounds:
@@ -224,7 +226,7 @@ def turns_of(graphs: Sequence[str], rounds: Sequence[Round], batch: int, suffix:
 
 
 def turns_from(plain: Any) -> Turns | None:
-    """Return turns as `plain` gave them; None where the data are no such thing."""
+    """Return turns from the data of `Turns.plain`; None where the data are damaged."""
     try:
         turns = Turns(
             str(plain["anchor"]),
@@ -247,7 +249,7 @@ def _lengths(turns: Turns, graph: str) -> set[int]:
 
 
 def _series(columns: Any) -> dict[str, list[float]]:
-    """Return one number a round of each metric. Raises ValueError for what no timing measures."""
+    """Return the numbers of each metric, one a round. Raises ValueError for a number that is no latency."""
     series = {str(metric): [float(x) for x in column] for metric, column in columns.items()}
     if not all(1e-9 < x < 1e12 for column in series.values() for x in column):
         raise ValueError("no latency")

@@ -1,7 +1,7 @@
-"""Limits such as "accuracy >= base + 0.2": read once, judged on every row, changed at will.
+"""Limits such as "accuracy >= base + 0.2": parsed once, judged on every row, and free to change after the sweep.
 
 One idea: a threshold is `constant + factor * base`, where `base` is the same metric of the untouched model
-built at fp32 (or what is most exact on the provider). A limit needs no row to be parsed and no sweep to be judged.
+built at fp32 (or the most exact precision of the provider).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Limit:
     def gap(self, value: float | None, base: float | None) -> float | None:
         """Return how far `value` is beyond the limit, in the metric's unit: broken above 0; None if unknown.
 
-        What is left of the sums by rounding (1e-12 of the largest number in them) counts as 0.
+        A rounding error (up to 1e-12 of the largest number in the sums) counts as 0.
         """
         threshold = self.threshold(base)
         if threshold is None or value is None or not math.isfinite(value):
@@ -78,9 +78,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Aims:
-    """What a sweep wants, and all that a choice among its rows needs of it: its objectives, and the limits that all must be
-    kept.
-    """
+    """The aims of a sweep, by which a winner is chosen among its rows: the objectives, and the limits that all must be kept."""
 
     objectives: Mapping[str, Direction]
     """Metric to direction, the most important first."""
@@ -93,7 +91,7 @@ class Aims:
 
 
 def excludes(limit: Limit, other: Limit) -> bool:
-    """Return whether what keeps the first, an upper limit, breaks the second, a lower one on the same metric, for certain."""
+    """Return whether no value keeps both: `limit` is an upper limit below the lower limit `other` on the same metric."""
     if limit.metric != other.metric or (limit.op, other.op) != ("<=", ">=") or limit.factor != other.factor:
         return False
     return limit.constant < other.constant
@@ -149,7 +147,7 @@ def parse_limit(text: str, known: Collection[str]) -> Limit:
 
 
 def _bound_remedy(bound: str, metric: str) -> str:
-    """Return how a bound is written that is nearly one."""
+    """Return how to write a bound that is almost right."""
     if re.search(r"\b(and|or)\b|,\s*[a-z]", bound):
         return "write each limit as an entry of its own"
     if found := re.fullmatch(r"\s*(.+?)\s+of\s+base\s*", bound):

@@ -1,4 +1,4 @@
-"""Two models on the same items: by how much one is better, and which items only one of them gets right."""
+"""Compare two models on the same items: how much better one is, and which items only one of them gets right."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autotune.analysis.statistics import FloatArray, Interval, bootstrap_mean, w
 
 @dataclass(frozen=True)
 class Difference:
-    """A model's score less another's on the same items, with its 95 % interval.
+    """The difference of two models' scores on the same items, with its 95 % interval.
 
-    Of perplexity it is the difference of the mean negative log-likelihoods of a token (nats): less is better.
+    For perplexity it is the difference of the mean negative log-likelihoods of a token (nats): less is better.
     """
 
     value: float
@@ -29,12 +29,12 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether 0 lies outside the interval."""
         return not self.interval.low <= 0 <= self.interval.high
 
 
 def paired_difference(metric: str, this: Mapping[str, Any], other: Mapping[str, Any]) -> Difference | None:
-    """Return how a model relates to another by their outcomes on a split; None where they cannot be paired."""
+    """Return the difference of two models by their outcomes on a split; None where the outcomes cannot be paired."""
     first, second = per_item(metric, this), per_item(metric, other)
     if first is None or second is None or first.shape != second.shape or list(this["ids"]) != list(other["ids"]):
         return None

@@ -1,4 +1,4 @@
-"""The Pareto front: what no other candidate beats everywhere at once, and how much of the space it covers."""
+"""The Pareto front, and its hypervolume: the volume that the front dominates, bounded by a reference point."""
 
 from __future__ import annotations
 

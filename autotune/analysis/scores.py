@@ -1,4 +1,4 @@
-"""From the outcomes of items to a score with its interval, and to the numbers that a paired comparison needs."""
+"""Scores: from the outcomes of items to a score with its interval, and to the numbers that a paired comparison needs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from autotune.analysis.statistics import Interval, bootstrap, bootstrap_mean, wilson
 
 Outcomes = Mapping[str, Any]
-"""What the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
+"""The outcomes that the score stage wrote: `predicted` and `gold`, `nll` and `tokens`, or `values`, in the items' order; or,
 where a task's score is no mean, `score` with its `low` and `high`, and `parts`, see `per_item`."""
 
 PARTS = 500
-"""Parts of a task's own aggregate at most: with more items each is of a group of them."""
+"""The most parts of a task's own aggregate: with more items, each part belongs to a group of items."""
 
 
 def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
@@ -28,13 +28,13 @@ def macro_f1(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> float:
 
 
 def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
-    """Return each item's part in the score, so that their mean is what candidates are ranked by; None where there is none.
+    """Return each item's part in the score [items]; None where there are no parts.
 
-    That is 0 or 1, or a function's value. Perplexity is a ratio of sums: a part is the item's negative log-likelihood over
-    the mean number of tokens, and their mean its logarithm. Of macro F1 a part is the score and what the item moves it by
-    (the jackknife). Of a score that a task aggregates in its own way the score stage has found the parts, as of a ratio
-    or by the jackknife. So a paired test of the parts tests the ranked quantity. Source: Tukey, Ann. Math. Stat. 29
-    (1958), 614.
+    The mean of the parts is the quantity by which candidates are ranked, so a paired test of the parts tests that quantity.
+    A part is 0 or 1, or the value of a user's function. Perplexity is a ratio of sums: a part is the item's negative
+    log-likelihood over the mean number of tokens, and the mean of the parts is the logarithm of perplexity. For macro F1 a part
+    is the score plus the change that the item causes (the jackknife). For a score that a task aggregates in its own way the
+    score stage wrote the parts. Source: Tukey, Ann. Math. Stat. 29 (1958), 614.
     """
     if "values" in outcomes:
         return np.array(outcomes["values"], dtype=np.float64)
@@ -55,10 +55,10 @@ def per_item(metric: str, outcomes: Outcomes) -> NDArray[np.float64] | None:
 
 
 def f1_parts(predicted: NDArray[np.intp], gold: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return each item's part in macro F1: their mean is the score, see `per_item`; labels are numbers from 0.
+    """Return each item's part in macro F1 [items], see `per_item`; labels are numbers from 0.
 
-    By the jackknife: what the score is without the item moves, over the labels that occur, where a label's F1 is
-    2 TP / (P + G).
+    By the jackknife: the score with and without the item, as a mean over the labels that occur, where a label's F1 is
+    2 TP / (P + G), with P predicted and G right items.
     """
     if predicted.shape != gold.shape or not predicted.size:
         raise ValueError("every item must have a predicted and a right label")

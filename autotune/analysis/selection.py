@@ -1,20 +1,19 @@
 """Which candidate wins: the cheapest of those that the data cannot tell from the best.
 
-One idea: an objective does not rank candidates, it only drops those that are worse beyond the noise; what it
-cannot tell apart is left to the next objective.
+One idea: an objective does not rank candidates, it only drops those that are worse beyond the noise. The next objective
+decides among those that are left.
 
-The error of the whole choice is bounded, not that of each objective: among equal candidates the chance that any
-objective calls one of them worse is at most `alpha`. Each objective whose numbers have noise gets an equal share of
-`alpha` (Bonferroni). Procedures that spend more are not open to this choice: testing in a fixed order, or passing a
-share on (Maurer, Hothorn and Lehmacher, Biometrie in der chemisch-pharmazeutischen Industrie 6 (1995), 3-18; Bretz,
-Maurer, Brannath and Posch, Stat. Med. 28 (2009), 586-604), goes on to the next hypothesis after a rejection, which
-frees its share; here the next objective is asked because candidates tied, which frees none, and those that were
-rejected are asked nothing more. For objectives with independent noise the exact share (Sidak) is 2.53 % of 5 % where
-two objectives have noise, against 2.5 %.
+The error rate of the whole choice is bounded, not that of each objective: among equal candidates the probability that any
+objective calls one of them worse is at most `alpha`. Each objective whose numbers have noise gets an equal share of `alpha`
+(Bonferroni). Less strict procedures are not valid here. They test in a fixed order, or pass a share on (Maurer, Hothorn and
+Lehmacher, Biometrie in der chemisch-pharmazeutischen Industrie 6 (1995), 3-18; Bretz, Maurer, Brannath and Posch, Stat.
+Med. 28 (2009), 586-604): a rejection frees its share for the next hypothesis. Here the next objective is tested because
+candidates tied, which frees no share. For independent noise the exact shares (Sidak) are hardly larger: 2.53 % instead of
+2.5 % where two objectives have noise.
 
-Within an objective all pairs of the family are covered, because the data choose the leader. The family are those still
-in the running, except where an earlier objective came from the same measurement (two latencies of one timing): then
-those that were in the running at that one, because their noise has chosen who is left.
+Within an objective the test covers all pairs of a family, because the data choose the leader. The family are the candidates
+that are still left. Where an earlier objective came from the same measurement (two latencies of one timing), it is the
+family of that objective, because the same noise has decided who is left.
 """
 
 from __future__ import annotations
@@ -39,22 +38,22 @@ from autotune.analysis.statistics import (
 )
 from autotune.metrics import METRICS, Direction
 
-Misses = tuple[tuple[Limit, float], ...]  # each limit that is broken, and by how much of its unit
+Misses = tuple[tuple[Limit, float], ...]  # each limit that is broken, and by how much, in the metric's unit
 
 _PROPORTIONS = ("accuracy", "exact_match", "f1_micro")
 _LOGARITHMIC = ("perplexity",)  # intervals that are symmetric as logarithms
 _EXACT = ("size_mb",)  # what has no noise: any difference counts
-_PROCESSES = 5  # that a timing has at least, where a row does not say
-_ITEMS = 100  # behind a score, where a row does not say
+_PROCESSES = 5  # of a timing, where a row has no count
+_ITEMS = 100  # behind a score, where a row has no count
 _INEXACT = 1.5
-"""By which p-values of paired outcomes other than 0 and 1 are multiplied: signs are exact where equals are exchangeable
-item by item, and skewed means, or parts of macro F1 with a rare label, are so only nearly (`benchmarks/honesty.py`)."""
+"""Factor on p-values of paired outcomes other than 0 and 1. The sign-flip test is exact where a candidate's outcomes can be
+exchangeable item by item; for skewed means, or parts of macro F1 with a rare label, only nearly (`benchmarks/honesty.py`)."""
 _NEAREST = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One candidate as measured; what was not measured is absent.
+    """The measurements of one candidate; a metric that was not measured is absent.
 
     `outcomes` holds a score's part of every item (`scores.per_item`), the same items in the same order for all entries;
     their mean is what the metric ranks by (0/1 for accuracy, parts of the logarithm of perplexity, of macro F1). A score
@@ -67,18 +66,18 @@ class Entry:
     counts: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     graph: str | None = None
-    """What its timing belongs to: the graph, and the session that serves it."""
+    """The graph, and the session that serves it: candidates with both alike share one timing."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one objective decided among those still in the running.
+    """The decision of one objective among the candidates that are still left.
 
-    `tied` are the others that go on with the leader, best first; `beaten` those that leave, each with its
-    adjusted p-value, or None where no test was made. `method` names how they were compared, joined by "+" where
-    in more ways than one: paired, unpaired, intervals, in turns, timing (same graph, noise floor or intervals over
-    processes), exact (no noise), face value (noise of an unknown size: any difference counts, and no error rate is
-    promised); empty where the leader was alone. `alpha` is the share of the error that the objective had.
+    `tied` are the others that stay with the leader, best first; `beaten` those that leave, each with its
+    adjusted p-value, or None where no test was made. `method` names the comparisons, joined by "+": paired, unpaired,
+    intervals, in turns, timing (same graph, noise floor or intervals over processes), exact (no noise), face value (noise
+    of an unknown size: any difference counts, and no error rate is promised); empty where the leader was alone. `alpha`
+    is the objective's share of the error rate.
     """
 
     metric: str
@@ -91,11 +90,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Choice:
-    """The winner and how it came about; `leader` is the best on the first objective.
+    """The winner, and the steps that chose it; `leader` is the best on the first objective.
 
-    `feasible` is best first by point estimates. `uncertain` are the limits whose threshold lies inside the
-    winner's interval. `nearest`, only where nothing is feasible: who misses least, each limit that it misses,
-    and by how much. `paired`: whether any comparison was on the same items.
+    `feasible`: the candidates that keep all limits, best first by point estimates. `uncertain`: the limits whose threshold
+    lies inside the winner's interval. `nearest`: where no candidate is feasible, those that miss least, each with the limits
+    that it misses and by how much. `paired`: whether any comparison was on the same items.
     """
 
     winner: Entry | None
@@ -117,10 +116,10 @@ def choose(
 ) -> Choice:
     """Return the winner among the entries; their order does not matter.
 
-    `alpha` is the error rate of the whole choice: over all objectives and all pairs. `turns` says how
-    finalists' latencies relate to each other, and the noise floor: two latencies that differ by no larger a share of
-    the better one are the same. Limits refer to what each entry was measured at. `base` is the untouched model at fp32,
-    for limits that name it.
+    `alpha` is the error rate of the whole choice: over all objectives and all pairs. `turns` holds the latencies of
+    finalists relative to each other, and the noise floor: two latencies tie that differ by at most this share of the
+    better one. Limits are judged on the measured values of each entry, not on ratios. `base` is the untouched model at
+    fp32, for limits that refer to it. Raises ValueError without objectives, or for two entries with one id.
     """
     if not objectives:
         raise ValueError("at least one objective must be given")
@@ -191,7 +190,7 @@ def _is_latency(metric: str) -> bool:
 
 
 def _is_timed(metric: str) -> bool:
-    """Whether a metric belongs to the graph and comes from the processes of a timing. What is not ours is a score."""
+    """Whether a metric belongs to the graph and comes from the processes of a timing. An unknown metric is a score."""
     return metric in METRICS and METRICS[metric].kind != "score" and metric not in _EXACT
 
 
@@ -207,12 +206,14 @@ def _has_noise(metric: str, entries: Sequence[Entry], turns: Turns | None) -> bo
 
 
 def _place(metric: str, entry: Entry) -> str:
-    """Return what a number of an entry belongs to: its graph, which candidates share, or the candidate."""
+    """Return the owner of an entry's number: the graph for a timed metric, else the candidate."""
     return (entry.graph or entry.id) if _is_timed(metric) else entry.id
 
 
 def _in_relation(entries: Sequence[Entry], metrics: Iterable[str], turns: Turns | None) -> list[Entry]:
-    """Return the entries, the latencies of those that were timed in turns by their ratio to the anchor's."""
+    """Return the entries; the latency of a graph that was timed in turns becomes its ratio to the anchor, times the
+    anchor's.
+    """
     anchor = next((e for e in entries if turns is not None and e.graph == turns.anchor), None)
     if turns is None or anchor is None:
         return list(entries)
@@ -230,7 +231,7 @@ def _in_relation(entries: Sequence[Entry], metrics: Iterable[str], turns: Turns 
 
 
 def _step(metric: str, entries: Sequence[Entry], family: Sequence[Entry], alpha: float, turns: Turns | None) -> Step:
-    """Compare all entries with the first, which is the best of them on this metric. `family`: whose pairs count."""
+    """Compare all entries with the first, which is the best of them on this metric. `family`: the test covers all its pairs."""
     leader, *others = entries
     beaten: dict[str, float | None] = {}
     methods: set[str] = set()
@@ -244,7 +245,7 @@ def _step(metric: str, entries: Sequence[Entry], family: Sequence[Entry], alpha:
             methods.add(method)
             if isinstance(verdict, bool):
                 beaten |= {other.id: None} if verdict else {}
-            else:  # what belongs to the graph is one comparison, however many candidates share it
+            else:  # a graph is compared once, however many candidates share it
                 place = _place(metric, other)
                 p_values[place] = max(verdict, p_values.get(place, 0.0))
         more = len({_place(metric, e) for e in family} - {*p_values, _place(metric, leader)})
@@ -278,7 +279,7 @@ def _paired(
 
 
 def _compare(metric: str, leader: Entry, other: Entry, turns: Turns | None) -> tuple[str, float | bool]:
-    """Return how the two were compared, and a p-value, or else whether `other` is beaten."""
+    """Return the method of comparison, and a p-value or, without a test, whether `other` is beaten."""
     best, value = leader.values[metric], other.values[metric]
     known = metric in leader.intervals and metric in other.intervals
     if metric in _EXACT:
@@ -308,15 +309,15 @@ def _compare(metric: str, leader: Entry, other: Entry, turns: Turns | None) -> t
 
 
 def _half(metric: str, entry: Entry) -> tuple[float, int]:
-    """Return half the width of a timing's interval, and the processes behind it."""
+    """Return half the width of a timing's interval, and the number of processes behind it."""
     low, high = entry.intervals[metric]
     half = (high - low) / 2
-    # One that would reach below 0 was cut there. A latency in relation to turns may lie beside its interval.
+    # An interval that would reach below 0 was cut there. A latency from ratios of turns may lie outside its interval.
     return half if low > 0 else max(half, high - entry.values[metric]), max(2, entry.counts.get(metric, _PROCESSES))
 
 
 def _by_intervals(metric: str, leader: Entry, other: Entry) -> float:
-    """Return the p-value of a score by the ends of the intervals that face each other."""
+    """Return the p-value of two scores by the ends of their intervals that face each other."""
     points = [(e.intervals[metric].low, e.values[metric], e.intervals[metric].high) for e in (leader, other)]
     if metric in _LOGARITHMIC:
         points = [(_log(low), _log(value), _log(high)) for low, value, high in points]
@@ -336,7 +337,7 @@ def _nearest(
     gaps: Mapping[str, Sequence[float | None]],
     base: Entry | None,
 ) -> tuple[tuple[str, Misses], ...]:
-    """Return who misses least, by the worst miss relative to its threshold; those that lack a number last."""
+    """Return the candidates that miss least, by the worst miss relative to its threshold; those that lack a number last."""
     ranked: list[tuple[bool, float, str, Misses]] = []
     for entry in entries:
         own = gaps[entry.id]
@@ -345,7 +346,7 @@ def _nearest(
         )
         if misses:
             worst = max(
-                # Relative to a threshold of 0 any miss would be endless: it counts as whole.
+                # Relative to a threshold of 0 any miss would be infinite: it counts as 1.
                 gap / (abs(limit.threshold(_base_value(base, limit)) or 0.0) or gap)
                 for limit, gap in misses
             )

@@ -1,7 +1,7 @@
-"""Intervals and tests, so that a difference inside the noise is called a tie.
+"""Confidence intervals and tests, so that a difference inside the noise is called a tie.
 
 Everything here is a plain function of arrays, with a fixed seed where it draws: the same numbers give the
-same verdict tomorrow. None of it needs scipy, which only the samplers' extra brings.
+same verdict tomorrow. Nothing here needs scipy, which only the samplers' extra installs.
 
 It is one module because the intervals and the tests share their checks, draws and distributions.
 """
@@ -90,8 +90,8 @@ def bootstrap(
 def t_interval(samples: ArrayLike, confidence: float = 0.95, stretch: float = 1.0) -> Interval:
     """Return Student's interval of the mean of independent samples, such as one number a process.
 
-    mean ± stretch·t·s/sqrt(n), with t of n-1 degrees of freedom; `stretch` as in `autotune.analysis.stopping`. Source: Student, Biometrika 6 (1908), 1-25.
-    Raises ValueError for fewer than two samples: one says nothing about the spread.
+    mean ± stretch·t·s/sqrt(n), with t of n-1 degrees of freedom; `stretch` as in `autotune.analysis.stopping`. Source: Student,
+    Biometrika 6 (1908), 1-25. Raises ValueError for fewer than two samples: one says nothing about the spread.
     """
     data = _vector(samples)
     if data.size < 2:
@@ -111,10 +111,11 @@ class Ratio(NamedTuple):
 
 
 def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, stretch: float = 1.0) -> Ratio:
-    """Return the ratio of a to b, positive numbers measured in turns [rounds]: what drifts hits both of a round alike.
+    """Return the ratio of a to b, positive numbers measured in turns [rounds]: a drift of the machine hits both of a round
+    alike.
 
-    The geometric mean of a_i / b_i, with Student's interval and test of the logarithms, their standard error `stretch`
-    times as large. Raises ValueError for fewer than two rounds.
+    It is the geometric mean of a_i / b_i, with Student's interval and test of the logarithms, their standard error
+    `stretch` times as large. Raises ValueError for fewer than two rounds.
     """
     first, second = _pair(a, b)
     logs = np.log(first) - np.log(second)
@@ -125,11 +126,11 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, stretch: 
 
 
 def column_levels(table: ArrayLike) -> FloatArray:
-    """Return one number for each column of positive numbers [laps, columns], where a lap's conditions hit its whole row.
+    """Return the level of each column of positive numbers [laps, columns], without the disturbances of single laps.
 
-    Rows and columns are taken to be factors, found by medians of logarithms in turn until nothing changes (median
-    polish), so that a lap that was disturbed does not count. The level of all is that of the median lap. Source: Tukey,
-    Exploratory Data Analysis (1977), chapter 11.
+    A number is taken as a factor of its lap times a factor of its column. Medians of logarithms over rows and columns in
+    turn, until nothing changes, give the factors (median polish), so a disturbed lap has no effect. The levels are those of
+    the median lap. Source: Tukey, Exploratory Data Analysis (1977), chapter 11.
     """
     left = np.log(np.atleast_2d(np.asarray(table, dtype=float)))
     rows, columns = np.zeros(left.shape[0]), np.zeros(left.shape[1])
@@ -148,7 +149,7 @@ def column_levels(table: ArrayLike) -> FloatArray:
 def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
     """Return the two-sided p-value that two models are right equally often: 0/1 outcomes, same items.
 
-    Of the n items that just one has right, those that a has right are binomial(n, 1/2): p is twice the
+    Of the n items that only one model has right, the number that a has right is binomial(n, 1/2): p is twice the
     probability of the smaller side or less, at most 1; 1 where n is 0.
     Source: McNemar, Psychometrika 12 (1947), 153-157, in its exact form.
     """
@@ -167,12 +168,12 @@ def mcnemar_exact(a: ArrayLike, b: ArrayLike) -> float:
 
 
 RESAMPLES = 4000
-"""Draws of a family's null distribution: a probability of 2.5 % is then known to 0.25 points."""
+"""The number of draws of a family's null distribution: a probability of 2.5 % is then known to 0.25 points."""
 MOST_COMPARED = 200
-"""Candidates whose pairs are resampled together; a larger family that cannot be made smaller is judged by bounds."""
+"""The largest family whose pairs are resampled together; a larger one that cannot be made smaller is judged by bounds."""
 
 _RADEMACHER = 3.1787  # 1 / (4 P(Z >= sqrt 2)), as in `signs_bound`
-_BLOCK = 128  # draws at a time: what is compared stays in the processor's cache
+_BLOCK = 128  # draws at a time, so that they fit into the processor's cache
 _SAME = 1e-12  # share of two outcomes' squares below which their difference is rounding
 
 
@@ -195,16 +196,16 @@ def paired_family(
 ) -> FloatArray:
     """Return the adjusted p-values of differing from the leader: outcomes [candidates, items], same items for all.
 
-    The leader is the best of the family, so that any pair of candidates could have been compared. The test of one pair
-    is |sum d| / sqrt(sum d²) of its differences d by item, referred to random signs: a difference of equals is as often
-    in favour of one as of the other. All pairs share the signs of a draw, so that the largest statistic of all pairs has
-    the distribution that the candidates' own correlation gives it (max-T). Candidates that are worse at the level
-    `alpha` leave, and the rest are judged again as a smaller family. Of two candidates with outcomes of 0 and 1 it is
-    McNemar's exact test. Values above `alpha` are not stepped down further. Members that are not `compared` (of
-    candidates, all by default) count in the family, and their p-value is 1.
+    The leader is the best of the family, so any pair of candidates could have been compared. The statistic of one pair
+    is |sum d| / sqrt(sum d²) of its differences d by item. Its null distribution is that of random signs: between equals a
+    difference is as often in favour of one as of the other. All pairs share the signs of a draw, so the largest statistic of
+    all pairs has the distribution that follows from the candidates' own correlation (max-T). Candidates that are worse at the
+    level `alpha` leave, and the rest are judged again as a smaller family. For two candidates with outcomes of 0 and 1 it is
+    McNemar's exact test. p-values above `alpha` are not stepped down further. `compared` [candidates] says which members are
+    compared with the leader, by default all; the others count in the family, and their p-value is 1.
 
     The draws depend on `seed` and the number of items alone: another row in a table does not redraw them. A family above
-    `MOST_COMPARED` is judged by `signs_bound` times its pairs, which is valid and finds less.
+    `MOST_COMPARED` is judged by `signs_bound` times the number of its pairs, which is valid but less powerful.
     Sources: max-T with step-down: Westfall and Young, Resampling-Based Multiple Testing (1993), sections 2.3 to 2.6;
     its validity for studentised statistics: Romano and Wolf, JASA 100 (2005), 94-108. `benchmarks/honesty.py` measures
     the error rate.
@@ -212,7 +213,7 @@ def paired_family(
     data = np.atleast_2d(np.asarray(outcomes, dtype=np.float64))
     if data.ndim != 2 or not data.size or not np.isfinite(data).all():
         raise ValueError(f"outcomes must be finite numbers [candidates, items], but got shape {data.shape}")
-    # Candidates with the same outcomes are one comparison; a difference stays where what all share is taken away.
+    # Candidates with the same outcomes are one comparison. Differences do not change when the leader's outcomes are subtracted.
     places: dict[bytes, int] = {}
     place = np.array([places.setdefault(row.tobytes(), len(places)) for row in data], dtype=np.intp)
     own = int(place[_leader(leader, len(data))])
@@ -245,15 +246,15 @@ def _step_down(
 ) -> FloatArray:
     """Return adjusted p-values of statistics `t` [candidates] against the leader.
 
-    `drawn` gives for some candidates their null draws [draws, candidates] and the variance of each pair's difference;
-    `exact` the p-value of the leader and one other where it can be had without draws.
+    `drawn` returns for some candidates their null draws [draws, candidates] and the variance of each pair's difference;
+    `exact` returns the p-value of the leader and another candidate where no draws are needed, else None.
     """
     adjusted = np.ones(t.size)
     left = np.arange(t.size, dtype=np.intp)
     largest_p = 0.0
 
     def drop(p: FloatArray) -> bool:
-        """Let those leave that are worse beyond `alpha`. Returns whether there were any."""
+        """Drop the candidates that are worse at the level `alpha`. Returns whether there were any."""
         nonlocal left, largest_p
         p = np.where(left == leader, 1.0, np.maximum(p, largest_p))
         adjusted[left] = p
@@ -266,7 +267,7 @@ def _step_down(
         return np.minimum(1.0, math.comb(left.size, 2) * signs_bound(t[left]))
 
     def known() -> bool:
-        """Drop the other of two whose p-value can be had exactly. Returns whether that was so."""
+        """Judge the last candidate beside the leader by its exact p-value. Returns whether it has one."""
         p = exact(int(left[left != leader][0])) if left.size == 2 else None
         if p is not None:
             drop(np.full(2, p))
@@ -287,7 +288,7 @@ def _step_down(
         largest = _largest(draws[:, places], scale[np.ix_(places, places)])
         # Statistics that differ by rounding alone are equal, or p would depend on the order of the items.
         reached = largest.size - np.searchsorted(np.sort(largest), t[left] * (1 - 1e-9))
-        # So many draws cannot tell a p-value from 0 that is far below one in their number: the bound can.
+        # No p-value from draws is below 1 / (draws + 1); the bound can be.
         if not drop(np.minimum((reached + 1.0) / (largest.size + 1.0), bound())):
             break
     return adjusted
@@ -307,7 +308,7 @@ def _of_pairs(products: FloatArray) -> FloatArray:
 
 
 def _largest(draws: FloatArray, scale: FloatArray) -> FloatArray:
-    """Return of each draw [draws, candidates] the largest difference of two candidates in units of their spread."""
+    """Return for each draw [draws, candidates] the largest difference of two candidates in units of its standard deviation."""
     found = np.zeros(len(draws))
     for start in range(0, len(draws), _BLOCK):
         block, best = np.ascontiguousarray(draws[start : start + _BLOCK].T), found[start : start + _BLOCK]
@@ -326,15 +327,15 @@ def _signs(resamples: int, n: int, seed: int) -> Iterator[FloatArray]:
 
 
 def interval_p(difference: float, side_a: float, side_b: float, n: int, confidence: float = 0.95) -> float:
-    """Return the two-sided p-value that two scores are equal, of which only intervals are known.
+    """Return the two-sided p-value that two scores are equal, from their intervals alone.
 
-    `side_a`, `side_b`: the distance of each score from the end of its own interval that faces the other, so that
-    skewed intervals count as they are. `n`: the items behind the one that has fewer. t = difference /
-    sqrt(se_a² + se_b²), se = side / z of the confidence. Taken to be independent: scores on the same items vary
-    together, so that p is then too large. A percentile bootstrap's interval is too narrow where few items carry most of a
-    score, and extreme p-values are wanted of a large family: t has n/3 degrees of freedom, with which
-    `benchmarks/honesty.py` finds the error rate kept where a tenth of the items have two fifths of all tokens.
-    Source: the variances recovered from confidence limits, Zou and Donner, Stat. Med. 27 (2008), 1693-1702.
+    `side_a`, `side_b`: the distance of each score from the end of its own interval that faces the other, because intervals
+    may be skewed. `n`: the smaller number of items. t = difference / sqrt(se_a² + se_b²), se = side / z of the confidence.
+    The scores are taken to be independent: scores on the same items vary together, so p is then too large. The interval of
+    a percentile bootstrap is too narrow where few items carry most of a score, and a large family asks for extreme
+    p-values. So t has n/3 degrees of freedom: with them `benchmarks/honesty.py` finds that the error rate holds where a
+    tenth of the items have two fifths of all tokens. Source: the variances recovered from confidence limits, Zou and
+    Donner, Stat. Med. 27 (2008), 1693-1702.
     """
     spread = math.hypot(side_a, side_b) / NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
     if difference == 0 or not math.isfinite(spread):
@@ -344,7 +345,7 @@ def interval_p(difference: float, side_a: float, side_b: float, n: int, confiden
 
 @lru_cache(maxsize=4096)
 def welch_p(difference: float, half_a: float, n_a: int, half_b: float, n_b: int, confidence: float = 0.95) -> float:
-    """Return the two-sided p-value that two means are equal, of which Student's intervals are known.
+    """Return the two-sided p-value that two means are equal, from their Student's intervals.
 
     `half`: half the width of a mean's interval; `n`: the independent samples behind it. t = difference /
     sqrt(se_a² + se_b²), with the degrees of freedom of Welch and Satterthwaite rounded down, which makes p larger.
@@ -357,7 +358,7 @@ def welch_p(difference: float, half_a: float, n_a: int, half_b: float, n_b: int,
     unit = max(half_a, half_b)
     if unit <= 0:
         return 0.0
-    # In units of the wider half: squares of numbers near either end of what a float holds would leave it.
+    # In units of the wider half: the squares of very large or small numbers would overflow or underflow.
     a, b = ((half / unit / t_quantile(_checked(confidence), n - 1)) ** 2 for half, n in ((half_a, n_a), (half_b, n_b)))
     degrees = int((a + b) ** 2 / (a * a / (n_a - 1) + b * b / (n_b - 1)) + 1e-9)
     return _t_p(difference / unit, math.sqrt(a + b), degrees)
@@ -384,15 +385,14 @@ def two_proportion_p(p1: float, n1: int, p2: float, n2: int) -> float:
 
 
 def against_leader(p_values: Mapping[str, float], others: int = 0) -> dict[str, float]:
-    """Return p-values of m-1 comparisons with the leader of m, adjusted for the leader's having been chosen by the data.
+    """Return the adjusted p-values of m-1 comparisons with the leader of m candidates, where the data chose the leader.
 
-    Among equals the luckiest leads, and differs from the unluckiest as the two ends of a range do: any of the
-    m(m-1)/2 pairs could have been compared. Stepping down, the i-th smallest p (from 1) becomes the maximum over
-    j <= i of p_j times the pairs among the m-j+1 that are left, at most 1; the order is kept. Compare with the level
-    of the whole family. `others`: members of the family that are not compared here and never leave it. The step-down
-    idea: Holm, Scand. J. Stat. 6 (1979), 65-70; only pairs that can still be equal count: Shaffer, JASA 81 (1986),
-    826-831. For comparisons whose correlation is unknown: elsewhere `paired_family` finds more.
-    `benchmarks/honesty.py` measures the error rate.
+    Among equal candidates noise alone decides which one leads, so any of the m(m-1)/2 pairs could have been compared. By
+    step-down, the i-th smallest p (from 1) becomes the maximum over j <= i of p_j times the number of pairs among the m-j+1
+    that are left, at most 1; the order is kept. Compare the result with the level of the whole family. `others`: members of the
+    family that are not compared here and never leave it. It makes no assumption about correlation; where outcomes are known,
+    `paired_family` has more power. `benchmarks/honesty.py` measures the error rate. Sources: step-down: Holm, Scand. J. Stat. 6
+    (1979), 65-70; only pairs that can still be equal count: Shaffer, JASA 81 (1986), 826-831.
     """
     adjusted: dict[str, float] = {}
     largest = 0.0
@@ -430,7 +430,7 @@ def _binary(values: FloatArray) -> bool:
 
 
 def _chunks(resamples: int, n: int) -> Iterator[tuple[int, int]]:
-    """Yield (number, rows) of the small parts of a resamples x n draw; each has a generator of its own."""
+    """Yield (number, rows) of the parts of a resamples x n draw; each part has a random generator of its own."""
     if resamples < 1:
         raise ValueError(f"`resamples >= 1` must hold, but got {resamples}")
     rows = max(1, _CHUNK // n)

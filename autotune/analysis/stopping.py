@@ -1,8 +1,8 @@
-"""What it costs an interval that measuring went on until it was narrow.
+"""Widen an interval for optional stopping: the measurement went on until the interval was narrow.
 
-One who stops as soon as the interval is narrow stops where the spread happens to look small, so the interval is too narrow
-more often than it says: with 5 to 12 normal samples it holds the mean in 92.8 % of cases, not in 95 %. It is stretched by
-the factor that makes it 95 % where stopping does most harm.
+Whoever stops as soon as the interval is narrow stops where the spread happens to look small. So the interval misses the mean
+more often than its level says: with 5 to 12 normal samples it holds the mean in 92.8 % of cases, not in 95 %. `stretch` returns
+the factor that restores 95 % in the worst case.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from autotune.analysis.statistics import t_quantile
 
 _RUNS, _LEVELS = 40_000, 24
 _LONGEST = 64
-"""Samples that are simulated at most: beyond, nothing changes, because an interval that far is narrow or never will be."""
+"""The most samples that are simulated: with more, an interval is narrow already or stays wide."""
 
 
 @cache
 def stretch(least: int, most: int, confidence: float = 0.95) -> float:
-    """Return by what factor Student's interval must be wider where samples are taken until it is narrow enough.
+    """Return the factor by which Student's interval must be wider if samples are taken until the interval is narrow enough.
 
-    At least `least` samples, at most `most`; the stretched interval decides. By simulation with normal samples and a fixed
-    seed: of |mean| / (t·s/sqrt(n)) at the stop, the quantile at `confidence`, at the width for which that is largest. 1
-    where the number of samples is fixed. `benchmarks/coverage.py` measures what comes of it. Raises ValueError below two
-    samples.
+    There are at least `least` and at most `most` samples, and the stretched interval decides when to stop. The factor comes from
+    a simulation with normal samples and a fixed seed: for each width at which to stop, the quantile at `confidence` of
+    |mean| / (t·s/sqrt(n)); the largest of these counts. It is 1 where the number of samples is fixed. `benchmarks/coverage.py`
+    measures the coverage. Raises ValueError below two samples.
     """
     if least < 2:
         raise ValueError(f"`least >= 2` must hold, but got {least}")

@@ -1,1 +1,1 @@
-"""What is kept between sweeps."""
+"""The cache: results of stages that are kept between sweeps."""

@@ -1,8 +1,8 @@
-"""Engines that a provider compiles while a graph is timed: kept in the cache, as results that no stage has made.
+"""The cache of engines that a provider compiles while a graph is timed. No stage makes them.
 
-Each folder is of one graph on one device with its driver, in one version of provider and runtime, with one set of options,
-and describes itself as results do; so room is made of those that were not used for long, and never of those in use. What a
-provider writes there is its own, and it checks that itself.
+Each folder belongs to one graph on one device and driver, with one version of provider and runtime and one set of options. It
+describes itself as results do, so the cache can remove folders that were not used for long and keep those in use. The provider
+alone reads and checks the files in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENGINES = "engines"
 
 
 def described(job: TimeJob) -> dict[str, Any] | None:
-    """Return what a timing's engines are known by; None where its provider keeps none."""
+    """Return the inputs that decide the engines of a timing; None where its provider compiles none."""
     provider = PROVIDERS.get(job.provider)
     if provider is None or not provider.engines_option:
         return None
@@ -36,7 +36,7 @@ def described(job: TimeJob) -> dict[str, Any] | None:
 
 
 def with_engines(cache: Cache, job: TimeJob) -> TimeJob:
-    """Return a timing that knows where its provider keeps engines."""
+    """Return a timing with the folder of its engines, where its provider compiles some."""
     known = described(job)
     if known is None:
         return job
@@ -45,8 +45,8 @@ def with_engines(cache: Cache, job: TimeJob) -> TimeJob:
 
 @contextmanager
 def in_use(cache: Cache, jobs: Sequence[TimeJob]) -> Iterator[None]:
-    """Keep the engines of timings while they run; after a timing that failed, remove those that no timing has described:
-    they may be half compiled, and the next timing of the graph compiles them anew.
+    """Protect the engines of timings while they run. After a failure, remove engines that have no manifest yet: they may be
+    half compiled, and the next timing of the graph compiles them anew.
     """
     folders = {job.engines_dir for job in jobs if job.engines_dir is not None}
     for folder in folders:
@@ -65,7 +65,7 @@ def in_use(cache: Cache, jobs: Sequence[TimeJob]) -> Iterator[None]:
 
 
 def note(job: TimeJob, processes: Sequence[Result]) -> None:
-    """Describe the engines of a timing that has ended: what they took to compile is what its slowest first sequence took."""
+    """Write the manifest of the engines of a timing that has ended. The seconds to make them are those of its slowest warm-up."""
     folder = job.engines_dir
     if folder is None or not folder.is_dir():
         return

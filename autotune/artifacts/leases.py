@@ -1,12 +1,13 @@
-"""Leases: how a process says what of the cache it uses, to processes of other containers and hosts too.
+"""Leases: a process tells other processes, also those in other containers and on other hosts, which results it uses.
 
-A holder has one file, `leases/ID`, which says who it is; a thread touches it every `BEAT_S`. What it uses bears its id as
-a mark, `KEY.use/ID`. A mark counts as long as the lease of its holder does:
+A holder is a process with one file, `leases/ID`, which describes the process; a thread touches the file every `BEAT_S`. For
+each result that the holder uses there is a mark, `KEY.use/ID`. A mark counts as long as the lease of its holder does:
 
-- Where the holder can be looked for (same boot of the same system, same namespace of process ids), its process decides.
-- Elsewhere its lease ends `LEASE_S` after the last touch, by the clock of the file system on which the cache lies.
+- Where the holder's process can be looked up (same boot of the same system, same namespace of process ids), the lease counts
+  while the process lives.
+- Elsewhere the lease ends `LEASE_S` after the last touch, by the clock of the file system on which the cache lies.
 
-Earlier versions marked with a process id alone. Such a mark counts while a process of that id lives here that is older.
+Earlier versions named a mark by a process id alone. Such a mark counts while a process of that id lives here that is older.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ FOLDER, USE = "leases", ".use"
 BEAT_S = 20.0
 """Seconds between two touches of a lease."""
 LEASE_S = 600.0
-"""Seconds after the last touch at which a lease ends whose holder cannot be looked for: a process may be stopped, and a
-disk may hang, for minutes."""
+"""A lease whose holder's process cannot be looked up ends so many seconds after the last touch: a process may be suspended,
+and a disk may hang, for minutes."""
 _LOCK_S = 60.0
-"""Seconds to wait for who marks or removes just now, which takes milliseconds."""
+"""Seconds to wait for a process that sets or removes marks, which takes milliseconds."""
 _SLACK_S = 2.0
-"""What the clocks of a process table and of a file system may differ by on one machine, seconds."""
+"""The largest difference between the clocks of process table and file system on one machine, seconds."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process as others find it, or cannot find it."""
+    """The identity of a process, by which others look it up."""
 
     pid: int
     host: str
     boot: str
-    """Which boot of which system; empty: not known."""
+    """The boot of the system; empty: not known."""
     namespace: str
-    """In which namespace its process id counts; empty: not known."""
+    """The namespace of its process id; empty: not known."""
     began: float | None
     """When it began, by a clock of that boot: another process may get the same id later."""
 
@@ -67,7 +68,7 @@ def this_process() -> Process:
 
 
 def _place() -> tuple[str, str]:
-    """Return this boot and the namespace of process ids here; empty where process ids mean nothing."""
+    """Return this boot and the namespace of process ids here; empty where process ids cannot be looked up."""
     if sys.platform != "linux":
         return f"{socket.gethostname()} {round(psutil.boot_time(), -1)}", "host"
     try:
@@ -80,7 +81,7 @@ def _place() -> tuple[str, str]:
 
 
 def _began(pid: int) -> float | None:
-    """Return when a process began; None where that cannot be seen, -1 where it has ended and waits for its parent."""
+    """Return when a process began; None where that is not visible, -1 where it has ended and waits for its parent."""
     if sys.platform != "linux":
         with contextlib.suppress(psutil.Error):
             return psutil.Process(pid).create_time()
@@ -93,7 +94,7 @@ def _began(pid: int) -> float | None:
 
 
 def lives(process: Process) -> bool | None:
-    """Whether a process lives; None where it cannot be looked for from here."""
+    """Whether a process lives; None where it cannot be looked up from here."""
     boot, namespace = _place()
     if not namespace or (process.boot, process.namespace) != (boot, namespace):
         return None
@@ -104,7 +105,7 @@ def lives(process: Process) -> bool | None:
 
 
 class Leases:
-    """What this holder uses of a cache, and who uses what. Threads may share it."""
+    """The lease and the marks of this holder, and a view of those of others. Threads may share it."""
 
     def __init__(self, root: Path, lease_s: float = LEASE_S, beat_s: float = BEAT_S) -> None:
         self.folder = root / FOLDER
@@ -113,7 +114,7 @@ class Leases:
         self._guard = threading.RLock()
         self._marked: set[Path] = set()
         self._makes = 0
-        """How many results this holder makes now."""
+        """The number of results that this holder makes now."""
         self._ended: threading.Event | None = None
         """Tells the thread that touches the lease to end; None: no lease is held."""
         self._ending: Callable[[], object] = lambda: None
@@ -126,7 +127,7 @@ class Leases:
     # --- holding -----------------------------------------------------------------------------------------------------
 
     def mark(self, folder: Path) -> None:
-        """Say that this holder uses a result, made or still to be made. Raises OSError, MachineError."""
+        """Mark a result, existing or still to be made, as used by this holder. Raises OSError, MachineError."""
         with self._guard:
             if self._ended is None:
                 self._begin()
@@ -136,7 +137,7 @@ class Leases:
             self._marked.add(folder)
 
     def unmark(self, folder: Path) -> None:
-        """Take back `mark`."""
+        """Remove the mark of this holder from a result."""
         with self._guard:
             self._marked.discard(folder)
             with contextlib.suppress(OSError):  # another holder has marked it, too; or nobody has
@@ -146,7 +147,7 @@ class Leases:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold a lease meanwhile, whether or not any result is marked. Raises OSError."""
+        """Hold a lease inside the block, also without any marked result. Raises OSError."""
         with self._guard:
             if self._ended is None:
                 self._begin()
@@ -179,8 +180,8 @@ class Leases:
         write_aside(self.file, json.dumps(asdict(this_process())), sync=False)
 
     def touch(self) -> None:
-        """Renew the lease; write it anew where somebody took it for ended, while this process was stopped."""
-        with self._guard, contextlib.suppress(OSError):  # a disk in trouble: the next time, perhaps
+        """Renew the lease; write it again where another process removed it while this one was suspended."""
+        with self._guard, contextlib.suppress(OSError):  # a failing disk: the next touch may succeed
             if self._ended is not None:
                 try:
                     os.utime(self.file)
@@ -191,7 +192,7 @@ class Leases:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Let nobody mark, or remove what is not marked, meanwhile. Raises MachineError, OSError."""
+        """Keep other processes from setting marks and removing unmarked results. Raises MachineError, OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(self.folder / ".lock"))
         try:
@@ -205,7 +206,7 @@ class Leases:
             lock.release()
 
     def lasts(self, lease: str, seconds: float) -> bool:
-        """Whether the holder of a lease, whose process cannot be looked for, has renewed it in so many seconds."""
+        """Whether a lease was renewed within `seconds`. For holders whose process cannot be looked up."""
         if not lease.isalnum():
             return False
         try:
@@ -218,7 +219,7 @@ class Leases:
         return now is None or abs(now - touched) <= seconds
 
     def holder(self, folder: Path) -> str:
-        """Return who holds a result; empty: nobody."""
+        """Return a holder of a result, in words; empty where nobody holds it."""
         try:
             marks = list(_marks(folder).iterdir())
         except OSError:
@@ -240,7 +241,7 @@ class Leases:
                     lease.unlink(missing_ok=True)
 
     def _counts(self, mark: Path) -> str:
-        """Return who holds by a mark; empty where it does not count any more."""
+        """Return the holder that a mark belongs to, in words; empty where the mark does not count any more."""
         if mark.name == self.id:
             return str(this_process()) if self._ended is not None else ""
         if mark.name.isascii() and mark.name.isdecimal() and len(mark.name) < len(self.id):
@@ -248,7 +249,7 @@ class Leases:
         return "" if mark.name.startswith(".") else self._holds(self.folder / mark.name)
 
     def _holds(self, lease: Path) -> str:
-        """Return whose lease it is, as long as it lasts."""
+        """Return the holder of a lease, in words; empty where the lease has ended."""
         try:
             touched = lease.stat().st_mtime
         except FileNotFoundError:
@@ -263,7 +264,7 @@ class Leases:
         return str(process or "another process") if living else ""
 
     def _now(self) -> float | None:
-        """Return the time by the clock of the cache's file system; None where it cannot be seen."""
+        """Return the time by the clock of the cache's file system; None where it cannot be read."""
         probe = self.folder / f".clock.{uuid.uuid4().hex}"
         try:
             probe.touch()
@@ -295,7 +296,7 @@ def _marks(folder: Path) -> Path:
 
 
 def _read(lease: Path) -> Process | None:
-    """Return who holds a lease; None where that cannot be read."""
+    """Return the process of a lease; None where the file cannot be read."""
     try:
         data: Any = json.loads(lease.read_text(encoding="utf-8"))
         process = Process(**data)
@@ -306,7 +307,7 @@ def _read(lease: Path) -> Process | None:
 
 
 def _old(mark: Path) -> str:
-    """Return who holds by a mark of an earlier version, whose name is a process id."""
+    """Return the holder of a mark of an earlier version, whose name is a process id, in words; empty where it has ended."""
     try:
         pid = int(mark.name)
         older = psutil.Process(pid).create_time() <= mark.stat().st_mtime + _SLACK_S

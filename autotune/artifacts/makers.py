@@ -1,16 +1,16 @@
-"""Who makes a result: one maker a key, over threads, processes, containers and hosts that share the cache's folder.
+"""One maker for each result, over all threads, processes, containers and hosts that share the cache's folder.
 
-Whoever makes the result KEY has the file `KEY.N.maker`, which says who that is. Only one can create the next number, and the
-highest number counts. The next number may be taken once the maker before has ended:
+A maker is a process that makes the result KEY. It owns the file `KEY.N.maker`, which describes it. Only one process can create
+the file of the next number, and the highest number counts. A process may take the next number once the maker before has ended:
 
-- on the same boot of the same system, where the system's lock `KEY.lock`, which a maker holds, is free: there it tells the
-  truth over containers, too;
-- elsewhere, where the maker's lease was not renewed for `MAKER_S`;
-- anywhere, where whoever sent the maker says that it is lost (`over`).
+- on the same boot of the same system: when the lock file `KEY.lock`, which the maker holds, is free (the system shows that to
+  other containers, too);
+- elsewhere: when the maker's lease was not renewed for `MAKER_S`;
+- anywhere: when the process that sent the maker declares it lost (`over`).
 
-A maker may be stopped, or cut off, for longer than that, and then go on. So it puts its result in place only after it has
-taken the next number itself, by a link to its own file: the file system refuses that where another has the next number, or
-has removed the maker's file. Where there are no links, it looks instead.
+A maker may be suspended or cut off for longer than that, and then go on. So before it publishes its result it takes the next
+number itself, by a hard link to its own file: the file system refuses the link where another process has the next number, or
+has removed the maker's file. Where there are no hard links, the maker looks for those files instead.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from autotune.durable import ASIDE, remove_tree
 
 MAKER = ".maker"
 MAKER_S = 60.0
-"""Seconds after the last touch of its lease at which a maker on another host loses its turn. Less than `LEASE_S`: a maker
-that goes on later does no harm, while one that is awaited costs time.
+"""A maker on another host loses its turn so many seconds after the last touch of its lease. Less than `LEASE_S`: a maker that
+continues later does no harm, while waiting for one costs time.
 """
 _POLL_S = 0.5
-"""How often who waits for a maker looks up."""
+"""Seconds between two looks while waiting for a maker."""
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes a result just now, as far as it is known."""
+    """The process that makes a result now, as far as it is known."""
 
     pid: int
     host: str
     since: str
     """ISO 8601, UTC."""
     what: str
-    """For which candidate and results folder; empty where that was not said."""
+    """The candidate and results folder that it works for; empty: not known."""
     token: str = ""
-    """What names this turn alone."""
+    """The unique name of this turn."""
     lease: str = ""
     boot: str = ""
-    """Which boot of which system; empty: not known."""
+    """The boot of its system; empty: not known."""
     locked: bool = True
     """Whether it holds the system's lock."""
 
@@ -65,34 +65,34 @@ class Maker:
 
 
 class Turns(Protocol):
-    """The turn of a maker."""
+    """The turn of a maker: the right to make one result."""
 
     @property
     def aside(self) -> Path:
-        """Where it makes the result."""
+        """The folder in which it makes the result."""
 
     def still(self) -> bool:
-        """Whether nobody else has taken over."""
+        """Whether no other maker has taken over."""
 
     def confirm(self) -> bool:
-        """Whether the result may be put in its place."""
+        """Whether the result may be published."""
 
 
 class Turn:
-    """The turn of one maker."""
+    """The turn of one maker on hosts that share a folder."""
 
     def __init__(self, folder: Path, number: int, maker: Maker) -> None:
         self.folder, self.number, self.token = folder, number, maker.token
         self.aside = folder.with_name(f".{folder.name}.{maker.token[:12]}{ASIDE}")
-        """Where it makes the result."""
+        """The folder in which it makes the result."""
 
     def still(self) -> bool:
-        """Whether nobody else has taken over, as far as this host sees."""
+        """Whether no other maker has taken over, as far as this host sees."""
         number, maker = newest(self.folder)
         return number == self.number and maker is not None and maker.token == self.token
 
     def confirm(self) -> bool:
-        """Take the next number: only then may the result be put in place. Returns whether that was possible."""
+        """Take the next number, without which the result must not be published. Returns whether that succeeded."""
         own, following = (_file(self.folder, number) for number in (self.number, self.number + 1))
         try:
             os.link(own, following)
@@ -104,7 +104,7 @@ class Turn:
         return True
 
     def end(self) -> None:
-        """Give it up, and all earlier ones."""
+        """End this turn, and remove the files of all earlier ones."""
         number, maker = newest(self.folder)
         if maker is not None and maker.token == self.token:
             _remove(self.folder, number)
@@ -119,8 +119,10 @@ def making(
     token: str = "",
     over: Collection[str] = (),
 ) -> Iterator[Turn]:
-    """Be the only one who makes a result. While another does, `waiting` is told who, and the seconds waited; what it raises
-    ends the wait. `token` names this turn; `over` names turns that are lost. Raises OSError.
+    """Become the only maker of a result. Yields the turn.
+
+    While another maker has the turn, `waiting` is called with that maker and the seconds waited; it may raise to end the wait.
+    `what`: see `Maker.what`; `token`: the name of this turn; `over`: tokens of turns that are lost. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -143,13 +145,13 @@ def making(
 
 
 def newest(folder: Path) -> tuple[int, Maker | None]:
-    """Return the highest number of a result's makers, and who has it as far as that can be read; 0 and None: nobody."""
+    """Return the highest number of a result's makers, and that maker if it can be read; 0 and None where there is none."""
     number = max(_numbers(folder), default=-1)
     return (0, None) if number < 0 else (number, _read(_file(folder, number)))
 
 
 def is_made(folder: Path, leases: Leases) -> bool:
-    """Whether a result is being made now, as far as it can be seen from here."""
+    """Whether a result is being made now, as far as this host sees."""
     lock = FileLock(str(folder) + ".lock")
     locked = _acquired(lock, 0.0)
     try:
@@ -159,7 +161,7 @@ def is_made(folder: Path, leases: Leases) -> bool:
 
 
 def result_of(place: Path) -> Path:
-    """Return the folder of the result that a maker's file, or what it makes aside, belongs to."""
+    """Return the folder of the result to which a maker's file, or its folder aside, belongs."""
     return place.with_name(place.name.removeprefix(".").partition(".")[0])
 
 
@@ -169,7 +171,7 @@ def result_of(place: Path) -> Path:
 def _take(
     folder: Path, leases: Leases, locked: bool, what: str, token: str, over: Collection[str]
 ) -> Turn | Maker | None:
-    """Take the next number, if that is free. Returns the turn; else who makes the result, if that is known."""
+    """Take the next number, if it is free. Returns the turn; else the maker of the result, or None if it is unknown."""
     before, maker = newest(folder)
     if not _may_begin(folder, leases, locked, over):
         return maker
@@ -180,16 +182,16 @@ def _take(
         return newest(folder)[1]
     _remove(folder, before)
     turn = Turn(folder, before + 1, mine)
-    for left in _beside(folder, f".{folder.name}", ASIDE):  # of those before, who cannot use it any more
+    for left in _beside(folder, f".{folder.name}", ASIDE):  # folders of earlier makers, which must not publish them
         with contextlib.suppress(OSError):
-            remove_tree(left)  # which renames it first: one that is put in its place just now stays whole
+            remove_tree(left)  # it renames the folder first: one that is being published stays whole
     return turn
 
 
 def _may_begin(folder: Path, leases: Leases, locked: bool, over: Collection[str]) -> bool:
-    """Whether nobody makes a result. `locked`: whether the system's lock was free."""
+    """Whether a new maker may begin, because the last one has ended. `locked`: whether the system's lock was free."""
     number, maker = newest(folder)
-    if maker is None:  # nobody; or who says nothing of himself, and then holds the lock
+    if maker is None:  # there is none, or its file is unreadable, and then it holds the lock
         return locked
     if maker.token and maker.token in over:
         return True
@@ -233,7 +235,7 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def _beside(folder: Path, begins: str, ends: str) -> list[Path]:
-    """Return what lies beside a result and has such a name; the folder may have tens of thousands of entries."""
+    """Return the paths beside a result with such a name; the folder may have tens of thousands of entries."""
     try:
         names = os.listdir(folder.parent)  # noqa: PTH208 - names are all that is needed, of very many
     except FileNotFoundError:
@@ -262,7 +264,7 @@ def _read(file: Path) -> Maker | None:
 
 
 def read_maker(content: bytes) -> Maker | None:
-    """Return what a maker says of itself; None where that cannot be read."""
+    """Return the maker that a file describes; None where it cannot be read."""
     try:
         said: Any = json.loads(content)
         token, lease, boot = (str(said.get(name, "")) for name in ("token", "lease", "boot"))

@@ -1,4 +1,4 @@
-"""Where the cache lies: whether it can be used is found out before a sweep starts."""
+"""Check that the folder of the cache can be used, before a sweep starts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Room in the cache: what is removed, in which order, and what never is.
+"""Eviction: which results the cache removes to make room, and in which order.
 
-Never removed: what a living process uses, and what the front of a results folder that is still there needs.
+It never removes what a living process uses, or what the front of an existing results folder needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autotune.paths import size_mb
 from autotune.scratch import left
 
 LEAST_MB = 0.1
-"""Smaller results (scores, timings) stay: they took long to make, and removing them makes no room."""
+"""Results below this size (scores, timings) stay: they took long to make, and removing them frees nothing."""
 
 
 def budget_mb() -> float | None:
@@ -42,14 +42,17 @@ def budget_mb() -> float | None:
 
 @dataclass(frozen=True)
 class Removed:
-    """What housekeeping removed, or would remove."""
+    """A result or leftover that housekeeping removed, or would remove."""
 
     what: str
     size_mb: float
 
 
 def by_worth(entries: Iterable[Entry], now: float) -> list[Entry]:
-    """Return entries that may go, the least worth first: seconds to make again, per MB and per day unused."""
+    """Return the entries that may be removed, in that order: damaged ones, merged models, then the least worth.
+
+    The worth is the seconds to make a result again, per MB and per day unused.
+    """
 
     def worth(entry: Entry) -> float:
         days = max(0.0, now - entry.used) / 86400
@@ -60,7 +63,7 @@ def by_worth(entries: Iterable[Entry], now: float) -> list[Entry]:
 
 
 def tidy(cache: Cache, dry: bool = False) -> list[Removed]:
-    """Remove what no result needs: leftovers of killed processes, here and among temporary folders, and damaged results."""
+    """Remove leftovers of killed processes, in the cache and among temporary folders, and damaged results."""
     removed = []
     for folder in [*cache.leftovers(), *left()]:
         try:
@@ -75,7 +78,7 @@ def tidy(cache: Cache, dry: bool = False) -> list[Removed]:
 
 
 def _remove_any(place: Path) -> None:
-    """Remove a file or folder, as far as that can be done."""
+    """Remove a file or folder, and ignore errors."""
     shutil.rmtree(place, ignore_errors=True)
     with contextlib.suppress(OSError):
         place.unlink(missing_ok=True)
@@ -109,7 +112,7 @@ class Room:
         """The cache's size as it was counted last, and what this process has added since."""
 
     def clear(self) -> None:
-        """Remove what killed processes have left, which may be large."""
+        """Remove the leftovers of killed processes, which may be large."""
         for folder in [*self.cache.leftovers(), *left()]:
             _remove_any(folder)
 
@@ -123,7 +126,7 @@ class Room:
     def make(self, need_mb: float) -> list[Removed]:
         """Make room for `need_mb` more, 10^6 bytes. Returns what was removed for it.
 
-        Raises MachineError where the disk has not that much, with everything removed that may be.
+        Raises MachineError where the disk still has less room after everything removable was removed.
         """
         with self._guard:  # two threads must not make the same room
             return self._make(need_mb)

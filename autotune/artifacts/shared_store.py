@@ -1,16 +1,16 @@
 """A cache on a store that several machines reach: `AUTOTUNE_CACHE=s3://BUCKET/FOLDER` (`gs://`, `abfs://`, `azureml://`).
 
-Results lie in a folder of each machine, as ever, and in the store as well. What is not here is looked for there before it is
-made, and copied only when its files are needed. What was made here is put there:
+Each machine keeps results in its own folder, and puts a copy of each into the store. Before a machine makes a result it looks
+for it in the store, and it copies the files only when they are needed. A result in the store is:
 
-- its files below `STAGE/KEY/TOKEN/`, where TOKEN names the turn of its maker alone;
-- then `STAGE/KEY/manifest.json`, which names that TOKEN. The store writes it only where there is none, so of several makers
-  one wins, and its result never changes afterwards: what one brings who was stopped meanwhile is removed again.
+- its files below `STAGE/KEY/TOKEN/`, where TOKEN belongs to one maker alone;
+- then `STAGE/KEY/manifest.json`, which names that TOKEN. The store writes the manifest only where there is none. So of several
+  makers one wins, and the result never changes afterwards; the others remove what they have put there.
 
-Whoever makes a result has the object `makers/STAGE.KEY.N`, and renews its lease, `leases/ID`, meanwhile. Only one can create
-the next number; it may be taken once the lease of the maker before was not renewed for `MAKER_S` by the store's own clock.
+A maker of a result owns the object `makers/STAGE.KEY.N`, and renews its lease, `leases/ID`, meanwhile. Only one can create the
+next number; it may be taken once the lease of the maker before was not renewed for `MAKER_S` by the store's own clock.
 
-What is made again in seconds, or holds for one machine alone, stays there.
+Results that are made again in seconds, or that hold for one machine alone, are not put into the store.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from autotune.models import PICKLED
 from autotune.remote.objects import Objects, is_store
 
 MANIFEST = "manifest.json"
-"""Says that a result is whole; the name that `artifacts.store` gives it."""
+"""The file that completes a result; `artifacts.store` uses the same name."""
 HERE = ("base", "merge", "probe", "devices", "capability", "tiny", "push", "prompt", "verify")
 """Stages whose results stay on the machine that made them."""
 _POLL_S = 1.0
-"""How often who waits for a maker looks up."""
+"""Seconds between two looks while waiting for a maker."""
 _STILL_S = 10.0
-"""How often a maker looks whether another has taken over."""
+"""Seconds between two checks of a maker whether another has taken over."""
 
 
 def folder_of(address: str) -> Path:
-    """Return where the results of a store lie on this machine."""
+    """Return the folder of a store's results on this machine."""
     kind = "azureml" if address.lower().startswith("azureml:") else "shared"
     return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / kind / digest(address)[:16]
 
 
 def store_of(root: Path) -> SharedStore | None:
-    """Return the store whose results lie in `root` here, where AUTOTUNE_CACHE names one. Raises UsageError, MachineError."""
+    """Return the store of AUTOTUNE_CACHE if `root` is its folder on this machine; else None. Raises UsageError, MachineError."""
     named = os.environ.get("AUTOTUNE_CACHE", "")
     return SharedStore(named) if is_store(named) and folder_of(named) == root else None
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Files of one result that were copied: from the store (`fetch`), or to it (`send`)."""
+    """A copy of one result's files: from the store (`fetch`), or to it (`send`)."""
 
     kind: str
     result: str
@@ -82,13 +82,13 @@ class StoreTurn:
         self._seen, self._still = time.monotonic(), True
 
     def still(self) -> bool:
-        """Whether nobody else has taken over, as far as was seen in the last seconds."""
+        """Whether no other maker has taken over, by a look at most `_STILL_S` old."""
         if self._still and time.monotonic() - self._seen > _STILL_S:
             self._seen, self._still = time.monotonic(), self._mine()
         return self._still
 
     def end(self) -> None:
-        """Give it up."""
+        """End this turn."""
         if self._mine():
             self._objects.remove(self.name)
 
@@ -108,7 +108,7 @@ class BothTurns:
         return self._here.still() and self._there.still()
 
     def confirm(self) -> bool:
-        """As `Turn.confirm`: of all machines the store decides, when the result is published."""
+        """As `Turn.confirm`; between machines the store decides, when the result is published."""
         return self._here.confirm()
 
 
@@ -116,15 +116,17 @@ class SharedStore:
     """Results on a store. Threads may share it."""
 
     def __init__(self, text: str) -> None:
-        """Raises UsageError where AUTOTUNE_CACHE names no folder of a store, MachineError where the store's client is missing."""
+        """Raises UsageError where AUTOTUNE_CACHE names no folder of a store, MachineError where the store's client is
+        missing.
+        """
         self.objects = Objects(text, "AUTOTUNE_CACHE")
         self.moved: Callable[[Transfer], None] = lambda _: None
-        """Is told what was copied."""
+        """Is called after each copy."""
         self.around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        """Is entered while files are copied."""
+        """A context in which files are copied."""
         self._id = uuid.uuid4().hex
         self._there: set[str] = set()
-        """Results that this process has seen in the store."""
+        """The results that this process has seen in the store."""
         self._guard = threading.Lock()
         self._makes = 0
         self._beat: threading.Event | None = None
@@ -135,13 +137,13 @@ class SharedStore:
 
     @staticmethod
     def takes(folder: Path) -> bool:
-        """Whether the result that lies in `folder` here is kept in the store as well."""
+        """Whether the result in `folder` is kept in the store as well."""
         return folder.parent.name not in HERE
 
     # --- results -----------------------------------------------------------------------------------------------------
 
     def manifest(self, folder: Path) -> dict[str, Any] | None:
-        """Return the manifest of a result that is in the store; None where there is none. Raises MachineError."""
+        """Return the manifest of a result in the store; None where there is none. Raises MachineError."""
         content = self.objects.read(f"{_name(folder)}/{MANIFEST}")
         if content is None:
             return None
@@ -151,13 +153,16 @@ class SharedStore:
             if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in names):
                 raise ValueError(names)
         except (ValueError, KeyError, TypeError, RecursionError):
-            self.objects.remove(f"{_name(folder)}/{MANIFEST}")  # it says nothing: the result is made anew
+            self.objects.remove(f"{_name(folder)}/{MANIFEST}")  # unreadable: the result is made anew
             return None
         self._there.add(_name(folder))
         return dict(found)
 
     def read(self, folder: Path, name: str) -> bytes | None:
-        """Return the content of one file of a result, nothing else copied; None where it is gone or damaged. Raises MachineError."""
+        """Return the content of one file of a result, without copying others; None where it is gone or damaged.
+
+        Raises MachineError.
+        """
         found = self.manifest(folder)
         if found is None or name not in found["files"]:
             return None
@@ -168,9 +173,9 @@ class SharedStore:
         return content if whole else None
 
     def pull(self, folder: Path) -> bool:
-        """Bring a result here that is there. Returns whether it was there. Raises MachineError; OSError of the disk here.
+        """Copy a result from the store to this machine. Returns whether the store had it.
 
-        Its content is not yet compared with its manifest.
+        The content is not yet compared with the manifest. Raises MachineError; OSError of the local disk.
         """
         found = self.manifest(folder)
         if found is None:
@@ -181,7 +186,7 @@ class SharedStore:
                 for name in (name for name in found["files"] if not name.endswith(PICKLED)):
                     target = aside / name
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with contextlib.suppress(FileNotFoundError):  # then the result is damaged, as its reader sees
+                    with contextlib.suppress(FileNotFoundError):  # the reader will find the result damaged
                         self.objects.get(_file(folder, found, name), target)
                         count(target.stat().st_size)
             aside.mkdir(parents=True, exist_ok=True)
@@ -194,17 +199,17 @@ class SharedStore:
         return True
 
     def drop(self, folder: Path) -> None:
-        """Take a damaged result out of the store, so that it is made anew. Raises MachineError."""
+        """Remove a damaged result from the store, so that it is made anew. Raises MachineError."""
         self._there.discard(_name(folder))
         self.objects.remove(f"{_name(folder)}/{MANIFEST}")
 
     def publish(self, folder: Path, token: str = "") -> bool:
-        """Put a result there. Returns False where another's is there already. Raises MachineError."""
+        """Put a result into the store. Returns False where the store has it already. Raises MachineError."""
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return self.put(folder, {name: folder / name for name in manifest["files"]}, manifest, token)
 
     def put(self, folder: Path, files: Mapping[str, Path], manifest: Mapping[str, Any], token: str = "") -> bool:
-        """Put files there, by their names, as the result that `folder` would hold. Returns and raises as `publish`."""
+        """Put files into the store, by name, as the result that `folder` would hold. Returns and raises as `publish`."""
         at, name = token or uuid.uuid4().hex, _name(folder)
         sent = {f"{name}/{at}/{place}": file for place, file in files.items()}
         with self._copying("send", folder) as count:
@@ -219,16 +224,16 @@ class SharedStore:
         return True
 
     def offer(self, folder: Path, always: bool = False) -> None:
-        """Put a result there that is here, and is not there: the store could not be reached when it was made.
+        """Put a local result into the store if the store lacks it: it may have been unreachable when the result was made.
 
-        `always`: also one that else stays on this machine.
+        `always`: also a result of a stage in `HERE`.
         """
         if (always or self.takes(folder)) and _name(folder) not in self._there and self.manifest(folder) is None:
             self.publish(folder)
 
     @contextlib.contextmanager
     def _copying(self, kind: str, folder: Path) -> Iterator[Callable[[int], None]]:
-        """Report how many bytes were copied meanwhile."""
+        """Report a copy to `moved` at its end. Yields a function that counts bytes."""
         copied, done = 0, False
 
         def count(size: int) -> None:
@@ -258,7 +263,7 @@ class SharedStore:
         token: str = "",
         over: Collection[str] = (),
     ) -> Iterator[StoreTurn]:
-        """Be the only one of all machines who makes a result. Arguments as `makers.making`. Raises MachineError."""
+        """Become the only maker of a result on all machines. Arguments as for `makers.making`. Raises MachineError."""
         began = time.monotonic()
         with self._held():
             while True:
@@ -274,7 +279,7 @@ class SharedStore:
                 time.sleep(_POLL_S)
 
     def _take(self, folder: Path, what: str, token: str, over: Collection[str]) -> StoreTurn | Maker | None:
-        """Take the next number, if that is free. Returns the turn; else who makes the result, if that is known."""
+        """Take the next number, if it is free. Returns the turn; else the maker of the result, or None if it is unknown."""
         start = f"makers/{folder.parent.name}.{folder.name}."
         numbers = {int(end): name for name in self.objects.names(start) if (end := name[len(start) :]).isdecimal()}
         last = max(numbers, default=0)
@@ -303,7 +308,7 @@ class SharedStore:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """Hold a lease meanwhile."""
+        """Hold a lease inside the block."""
         with self._guard:
             self._makes += 1
             if self._beat is None:
@@ -323,15 +328,15 @@ class SharedStore:
 
     def _renewing(self, over: threading.Event) -> None:
         while not over.wait(BEAT_S):
-            with contextlib.suppress(AutotuneError):  # it is tried again; meanwhile another may take over
+            with contextlib.suppress(AutotuneError):  # it is tried again; meanwhile another maker may take over
                 self._renew()
 
 
 def _name(folder: Path) -> str:
-    """Return what a result is called in the store."""
+    """Return the name of a result in the store."""
     return f"{folder.parent.name}/{folder.name}"
 
 
 def _file(folder: Path, manifest: dict[str, Any], name: str) -> str:
-    """Return what a file of a result is called in the store; earlier versions put it beside the manifest."""
+    """Return the name of a result's file in the store; earlier versions put it beside the manifest."""
     return "/".join(filter(None, (_name(folder), str(manifest.get("at", "")), name)))

@@ -1,13 +1,14 @@
-"""The cache: a folder for every stage result, named by the digest of all that went into it.
+"""The cache: one folder for each result of a stage, named by the digest of everything that decides the result.
 
-A result is made aside, under a lock, and renamed when it is whole, its manifest written last. Only successes are kept.
-Sweeps share it. What a killed process left aside is removed when the same result is made again, or by `autotune cache prune`.
+A result is made in a folder aside, under a lock, and renamed when it is complete; its manifest is written last. Only
+successes are kept. Sweeps share the cache. What a killed process left aside is removed when the same result is made again,
+or by `autotune cache prune`.
 
-Beside a result `KEY` may lie `KEY.lock` and `KEY.N.maker` of who makes it (`makers.py`); `KEY.use/`, the marks of those who
-use it (`leases.py`); and `KEY.checkpoint`, from which a training that was stopped goes on. `pins/` says which results a
-sweep's front needs.
+Beside a result `KEY` may lie `KEY.lock` and `KEY.N.maker` of the process that makes it (`makers.py`); `KEY.use/`, the marks
+of the processes that use it (`leases.py`); and `KEY.checkpoint`, from which a training that was stopped goes on. `pins/`
+says which results a sweep's front needs.
 
-It is one module because making, finding, keeping and removing results share what the folder of one looks like.
+It is one module because making, finding, keeping and removing results share the layout of a result's folder.
 """
 
 from __future__ import annotations
@@ -41,25 +42,27 @@ from autotune.stages.jobs import Job, Result
 MANIFEST = "manifest.json"
 PINS = "pins"
 INPUTS = "inputs"
-"""Where files from outside the cache lie in a shared store."""
+"""The folder of files from outside the cache in a shared store."""
 CHECKPOINT = ".checkpoint"
 RUN, HERE = "cluster-", "here"
-"""How the folder of a run of the command on a cluster begins, and the file in it that nodes must see: it names the lease of the
-tuner.
+"""The beginning of the folder's name for a run on a cluster, and the file in it that nodes must see: it names the tuner's lease.
 """
 _QUICK = ("merge", "build")
 """Stages whose results are not flushed to the disk: they are large and made again in seconds, and their content is compared
 with its digest before it is used."""
 _CHECKED = 10_000
-"""Results of which a process remembers that their content was compared: the latest, so that a long sweep needs no more memory."""
+"""The number of latest results that a process remembers as compared with their digests; more would cost a long sweep memory."""
 _STALE_S = 86_400.0
-"""After so long nobody writes on at a file, seconds."""
+"""A temporary file that was not written for so many seconds has been abandoned."""
 BELOW = 150
-"""Characters of the longest path below the cache's folder, with some to spare: a stage, a key, and the file of a model."""
+"""The most characters of a path below the cache's folder, with a reserve: a stage, a key, and the file of a model."""
 
 
 def default_root() -> Path:
-    """Return where the cache lies: `AUTOTUNE_CACHE`, or the user's cache folder; of one on a store, its part on this machine. Raises UsageError."""
+    """Return the folder of the cache: `AUTOTUNE_CACHE`, or the user's cache folder; for a store, its folder on this machine.
+
+    Raises UsageError.
+    """
     named = os.environ.get("AUTOTUNE_CACHE")
     if is_store(named):
         return folder_of(str(named))
@@ -67,7 +70,7 @@ def default_root() -> Path:
 
 
 def too_deep(root: Path) -> str:
-    """Return why a cache cannot lie at `root`, with what to do; empty where it can."""
+    """Return why a cache cannot lie at `root`, with the remedy; empty where it can."""
     most = longest_path()
     length = len(str(root.absolute()))
     if most is None or length + BELOW <= most:
@@ -78,26 +81,26 @@ def too_deep(root: Path) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A stage result: its folder, what the stage reported, and the seconds that it took when it was made."""
+    """A stage result: its folder, the stage's report, and the seconds that it took when it was made."""
 
     folder: Path
-    """Where it lies on this machine, once it is here."""
+    """Its folder on this machine, where its files lie once they are here."""
     result: Result
     seconds: float
     cached: bool
-    """Whether it was there already."""
+    """Whether it existed already."""
     made: float = 0.0
-    """When, seconds since 1970."""
+    """When it was made, seconds since 1970."""
     afar: Cache | None = field(default=None, compare=False, repr=False)
-    """The cache whose shared store has it, where its files may not be here."""
+    """The cache whose shared store has it, where its files may be missing on this machine."""
 
     @property
     def path(self) -> Path:
-        """Its folder; its files are brought here first, where need be. Raises StageError (`lost`), MachineError, OSError."""
+        """Its folder, with its files copied here first if need be. Raises StageError (`lost`), MachineError, OSError."""
         return self.folder if self.afar is None else self.afar.bring(self.folder.parent.name, self.folder.name)
 
     def text(self, name: str) -> str:
-        """Return the text of one of its files; no other is brought here for that. Raises as `path`."""
+        """Return the text of one of its files, without copying others here. Raises as `path`."""
         if self.afar is None or self.afar.shared is None or (self.folder / MANIFEST).exists():
             return (self.path / name).read_text(encoding="utf-8")
         content = self.afar.shared.read(self.folder, name)
@@ -109,55 +112,55 @@ class Stored:
 
 @dataclass(frozen=True)
 class Entry:
-    """A result as the cache's housekeeping sees it."""
+    """A result in a list of the cache."""
 
     stage: str
     path: Path
     size_mb: float
     seconds: float
-    """What it took to make, seconds."""
+    """The seconds that it took to make."""
     used: float
     """When it was made or last used, seconds since 1970."""
     model: str
     state: str
     """`whole`, or `damaged`."""
     kept_for: str
-    """Who needs it: a process, or the results folder whose front it is on; empty: nobody."""
+    """The process that uses it, or the results folder whose front needs it; empty: nobody needs it."""
 
 
 class Cache:
     """A folder of stage results. Threads may share it."""
 
     def __init__(self, root: Path, leases: Leases | None = None, shared: SharedStore | None = None) -> None:
-        """`shared`: the same cache on a store; None: that of AUTOTUNE_CACHE, where `root` is its part on this machine."""
+        """`shared`: the store behind the cache; None: that of AUTOTUNE_CACHE, if `root` is its folder on this machine."""
         self.shared = shared or store_of(root)
         self.root = root
         self.leases = leases or Leases(root)
         self._checked: dict[Path, float] = {}
-        """Results whose content was compared with the manifest by this process, and when that was written."""
+        """The results whose content this process has compared with the manifest, and when they were made."""
 
     def folder(self, job: Job) -> Path:
-        """Return where a job's result lies, or would lie."""
+        """Return the folder of a job's result, whether or not it exists."""
         return self.root / job.stage / job.key
 
     def locate(self, key: str) -> Path | None:
-        """Return where the result of the job with this key lies, whatever its stage; None where it is not there."""
+        """Return the folder of the result with this key, of any stage; None where it does not exist."""
         return next((folder for folder in self.root.glob(f"*/{key}") if folder.is_dir()), None)
 
     def checkpoint(self, job: Job) -> Path:
-        """Return where a training keeps its checkpoints."""
+        """Return the folder of a training's checkpoints."""
         folder = self.folder(job)
         return folder.with_name(folder.name + CHECKPOINT)
 
     def find(self, job: Job) -> Stored | None:
-        """Return a job's result if it is there and whole, its content included; a process reads that once."""
+        """Return a job's result if it exists and is undamaged; a process compares the content with the digests once."""
         found = self._whole(self.folder(job))
         if found is not None and self.shared is not None:
             self.shared.offer(found.path)
         return found
 
     def find_key(self, stage: str, key: str) -> Stored | None:
-        """Return the result of a stage that has this key, as `find`: also of one whose job would have another key today."""
+        """Return the result of a stage with this key, as `find`: also one whose job would have another key today."""
         return self._whole(self.root / stage / key) if key.isalnum() else None
 
     def _whole(self, folder: Path) -> Stored | None:
@@ -175,7 +178,7 @@ class Cache:
             return None
 
     def peek(self, job: Job) -> Result | None:
-        """Return what a stage reported of a job, if its result seems to be there; its content is not looked at."""
+        """Return the stage's report on a job, if its result seems to exist; the content is not checked."""
         try:
             return dict(_manifest(self.folder(job))["result"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -192,12 +195,12 @@ class Cache:
         over: Collection[str] = (),
         began: Callable[[Turns], None] = lambda _: None,
     ) -> Stored:
-        """Return a job's result, made by `run(folder)` if it is not there.
+        """Return a job's result; `run(folder)` makes it if it does not exist.
 
-        `model` is noted beside it, for estimates. What `run` raises passes, and nothing is kept. While another process or
-        thread makes the result, `waiting` is told again and again who does, if that is known, and the seconds waited;
-        what it raises ends the wait. `what` tells others whom they wait for; `token` names this turn, and `over` those that
-        are lost; `began` is given the turn. Raises OSError.
+        `model` is noted in the manifest, for estimates. If `run` raises, nothing is kept. While another process or thread makes
+        the result, `waiting` is called again and again with that maker, if it is known, and the seconds waited; it may raise to
+        end the wait. `what`: see `Maker.what`; `token`: the name of this turn; `over`: tokens of turns that are lost; `began` is
+        called with the turn. Raises OSError, and what `run` and `waiting` raise.
         """
         while True:
             found = self.find(job)
@@ -213,7 +216,7 @@ class Cache:
                     found = self._made(job, run, turn, model)
                 else:
                     with self.shared.making(folder, what, waiting, token, over) as whole:
-                        found = self._pulled(folder)  # another was about to end when this one looked
+                        found = self._pulled(folder)  # another maker may have published it just now
                         if found is not None:
                             return found
                         began(both := BothTurns(turn, whole))
@@ -223,7 +226,7 @@ class Cache:
                             found = None
                 if found is not None:
                     return found
-            # Another took over while this one was stopped, or cut off: its result counts, once it is there.
+            # Another maker took over while this one was suspended or cut off: its result counts, once it exists.
 
     def _made(self, job: Job, run: Callable[[Path], tuple[Result, float]], turn: Turns, model: str) -> Stored | None:
         """Make a job's result. Returns None where another maker has taken over. Raises OSError, and what `run` raises."""
@@ -237,14 +240,14 @@ class Cache:
                 return Stored(folder, result, seconds, cached=False, made=made)
         except (StageError, OSError):
             if turn.still():
-                raise  # else its folder was cleared away: what went wrong says nothing
+                raise  # else another maker has removed the folder: the error means nothing
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return None
 
     @staticmethod
     def _described(job: Job, aside: Path, result: Result, seconds: float, model: str) -> float:
-        """Write the manifest of what was made, and flush what is dear. Returns when it was made. Raises OSError."""
+        """Write the manifest, and flush results that are slow to make. Returns the time of making. Raises OSError."""
         made = time.time()
         manifest = {
             "described": job.described(),
@@ -258,14 +261,14 @@ class Cache:
                 if path.is_file()
             },
         }
-        dear = job.stage not in _QUICK
-        write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=dear)
-        if dear:
+        slow = job.stage not in _QUICK
+        write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=slow)
+        if slow:
             sync_tree(aside)
         return made
 
     def _placed(self, folder: Path, turn: Turns, *, sync: bool) -> bool:
-        """Put what was made in its place. Returns False where another maker has taken over. Raises OSError."""
+        """Publish a result. Returns False where another maker has taken over. Raises OSError."""
         if not turn.confirm():
             return False
         if folder.exists():
@@ -277,26 +280,29 @@ class Cache:
         except OSError:
             if turn.still() and self._whole(folder) is None:
                 raise
-            return False  # another took over, or came first, between two steps of this one
+            return False  # another maker took over, or was first, between two steps of this one
         return True
 
     def trust(self, stored: Stored) -> None:
-        """Take a result's content as it is: whoever made it on another host has just read it."""
+        """Count a result as compared with its digests: its maker on another host has just computed them."""
         self._compared(stored.path, stored.made)
 
     def _compared(self, folder: Path, made: float) -> None:
         self._checked[folder] = made
         if len(self._checked) > _CHECKED:
-            with contextlib.suppress(RuntimeError):  # another thread adds one just now: the next time
+            with contextlib.suppress(RuntimeError):  # another thread is adding one: the next call removes it
                 self._checked.pop(next(iter(self._checked)), None)
 
     def doubt(self, key: str) -> None:
-        """Compare the content of the result with this key once more, when it is asked for."""
+        """Compare the content of the result with this key again at its next use."""
         for folder in [folder for folder in self._checked if folder.name == key]:
             del self._checked[folder]
 
     def find_afar(self, job: Job) -> Stored | None:
-        """Return a job's result that the shared store has; its files are copied when somebody asks for them. Raises MachineError."""
+        """Return a job's result in the shared store, whose files are copied only when they are needed; else None.
+
+        Raises MachineError.
+        """
         folder = self.folder(job)
         if self.shared is None or not self.shared.takes(folder):
             return None
@@ -304,9 +310,9 @@ class Cache:
         return None if found is None else Stored(folder, found["result"], found["seconds"], True, found["made"], self)
 
     def bring(self, stage: str, key: str) -> Path:
-        """Return the folder of a result, copied here from the shared store where need be.
+        """Return the folder of a result, copied here from the shared store if need be.
 
-        Raises StageError (`lost`) where it is not there, or damaged; MachineError, OSError.
+        Raises StageError (`lost`) where it is missing or damaged; MachineError, OSError.
         """
         folder = self.root / stage / key
         if self._whole(folder) is None and self.shared is not None:
@@ -318,7 +324,10 @@ class Cache:
         return folder
 
     def put_inputs(self, files: Mapping[str, Path]) -> str:
-        """Put files from outside the cache into the shared store, for other machines; return the key. Raises MachineError, OSError."""
+        """Put files from outside the cache into the shared store, for other machines. Returns the key.
+
+        Raises MachineError, OSError.
+        """
         assert self.shared is not None
         described = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
         key = digest(described)
@@ -339,7 +348,7 @@ class Cache:
         return self._fetched(folder) if self.shared is not None and self.shared.takes(folder) else None
 
     def _fetched(self, folder: Path) -> Stored | None:
-        """As `_pulled`, of any stage. One that is damaged on arrival is taken out of the store, so that it is made anew."""
+        """As `_pulled`, for any stage. A result that arrives damaged is removed from the store, so that it is made anew."""
         if self.shared is None or not self.shared.pull(folder):
             return None
         self._checked.pop(folder, None)
@@ -348,17 +357,17 @@ class Cache:
             self.shared.drop(folder)
         return found
 
-    # --- what is needed stays ----------------------------------------------------------------------------------------
+    # --- results in use ----------------------------------------------------------------------------------------------
 
     def hold(self, job: Job) -> None:
-        """Note that this process uses a job's result, made or still to be made, until it says `let_go`.
+        """Mark a job's result, existing or still to be made, as used by this process until `let_go`.
 
-        Nobody waits for the result's maker here. Raises OSError, MachineError.
+        It does not wait for the result's maker. Raises OSError, MachineError.
         """
         self.leases.mark(self.folder(job))
 
     def let_go(self, job: Job) -> None:
-        """Take back `hold`."""
+        """End the use that `hold` began."""
         self.leases.unmark(self.folder(job))
 
     def discard(self, job: Job) -> None:
@@ -367,7 +376,7 @@ class Cache:
         self.remove(self.folder(job))
 
     def pin(self, owner: Path, jobs: Iterable[Job]) -> None:
-        """Keep the results of `jobs`, and of no others, for the results folder `owner`, as long as that is there."""
+        """Keep the results of `jobs`, and no others, for the results folder `owner`, as long as that folder exists."""
         place = self.root / PINS
         place.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(str(owner.resolve()).encode()).hexdigest()[:16]
@@ -381,7 +390,7 @@ class Cache:
             write_aside(file, text)
 
     def pinned(self) -> dict[Path, str]:
-        """Return the results that some results folder needs, and which."""
+        """Return the results that are pinned, each with the results folder that needs it."""
         found: dict[Path, str] = {}
         for file in (self.root / PINS).glob("*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -393,7 +402,7 @@ class Cache:
     # --- housekeeping ------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """Return every result, the longest unused first. Nothing is read but manifests."""
+        """Return every result, the longest unused first. Only manifests are read."""
         pinned = self.pinned()
         others = (CHECKPOINT, USE, ASIDE, GONE)
         folders = (path for path in self.root.glob("*/*") if path.suffix not in others and path.is_dir())
@@ -401,7 +410,7 @@ class Cache:
         return sorted(filter(None, found), key=lambda entry: entry.used)
 
     def _entry(self, folder: Path, pinned_by: str) -> Entry | None:
-        """Return a result as housekeeping sees it; None where another process has removed it just now."""
+        """Return the entry of a result; None where another process has just removed it."""
         try:
             size = size_mb(folder)
             kept_for = self.leases.holder(folder) or pinned_by
@@ -418,10 +427,10 @@ class Cache:
             return None
 
     def leftovers(self) -> list[Path]:
-        """Return what no result needs: half-made ones of processes that were killed, checkpoints of finished jobs."""
+        """Return the leftovers of killed processes (half-made results, files of makers, runs) and checkpoints of finished jobs."""
         self.leases.clean()
         results = ((path, result_of(path)) for path in self.root.glob(f"*/.*{ASIDE}"))
-        # Not every file system tells a lock to other hosts: who makes a result holds it, too.
+        # Not every file system shows locks to other hosts, so the lease of a maker counts, too.
         found = [path for path, result in results if not self._is_made(result) and not self.leases.holder(result)]
         found += self.root.glob(f"*/.*{GONE}")
         found += (path for path in self.root.glob(f"*/*{MAKER}") if not self._is_made(result_of(path)))
@@ -431,7 +440,7 @@ class Cache:
         return found + [path for path in checkpoints if path.with_suffix("").exists()]
 
     def _runs(self, run: Path) -> bool:
-        """Whether the tuner lives whose run on a cluster this folder is of."""
+        """Whether the tuner of a run on a cluster, with this folder, still lives."""
         with contextlib.suppress(OSError, ValueError):
             return self.leases.lasts((run / HERE).read_text(encoding="utf-8"), LEASE_S)
         return False
@@ -440,7 +449,7 @@ class Cache:
         return is_made(result, self.leases)
 
     def remove(self, folder: Path) -> bool:
-        """Remove a result that no living process holds, or makes. Returns whether it is gone."""
+        """Remove a result, unless a living process holds or makes it. Returns whether it is gone."""
         if self.leases.holder(folder) or self._is_made(folder):
             return False
         try:
@@ -451,12 +460,12 @@ class Cache:
                     self.leases.clear(folder)
                     gone = move_away(folder)
                 shutil.rmtree(gone, ignore_errors=True)
-        except (Timeout, OSError):  # it is being made; or it cannot be renamed, because somebody reads it
+        except (Timeout, OSError):  # it is being made; or it cannot be renamed, because a process reads it
             return False
         return not folder.exists()
 
     def measured(self, stage: str, model: str, last: int = 200) -> list[tuple[dict[str, Any], Result, float]]:
-        """Return (inputs, result, seconds) of a stage's last results for a model: what earlier sweeps cost here."""
+        """Return (inputs, result, seconds) of a stage's last results for a model, the latest first."""
         dated = []
         for file in (self.root / stage).glob(f"*/{MANIFEST}"):
             with contextlib.suppress(OSError):
@@ -473,7 +482,7 @@ class Cache:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """Return a result's manifest. Raises OSError, ValueError, KeyError, TypeError where the result is not whole."""
+    """Return a result's manifest. Raises OSError, ValueError, KeyError, TypeError where the result is incomplete."""
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, file in manifest["files"].items():
         if name.endswith(PICKLED):  # no stage of ours writes such a file
@@ -489,7 +498,7 @@ def _sha256(file: Path) -> str:
 
 
 def _stale(file: Path) -> bool:
-    """Whether a file that was being written has been left."""
+    """Whether a temporary file has been abandoned."""
     with contextlib.suppress(OSError):
         return file.is_file() and time.time() - file.stat().st_mtime > _STALE_S
     return False

@@ -1,1 +1,1 @@
-"""What a stage takes, in seconds: the one cost model of plan, time-outs, strategy, progress and budget."""
+"""The cost model: what a stage takes, in seconds. Plan, time-outs, strategy, progress and budget all use it."""

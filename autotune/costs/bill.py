@@ -1,4 +1,4 @@
-"""Expected seconds of many jobs together, by stage: how often, how long, how sure, and on what evidence."""
+"""A bill: the expected seconds of many jobs by stage, with the number of jobs, the uncertainty and the evidence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from autotune.costs.model import EVIDENCE, MACHINE, SIZE, Z80, Expected
 
 ALONE = ("time", "turns", "verify", "own")
-"""Stages that have the machine to themselves, and the tuner's own work; all others share the workers."""
+"""Stages that have the machine to themselves, and the tuner's own work; all other stages share the workers."""
 
 ANOTHER_DAY = 0.2
-"""By which share a machine is faster or slower on another day than it was when it was measured, by what else it does (one
-standard deviation). Chosen from sweeps on a busy machine (`benchmarks.plan_accuracy`)."""
+"""The share by which a machine is faster or slower on another day, because its load differs (one standard deviation). Chosen
+from sweeps on a busy machine (`benchmarks.plan_accuracy`)."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class Line:
     units: float = 0.0
     seconds: float = 0.0
     doubt_s: float = 0.0
-    """By how many seconds the expectation itself may be wrong (one standard deviation): jobs of a stage err together."""
+    """The error of the expectation itself, seconds (one standard deviation). All jobs of a stage share it."""
     noise: float = 0.0
-    """Squared seconds by which single jobs differ from their expectation."""
+    """The variance of single jobs around their expectation, squared seconds."""
     by_evidence: Counter[str] = field(default_factory=Counter)
-    """Seconds by what their expectation rests on."""
+    """Seconds by the evidence for them."""
     jobs: Mapping[str, int] = field(default_factory=dict)
-    """By what they rest on, the most measured jobs of any of these expectations."""
+    """By evidence, the largest number of measured jobs behind one expectation."""
 
     @property
     def measured(self) -> int:
-        """How many measured jobs the evidence is."""
+        """The number of measured jobs behind the evidence."""
         return self.jobs.get(self.evidence, 0)
 
     @property
     def evidence(self) -> str:
-        """What most of the seconds rest on; of two as good, the weaker."""
+        """The evidence for most of the seconds; where two kinds are equal, the weaker one."""
         return max(EVIDENCE, key=lambda name: self.by_evidence[name])
 
     def plus(self, other: Line) -> Line:
@@ -52,7 +52,7 @@ class Line:
         )  # fmt: skip
 
     def scaled(self, factor: float) -> Line:
-        """Return so many times this line."""
+        """Return this line times a factor."""
         shares = Counter({name: seconds * factor for name, seconds in self.by_evidence.items()})
         return replace(
             self, times=self.times * factor, units=self.units * factor, seconds=self.seconds * factor,
@@ -67,7 +67,7 @@ class Bill:
         self.lines: dict[str, Line] = dict(lines)
 
     def add(self, stage: str, expected: Expected, units: float = 1.0, times: float = 1.0) -> None:
-        """Add a job; `units`: of its work, for those who count them; `times`: how many such jobs."""
+        """Add jobs of a stage; `units`: the units of work in one; `times`: how many such jobs."""
         seconds = expected.seconds * times
         line = Line(
             times, units * times, seconds, expected.doubt * seconds,
@@ -84,7 +84,7 @@ class Bill:
         return Bill(lines.items())
 
     def scaled(self, factor: float) -> Bill:
-        """Return so many times this bill."""
+        """Return this bill times a factor."""
         return Bill((stage, line.scaled(factor)) for stage, line in self.lines.items())
 
     @property
@@ -93,14 +93,14 @@ class Bill:
         return sum(line.seconds for line in self.lines.values())
 
     def wall_s(self, width: int = 1) -> float:
-        """Return the seconds that pass with so many workers, all of them busy but while something is timed."""
+        """Return the wall-clock, seconds, with `width` workers that are always busy, except during timings."""
         alone = sum(line.seconds for stage, line in self.lines.items() if stage in ALONE)
         return alone + (self.seconds - alone) / width
 
     def interval(self, seconds: float) -> tuple[float, float]:
-        """Return between what the wall-clock `seconds` of this bill will lie four times out of five."""
-        # What rests on no measurement of this model errs together, as the machine is faster or slower; what was measured errs
-        # stage by stage. A sum of lognormals is taken to be one.
+        """Return the 80 % interval of the wall-clock, where `seconds` is the wall-clock of this bill."""
+        # Stages without a measurement of this model err together, as the machine is faster or slower; the errors of measured
+        # stages are independent. A sum of lognormals is approximated by a lognormal.
         lines = self.lines.values()
         together = sum(line.doubt_s for line in lines if line.evidence in (SIZE, MACHINE))
         apart = [line.doubt_s for line in lines if line.evidence not in (SIZE, MACHINE)]

@@ -1,4 +1,4 @@
-"""What the cache knows of costs besides the history: its results say what they took when they were made."""
+"""Costs of results in the cache: what each took when it was made, where the history has no line for it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _KINDS: tuple[type[Job], ...] = (
 
 
 def costs_of(cache: Cache, subject: Subject) -> CostModel:
-    """Return the cost model of this machine, with what its cache has measured."""
+    """Return the cost model of this machine, which learns from its history and its cache."""
     return CostModel(subject, History(cache.root, machine_digest()), in_cache(cache, subject.model))
 
 
 def in_cache(cache: Cache, model: str) -> Callable[[str], list[tuple[Job, Result, float]]]:
-    """Return who says of a stage which jobs of a model are in the cache, and what they took."""
+    """Return a function from a stage to its jobs of a model in the cache: (job, result, seconds), the latest last."""
     kinds = {kind.stage: kind for kind in _KINDS}
 
     def read(stage: str) -> list[tuple[Job, Result, float]]:

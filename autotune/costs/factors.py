@@ -1,4 +1,4 @@
-"""By which factor this machine takes longer or shorter than a prior says, learned part by part from what jobs took.
+"""Fit how much longer or shorter this machine takes than the prior says, separately for each part of a job.
 
 A job takes the sum over its parts of `exp(level) * seconds by the prior`. The levels are normal around those of the next
 wider group, and a job's seconds lognormal around their sum; the most probable levels are found by Gauss-Newton steps
@@ -15,26 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOISE_SD = 0.25
-"""Standard deviation of the logarithm of what one job takes again."""
+"""Standard deviation of the logarithm of a job's seconds when it is repeated."""
 _STEPS, _HUBER, _MOST_STEP = 12, 1.5, 1.5
-"""Steps of the fit at most; deviations from which on a job counts less; and the longest step of a level."""
+"""The most steps of the fit; the number of standard deviations above which a job counts less; the longest step of a level."""
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What is known of the levels of a group: mean and covariance, (parts,) and (parts, parts)."""
+    """The distribution of the levels of a group: mean [parts] and covariance [parts, parts]."""
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
     def spread(self, sd: float) -> Levels:
-        """Return what is known of the levels of a group inside this one, whose own differ by `sd`."""
+        """Return the prior of a group inside this one, whose levels differ from this one's by `sd` (standard deviation)."""
         return Levels(self.mean, self.covariance + sd**2 * np.eye(len(self.mean)))
 
     def seconds(self, parts: Sequence[float]) -> tuple[float, float]:
-        """Return the seconds of a job with these parts (seconds by the prior), and the standard deviation of their logarithm,
-        one job's own noise included.
+        """Return the expected seconds of one job, and the standard deviation of their logarithm, with the job's own noise.
+
+        `parts`: the job's seconds by the prior [parts].
         """
         terms = np.exp(self.mean) * np.asarray(parts, dtype=float)
         total = float(terms.sum())
@@ -43,12 +44,14 @@ class Levels:
 
 
 def unknown(parts: int, sd: float) -> Levels:
-    """Return levels of which only the prior is known."""
+    """Return the levels before any measurement: mean 0, and the standard deviation `sd` for each part."""
     return Levels(np.zeros(parts), sd**2 * np.eye(parts))
 
 
 def fitted(around: Levels, parts: Sequence[Sequence[float]], seconds: Sequence[float]) -> Levels:
-    """Return the levels after jobs of these parts (job, part) took these seconds; `around`: before."""
+    """Return the posterior of the levels: jobs with these `parts` [job, part] took these `seconds` [job]; `around`: the
+    prior.
+    """
     x, y = np.asarray(parts, dtype=float), np.log(np.maximum(np.asarray(seconds, dtype=float), _TINY))
     precision = np.linalg.inv(around.covariance)
     mean, hessian = around.mean.copy(), precision

@@ -1,7 +1,7 @@
-"""What stages took on this machine: `costs/<machine>.jsonl` in the cache, one line a stage that was done.
+"""The history of costs: `costs/<machine>.jsonl` in the cache, one line for each stage that was done on this machine.
 
 It outlives the results themselves: merged models are removed at once, builds are evicted, and timings in turns are kept
-nowhere else. A line that cannot be read is passed over, and a file that cannot be written costs the evidence alone.
+nowhere else. A line that cannot be read is skipped. Where the file cannot be written, only this evidence is lost.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from autotune.costs.work import Work
 from autotune.durable import write_aside
 
 KEPT = 4000
-"""Lines that are kept when the file is opened: the latest."""
+"""How many lines are kept, the latest ones."""
 
 
 @dataclass(frozen=True)
 class Took:
-    """What one job took."""
+    """The seconds that one job took."""
 
     model: str
     work: Work
@@ -54,7 +54,7 @@ class History:
         self._lock = threading.Lock()
 
     def read(self) -> list[Took]:
-        """Return what is known, the latest last. A file that has grown long is shortened."""
+        """Return the jobs in the file, the latest last. A file that has grown to twice `KEPT` lines is shortened."""
         try:
             lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -65,7 +65,7 @@ class History:
         return [took for line in lines[-KEPT:] if (took := _read(line)) is not None]
 
     def add(self, taken: Iterable[Took]) -> None:
-        """Append what jobs took."""
+        """Append jobs. An error of the file is ignored."""
         text = "".join(json.dumps(asdict(took)) + "\n" for took in taken)
         with self._lock, contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)

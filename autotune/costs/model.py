@@ -1,8 +1,8 @@
-"""What a job will take on this machine, how sure that is, and on what evidence: the one place that says so.
+"""The cost model: the expected seconds of a job on this machine, their uncertainty, and the evidence.
 
-What was measured counts by how near it is: jobs alike (the same data, precision and metric) before others of the same
-model, those before other models on this machine, and before anything was measured the size of the model alone. Each is
-the prior of the next narrower one (`factors`), so a single measurement moves an expectation and does not replace it.
+Nearer measurements count more: first jobs alike (the same data, precision and metric), then other jobs of the same model, then
+other models on this machine, and without any measurement the size of the model alone. Each group is the prior of the next
+narrower one (`factors`), so a single measurement moves an expectation and does not replace it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autotune.costs.work import Subject, Work, work_of
 from autotune.stages.jobs import BuildJob, Job, Result
 
 SIZE, MACHINE, MODEL, ALIKE = "size", "machine", "model", "alike"
-"""What an expectation rests on, the weakest first."""
+"""The kinds of evidence for an expectation, the weakest first."""
 EVIDENCE = {
     SIZE: "the size of the model",
     MACHINE: "other models here",
@@ -31,43 +31,43 @@ EVIDENCE = {
 }
 """The same in words."""
 SPREADS = (0.7, 0.6, 0.35, 0.2)
-"""Standard deviations of the levels: of a machine around the prior by size, of a model around its machine, and so on; the
-first two are those of the prior and of machines. Chosen so that a new machine is within a factor of three."""
+"""Standard deviations of the levels: of the prior by size, of a machine, of a model on a machine, and of jobs alike. Chosen so
+that a new machine is within a factor of three."""
 LATEST = 60
-"""The latest jobs of a group that are fitted: machines and versions change."""
+"""The number of latest jobs of a group that are fitted: machines and versions change."""
 _GROWN = 1.25
-"""By which factor a group must have grown before it is fitted again, so that a thousand jobs cost a few fits."""
+"""A group is fitted again when it has grown by this factor, so that a thousand jobs cost a few fits."""
 _LEAST_S = 1e-3
-"""A job that took less says nothing: its stage did not run."""
+"""A job that took fewer seconds is ignored: its stage did not run."""
 Z80 = 1.2816
-"""Standard normal quantile of an interval that holds four of five."""
+"""The standard normal quantile of an 80 % interval."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a job is expected to take."""
+    """The expected seconds of a job."""
 
     seconds: float
     """The median."""
     sd: float
-    """Standard deviation of the logarithm, for one job."""
+    """Standard deviation of the logarithm of one job's seconds."""
     doubt: float
-    """The same without one job's own noise: by how much the expectation itself may be wrong."""
+    """The part of `sd` that is the error of the expectation itself, without the job's own noise."""
     evidence: str
-    """The narrowest group in which something was measured: one of `EVIDENCE`."""
+    """The narrowest group in which a job was measured: a key of `EVIDENCE`."""
     measured: int
-    """How many jobs of that group."""
+    """The number of measured jobs in that group."""
     known: bool = True
     """Whether the number of units is known."""
 
     @property
     def low(self) -> float:
-        """Seconds that a job takes at least, nine times out of ten."""
+        """The lower end of the 80 % interval, seconds: nine jobs of ten take longer."""
         return self.seconds * math.exp(-Z80 * self.sd)
 
     @property
     def high(self) -> float:
-        """Seconds that a job takes at most, nine times out of ten."""
+        """The upper end of the 80 % interval, seconds: nine jobs of ten take less."""
         return self.seconds * math.exp(Z80 * self.sd)
 
 
@@ -75,7 +75,7 @@ _Group = tuple[str, ...]
 
 
 class CostModel:
-    """Learns from what jobs took, and says what others will take. Threads may share it."""
+    """Learns from the seconds that jobs took, and predicts those of others. Threads may share it."""
 
     def __init__(
         self,
@@ -83,18 +83,18 @@ class CostModel:
         history: History | None = None,
         earlier: Callable[[str], Iterable[tuple[Job, Result, float]]] | None = None,
     ) -> None:
-        """`history`: what was measured on this machine, and where more is written; `earlier`: by stage what is known of this
-        model besides, asked where the history has nothing.
+        """`history`: the measurements on this machine, to which new ones are added; `earlier`: returns further jobs of a stage
+        with this model, and is called where the history has none.
         """
         self.subject = subject
         self.training_items: int | None = None
         self._history, self._earlier = history, earlier
         self._recipes: dict[str, Recipe] = {}
         self._seen: dict[_Group, deque[tuple[Work, float]]] = {}
-        """The latest jobs of each group: all that is fitted."""
+        """The latest jobs of each group, which are fitted."""
         self._counts: Counter[_Group] = Counter()
         self._levels: dict[_Group, tuple[int, Levels, Levels]] = {}
-        """By group how many were fitted, around which levels, and the levels."""
+        """By group: the number of jobs at the last fit, its prior, and its levels."""
         self._asked: set[str] = set()
         self.imports = Imports(1)
         self._lock = threading.RLock()
@@ -102,29 +102,29 @@ class CostModel:
             self._add(took.model, took.work, took.seconds)
 
     def about(self, subject: Subject, training_items: int | None) -> None:
-        """Say what the sweep is about, once that is known; `training_items`: the number of items that are trained on."""
+        """Set the subject of the sweep, once it is known; `training_items`: the number of items in the training split."""
         with self._lock:
             self.subject, self.training_items = subject, training_items
 
     # --- what is learned ---------------------------------------------------------------------------------------------
 
     def note(self, job: Job) -> None:
-        """Remember of a build by which recipe it was made: its scores and timings name it by its key."""
+        """Remember the recipe of a build: jobs that score or time the build name only its key."""
         if isinstance(job, BuildJob):
             self._recipes[job.key] = job.recipe
 
     def first(self, stage: str) -> bool:
-        """Say that a job of a stage begins. Returns whether its worker still has to import what it needs, about."""
+        """Count a job of a stage that begins. Returns whether its worker probably still has to import the stage's packages."""
         with self._lock:
             return self.imports.first(stage)
 
     def learn(self, job: Job, result: Result, seconds: float, first: bool = False) -> None:
-        """Take in what a job took."""
+        """Learn from a job that took `seconds`."""
         self.note(job)
         self.learn_work(replace(self._work(job, result), first=first), seconds)
 
     def learn_work(self, work: Work, seconds: float) -> None:
-        """Take in what some work took, and keep it for later sweeps."""
+        """Learn from work that took `seconds`, and add it to the history."""
         if seconds < _LEAST_S or not math.isfinite(seconds):
             return
         with self._lock:
@@ -140,15 +140,15 @@ class CostModel:
     # --- what is expected --------------------------------------------------------------------------------------------
 
     def expect(self, job: Job, first: bool = False, units: float | None = None) -> Expected:
-        """Return what a job is expected to take; `first`: in a worker that has not done its stage before; `units`: other than
-        the job's own.
+        """Return the expected seconds of a job; `first`: in a worker that has not done its stage before; `units`: in place
+        of the job's own.
         """
         self.note(job)
         work = replace(self._work(job), first=first)
         return self.expect_work(work if units is None else replace(work, units=units, known=True))
 
     def expect_work(self, work: Work) -> Expected:
-        """Return what some work is expected to take."""
+        """Return the expected seconds of some work."""
         with self._lock:
             self._ask(work.stage)
             levels, evidence, measured = unknown(len(PARTS), SPREADS[0]), SIZE, 0
@@ -175,7 +175,7 @@ class CostModel:
         return work_of(job, self.subject, self._recipes, found, self.training_items)
 
     def _ask(self, stage: str) -> None:
-        """Take in what is known besides of a stage with this model, where the history has nothing."""
+        """Learn from the jobs that `earlier` returns for a stage, where the history has none of this model. Once per stage."""
         if self._earlier is None or stage in self._asked:
             return
         self._asked.add(stage)

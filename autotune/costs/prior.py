@@ -1,9 +1,9 @@
-"""What a job takes by its size alone, before anything was measured on this machine.
+"""The prior of the cost model: what a job takes by its size alone, before anything was measured on this machine.
 
-Seconds have three parts: what a worker imports before its first job of stages that share it, what every job takes, and
-what its units take. The numbers are rounded from sweeps of a model of 135 million parameters and of tiny ones on two cores,
-quiet and beside other work, between which tiny ones differed six times: they lie in between, are meant to be right
-within a factor of three on both, and count only until a stage was measured here.
+Seconds have three parts: the imports of a worker before its first job of stages that share them, a constant for every job,
+and a part in proportion to the job's units. The numbers are rounded from sweeps of a model of 135 million parameters and of
+tiny models, on two cores, on a quiet machine and beside other work; the tiny ones differed six times between the two. The
+numbers lie in between. They are meant to be right within a factor of three on both, until a stage was measured here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from autotune.machine import logical_processors
 PARTS = ("start", "fixed", "units")
 
 _FLOPS_CORE, _MOST_CORES = 30e9, 8
-"""Operations a second and core of a small model, and cores from which on more help little."""
+"""Floating-point operations per second and core, and the number of cores above which more help little."""
 _FLOPS_GPU = 10e12
 _BYTES = 15e9
-"""Bytes of weights read a second while tokens are generated one by one: memory is what bounds that."""
+"""Bytes of weights read per second while tokens are generated one by one, which memory bandwidth bounds."""
 _BYTES_GPU = 300e9
 _DISK = 1e9
-"""Bytes of a model that are read or written a second."""
+"""Bytes of a model that are read or written per second."""
 
 _TORCH = ("base", "inspect", "lengths", "finetune", "merge", "build", "check", "score")
 _IMPORT_S = {"torch": 6.0, "probe": 2.5, "data": 2.0, "metric": 1.0, "task": 10.0}
@@ -34,12 +34,12 @@ _FIXED = {
 _PASSES = {
     "finetune": 1.0, "merge": 3.0, "build": 12.0, "check": 4.0, "score": 1.0, "verify": 1.0,
 }  # fmt: skip
-"""How often the model's weights (fp32) are read or written by a job, or as long as that takes. Before a sweep knows its
-model, in its preparation, there is nothing to go by."""
+"""The fixed work of a job in passes over the model's weights (fp32, at `_DISK`). Stages of the preparation have none, because
+the sweep does not know its model yet."""
 _PROCESS_S = 1.0
 """Seconds in which a fresh process starts and imports ONNX Runtime."""
 _CHECKED = 8
-"""Texts on which a build is compared with its source."""
+"""The number of texts on which a build is compared with its source."""
 
 
 def imported_by(stage: str) -> str:
@@ -48,8 +48,8 @@ def imported_by(stage: str) -> str:
 
 
 def parts_of(work: Work) -> tuple[float, float, float]:
-    """Return the expected seconds of a job by size: imports (0 where the worker has done the stage before), what every job
-    takes, and all its units.
+    """Return the expected seconds of a job by size, in the order of `PARTS`: imports (0 where the worker has done the stage
+    before), the constant part, and all units.
     """
     flops = _FLOPS_GPU if work.gpu else _FLOPS_CORE * min(_MOST_CORES, logical_processors())
     weights = work.parameters * 4

@@ -1,4 +1,4 @@
-"""How much work a job is: what its seconds depend on, taken from its description and, once it has ended, from its result."""
+"""The work of a job: the quantities on which its seconds depend, from its description and, after its end, from its result."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from autotune.stages.jobs import (
 )
 
 USUAL_TOKENS = 100.0
-"""Tokens of an item of which nothing is known."""
+"""The assumed number of tokens of an item, where it is unknown."""
 BITS = {"fp32": 32.0, "fp16": 16.0, "bf16": 16.0, "int8": 10.0, "int4": 6.0}
 """Bits of a stored weight, about, by precision: embeddings and scales included."""
 MORE_PROCESSES = 0.25
-"""Which share of the processes between the least and the most a timing needs, until it is known from earlier ones."""
+"""The share of the processes between the least and the most that a timing is expected to need."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a sweep is about, as far as seconds depend on it."""
+    """The properties of a sweep on which the seconds of its jobs depend."""
 
     model: str = ""
     parameters: float = 0.0
@@ -42,34 +42,35 @@ class Subject:
 
 @dataclass(frozen=True)
 class Work:
-    """What the seconds of a job depend on."""
+    """The quantities on which the seconds of a job depend."""
 
     stage: str
     kind: str
-    """What jobs share whose units take about as long: the data, where texts are cut, the precision, the metric."""
+    """The same for jobs whose units take about the same time: the data, the length at which texts are cut, precision,
+    metric."""
     units: float = 1.0
     """Sequences of a training, items of a score, processes of a timing; else 1."""
     tokens: float = USUAL_TOKENS
-    """Tokens of a unit that are read at once."""
+    """Tokens of a unit that the model reads at once."""
     decoded: float = 0.0
-    """Tokens of a unit that are generated one by one."""
+    """Tokens of a unit that the model generates one by one."""
     parameters: float = 0.0
     bits: float = 32.0
     """Bits of a stored weight, about."""
     slow: float = 1.0
-    """How many times as long a unit takes by its settings (k_quant, checkpoints of gradients)."""
+    """The factor by which settings (k_quant, gradient checkpointing) make a unit slower."""
     gpu: bool = False
     known: bool = True
-    """Whether `units` is known; else only the stage will know, and one is assumed."""
+    """Whether the number of units is known; else 1 is assumed until the stage has run."""
     first: bool = False
-    """Whether the worker has not done this stage before, and still has to import what it needs."""
+    """Whether the worker has not done this stage before, and still has to import its packages."""
 
 
 def work_of(
     job: Job, subject: Subject, recipes: Mapping[str, Recipe], result: Result | None = None, counts: int | None = None
 ) -> Work:
-    """Return the work of a job; `result`: of one that has ended, which says what was really done; `recipes`: by the key of a
-    build its recipe; `counts`: the training items, where they are known.
+    """Return the work of a job; `result`: of a job that has ended, with the units that it really did; `recipes`: by the key of
+    a build; `counts`: the number of training items, where it is known.
     """
     work = Work(job.stage, "", parameters=subject.parameters)
     changes: dict[str, object]
@@ -138,7 +139,7 @@ def _score(job: ScoreJob, subject: Subject, recipe: Recipe | None, result: Resul
 
 
 def _sequences(job: TimeJob, least: int) -> tuple[float, float]:
-    """Return the tokens of a timing process that are read at once, and those that are generated one by one."""
+    """Return how many tokens a timing process reads at once, and how many it generates one by one."""
     lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
     gaps = sum(new - 1 for _, new in lengths)
     rounds = max(1, math.ceil(2 / len(lengths))) + max(

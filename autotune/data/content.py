@@ -1,4 +1,4 @@
-"""What a text file holds, whatever its name says; and rows that stand a level deeper than where they are looked for."""
+"""Recognise what a text file holds, whatever its name says, and find rows that are nested one level deeper than expected."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from autotune.errors import Problem
 
 _LOOKED_AT = 50
-"""Rows, or lines, that tell what the others are."""
+"""The number of first rows or lines by which the content is recognised."""
 _MARKUP = re.compile(r"\s*<(?:\?xml|!--|table|html|rows?|data|root)\b", re.IGNORECASE)
 
 
 def another_format(text: str, suffix: str) -> Problem | None:
-    """Return what is wrong with text that is plainly of another format than the ending of its file says."""
+    """Return the problem of a text whose format is plainly not that of its file's ending; None where they agree."""
     text = text.lstrip("\ufeff \t\r\n")
     if _MARKUP.match(text[:200]):
         return Problem(
@@ -47,7 +47,9 @@ def _is(text: str, kind: type | tuple[type, ...]) -> bool:
 
 
 def _delimiter(text: str) -> str | None:
-    """Return the delimiter of text that is a table: names in its first line, and as many cells or more in the others."""
+    """Return the delimiter of a table, which has names in its first line and at least as many cells in the others; else
+    None.
+    """
     lines = [line for line in text[:100_000].splitlines()[:_LOOKED_AT] if line.strip()]
     if len(lines) < 2 or any(line.lstrip()[:1] in ("{", "[") for line in lines[:2]):
         return None
@@ -60,8 +62,9 @@ def _delimiter(text: str) -> str | None:
 
 
 def list_within(value: Mapping[str, object], wanted: Collection[str], depth: int = 4) -> list[object] | None:
-    """Return the one list of objects that a mapping holds, or that a single mapping in it holds; None where there are
-    none or several. Where columns are wanted, the list whose objects have them all counts alone.
+    """Return the only list of objects in a mapping, or in the only mapping inside it; None where there is none, or several.
+
+    Of several lists, the one whose objects have all `wanted` columns is returned.
     """
     lists = [part for part in value.values() if isinstance(part, list) and any(isinstance(row, dict) for row in part)]
     fitting = [rows for rows in lists if wanted and set(wanted) <= _names(rows)]
@@ -82,14 +85,14 @@ def _names(rows: Sequence[object]) -> set[str]:
 
 
 def header_of(row: object, wanted: Collection[str]) -> list[str] | None:
-    """Return a list of cells as the names of columns, where it holds all that are wanted."""
+    """Return a list of cells if it is a header: it holds the names of all `wanted` columns, each once. Else None."""
     if not isinstance(row, list) or not wanted or not all(isinstance(name, str) for name in row):
         return None
     return row if set(wanted) <= set(row) and len(set(row)) == len(row) else None
 
 
 def outer_of(names: Iterable[str], rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
-    """Return of each name that no row has, and the objects in one of its columns have, that column."""
+    """Return, for each name that is no column but a field of the objects in exactly one column, that column."""
     looked_at = rows[:_LOOKED_AT]
     found: dict[str, str] = {}
     for name in sorted(names):
@@ -104,6 +107,6 @@ def outer_of(names: Iterable[str], rows: Sequence[Mapping[str, object]]) -> dict
 
 
 def lifted(row: Mapping[str, object], outer: str) -> Mapping[str, object]:
-    """Return a row with the fields of the object in one of its columns beside it."""
+    """Return a row with the fields of the object in its column `outer` as further columns."""
     part = row.get(outer)
     return {**part, **row} if isinstance(part, Mapping) else row

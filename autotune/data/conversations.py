@@ -1,8 +1,8 @@
-"""Conversations as data sets write them: a list of turns in one column, or in several that follow one another.
+"""Read conversations as data sets store them: a list of turns in one column, or in several columns that follow one another.
 
 OpenAI's `role` and `content`, ShareGPT's `from` and `value`, content as text or as a list of text parts, the list as
 JSON text in a CSV cell; TRL's `prompt` and `completion`, each a list of messages; a system's message beside the turns.
-What this tuner has no words for (tools, images, other roles) is named, and the row left out.
+A row with anything else (tools, images, other roles) is left out, and the reason is named.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-"""Columns that hold pictures, films and sounds which belong to a conversation."""
+"""Columns that hold the images, videos and audio of a conversation."""
 _LONGEST = 30
-"""Characters of a name in a reason: reasons are few, and people read them."""
+"""The most characters of a name in a message to the user."""
 
 
 def conversation_of(value: object) -> list[Message]:
-    """Return the turns of a conversation, the last the assistant's. Raises RowError with what is in the way."""
+    """Return the turns of a conversation, the last one the assistant's. Raises RowError with the reason why there is none."""
     return _conversation(_turns(value))
 
 
 def conversation_in(cells: Mapping[str, object], columns: Sequence[str]) -> list[Message]:
-    """Return the conversation that the cells of these columns make one after another, the last turn the assistant's.
+    """Return the conversation in these columns, joined in their order; the last turn is the assistant's.
 
-    A column whose name ends in `?` may be empty. Of several columns one may hold a text instead of messages: then it is
-    one turn, the assistant's in the last column, the system's in a column of that name, else the user's. Raises RowError.
+    A column whose name ends in `?` may be empty. A cell may hold a text instead of messages: it is then one turn, of the
+    assistant in the last column, of the system in a column whose name begins with "system", else of the user. Raises RowError.
     """
     if len(columns) == 1:
         return conversation_of(cells.get(columns[0]))
@@ -80,7 +80,7 @@ def _part(value: object, name: str, last: bool) -> list[object]:
 
 
 def holds_messages(value: object) -> bool:
-    """Return whether a cell holds a list of messages, whoever's is the last."""
+    """Return whether a cell holds a list of messages, with any role at the end."""
     try:
         turns = _turns(value)
         return bool(turns) and all(isinstance(turn, Mapping) and _role(turn) is not None for turn in turns)
@@ -103,7 +103,9 @@ def _turns(value: object) -> list[object]:
 
 
 def _by_key(value: Mapping[str, object]) -> list[object] | None:
-    """Return the turns of one message, or of lists by key: {role: [...], content: [...]}, as older data sets have them."""
+    """Return the turns of a single message, or of lists by key, as older data sets store them: {role: [...], content:
+    [...]}.
+    """
     role = _role(value)
     if not isinstance(role, list):
         return None if role is None else [value]
@@ -128,7 +130,7 @@ def _conversation(turns: Sequence[object]) -> list[Message]:
 
 
 def _pair(turn: object) -> list[object]:
-    """Return an object whose keys are roles, {human: ..., assistant: ...}, as a message for each; all else as it is."""
+    """Return one message for each key of an object whose keys are roles, {human: ..., assistant: ...}; else the turn itself."""
     if not isinstance(turn, Mapping) or len(turn) < 2 or _role(turn) is not None:
         return [turn]
     names = [str(key).strip().lower() for key in turn]
@@ -145,7 +147,7 @@ def _pair(turn: object) -> list[object]:
 
 
 def _check_answer(turn: Mapping[str, object]) -> None:
-    """Raise RowError where the last message is not, or not all, what its author wants to be learned."""
+    """Raise RowError where the data says that the last message, or a part of it, must not be learned."""
     for key in _REASONING:
         if isinstance(text := turn.get(key), str) and text.strip():
             raise RowError(f"the last message has '{key}' beside its content, which no prompt or completion would hold")
@@ -196,7 +198,7 @@ def _which(turn: Mapping[str, object]) -> str:
 
 
 def _content(content: object) -> str:
-    """Return the text of a message; parts of text are joined by line ends, as vLLM joins them."""
+    """Return the text of a message; several parts are joined by line ends, as in vLLM."""
     if content is None:
         return ""
     if isinstance(content, bool | int | float):  # a label that is a number

@@ -1,6 +1,6 @@
 """Labelled text in, three splits out: `load_dataset` reads, cleans, splits and checks, and reports every problem at once.
 
-Order of the work (each step sees what the one before it left):
+The steps, in this order:
 
     read -> render templates -> drop duplicates and conflicts -> hold out by content
          -> drop from train what validation or test has -> collect and check labels -> cap by content
@@ -27,7 +27,7 @@ from autotune.metrics import LABELLED, REFERENCED, SCORES
 
 _SHOWN_PLACES = 3
 _SHOWN_REASONS = 5
-# What to do about rows that were left out, by how the reason begins.
+# The remedy for rows that were left out, by the beginning of the reason.
 _REMEDIES = {
     "not text, but a list of messages": "name the columns of messages in data.messages: [COLUMN, COLUMN]",
     "the last message has": "write it into the content as the model's template has it, or take the key out",
@@ -58,7 +58,7 @@ _REMEDIES = {
 
 
 def _reasons(left_out: LeftOutPlaces, owners: Collection[Split]) -> tuple[str, str]:
-    """Return why rows of these splits were left out, the most frequent reason first, and what to do."""
+    """Return the reasons why rows of these splits were left out, the most frequent first, and the remedy for that one."""
     found = sorted(
         ((r, places) for (where, r), places in left_out.items() if where in owners), key=lambda f: -len(f[1])
     )
@@ -75,7 +75,7 @@ def _no_rows(left_out: LeftOutPlaces, split: Split) -> Problem:
 
 
 def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> Iterator[Problem]:
-    """Yield the splits that have no rows after shares were held out."""
+    """Yield a problem for each split that has no rows after shares were held out."""
     shares: dict[Split, tuple[str, float | None]] = {
         "train": ("train", None),
         "validation": ("holdout", spec.holdout),
@@ -101,7 +101,7 @@ def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> It
 def source_problems(
     sources: Mapping[Split, str | HubDataset], needed: Needed, root: Path, sweep_file: str, encoding: str | None = None
 ) -> list[Problem]:
-    """Return what is wrong with files and columns that a sweep names whose other parts are wrong too."""
+    """Return the problems of files and columns for a sweep file that has other mistakes too, so that all are told at once."""
     return _tables(sources, needed, root, sweep_file, None, encoding)[1]
 
 
@@ -131,8 +131,8 @@ def load_dataset(
     """Read, clean, split and check the data of a sweep.
 
     Relative paths start at the working directory, or, if there is no such file, at `root` (the sweep file's folder).
-    `fetch` turns a data set on the hub, or a file on Azure, into a local file. Labels and their checks cover all rows, also those over
-    `max_items`: a cap saves time and does not change the task. Raises UsageError with every problem found.
+    `fetch` turns a data set on the hub, or a file on Azure, into a local file. Labels are collected from all rows, also those
+    over `max_items`: a cap saves time and does not change the task. Raises UsageError with every problem found.
     """
     sources = {split: source for split in SPLITS if (source := getattr(spec, split)) is not None}
     tables, problems = _tables(sources, columns_needed(spec), root, sweep_file, fetch, spec.encoding)
@@ -154,25 +154,21 @@ def load_dataset(
     separate(splits, left_out)
     _raise_any(replace(problem, file=sweep_file) for problem in _empty_splits(spec, splits, left_out))
 
-    labels = tuple(sorted(spec.labels or ()))
+    labels = _labels(spec, splits)
+    rows: dict[str, dict[str, int]] = {}
     if spec.metric in LABELLED:
-        if spec.labels is None:
-            labels = tuple(sorted({row.item.completion for row in splits["train"]}))
         _raise_any(replace(problem, file=sweep_file) for problem in wrong_labels(spec, labels, splits))
-    elif spec.metric in SCORES:
-        labels = ()
-    rows = label_rows(labels, splits) if spec.metric in LABELLED else {}
-    notes += label_notes(rows)
-    unused = [label for label, counts in rows.items() if not sum(counts.values())]
-    if unused:
-        notes.append(f"data.labels has {some_of(unused, 5)}, which no row has")
+        rows = label_rows(labels, splits)
+        notes += label_notes(rows)
+        if unused := [label for label, counts in rows.items() if not sum(counts.values())]:
+            notes.append(f"data.labels has {some_of(unused, 5)}, which no row has")
     if spec.metric in REFERENCED and (merged := merge_references(splits)):
         notes.append(
             f"{merged} rows of validation and test are further references: a text is scored against the best of its own"
         )
     cap(spec, splits, left_out)
 
-    items = {split: tuple(row.item for row in rows) for split, rows in splits.items()}
+    items = {split: tuple(row.item for row in members) for split, members in splits.items()}
     return Dataset(
         train=items["train"],
         validation=items["validation"],
@@ -185,16 +181,25 @@ def load_dataset(
         files={str(getattr(spec, split)): table.sha256 for split, table in tables.items()},
         label_rows=rows,
         notes=(*template_notes(spec), *notes),
-        places={row.item.id: row.place for rows in splits.values() for row in rows},
+        places={row.item.id: row.place for members in splits.values() for row in members},
     )
 
 
+def _labels(spec: DataSpec, splits: Splits) -> tuple[str, ...]:
+    """Return the labels in order: those of the sweep file, or for a metric that needs them those of train."""
+    if spec.metric in LABELLED and spec.labels is None:
+        return tuple(sorted({row.item.completion for row in splits["train"]}))
+    if spec.metric in SCORES and spec.metric not in LABELLED:
+        return ()
+    return tuple(sorted(spec.labels or ()))
+
+
 _WRITTEN = re.compile(r"\\[nt]")
-"""A line end or tab that a text spells out: two characters, where one was probably meant."""
+"""A backslash and a letter in a text, where a line end or a tab was probably meant."""
 
 
 def template_notes(spec: DataSpec) -> list[str]:
-    """Return warnings about templates that say something else than they seem to."""
+    """Return warnings about templates that probably mean something else than was intended."""
     texts = {"data.prompt": spec.prompt, "data.completion": spec.completion, "data.text": spec.text}
     texts |= {f"data.messages[{place}].content": one.content for place, one in enumerate(chat_templates(spec.messages))}
     texts |= {f"data.stop[{place}]": text for place, text in enumerate(spec.stop or ())}

@@ -1,8 +1,8 @@
-"""Rows of text tables: CSV, TSV, and what spreadsheets and exports make of them.
+"""Read delimited text: CSV, TSV, and the variants that spreadsheets and exports write.
 
-The delimiter is what the header says, the names of the columns that the sweep asks for being known. Quotes are read as
-RFC 4180 has them where the whole file fits that, else as one of the other notations that the whole file fits; where
-none does, the line is named. Nothing is melted: a quote that is part of the text never swallows rows unseen.
+The delimiter is the one that splits the header into most of the columns that the sweep asks for. Quotes are read by RFC
+4180 where the whole file fits it, else by the first of the other notations that the whole file fits; where none does, the
+error names the line. No rows are merged: a quote that is part of the text never swallows the rows after it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from autotune.errors import Problem
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SAMPLED = 60
-"""Lines by which the delimiter is told where no header holds all columns that are asked for."""
+"""The number of first lines by which the delimiter is recognised where no header holds all wanted columns."""
 _HEAD = 1_000_000
-"""Characters in which the header must end."""
+"""The number of first characters within which the header must end."""
 _LONGEST_CELL = 2**31 - 1
 _SEP = re.compile(r'"?sep=([^"\r\n])"?[^\S\r\n]*(?:\r\n|\r|\n|$)', re.IGNORECASE)
-"""What Excel writes before the header to say which delimiter follows."""
+"""The line before the header in which Excel names the delimiter."""
 _STRIPPED = " \t\r\n\v\f\u00a0\u200b\ufeff"
 
 Quotes = Literal["doubled", "escaped", "after spaces", "text"]
@@ -62,7 +62,7 @@ def _plain_lines(text: str) -> list[str]:
 
 
 def _why(error: csv.Error) -> str:
-    """Return what the csv module found, in words that hold here."""
+    """Return the csv module's error in words for the user."""
     said = str(error)
     if "unexpected end of data" in said:
         return "a quote is opened and never closed"
@@ -105,7 +105,7 @@ def _header_of(text: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
-    """Return the delimiter under which the header holds most of the wanted columns, and lines are alike."""
+    """Return the delimiter by which the header has most of the wanted columns, and then most lines have as many cells."""
     text = text[:_HEAD]
     kinds = sorted(DELIMITERS, key=lambda kind: kind != usual)
     head = _plain_lines(text)[:_SAMPLED]
@@ -123,9 +123,10 @@ def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
 
 
 def _fitting(line: Line, columns: Sequence[str], needed: int) -> list[str] | None:
-    """Return the cells of a line as the header has them; None where it is unclear which cell is which.
+    """Return the cells of a line by the columns of the header; None where it is unclear which cell belongs to which column.
 
-    What is lacking at the end counts as empty if nobody asks for it; empty cells too many count as none.
+    Missing cells at the end count as empty if they are not wanted, and empty cells beyond the header are dropped. `needed`: the
+    number of first columns that must be there.
     """
     cells = line.cells
     if len(cells) > len(columns):
@@ -134,10 +135,10 @@ def _fitting(line: Line, columns: Sequence[str], needed: int) -> list[str] | Non
 
 
 def _like_rows(raw: Sequence[str], delimiter: str, width: int, known: Sequence[set[str]]) -> bool:
-    """Return whether a row of several lines is several rows, whose quotes are text.
+    """Return whether the lines of one row are really several rows, in which a quote is part of the text.
 
-    `known`: of each column the values of rows that are certain. Tabs hardly ever stand within a quoted cell; of other
-    delimiters more is asked: some column of these lines must hold nothing but values known from other rows.
+    `known`: by column, the values in rows that are certain. A quoted cell hardly ever holds a tab, so for tabs the number of
+    cells is enough; for other delimiters one column of these lines must hold only values known from other rows.
     """
     parts = [text.split(delimiter) for text in raw if text]
     if len(parts) < 2 or any(len(part) != width for part in parts):
@@ -148,7 +149,7 @@ def _like_rows(raw: Sequence[str], delimiter: str, width: int, known: Sequence[s
 
 
 def _few(lines: Sequence[Line], width: int) -> list[set[str]]:
-    """Return of each column its values, or nothing where hardly any value comes twice."""
+    """Return the values of each column; an empty set where most values occur once."""
     found = []
     for place in range(width):
         values = {line.cells[place] for line in lines}
@@ -160,7 +161,7 @@ _MARKDOWN = re.compile(r"\s*\|.*\|\s*\n\s*\|(?:\s*:?-+:?\s*\|)+\s*(?:\n|$)")
 
 
 def read_delimited(text: str, usual: str, wanted: Collection[str]) -> Table:
-    """Read a table of text; `usual`: the delimiter by the file's name, `wanted`: the columns that somebody asks for."""
+    """Read delimited text; `usual`: the delimiter by the file's name; `wanted`: the columns that the sweep needs."""
     first, notes = 1, []
     text = text.removesuffix("\x1a")  # what ends a file on DOS
     if _MARKDOWN.match(text[:_HEAD]):
@@ -189,11 +190,11 @@ def read_delimited(text: str, usual: str, wanted: Collection[str]) -> Table:
 
 
 _LONGEST_TITLE = 10
-"""Lines that may stand above a header: a title, when it was exported, a comment."""
+"""The most lines above a header: a title, the time of the export, a comment."""
 
 
 def _above_header(text: str, delimiter: str, usual: str, first: int, wanted: Collection[str]) -> Problem | None:
-    """Return what is wrong where the first line is no header, but a title or a comment above one."""
+    """Return the problem of a file whose first line is a title or a comment above the header; else None."""
     lines = [(number, line) for number, line in enumerate(_plain_lines(text[:_HEAD]), start=first) if line.strip()]
     for place, (number, line) in enumerate(lines[1 : 1 + _LONGEST_TITLE], start=1):
         for kind in dict.fromkeys((delimiter, usual, *DELIMITERS)):
@@ -213,7 +214,7 @@ def _above_header(text: str, delimiter: str, usual: str, first: int, wanted: Col
 
 
 def _notations(text: str, delimiter: str) -> list[Quotes]:
-    """Return the notations of quotes that a text may be in, the likeliest first."""
+    """Return the notations of quotes that a text may use, the most likely first."""
     if '"' not in text:
         return ["doubled"]
     kinds: list[Quotes] = ["doubled"]
@@ -278,7 +279,7 @@ def _one(delimiter: str) -> str:
 def _melted(
     text: str, delimiter: str, first: int, columns: Sequence[str], lines: Sequence[Line], several: Sequence[Line]
 ) -> Iterator[Problem]:
-    """Yield the rows that are several, because a quote that is text was taken to open a cell."""
+    """Yield a problem for each row that is really several rows, because a quote that is text was read as opening a cell."""
     raw = _plain_lines(text)
     header = next((line for line in raw if line), "").split(delimiter)
     if all(len(name) > 1 and name[0] == name[-1] == '"' for name in header):  # so quotes are no text here

@@ -1,4 +1,4 @@
-"""Which rows say the same: duplicates, prompts with two labels, and several answers to one prompt."""
+"""Find rows that say the same: duplicates, prompts with two labels, and several answers to one prompt."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from autotune.metrics import LABELLED
 
 
 def clean(spec: DataSpec, split: Split, table: SourceTable, left_out: LeftOutPlaces, notes: list[str]) -> list[Row]:
-    """Return the usable rows, each prompt and answer once.
+    """Return the usable rows, each pair of prompt and answer once.
 
-    A prompt with two labels teaches and tests nothing, so it goes; where the case of its letters tells the labels apart,
-    it stays. Where there are no labels, every answer to a prompt stays: they are references.
+    A prompt with two labels is dropped; two prompts that differ in case only may have different labels. Where a metric has no
+    labels, every answer to a prompt is kept as a reference. Rows that are dropped go into `left_out`, remarks into `notes`.
     """
     rows: list[Row] = []
     alike: defaultdict[str, list[Row]] = defaultdict(list)
@@ -57,7 +57,7 @@ def clean(spec: DataSpec, split: Split, table: SourceTable, left_out: LeftOutPla
 
 
 def _superfluous(members: Sequence[Row], labelled: bool) -> Iterator[tuple[str, str]]:
-    """Yield (place, reason) of the rows to leave out among those whose prompts are alike but for case and white space."""
+    """Yield (place, reason) for each row to leave out; the prompts of `members` differ in case and white space only."""
     if len({row.item.completion for row in members}) == 1 or not members[0].item.prompt:
         first = exact(question_of(members[0].item))
         for row in members[1:]:
@@ -78,8 +78,8 @@ def _superfluous(members: Sequence[Row], labelled: bool) -> Iterator[tuple[str, 
 
 
 def merge_references(splits: Splits) -> int:
-    """Make one item of the rows of validation and of test that share a prompt: a text is generated once, and scored
-    against every answer. Returns how many rows became references.
+    """Merge rows of validation and of test that share a prompt into one item: its text is generated once and scored against
+    every answer. Returns the number of rows that became references.
     """
     merged = 0
     for split in SPLITS[1:]:

@@ -1,4 +1,4 @@
-"""Sources that are no file of rows, and columns that are not there: what is there instead, and what to write."""
+"""Explain sources that are no file of rows, and columns that are missing: say what is there instead, and what to write."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from autotune.data.readers import format_of
 from autotune.errors import Problem, nearest
 
 _LONGEST_NAME = 40
-"""Characters of a column's name beyond which it is more likely a cell."""
+"""A longer column name, in characters, is more likely a cell."""
 _QUOTES = "'`‘’‚‛“”„‟«»‹›"
 _SHOWN = 3
 _LOOKED_AT = 200
-"""Entries of a folder that are looked at, to say what it holds."""
+"""The most entries of a folder that are read to recognise its content."""
 _ARROW = "load it and write it as parquet: datasets.load_from_disk({folder!r}){split}.to_parquet({file!r})"
 
 
 def column_remedy(column: str, columns: Sequence[str], wanted: Collection[str], inner: Mapping[str, str]) -> str:
-    """Return what to do about a column that a file does not have.
+    """Return the remedy for a column that a file does not have.
 
-    `columns`: those it has; `wanted`: all that are asked for; `inner`: fields of objects that are asked for, and their
-    columns.
+    `columns`: the columns of the file; `wanted`: all columns that the sweep needs; `inner`: by name, the column whose objects
+    have a field of that name.
     """
     if f"{column}?" in columns:
         return f"rename the column '{column}?': in a template, ? says that a cell may be empty"
@@ -55,12 +55,12 @@ def _unquoted(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name without what nobody sees of it, its letters composed."""
+    """Return a name without invisible characters, in Unicode's composed form."""
     return unicodedata.normalize("NFC", "".join(c for c in name if unicodedata.category(c) not in ("Cf", "Cc")))
 
 
 def _unlike(name: str, column: str) -> str:
-    """Return in words what a name holds that another which looks the same does not."""
+    """Return the invisible difference between a file's column name and the wanted one, which look the same."""
     odd = next((c for c in name if unicodedata.category(c) in ("Cf", "Cc")), "")
     if odd:
         return f"{unicodedata.name(odd, 'a control character').lower()} (U+{ord(odd):04X})"
@@ -70,7 +70,7 @@ def _unlike(name: str, column: str) -> str:
 
 
 def _separator(header: str, wanted: Collection[str]) -> str:
-    """Return what stands between the names of columns in a header that was read as one name; nothing where it is none."""
+    """Return the separator in a header that was read as a single name; empty where there is none."""
     held = sorted((name for name in wanted if name in header), key=header.index)
     if len(held) < len(set(wanted)) or not held:
         return ""
@@ -81,12 +81,12 @@ def _separator(header: str, wanted: Collection[str]) -> str:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, in order; of very many the first that the system names. Raises OSError."""
+    """Return the entries of a folder, sorted; of very many, some. Raises OSError."""
     return sorted(itertools.islice(folder.iterdir(), _LOOKED_AT))
 
 
 def _near(entries: Sequence[Path]) -> list[Path]:
-    """Return what lies in a folder and in its folders, and no deeper: the folder may be the root of a large disk."""
+    """Return the entries of a folder and of its subfolders, but no deeper: the folder may be the root of a large disk."""
     found: list[Path] = []
     for entry in entries:
         if len(found) >= _LOOKED_AT:
@@ -99,7 +99,7 @@ def _near(entries: Sequence[Path]) -> list[Path]:
 
 
 def folder_problem(source: str, folder: Path) -> Problem:
-    """Return what is wrong with a folder where a file should be named, by what lies in it."""
+    """Return the problem of a source that is a folder; its content decides the remedy."""
     rule, remedy = "a source must be a file, not a folder", "name a file in it"
     try:
         entries = _entries(folder)

@@ -1,4 +1,4 @@
-"""Bytes of a data file to text: UTF-8, or what a byte order mark or `data.encoding` says; nothing is guessed silently.
+"""Decode the bytes of a data file: UTF-8, or what a byte order mark or `data.encoding` says; nothing is guessed silently.
 
 Excel writes UTF-8 with a mark, UTF-16 with a mark ("Unicode text"), or the computer's own code page. A mark is
 unambiguous and is followed. A code page is not: the message names the likely one and shows how a line reads in it.
@@ -21,11 +21,11 @@ _MARKS = (  # the longer first: the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LOOKED_AT = 4096
-"""Bytes by which the encoding is told where nothing says it."""
+"""The number of first bytes by which an encoding is recognised that nothing names."""
 _SHOWN = 40
-"""Characters that are shown of a line around what cannot be read."""
+"""The number of characters that a message shows around one that cannot be read."""
 
-# What a file is by its first bytes, and what to do: none of them is text.
+# (first bytes, format, remedy) of files that are no text.
 _OTHER_CONTENT = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "save the sheet as 'CSV UTF-8', or unpack the archive"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as 'CSV UTF-8'"),
@@ -53,7 +53,7 @@ _WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)", re.IGNORECASE)
 def is_text_encoding(name: str) -> bool:
     """Return whether Python decodes bytes to text under this name."""
     try:
-        b"text".decode(name)  # not of no bytes: Python then looks nothing up
+        b"text".decode(name)  # for empty bytes Python would not look the name up
     except UnicodeError:
         return True
     except (LookupError, ValueError):
@@ -62,7 +62,7 @@ def is_text_encoding(name: str) -> bool:
 
 
 def other_content(data: bytes, wanted: str = "text") -> Problem | None:
-    """Return what is wrong with a file whose first bytes are those of something else than what is wanted."""
+    """Return the problem of a file whose first bytes are those of another format than `wanted`; else None."""
     for mark, what, remedy in _OTHER_CONTENT:
         if data.startswith(mark) and what != wanted:
             return Problem(f"the file must be {wanted}, and its content is {what}", remedy=remedy)
@@ -73,7 +73,7 @@ def other_content(data: bytes, wanted: str = "text") -> Problem | None:
 
 
 def unpacked(data: bytes) -> bytes | Problem:
-    """Return the content of a gzip file."""
+    """Return the content of a gzip file, or its problem."""
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
@@ -81,7 +81,7 @@ def unpacked(data: bytes) -> bytes | Problem:
 
 
 def _without_mark(data: bytes) -> str | None:
-    """Return UTF-16 of a text without a byte order mark, told by the zeros of its ASCII characters."""
+    """Return the UTF-16 encoding of text without a byte order mark, by the zero bytes of its ASCII characters; else None."""
     head = data[:_LOOKED_AT].rstrip(b"\0")  # zeros at the end are padding
     pairs = len(head) // 2
     if not pairs or len(data) % 2:
@@ -94,14 +94,14 @@ def _without_mark(data: bytes) -> str | None:
 
 _ASCII = frozenset(map(chr, range(128)))
 _WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜ€£°§«»“”„‘’–—…¿¡·\u00a0")
-"""What texts of Western Europe hold beyond ASCII, as a rule alone or by twos."""
+"""The characters beyond ASCII of Western European texts, where they stand alone or in pairs."""
 
 
 def _likely(data: bytes) -> str:
-    """Return the likeliest code page of bytes that are not UTF-8.
+    """Return the most likely code page of bytes that are not UTF-8, for a message: it is never used without the user's word.
 
-    Western Europe's is told by its letters. For others charset-normalizer names one, to show it: it named 5 of 8 right on a
-    few lines of a table, too few to follow it (chardet 7 of 8, but its licence is not permissive).
+    Western European letters identify cp1252. For others charset-normalizer guesses: it named 5 of 8 code pages right on a few
+    lines of a table (chardet 7 of 8, but its licence is not permissive).
     """
     lines = [line for line in data[: _LOOKED_AT * 16].split(b"\n") if not line.isascii()][:50]
     beyond = b"".join(lines).decode("cp1252", "replace")
@@ -110,7 +110,7 @@ def _likely(data: bytes) -> str:
     from charset_normalizer import from_bytes
 
     found = list(from_bytes(b"\n".join(lines)))
-    # A Cyrillic text in the wrong one of its code pages has its upper and lower case exchanged.
+    # In the wrong Cyrillic code page a text has upper and lower case exchanged.
     plain = [one for one in found if sum(c.isupper() for c in str(one)) <= sum(c.islower() for c in str(one))]
     best = next(iter([*plain, *found]), None)
     name = best.encoding if best is not None else "cp1252"
@@ -139,13 +139,13 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError) -> Problem:
 
 
 _ENOUGH = 8
-"""Characters beyond ASCII that read as UTF-8 by chance in no text of an encoding of several bytes a character."""
+"""So many characters beyond ASCII never decode as UTF-8 by chance, also in text of a multi-byte encoding."""
 
 
 def _is_utf8(data: bytes, encoding: str) -> Problem | None:
-    """Return what is wrong where a file is UTF-8 with characters beyond ASCII, and the sweep file says another encoding.
+    """Return the problem of a file that is UTF-8 although the sweep file names another encoding; else None.
 
-    Bytes of a code page hardly ever form UTF-8 by chance: `Ã©` would have to be meant.
+    Bytes of a code page hardly ever form UTF-8 by chance: the text would have to hold `Ã©` on purpose.
     """
     if data.isascii() or codecs.lookup(encoding).name.startswith("utf"):
         return None
@@ -166,15 +166,15 @@ def _is_utf8(data: bytes, encoding: str) -> Problem | None:
 
 
 def marked(data: bytes) -> str | None:
-    """Return the encoding that a byte order mark says, or zeros between ASCII characters (UTF-16); None where neither does."""
+    """Return the encoding by the byte order mark, or by zero bytes between ASCII characters (UTF-16); else None."""
     name = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     return name or (_without_mark(data) if b"\0" in data[:_LOOKED_AT] else None)
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str, str] | Problem:
-    """Return the text of a file and a note on its encoding, empty for UTF-8; or what is wrong with it.
+    """Return the text of a file and a note on its encoding (empty for UTF-8), or its problem.
 
-    `encoding`: what the sweep file says; it is followed unless a byte order mark says otherwise.
+    `encoding`: the sweep file's `data.encoding`; a byte order mark overrides it.
     """
     name = next((name for mark, name in _MARKS if data.startswith(mark)), encoding)
     if name is None and (problem := other_content(data)):

@@ -1,8 +1,8 @@
-"""Rows whose form says that they are made for another kind of training, or for the key `data.messages`.
+"""Recognise rows that are made for another kind of training, or that need the key `data.messages`.
 
 The forms are those of TRL's documentation (dataset formats) and LLaMA-Factory's: pairs of a chosen and a rejected answer,
-answers with a verdict, steps with verdicts, prompts and completions that are lists of messages. Each would be learned
-as something else than it is, or every row would be left out.
+answers with a verdict, steps with verdicts, prompts and completions that are lists of messages. Without this check a model
+would learn them as something else than they are, or every row would be left out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from autotune.data.templates import is_empty, parse_template, template_columns
 from autotune.errors import Problem
 
 _LOOKED_AT = 100
-"""Rows of a table that tell what its columns hold."""
+"""The number of first rows by which the content of columns is recognised."""
 CHOSEN, REJECTED = "chosen", "rejected"
 _STEPS = ("completions", "labels")
 _FALSE, _VERDICTS = ("false", "False", "FALSE"), ("true", "True", "TRUE", "false", "False", "FALSE")
 
 
 def foreign_format(spec: DataSpec, table: SourceTable, source: str) -> Iterator[Problem]:
-    """Yield what the rows of a table are made for that is not learning the answers that a sweep names."""
+    """Yield a problem for each sign that the rows are made for another kind of training than learning the named answers."""
     asked, answers, key = _used(spec)
     used = {*asked, *answers}
     if REJECTED in answers and CHOSEN in table.columns:
@@ -54,7 +54,7 @@ def foreign_format(spec: DataSpec, table: SourceTable, source: str) -> Iterator[
 
 
 def format_notes(spec: DataSpec, table: SourceTable) -> list[str]:
-    """Return what a reader should know of columns that a sweep does not name, and that would change a conversation."""
+    """Return notes on columns that the sweep does not name although they belong to the conversation."""
     columns = [name.removesuffix("?") for name in chat_columns(spec.messages)]
     if not columns:
         return _history_notes(spec, table)
@@ -70,7 +70,7 @@ def format_notes(spec: DataSpec, table: SourceTable) -> list[str]:
 
 
 def _history_notes(spec: DataSpec, table: SourceTable) -> list[str]:
-    """Tell of earlier turns that rows of Alpaca's form have beside them: lists of pairs, also as JSON in a cell."""
+    """Return notes on columns with earlier turns in data of Alpaca's form: lists of pairs, also as JSON in a cell."""
     asked, answers, _ = _used(spec)
     notes = []
     for name in HISTORY:
@@ -89,7 +89,7 @@ def _history_notes(spec: DataSpec, table: SourceTable) -> list[str]:
 
 
 def _used(spec: DataSpec) -> tuple[list[str], list[str], str]:
-    """Return the columns that prompts are made of, those that answers are made of, and the key of the answers."""
+    """Return the columns of prompts, the columns of answers, and the sweep file's key for the answers."""
     if columns := [name.removesuffix("?") for name in chat_columns(spec.messages)]:
         return columns[:-1], columns[-1:], "data.messages"
     if spec.completion is None:
@@ -100,8 +100,8 @@ def _used(spec: DataSpec) -> tuple[list[str], list[str], str]:
 def _conversing(spec: DataSpec, table: SourceTable) -> list[str]:
     """Return the columns of templates that hold lists of messages.
 
-    Such a list as text (JSON in a CSV cell) counts where prompt and completion are nothing but two such columns: a text
-    may also be a conversation to classify.
+    A list as text (JSON in a CSV cell) counts only where prompt and completion are each nothing but such a column:
+    elsewhere the text may be a conversation to classify.
     """
     rows = [cells for _, cells in table.rows[:_LOOKED_AT]]
     asked, answers, _ = _used(spec)
@@ -114,7 +114,7 @@ def _conversing(spec: DataSpec, table: SourceTable) -> list[str]:
 
 
 def _alone(template: str | None) -> str | None:
-    """Return the column of a template that is nothing but one column."""
+    """Return the column of a template that consists of one column alone; else None."""
     pieces = parse_template(template or "")
     named = [piece.column for piece in pieces if piece.column is not None]
     return named[0] if len(named) == 1 and not any(piece.text.strip() for piece in pieces) else None

@@ -1,4 +1,4 @@
-"""What reading a file gives: its columns, its rows, and what is wrong or noteworthy."""
+"""The result of reading a file: its columns, its rows, and what is wrong or worth a note."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autotune.data.content import lifted, outer_of
 from autotune.errors import Problem, shown
 
 SHOWN_PROBLEMS = 5
-"""Problems of one file that are said in full."""
+"""The most problems of one file that are told in full."""
 
 
 class Record(NamedTuple):
@@ -20,23 +20,23 @@ class Record(NamedTuple):
 
 @dataclass
 class Found:
-    """What a file holds: its columns, records with the columns asked for at least, problems without key and file."""
+    """The content of a file: its columns, records with at least the wanted columns, and problems without key and file."""
 
     columns: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     inner: dict[str, str] = field(default_factory=dict)
-    """Names that are asked for and are no columns, but fields of the objects in one: that column."""
+    """By wanted name that is no column but a field of the objects in a column: that column."""
     mark: str = ":"
-    """What stands between the file's name and a record's number: a colon before a line, ` row ` before a row."""
+    """The text between the file's name and a record's number: a colon before a line, ` row ` before a row."""
 
 
 def with_fields(found: Found, wanted: Collection[str]) -> Found:
-    """Return rows whose wanted columns stand in an object that one of their columns holds, with these beside it.
+    """Lift the fields of objects into columns, where all wanted columns are fields of the objects in one column.
 
-    `{"translation": {"de": ..., "en": ...}}` has the columns de and en; a row that a server has wrapped, `{"row": {...}}`,
-    those of the row. Where some of the names are there and others are not, nothing is guessed.
+    `{"translation": {"de": ..., "en": ...}}` then has the columns de and en, and `{"row": {...}}`, as servers wrap rows, the
+    columns of the inner row. Where only some of the wanted names are such fields, nothing changes.
     """
     outer = outer_of(wanted, [record.cells for record in found.records])
     found.inner = outer

@@ -1,6 +1,6 @@
-"""What labelled rows are probably for: which column answers, which ones ask, and by what an answer is scored.
+"""Guess the task of labelled rows: which column is the answer, which columns are the prompt, and which metric scores an answer.
 
-A guess, for `autotune init` to write down and explain; whoever knows better changes a line.
+`autotune init` writes the guess into a sweep file and explains it; the user changes the lines that are wrong.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from autotune.data.templates import RowError, cell_text, is_empty
 from autotune.errors import Problem, UsageError, shown
 
 _LOOKED_AT = 50_000
-"""Rows that are looked at, about, spread over the file: it may be sorted."""
+"""About the number of rows that are examined, spread over the file, which may be sorted."""
 _MOST_LABELS, _EACH = 300, 3
-"""Different values that a column of labels has at most, and rows of each at least, on average."""
+"""The most different values in a column of labels, and the least rows of each, on average."""
 _EACH_ANSWER = 15
-"""Rows of each answer of a conversation from which on answers count as labels: as many are in every split."""
+"""The last turns of conversations are labels where each occurs in at least so many rows, so that every split has it."""
 _LONGEST_LABEL = 60
-"""Characters of a label at most, in the median."""
+"""The most characters of a label (median)."""
 _FEW_WORDS = 4
-"""Words of a label at most, in the median, unless its column's name says that it holds labels."""
+"""The most words of a label (median), unless the name of its column says that it holds labels."""
 _SHORT_ANSWER = 5
-"""Words of an answer up to which it is right or wrong as a whole, in the median."""
+"""An answer of at most so many words (median) is right or wrong as a whole."""
 _LABELS = (
     "label", "labels", "class", "category", "intent", "target", "tone", "sentiment", "topic", "team", "emotion", "rating",
     "stars", "spam", "type", "tag", "department", "priority", "language", "polarity", "gold_label", "label_text", "verdict",
@@ -60,34 +60,35 @@ _NAME = re.compile(r"[^.\[\]!:{}?]+")
 
 @dataclass(frozen=True)
 class Guess:
-    """How prompts are made of a file's columns, and what answers them."""
+    """The guessed task of a file: the columns of prompts and answers, and the metric."""
 
     rows: int
     way: str
-    """messages, label, answer or text."""
+    """The kind of data: messages, label, answer or text."""
     answer: str
-    """The column of answers; of conversations; of plain text."""
+    """The column of answers, of conversations (the last one, if several), or of plain text."""
     asks: tuple[str, ...] = ()
-    """The columns that a prompt is made of; of conversations in several columns those before the last."""
+    """The columns of the prompt; for conversations in several columns, those before the last."""
     may_be_empty: frozenset[str] = frozenset()
-    """Those that some rows leave empty."""
+    """The columns of `asks` that are empty in some rows."""
     metric: str = "choice"
     labels: tuple[str, ...] = ()
-    """Of a column of labels its values, as texts."""
+    """The values of a column of labels, as texts."""
     rarest: int = 0
-    """Rows of the rarest label."""
+    """The number of rows of the rarest label."""
     prompt_chars: int = 0
-    """Of the text of a prompt: its median and, below, its 99th percentile."""
+    """Characters of a prompt: the median."""
     long_chars: int = 0
+    """Characters of a prompt: the 99th percentile."""
     answer_chars: int = 0
-    """Of an answer: the 99th percentile."""
+    """Characters of an answer: the 99th percentile."""
     why: tuple[str, ...] = ()
-    """Why it was guessed so, a line each."""
+    """The reasons for the guess, a line each."""
     columns: tuple[str, ...] = field(default=())
 
 
 def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Guess:
-    """Return what the rows of a file are probably for. Raises UsageError where they cannot be read, or tell nothing."""
+    """Return the probable task of a file's rows. Raises UsageError where the file cannot be read, or holds no such rows."""
     path = locate(source, root, None)
     data = path.read_bytes()
     columns = _columns(path, data, encoding)
@@ -115,7 +116,7 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
 
 
 def _columns(path: Path, data: bytes, encoding: str | None) -> set[str]:
-    """Return a file's columns. What separates them is found by their names, which nobody has said: so each is tried."""
+    """Return a file's columns. The reader finds the delimiter by the wanted names, which are unknown here: so each is tried."""
     columns = read_rows(path, data, (), encoding).columns
     for separator in ";\t|":
         if len(columns) == 1 and separator in columns[0]:
@@ -156,48 +157,34 @@ def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, ob
     kinds = [name for name in texts if not _is_id(name, texts[name]) and not _always_the_same(texts[name])]
     if len(kinds) < 2:
         only = (kinds or list(texts))[0]
-        lengths = [len(cell) for cell in texts[only] if cell]
-        why = (
-            f"'{only}' is the only column of texts, and no other says what they are: they are modelled as they stand",
-            *_unused([name for name in columns if name != only], records),
-        )
-        return Guess(
-            total,
-            "text",
-            only,
-            metric="perplexity",
-            prompt_chars=_median(lengths),
-            long_chars=_long(lengths),
-            why=why,
-            columns=tuple(columns),
-        )
+        unused = _unused([name for name in columns if name != only], records)
+        return _plain_texts(only, texts[only], tuple(unused), total, columns)
+    return _answered(kinds, texts, total, columns)
+
+
+def _plain_texts(only: str, cells: Sequence[str], unused: tuple[str, ...], total: int, columns: Sequence[str]) -> Guess:
+    """Return the guess for texts without answers. `unused`: why the other columns are not used."""
+    lengths = [len(cell) for cell in cells if cell]
+    why = f"'{only}' is the only column of texts, and no other says what they are: they are modelled as they stand"
+    return Guess(total, "text", only, metric="perplexity", prompt_chars=_median(lengths), long_chars=_long(lengths),
+                 why=(why, *unused), columns=tuple(columns))  # fmt: skip
+
+
+def _answered(kinds: Sequence[str], texts: Mapping[str, Sequence[str]], total: int, columns: Sequence[str]) -> Guess:
+    """Return the guess for prompts with answers in free text; `kinds`: the columns that may be either."""
     answer = _named(kinds, _ANSWERS) or kinds[-1]
     asks = _asking([name for name in kinds if name != answer], texts)
     metric, reason = _written([cell for cell in texts[answer] if cell])
-    reasons = (
-        f"'{answer}' answers {_list(asks)}: its texts are nearly all different, so that it holds no labels",
-        reason,
-    )
-    return _with_prompts(
-        asks,
-        texts,
-        Guess(
-            total,
-            "answer",
-            answer,
-            asks,
-            metric=metric,
-            answer_chars=_long([len(c) for c in texts[answer]]),
-            why=reasons,
-            columns=tuple(columns),
-        ),
-    )
+    why = f"'{answer}' answers {_list(asks)}: its texts are nearly all different, so that it holds no labels"
+    found = Guess(total, "answer", answer, asks, metric=metric, answer_chars=_long([len(c) for c in texts[answer]]),
+                  why=(why, reason), columns=tuple(columns))  # fmt: skip
+    return _with_prompts(asks, texts, found)
 
 
 def _conversations(
     named: tuple[str, ...], turns: Sequence[Sequence[Message]], total: int, columns: Sequence[str]
 ) -> Guess:
-    """Return what rows are for whose conversations stand in these columns."""
+    """Return the guess for conversations in the columns `named`."""
     prompts = [sum(len(turn.content) + 8 for turn in one[:-1]) for one in turns]
     answers = [one[-1].content for one in turns]
     why = f"{_list(named)} {'hold' if len(named) > 1 else 'holds'} conversations of a user and an assistant; the last turn is what is learned"
@@ -210,7 +197,7 @@ def _conversations(
 
 
 def _unused(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """Yield why columns are not used, for those whose names do not say it."""
+    """Yield the reason why a column is not used, where its name does not show it."""
     for name in names:
         cells = [row.get(name) for row in records if not is_empty(row.get(name))]
         if not cells or IDS.search(name):
@@ -225,6 +212,7 @@ def _unused(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> It
 
 
 def _labelled(label: str, texts: Mapping[str, Sequence[str]], columns: Sequence[str], total: int) -> Guess:
+    """Return the guess for texts with a column of labels. Raises UsageError where no column holds the texts."""
     counts = Counter(cell for cell in texts[label] if cell)
     others = [name for name in texts if name != label and not _is_id(name, texts[name])]
     others = [name for name in others if not _same_labels(texts[name], texts[label])] or [
@@ -251,7 +239,7 @@ def _with_prompts(asks: Sequence[str], texts: Mapping[str, Sequence[str]], found
 
 
 def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the column of labels: of those with few different, short values one whose name says so, else the last."""
+    """Return the column of labels: it has few different, short values. Of several, one with a usual name, else the last."""
     fitting = []
     for name, cells in texts.items():
         filled = [cell for cell in cells if cell]
@@ -262,13 +250,13 @@ def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
         repeated = 2 <= len(kinds) <= _MOST_LABELS and len(filled) >= _EACH * len(kinds)
         if repeated and statistics.median(map(len, kinds)) <= _LONGEST_LABEL and len(filled) >= 0.8 * len(cells):
             fitting.append(name)
-    if len(fitting) == len(texts) > 1:  # all repeat: the longest is what is asked about
+    if len(fitting) == len(texts) > 1:  # all repeat: the one with the longest texts holds the prompts
         longest = max(fitting, key=lambda name: statistics.fmean(map(len, texts[name])))
         fitting.remove(longest)
     fitting = [name for name in fitting if not IDS.search(name)] or []
     words = [name for name in fitting if not _numeric(texts[name])]
     found = _named(words, _LABELS) or _named(fitting, _LABELS) or next(iter(reversed(words or fitting)), None)
-    if found is not None and found not in words:  # the names of the classes say more than their numbers
+    if found is not None and found not in words:  # the names of classes are better labels than their numbers
         return next((name for name in words if _same_labels(texts[name], texts[found])), found)
     return found
 
@@ -278,7 +266,7 @@ def _always_the_same(cells: Sequence[str]) -> bool:
 
 
 def _same_labels(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether a column only says again what another says, such as the number of a label beside its name."""
+    """Whether a column repeats another one in other words, such as the number of a label beside its name."""
     pairs = {(a, b) for a, b in zip(one, other, strict=True) if a}
     return (
         len(pairs) == len({a for a, _ in pairs})
@@ -288,7 +276,7 @@ def _same_labels(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the columns that prompts are made of: those whose names say so, or those of texts rather than of words."""
+    """Return the columns of the prompt: those with usual names, else those with longer texts."""
     worded = [name for name in names if _numeric(texts[name]) is False] or list(names)
     known = [name for name in worded if plain_name(name) in _TEXTS or plain_name(name).rstrip("12ab_") in _TEXTS]
     if known:
@@ -314,7 +302,7 @@ def _numeric(cells: Sequence[str]) -> bool:
 
 
 def _written(answers: Sequence[str]) -> tuple[str, str]:
-    """Return the metric of texts that a model writes, and why."""
+    """Return the metric for answers in free text, and the reason."""
     words = statistics.median(len(answer.split()) for answer in answers)
     if words <= _SHORT_ANSWER:
         return "exact_match", f"answers have {words:.0f} words in the median: they are right or wrong as a whole"

@@ -1,4 +1,4 @@
-"""Rows of a file to items: templates filled, conversations read, prompts compared."""
+"""From rows of a file to items: fill templates, read conversations, compare prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LeftOutPlaces = defaultdict[tuple[Split, str], list[str]]  # (split, reason) -> 
 
 
 def normalise(prompt: str | Sequence[Message]) -> str:
-    """Return the prompt with its case folded and runs of white space made one: what makes two prompts alike.
+    """Return the prompt with its case folded and runs of white space made one. Prompts that are equal then are alike.
 
     Prompts that are alike never stand in two splits.
     """
@@ -36,7 +36,7 @@ def normalise(prompt: str | Sequence[Message]) -> str:
 
 
 def question_of(item: Item) -> str | tuple[Message, ...]:
-    """Return what makes two items alike: the prompt, or the text itself where there is no prompt."""
+    """Return the text by which two items are compared: the prompt, or the completion where there is no prompt."""
     return item.prompt or item.completion
 
 
@@ -59,7 +59,7 @@ def make_item(prompt: str | tuple[Message, ...], completion: str, references: tu
 
 
 def item_of(spec: DataSpec, cells: Mapping[str, object]) -> Item:
-    """Return the item that a row makes. Raises RowError with the reason why it makes none."""
+    """Return the item of a row. Raises RowError with the reason why the row cannot become one."""
     if spec.text is not None:
         text = render(spec.text, cells)
         if not text.strip():
@@ -82,7 +82,7 @@ def item_of(spec: DataSpec, cells: Mapping[str, object]) -> Item:
             *before, last = conversation_in(cells, columns)
         case templates:
             turns = [Message(role=one.role, content=render(one.content, cells)) for one in chat_templates(templates)]
-            # A message of nothing but empty optional cells is no message: a system prompt that some rows have.
+            # A message of empty optional cells alone is dropped: only some rows may have a system prompt.
             *before, last = [turn for turn in turns if turn.content.strip()]
             if not before:
                 raise RowError("empty prompt")

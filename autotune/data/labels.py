@@ -1,4 +1,4 @@
-"""The labels that a metric chooses among: whether the splits fit them, and which of them look like a slip."""
+"""The labels that a metric chooses among: whether the splits fit them, and which of them look like a typing error."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _SHOWN_LABELS = 5
 _SHOWN_NOTES = 10
 _SHOWN_LINES = 20
 _RARE = 0.02
-"""Share of another label's rows up to which a label may be that one misspelt."""
+"""A label with at most this share of another label's rows may be a misspelling of it."""
 _COMPARED = 300
-"""Labels up to which each is compared with each."""
+"""The most labels that are compared in pairs."""
 _ALIKE = 0.85
+"""Two labels look alike from this ratio of `difflib.SequenceMatcher` on."""
 _ENOUGH_ROWS = 20
-"""Rows of train from which on completions that hardly come twice are no labels."""
+"""The least rows of train in which completions that hardly repeat are not taken for labels."""
 _MISSING = {
     "nan", "none", "null", "na", "n/a", "n.a.", "<na>", "#n/a", "nil", "nat", "undefined", "missing", "#value!", "#ref!",
     "[]", "{}", "inf", "-inf", "infinity", "-infinity", "#div/0!", "#name?",
@@ -31,11 +32,11 @@ _MISSING = {
 _YES, _NO = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
 _SEPARATORS = re.compile(r"\s*[|;,/]\s*")
 _LOOKALIKES = str.maketrans("асеһіјкмнорѕтухԁвοανρτυικ", "acehijkmhopstyxdboavptuik")
-"""Small letters of Cyrillic and Greek, and the Latin ones that they look like."""
+"""Small letters of Cyrillic and Greek, and the Latin letters that look the same."""
 
 
 def wrong_labels(spec: DataSpec, labels: tuple[str, ...], splits: Splits) -> Iterator[Problem]:
-    """Yield what is wrong with the labels of a sweep, and with completions that are none of them."""
+    """Yield the problems of a sweep's labels, and of completions that are not among them."""
     if len(labels) < 2:
         remedy = "add rows with another completion to train, or use metric: exact_match"
         yield Problem(f"metric {spec.metric} needs two labels or more", "data.labels", value=labels, remedy=remedy)
@@ -72,13 +73,13 @@ def _alike(label: str, labels: Collection[str]) -> str | None:
 
 
 def label_rows(labels: Collection[str], splits: Splits) -> dict[str, dict[str, int]]:
-    """Return of each label how many rows of each split have it."""
+    """Return, by label and split, the number of rows."""
     counts = {split: Counter(row.item.completion for row in splits[split]) for split in SPLITS if splits[split]}
     return {label: {split: counts[split][label] for split in counts} for label in labels}
 
 
 def label_lines(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return the labels with their rows in words, a line each: the first in full, the others as a count."""
+    """Return lines for the user: the first labels with their rows, a line each, and the number of the others."""
     lines = [
         f"  label {shown(label)}: {', '.join(f'{count} {split}' for split, count in counts.items())}"
         for label, counts in list(rows.items())[:_SHOWN_LINES]
@@ -89,10 +90,10 @@ def label_lines(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def folded(label: str) -> str:
-    """Return what two labels have in common that a reader would take for one.
+    """Return a normal form of a label: labels with the same form are probably meant to be one.
 
-    Case, white space, invisible characters, Unicode forms, letters of another alphabet that look the same, HTML's
-    `&amp;`, quotes around it, a full stop at its end, - or _ for a space, and how a number is written: 1, 01, 1.0.
+    It ignores case, white space, invisible characters, Unicode forms, letters of another alphabet that look the same, HTML's
+    `&amp;`, quotes around a label, a full stop at its end, - or _ for a space, and the spelling of a number: 1, 01, 1.0.
     """
     text = unicodedata.normalize("NFKC", html.unescape(label)).casefold().translate(_LOOKALIKES)
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
@@ -105,7 +106,7 @@ _QUOTES = {ord(c): "'" for c in "\"'`´‘’‚‛“”„‟«»‹›"} | {o
 
 
 def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return warnings about labels that are probably one, with their rows, and what to do."""
+    """Return warnings about labels that are probably meant to be one, or to be none, with their rows and the remedy."""
     total = {label: sum(counts.values()) for label, counts in rows.items()}
     notes = []
     groups: defaultdict[str, list[str]] = defaultdict(list)
@@ -139,7 +140,7 @@ def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _placeholders(rows: Mapping[str, object], total: Mapping[str, int]) -> Iterator[str]:
-    """Tell of signs that stand for a value which is missing, beside labels that are words, and of formulas."""
+    """Yield a note for each sign that stands for a missing value beside labels that are words, and one for formulas."""
     words = [label for label in rows if any(map(str.isalnum, label))]
     for label in rows:
         if label.strip() in ("?", "-", "--", "---", "–", "—", ".", "*") and len(words) == len(rows) - 1 > 1:
@@ -156,7 +157,7 @@ def _placeholders(rows: Mapping[str, object], total: Mapping[str, int]) -> Itera
 
 
 def _padded(rows: Mapping[str, object]) -> Iterator[str]:
-    """Tell of white space around labels that no near-equal label betrays: the template's and the data's make two."""
+    """Yield a note for white space around labels, which template and data may both add, where no similar label shows it."""
     for pattern, where in ((r"\A\s{2,}", "begin with two white space characters"), (r"\s\Z", "end in white space")):
         padded = [label for label in rows if re.search(pattern, label)]
         alone = [label for label in padded if sum(folded(other) == folded(label) for other in rows) == 1]
@@ -168,7 +169,7 @@ def _padded(rows: Mapping[str, object]) -> Iterator[str]:
 
 
 def _whole_numbers(rows: Mapping[str, object]) -> Iterator[str]:
-    """Tell of whole numbers that are written with a fraction: a data frame makes them of a column with empty cells."""
+    """Yield a note for whole numbers with a fraction: data frames write a column with empty cells so."""
     if len(rows) > 1 and all(re.fullmatch(r"\s*[+-]?[0-9]+\.0\s*", label) for label in rows):
         one = next(iter(rows))
         yield (
@@ -178,7 +179,7 @@ def _whole_numbers(rows: Mapping[str, object]) -> Iterator[str]:
 
 
 def _same_meaning(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Tell of yes and no that are written in two ways: true beside 1, y beside yes."""
+    """Yield a note for yes and no that are written in two ways: true beside 1, y beside yes."""
     yes, no = ([word for word in words if word in groups] for words in (_YES, _NO))
     if len(yes) > 1 and len(no) > 1:
         told = some_of([groups[word][0] for word in (*yes, *no)], _SHOWN_LABELS)
@@ -186,7 +187,7 @@ def _same_meaning(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def _several_in_one(rows: Mapping[str, object]) -> Iterator[str]:
-    """Tell of cells that hold several labels: each combination would count as a label of its own."""
+    """Yield a note for cells that hold several labels: each combination would count as a label of its own."""
     parts = {label: tuple(filter(None, _SEPARATORS.split(label.strip()))) for label in rows}
     holders = Counter(part for found in parts.values() for part in set(found))
     several = [
@@ -203,7 +204,7 @@ def _several_in_one(rows: Mapping[str, object]) -> Iterator[str]:
 
 
 def _difference(members: list[str]) -> str:
-    """Return in words by what labels differ that fold to the same."""
+    """Return the difference between labels with the same `folded` form, in words."""
 
     def same(change: Callable[[str], str]) -> bool:
         return len({" ".join(change(label).split()) for label in members}) == 1
@@ -228,7 +229,7 @@ def _difference(members: list[str]) -> str:
 
 
 def _misspelt(rows: Mapping[str, object], total: Mapping[str, int], groups: Mapping[str, list[str]]) -> Iterator[str]:
-    """Yield the labels of few rows that are nearly another one of many: words only, since 1 and 11 are two labels."""
+    """Yield a note for each rare label that is nearly a frequent one; words only, because 1 and 11 are two labels."""
     if len(rows) > _COMPARED:
         return
     for name, members in groups.items():

@@ -1,4 +1,4 @@
-"""The rows of a parquet file. pyarrow is loaded when one is read."""
+"""Read the rows of a parquet file. pyarrow is imported only then."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_parquet(data: bytes, wanted: Collection[str], also: Collection[str]) ->
 
 
 def _structs(schema: Any, wanted: Collection[str], asked: Collection[str]) -> list[str]:
-    """Return the columns of objects that have a field which is wanted and is no column."""
+    """Return the columns of objects with a field that is wanted and is no column itself."""
     missing = set(wanted) - set(schema.names)
     fields = {name: schema.field(name).type for name in schema.names if schema.names.count(name) == 1}
     return [
@@ -67,8 +67,8 @@ def _structs(schema: Any, wanted: Collection[str], asked: Collection[str]) -> li
 
 
 def _cells(column: Any) -> list[object]:
-    """Return a column's cells: numbers of few digits are as short as they were, texts kept as bytes are texts, and maps
-    are objects.
+    """Return a column's cells: 32-bit and 16-bit floats with their shortest digits, bytes as text where they are UTF-8, and
+    maps as objects.
     """
     import numpy as np
     import pyarrow
@@ -87,7 +87,7 @@ def _cells(column: Any) -> list[object]:
 
 
 def _class_names(metadata: Mapping[bytes, bytes], asked: Collection[str]) -> list[str]:
-    """Return which columns of a data set of the hub hold numbers that stand for the names of classes."""
+    """Return a note for each column whose numbers stand for class names, by the metadata of a data set of the hub."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         named = {name: features[name]["names"] for name in asked if features[name].get("_type") == "ClassLabel"}

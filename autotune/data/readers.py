@@ -1,4 +1,4 @@
-"""The rows of one file: JSON lines, JSON, CSV, TSV or parquet."""
+"""Read the rows of one file: JSON lines, JSON, CSV, TSV or parquet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autotune.data.parquet import read_parquet
 from autotune.data.schema import FORMATS
 from autotune.errors import Problem, RepeatedKeyError, did_you_mean, different_keys
 
-# Files of rows that are not read, and how to make one that is.
+# The remedy for files of rows that are not read, by their ending.
 _ELSEWHERE = {
     ".xlsx": "save the sheet as 'CSV UTF-8' and name that file",
     ".xls": "save the sheet as 'CSV UTF-8' and name that file",
@@ -108,11 +108,11 @@ def _is_json(text: str) -> bool:
 
 
 _MARK_AND_SPACE = " \t\r\n\f\v\ufeff\x1e"
-"""What may stand around a line of JSON; the last begins each record of a JSON text sequence (RFC 7464)."""
+"""The characters that may stand around a line of JSON; the last one begins a record of a JSON text sequence (RFC 7464)."""
 
 
 def _line_remedy(line: str, error: json.JSONDecodeError, torn: bool) -> str:
-    """Return what to do about a line that is no JSON."""
+    """Return the remedy for a line that is no JSON; `torn`: it is the last one, and has no line end."""
     if line.startswith("{'"):
         return "this is Python's notation: write each row by json.dumps"
     if line.startswith(("//", "#", "/*")):
@@ -129,8 +129,8 @@ def _line_remedy(line: str, error: json.JSONDecodeError, torn: bool) -> str:
 
 
 def _by_column(value: dict[str, object], wanted: Collection[str]) -> list[object] | None:
-    """Return the rows of a mapping as pandas writes it: of columns, lists of one length or mappings with the same keys; of
-    rows by their index; of names and lists of cells.
+    """Return the rows of a mapping as pandas writes it; None where it is none of these: columns as lists of one length, or as
+    mappings with the same keys; rows by their index; names of columns and lists of cells.
     """
     columns = list(value.values())
     names, cells = value.get("columns"), value.get("data")
@@ -241,7 +241,7 @@ def _read_text(suffix: str, text: str, wanted: Collection[str], also: Collection
 
 
 def format_of(path: Path) -> str:
-    """Return the ending that says what a file holds, that of `.gz` left out; empty where it is no known one."""
+    """Return the ending that names a file's format, without `.gz`; empty where the format is unknown."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -285,10 +285,10 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
 def read_rows(
     path: Path, data: bytes, wanted: Collection[str], encoding: str | None = None, also: Collection[str] = ()
 ) -> Found:
-    """Return what a file holds; of its problems the first in full, the rest as a count.
+    """Return the content of a file, with its first problems in full and the number of the others.
 
-    `wanted`: the columns that somebody asks for. `encoding`: that of text without a byte order mark; None: UTF-8.
-    `also`: columns that are read where the file has them.
+    `wanted`: the columns that the sweep needs. `encoding`: that of text without a byte order mark; None: UTF-8.
+    `also`: further columns, which are read where the file has them.
     """
     found = _read(path, data, wanted, encoding, also)
     if not found.records and not found.problems:

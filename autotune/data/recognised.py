@@ -1,4 +1,4 @@
-"""What the columns of a file show before anything is guessed: no header, conversations, data for another training."""
+"""What the columns of a file show before anything is guessed: no header, conversations, data for another kind of training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDS = re.compile(
 
 
 def row_for_header(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
-    """Return why the columns of a table are more likely the cells of its first row than names; else nothing."""
+    """Return why the first line of a table is probably a row and no header; empty where it is a header."""
     if list(columns) == [str(place) for place in range(len(columns))]:  # a data frame without names
         return ""
     for name in columns:
@@ -33,7 +33,7 @@ def row_for_header(columns: Sequence[str], rows: Sequence[Mapping[str, object]])
 
 
 _NAME_WORDS = 8
-"""Words of a column's name at most."""
+"""The most words in the name of a column."""
 _VERDICT = (True, False, "true", "false", "True", "False")
 
 
@@ -74,7 +74,7 @@ def refuse_foreign(path: Path, columns: Sequence[str], records: Sequence[Mapping
 
 
 def _reason(records: Sequence[Mapping[str, object]], name: str) -> str:
-    """Return what is in the way of the first conversation in a column that is no use."""
+    """Return why the first cell of a column that is no conversation is none; empty where all are."""
     for row in records:
         try:
             conversation_of(row.get(name))
@@ -84,13 +84,13 @@ def _reason(records: Sequence[Mapping[str, object]], name: str) -> str:
 
 
 def holds(records: Sequence[Mapping[str, object]], name: str, what: Callable[[object], bool]) -> bool:
-    """Return whether most cells of a column that are not empty are of a kind."""
+    """Return whether `what` holds for most non-empty cells of a column."""
     cells = [row.get(name) for row in records[:200] if not is_empty(row.get(name))]
     return bool(cells) and sum(map(what, cells)) >= 0.5 * len(cells)
 
 
 def columns_of_turns(columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
-    """Return the columns whose messages make a conversation one after another, as TRL has prompt and completion."""
+    """Return two columns whose messages form one conversation, as TRL's prompt and completion; empty where there are none."""
     talks = [name for name in columns if holds(records, name, holds_messages)]
     rows = [{"": row} for row in records]
     for first in [*talks, *(name for name in columns if name in _ASKS)]:
@@ -126,5 +126,5 @@ def converses(value: object) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a column in small letters, its words joined by `_`."""
+    """Return the name of a column in lower case, its words joined by `_`."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())

@@ -1,4 +1,4 @@
-"""The `data:` part of a sweep file, and what reading it gives: items in three splits."""
+"""The `data:` part of a sweep file, and the data set that reading it gives: items in three splits."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class AzureFile:
 
 
 Remote = HubDataset | AzureFile
-"""Rows that are fetched."""
+"""A source whose rows are fetched from elsewhere."""
 Source = Annotated[str, Field(min_length=1)] | HubDataset
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -262,9 +262,9 @@ _SOURCE: TypeAdapter[str | HubDataset] = TypeAdapter(Source)
 
 
 def readable_parts(raw: object) -> tuple[dict[Split, str | HubDataset], list[tuple[str, str]], str | None]:
-    """Return of a `data:` part that is wrong somewhere its sources, (key, column) of its templates, and its encoding.
+    """Return the sources, the (key, column) pairs of the templates, and the encoding of a `data:` part that has mistakes.
 
-    What is wrong itself is left out: so one mistake does not hide those in files and columns.
+    Keys that are wrong themselves are left out. So files and columns can be checked as well, and one mistake hides no other.
     """
     if not isinstance(raw, Mapping):
         return {}, [], None
@@ -306,6 +306,12 @@ class LeftOut(_Frozen):
     reason: str
     rows: int
     examples: tuple[str, ...]
+
+    @property
+    def places(self) -> str:
+        """The places in brackets, as a message ends with them; empty where none is known."""
+        more = ", ..." if self.rows > len(self.examples) else ""
+        return f" ({', '.join(self.examples)}{more})" if self.examples else ""
 
 
 class Dataset(_Frozen):

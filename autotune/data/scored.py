@@ -1,4 +1,4 @@
-"""New labelled rows for a model that is there already: read and cleaned as a sweep's are, and none of them left for training."""
+"""Read new labelled rows for a model that exists already: cleaned as the data of a sweep is, with nothing held out."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Scored:
 
 
 def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
-    """Read the rows of `spec.train`. A label that is none of `labels` cannot be answered: its rows are left out and told.
+    """Read the rows of `spec.train`. Rows whose label is not among `labels` are left out: the model cannot answer with it.
 
-    Raises UsageError where no row remains, and with every problem of the file.
+    Raises UsageError with every problem of the file, or where no row remains.
     """
     file, part = part_of(spec.train, Path())
     try:
@@ -67,7 +67,7 @@ def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
 
 
 def _said(problem: Problem) -> Problem:
-    """Return a problem with a column as one of the new file: nobody wrote a template for it."""
+    """Return a problem as one of `--data`, where it names a key of a sweep file: the user wrote none."""
     if problem.key.startswith("data."):
         return Problem(problem.rule, _KEY, "", None, problem.value, problem.remedy)
     return Problem(

@@ -29,14 +29,13 @@ from autotune.remote.addresses import is_address, split_rows
 
 SHOWN_COLUMNS = 20
 TOOLS = ("tools", "functions")
-"""Columns that say which tools a conversation may call: it means another prompt where one is filled."""
+"""Columns that list the tools a conversation may call, which would be a part of its prompt."""
 SYSTEMS = ("system", "system_prompt")
 """Columns that hold the system's message beside a conversation."""
 HISTORY = ("history",)
-"""Columns that hold the earlier turns of a row of Alpaca's form, in data of LLaMA-Factory."""
+"""Columns that hold earlier turns beside a row of Alpaca's form, in data of LLaMA-Factory."""
 VERDICTS = ("label", "kto_tag")
-"""Columns that say of an answer whether it was a good one, in data of TRL and LLaMA-Factory."""
-
+"""Columns that say whether an answer is good, in data of TRL and LLaMA-Factory."""
 
 _ALSO = (*TOOLS, *SYSTEMS, *HISTORY, *VERDICTS)
 
@@ -55,14 +54,15 @@ _SLICE = re.compile(r"(.*[^\]])\[(?:(-?[0-9]{1,12})(%)?)?:(?:(-?[0-9]{1,12})(%)?
 
 
 class Part(NamedTuple):
-    """Some rows of a file, as a data set on the hub is sliced: `[:4096]`, `[100:200]`, `[-50:]`, `[:10%]`."""
+    """Some rows of a file, in the notation of the hub: `[:4096]`, `[100:200]`, `[-50:]`, `[:10%]`."""
 
     bounds: tuple[tuple[int, bool] | None, tuple[int, bool] | None]
+    """First row, and the row after the last: the number, and whether it is a percentage. None: an end of the file."""
     written: str = ""
-    """First row, and the row behind the last; of each the number and whether it is a percentage. None: an end of the file."""
+    """The part as the sweep file has it."""
 
     def of(self, rows: int) -> slice:
-        """Return the rows that are meant of so many; a percentage is rounded to the nearest row."""
+        """Return the slice of a file with so many rows; a percentage is rounded to the nearest row."""
         start, stop = (
             (round(bound[0] * rows / 100) if bound[1] else bound[0]) if bound is not None else None
             for bound in self.bounds
@@ -71,7 +71,10 @@ class Part(NamedTuple):
 
 
 def part_of(source: str | HubDataset, root: Path) -> tuple[str | HubDataset, Part | None]:
-    """Return the file that a source names, and which of its rows: `data.jsonl[:4096]`, where no file has that name."""
+    """Return the file that a source names, and which of its rows: `data.jsonl[:4096]`, unless a file has that very name.
+
+    Raises UsageError for a percentage above 100.
+    """
     found = _SLICE.fullmatch(source) if isinstance(source, str) else None
     if found is None or isinstance(hub_source(source, root), HubDataset):
         return source, None
@@ -137,7 +140,7 @@ def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
 
 
 def hub_source(source: str | HubDataset | None, root: Path) -> Remote | None:
-    """Return the data set on the hub, or the file on Azure, that a source names; None where it is a file here, or missing."""
+    """Return the data set on the hub, or the file on Azure, that a source names; None for a local or a missing file."""
     if source is None or isinstance(source, HubDataset):
         return source
     if any(exists(path) for path in _places(source, root)):
@@ -149,6 +152,7 @@ def hub_source(source: str | HubDataset | None, root: Path) -> Remote | None:
 
 
 def locate(source: str | HubDataset, root: Path, fetch: Callable[[Remote], Path] | None) -> Path:
+    """Return the local file of a source; `fetch` copies remote ones here. Raises UsageError where there is none."""
     candidates: list[Path] = []
     hub: Remote | None = source if isinstance(source, HubDataset) else None
     if isinstance(source, str):
@@ -173,7 +177,7 @@ def locate(source: str | HubDataset, root: Path, fetch: Callable[[Remote], Path]
 
 
 def _places(source: str, root: Path) -> list[Path]:
-    """Return where a file that a sweep names may be; `~` is the user's folder, an absolute path swallows the root."""
+    """Return the paths that a source may mean: from the working directory, and from `root`; `~` is the user's folder."""
     path = Path(source)
     with contextlib.suppress(RuntimeError):  # ~ of nobody
         path = path.expanduser()
@@ -192,7 +196,7 @@ _NO_PATHS = (
 
 
 def _missing(source: str, candidates: Sequence[Path]) -> str:
-    """Return what to do about a source that is neither a file nor a data set."""
+    """Return the remedy for a source that is neither a file nor a data set."""
     for pattern, remedy in _NO_PATHS:
         if re.search(pattern, source):
             return remedy
@@ -224,5 +228,6 @@ def _nearest(candidates: Sequence[Path]) -> str:
 
 
 def some_of(names: Sequence[str], most: int) -> str:
+    """Return the first names for a message, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(shown(name) for name in names[:most]) + more

@@ -1,8 +1,7 @@
-"""Items to splits.
+"""Assign items to splits by their content.
 
-The idea: where a row goes depends on what it says, never on where it stands. Membership of a split and the rows kept
-under a cap are decided by hashes of content, so that a file may be reordered or extended without moving a row from
-train to test.
+A hash of a row's content decides its split, and whether it is kept under a cap; its position in the file never does. So a file
+may be reordered or extended without moving a row from train to test.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ _CAP_SALT = "autotune/max_items/1"
 
 
 def _fraction(salt: str, text: str) -> float:
-    """Return a number in [0, 1) that depends on the text alone."""
-    # 53 bits: what a float holds exactly, so that 1 is never reached by rounding.
+    """Return a number in [0, 1) that depends on salt and text alone."""
+    # A float holds 53 bits exactly, so rounding never gives 1.
     return (int.from_bytes(hashlib.sha256(f"{salt}\n{text}".encode()).digest()[:8]) >> 11) / 2**53
 
 
 def hold_out(spec: DataSpec, splits: Splits) -> None:
-    """Move rows of train by content: the low end of the hash to validation, the high end to test.
+    """Move rows of train to validation and test by a hash of their content: low hashes to validation, high ones to test.
 
-    So adding or changing one share moves no row of the other.
+    So a change of one share moves no row of the other.
     """
     low, high = spec.holdout or 0.0, 1 - (spec.test_holdout or 0.0)
     rest: list[Row] = []
@@ -38,7 +37,7 @@ def hold_out(spec: DataSpec, splits: Splits) -> None:
 
 
 def separate(splits: Splits, left_out: LeftOutPlaces) -> None:
-    """Take out of validation what test has, and out of train what either has."""
+    """Drop rows of validation that test has, and rows of train that either has."""
     seen: dict[str, str] = {}
     for split in reversed(SPLITS):
         kept: list[Row] = []
@@ -52,6 +51,7 @@ def separate(splits: Splits, left_out: LeftOutPlaces) -> None:
 
 
 def cap(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> None:
+    """Keep at most `max_items` rows of each split, chosen by a hash of their content."""
     for split in SPLITS:
         limit = getattr(spec.max_items, split)
         if limit is None or len(splits[split]) <= limit:

@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 @lru_cache(maxsize=256)
 def parse_template(template: str) -> tuple[Piece, ...]:
-    """Split a template into texts and columns; ValueError, with the position, if malformed."""
+    """Split a template into texts and columns. Raises ValueError, with the position, if it is malformed."""
     pieces: list[Piece] = []
     end = 0
     for found in re.finditer(r"\{\{|\}\}|\{([^{}]*)\}|[{}]", template):
@@ -57,9 +57,9 @@ def parse_template(template: str) -> tuple[Piece, ...]:
 
 
 def template_columns(template: str, optional: bool = True) -> tuple[str, ...]:
-    """Return the columns that a template names, each once, in order; ValueError if the template is malformed.
+    """Return the columns that a template names, each once, in order; with `optional` also those whose cell may be empty.
 
-    Without those whose cell may be empty, unless `optional`.
+    Raises ValueError if the template is malformed.
     """
     pieces = parse_template(template)
     names = [piece.column for piece in pieces if piece.column is not None and (optional or piece.before is None)]
@@ -67,7 +67,7 @@ def template_columns(template: str, optional: bool = True) -> tuple[str, ...]:
 
 
 def render(template: str, row: Mapping[str, object]) -> str:
-    """Fill a template from a row; RowError if a value is missing, blank or not text, ValueError if malformed."""
+    """Fill a template from a row. Raises RowError if a value is missing, blank or not text; ValueError if it is malformed."""
     parts: list[str] = []
     for text, column, before in parse_template(template):
         parts.append(text)

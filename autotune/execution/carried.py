@@ -1,7 +1,7 @@
-"""What an order needs on a node that shares no folder with the tuner, only a store: where it lies there, and what is made anew.
+"""The inputs of an order for a node that shares no folder with the tuner, only a store.
 
-Results of jobs, the base model and the items come from the store, each copied to a node once, when a job there reads it.
-What stays on the machine that made it (a merged model) is made again on the node that lacks it.
+The node copies results, the base model and the items from the store, each once, when a job there reads them. Results that
+stay on the machine that made them (merged models) are made again on a node that lacks them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from autotune.models import PICKLED, model_files
 from autotune.stages.jobs import BaseJob, Job, TurnsJob
 
 CODE = ("file", "root", "code_file", "code_root", "model_file", "graph_file")
-"""Paths of a job to the user's own functions: nodes must have these themselves."""
+"""Fields of a job with paths to the user's own functions: these files must be on all nodes."""
 
 
 class Carried:
-    """What one tuner has put into the store for its nodes. It belongs to one thread."""
+    """The inputs that one tuner has put into the store for its nodes. It belongs to one thread."""
 
     def __init__(self, cache: Cache) -> None:
         """`cache`: one with a shared store."""
@@ -31,7 +31,7 @@ class Carried:
         self._sent: dict[Path, str] = {}
 
     def fields(self, job: Job, artifacts: ClusterStages) -> dict[str, Any]:
-        """Return what an order says of where its inputs lie, and its result is to be. Raises as `inputs`."""
+        """Return the fields of an order that say where its inputs lie and where its result belongs. Raises as `inputs`."""
         there, again = self.inputs(job, artifacts.places, artifacts.job_of)
         where: dict[str, Any] = {"cache": str(self._cache.shared), "places": {}, "there": there, "again": again}
         return where | {"publish": isinstance(job, BaseJob), "done_with": artifacts.done_with}
@@ -39,10 +39,10 @@ class Carried:
     def inputs(
         self, job: Job, places: dict[str, Path], made_by: Callable[[str], Job | None]
     ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-        """Return where the inputs of a job lie in the store, by key or by path, and the jobs by key that make the others anew.
+        """Return the places of a job's inputs in the store, by key or path, and by key the jobs that make the other inputs anew.
 
-        `places`: where inputs from outside the cache lie, by their keys; `made_by`: the job that makes what has a key. Inputs
-        from outside are put there. Raises MachineError, OSError.
+        `places`: paths of inputs from outside the cache, by key; they are put into the store. `made_by`: returns the job that
+        makes the result with a key. Raises MachineError, OSError.
         """
         there: dict[str, str] = {}
         again: dict[str, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ class Carried:
         return there, again
 
     def _put(self, path: Path) -> str:
-        """Put a file, or the files of a model, there, once. Returns where: `inputs/KEY`, and the name of a single file below it."""
+        """Put a file, or the files of a model, into the store, once. Returns `inputs/KEY`, or `inputs/KEY/FILE` for one file."""
         if path not in self._sent and path.is_dir() and path.parent.parent == self._cache.root:
             assert self._cache.shared is not None
             self._cache.shared.offer(path, always=True)
@@ -90,19 +90,19 @@ def _files_of(path: Path) -> dict[str, Path]:
 
 
 def in_folder(artifacts: ClusterStages) -> dict[str, Any]:
-    """Return what an order says of where its inputs lie, and its result is to be, in a folder that all nodes share."""
+    """Return the same fields of an order, for nodes that share the folder of the cache."""
     places = {key: str(place.resolve()) for key, place in artifacts.places.items()}
     return {"cache": str(artifacts.cache.root.resolve()), "places": places}
 
 
 def inputs_of(job: Job) -> list[str]:
-    """Return the keys of what a job reads."""
+    """Return the keys of a job's inputs."""
     jobs = job.graphs if isinstance(job, TurnsJob) else (job,)
     return [key for one in jobs for field in one.sources.values() if (key := getattr(one, field))]
 
 
 def brought(job: Job, there: dict[str, str], place: Callable[[str], Path]) -> Job:
-    """Return a job whose paths of the tuner's machine are those of this one: `place` brings what lies somewhere in the store."""
+    """Return a job with paths of this machine in place of the tuner's; `place` copies an input from its place in the store."""
     if isinstance(job, TurnsJob):
         return job.model_copy(update={"graphs": tuple(brought(graph, there, place) for graph in job.graphs)})
     paths = {name: getattr(job, name) for name in type(job).model_fields}
@@ -113,7 +113,7 @@ def brought(job: Job, there: dict[str, str], place: Callable[[str], Path]) -> Jo
 
 
 def bring(cache: Cache, where: str) -> Path:
-    """Copy what lies at `STAGE/KEY` or `STAGE/KEY/FILE` of the store to this machine; return its place. Raises as `Cache.bring`."""
+    """Copy `STAGE/KEY` or `STAGE/KEY/FILE` from the store to this machine. Returns its path. Raises as `Cache.bring`."""
     stage, key, *file = where.split("/")
     return cache.bring(stage, key).joinpath(*file)
 

@@ -1,4 +1,4 @@
-"""A cluster as the executor sees it: nodes that are asked for, orders that are sent there, and what comes back.
+"""A cluster as the executor sees it: nodes, orders that are sent to them, and replies.
 
 `ray_cluster.py` is the one that runs on Ray; tests have one of threads.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 QUIET = "quiet"
-"""The resource of hosts on which models are timed, one each; where no node has it, all may time."""
+"""The resource of hosts that time models, one each; where no node has it, all nodes may time."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Node:
     gpus: float = 0.0
     memory_mb: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
-    """Those that whoever started the node gave it."""
+    """The custom resources with which the node was started."""
     trouble: str = ""
-    """Why it can do no job of a sweep."""
+    """Why it can do no job of a sweep; empty: it can."""
     packages: Mapping[str, str] = field(default_factory=dict)
-    """The versions of what is installed there."""
+    """The versions of the installed packages."""
 
     def __str__(self) -> str:
         return f"{self.host} ({self.id[:6]})"
@@ -38,16 +38,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an order takes of its node."""
+    """The resources that an order needs of its node."""
 
     cpus: float = 1.0
     gpus: float = 0.0
     memory_mb: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
     node: str = ""
-    """The id of the only node that will do; empty: any."""
+    """The id of the only node that can do it; empty: any."""
     near: str = ""
-    """The id of the node that has what the order reads: it goes there if that node is free."""
+    """The id of the node that has the order's inputs: the order goes there if that node is free."""
 
     def __str__(self) -> str:
         parts = [
@@ -58,7 +58,7 @@ class Needs:
         return ", ".join(filter(None, [*parts, f"{self.memory_mb:.0f} MB of memory" if self.memory_mb else ""]))
 
     def met_by(self, node: Node) -> bool:
-        """Whether a node has that, once it does nothing else."""
+        """Whether an idle node has these resources."""
         sizes = ((node.cpus, self.cpus), (node.gpus, self.gpus), (node.memory_mb, self.memory_mb))
         own = all(node.resources.get(name, 0.0) >= value for name, value in self.resources.items())
         return own and all(there >= needed for there, needed in sizes) and self.node in ("", node.id)
@@ -66,63 +66,63 @@ class Needs:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back of an order: the text of an answer; or why there is none."""
+    """The reply to an order: the text of an answer, or the reason why there is none."""
 
     order: int
     text: str = ""
     node: str = ""
     """The id of the node that answered; empty: not known."""
     lost: str = ""
-    """Its node or its process was lost, in words."""
+    """How its node or its process was lost; empty: it was not."""
     trouble: str = ""
-    """No node can do it, in words."""
+    """Why no node can do it; empty: one can."""
 
 
 class Cluster(Protocol):
     """Nodes that do orders."""
 
     def nodes(self) -> Sequence[Node]:
-        """Return the nodes that are there now. Raises MachineError where the cluster is gone."""
+        """Return the present nodes. Raises MachineError where the cluster is gone."""
         ...
 
     def idle(self) -> Mapping[str, Mapping[str, float]]:
-        """Return what nobody has taken of the nodes, by their ids: under CPU, GPU, memory (bytes) and the names of resources."""
+        """Return the free resources by node id: CPU, GPU, memory (bytes) and the names of custom resources."""
         ...
 
     def use_others(self) -> None:
-        """Give no process, or place in a queue of a node, to orders that are sent from now on because an order sent before had
-        it: one of them says nothing any more.
-        """
+        """Give later orders no process or queue place that an earlier order had: such a process has become silent."""
         ...
 
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
-        """Return how many cores other programs keep busy on the busiest of these nodes; 0: none of them says it in time."""
+        """Return how many cores other programs keep busy on the busiest of these nodes; 0 where none answers in time."""
         ...
 
     def send(self, order: int, text: str, needs: Needs) -> None:
-        """Send an order, which has this number, to a node that has what it needs; it waits for one."""
+        """Send the order with this number to a node that has what it needs; the order waits for one."""
         ...
 
     def reply(self, patience_s: float) -> Reply | None:
-        """Return what came back next; None where nothing did in so many seconds."""
+        """Return the next reply; None where none came within `patience_s` seconds."""
         ...
 
 
 def kind_to_time(nodes: Sequence[Node], own: str, label: str | None = None, gpu: bool = False) -> str:
-    """Return the digest of the machines on which models are timed: of nodes that have the resource QUIET, or of all if none has;
-    with a label, of those that have it; with `gpu`, of those that have a GPU. The tuner's own kind comes first, then the most frequent. Empty: there is none.
+    """Return the digest of the kind of machine that times models; empty: there is none.
+
+    Nodes with the resource QUIET count, or all if none has it; with a label, only nodes that have it; with `gpu`, only nodes
+    with a GPU. The tuner's own kind (`own`) comes first, then the most frequent one.
     """
     kinds = Counter(node.machine for node in _able(nodes, label, gpu) if node.machine)
     return own if own in kinds else min(kinds, key=lambda kind: (-kinds[kind], kind), default="")
 
 
 def to_time(nodes: Sequence[Node], machine: str, label: str | None = None, gpu: bool = False) -> list[Node]:
-    """Return the nodes on which models may be timed for a kind of machine; the rest is as in `kind_to_time`."""
+    """Return the nodes that may time models for a kind of machine; other arguments as in `kind_to_time`."""
     return [node for node in _able(nodes, label, gpu) if node.machine == machine]
 
 
 def lacking(nodes: Sequence[Node], label: str | None = None, gpu: bool = False) -> str:
-    """Return what no node has that a target asks for; empty: one has it. Arguments as of `kind_to_time`."""
+    """Return a sentence about what the target needs and no node has; empty where one has it. Arguments as in `kind_to_time`."""
     if kind_to_time(nodes, "", label, gpu):
         return ""
     wanted = ([f"the resource {label}"] if label else []) + ["a GPU"] * gpu
@@ -130,7 +130,7 @@ def lacking(nodes: Sequence[Node], label: str | None = None, gpu: bool = False) 
 
 
 def how_to_start(label: str | None, gpu: bool) -> str:
-    """Return how a node is started that has what a target asks for."""
+    """Return the remedy: how to start a node that has what a target needs."""
     command = (
         f"`ray start --address HEAD:PORT --resources '{{\"{label}\": 1}}'`"
         if label
@@ -146,18 +146,18 @@ def _able(nodes: Sequence[Node], label: str | None, gpu: bool) -> list[Node]:
 
 
 def cpus_each(nodes: Sequence[Node], at_once: int | None, usual: int) -> int:
-    """Return the processors that one job takes: so that the smallest node does `at_once` jobs; None: `usual`, or all it has."""
+    """Return the processors of one job, so that the smallest node does `at_once` jobs; None: `usual`, or all that it has."""
     least = max(1, int(min((node.cpus for node in nodes if node.cpus >= 1), default=1)))
     return min(usual, least) if at_once is None else max(1, least // at_once)
 
 
 def width_of(nodes: Sequence[Node], cpus: int) -> int:
-    """Return how many jobs of so many processors the nodes do at once."""
+    """Return how many jobs with `cpus` processors each the nodes do at once."""
     return max(1, sum(int(node.cpus // cpus) for node in nodes if not node.trouble))
 
 
 def in_words(nodes: Sequence[Node], width: int, timed: Collection[str]) -> str:
-    """Return in words what there is; `width`: jobs at once; `timed`: the hosts on which models are timed."""
+    """Return a description of the cluster; `width`: jobs at once; `timed`: the hosts that time models."""
     sound = [node for node in nodes if not node.trouble]
     hosts = Counter(node.host for node in sound)
     named = ", ".join(host + (f" ({count})" if count > 1 else "") for host, count in sorted(hosts.items())[:8])

@@ -1,4 +1,4 @@
-"""Who does the jobs of a sweep: this machine, or a cluster. What the sweep needs of either is an executor and what it says."""
+"""The engine of a sweep: this machine, or a cluster. The sweep uses either through the same interface, `Work`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autotune.execution.stop import Stop
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.transfers import note_own_transfers, note_transfers
-from autotune.execution.workers import posts
+from autotune.execution.workers import slots
 from autotune.machine import foreign_cpu
 from autotune.providers import NVIDIA
 from autotune.sweepfile.schema import Sweep, Workers
@@ -36,8 +36,8 @@ GONE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What an engine is told of a sweep."""
+class EngineSettings:
+    """What an engine needs to know of a sweep."""
 
     cache: Cache
     model: str
@@ -48,18 +48,19 @@ class Setting:
     costs: CostModel
     room: Room
     log: Path
-    """The log of what belongs to no candidate."""
+    """The log of jobs that belong to no candidate."""
     left_s: Callable[[], float]
     """Seconds of the budget that are left."""
     say: Callable[[str], None]
+    """Is called with messages for the user."""
     still: Callable[[], None]
-    """Called now and then while jobs are at work."""
+    """Is called now and then while jobs are at work."""
     intervals: deque[Interval]
-    """Takes what ran, and has ended."""
+    """Receives the interval of each stage that has ended."""
     at: Callable[[str, str], None] = lambda *_: None
-    """Of a cluster: told the name of a job's log, which is its candidate's, and the host on which the job is done."""
+    """On a cluster: is called with the id of a job's candidate and the host that does the job."""
     several: bool = False
-    """Whether the sweep has several targets: others go on where one's device is gone."""
+    """Whether the sweep has several targets: the others go on where one's device is gone."""
 
     @property
     def timeouts(self) -> Timeouts:
@@ -68,29 +69,29 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Work:
-    """An engine at work for a sweep."""
+class Engine:
+    """An engine at work for a sweep. Functions take a target's label and whether its builds need a GPU."""
 
     executor: Executor
     stages: Stages | ClusterStages
     employ: Callable[[str, int], str]
-    """Have as many workers as the sweep asks for, given the device of trainings and how many GPUs there are; return in words
-    how many there are, where that is worth a word.
+    """Starts the workers of the sweep, given the device of trainings and the number of GPUs. Returns a message about their
+    number, empty for one.
     """
-    asked: Callable[[str | None, bool], tuple[str, int] | tuple[()]] = lambda *_: ()
-    """Of a cluster, for a target's label and whether it takes a GPU: the digest of the machines that its models are timed on, and
-    how many GPUs the cluster has. Raises MachineError where no node will do.
+    machine_of: Callable[[str | None, bool], tuple[str, int] | tuple[()]] = lambda *_: ()
+    """On a cluster: returns the digest of the machines that time the target's models, and the number of GPUs of the cluster.
+    Raises MachineError where no node can.
     """
     missing: Callable[[str | None, bool], str] = lambda *_: ""
-    """Of a cluster, for a target's label and whether it takes a GPU: why no node can work for that target now; empty: one can."""
+    """On a cluster: returns why no node can work for the target now; empty where one can."""
     foreign_cpu: Callable[[str | None, bool], float] = lambda *_: foreign_cpu()
-    """How many cores other programs keep busy now where a target's models are timed, for its label and whether it takes a GPU."""
+    """Returns how many cores other programs keep busy now where the target's models are timed."""
     described: dict[str, Any] = field(default_factory=dict)
-    """Of a cluster: its nodes, for people."""
+    """On a cluster: its nodes, for `machine.json`."""
 
 
 @contextlib.contextmanager
-def local(setting: Setting) -> Iterator[Work]:
+def _local(setting: EngineSettings) -> Iterator[Engine]:
     """Let this machine do the jobs."""
     workers = setting.workers
     with LocalEngine(setting.offline, workers.memory_mb, setting.say, setting.stop.check) as engine:
@@ -102,20 +103,20 @@ def local(setting: Setting) -> Iterator[Work]:
 
         def employ(device: str, gpus: int) -> str:
             train = workers.train
-            places = posts(train, workers.cpu, device, gpus)
-            engine.enlarge(places, train if isinstance(train, int) else None)
-            on_gpus = sum(post.gpu is not None for post in places)
-            if len(places) == 1:
+            ours = slots(train, workers.cpu, device, gpus)
+            engine.resize(ours, train if isinstance(train, int) else None)
+            on_gpus = sum(slot.gpu is not None for slot in ours)
+            if len(ours) == 1:
                 return ""
-            return f"{len(places)} workers" + (f", {on_gpus} of them on GPUs" if on_gpus else "")
+            return f"{len(ours)} workers" + (f", {on_gpus} of them on GPUs" if on_gpus else "")
 
         engine.host.intervals = setting.intervals
         note_transfers(setting.cache, engine.host)
-        yield Work(ThreadedExecutor(stages, engine, log, setting.still), stages, employ)
+        yield Engine(ThreadedExecutor(stages, engine, log, setting.still), stages, employ)
 
 
 @contextlib.contextmanager
-def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
+def _on_ray(setting: EngineSettings, address: str | None) -> Iterator[Engine]:
     """Let a cluster of Ray do the jobs. Raises MachineError where there is none, UsageError for an address of another kind."""
     workers = setting.workers
     if isinstance(workers.train, int):
@@ -137,7 +138,7 @@ def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
             {"host": node.host, "processors": node.cpus, "gpus": node.gpus, "resources": dict(node.resources)}
             for node in executor.nodes
         ]
-        yield Work(
+        yield Engine(
             executor, stages, lambda *_: executor.described(),
             lambda label, gpu: (executor.machine_of(label, gpu), executor.gpus),
             executor.missing, executor.foreign_cpu, {"cluster": nodes},
@@ -145,20 +146,22 @@ def on_ray(setting: Setting, address: str | None) -> Iterator[Work]:
 
 
 def takes_gpu(sweep: Sweep) -> bool:
-    """Whether a target's builds run on a GPU that a cluster hands out; `sweep`: of that target."""
+    """Whether a target's builds run on a GPU that the cluster must assign; `sweep`: of that target."""
     return bool(sweep.space.recipes) and sweep.target.provider in NVIDIA
 
 
 def check_address(engine: str, address: str | None) -> None:
-    """Raises UsageError where the command line names a cluster and the engine is another."""
+    """Raise UsageError where the command line names a cluster although the engine is none."""
     if engine != "ray" and address is not None:
         rule, remedy = "belongs to --engine ray", "add --engine ray, or leave it out"
         raise UsageError(Problem(rule, "--address", file="command line", value=address, remedy=remedy))
 
 
-def engine_of(name: str, setting: Setting, address: str | None = None) -> contextlib.AbstractContextManager[Work]:
-    """Return the engine that a sweep names. Raises as `on_ray` and `check_address`."""
+def engine_of(
+    name: str, setting: EngineSettings, address: str | None = None
+) -> contextlib.AbstractContextManager[Engine]:
+    """Return the engine that a sweep names. Raises UsageError for an address that does not fit it; MachineError on entry."""
     check_address(name, address)
     if name == "ray":
-        return on_ray(setting, address)
-    return local(setting)
+        return _on_ray(setting, address)
+    return _local(setting)

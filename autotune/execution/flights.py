@@ -1,4 +1,4 @@
-"""A call that was sent to a cluster: what is known of its present attempt, and for how long nothing was heard of it."""
+"""The state of a call that was sent to a cluster: its attempt, and how long nothing was heard of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from autotune.execution.runs import AtWork
 from autotune.stages.jobs import Call
 
 BEGIN_S = 60.0
-"""Seconds in which an order must begin once some node has left, or a node has room for it: else it may lie on a node that has
-left, as Ray goes on to use its processes, or with a process that was stopped.
+"""An order must begin within so many seconds after a node has left, or has room for it. Else it may lie on the node that has
+left, because Ray still uses its processes, or with a suspended process.
 """
 SILENT_S = 120.0
-"""Seconds after which a process counts as cut off that says nothing of the order that it does. Several times `BEAT_S`: a client
+"""A process that says nothing of its order for so many seconds counts as cut off. Several times `BEAT_S`: a client
 of NFS may see names that are half a minute old. Its result is dropped if it comes after that of the next attempt.
 """
 
@@ -32,9 +32,9 @@ class Flight:
     limit_s: float
     """Seconds that the job may take."""
     number: int = -1
-    """Of this attempt."""
+    """The number of this attempt's order."""
     token: str = ""
-    """What names this attempt on the nodes."""
+    """The name of this attempt on the nodes."""
     lost: list[str] = field(default_factory=list)
     """The tokens of attempts that were lost."""
     unbegun: int = 0
@@ -42,18 +42,18 @@ class Flight:
     first: bool = False
     """Whether it is the first job of its stage in this run."""
     node: str = ""
-    """The id of the node that does it, or is to do it, as far as it is known."""
+    """The id of its node; empty: not known yet."""
     host: str = ""
-    """On which it is done, as far as it is known."""
+    """The host that does it; empty: not known yet."""
     needs: Needs = field(default_factory=Needs)
     begun: bool = False
-    """Whether a node has said that it does this attempt."""
+    """Whether a node has reported that it does this attempt."""
     said: AtWork | None = None
-    """What was said of it when it was looked for last."""
+    """The last report."""
     quiet_s: float = 0.0
-    """For how many seconds nothing new was said."""
+    """The seconds without a new report."""
     busy_since: float | None = None
-    """Since when another makes its result, by the monotonic clock."""
+    """Since when another maker makes its result, by the monotonic clock."""
     waits: bool = False
     """Whether the user was told that it waits."""
 
@@ -63,8 +63,9 @@ class Flight:
         self.node, self.host, self.begun, self.said, self.quiet_s = needs.node, "", False, None, 0.0
 
     def hear(self, said: AtWork | None, passed_s: float) -> bool:
-        """Note what is said of this attempt now, so many seconds after the last time; None: nothing, because it has not begun, or
-        has ended and its answer is on the way. Returns whether its host is new.
+        """Note the present report of this attempt, `passed_s` seconds after the last one. Returns whether its host is new.
+
+        `said` is None where the attempt has not begun, or has ended and its answer is on the way.
         """
         self.quiet_s = self.quiet_s + passed_s if said == self.said else 0.0
         self.said = said
@@ -75,10 +76,10 @@ class Flight:
 
     @property
     def stuck(self) -> bool:
-        """Whether it should have begun, if a node has room for it."""
+        """Whether it should have begun by now, if a node has room for it."""
         return not self.begun and self.quiet_s > BEGIN_S
 
     @property
     def silent(self) -> bool:
-        """Whether it began, and nothing has been heard of it for too long."""
+        """Whether it has begun, and had no report for too long."""
         return self.begun and self.quiet_s > SILENT_S

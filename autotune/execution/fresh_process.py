@@ -1,4 +1,4 @@
-"""A process of its own for one job, that holds nothing else: what a timing needs."""
+"""A fresh process for one job, which holds nothing else: timings need that."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from autotune.scratch import Scratch
 from autotune.stages.jobs import Job, Result
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
-"""Signals by which somebody ends a process; it is not the candidate's doing."""
+"""Signals by which a user or the system ends a process: the candidate did not cause them."""
 _NT_ERROR = 0xC0000000
-"""From here on an exit code of Windows is the status that a process crashed with."""
+"""An exit code of Windows from here on is the status of a crash."""
 _NT_ENDED = {0xC000013A: "Ctrl-C", 0xC0000142: "the session ended", 0x40010004: "the session ended"}
-"""Statuses of Windows by which somebody ends a process: STATUS_CONTROL_C_EXIT, STATUS_DLL_INIT_FAILED (at log-off),
+"""Statuses of processes that a user or Windows ends: STATUS_CONTROL_C_EXIT, STATUS_DLL_INIT_FAILED (at log-off),
 DBG_TERMINATE_PROCESS."""
 _NT_NO_MEMORY = (0xC0000017, 0xC000009A, 0xC000012D)
 """STATUS_NO_MEMORY, STATUS_INSUFFICIENT_RESOURCES, STATUS_COMMITMENT_LIMIT."""
 _GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-"""On Windows a process of a group of its own hears no Ctrl-C, from its first instruction on; elsewhere there is no such flag."""
+"""On Windows a process of a group of its own hears no Ctrl-C, from its first instruction on; elsewhere there is no such
+flag."""
 _CODE = "import sys; sys.path[:] = {path!r}; from autotune.execution.worker import main; sys.exit(main(sys.argv[1:]))"
 """A fresh process finds modules where the tuner does, and not (as `python -m` would) in the folder where it was started."""
 
 
 def died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> StageError:
-    """Say what an exit code of a dead worker means; `oom_kills`: of the system since the stage began."""
+    """Return the error that an exit code of a dead worker means; `oom_kills`: kills by the system since the stage began."""
     if code == TOO_LARGE:
         return StageError("out_of_memory", f"{stage} needed more memory than workers.memory_mb = {memory_mb:.0f}")
     if sys.platform != "win32" and code == -signal.SIGKILL:
@@ -60,13 +61,13 @@ def died(code: int, stage: str, oom_kills: int = 0, memory_mb: float = 0.0) -> S
 class Fresh:
     """A fresh process at work. Use it as a context: leaving it ends the process.
 
-    One that takes `turns` gets ready, then works only when asked, so that several can live side by side.
+    A process with `turns` gets ready and then works only on request, so that several can live side by side.
     """
 
     def __init__(
         self, job: Job, log: Path, memory_mb: float, timeout: float | None = None, *, turns: bool = False
     ) -> None:
-        """`memory_mb`: the memory that it may take, 10^6 bytes; `timeout`: seconds after which it is stopped."""
+        """`memory_mb`: the most memory of the process, 10^6 bytes; `timeout`: seconds after which it is stopped."""
         self.job, self.memory_mb, self.timeout = job, memory_mb, timeout
         self._kills, self._late = oom_kills(), False
         self._scratch = Scratch("job")
@@ -117,7 +118,7 @@ class Fresh:
             raise StageError("lost", f"{self.job.stage}: the process ended before its turn")
 
     def turn(self) -> None:
-        """Let it work, and wait until it has. Raises as `result`."""
+        """Give it a turn, and wait until the turn has ended. Raises as `result`."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # it is dead: there will be no answer, and `ready` says why
             self.process.stdin.write(b".")

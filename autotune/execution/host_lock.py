@@ -1,4 +1,4 @@
-"""The host's lock: a timing runs alone, everything else side by side, over all sweeps of a user on this machine."""
+"""The host's lock: a timing runs alone, other stages run side by side, over all sweeps of a user on this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import platformdirs
 from filelock import FileLock, ReadWriteLock, Timeout
 
 _POLL_S = 1.0
-"""How long to wait at a time: in between, a signal is heard."""
+"""Seconds of one wait: between two waits, Python handles signals."""
 _RETRY_S = 0.05
-"""How long to wait between two attempts at a lock of another process. The wait is ours and not the library's: a signal that
-arrives within SQLite's own wait leaves its connection half closed, and Python prints a traceback about that."""
+"""Seconds between two attempts at a lock of another process. We wait, and not the library: a signal during SQLite's own wait
+leaves its connection half closed, and Python prints a traceback about that."""
 _PATIENCE_S = 3.0
-"""Seconds of waiting after which the user is told."""
+"""The user is told of a wait after so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Interval:
 
 
 def host_file() -> Path:
-    """Return the lock's file: one a user and host, wherever the cache is."""
+    """Return the lock's file: one for each user and host, wherever the cache is."""
     with warnings.catch_warnings():  # where the system names no folder for it, one below /tmp does
         warnings.simplefilter("ignore")
         folder = platformdirs.user_runtime_path("autotune", appauthor=False)
@@ -52,9 +52,9 @@ def host_file() -> Path:
 class HostLock:
     """Use `shared` around a stage, and `alone` around a timing. It ends with its process. Threads may share it.
 
-    A timing that waits keeps other stages from beginning, so it waits only for those at work, and timings that come up
-    meanwhile are done with it. To let stages begin before it for longer made searches with 16 workers take 1.6 times as long
-    in replays (`benchmarks.search.workers`): there are few timings, and the strategy waits for what they say.
+    While a timing waits, no other stage begins, so it waits only for those that run; timings that arrive meanwhile follow it at
+    once. In replays, searches with 16 workers took 1.6 times as long where stages could still begin before a waiting timing
+    (`benchmarks.search.workers`): timings are few, and the strategy waits for their results.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ class HostLock:
         say: Callable[[str], None] = lambda _: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`say` is told where this process has to wait for another; `check` is called now and then while it waits: what it
-        raises ends the wait.
+        """`say` is called where this process waits for another one; `check` is called now and then during a wait, and may raise
+        to end it.
         """
         self._file = file or host_file()
         self.say, self.check = say, check
         self.intervals: deque[Interval] = deque()
-        """What ran on this host by this process, in the order in which it ended; whoever reads them takes them out."""
+        """The stages of this process that have ended, in that order; the reader removes them."""
         self._changed = threading.Condition()
         self._sharing = 0
         self._timing = False
         self._asked: list[float] = []
-        """Since when timings wait."""
+        """The times at which the waiting timings arrived."""
 
     @property
     def waiting_alone(self) -> int:
-        """How many timings wait."""
+        """The number of timings that wait."""
         return len(self._asked)
 
     @contextlib.contextmanager
     def shared(self, what: str = "") -> Iterator[None]:
-        """Hold it together with others who are not timing. `what`: the stage, for `intervals`; empty: it is not noted."""
+        """Hold it beside other stages that are no timings. `what`: the stage, for `intervals`; empty: it is not noted."""
         with self._changed:
             while self._timing or self._asked:
                 self._changed.wait(timeout=_POLL_S)
@@ -99,7 +99,7 @@ class HostLock:
 
     @contextlib.contextmanager
     def alone(self, what: str = "") -> Iterator[None]:
-        """Hold it with nobody else at work. `what`: the stage, for `intervals`."""
+        """Hold it while no other stage runs. `what`: the stage, for `intervals`."""
         since = time.monotonic()
         with self._changed:
             self._asked.append(since)
@@ -130,7 +130,7 @@ class HostLock:
     @contextlib.contextmanager
     def _acquired(self, mode: Literal["read", "write"], what: str) -> Iterator[None]:
         """Hold the lock between processes."""
-        # Who waits keeps the gate: else a timing would wait for as long as another sweep always has a stage at work.
+        # The waiting process holds the gate: else stages of another sweep that overlap would make a timing wait for ever.
         gate = FileLock(f"{self._file}.gate")
         lock = ReadWriteLock(self._file, is_singleton=False)  # one instance keeps processes apart, not threads
         acquire = lock.acquire_read if mode == "read" else lock.acquire_write

@@ -1,4 +1,6 @@
-"""The files that all candidates share (model, data), watched: rows of different content must not stand side by side."""
+"""Watch the files that all candidates share (model, data): rows that were measured on different content must not stand side
+by side.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from autotune.errors import MachineError, Problem, UsageError
 
 
 class Guard:
-    """Remembers files by size and time of change, and says when they are no longer what they were."""
+    """Remembers files by size and time of change, and raises an error when one has changed."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[int, int]] = {}

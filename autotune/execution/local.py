@@ -1,4 +1,4 @@
-"""Run stages on this machine: warm worker processes, and fresh processes for timings, which have the machine to themselves."""
+"""Run stages on this machine: in warm worker processes, and timings in fresh processes that have the machine to themselves."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from autotune.errors import Interrupted, StageError
 from autotune.execution.fresh_process import Fresh
 from autotune.execution.host_lock import HostLock
 from autotune.execution.logs import CleanLogs
-from autotune.execution.overlap import Company
+from autotune.execution.overlap import Overlaps
 from autotune.execution.worker import OFFLINE, QUIET
-from autotune.execution.workers import Crew, Post
+from autotune.execution.workers import Slot, WorkerPool
 from autotune.machine import total_memory_mb
 from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
 from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob
 
 MEMORY_SHARE = 0.95
-"""The share of this machine's memory beyond which a worker would only make it swap."""
+"""The share of this machine's memory above which it would swap."""
 SEQUENCES = 8
-"""Sequences of each length that models generate at least in turns, more where their tokens are too few for a percentile."""
+"""The least sequences of each length in turns; more where their tokens are too few for a percentile."""
 MOST_S = 20.0
 """Seconds of turns, for each model, after which a round ends (with two sequences of each length at least)."""
 SURE_ROUNDS, SLOWER, ERROR_RATE = 3, 1.1, 0.05
 """Rounds of turns after which a model may leave that is clearly slower; how much slower it must be; and the error rate of
 the winner's rule over all pairs."""
 _ROOM = 1.5
-"""Memory that a loaded model takes, at most, of the size of its files."""
+"""The memory of a loaded model, at most, as a multiple of the size of its files."""
 
 
 def narrow(rounds: Sequence[Round], precision: float, wider: float = 1.0) -> bool:
-    """Whether the times between tokens are known to a share of `precision`, or well enough: that of the first model as
-    the mean over its processes where it is alone, else those of the others in relation to it, but for those that left.
-    `rounds`: [round][model]. `wider`: the stretch of the intervals.
+    """Whether the times between tokens are known within `precision` (a share), or within `RESOLUTION_MS`.
+
+    A single model is judged by the interval of its mean over processes, several by the intervals of their ratios to the first
+    one, without those that have left. `rounds`: [round][model]. `wider`: the stretch of the intervals.
     """
     if len(rounds) < 2:
         return False
@@ -62,9 +63,9 @@ def narrow(rounds: Sequence[Round], precision: float, wider: float = 1.0) -> boo
 
 
 def clearly_slower(rounds: Sequence[Round], places: Sequence[int], wider: float = 1.0) -> list[int]:
-    """Return those of `places` that are timed in turns beyond doubt to take longer between tokens than the fastest.
+    """Return the models of `places` that are significantly slower than the fastest model, and at least by the factor `SLOWER`.
 
-    At half of the error rate that the winner's rule spends, over all pairs, and by `SLOWER` at least.
+    The error rate, over all pairs, is half of that of the winner's rule.
     """
     if len(rounds) < SURE_ROUNDS:
         return []
@@ -82,7 +83,7 @@ def clearly_slower(rounds: Sequence[Round], places: Sequence[int], wider: float 
 
 
 def _levels(rounds: Sequence[Round]) -> list[list[float]]:
-    """Return what each model took between tokens, round by round as long as it took turns, milliseconds."""
+    """Return the time between tokens of each model [model][round], milliseconds, for the rounds in which it took part."""
     levels: list[list[float]] = [[] for _ in rounds[0]]
     for results in rounds:
         present = [place for place, result in enumerate(results) if result is not None]
@@ -93,7 +94,7 @@ def _levels(rounds: Sequence[Round]) -> list[list[float]]:
 
 
 def _laps(job: TimeJob) -> tuple[int, int]:
-    """Return how many turns a process takes, at least and at most."""
+    """Return the least and the most turns of a process."""
     gaps = [new - 1 for _, new in job.lengths or ((job.prompt_tokens, job.new_tokens),)]
     each = sum(1 + math.ceil(gap / SLICE) for gap in gaps)
     return 2 * each, each * max(SEQUENCES, math.ceil(ENOUGH_FOR_P90 / max(1, sum(gaps))))
@@ -101,7 +102,7 @@ def _laps(job: TimeJob) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def costed() -> Iterator[None]:
-    """Let a StageError say how many seconds of work there were before it."""
+    """Set the `seconds` of a StageError to the time inside the block."""
     began = time.perf_counter()
     try:
         yield
@@ -120,9 +121,9 @@ class LocalEngine:
         say: Callable[[str], None] = lambda _: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`memory_mb`: the memory of one worker, 10^6 bytes; None: nearly all that this machine has, shared among the workers.
-        `say` is told where a stage waits for another sweep. `check` is called while a stage waits for a worker, and before
-        it begins: what it raises ends the wait.
+        """`memory_mb`: the memory of one worker, 10^6 bytes; None: nearly all of this machine, divided among the workers.
+        `say` is called where a stage waits for another sweep. `check` is called while a stage waits for a worker, and before
+        it begins; it may raise to end the wait.
         """
         os.environ.update(QUIET)
         if offline:
@@ -131,9 +132,9 @@ class LocalEngine:
         self.memory_mb = memory_mb if memory_mb is not None else MEMORY_SHARE * total_memory_mb()
         self._check, self._closing = check, threading.Event()
         self.host = HostLock(say=say, check=self.check)
-        self.crew = Crew(self.memory_mb)
+        self.pool = WorkerPool(self.memory_mb)
         self._logs = CleanLogs()
-        self._company = Company()
+        self._overlaps = Overlaps()
 
     def __enter__(self) -> Self:
         return self
@@ -142,50 +143,50 @@ class LocalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.crew.end(gently=error is None)
+            self.pool.end(gently=error is None)
         finally:
             self._logs.clean_all()
 
     def check(self) -> None:
-        """Raise what ends a wait: Interrupted after `close`, or what the given check raises."""
+        """Raise Interrupted after `close`, or the error of the given check."""
         if self._closing.is_set():
             raise Interrupted
         self._check()
 
     def close(self) -> None:
-        """Let no stage begin any more that waits for a worker or for a quiet machine."""
+        """Interrupt stages that wait for a worker or for a quiet machine."""
         self._closing.set()
 
     @property
     def width(self) -> int:
         """How many stages can run at once."""
-        return self.crew.width
+        return self.pool.width
 
-    def enlarge(self, posts: Sequence[Post], trainers: int | None = None) -> None:
-        """Have workers at these posts, of which `trainers` may train at once; None: all. No stage may be running."""
-        self.crew.memory_mb = self.memory_mb / (len(posts) if self._shared else 1)
-        self.crew.enlarge(posts, trainers)
+    def resize(self, slots: Sequence[Slot], trainers: int | None = None) -> None:
+        """Replace the workers by one for each slot; `trainers` of them may train at once; None: all. No stage may be running."""
+        self.pool.memory_mb = self.memory_mb / (len(slots) if self._shared else 1)
+        self.pool.resize(slots, trainers)
 
     def run(self, job: Job, out: Path, log: Path, timeout: float | None = None) -> tuple[Result, float]:
         """Do a job in a warm worker. Returns its result and its seconds. Raises StageError, MachineError, Interrupted.
 
-        What ran out of memory beside others, or with a share of the machine's memory, is done once more alone and with all
-        of it: so a candidate's status does not depend on how many workers there are.
+        A job that ran out of memory beside others, or with a share of the machine's memory, is done again, alone and with all
+        of it: so a candidate's status does not depend on the number of workers.
         """
         try:
-            with self._company.counted() as accompanied:
+            with self._overlaps.counted() as overlapped:
                 try:
-                    with self.crew.worker(job, self.check) as worker, self.host.shared(job.stage):
+                    with self.pool.worker(job, self.check) as worker, self.host.shared(job.stage):
                         self.check()
                         with costed():
                             return worker.run(job, out, log, timeout)
                 except StageError as error:
-                    whole = self.crew.memory_mb >= self.memory_mb and not accompanied()
+                    whole = self.pool.memory_mb >= self.memory_mb and not overlapped()
                     if error.status != "out_of_memory" or whole:
                         raise
             with self.host.alone(job.stage):
-                empty_folder(out)  # what the first attempt left is no part of the result
-                alone = self.crew.substitute(job, self.memory_mb)
+                empty_folder(out)  # leftovers of the first attempt are no part of the result
+                alone = self.pool.substitute(job, self.memory_mb)
                 try:
                     with costed():
                         return alone.run(job, out, log, timeout)
@@ -195,7 +196,7 @@ class LocalEngine:
             self._logs.clean(log)
 
     def run_fresh(self, job: Job, log: Path, timeout: float | None = None) -> tuple[Result, float]:
-        """Do a job in a process of its own that holds nothing else. Returns as `run`. Raises as `run`."""
+        """Do a job in a fresh process. Returns and raises as `run`."""
         try:
             with Fresh(job, log, self.memory_mb, timeout) as fresh:
                 return fresh.result()
@@ -205,9 +206,9 @@ class LocalEngine:
     def time(self, job: TimeJob, log: Path, timeout: float | None = None) -> tuple[list[Result], float]:
         """Time a model in fresh processes, one after another and alone on this host.
 
-        At least `job.processes`, those that have `begun` among them, and more until so many were undisturbed and their mean
-        is known to `job.precision`, or `job.most` have run. Returns what each measured, and the seconds that it took now.
-        Raises as `run`.
+        There are at least `job.processes`, the earlier ones in `job.begun` included, and more until so many were undisturbed and
+        their mean is known within `job.precision`, or `job.most` have run. Returns the measurements of all processes, and the
+        seconds that it took now. Raises as `run`.
         """
         processes: list[Result] = list(job.begun)
         job = job.model_copy(update={"begun": ()})
@@ -228,14 +229,14 @@ class LocalEngine:
     def time_in_turns(
         self, job: TurnsJob, log: Path, timeout: float | None = None
     ) -> tuple[list[list[Result | None]], float]:
-        """Time models in turns, alone on this host: what drifts or disturbs hits all alike.
+        """Time models in turns, alone on this host, so that drifts and disturbances hit all alike.
 
         A round is a fresh process of each model. They live side by side and take turns of a few tokens, in an order that
-        is drawn anew for each lap; where memory is too small for that, one process does all its work after another. At least
-        `job.processes` rounds, and more until the ratios to the first model are known to `job.precision`, or `job.most`
-        have run. A model of `job.may_leave` takes no turns any more once it is clearly slower than another. `timeout`: of
-        one process that has the machine to itself. Returns what was measured [round][model], None for those that had left,
-        and the seconds in all. Raises as `run`.
+        is drawn anew for each lap; where memory is too small for that, the processes run one after another. There are at least
+        `job.processes` rounds, and more until the ratios to the first model are known within `job.precision`, or `job.most`
+        have run. A model of `job.may_leave` leaves once it is clearly slower than another. `timeout`: for one process that has
+        the machine to itself, seconds. Returns the measurements [round][model], None for models that had left, and the seconds
+        in all. Raises as `run`.
         """
         rounds: list[list[Result | None]] = []
         left: set[int] = set()
@@ -268,7 +269,7 @@ class LocalEngine:
     def _side_by_side(
         self, job: TurnsJob, order: Sequence[int], seed: int, log: Path, timeout: float | None
     ) -> dict[int, Result]:
-        """Do one round of turns, the processes started in this order. Returns what was measured, by place."""
+        """Do one round of turns, with the processes started in this order. Returns the measurements by place."""
         limit = timeout * len(order) if timeout is not None else None
         try:
             with contextlib.ExitStack() as stack:
@@ -284,7 +285,7 @@ class LocalEngine:
                     if lap >= least and time.perf_counter() - began > MOST_S * len(order):
                         break
                     turns = draw.permutation(order).tolist()
-                    if turns[0] == last:  # nobody goes twice in a row, with a cache that is still warm
+                    if turns[0] == last:  # no model takes two turns in a row, with a warm processor cache
                         turns.reverse()
                     for place in turns:
                         living[place].turn()

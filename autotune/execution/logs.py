@@ -1,4 +1,4 @@
-"""Logs without secrets: libraries write to them by themselves."""
+"""Remove secrets from logs: libraries write to them directly."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from autotune.secrets import redact_file
 
 
 class CleanLogs:
-    """Takes secrets out of what is written to logs.
+    """Removes secrets from logs after libraries have written to them.
 
-    A log is read from its beginning at first, because a run of the command that was killed may have left some.
+    A log is first read from its beginning, because an earlier run that was killed may have left secrets.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._clean: dict[Path, int] = {}
-        """Of each log how many bytes of it hold no secrets."""
+        """By log, how many of its first bytes hold no secrets."""
 
     def clean(self, log: Path) -> None:
-        """Take secrets out of what was written to a log since the last time."""
+        """Remove secrets from the new part of a log."""
         with self._lock:
             self._clean[log] = redact_file(log, self._clean.get(log, 0))
 
     def clean_all(self) -> None:
-        """Do so for every log that was written."""
+        """Remove secrets from every log that was written."""
         for log in list(self._clean):
             self.clean(log)

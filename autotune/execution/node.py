@@ -1,8 +1,8 @@
-"""What a node of a cluster does with one call: an order in, an answer out, both plain data.
+"""What a node of a cluster does with one call: an order comes in, an answer goes out, both plain data.
 
-Nodes share a folder with the tuner, the cache, in which results lie by their keys: the node finds a job's inputs there,
-makes the result there as the only maker of its key, and reports it. Where they share a store instead, each node has a cache
-of its own in front of it (`carried.py`). What the stage printed goes back with the answer.
+Nodes share the folder of the cache with the tuner: a node finds the inputs of a job there by their keys, makes the result
+there as the only maker of its key, and reports it. Where nodes share a store instead, each has a cache of its own in front
+of it (`carried.py`). The output of the stage goes back with the answer.
 
 It is one module because an order, its answer and what ends it early are one exchange.
 """
@@ -27,13 +27,14 @@ from autotune.artifacts.shared_store import SharedStore, folder_of
 from autotune.artifacts.store import Cache, Stored
 from autotune.errors import Interrupted, MachineError, StageError
 from autotune.execution.carried import bring, brought, in_use
-from autotune.execution.doing import Doing
+from autotune.execution.job_runner import JobRunner
 from autotune.execution.local import LocalEngine
+from autotune.execution.placing import timed_in
 from autotune.execution.runs import BEAT_S, STOP, at_work, signed, trouble_of
 from autotune.execution.stop import Stop
 from autotune.execution.transfers import note_transfers
 from autotune.execution.worker import from_plain
-from autotune.execution.workers import Post
+from autotune.execution.workers import Slot
 from autotune.machine import logical_processors, machine_digest
 from autotune.remote.objects import is_store
 from autotune.scratch import scratch
@@ -41,14 +42,14 @@ from autotune.secrets import redact
 from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, resolved
 
 BUSY_S = 2.0
-"""Seconds that an order waits for another maker on its node; then it leaves the node to others, and is sent again."""
+"""Seconds that an order waits for another maker on its node; then it frees the node, and is sent again."""
 SEEN_S = 30.0
-"""Seconds after which a file that another host has written must be seen: clients of NFS look anew that often."""
+"""Seconds within which a file written by another host must be visible: clients of NFS refresh that often."""
 LOG_BYTES = 2_000_000
-"""What is kept of the end of a log."""
+"""The most bytes of a log's end that an answer holds."""
 _WATCH_S = 1.0
 _WATCH_STORE_S = 10.0
-"""How often a node looks whether the sweep is to end; in a store each look is a request."""
+"""Seconds between two checks of a node whether the sweep is to end; in a store each check is a request."""
 _OURS = ("keep_dir", "stop_file", "engines_dir")
 """Paths of a job that are not its inputs."""
 
@@ -63,32 +64,32 @@ class Order(_Plain):
     job: dict[str, Any]
     """As `worker.to_plain`."""
     key: str
-    """What the tuner calls it. A node on which other versions of packages are installed would call it otherwise."""
+    """The tuner's key. A node with other versions of packages would compute another key."""
     packages: dict[str, str | None]
-    """Versions that are in the key."""
+    """The versions that are part of the key."""
     cache: str
     """The folder that nodes share; or the address of the store, in front of which each node has a cache of its own."""
     run: str
     """The folder of the run, or its address, which has `HERE` and `STOP`."""
     places: dict[str, str]
-    """Where inputs from outside the cache lie, in a shared folder."""
+    """By key, the paths of inputs from outside the cache in a shared folder."""
     there: dict[str, str] = {}
-    """Where inputs lie in the store, by their keys or by their paths on the tuner's machine."""
+    """The places of inputs in the store, by key or by path on the tuner's machine."""
     again: dict[str, dict[str, Any]] = {}
-    """The jobs that make inputs anew which stay on the machine that made them, by their keys."""
+    """By key, the jobs that make inputs anew: results that stay on the machine that made them."""
     publish: bool = False
     """Whether the result goes to the store although its kind stays on the machine that made it."""
     done_with: tuple[str, ...] = ()
     """Large results that the sweep needs no more."""
     model: str = ""
     what: str = ""
-    """For which candidate and results folder."""
+    """The candidate and the results folder, for messages to others who wait for the result."""
     limit_s: float | None = None
     anew: bool = False
     token: str
-    """What names this attempt."""
+    """The name of this attempt."""
     lost: tuple[str, ...] = ()
-    """Attempts before it, whose nodes have left the cluster."""
+    """The tokens of earlier attempts, whose nodes were lost."""
     cpus: int = 1
     """Processors that it may use."""
     memory_mb: float | None = None
@@ -110,13 +111,13 @@ class Span(_Plain):
 
 
 class Answer(_Plain):
-    """What became of an order."""
+    """The answer to an order."""
 
     kind: Kind
     host: str
     message: str = ""
     status: str = ""
-    """Of one that failed."""
+    """The status of an order that failed."""
     result: Result = {}
     seconds: float | None = None
     made: float = 0.0
@@ -128,11 +129,11 @@ class Answer(_Plain):
 
 
 class BusyError(Exception):
-    """Another makes the result."""
+    """Another maker makes the result."""
 
 
 class _SpoiltError(StageError):
-    """An input is no longer in the cache as it was made."""
+    """An input is gone from the cache, or damaged."""
 
     def __init__(self, key: str, how: str) -> None:
         super().__init__("lost", f"what was made as {key[:12]} is {how} the cache")
@@ -147,11 +148,11 @@ class NodeProcess:
         self._engine_of: tuple[Any, ...] = ()
         self._caches: dict[str, Cache] = {}
         self._seen: set[str] = set()
-        """Runs whose folder, or address, was seen here."""
+        """The runs whose folder, or address, was visible here."""
         self._stop: Stop | None = None
 
     def do(self, order: Order, node: str = "") -> Answer:
-        """Do an order on the node with this id. Never raises but at the end of this process."""
+        """Do an order on the node with this id. An error becomes an answer; only the end of this process raises."""
         host = socket.gethostname()
         with scratch("node") as folder:
             log, stop = folder / "log.txt", Stop(folder / STOP)
@@ -183,7 +184,7 @@ class NodeProcess:
     def close(self) -> None:
         """End the worker."""
         if self._engine is not None:
-            self._engine.crew.end()
+            self._engine.pool.end()
             self._engine = None
 
     def _done(self, order: Order, log: Path, stop: Stop, watch: _Watch) -> dict[str, Any]:
@@ -192,16 +193,14 @@ class NodeProcess:
             if why := trouble_of(order.run, SEEN_S):
                 raise MachineError(why)
             self._seen.add(order.run)
-        elif (
-            not is_store(order.run) and not Path(order.run).exists()
-        ):  # this process was stopped until the sweep had ended
-            raise Interrupted
+        elif not is_store(order.run) and not Path(order.run).exists():
+            raise Interrupted  # this process was suspended until the sweep had ended
         job = from_plain(order.job)
         _check_same(order, job)
         cache = self._cache_of(order)
         engine = self._engine_for(order)
         note_transfers(cache, engine.host)
-        doing, limit = Doing(cache, engine, stop), math.inf if order.limit_s is None else order.limit_s
+        runner, limit = JobRunner(cache, engine, stop), math.inf if order.limit_s is None else order.limit_s
         used: list[Path] = []
 
         def place(key: str) -> Path:
@@ -210,7 +209,7 @@ class NodeProcess:
             elif key in order.again:
                 made = resolved(from_plain(order.again[key]), place)
                 found = cache.make(
-                    made, lambda out: doing.into(made, out, log, limit), order.model, order.what, waiting
+                    made, lambda out: runner.run(made, out, log, limit), order.model, order.what, waiting
                 ).path
             else:
                 return _place(key, order.places, cache)
@@ -229,16 +228,16 @@ class NodeProcess:
         _check_inputs(job)
         stop.check()
         with in_use(cache, used):
-            return self._did(order, job, cache, doing, log, limit, waiting, watch)
+            return self._did(order, job, cache, runner, log, limit, waiting, watch)
 
     def _did(
-        self, order: Order, job: Job, cache: Cache, doing: Doing, log: Path, limit: float,
+        self, order: Order, job: Job, cache: Cache, runner: JobRunner, log: Path, limit: float,
         waiting: Callable[[Maker | None, float], None], watch: _Watch,
     ) -> dict[str, Any]:  # fmt: skip
         """Return the fields of the answer to an order whose inputs are here. Raises as `_done`."""
         if order.anew:
             if isinstance(job, TimeJob):
-                result, seconds = doing.timed(job, log, limit)
+                result, seconds = runner.time(job, log, limit)
             else:
                 result, seconds = self._engine_for(order).run_fresh(job, log, limit)
             return {"result": result, "seconds": seconds}
@@ -247,10 +246,10 @@ class NodeProcess:
 
         def run(out: Path) -> tuple[Result, float]:
             nonlocal ran
-            if ran:  # it has lost its turn, and what the other made may have been used and removed since
+            if ran:  # this order has lost its turn, and the other maker's result may have been removed since
                 raise BusyError("another has taken it over")
             ran = True
-            return doing.into(job, out, log, limit)
+            return runner.run(job, out, log, limit)
 
         stored: Stored = cache.make(
             job, run, order.model, order.what, waiting, order.token, order.lost, watch.watch
@@ -270,15 +269,15 @@ class NodeProcess:
         return self._caches[order.cache]
 
     def _engine_for(self, order: Order) -> LocalEngine:
-        """Return the engine of this process, with as many places as orders of this size fit on the host: each has its share of
+        """Return the engine of this process. It has a slot for each order of this size that fits on the host, with its share of
         the memory.
         """
         wanted = (order.cpus, order.memory_mb, order.offline, os.environ.get("CUDA_VISIBLE_DEVICES"))
         if self._engine is None or wanted != self._engine_of:
             self.close()
             engine = LocalEngine(order.offline, order.memory_mb, check=self._check)
-            places = max(1, logical_processors() // order.cpus)
-            engine.enlarge([Post(threads=order.cpus)] * places)
+            count = max(1, logical_processors() // order.cpus)
+            engine.resize([Slot(threads=order.cpus)] * count)
             self._engine, self._engine_of = engine, wanted
         return self._engine
 
@@ -296,7 +295,7 @@ class NodeProcess:
 
 
 def appears(path: Path, patience_s: float = SEEN_S) -> bool:
-    """Whether a path is there, or is soon: a client of a shared folder may not see at once what another has written."""
+    """Whether a path exists, or appears soon: clients of a shared folder see each other's files with a delay."""
     end = time.monotonic() + patience_s
     while not path.exists():
         with contextlib.suppress(OSError):
@@ -310,7 +309,7 @@ def appears(path: Path, patience_s: float = SEEN_S) -> bool:
 
 
 def from_anywhere(job: Job) -> Job:
-    """Return a job whose inputs are found from any folder: its paths are absolute. An empty path says that there is none."""
+    """Return a job with absolute paths, which are valid in any working directory. Empty paths stay empty."""
 
     def whole(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -323,22 +322,21 @@ def from_anywhere(job: Job) -> Job:
 
 
 def _check_same(order: Order, job: Job) -> None:
-    """Raise MachineError where this host would keep the result under another key, or has another pace than is timed."""
+    """Raise MachineError where this host would use another key, or is another kind of machine than the timed one."""
     if job.key != order.key:
         here = dict(job.described()["packages"])
         names = [name for name in dict.fromkeys([*order.packages, *here]) if here.get(name) != order.packages.get(name)]
         differ = ", ".join(f"{name} {here.get(name)} (the tuner: {order.packages.get(name)})" for name in names)
         what = differ or "another version of autotune"
         raise MachineError(f"it has {what}; install the same versions on all nodes")
-    timed = job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
-    if any(one.machine != machine_digest() for one in timed):
+    if any(one.machine != machine_digest() for one in timed_in(job)):
         raise MachineError("it is another kind of machine than the one whose latency is measured")
 
 
 def _place(key: str, places: dict[str, str], cache: Cache) -> Path:
-    """Return where what has a key lies; what comes from the cache is compared with its digest, once a process.
+    """Return the path of the input with a key. A result of the cache is compared with its digest, once in each process.
 
-    Raises MachineError where an input is not seen here; StageError (`lost`) where a result is gone, or damaged.
+    Raises StageError (`lost`) where a result is gone, or damaged.
     """
     if key in places:
         return Path(places[key])
@@ -353,7 +351,7 @@ def _place(key: str, places: dict[str, str], cache: Cache) -> Path:
 
 
 def _check_inputs(job: Job) -> None:
-    """Raise MachineError where this host does not see what a job reads."""
+    """Raise MachineError where this host does not see an input of a job."""
     for one in job.graphs if isinstance(job, TurnsJob) else (job,):
         for name in type(one).model_fields:
             value = getattr(one, name)
@@ -373,20 +371,20 @@ def _tail(log: Path) -> str:
 
 
 class _Watch:
-    """Asks a training to end where the sweep is to end, or another maker has taken over; says that the order is being done."""
+    """Ends a training early when the sweep is to end, or another maker has taken over, and reports that the order is being done."""
 
     def __init__(self, run: str, stop: Stop, still: Callable[[], None]) -> None:
-        """`run`: the folder or address of the run; `still`: as `at_work` gives it."""
+        """`run`: the folder or address of the run; `still`: the function that `at_work` yields."""
         self._run, self._stop, self._still = run, stop, still
         self._every_s = _WATCH_STORE_S if is_store(run) else _WATCH_S
         self.asked = self.taken = False
-        """Whether the end was asked for, and whether another maker has taken over."""
+        """Whether the end was requested, and whether another maker has taken over."""
         self._turn: Turns | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
 
     def watch(self, turn: Turns) -> None:
-        """Look after this turn, too."""
+        """Watch whether this turn is still ours, too."""
         self._turn = turn
 
     def __enter__(self) -> _Watch:

@@ -1,4 +1,4 @@
-"""Which node an order goes to: what it takes of one, and the only node that will do, where there is one."""
+"""Choose the node for an order: what the order needs, and which nodes can do it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from autotune.providers import NVIDIA
 from autotune.stages.jobs import DeviceJob, DevicesJob, Job, ProbeJob, TimeJob, TurnsJob
 
 _SOME = 0.001
-"""Of a resource that says what a node has, and is not used up."""
+"""The amount of a label that an order takes: so small that any number of orders fits on the node."""
 
 
 def timed_in(job: Job) -> Sequence[TimeJob]:
-    """Return the timings of a job: itself, those that it does in turns, or none."""
+    """Return the timings that a job consists of: itself, those in turns, or none."""
     return job.graphs if isinstance(job, TurnsJob) else (job,) if isinstance(job, TimeJob) else ()
 
 
 def label_of(job: Job) -> str | None:
-    """Return the label of the nodes that do a job, where it belongs to a target's device that has one."""
+    """Return the label of the nodes that may do a job; None: it needs no labelled device."""
     on = next(iter(timed_in(job)), job)
     return on.label if isinstance(on, DeviceJob | DevicesJob) else None
 
@@ -29,9 +29,9 @@ def label_of(job: Job) -> str | None:
 def needs_of(
     job: Job, nodes: Sequence[Node], cpus: float, memory_mb: float, taken: Mapping[str, int], near: str = ""
 ) -> Needs | None:
-    """Return what a job takes of its node; None: no node there will do.
+    """Return the resources that a job needs of its node; None: no present node has them.
 
-    `taken`: how many orders each node was given by name; `near`: the node that has what the job reads, which is only a wish.
+    `taken`: the number of orders sent to each node; `near`: the preferred node, which has the job's inputs.
     """
     timed, label = timed_in(job), label_of(job)
     on = timed[0] if timed else job
@@ -41,7 +41,7 @@ def needs_of(
     if not timed:
         if not any(node.trouble and node.cpus >= 1 for node in nodes):
             return needs
-        # The cluster does not know which of its nodes cannot work, so it is told which can.
+        # The cluster does not know which of its nodes are unusable, so the order names a usable one.
         able = [node for node in nodes if not node.trouble and needs.met_by(node)]
         return Needs(cpus, float(gpu), memory_mb, needs.resources, _least(able, taken).id) if able else None
     able = to_time(nodes, timed[0].machine, label, gpu)
@@ -53,7 +53,7 @@ def needs_of(
 
 
 def has_room(job: Job, needs: Needs, nodes: Sequence[Node], idle: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether a node that would do for a job has what it takes at this moment; `idle`: as of `Cluster.idle`."""
+    """Whether a suitable node has the free resources for a job at this moment; `idle`: from `Cluster.idle`."""
     timed = timed_in(job)
     able = to_time(nodes, timed[0].machine, label_of(job), needs.gpus >= 1) if timed else nodes
     anywhere = replace(needs, node="")
@@ -71,14 +71,14 @@ def _least(nodes: Sequence[Node], taken: Mapping[str, int]) -> Node:
 
 
 class Able:
-    """Which needs some node can meet, of many orders with the same needs."""
+    """Remembers which needs some node can meet: many orders have the same needs."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = {node.id: node for node in nodes}
         self._known: dict[object, bool] = {}
 
     def some(self, needs: Needs) -> bool:
-        """Whether a node has that, once it does nothing else."""
+        """Whether some idle node has these resources."""
         if needs.node:
             return needs.node in self._nodes and needs.met_by(self._nodes[needs.node])
         alike = needs.cpus, needs.gpus, needs.memory_mb, tuple(sorted(needs.resources.items()))
@@ -88,13 +88,13 @@ class Able:
 
 
 class Absent:
-    """Since when no node has a label."""
+    """Remembers since when no node has a label."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
 
     def seconds(self, label: str, nodes: Sequence[Node]) -> float:
-        """Return for how many seconds no node was seen that has a label; 0: one has it."""
+        """Return for how many seconds no node had a label; 0: one has it."""
         if any(node.resources.get(label) and not node.trouble for node in nodes):
             self._since.pop(label, None)
             return 0.0

@@ -1,4 +1,4 @@
-"""The seam between who decides and who does: calls in, futures out."""
+"""The protocol of an executor, which separates decisions from work: calls in, futures out."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Blocking:
         self._executor, self._log = executor, log
 
     def __call__(self, job: Job, timeout: float | None = None, anew: bool = False) -> Stored:
-        """Return the stored result of a job; `anew`: of one that is done in a process of its own, and not kept. Raises as the
-        executor's futures do.
+        """Return the stored result of a job; `anew`: the job is done in a fresh process, and its result is not kept. Raises as
+        the executor's futures do.
         """
         future = self._executor.submit(Call(job, timeout, anew), self._log)
         while not future.done():
@@ -56,11 +56,11 @@ class Blocking:
 
 
 def follow(future: Future[Stored], done: Future[Stored]) -> None:
-    """Give a future what another was given that is of the same job; what the other made is there already for this one."""
+    """Give a future the outcome of another one of the same job; a result counts as cached for this one."""
     error = done.exception()
     if isinstance(error, StageError):
         same = StageError(error.status, str(error))
-        same.seconds = 0.0  # the other candidate's row has what it cost
+        same.seconds = 0.0  # the other candidate's row has the cost
         future.set_exception(same)
     elif error is not None:
         future.set_exception(error)

@@ -1,7 +1,7 @@
 """A cluster of Ray: an order is a Ray task with resources. The only module that imports `ray`.
 
-The tuner joins a cluster that somebody has started, as its driver; where the driver ends, Ray ends its tasks. Ray retries
-nothing of its own accord here: who decides on another attempt is `remote.py`.
+The tuner joins, as its driver, a cluster that was started before; when the driver ends, Ray ends its tasks. Ray retries no
+task on its own: `remote.py` decides on another attempt.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from autotune.machine import foreign_cpu, machine_digest, packages
 
 _OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _GONE_S = 20.0
-"""Seconds that the head may be silent before the cluster counts as gone: less than Ray itself waits, which then ends the process."""
+"""The cluster counts as gone after so many seconds of silence from the head. Ray itself waits longer, and ends the process then."""
 _REACH_S = 10.0
 """Seconds in which the head must take a connection."""
 _SURVEY_S = 60.0
 _SLICE_S = 2.0
-"""How often it is looked meanwhile whether the head is there."""
+"""Seconds between two checks of the head during a longer wait."""
 _LOAD_S = 20.0
-"""Seconds that a node may take to say how busy it is."""
+"""Seconds that a node may take to report its load."""
 
 _process: NodeProcess | None = None
 
@@ -59,7 +59,7 @@ def _perform(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Surveyed:
-    """What a node says of itself."""
+    """The report of a node about itself."""
 
     host: str = ""
     machine: str = ""
@@ -68,19 +68,19 @@ class _Surveyed:
 
 
 def _survey(sees: str) -> tuple[str, str, dict[str, str], str]:
-    """Return a node's host, the digest of its hardware, the versions of its packages, and why it can do no job."""
+    """Return a node's host, the digest of its hardware, the versions of its packages, and why it can do no job (or empty)."""
     versions = packages() | {"python": platform.python_version()}
     trouble = trouble_of(sees, SEEN_S) if sees else ""
     return socket.gethostname(), machine_digest(), versions, trouble
 
 
 def _load() -> float:
-    """Return how many cores others keep busy on a node than the processes that Ray has started there."""
+    """Return how many cores of a node are busy with processes that Ray has not started."""
     return foreign_cpu(own=os.getppid())
 
 
 def is_installed() -> bool:
-    """Whether the package is there."""
+    """Whether Ray is installed."""
     return importlib.util.find_spec("ray") is not None
 
 
@@ -88,10 +88,10 @@ class RayCluster:
     """A cluster that was joined. Use it as a context: leaving it leaves the cluster."""
 
     def __init__(self, address: str | None = None, sees: str = "") -> None:
-        """`address`: HOST:PORT of the head; None: what RAY_ADDRESS says, or the cluster that runs on this machine. `sees`: the
-        folder of a run in the cache that all nodes must see, or its address in a store; empty: that is not asked.
+        """`address`: HOST:PORT of the head; None: that of RAY_ADDRESS, or the cluster that runs on this machine. `sees`: the
+        folder of a run in the cache that all nodes must see, or its address in a store; empty: nodes are not asked for it.
 
-        Raises MachineError where Ray is not installed, or there is no cluster; UsageError for an address of another kind.
+        Raises MachineError where Ray is not installed, or no cluster answers; UsageError for an address of another kind.
         """
         if not is_installed():
             raise MachineError(f"engine ray needs the package ray; {pip_install('ray')}, on all nodes")
@@ -114,7 +114,7 @@ class RayCluster:
             ray.init(address=address, log_to_driver=False, configure_logging=False, include_dashboard=None)
             self.address: str = ray.get_runtime_context().gcs_address
             self.joined_by: str = ray.get_runtime_context().get_node_id()
-            """The id of the node of this machine by which it was joined."""
+            """The id of this machine's node, through which the cluster was joined."""
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             remedy = "start one with `ray start --head --disable-usage-stats`, or name its head by --address HOST:PORT"
@@ -138,7 +138,7 @@ class RayCluster:
         self._ray.shutdown()
 
     def nodes(self) -> Sequence[Node]:
-        """Return the nodes that are there now and have said what they are. Raises MachineError where the head is gone."""
+        """Return the present nodes that have reported. Raises MachineError where the head is gone."""
         began = time.monotonic()
         while True:
             self._check_head()
@@ -168,8 +168,9 @@ class RayCluster:
         return [self._node(node) for node in there if node["NodeID"] in self._surveyed]
 
     def _answered(self, refs: Sequence[Any], patience_s: float) -> list[Any]:
-        """Return which of these questions have an answer within so many seconds. Raises MachineError where the head is gone: Ray
-        itself ends the process where the head was silent for a minute.
+        """Return which of these requests are answered within `patience_s` seconds.
+
+        Raises MachineError where the head is gone: Ray itself would end the process after a minute of silence.
         """
         end = time.monotonic() + patience_s
         while refs:
@@ -181,7 +182,7 @@ class RayCluster:
         return []
 
     def _answer_of(self, ref: Any) -> _Surveyed | None:
-        """Return what a node has said of itself; None where it was about to leave: it is asked again if it stays."""
+        """Return the report of a node; None where it was about to leave: it is asked again if it stays."""
         errors = self._ray.exceptions
         try:
             return _Surveyed(*self._ray.get(ref))
@@ -202,14 +203,16 @@ class RayCluster:
         return {}
 
     def use_others(self) -> None:
-        """As `Cluster.use_others`. Ray keeps what nodes have granted to tasks that ask for the same for later tasks that do:
-        processes, and requests for them that wait there. It goes on to do so for minutes with a node that was stopped or cut
-        off, even once it says that this node has left. Tasks that ask for another byte of memory ask for something else.
+        """As `Cluster.use_others`, by asking for one more byte of memory.
+
+        Ray reuses processes, and waiting requests for processes, that a node granted to earlier tasks with the same resources.
+        It does so for minutes with a node that was suspended or cut off, even after it reports that the node has left. Tasks
+        with another amount of memory get new ones.
         """
         self._more_bytes += 1
 
     def foreign_cpu(self, nodes: Sequence[str]) -> float:
-        """As `Cluster.foreign_cpu`. What other sweeps do there is not foreign: a timing waits for it."""
+        """As `Cluster.foreign_cpu`. Stages of other sweeps do not count: a timing waits for them."""
         refs = [self._load.options(**self._at(node)).remote() for node in nodes]
         found = [0.0]
         for ref in self._ray.wait(refs, num_returns=len(refs), timeout=_LOAD_S)[0] if refs else ():
@@ -234,7 +237,7 @@ class RayCluster:
         future.add_done_callback(lambda done: self._replies.put(self._reply(order, done)))
 
     def reply(self, patience_s: float) -> Reply | None:
-        """Return what came back next; None where nothing did in so many seconds."""
+        """As `Cluster.reply`."""
         try:
             return self._replies.get(timeout=patience_s) if patience_s else self._replies.get_nowait()
         except queue.Empty:
@@ -245,14 +248,9 @@ class RayCluster:
         try:
             text, node = done.result()
             return Reply(order, text, node)
-        except (
-            errors.RayTaskError
-        ) as error:  # before an order is read: our package is missing there, or another version
-            said = _last_line(error)
-            return Reply(
-                order,
-                trouble=f"a node could not do its order: {said}; `autotune doctor --engine ray` looks at all nodes",
-            )
+        except errors.RayTaskError as error:  # before the order is read: autotune is missing there, or another version
+            remedy = "`autotune doctor --engine ray` looks at all nodes"
+            return Reply(order, trouble=f"a node could not do its order: {_last_line(error)}; {remedy}")
         except errors.TaskUnschedulableError as error:
             return Reply(order, lost=_line(error, "no node would do"))
         except errors.OutOfMemoryError as error:
@@ -261,7 +259,7 @@ class RayCluster:
             return Reply(order, lost=_line(error, "its node was lost"))
 
     def _at(self, node: str, wish: bool = False) -> dict[str, Any]:
-        """Return the option that lets a task run on this node alone; `wish`: on it if it is free, else on any."""
+        """Return the option that binds a task to a node; `wish`: the task prefers it, and runs elsewhere if it is busy."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=wish, _spill_on_unavailable=wish)}
@@ -290,7 +288,7 @@ class RayCluster:
 
 
 def _unreachable(address: str) -> str:
-    """Return why nobody listens at HOST:PORT; empty: somebody does, or the address is none. Ray itself takes minutes to say so."""
+    """Return why HOST:PORT takes no connection; empty where it does, or the address has no port. Ray would need minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         return ""
@@ -302,7 +300,7 @@ def _unreachable(address: str) -> str:
 
 
 def _line(error: BaseException, otherwise: str) -> str:
-    """Return the first sentence of what Ray says."""
+    """Return the first sentence of Ray's error; `otherwise`: where it has none."""
     return " ".join(str(error).split()).partition(". ")[0][:200] or otherwise
 
 

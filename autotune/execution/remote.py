@@ -1,7 +1,7 @@
-"""Calls done by the nodes of a cluster. One thread sends orders, takes answers, and books them: the scheduler's own, in `wait`.
+"""The executor on a cluster. One thread, the scheduler's in `wait`, sends orders, receives answers and books them.
 
-A node that is lost costs its orders another attempt, on another node. The attempt before is then over, whatever became of
-it: should it come back, another maker has its turn (`artifacts/makers.py`), and its result is left.
+An order whose node is lost gets another attempt on another node. The earlier attempt is then void: if its node comes back,
+another maker has its turn (`artifacts/makers.py`), and its result is dropped.
 
 It is one module because sending, looking and booking are about the same flights.
 """
@@ -48,14 +48,14 @@ from autotune.machine import machine_digest
 from autotune.stages.jobs import Call
 
 ATTEMPTS = 5
-"""Attempts at a call whose nodes are lost, one after another; then it is the candidate that is lost, for this time."""
+"""The most attempts at a call whose nodes are lost one after another; then its candidate is lost in this run."""
 _POLL_S = 0.5
 _NODES_S = 5.0
-"""How often the nodes are looked at."""
+"""Seconds between two looks at the nodes."""
 _LOADS = 16
-"""The most nodes whose load is asked for at once."""
+"""The most nodes that are asked for their load at once."""
 _BUSY_AGAIN_S = 2.0
-"""After so long an order is sent again that found another maker at work."""
+"""An order that found another maker at work is sent again after so many seconds."""
 
 
 class RemoteExecutor:
@@ -75,20 +75,21 @@ class RemoteExecutor:
         gone_s: float = math.inf,
         at: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        """`run`: a folder in the cache, from `run_folder`. `at_once`: jobs that one node does at once; None: one for every four processors. `memory_mb`: of one job, 10^6 bytes.
-        `say` is told what becomes of nodes; `still` is called now and then while somebody waits; `left_s` as in `Stages`;
-        `gone_s`: seconds without a node that has a target's label after which the target's jobs are lost for this time; `at`
-        is told the name of a job's log, which is its candidate's, and the host on which the job is done.
+        """`run`: a folder in the cache, from `run_folder`. `at_once`: jobs that one node does at once; None: one for every four
+        processors. `memory_mb`: of one job, 10^6 bytes. `say` is called with messages about nodes; `still` is called now and
+        then during a wait; `left_s` as in `Stages`; `gone_s`: a target's jobs are lost in this run after so many seconds without
+        a node that has its label; `at` is called with the id of a job's candidate and the host that does the job.
+
         Raises MachineError where a node with processors cannot do a job.
         """
         self.cluster, self.artifacts = cluster, artifacts
         self._at_once, self._memory_mb, self._offline = at_once, memory_mb, offline
         self._say, self._still, self._left_s = say, still, left_s
         self._gone_s, self._absent, self._at = gone_s, Absent(), at
-        self._made_on: dict[str, str] = {}  # where a result lies that stays on the node that made it
-        self._timed: set[tuple[str, str | None, bool]] = set()  # what `machine_of` has returned, and for what
+        self._made_on: dict[str, str] = {}  # by key, the node of a result that stays where it was made
+        self._timed: set[tuple[str, str | None, bool]] = set()  # results of `machine_of` with its arguments
         self.intervals: deque[Interval] = deque()
-        """What ran on the nodes, in the order in which it was reported; whoever reads them takes them out."""
+        """The stages that have ended on nodes, in the order of their reports; the reader removes them."""
         self.run = run
         shared = artifacts.cache.shared
         self._carried = None if shared is None else Carried(artifacts.cache)
@@ -100,9 +101,7 @@ class RemoteExecutor:
         self._nodes: list[Node] = []
         self._some_ill = False  # whether some node can do no job
         self._left: set[str] = set()  # the ids of nodes that have left
-        self._unheard: Counter[str] = (
-            Counter()
-        )  # orders of which nodes should have said something since they were heard last
+        self._unheard: Counter[str] = Counter()  # by node, its orders without a report since its last one
         self._closed, self._looked, self._listened = False, -math.inf, time.monotonic()
         self._look()
         if troubles := [f"host {node.host}: {node.trouble}" for node in self._nodes if node.trouble and node.cpus >= 1]:
@@ -116,16 +115,16 @@ class RemoteExecutor:
 
     @property
     def width(self) -> int:
-        """How many calls can be done at once, by the nodes that are there now."""
+        """How many calls the present nodes can do at once."""
         return width_of(self._nodes, self.cpus)
 
     @property
     def parked(self) -> int:
-        """None: a timing that waits for one host keeps no other from beginning a job."""
+        """Always 0: a timing that waits for its host does not keep other hosts from beginning a job."""
         return 0
 
     def machine_of(self, label: str | None = None, gpu: bool = False) -> str:
-        """Return the digest of the machines that models are timed on: with the label and a GPU, if asked. Raises MachineError."""
+        """Return the digest of the machines that time models, with the label and a GPU if asked. Raises MachineError."""
         if lack := lacking(self._nodes, label, gpu):
             raise MachineError(f"target.{'label' if label else 'provider'}: {lack}; {how_to_start(label, gpu)}")
         machine = kind_to_time(self._nodes, machine_digest(), label, gpu)
@@ -133,18 +132,18 @@ class RemoteExecutor:
         return machine
 
     def missing(self, label: str | None, gpu: bool = False) -> str:
-        """Return what no node has now that a target asks for, its label and a GPU; empty: one has it, or nothing is asked for."""
+        """Return a sentence about the label or GPU that no node has now; empty where one has it, or none is needed."""
         self._look()
         return lacking(self._nodes, label, gpu) if label or gpu else ""
 
     def foreign_cpu(self, label: str | None, gpu: bool) -> float:
-        """Return how many cores other programs keep busy where a target's models are timed: on the busiest of its nodes."""
+        """Return how many cores other programs keep busy on the busiest of the nodes that time a target's models."""
         able = {node.id for one in self._timed if one[1:] == (label, gpu) for node in to_time(self._nodes, *one)}
         return self.cluster.foreign_cpu(sorted(able)[:_LOADS])
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """The nodes that were there when they were last looked at."""
+        """The nodes at the last look."""
         return self._nodes
 
     @property
@@ -153,13 +152,13 @@ class RemoteExecutor:
         return int(sum(node.gpus for node in self._nodes))
 
     def described(self) -> str:
-        """Return in words what there is."""
+        """Return a description of the cluster."""
         asked = self._timed or {(self.machine_of(), None, False)}
         timed = {node.host for one in asked for node in to_time(self._nodes, *one)}
         return in_words(self._nodes, self.width, timed)
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:
-        """Do a call, with what it prints going to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
+        """Submit a call; its output goes to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
         future: Future[Stored] = Future()
         future.set_running_or_notify_cancel()
         if not call.anew:
@@ -188,7 +187,7 @@ class RemoteExecutor:
         return future
 
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
-        """Return when one of the futures is done, and all answers that are there were taken; or after half a second."""
+        """Wait until one of the futures is done and all present answers are booked, at most half a second."""
         self._still()
         patience_s = _POLL_S
         if self.artifacts.stop is not None and self.artifacts.stop.asked:
@@ -202,7 +201,7 @@ class RemoteExecutor:
             patience_s = 0.0
 
     def close(self) -> None:
-        """Begin no call any more: orders that no node has begun end, and trainings keep a checkpoint and end."""
+        """Start no further call: orders that no node has begun end, and trainings keep a checkpoint and end."""
         self._closed, self._looked = True, -math.inf
         with contextlib.suppress(MachineError):  # a store that does not answer: nodes end with their driver
             sign(self._run_at, STOP)
@@ -213,7 +212,7 @@ class RemoteExecutor:
     # --- sending -----------------------------------------------------------------------------------------------------
 
     def _send(self, flight: Flight) -> None:
-        """Send an order, or put it off until there is a node that can do it."""
+        """Send an order, or delay it until a node can do it."""
         if self._closed:
             self._end(flight, Interrupted())
             return
@@ -241,7 +240,7 @@ class RemoteExecutor:
         self.cluster.send(flight.number, order.model_dump_json(), needs)
 
     def _needs(self, flight: Flight) -> Needs | None:
-        """Return what an order takes of its node; None: no node there will do."""
+        """Return the resources that an order needs of its node; None: no present node has them."""
         taken: Counter[str] = Counter()
         if timed_in(flight.call.job) or self._some_ill:  # else the cluster finds a node itself
             taken = Counter(other.node for other in self._flights.values()) + self._unheard
@@ -256,11 +255,11 @@ class RemoteExecutor:
             self._send(flight)
 
     def _look(self) -> None:
-        """Look at the nodes, now and then, and say which came and went. Raises MachineError where the cluster is gone."""
+        """Look at the nodes, every few seconds, and report which came and went. Raises MachineError where the cluster is gone."""
         if time.monotonic() - self._looked < _NODES_S:
             return
         self._looked = time.monotonic()
-        # While this process is stopped nobody listens, and that is no node's fault.
+        # While this process is suspended it hears no node: that time does not count as silence of the nodes.
         passed_s, self._listened = min(self._looked - self._listened, 2 * _NODES_S), self._looked
         before = {node.id: node for node in self._nodes}
         try:
@@ -297,8 +296,8 @@ class RemoteExecutor:
                 self._tell_once(flight, f"{flight.call.job.stage} waits for a node that has {flight.needs}")
 
     def _listen(self, passed_s: float, some_left: bool) -> None:
-        """Hear what nodes say of their orders, and send again those of which nothing is to be expected. `passed_s`: seconds since
-        the last time; `some_left`: whether a node was found gone just now.
+        """Read the nodes' reports on their orders, and send again the orders that are lost. `passed_s`: seconds since the last
+        time; `some_left`: whether a node was found gone just now.
         """
         said, idle, before = nodes_at_work(self._run_at), None, len(self._later)
         for flight in list(self._flights.values()):
@@ -307,15 +306,15 @@ class RemoteExecutor:
             if flight.said is not None and not flight.quiet_s:
                 self._unheard.pop(flight.node, None)
             if flight.node in self._left:
-                # Of a node that was cut off, or stopped, Ray says for minutes nothing of its orders.
+                # Ray reports nothing for minutes about orders on a node that was cut off or suspended.
                 self._again_elsewhere(self._flights.pop(flight.number), f"its node, {flight.node[:6]}, has left")
             elif flight.silent:
                 self._unheard[flight.node] += 1
                 why = f"nothing was heard of it from {flight.host} for {flight.quiet_s:.0f} s"
                 self._again_elsewhere(self._flights.pop(flight.number), why)
             elif not flight.begun and not flight.node and (some_left or (flight.stuck and self._left)):
-                # It has not begun: it waits for a node, or lies on the one that has left. Should it begin there or elsewhere
-                # all the same, one of the two finds the other's result, or the other at work.
+                # It has not begun: it waits for a node, or lies on the one that has left. If both attempts begin after all, one
+                # of the two finds the other's result, or the other at work.
                 self._send_anew(flight)
             elif flight.stuck and flight.unbegun < ATTEMPTS:
                 idle = self.cluster.idle() if idle is None else idle
@@ -327,7 +326,7 @@ class RemoteExecutor:
             self.cluster.use_others()
 
     def _send_anew(self, flight: Flight) -> None:
-        """Send an order that has not begun once more."""
+        """Send an order again that has not begun."""
         del self._flights[flight.number]
         self._later.append((time.monotonic(), flight))
 
@@ -376,7 +375,7 @@ class RemoteExecutor:
                 self._end(flight, RuntimeError(f"{job.stage} {key[:12]} on {answer.host}: {answer.message}"))
 
     def _unsound(self, node: str) -> bool:
-        """Whether an order went to a node that cannot work and has joined since the start; where it went may not be known."""
+        """Whether an order went to an unusable node that has joined since the start; `node`: its id, empty if unknown."""
         self._looked = -math.inf
         self._look()
         sound = {one.id for one in self._nodes if not one.trouble}
@@ -385,7 +384,7 @@ class RemoteExecutor:
     def _done(self, flight: Flight, answer: Answer) -> None:
         call, cache, seconds = flight.call, self.artifacts.cache, answer.seconds or 0.0
         try:
-            self.artifacts.guard.check()  # what was made while the sweep's inputs changed is void
+            self.artifacts.guard.check()  # a result is void if the sweep's inputs changed meanwhile
             if call.anew:
                 stored = Stored(Path(), *self.artifacts.taken(call.job, answer.result, seconds), cached=False)
             else:
@@ -404,7 +403,7 @@ class RemoteExecutor:
         flight.future.set_result(stored)
 
     def _note(self, flight: Flight, answer: Answer) -> None:
-        """Keep what an order printed, and when it ran."""
+        """Append an order's output to its log, and note its intervals."""
         for span in answer.spans:
             copied = span.result, span.moved_mb
             self.intervals.append(Interval(span.stage, span.began, span.ended, span.alone, answer.host, *copied))
@@ -424,7 +423,7 @@ class RemoteExecutor:
         self._later.append((time.monotonic(), flight))
 
     def _busy(self, flight: Flight, who: str) -> None:
-        # What it has waited for a node, or was done by one that is lost, does not count.
+        # Time spent waiting for a node, or on a node that was lost, does not count.
         flight.busy_since = flight.busy_since or time.monotonic()
         job, waited = flight.call.job, time.monotonic() - flight.busy_since
         if waited > PATIENCE_S:

@@ -1,4 +1,6 @@
-"""What the tuner and its nodes tell each other beside orders: signs of one run, as files of a shared folder or objects of a store."""
+"""Signs that the tuner and its nodes exchange beside orders: a run, its end, work in progress. They are files of a shared
+folder, or objects of a store.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,28 @@ from autotune.errors import AutotuneError
 from autotune.remote.objects import Objects, is_store
 
 STOP = "stop"
-"""The sign that asks for the end."""
+"""The sign that requests the end of the run."""
 BEAT_S = 20.0
-"""How often a node says that it is still at work on an order, seconds."""
+"""Seconds between two signs of a node that it is still at work on an order."""
 _AT = "at-"
-"""How the sign begins that says on which node an order is done."""
+"""The beginning of the sign that names the node of an order."""
 
 
 @dataclass(frozen=True)
 class AtWork:
-    """What is said of an order that is being done."""
+    """The report of a node about an order at work."""
 
     node: str
     """The id of the node."""
     host: str
     beat: int
-    """How often it was said."""
+    """The number of the report."""
 
 
 def run_folder(cache: Cache) -> Path:
-    """Make a folder for one run of the command in the cache, or in the store, that nodes share. Raises OSError, MachineError."""
+    """Make a folder for one run of the command in the cache, or in the store, that nodes share. Raises OSError,
+    MachineError.
+    """
     run = cache.root / f"{RUN}{uuid.uuid4().hex}"
     run.mkdir(parents=True)
     (run / HERE).write_text(cache.leases.id, encoding="utf-8")
@@ -46,13 +50,13 @@ def run_folder(cache: Cache) -> Path:
 
 
 def run_place(cache: Cache, run: Path) -> str:
-    """Return where nodes see the signs of a run: its folder, or its address in the store."""
+    """Return the place of a run's signs for nodes: its folder, or its address in the store."""
     return str(run.resolve()) if cache.shared is None else f"{cache.shared}/{run.name}"
 
 
 @contextlib.contextmanager
 def run_in(cache: Cache) -> Iterator[Path]:
-    """Have a folder for one run meanwhile, as `run_folder`."""
+    """Make a folder for one run, as `run_folder`, and remove it at the end."""
     run = run_folder(cache)
     try:
         yield run
@@ -71,7 +75,7 @@ def sign(place: str, name: str, text: str = "") -> None:
 
 
 def signed(place: str, name: str) -> bool:
-    """Whether a sign is seen here. Raises OSError, MachineError."""
+    """Whether a sign is visible here. Raises OSError, MachineError."""
     if is_store(place):
         return Objects(place, "AUTOTUNE_CACHE").read(name) is not None
     return name in os.listdir(place)  # noqa: PTH208 - `exists` may be answered from memory
@@ -79,11 +83,11 @@ def signed(place: str, name: str) -> bool:
 
 @contextlib.contextmanager
 def at_work(place: str, token: str, node: str) -> Iterator[Callable[[], None]]:
-    """Say on which node and host an order is done, as long as it is: the cluster itself does not tell. Call the function that
-    is given every `BEAT_S`: it says that the order is still being done.
+    """Set a sign that names node and host of an order while it is at work; the cluster itself does not report that.
 
-    How often that was said is part of the sign's name: a list of names is read anew everywhere, while the time of a file is
-    kept for up to a minute by clients of NFS, and costs a request for each object in a store.
+    Yields a function to call every `BEAT_S`, which renews the sign. The number of renewals is part of the sign's name: lists of
+    names are always fresh, while clients of NFS cache the time of a file for up to a minute, and in a store it costs a request
+    for each object.
     """
     there = Objects(place, "AUTOTUNE_CACHE") if is_store(place) else None
 
@@ -115,7 +119,7 @@ def at_work(place: str, token: str, node: str) -> Iterator[Callable[[], None]]:
 
 
 def nodes_at_work(place: str) -> dict[str, AtWork] | None:
-    """Return what is said of the orders that are being done, by their tokens; None where that cannot be read now."""
+    """Return the reports on orders at work, by token; None where they cannot be read now."""
     try:
         if is_store(place):
             names = [name.rpartition("/")[2] for name in Objects(place, "AUTOTUNE_CACHE").names(_AT)]
@@ -132,7 +136,7 @@ def nodes_at_work(place: str) -> dict[str, AtWork] | None:
 
 
 def seen_after(place: str, name: str, patience_s: float) -> bool:
-    """Whether a sign is seen here within so many seconds. Raises MachineError where a store cannot be read."""
+    """Whether a sign becomes visible here within `patience_s` seconds. Raises MachineError where a store cannot be read."""
     end = time.monotonic() + patience_s
     while True:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Ending a sweep early: asked once, it keeps what can be kept; asked twice, it ends now."""
+"""End a sweep early: the first request keeps what can be kept, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from autotune.errors import Interrupted
 from autotune.scratch import scratch
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-"""What asks for the end, where the system has it: on Windows Ctrl-Break, and the closing of the window, are SIGBREAK."""
+"""The signals that request the end, where the system has them: on Windows Ctrl-Break and closing the window are SIGBREAK."""
 
 
 class Stop:
-    """Whether somebody wants the sweep to end. A training looks for `file` between two steps."""
+    """A request to end the sweep. A training looks for `file` between two steps."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     @property
     def asked(self) -> bool:
-        """Whether it was asked for."""
+        """Whether the end was requested."""
         return self.file.exists()
 
     def check(self) -> None:
-        """Raise Interrupted where it was asked for: the moment to end is before a new stage."""
+        """Raise Interrupted where the end was requested; to be called before a new stage."""
         if self.asked:
             raise Interrupted
 
 
 @contextlib.contextmanager
 def stop_on_signals(say: Callable[[], None]) -> Iterator[Stop]:
-    """Let Ctrl-C, Ctrl-Break, SIGTERM and a closed terminal ask for the end, which `say` then announces; the second ends it now.
+    """Let Ctrl-C, Ctrl-Break, SIGTERM and a closed terminal request the end, and call `say` then.
 
-    A signal that the process was told to ignore (nohup) stays ignored. Raises KeyboardInterrupt at the second.
+    The second signal raises KeyboardInterrupt. A signal that the process ignores (nohup) stays ignored.
     """
     with scratch("stop") as folder:
         stop = Stop(folder / "stop")

@@ -1,4 +1,4 @@
-"""What a sweep knows of its jobs, wherever they are done: results that are there and in use, and what jobs may take and took."""
+"""The artifacts of one sweep, wherever its jobs are done: which results exist and are in use, time limits, and costs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_INPUTS = ("check", "score", "time", "turns")
 
 
 class SweepArtifacts:
-    """The results that one sweep uses. Threads may share it."""
+    """The artifacts that one sweep uses. Threads may share it."""
 
     def __init__(
         self,
@@ -33,29 +33,29 @@ class SweepArtifacts:
         room: Room | None = None,
         costs: CostModel | None = None,
     ) -> None:
-        """`costs` is told what stages took; None: a model of its own."""
+        """`costs` learns the seconds of stages; None: a model of its own."""
         self.cache, self.model = cache, model
         self.costs = costs or costs_of(cache, Subject(model))
         self.stop, self.timeouts, self.room = stop, timeouts or Timeouts(self.costs), room
         self.guard = Guard()
         self._needs_mb = 0.0
         self.spent_s = 0.0
-        """Seconds inside stages that were done for this sweep and ended well."""
+        """Seconds inside the stages of this sweep that succeeded."""
         self._guard = threading.Lock()
         self._in_use: dict[str, Job] = {}
         self._asked_for: dict[str, Job] = {}
         self._settled: set[str] = set()
         self.places: dict[str, Path] = {}
-        """Where inputs from outside the cache lie, by their keys."""
+        """By key, the paths of inputs from outside the cache."""
 
     def find(self, job: Job) -> Stored | None:
-        """Return the result if it is there already."""
+        """Return the result of a job if the cache has it. It is in use from now on."""
         self.costs.note(job)
         self._use(job)
         return self.cache.find(job)
 
     def admit(self, job: Job, timeout: float | None = None) -> float:
-        """Return the seconds that a job may take, at most `timeout`, before it is done; make room for its result.
+        """Make room for the result of a job, and return its time-out in seconds, at most `timeout`.
 
         Raises Interrupted where the sweep is to end, MachineError where there is no room.
         """
@@ -66,7 +66,7 @@ class SweepArtifacts:
         return self.timeouts.limit(job, timeout)
 
     def made(self, job: Job, stored: Stored, first: bool) -> None:
-        """Take in that a result is there; `first`: its worker had to import what it needs, about."""
+        """Book a result that was made; `first`: its worker probably had to import the stage's packages."""
         if stored.cached:
             return
         self.taken(job, stored.result, stored.seconds, first)
@@ -74,21 +74,21 @@ class SweepArtifacts:
             self.room.added(stored.path)
 
     def taken(self, job: Job, result: Result, seconds: float, first: bool = False) -> tuple[Result, float]:
-        """Take in what a job took; return its result and the seconds."""
+        """Book the seconds of a job. Returns its result and the seconds."""
         self.costs.learn(job, result, seconds, first)
         with self._guard:
             self.spent_s += seconds
         return result, seconds
 
     def place(self, key: str) -> Path:
-        """Return where what has a key lies. Raises StageError where it is gone: the candidate that made it must make it anew."""
+        """Return the path of the input with a key. Raises StageError (`lost`) where it is gone: it must be made again."""
         place = self.places.get(key) or self.cache.locate(key)
         if place is None:
             raise StageError("lost", f"what was made as {key[:12]} is no longer in the cache")
         return place
 
     def job_of(self, key: str) -> Job | None:
-        """Return the job that makes what has a key, where the sweep has asked for that."""
+        """Return the job that makes the result with a key, if the sweep has looked for it."""
         with self._guard:
             return self._asked_for.get(key)
 
@@ -102,26 +102,27 @@ class SweepArtifacts:
 
     @staticmethod
     def what(log: Path) -> str:
-        """Return for which candidate and results folder a stage is done that writes to `log`, for others who wait for it."""
+        """Return the candidate and results folder of a stage that writes to `log`, for processes that wait for its result."""
         return f"{log.stem} in {log.parent.parent.resolve()}"
 
     def discard(self, job: Job) -> None:
-        """Remove a result that is large and made again in seconds, unless another sweep uses it."""
+        """Remove a result, unless another sweep uses it: large ones that are made again in seconds."""
         with self._guard:
             self._in_use.pop(job.key, None)
             self.cache.discard(job)
 
     def let_go(self, *needed: Job) -> None:
-        """Say that no result is in use any more but those of `needed`, and what `settle` was said of."""
+        """Release all results except those of `needed` and those that `settle` keeps."""
         keys = {job.key for job in needed} | self._settled
         with self._guard:
             for key in set(self._in_use) - keys:
                 self.cache.let_go(self._in_use.pop(key))
 
     def settle(self, files: Iterable[Path], model_mb: float, places: Mapping[str, Path] | None = None) -> None:
-        """Say that preparation is over: what is in use now (the base model) is needed until `close`, and `files` must
-        not change; `model_mb`, 10^6 bytes, is what a merge or a build may need of the disk; `places` says where inputs
-        from outside the cache lie, by their keys. Raises OSError.
+        """End the preparation: results in use now (the base model) are kept until `close`, and `files` must not change.
+
+        `model_mb`: the disk that a merge or a build may need, 10^6 bytes; `places`: by key, the paths of inputs from outside the
+        cache. Raises OSError.
         """
         self.places |= places or {}
         self._settled |= set(self._in_use)
@@ -131,10 +132,10 @@ class SweepArtifacts:
         self.guard.watch(files)
 
     def close(self) -> None:
-        """Say that nothing is in use any more."""
+        """Release all results."""
         self._settled.clear()
         self.let_go()
 
     def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
-        """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
+        """Keep the results of `jobs`, and no others, for a results folder, as long as that folder exists."""
         self.cache.pin(folder, [*jobs, *(self._in_use[key] for key in self._settled)])

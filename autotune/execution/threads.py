@@ -1,4 +1,4 @@
-"""Calls done side by side: each waits in a thread of its own for a worker, and its result is a future.
+"""The executor on this machine: each call waits in a thread of its own for a worker, and its result is a future.
 
 Two calls of one job are one: the second is given the result of the first.
 """
@@ -18,49 +18,49 @@ from autotune.execution.protocol import follow
 from autotune.stages.jobs import Call, TimeJob
 
 _POLL_S = 0.5
-"""How often the tuner looks up from waiting: on Windows a signal is heard only then."""
+"""Seconds of one wait: on Windows, Python handles signals only between two waits."""
 
 
 class LogOfThread:
-    """Which log a stage of this thread writes to."""
+    """The log of each thread's stages."""
 
     def __init__(self, otherwise: Path) -> None:
-        """`otherwise`: the log of threads that say nothing."""
+        """`otherwise`: the log of threads that have set none."""
         self._otherwise, self._own = otherwise, threading.local()
 
     def here(self, log: Path) -> None:
-        """Say where stages of this thread write from now on."""
+        """Set the log of this thread's stages."""
         self._own.log = log
 
     def __call__(self) -> Path:
-        """Return where a stage of this thread writes."""
+        """Return the log of this thread's stages."""
         log: Path = getattr(self._own, "log", self._otherwise)
         return log
 
 
 class ThreadedExecutor:
-    """Does calls by `stages`, as many at once as its engine has workers."""
+    """Does calls with `stages`, as many at once as the engine has workers."""
 
     def __init__(
         self, stages: Stages, engine: LocalEngine, log: LogOfThread, still: Callable[[], None] = lambda: None
     ) -> None:
-        """`log` is where `stages` write; `still` is called now and then while somebody waits for a future."""
+        """`log`: the log of `stages`; `still` is called now and then during a wait for a future."""
         self._stages, self._engine, self._log, self._still = stages, engine, log, still
         self._lock = threading.Lock()
         self._under_way: dict[str, Future[Stored]] = {}
 
     @property
     def width(self) -> int:
-        """How many calls can be done at once."""
+        """The number of calls that can run at once."""
         return self._engine.width
 
     @property
     def parked(self) -> int:
-        """How many timings wait for the machine to be quiet."""
+        """The number of timings that wait until no other stage runs."""
         return self._engine.host.waiting_alone
 
     def submit(self, call: Call, log: Path) -> Future[Stored]:
-        """Do a call, with what it prints going to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
+        """Submit a call; its output goes to `log`. The future may raise StageError, MachineError, UsageError, Interrupted."""
         future: Future[Stored] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -70,18 +70,18 @@ class ThreadedExecutor:
         if before is not None:
             before.add_done_callback(lambda done: follow(future, done))
         else:
-            # A daemon: it must not outlive a tuner that is stopped at once.
+            # A daemon thread: it must not outlive a tuner that ends at once.
             threading.Thread(target=self._do, args=(call, log, future), daemon=True).start()
         return future
 
     def close(self) -> None:
-        """Begin no call any more: those that wait for a worker end, and trainings keep a checkpoint and end."""
+        """Start no further call: calls that wait for a worker end, and trainings keep a checkpoint and end."""
         self._engine.close()
         if self._stages.stop is not None:
             self._stages.stop.file.touch()
 
     def wait(self, futures: Sequence[Future[Stored]]) -> None:
-        """Return when one of the futures is done, or after half a second."""
+        """Wait until one of the futures is done, at most half a second."""
         wait_for(futures, timeout=_POLL_S, return_when=FIRST_COMPLETED)
         self._still()
 
@@ -97,7 +97,7 @@ class ThreadedExecutor:
                 stored = Stored(Path(), result, seconds, cached=False)
             else:
                 stored = self._stages(call.job, call.timeout)
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the result raises it
+        except BaseException as error:  # noqa: BLE001 - the waiting caller raises it
             self._forget(call)
             future.set_exception(error)
         else:

@@ -1,4 +1,4 @@
-"""Copies from and to a shared cache, seen from this host: never beside a timing, and noted like a stage."""
+"""Copies from and to a shared cache, on this host: none runs beside a timing, and each is noted as stages are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from autotune.execution.host_lock import HostLock, Interval
 
 
 def note_transfers(cache: Cache, host: HostLock) -> None:
-    """Let results be copied from and to the cache's shared store while nothing is timed here; note each copy on the host."""
+    """Make copies from and to the cache's shared store wait for timings on this host, and note each copy in its intervals."""
     if cache.shared is not None:
         cache.shared.around, cache.shared.moved = host.shared, lambda one: host.intervals.append(_interval(one))
 
 
 def note_own_transfers(cache: Cache, intervals: deque[Interval]) -> None:
-    """Note what a tuner copies that does no jobs itself."""
+    """Note the copies of a tuner that does no jobs itself."""
     if cache.shared is not None:
         cache.shared.moved = lambda one: intervals.append(_interval(one))
 

@@ -1,6 +1,6 @@
-"""A worker process that stays: it imports torch once and does task after task.
+"""A worker process that stays alive: it imports torch once and does task after task.
 
-It is killed when a task runs past its time, and replaced when it dies; both cost the task alone.
+The process is killed when a task runs past its time limit, and replaced when it dies; either costs that task alone.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from autotune.machine import oom_kills
 from autotune.stages.jobs import Job, Result
 
 LEAVE_S = 20
-"""Seconds that a worker has to end by itself."""
+"""Seconds in which a worker must end by itself."""
 _POLL_S = 0.5
-"""How often the tuner looks up from waiting: on Windows a signal is heard only then."""
+"""Seconds of one wait: on Windows, Python handles signals only between two waits."""
 
 
 class WarmWorker:
     """One worker process, started when it is first needed."""
 
     def __init__(self, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
-        """`memory_mb`: what it may take, 10^6 bytes; `environment`: variables that it has besides the tuner's."""
+        """`memory_mb`: its most memory, 10^6 bytes; `environment`: variables beside those of the tuner."""
         self.memory_mb, self.environment = memory_mb, dict(environment or {})
         self._pool: ProcessPool | None = None
 
@@ -53,7 +53,7 @@ class WarmWorker:
         return result
 
     def _started(self) -> ProcessPool:
-        # A worker that dies between two tasks (a system short of memory takes the largest) breaks pebble's pool.
+        # A worker that dies between two tasks (a system short of memory kills the largest process) breaks pebble's pool.
         if self._pool is not None and not self._pool.active:
             self.end()
         if self._pool is None:
@@ -66,7 +66,7 @@ class WarmWorker:
         return self._pool
 
     def end(self, gently: bool = False) -> None:
-        """End the process; `gently` it may clean up, or Python warns of semaphores that libraries left there."""
+        """End the process; `gently`: it may clean up first, else Python warns of semaphores that libraries left."""
         pool, self._pool = self._pool, None
         if pool is None:
             return

@@ -1,7 +1,7 @@
-"""Inside a worker process: do one stage, with everything that it prints going to a log file.
+"""Inside a worker process: do one stage, with all its output going to a log file.
 
-Called as `main([JOB, OUT, LOG, PARENT, MEMORY_MB])` this is a fresh process for one stage (a timing), with `turns` at the
-end one that works only when the tuner asks; called by the warm worker's pool it is one task among many.
+Called as `main([JOB, OUT, LOG, PARENT, MEMORY_MB])` this is a fresh process for one stage (a timing); with `turns` at the
+end it works only when the tuner asks. Called by the warm worker's pool it is one task among many.
 """
 
 from __future__ import annotations
@@ -38,27 +38,28 @@ QUIET = {
     "PYTHONUTF8": "1",
     "FOR_DISABLE_CONSOLE_CTRL_HANDLER": "1",
 }
-"""The environment of every process: no telemetry, UTF-8; and on Windows Intel's Fortran runtime, which numerical libraries
-load, does not end a process at Ctrl-C over Python's head."""
+"""The environment of every process: no telemetry, UTF-8. The last one, for Windows, keeps Intel's Fortran runtime, which
+numerical libraries load, from ending a process at Ctrl-C before Python handles it."""
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
 
 
 TRAINING = {"GOMP_SPINCOUNT": "2000"}
-"""Added in the warm worker, where PyTorch computes, unless the user has set it: threads of OpenMP that wait for one another
-soon sleep. Those that spin on hold the core on which another program keeps the last of them from ending: with one busy process
-beside it a step of the built-in model took 3.5 times as long, and so 2.4 times. Threads that sleep at once cost a third of the
-pace of a quiet machine, and so 4 % (`benchmarks/measured/busy.md`). A timing has none of it: models are served otherwise.
+"""Added in the warm worker, where PyTorch computes, unless the user has set it: OpenMP threads that wait for one another soon
+sleep instead of spinning. A spinning thread occupies a core that the slowest thread needs: with one busy process beside it a
+step of the built-in model took 3.5 times as long, and with this setting 2.4 times. On a quiet machine the setting costs 4 %,
+while threads that sleep at once cost a third (`benchmarks/measured/busy.md`). Timings do not have it, because deployed models
+do not either.
 """
 
 TOO_LARGE = 77
-"""Exit code of a worker that needed more memory than it may have."""
+"""The exit code of a worker that needed more memory than it may have."""
 _WATCH_S = 0.5
 
 
 def start(parent: int, memory_mb: float) -> None:
-    """Prepare a worker: Ctrl-C is the tuner's business, nobody outlives the tuner, or takes more than `memory_mb`."""
+    """Prepare a worker: it ignores Ctrl-C, and ends when the tuner ends or when it needs more than `memory_mb` (10^6 bytes)."""
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -77,10 +78,10 @@ def start(parent: int, memory_mb: float) -> None:
 
 
 def _living(tuner: int) -> Callable[[], bool]:
-    """Return whether the tuner, a process that lives now, is still there."""
+    """Return a function that says whether the tuner, a process that lives now, still lives."""
     if sys.platform != "win32":
         return lambda: os.getppid() == tuner
-    # A venv's python.exe starts another, so the tuner is not the nearest parent; and numbers are given again.
+    # A venv's python.exe starts another one, so the tuner is not the direct parent; and process ids are reused.
     try:
         process = psutil.Process(tuner)
     except psutil.Error:
@@ -89,13 +90,11 @@ def _living(tuner: int) -> Callable[[], bool]:
 
 
 def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
-    """Prepare a worker that does task after task. `environment`: variables of its post."""
+    """Prepare a worker that does task after task. `environment`: variables of its slot."""
     environment = dict(environment or {})
-    if (
-        gpu := environment.pop("CUDA_VISIBLE_DEVICES", None)
-    ) is not None:  # one of those that the user's own value lists
+    if (gpu := environment.pop("CUDA_VISIBLE_DEVICES", None)) is not None:  # one of those in the user's own value
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    for name, value in (TRAINING | environment).items():  # read when PyTorch is loaded, which no worker has done yet
+    for name, value in (TRAINING | environment).items():  # PyTorch reads them when it is imported, later
         os.environ.setdefault(name, value)
     start(parent, memory_mb)
     if hasattr(signal, "SIGHUP"):
@@ -108,10 +107,10 @@ def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | N
 
 
 def _write_to_descriptors() -> None:
-    """Let Python's own output go where the descriptors 1 and 2 point.
+    """Make Python's own output follow the descriptors 1 and 2.
 
     On Windows the stream of a console is bound to the console: once its descriptor points to a file, each print fails. And
-    a process without a console has no stream at all. Elsewhere nothing is done.
+    a process without a console has no stream at all. On other systems nothing is changed.
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
@@ -124,7 +123,7 @@ def _write_to_descriptors() -> None:
 
 
 def _console() -> type | tuple[type, ...]:
-    """Return the class of a Windows console's raw stream; nothing is of it where there is none."""
+    """Return the class of a Windows console's raw stream, for `isinstance`; an empty tuple on other systems."""
     found = getattr(io, "_WindowsConsoleIO", None)
     return found if isinstance(found, type) else ()
 
@@ -154,7 +153,7 @@ _NO_SPACE = ("no space left on device", "not enough space on the disk", "disk qu
 
 
 def _understood(stage: str, error: BaseException) -> StageError | MachineError:
-    """Return in one line, without secrets, what an unforeseen exception means."""
+    """Return the error of ours for an unforeseen exception, with a message of one line without secrets."""
     said, kind = redact(reason(error)), type(error).__name__
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or any(words in str(error).lower() for words in _NO_SPACE):
@@ -166,9 +165,10 @@ def _understood(stage: str, error: BaseException) -> StageError | MachineError:
 
 
 def perform(job: Job, out: str, log: str, *more: Any) -> tuple[Result, float]:
-    """Do `job` into the folder `out`; `more`: arguments of its function. Returns its result and its seconds. Raises StageError; MachineError: disk full; Interrupted.
+    """Do `job` into the folder `out`; `more`: arguments of its function. Returns its result and its seconds.
 
-    Running out of memory and every unforeseen exception become a StageError with one line; the log has the whole.
+    Running out of memory and every unforeseen exception become a StageError with one line; the log has the traceback. Raises
+    StageError; MachineError where the disk is full; Interrupted.
     """
     began = time.perf_counter()
     with printed_to(Path(log)):
@@ -189,7 +189,7 @@ def perform(job: Job, out: str, log: str, *more: Any) -> tuple[Result, float]:
 
 
 def _free() -> None:
-    """Give back what a stage left behind, the GPU's memory above all."""
+    """Free the memory that a stage left behind, above all the GPU's."""
     import gc
 
     gc.collect()
@@ -199,7 +199,7 @@ def _free() -> None:
 
 
 def to_plain(job: Job) -> dict[str, Any]:
-    """Return a job with all its fields, where things lie included, as plain data for another process."""
+    """Return a job with all its fields, paths included, as plain data for another process."""
     plain = job.model_dump(mode="json")
     for name, info in type(job).model_fields.items():
         value = getattr(job, name)
@@ -217,15 +217,15 @@ def from_plain(data: dict[str, Any]) -> Job:
 
 
 def _jobs_in(value: Any) -> Any:
-    """Return a field's value with jobs in it made of plain data."""
+    """Return a field's value with the jobs in it restored from plain data."""
     jobs = isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "class" in one for one in value)
     return tuple(from_plain(one) for one in value) if jobs else value
 
 
 def _turns(answers: int) -> Iterator[None]:
-    """Yield each time that the tuner asks for a turn, and answer when it has been taken; end when the tuner asks no more.
+    """Yield each time that the tuner requests a turn, and answer when the turn has ended; end when the tuner closes the pipe.
 
-    It asks by a byte on standard input, and is answered by one on `answers`: the first says that we are ready.
+    A request is a byte on standard input, and an answer a byte on the descriptor `answers`. The first answer means ready.
     """
     os.write(answers, b".")
     while os.read(0, 1):

@@ -1,1 +1,1 @@
-"""A candidate through the stages."""
+"""Which stages a candidate goes through, in which order, and what they need."""

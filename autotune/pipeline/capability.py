@@ -1,5 +1,6 @@
-"""What the device of a target runs, asked of the device itself and kept by device, driver and versions; what it does not
-run is left out of the space before anything is trained.
+"""Find out which recipes a target's device runs, and leave the others out of the space before anything is trained.
+
+A tiny model is built and run on the device itself. The cache keeps the answers by device, driver and versions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from autotune.candidate import Recipe
 from autotune.errors import MachineError, StageError
-from autotune.pipeline.devices import Asked
+from autotune.pipeline.devices import DoJob
 from autotune.pipeline.on_provider import left_to_cpu
 from autotune.providers import PROVIDERS, Provider
 from autotune.space.recipes import LeftOut
@@ -23,15 +24,15 @@ TOKENS = 512
 ASK_S = 600.0
 """Seconds after which a device that is asked counts as hung."""
 HANGS = 2
-"""Precisions that hang, with none that runs, after which the others are not tried: each would take `ASK_S`."""
+"""After so many precisions that hang, while none has run, the others are not tried: each would take `ASK_S`."""
 _QUANTISED: dict[str, Any] = {"algorithm": "default", "block_size": 32, "symmetric": True}
 _DIVIDED = ("PhiForCausalLM", "PhiMoEForCausalLM", "OlmoForCausalLM")
-"""Architectures whose heads have the hidden size, divided by their number."""
+"""Architectures whose head size is the hidden size divided by the number of heads; their configs have no `head_dim`."""
 _DECIDING = (
     "attention_bias", "hidden_act", "mlp_bias", "partial_rotary_factor", "qk_layernorm", "tie_word_embeddings",
     "use_qk_norm",
 )  # fmt: skip
-"""What else of a config.json decides which operators a graph has."""
+"""The other keys of a config.json that decide which operators a graph has."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Answers:
 
 
 def plainest(precision: str, provider: Provider, io: bool | None = None) -> Recipe:
-    """Return the recipe by which a device is asked for a precision; `io`: with fp32 inputs, outputs and activations."""
+    """Return the recipe that tests whether a device runs a precision; `io`: with fp32 inputs, outputs and activations."""
     quantised = precision in ("int8", "int4")
     settings = _QUANTISED | {"accuracy_level": provider.accuracy_level} if quantised else {}
     if provider.qdq and precision == "int4":
@@ -85,10 +86,10 @@ def ask_device(
     recipes: Iterable[Recipe],
     tiny: TinyJob,
     tokens: int,
-    do: Asked,
+    do: DoJob,
     every: bool = False,
 ) -> Answers:
-    """Ask a device for the precisions of `recipes`, and for the most exact one that runs; `every`: for all.
+    """Test on a device the precisions of `recipes`, and the most exact precision that runs; `every`: all precisions.
 
     Raises MachineError where the device is gone or hangs, StageError where no tiny model of the architecture can be made.
     """
@@ -129,8 +130,9 @@ def exact_recipe(provider: Provider, answers: Answers) -> Recipe | None:
 
 
 def chosen(recipe: Recipe, provider: Provider, answers: Answers) -> Recipe | str:
-    """Return a recipe as the device runs it, or why it does not; where its inputs and outputs are left open, the fastest
-    type that works is taken.
+    """Return a recipe as the device runs it, or the reason why it does not run.
+
+    Where the recipe leaves the type of its inputs and outputs open, the fastest type that works is chosen.
     """
     option = provider.io_option
     said = getattr(recipe, option) if option else None
@@ -149,7 +151,7 @@ def chosen(recipe: Recipe, provider: Provider, answers: Answers) -> Recipe | str
 
 
 def fit_device(space: Space, provider: Provider, answers: Answers) -> Space:
-    """Return the space with the recipes that a device runs, as it runs them; the others are left out, each with why."""
+    """Return the space with the recipes that a device runs, as it runs them; the others are left out, each with a reason."""
     fitting: dict[Recipe, None] = {}
     left_out = list(space.left_out)
     for recipe in space.recipes:

@@ -1,4 +1,6 @@
-"""The device of a target: asked for before anything is trained, in a process of its own that it may crash or hang."""
+"""Look for the device of a target before anything is trained, in a process of its own that a broken driver may crash or
+hang.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ ASK_S = 180.0
 """Seconds after which a provider that is asked for its devices counts as hung."""
 
 
-class Asked(Protocol):
+class DoJob(Protocol):
     """Does a job; `anew`: in a process of its own, and nothing is kept."""
 
     def __call__(self, job: Job, timeout: float | None = None, anew: bool = False) -> Stored:
@@ -30,7 +32,7 @@ class Offered:
     trouble: str = ""
     """Why nothing runs on the device that was asked for; empty where something does."""
     index: int | None = None
-    """The one that was asked for; None: the first."""
+    """The index of the device that was asked for; None: the first."""
     names: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -38,7 +40,7 @@ class Offered:
 
     @property
     def hardware(self) -> str:
-        """The device that was asked for with its driver, in one line: results that depend on it are known by that."""
+        """The device that was asked for and its driver, in one line: it is part of the key of results that depend on it."""
         device = self.devices[self.index or 0]
         numbers = ":".join(f"{int(device[name]):04x}" for name in ("vendor_id", "device_id") if name in device)
         return " ".join(filter(None, [numbers, device["kind"], device["name"], device["driver"]]))
@@ -50,8 +52,8 @@ def described(device: dict[str, Any]) -> str:
     return f"{device['name']} ({device['kind']}{driver})"
 
 
-def lacking(provider: Provider) -> str:
-    """Return what is not installed, or not in a version that is tested, for a plugged provider; empty: nothing."""
+def plugin_problem(provider: Provider) -> str:
+    """Return which package a plugged provider lacks, or has in an untested version; empty where nothing is wrong."""
     plugin = provider.plugin
     if plugin is None:
         return ""
@@ -63,9 +65,11 @@ def lacking(provider: Provider) -> str:
     return ""
 
 
-def ask(provider: Provider, index: int | None, do: Asked, label: str | None = None) -> Offered:
-    """Return what a provider offers now; `label`: as `target.label`. Where its library crashes or hangs, `trouble` says so."""
-    if missing := lacking(provider):
+def offered_devices(provider: Provider, index: int | None, do: DoJob, label: str | None = None) -> Offered:
+    """Return the devices that a provider offers now; `label`: as `target.label`. `trouble` says if its library crashes or
+    hangs.
+    """
+    if missing := plugin_problem(provider):
         return Offered((), f"{missing}; {provider.remedy}", index)
     try:
         found = do(DevicesJob(provider=provider.name, device_index=index, label=label), ASK_S, anew=True).result
@@ -76,12 +80,11 @@ def ask(provider: Provider, index: int | None, do: Asked, label: str | None = No
     return Offered(tuple(found["devices"]), str(found["trouble"]), index)
 
 
-def required(provider: Provider, index: int | None, do: Asked, label: str | None = None) -> Offered:
-    """Return what a provider offers, where something runs on the device that is asked for; `label`: as `target.label`.
-
-    Raises MachineError.
+def required_devices(provider: Provider, index: int | None, do: DoJob, label: str | None = None) -> Offered:
+    """Return the devices that a provider offers, as `offered_devices` does. Raises MachineError where nothing runs on the device
+    `index`.
     """
-    offered = ask(provider, index, do, label)
+    offered = offered_devices(provider, index, do, label)
     if offered.trouble:
         more = "" if not offered.names else f" (it offers {'; '.join(offered.names)})"
         raise MachineError(f"{offered.trouble}{more}; `autotune doctor` shows what runs here")

@@ -1,4 +1,4 @@
-"""What a candidate is expected to take, stage by stage: its jobs, as the graph makes them, priced by the cost model."""
+"""The expected seconds of a candidate, stage by stage: the graph gives its jobs, and the cost model prices them."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ class Prices:
     def __init__(
         self, graph: Graph, costs: CostModel, timing: Timing, suffixes: Sequence[str] = ("",), cold: int = 0
     ) -> None:
-        """`suffixes`: of the workloads that are timed; `cold`: workers that have not done anything yet, and will import what
-        a stage needs when they first do it; 0: all have.
+        """`suffixes`: of the workloads that are timed; `cold`: the number of new workers, which import the packages of a stage
+        when they first do it.
         """
         self.graph, self.costs, self.timing, self.suffixes = graph, costs, timing, tuple(suffixes)
         self.first = Imports(cold).first
-        """Says that a job of a stage is priced; returns whether its worker has to import what it needs."""
+        """Counts a job of a stage that is priced. Returns whether its worker still has to import the stage's packages."""
 
     def training(self, candidate: Candidate, rung: float = 1.0, reached: float = 0.0) -> tuple[Expected, float]:
-        """Return what training to a rung takes, from the one that was reached, and the sequences that are trained on."""
+        """Return the cost of training from the rung `reached` to `rung`, and the number of sequences that it trains on."""
         lora = candidate.lora
         assert lora is not None
         sequences = self.graph.horizon(lora) * lora.batch_size * lora.accumulation * (rung - reached)
         return self.costs.expect(self.graph.finetune_job(candidate, rung), self.first("finetune"), sequences), sequences
 
     def scoring(self, candidate: Candidate, split: str, items: float, rung: float = 1.0) -> Expected:
-        """Return what scoring so many items takes, of a candidate as it is scored."""
+        """Return the cost of scoring a candidate on `items` items."""
         return self.costs.expect(self.score_job(candidate, split, rung), self.first("score"), items)
 
     def score_job(self, candidate: Candidate, split: str, rung: float = 1.0) -> ScoreJob:
-        """Return the job that scores a candidate; that it is built is taken for granted."""
+        """Return the job that scores a candidate, which is taken to be built."""
         scored = self.graph.scored_as(candidate)
         if scored.recipe is not None:
             self.costs.note(self.graph.build_job(scored, rung))
         return self.graph.score_job(scored, split, rung)
 
     def time_job(self, candidate: Candidate, suffix: str = "", signature: str | None = None) -> TimeJob:
-        """Return the job that times a candidate; until its graph is known the recipe stands for it."""
+        """Return the job that times a candidate; the recipe stands for its graph until the `signature` is known."""
         build = self.graph.build_job(candidate)
         self.costs.note(build)
         return self.graph.time_job(candidate, build.key, signature or str(candidate.recipe), suffix)
 
     def whole(self, candidate: Candidate, timed: bool = False) -> Bill:
-        """Return the bill of measuring one candidate in full, with no result there before; `timed`: but its timing."""
+        """Return the bill of measuring one candidate in full, with nothing in the cache; `timed`: without its timing."""
         bill, graph, costs = Bill(), self.graph, self.costs
         items = graph.inputs.counts["validation"]
         if candidate.lora is not None:
@@ -72,8 +72,10 @@ class Prices:
         return bill
 
     def finale(self, winner: Candidate | None, base: Candidate, graphs: Sequence[Candidate]) -> Bill:
-        """Return the bill of the end of a sweep: `graphs`, the first of them the winner's, are timed in turns with the
-        untouched model's, and the winner is scored on test beside the untouched model, and tried as a user would.
+        """Return the bill of the end of a sweep. `graphs`: candidates whose graphs are timed in turns, the winner first.
+
+        The untouched model takes part in the turns. The winner and the untouched model are scored on test, and `best/` is
+        verified.
         """
         bill, counts = Bill(), self.graph.inputs.counts
         if winner is None:
@@ -93,7 +95,7 @@ class Prices:
         return bill
 
     def completed(self, candidate: Candidate) -> Bill:
-        """Return the bill of completing a timing that was begun with the least number of processes."""
+        """Return the bill of completing a timing that so far has the least number of processes."""
         bill, timing = Bill(), self.timing
         more = processes_of(timing.processes, timing.most) - timing.processes
         if candidate.recipe is not None and more > 0:

@@ -1,7 +1,7 @@
 """The jobs of a candidate: which stages make it, check it, score it and time it.
 
-A job names its inputs by the keys of the jobs that make them, never by paths: whoever runs a job finds the files. What a
-job needs of the sweep is decided here, and nothing is run or looked up.
+A job names its inputs by the keys of the jobs that make them, never by paths; the executor finds the files. This module
+decides which settings of the sweep go into a job. It runs nothing and looks nothing up.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Graph:
 
     @property
     def alone(self) -> Recipe | None:
-        """The recipe that an adapter alone is scored in; None: by PyTorch."""
+        """The recipe in which an adapter without a recipe is scored; None: PyTorch scores it."""
         return recipe_alone(self.recipes, self.provider, self.inputs.device)
 
     @property
     def _device(self) -> dict[str, Any]:
-        """Where a build runs: which of the provider's devices, what that is, and on which nodes of a cluster."""
+        """Where a build runs: index and hardware of the provider's device, and the label of nodes in a cluster."""
         return {
             "device_index": self.target.device,
             "hardware": self.inputs.hardware,
@@ -56,17 +56,17 @@ class Graph:
         return lora.horizon(self.inputs.counts["train"])
 
     def session(self, candidate: Candidate) -> Session:
-        """Return how a candidate is served: as its own session says, and where that is silent as the target says."""
+        """Return the session that serves a candidate: its own settings, and the target's for the rest."""
         return (candidate.session or Session()).over(self.target.session)
 
     def scored_as(self, candidate: Candidate) -> Candidate:
-        """Return the candidate that is scored for one: an adapter alone may be scored as built."""
+        """Return the candidate as it is scored: an adapter without a recipe may be scored as a build."""
         if candidate.lora is None or candidate.recipe is not None:
             return candidate
         return candidate.model_copy(update={"recipe": self.alone})
 
     def finetune_job(self, candidate: Candidate, rung: float = 1.0) -> FinetuneJob:
-        """Return the job that trains a candidate's adapter, as far as to a rung."""
+        """Return the job that trains a candidate's adapter up to a rung (a share of its steps, 0 to 1)."""
         lora = candidate.lora
         assert lora is not None
         horizon = self.horizon(lora) if rung < 1 else None
@@ -82,7 +82,7 @@ class Graph:
         return MergeJob(adapter=self.finetune_job(candidate, rung).key, base=self.inputs.base)
 
     def source(self, candidate: Candidate, rung: float = 1.0) -> str:
-        """Return the key of what a candidate is built from: the merged model, or the base model's digest."""
+        """Return the key of the model that a candidate is built from: the merged model's, or the base model's digest."""
         return self.inputs.base if candidate.lora is None else self.merge_job(candidate, rung).key
 
     def build_job(self, candidate: Candidate, rung: float = 1.0) -> BuildJob:
@@ -102,7 +102,7 @@ class Graph:
         )
 
     def _own_code(self, recipe: Recipe) -> dict[str, Any]:
-        """Return the sources of a recipe's own stages, as its build needs them."""
+        """Return the fields of a build job that name the user's own stages of a recipe."""
         given: dict[str, Any] = {}
         for name, text in recipe.own_stages.items():
             code = self.inputs.stages[read_stage(text).function]
@@ -131,8 +131,8 @@ class Graph:
     ) -> TimeJob:
         """Return the job that times the build with the key `build`, served as a candidate is, in one of the workloads.
 
-        `signature` is that of the built graph; `suffix` is `@long`, or empty for the first workload; `since` says from
-        when on this machine has its present pace.
+        `signature` is that of the built graph; `suffix` is for example `@long`, and empty for the first workload; `since` says
+        when the machine's present pace began.
         """
         target = self.target
         workload = target.timed[suffix]
@@ -178,22 +178,22 @@ class Graph:
 
 
 def rouge_code() -> str:
-    """Return what ROUGE-L is counted by: a score that was made by another is made anew."""
+    """Return the version of the code that counts ROUGE-L: another version scores anew."""
     return f"rouge-score {installed('rouge-score')}, tokens {ROUGE_TOKENS}"
 
 
 def base_candidate(recipes: Sequence[Recipe], provider: Provider, exact: Recipe | None = None) -> Candidate:
-    """Return the untouched model: at the provider's most exact precision (fp32), or not built where nothing is.
+    """Return the untouched model: built at the provider's most exact precision (fp32), or not built if the sweep has no
+    recipes.
 
-    `exact`: what is most exact on its device, where that was asked for.
+    `exact`: the most exact recipe that the target's device runs, where the device was asked.
     """
     return Candidate(recipe=exact or Recipe(precision=provider.precisions[0])) if recipes else Candidate()
 
 
 def recipe_alone(recipes: Sequence[Recipe], provider: Provider, device: str) -> Recipe | None:
-    """Return the recipe that an adapter alone is scored in, where adapters are trained on `device`; None: by PyTorch.
+    """Return the recipe in which an adapter without a recipe is scored; None: PyTorch scores it. Adapters train on `device`.
 
-    One that will be built for the CPU is scored as built at full precision, which predicts what PyTorch predicts, and
-    several times as fast.
+    On the CPU it is a build at full precision, which predicts the same as PyTorch and is several times as fast.
     """
     return base_candidate(recipes, provider).recipe if provider.name == device == "cpu" else None

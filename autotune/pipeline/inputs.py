@@ -35,8 +35,7 @@ class Inputs:
     encoding: str | None = None
     """What makes tokens of text, as `Inspection.encoding`."""
     notes: tuple[str, ...] = ()
-    """What was seen of model and data that the user should know, one line each."""
-
+    """What the user should know of model and data, one line each."""
     gpus: int = 0
     """GPUs of this machine that PyTorch sees."""
     aggregated: bool = False
@@ -46,11 +45,11 @@ class Inputs:
     stages: Mapping[str, Code] = field(default_factory=dict)
     """The user's own stages, by function."""
     window: bool = False
-    """Whether layers attend to a window, and the builder would give them caches of its size."""
+    """Whether layers attend to a sliding window, for which the builder would make key-value caches of the window's size."""
     width: int = 0
     """Width of the base model's hidden states; 0: unknown."""
 
     @property
     def places(self) -> dict[str, Path]:
-        """Where each input lies, by its digest: what an executor resolves keys with."""
+        """The file or folder of each input, by digest: the executor resolves keys with it."""
         return {self.base: self.base_dir, **dict(self.items.values())}

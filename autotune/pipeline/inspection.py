@@ -1,8 +1,8 @@
-"""What a look at the model, its tokenizer and the data means for a sweep: refused, left out, or told, before anything is trained.
+"""Judge the inspection of model, tokenizer and data, before anything is trained: what is refused, left out, or noted.
 
-The look itself is one stage in a worker process, for `run` and for `plan` alike: whether a tensor is missing, a chat
-template takes a conversation, or two labels have the same tokens is answered by the libraries that will load, render and
-encode, not by a second opinion of ours. It takes seconds, and its result is in the cache from then on.
+The inspection itself is a stage in a worker process (`stages/inspection.py`), for `run` and for `plan` alike. The libraries
+that will load the model, render the chat template and encode the text answer there whether a tensor is missing, the template
+accepts a conversation, or two labels have the same tokens. It takes seconds, and the cache keeps its result.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ _SHIPPED = "ONNX Runtime GenAI, which is all that users of best/ need,"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a sweep goes on with after the look."""
+class Inspected:
+    """The data of a sweep after the inspection, with what the user should know."""
 
     dataset: Dataset
+    """Without conversations that the chat template refuses."""
     notes: tuple[str, ...]
-    """What its user should know, one line each."""
+    """Lines for the user."""
     encoding: str | None = None
     """As in `Inspection`."""
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a model's files hold any number at all: an example's may not, and there is nothing to compare then."""
+    """Whether a model's files hold any weight: those of an example may hold none, and then there is nothing to compare."""
     try:
         return any(all(shape) for shape in tensors_of(folder).values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return True  # damaged: the look says how
+        return True  # damaged: the inspection says how
 
 
 def items_file(cache: Path, dataset: Dataset, split: str) -> tuple[str, Path]:
@@ -62,14 +63,14 @@ def items_file(cache: Path, dataset: Dataset, split: str) -> tuple[str, Path]:
 def inspect_job(
     data: DataSpec, max_length: int, ships: bool, dataset: Dataset, folder: Path, cache: Path
 ) -> InspectJob:
-    """Return the job that looks at the model in `folder` and at all items. Raises OSError.
+    """Return the job that inspects the model in `folder` and all items. Raises OSError.
 
     `max_length`: the tokens that training and scoring take of a text; `ships`: whether models are built.
     """
     files = {split: items_file(cache, dataset, split) for split in SPLITS if getattr(dataset, split)}
     try:
         outline = digest_outline(folder)
-    except (ValueError, LookupError):  # damaged: the look says how
+    except (ValueError, LookupError):  # damaged: the inspection says how
         outline = ""
     return InspectJob(
         model=outline, data=tuple((split, digest) for split, (digest, _) in files.items()),
@@ -81,8 +82,8 @@ def inspect_job(
 
 def judge_inspection(
     model: str, sweep_file: str, data: DataSpec, max_length: int, dataset: Dataset, look: Inspection
-) -> Seen:
-    """Return what the sweep goes on with. Raises UsageError with everything that forbids it.
+) -> Inspected:
+    """Return the data that the sweep goes on with. Raises UsageError with every problem of model and data.
 
     `model`: its name, and `max_length`: tokens of a text, as in `sweep_file`.
     """
@@ -93,7 +94,7 @@ def judge_inspection(
         problems += _emptied(data.metric, sweep_file, dataset, kept)
     if problems:
         raise UsageError(problems)
-    return Seen(kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding)
+    return Inspected(kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding)
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ def _kept(data: DataSpec, dataset: Dataset, look: Inspection) -> Dataset:
     )
 
 
-# --- Told ----------------------------------------------------------------------------------------------------------
+# --- Notes ---------------------------------------------------------------------------------------------------------
 
 
 def _notes(data: DataSpec, max_length: int, dataset: Dataset, kept: Dataset, look: Inspection) -> Iterator[str]:
@@ -283,7 +284,7 @@ def _notes(data: DataSpec, max_length: int, dataset: Dataset, kept: Dataset, loo
 
 
 def _control_notes(data: DataSpec, dataset: Dataset, look: Inspection) -> Iterator[str]:
-    """Tell of special tokens that are written out in texts."""
+    """Yield a note for each special token that is written out in texts."""
     by_token: defaultdict[tuple[str, str], list[Control]] = defaultdict(list)
     for one in look.controls:
         by_token[one.token, one.where].append(one)
@@ -308,7 +309,7 @@ def _templates(data: DataSpec) -> list[str]:
 
 
 def _inside(dataset: Dataset, one: Control, ends: Sequence[str]) -> list[str]:
-    """Return the items of `one` whose completion still holds its token when those at its end are off."""
+    """Return the items of `one` whose completion still holds its token after the tokens at its end are cut off."""
     there = {item.id: item.completion for item in getattr(dataset, one.split)}
     return [item for item in one.items if one.token in without_end(there.get(item, ""), ends)]
 
@@ -318,7 +319,7 @@ def _place(dataset: Dataset, split: str, item: str) -> str:
 
 
 def _exact(label: str) -> str:
-    """Return a label as text, with its characters spelled out where it is not plain ASCII: two may look alike."""
+    """Return a label as text, with the code points of what is not ASCII: two labels may look alike."""
     spelled = label.encode("ascii", "backslashreplace").decode("ascii")
     return shown(label) if spelled == label else f"{shown(label)} ({spelled.strip()})"
 

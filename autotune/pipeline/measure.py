@@ -1,7 +1,7 @@
-"""A candidate through its stages, as a generator: it yields the jobs to do next and is sent their results.
+"""Measure a candidate, stage by stage, as a generator: it yields the next job and is sent the result.
 
-The order is by cost: what could break a limit for certain is measured before what is expensive. Who does a job, and where, is
-the business of whoever drives the generator, so any number of candidates can be under way at once.
+Cheap measurements that can break a limit for certain come before expensive ones. The caller that drives the generator decides
+where a job runs, so any number of candidates can be under way at once.
 
 It is one module because every stage books its cost, its failure and the results that it uses in the same few methods.
 """
@@ -39,16 +39,16 @@ from autotune.stages.jobs import Call, Job, MergeJob, ScoreJob, TimeJob, TurnsJo
 from autotune.sweepfile.schema import Sweep
 
 AGAIN = 3
-"""Processes, at least, by which it is seen whether a timing still holds."""
+"""The number of processes that check whether an earlier timing still holds."""
 WIDE_AGAIN = 1
-"""How often a timing is made again whose interval stayed wide on an undisturbed machine."""
+"""How often a timing is repeated because its interval stayed wide on an undisturbed machine."""
 LOOKS = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Shares of the items at which a score may be looked at: between two looks, items are scored together."""
+"""The shares of the items at which a candidate may be scored: the items between two of them are scored in one job."""
 
 
 @dataclass
 class Measurement:
-    """What became of a candidate: its status, and the cells that were filled on the way."""
+    """The measurement of a candidate: its status, and the cells of its row that were filled so far."""
 
     status: str = "ok"
     error: str = ""
@@ -59,55 +59,55 @@ class Measurement:
     merged: Stored | None = None
     build: Stored | None = None
     seconds: float = 0.0
-    """Seconds inside stages that ran now."""
+    """Seconds inside stages, without results from the cache."""
     on_stage: Callable[[str], None] = lambda _: None
-    """Who is told of a stage that begins."""
+    """Is called with the name of each stage that begins."""
     used: dict[str, Job] = field(default_factory=dict)
-    """By key, the jobs whose results it uses while it is under way."""
+    """By key, the jobs whose results the candidate uses while it is under way."""
     built: str = ""
     """The key of `build`."""
     merge: MergeJob | None = None
-    """The merged model that it uses."""
+    """The job of the merged model that it uses."""
     timings: list[dict[str, Any]] = field(default_factory=list)
-    """Of each timing what its single processes measured."""
+    """The samples of each timing, by process."""
 
 
 @dataclass
 class Others:
-    """What the targets of one sweep share, which are measured side by side."""
+    """What the pipelines of a sweep's targets share."""
 
     pipelines: list[Pipeline] = field(default_factory=list)
-    """Those of all targets: what a candidate of one of them uses is let go of by none."""
+    """The pipelines of all targets: none releases a result that a candidate of another one uses."""
     merged: dict[str, MergeJob] = field(default_factory=dict)
-    """The merged models of whole trainings, which every target may still build from: they are kept until the end."""
+    """The merged models of whole trainings. They are kept until the end, because every target may still build from them."""
     pinned: dict[str, list[Job]] = field(default_factory=dict)
-    """By target, what its front is made of."""
+    """By target, the jobs whose results its front needs."""
 
 
 class Pipeline:
-    """The stages of one sweep, in order. `measure` and `timing` do it all; `steps` and its like leave the doing to others."""
+    """The stages of one sweep, in order. `measure` and `timing` do the jobs; `steps` and the like yield them to the caller."""
 
     def __init__(
         self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None, others: Others | None = None
     ) -> None:
-        """`pace`: whether earlier timings still hold here; None: they do; `others`: what the targets of one sweep share."""
+        """`pace`: says whether earlier timings still hold; None: they do. `others`: what the targets of one sweep share."""
         self.do, self.pace, self.others = do, pace, others
         self.target = sweep.space.target
-        """Which of several targets it is for."""
+        """Its target, where the sweep has several."""
         self.graph = Graph(sweep, inputs)
         self.score = sweep.score
         """The column of scores."""
         self.direction = sweep.objectives.get(sweep.score, METRICS[sweep.score].direction)
-        """Which way a score is better."""
+        """Whether a larger or a smaller score is better."""
         self.rungs: tuple[float, ...] = ()
-        """Shares of its steps to which an adapter may have been trained before."""
+        """The shares of its steps at which a training may have stopped before."""
         self.given_up: dict[Recipe, StageError] = {}
-        """Recipes in which nothing is tried any more, and why."""
+        """The recipes that are not tried any more, and the reason."""
         self._under_way: list[Measurement] = []
         self._merged: MergeJob | None = None
         """The merged model that was used last: the next recipe of its adapter may need it."""
         self._merges: Counter[str] = Counter()
-        """By key, how many that are under way use a merged model."""
+        """By key of a merged model, how many candidates under way use it."""
         self._ids: dict[str, list[str]] = {}
         if others is not None:
             others.pipelines.append(self)
@@ -124,7 +124,7 @@ class Pipeline:
     # --- what is in use ----------------------------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Let go of all results but those that candidates under way use, and the merged model that the next may need."""
+        """Release all results except those that candidates under way use, and the merged model that the next may need."""
         needed: dict[str, Job] = {}
         for pipeline in [self] if self.others is None else self.others.pipelines:
             needed |= {key: job for measurement in pipeline._under_way for key, job in measurement.used.items()}
@@ -132,14 +132,14 @@ class Pipeline:
         self.do.let_go(*needed.values())
 
     def tidy(self) -> None:
-        """Remove the last merged model: each is as large as the base."""
+        """Remove the last merged model, which is as large as the base model."""
         if self._merged is not None and not self._merges[self._merged.key]:
             self._discard(self._merged)
         self._merged = None
         self.rest()
 
     def keep(self, folder: Path, candidates: Iterable[Candidate]) -> None:
-        """Keep what these candidates are made of (adapters, builds), and nothing else, for a results folder."""
+        """Pin the adapters and builds of these candidates, and no others, for a results folder."""
         jobs: list[Job] = []
         for candidate in candidates:
             jobs += [self.graph.finetune_job(candidate)] if candidate.lora is not None else []
@@ -155,7 +155,7 @@ class Pipeline:
         return done
 
     def _end(self, done: Measurement) -> None:
-        """Say that a candidate is no longer under way."""
+        """Release what a candidate under way has used."""
         self._under_way = [other for other in self._under_way if other is not done]
         if done.merge is not None:
             self._merges[done.merge.key] -= 1
@@ -164,7 +164,7 @@ class Pipeline:
             done.merge = None
 
     def _drop(self, merge: MergeJob) -> None:
-        """Remove a merged model, unless somebody under way uses it."""
+        """Remove a merged model, unless a candidate under way uses it."""
         if not self._merges[merge.key]:
             self._discard(merge)
 
@@ -207,14 +207,14 @@ class Pipeline:
         items: int | None = None,
         timed: bool = True,
     ) -> Steps[Measurement]:
-        """Take a candidate through all stages. Never raises StageError: trouble is the measurement's status.
+        """Measure a candidate through all stages. Never raises StageError: an error becomes the measurement's status.
 
         `rung` and `items` are those of a `Proposal`: how far its adapter is trained, and on how many items it is scored;
         `timed`: whether its build is timed.
 
-        `limits` with the `base` values that they may refer to end it early, as `over_limit`; `known` are numbers of
-        its recipe from other candidates, which may do so before anything runs. `on_stage` is told of the stages whose
-        result is not there yet.
+        A broken limit ends the measurement early, as `over_limit`. `limits` may refer to the values of the untouched model,
+        `base`. `known` holds values of the same recipe from other candidates, which may break a limit before anything runs.
+        `on_stage` is called with the name of each stage whose result is not in the cache.
         """
         done = self._begin(on_stage)
 
@@ -237,7 +237,7 @@ class Pipeline:
                 yield from self._check(candidate, done)
                 for suffix in self.graph.target.timed if timed else ():
                     yield from self._time(candidate, suffix, done)
-                    # What was timed beside other work proves nothing: it is made again when the machine is quieter.
+                    # A disturbed timing breaks no limit: it is repeated when the machine is quieter.
                     if not TokenTiming.of(done.cells).disturbed and broken(
                         {n: float(v) for n, v in done.cells.items() if n in METRICS and isinstance(v, int | float)}
                     ):
@@ -255,14 +255,14 @@ class Pipeline:
         done.status, done.error = error.status, printable(redact(" ".join(str(error).split())))
 
     def _make(self, candidate: Candidate, done: Measurement, rung: float = 1.0) -> Steps[None]:
-        """Fine-tune, merge and build, as far as the candidate asks for it. Raises StageError."""
+        """Fine-tune the candidate's adapter, if it has one, and build its recipe, if it has one. Raises StageError."""
         if candidate.lora is not None:
             done.adapter = yield from self._finetune(candidate, done, rung)
         if candidate.recipe is not None:
             yield from self._build(candidate, done)
 
     def _build(self, candidate: Candidate, done: Measurement) -> Steps[Stored]:
-        """Return a candidate's build: as it is there, or made from what it is built of."""
+        """Return a candidate's build from the cache, or make it, and the merged model first."""
         job = self.graph.build_job(candidate)
         done.cells |= {"built": job.key} | ({"merged": job.source} if candidate.lora is not None else {})
         found = self._find(job, done)
@@ -280,7 +280,7 @@ class Pipeline:
         timeout: float | None = None,
         found: Stored | None = None,
     ) -> Steps[Stored]:
-        """Do a stage, unless its result is `found` already, and book its cost, that of a failure too."""
+        """Do a stage, unless its result was `found` already, and book its cost, also where it fails."""
         found = found or self._find(job, done)
         if found is None:
             done.on_stage(job.stage)
@@ -303,9 +303,9 @@ class Pipeline:
         done.seconds += seconds
 
     def _source(self, candidate: Candidate, done: Measurement, rung: float = 1.0) -> Steps[None]:
-        """Merge a candidate's adapter, unless it has none or that was done: a build is made from it, and compared with it.
+        """Merge a candidate's adapter, unless it has none or is merged already. A build is made from the merged model.
 
-        No merged model is kept but the last, and those that are in use: recipes of one adapter often follow one another.
+        Only the last merged model and those in use are kept: recipes of one adapter often follow one another.
         """
         if candidate.lora is None or done.merged is not None:
             return
@@ -320,7 +320,7 @@ class Pipeline:
         done.merged = yield from self._run("merge", job, done)
 
     def _finetune(self, candidate: Candidate, done: Measurement, rung: float) -> Steps[Stored]:
-        """Train to a rung, going on from the highest below it that is there."""
+        """Train to a rung, from the checkpoint at the highest lower rung that is in the cache."""
         job = self.graph.finetune_job(candidate, rung)
         done.cells["adapter"] = self.graph.finetune_job(candidate).key
         found = self._find(job, done)
@@ -347,7 +347,7 @@ class Pipeline:
             "check_items": result["texts"], "provider_share": result.get("provider_share"),
         }  # fmt: skip
         if result["trouble"] is not None:
-            # Were it damaged where it lies, another sweep would find it so.
+            # The stored build itself may be damaged: another sweep must not use it.
             self.do.discard(job)
             self.do.discard(self.graph.build_job(candidate))
             done.build = None
@@ -365,13 +365,13 @@ class Pipeline:
         on_stage: Callable[[str], None],
         may_leave: Collection[str],
     ) -> Steps[tuple[Turns, dict[str, Cells], float]]:
-        """Time candidates, each known by what its timing belongs to, in turns in one workload; the first twice a round.
+        """Time candidates in turns in one workload; the first takes two turns in a round.
 
-        `graphs`: the graph of each, which is known already; `may_leave`: those that need no more turns once they are
-        clearly slower than another.
+        `entrants`: candidates by the name of their graph and session; `graphs`: the signature of each graph, as its row has it;
+        `may_leave`: the entrants that leave once they are clearly slower than another.
 
-        Returns how they relate, the latency cells of each, and the seconds that it took now. Raises StageError,
-        MachineError.
+        Returns the latencies relative to each other, the latency cells of each, and the seconds that it took now. Raises
+        StageError, MachineError.
         """
         done = self._begin(on_stage)
         try:
@@ -399,7 +399,7 @@ class Pipeline:
         return turns_of([*names, names[0]], rounds, batch, suffix, wider), cells, done.seconds
 
     def holds_steps(self, row: Trial, candidate: Candidate) -> Steps[bool]:
-        """Time a candidate's graph again. Returns whether that agrees with its row; where it does not, a new pace begins.
+        """Time a candidate's graph again. Returns whether that agrees with its row; a new pace begins if not.
 
         Raises StageError, MachineError.
         """
@@ -420,7 +420,7 @@ class Pipeline:
             return False
         cells = latency_cells(again.result["processes"], job.batch, min(AGAIN, job.processes), job.most)
         now = TokenTiming.of(cells)
-        # Other work is no new pace of the machine: it goes as it came, and what it disturbed is timed again.
+        # Other work does not begin a new pace: it ends again, and the timings that it disturbed are repeated.
         if agree(before, now) or now.disturbed or before.disturbed:
             self.pace.confirm()
             return True
@@ -428,14 +428,15 @@ class Pipeline:
         return False
 
     def is_there(self, candidate: Candidate) -> bool:
-        """Whether a candidate is made as far as it takes to time it: its build is all that takes."""
+        """Whether a candidate can be timed at once: its build is in the cache."""
         return self.do.find(self.graph.build_job(candidate)) is not None
 
     def _make_to_time(self, candidate: Candidate, done: Measurement, graph: str | None = None) -> Steps[None]:
-        """Make a build that is timed as the candidate's own would be, without training. Raises StageError.
+        """Make a build that has the candidate's graph, without training. Raises StageError.
 
-        No adapter changes a graph: where the candidate's build is gone, the untouched model in its recipe does. Should that
-        turn out to be another than `graph` (a recipe may choose layers by their weights), the candidate itself is made.
+        An adapter does not change the graph. So where the cache has lost the candidate's build, the untouched model is built
+        in its recipe. If that has another graph than `graph` (a recipe may choose layers by their weights), the candidate
+        itself is made.
         """
         if self.is_there(candidate):
             yield from self._build(candidate, done)
@@ -453,8 +454,9 @@ class Pipeline:
         graph: str | None = None,
         again: bool = False,
     ) -> Measurement:
-        """Time a candidate's graph, which is known to be `graph`; `whole`: until it is known as precisely as the sweep asks
-        for; `again`: once more where that was disturbed or stayed wide. Never raises StageError.
+        """Time a candidate's graph, whose signature is `graph`. Never raises StageError: an error becomes the status.
+
+        `whole`: until the timing has the precision of the sweep; `again`: repeat a timing that was disturbed or stayed wide.
         """
         return complete(self.timing_steps(candidate, on_stage, whole, graph, again), call_with(self.do))
 
@@ -466,6 +468,7 @@ class Pipeline:
         graph: str | None = None,
         again: bool = False,
     ) -> Steps[Measurement]:
+        """Yield the jobs of `timing`."""
         done = self._begin(on_stage)
         try:
             yield from self._make_to_time(candidate, done, graph)
@@ -480,7 +483,7 @@ class Pipeline:
         return done
 
     def _time_job(self, candidate: Candidate, done: Measurement, suffix: str = "") -> TimeJob:
-        """Return the job that times what was built, served as a candidate is, at this machine's present pace."""
+        """Return the job that times the build in `done` with the candidate's session, at this machine's present pace."""
         assert done.build is not None
         return self.graph.time_job(candidate, done.built, done.build.result["signature"], suffix, self._since)
 
@@ -491,10 +494,10 @@ class Pipeline:
     def _time(
         self, candidate: Candidate, suffix: str, done: Measurement, whole: bool = False, again: bool = False
     ) -> Steps[None]:
-        """Time what was built; a timing from before is trusted only where its graph, timed again, agrees.
+        """Time the build in `done`. An earlier timing is trusted only where its graph, timed again, agrees.
 
-        Where candidates are taken up in parts, so is a timing: the least number of processes first, and more (`whole`) for
-        what is on the front in the end. One that is provisional is made `again` on request; the least disturbed counts.
+        With a strategy that has rungs, a timing first takes the least number of processes, and more (`whole`) at the end for
+        the graphs on the front. A provisional timing is repeated on request (`again`); the least disturbed one counts.
         """
         trusted = self.pace is None or self.pace.trusted  # another sweep may have found a new pace meanwhile
         job = self._time_job(candidate, done, suffix)
@@ -507,7 +510,7 @@ class Pipeline:
             else:
                 job, found = first, self._find(first, done)
         earlier = found or begun
-        # What another sweep has timed just now holds, too.
+        # A timing that another sweep has just made holds, too.
         if earlier is not None and not trusted and not recent(earlier.made):
             before = TokenTiming.of(self._timed(job, earlier))
             if not (yield from self._holds(job, before, done)):
@@ -538,7 +541,7 @@ class Pipeline:
         done.cells |= {name: value for name, value in timed.items() if value is not None}
 
     def _samples(self, job: TimeJob, stored: Stored, suffix: str) -> dict[str, Any]:
-        """Return what single processes of a timing measured, and what was timed."""
+        """Return the line of a timing for `timings.jsonl`: what was timed, and the medians of each process."""
         processes = [
             rounded(medians(process, job.batch) | dict(process.get("conditions", {})))
             for process in stored.result["processes"]
@@ -551,7 +554,7 @@ class Pipeline:
         }  # fmt: skip
 
     def _timed(self, job: TimeJob, stored: Stored) -> dict[str, float | int | None]:
-        """Return the latency cells of a timing. One that may be gone on with has the interval of those that were."""
+        """Return the latency cells of a timing; its interval is that of a timing with up to the sweep's most processes."""
         most = max(job.most, self.graph.target.timing.most)
         return latency_cells(stored.result["processes"], job.batch, job.processes, most)
 
@@ -560,7 +563,7 @@ class Pipeline:
     def _score(
         self, candidate: Candidate, split: str, done: Measurement, rung: float = 1.0, items: int | None = None
     ) -> Steps[None]:
-        """Score a candidate on a split, or on the first `items` of it and those up to the next of `LOOKS`."""
+        """Score a candidate on a split, or on its first `items` items, rounded up to the next share in `LOOKS`."""
         scored = self.graph.scored_as(candidate)
         found: list[dict[str, Any]] = []
         jobs = self._parts(self.graph.score_job(scored, split, rung), items, done)
@@ -586,7 +589,7 @@ class Pipeline:
             done.cells |= {"score_name": self.graph.data.metric, "score_direction": self.direction}
 
     def _to_score(self, candidate: Candidate, scored: Candidate, done: Measurement, rung: float) -> Steps[None]:
-        """Build what is scored for a candidate, where that is another than itself. Raises StageError."""
+        """Build the candidate `scored` where it is not `candidate` itself, see `Graph.scored_as`. Raises StageError."""
         if scored.recipe is None or scored == candidate:
             return
         job = self.graph.build_job(scored, rung)
@@ -596,7 +599,7 @@ class Pipeline:
         yield from self._run("build", job, done, found=found)
 
     def _parts(self, whole: ScoreJob, items: int | None, done: Measurement) -> list[ScoreJob]:
-        """Return the jobs that score all items, or the first so many, what is there already taken in."""
+        """Return the jobs that score all items, or the first `items`, so that blocks in the cache are used again."""
         total = whole.items or 0
         if not self.rungs or is_task(whole.metric) or self._find(whole, done) is not None:
             return [whole]
@@ -618,7 +621,7 @@ class Pipeline:
         return parts
 
     def _together(self, parts: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
-        """Return the outcomes of blocks as one, in the items' own order; `items`: which, where not all."""
+        """Join the outcomes of blocks, in the order of the split; `items` in it lists the places scored, if not all."""
         lists = {name: [x for part in parts for x in part[name]] for name, v in parts[0].items() if isinstance(v, list)}
         if split not in self._ids:
             items = json.loads(self.inputs.items[split][1].read_text(encoding="utf-8"))

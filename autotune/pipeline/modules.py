@@ -1,4 +1,4 @@
-"""Which modules of a model an adapter's `target_modules` mean, where its layers are fused otherwise than the sweep names them."""
+"""Notes on `target_modules`: the model may fuse layers that the sweep names separately, or have them apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotune.space.parameter_tables import PRESETS
 
 
 def module_notes(lora: Mapping[str, Domain] | None, folder: Path) -> list[str]:
-    """Return a line for each fused layer, or part of one, that is another module in the model in `folder`."""
+    """Return a line for each named module that the model in `folder` lacks, with the fused or single modules used instead."""
     domain = (lora or {}).get("target_modules")
     if not isinstance(domain, Choice):
         return []

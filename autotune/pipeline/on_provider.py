@@ -1,4 +1,4 @@
-"""Whether the provider runs a build itself: operators that it does not support run on the CPU, without an error."""
+"""Judge whether the provider runs a build itself: ONNX Runtime runs operators that it lacks on the CPU, without an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autotune.sweepfile.schema import Target
 
 
 def left_to_cpu(checked: Mapping[str, Any], target: Target) -> str | None:
-    """Return in words why a build does not count as run by the target's provider; None where it does, or that is not known.
+    """Return why a build does not count as run by the target's provider; None where it does, or where the share is unknown.
 
     `checked`: the result of a check.
     """

@@ -1,4 +1,4 @@
-"""What decides that a candidate is `over_limit`: a limit on latency, size or memory that is certain to break."""
+"""Decide that a candidate is `over_limit`: a limit on latency, size or memory is certainly broken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autotune.metrics import METRICS
 
 
 def over_limit(values: Mapping[str, float], limits: Sequence[Limit], base: Mapping[str, float]) -> str | None:
-    """Return in words which limit is broken by what was measured so far; None where none is.
+    """Return a sentence about the first limit that the values measured so far break; None where they break none.
 
     `base` holds the untouched model's values, which limits may refer to. A limit on a score is judged at the end, with its
     interval, and never here.

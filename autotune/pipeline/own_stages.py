@@ -1,16 +1,16 @@
-"""A user's own stages, found and tried before anything is trained."""
+"""Find the user's own stages, and try each one before anything is trained."""
 
 from __future__ import annotations
 
 from autotune.errors import Problem, StageError, UsageError
-from autotune.pipeline.devices import Asked
+from autotune.pipeline.devices import DoJob
 from autotune.space.own_stages import read_stage
 from autotune.stages.jobs import OwnStageJob
 from autotune.sweepfile.schema import Sweep
 from autotune.usercode import STAGE, Code, find_function
 
 
-def own_stages(sweep: Sweep, do: Asked, timeout: float) -> dict[str, Code]:
+def own_stages(sweep: Sweep, do: DoJob, timeout: float) -> dict[str, Code]:
     """Return the sources of the user's own stages by function, each tried in a worker with its options. Raises UsageError."""
     found: dict[str, Code] = {}
     for text in dict.fromkeys(text for recipe in sweep.space.recipes for text in recipe.own_stages.values()):

@@ -17,17 +17,15 @@ from autotune.durable import write_aside
 from autotune.metrics import PRECISION, RESOLUTION_MS
 
 TRUST_S = 600.0
-"""Seconds for which an agreement is taken to hold."""
+"""Seconds for which two timings that agree prove the pace of the machine."""
 TOLERANCE = 0.05
 """Two timings agree whose difference is at most this share of the shorter, even where their intervals do not overlap."""
-
-
 WIDE = 2
-"""How many times the precision that a sweep asks for the half-width of an interval may be."""
+"""The half-width of an interval is wide above this multiple of the precision that the sweep asks for."""
 
 
 def provisional(timing: TokenTiming, precision: float = PRECISION) -> bool:
-    """Whether a timing should be made again: it was disturbed by other work, or its interval stayed wide."""
+    """Whether a timing should be repeated: other work disturbed it, or its interval stayed wide."""
     low, high, itl = timing.low, timing.high, timing.itl_ms
     if itl is None:
         return False
@@ -36,8 +34,8 @@ def provisional(timing: TokenTiming, precision: float = PRECISION) -> bool:
 
 
 def quieter(than: TokenTiming, now: float) -> bool:
-    """Whether this machine does less beside its sweep than while a timing was made, so that it is worth making again;
-    `now`: cores that others keep busy.
+    """Whether the machine is now quieter than during a timing, so that repeating it is worth while; `now`: cores that other
+    programs keep busy.
     """
     return now < than.foreign_cpu / 2 if than.disturbed else now <= FOREIGN
 
@@ -54,7 +52,7 @@ def agree(before: TokenTiming, again: TokenTiming) -> bool:
 
 
 def recent(then: float) -> bool:
-    """Whether a moment, seconds since 1970, is so recent that the speed of the machine counts as unchanged since."""
+    """Whether the machine's speed counts as unchanged since a moment (seconds since 1970)."""
     return 0 <= time.time() - then < TRUST_S
 
 

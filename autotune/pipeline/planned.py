@@ -1,12 +1,11 @@
-"""The inputs of a sweep as far as they are known before it runs: enough to name its jobs, and to see which are done.
+"""The inputs of a sweep for `plan`, before it runs: enough to name its jobs, and to find in the cache which are done.
 
-What only a run finds out (the digest of a model that was never read, lengths that are drawn from the data) is replaced by
-a stand-in: jobs then have other keys than the run's, and nothing of theirs is found in the cache.
+Only a run finds out some inputs (the digest of a model that was never read, lengths that are drawn from the data). A
+placeholder stands for each: the jobs then have other keys than in the run, and the cache holds no result for them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,16 @@ from autotune.metrics import is_function, is_task
 from autotune.models import BUILT_IN, digest_folder, local_folder, model_files, parameters_of
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.inspection import Seen, has_weights, inspect_job
-from autotune.pipeline.prepare import probe_job
+from autotune.pipeline.inspection import Inspected, has_weights, inspect_job
+from autotune.pipeline.prepare import known_digests, probe_job
 from autotune.stages.jobs import BaseJob, Job, LengthsJob, MetricJob, Result, TaskJob
 from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task
 
 USUAL_ITEMS = 300
-"""Items of a split that are counted on where their number is not known yet."""
+"""The assumed number of items of a split, where it is not known yet."""
 _SOON_READ = 50_000_000
-"""Bytes of a model that are read to name it, where no sweep has done so before."""
+"""The largest model, in bytes, that `plan` reads for its digest where no sweep has read it before."""
 
 
 def model_folder(sweep: Sweep, cache: Cache) -> Path | None:
@@ -43,9 +42,9 @@ def model_folder(sweep: Sweep, cache: Cache) -> Path | None:
 
 
 def planned_inputs(
-    sweep: Sweep, dataset: Dataset | None, seen: Seen | None, config: Mapping[str, Any], cache: Cache
+    sweep: Sweep, dataset: Dataset | None, seen: Inspected | None, config: Mapping[str, Any], cache: Cache
 ) -> Inputs:
-    """Return the inputs that a run would most likely have; `seen`: what the look at model and data found."""
+    """Return the inputs that a run would most likely have; `seen`: the inspected data, None where nothing was inspected."""
     folder, metric, most = model_folder(sweep, cache), sweep.data.metric, sweep.data.max_items
     counts: dict[str, int] = {}
     items: dict[str, tuple[str, Path]] = {}
@@ -79,13 +78,10 @@ def _tokens(value: int | str) -> int:
 
 
 def _digest(folder: Path | None, cache: Cache) -> str:
-    """Return the digest of a model, if a run has read it before or it is small; else a stand-in."""
+    """Return the digest of a model, if a run has read it before or it is small; else a placeholder."""
     if folder is None:
         return "base"
-    try:
-        memo = dict(json.loads((cache.root / "digests.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        memo = {}
+    memo = known_digests(cache.root)
     try:
         known = all(any(key.startswith(f"{file.resolve()}|") for key in memo) for file in model_files(folder))
         small = sum(file.stat().st_size for file in model_files(folder)) <= _SOON_READ
@@ -97,7 +93,7 @@ def _digest(folder: Path | None, cache: Cache) -> str:
 def preparation(
     sweep: Sweep, dataset: Dataset | None, prices: Prices, cache: Cache, found: Callable[[Job], Result | None]
 ) -> Bill:
-    """Return the bill of what happens before the first candidate, without what `found` finds."""
+    """Return the bill of the jobs before the first candidate, without those whose result `found` returns."""
     folder, bill, metric = model_folder(sweep, cache), Bill(), sweep.data.metric
     jobs: list[Job] = [probe_job()]
     if folder is None:

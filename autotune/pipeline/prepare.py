@@ -1,4 +1,4 @@
-"""Before the first candidate: the base model and the data, fetched, checked, and brought to files with digests."""
+"""Prepare a sweep: fetch and check the base model and the data, and resolve them to files with digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ from autotune.models import (
     shape_from,
 )
 from autotune.pipeline.capability import ask_device, exact_recipe, fit_device, tiny_of
-from autotune.pipeline.devices import Asked, lacking, required
+from autotune.pipeline.devices import DoJob, plugin_problem, required_devices
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.inspection import Seen, inspect_job, items_file, judge_inspection
+from autotune.pipeline.inspection import Inspected, inspect_job, items_file, judge_inspection
 from autotune.pipeline.modules import module_notes
 from autotune.pipeline.own_stages import own_stages
 from autotune.remote.addresses import is_address
@@ -53,7 +53,7 @@ from autotune.stages.jobs import (
     installed,
 )
 from autotune.sweepfile.resolve import load_data
-from autotune.sweepfile.schema import Sweep, Workload
+from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
 
@@ -78,7 +78,7 @@ def check_packages(sweep: Sweep) -> None:
         needed += _NEEDED_TO_BUILD
         if not any(installed(wheel) for wheel in ORT_WHEELS):
             needed.append(sweep.provider.wheel)
-        if missing_plugin := lacking(sweep.provider):
+        if missing_plugin := plugin_problem(sweep.provider):
             raise MachineError(f"{missing_plugin}; {sweep.provider.remedy}")
     if sweep.strategy == "gp":
         needed.append("scipy")
@@ -96,7 +96,9 @@ def check_packages(sweep: Sweep) -> None:
 
 
 def needed_disk_mb(parameters: int, recipes: Sequence[Recipe], builds: int) -> float:
-    """Return about how much disk a sweep needs at once, 10^6 bytes: base, a merged model, and so many builds."""
+    """Return about how much disk a sweep needs at once, 10^6 bytes: the base, a merged model, and `builds` builds of
+    `recipes`.
+    """
     full = parameters * 4 / 1e6
     shares = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.4, "int4": 0.2}
     build = full * sum(shares[recipe.precision] for recipe in recipes) / len(recipes) if recipes else 0.0
@@ -113,7 +115,7 @@ def check_disk(parameters: int, cache: Path) -> None:
         raise MachineError(f"{message}; free some, or set AUTOTUNE_CACHE to a folder on another disk")
 
 
-def base_folder(model: str, root: Path, builds_for: str | None, do: Asked) -> Path:
+def base_folder(model: str, root: Path, builds_for: str | None, do: DoJob) -> Path:
     """Return the folder of the base model, fetched and converted if need be. Raises MachineError, UsageError.
 
     `builds_for`: the provider that models are built for; None: none is built.
@@ -134,7 +136,7 @@ def base_folder(model: str, root: Path, builds_for: str | None, do: Asked) -> Pa
     return folder
 
 
-def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
+def read_data(sweep: Sweep, do: DoJob | None = None) -> Dataset:
     """Read the sweep's data; data sets on the hub and files on Azure are fetched by `do`. Raises UsageError, MachineError."""
 
     def fetch(source: Remote) -> Path:
@@ -152,84 +154,118 @@ def read_data(sweep: Sweep, do: Asked | None = None) -> Dataset:
 
 
 def prepare(
-    sweep: Sweep, do: Asked, cache: Path, machine: str | None = None, gpus: int | None = None, *, away: bool = False
+    sweep: Sweep, do: DoJob, cache: Path, machine: str | None = None, gpus: int | None = None, *, away: bool = False
 ) -> tuple[Sweep, Dataset, Inputs]:
-    """Resolve what all candidates share. Returns the sweep with the recipes that fit the model, data, and inputs.
+    """Resolve what all candidates share. Returns the sweep with the recipes that can run, the data, and the inputs.
 
-    `machine` is the digest of the machines that models are timed on, and `gpus` how many GPUs a cluster has; None: it is
-    this machine that does all. `away`: the target has no node now, so that its device is not asked what it runs. Raises UsageError (data, model), MachineError (packages, disk, provider).
+    `machine`: digest of the machines that time models, and `gpus`: how many GPUs a cluster has; None: this machine does all
+    jobs. `away`: no node of the target is there now, so its device is not asked what it runs. Raises UsageError (data, model),
+    MachineError (packages, disk, provider).
     """
     check_packages(sweep)
     dataset = read_data(sweep, do)
     folder = base_folder(sweep.model, sweep.root, sweep.target.provider if sweep.space.recipes else None, do)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_disk(parameters_of(config), cache)
+    sweep = _fit_to_model(sweep, config)
+    probe = _probe(sweep, do, machine, gpus)
+    hardware, device_notes = None, list[str]()
+    if sweep.space.recipes and sweep.provider.name != "cpu" and not away:
+        offered = required_devices(sweep.provider, sweep.target.device, do, sweep.target.label)
+        hardware = offered.hardware if sweep.provider.plugged else None
+        sweep, device_notes = fit_to_device(sweep, config, offered.hardware, do)
+
+    provider_notes = remarks(config, sweep.target.provider, sweep.train.max_length) if sweep.space.recipes else []
+    seen = inspect(sweep, dataset, folder, do, cache)
+    base = _base_digest(folder, cache)
+    items = _items(sweep, seen.dataset, do, cache)
+    stages = own_stages(sweep, do, IMPORT_S)
+    code_files = [file for code in (items.code, *stages.values()) if code for file in code.files]
+    inputs = Inputs(
+        base_dir=folder, base=base, items=items.files, counts=items.counts, labels=seen.dataset.labels,
+        device=probe["device"] if sweep.train.device == "auto" else sweep.train.device,
+        machine=machine or machine_digest(), model_mb=parameters_of(config) * 4 / 1e6,
+        files=(*model_files(folder), *(file for _, file in items.files.values()), *code_files), code=items.code,
+        encoding=seen.encoding,
+        notes=(*sweep.notes, *device_notes, *seen.notes, *provider_notes, *module_notes(sweep.space.lora, folder)),
+        gpus=probe["gpus"], aggregated=items.aggregated, hardware=hardware, stages=stages,
+        window=has_windowed_caches(config, sweep.target.provider), width=int(config.get("hidden_size") or 0),
+    )  # fmt: skip
+    return sweep, seen.dataset, replace(inputs, lengths=_lengths(sweep, inputs, do))
+
+
+def _fit_to_model(sweep: Sweep, config: dict[str, Any]) -> Sweep:
+    """Return the sweep with the recipes that can run on the model. Raises UsageError where none can."""
     space = fit_recipes(sweep.space, shape_from(config, sweep.target.provider))
     if sweep.space.recipes and not space.recipes:
         reasons = "; ".join(f"{item.settings}: {item.reason}" for item in space.left_out[:3])
         rule = f"no recipe can run on this model ({reasons})"
         raise UsageError(Problem(rule, "space.build", sweep.file, remedy="change or add one"))
-    sweep = sweep.model_copy(update={"space": space})
+    return sweep.model_copy(update={"space": space})
 
+
+def _probe(sweep: Sweep, do: DoJob, machine: str | None, gpus: int | None) -> Mapping[str, Any]:
+    """Return which accelerators and providers the machine has. Raises MachineError where the sweep needs one that is
+    missing.
+    """
     try:
         probe = do(probe_job(machine, gpus)).result
     except StageError as error:
         raise MachineError(f"this machine could not be looked at: {error}") from None
     if sweep.train.device == "cuda" and probe["device"] != "cuda":
         raise MachineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    provider, hardware = sweep.provider, None
+    provider = sweep.provider
     if sweep.space.recipes and not provider.plugged and provider.runtime_name not in probe["providers"]:
         has = ", ".join(probe["providers"])
-        remedy = (
-            f"install the {sweep.provider.extra} extra on a machine that has it; `autotune doctor` shows what loads"
-        )
-        raise MachineError(f"provider {sweep.provider.name}: this ONNX Runtime has only {has}; {remedy}")
-    asked: list[str] = []
-    if sweep.space.recipes and provider.name != "cpu" and not away:
-        offered = required(provider, sweep.target.device, do, sweep.target.label)
-        hardware = offered.hardware if provider.plugged else None
-        sweep, asked = fit_to_device(sweep, config, offered.hardware, do)
+        remedy = f"install the {provider.extra} extra on a machine that has it; `autotune doctor` shows what loads"
+        raise MachineError(f"provider {provider.name}: this ONNX Runtime has only {has}; {remedy}")
+    return probe
 
-    said = remarks(config, sweep.target.provider, sweep.train.max_length) if sweep.space.recipes else []
-    seen = look(sweep, dataset, folder, do, cache)
-    dataset = seen.dataset
-    items: dict[str, tuple[str, Path]] = {
-        split: items_file(cache, dataset, split) for split in SPLITS if getattr(dataset, split)
-    }
-    memo_file = cache / "digests.json"
+
+def known_digests(cache: Path) -> dict[str, str]:
+    """Return the digests of model files that earlier runs have read, as `digest_folder` takes them; none if unreadable."""
     try:
-        memo = dict(json.loads(memo_file.read_text(encoding="utf-8")))
+        return dict(json.loads((cache / "digests.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        memo = {}
-    base = digest_folder(folder, memo)
-    write_aside(memo_file, json.dumps(memo))
-    device = probe["device"] if sweep.train.device == "auto" else sweep.train.device
-    counts = {split: len(getattr(dataset, split)) for split in items}
-    code, aggregated = _own_metric(sweep.data.metric, sweep.root, sweep.file, do), False
-    if is_task(sweep.data.metric):
-        code = find_task(sweep.data.metric, sweep.root)
-        aggregated, splits = _task_items(sweep.data, sweep.objectives.get("lm_eval"), sweep.file, code, do)
-        for split, (key, file, count) in splits.items():
-            items[split], counts[split] = (key, file), count
-    model_mb = parameters_of(config) * 4 / 1e6
-    files = (*model_files(folder), *(file for _, file in items.values()))
-    files += code.files if code else ()
-    stages = own_stages(sweep, do, IMPORT_S)
-    files += tuple(file for one in stages.values() for file in one.files)
-    inputs = Inputs(
-        folder, base, items, counts, dataset.labels, device, machine or machine_digest(), model_mb, files, code,
-        encoding=seen.encoding, notes=(*sweep.notes, *asked, *seen.notes, *said, *module_notes(sweep.space.lora, folder)),
-        gpus=probe["gpus"], aggregated=aggregated, hardware=hardware, stages=stages,
-        window=has_windowed_caches(config, sweep.target.provider), width=int(config.get("hidden_size") or 0),
-    )  # fmt: skip
-    timed = sweep.target.timed if sweep.space.recipes else {}
-    drawn = {suffix: workload for suffix, workload in timed.items() if workload.drawn}
-    labels = inputs.labels if sweep.data.metric in LABELLED else ()
-    lengths = _drawn(drawn, labels, sweep.train.max_length, sweep.file, inputs, do) if drawn else {}
-    return sweep, dataset, replace(inputs, lengths=lengths)
+        return {}
 
 
-def fit_to_device(sweep: Sweep, config: Mapping[str, Any], hardware: str, do: Asked) -> tuple[Sweep, list[str]]:
+def _base_digest(folder: Path, cache: Path) -> str:
+    """Return the digest of the base model, and note those of its files in the cache."""
+    digests = known_digests(cache)
+    base = digest_folder(folder, digests)
+    write_aside(cache / "digests.json", json.dumps(digests))
+    return base
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The items of the splits, and the code that scores them."""
+
+    files: dict[str, tuple[str, Path]]
+    """Of each split: digest and file."""
+    counts: dict[str, int]
+    """Of each split: how many items."""
+    code: Code | None
+    """The user's own metric, or an lm-eval task."""
+    aggregated: bool = False
+    """Whether the score of an lm-eval task is no mean of its items."""
+
+
+def _items(sweep: Sweep, dataset: Dataset, do: DoJob, cache: Path) -> _Items:
+    """Write the items of each split to files; an lm-eval task brings its own. Raises UsageError."""
+    files = {split: items_file(cache, dataset, split) for split in map(str, SPLITS) if getattr(dataset, split)}
+    counts = {split: len(getattr(dataset, split)) for split in files}
+    if not is_task(sweep.data.metric):
+        return _Items(files, counts, _own_metric(sweep.data.metric, sweep.root, sweep.file, do))
+    code = find_task(sweep.data.metric, sweep.root)
+    aggregated, splits = _task_items(sweep.data, sweep.objectives.get("lm_eval"), sweep.file, code, do)
+    for split, (digest, file, count) in splits.items():
+        files[split], counts[split] = (digest, file), count
+    return _Items(files, counts, code, aggregated)
+
+
+def fit_to_device(sweep: Sweep, config: Mapping[str, Any], hardware: str, do: DoJob) -> tuple[Sweep, list[str]]:
     """Return the sweep with the recipes that the target's device runs, and in lines what was left out.
 
     Raises MachineError where it runs none.
@@ -248,43 +284,40 @@ def fit_to_device(sweep: Sweep, config: Mapping[str, Any], hardware: str, do: As
     return sweep.model_copy(update={"space": space, "exact": exact_recipe(provider, answers)}), lines
 
 
-def look(sweep: Sweep, dataset: Dataset, folder: Path, do: Asked, cache: Path) -> Seen:
-    """Look at the model in `folder`, its tokenizer and the data in a worker. Raises UsageError, MachineError."""
+def inspect(sweep: Sweep, dataset: Dataset, folder: Path, do: DoJob, cache: Path) -> Inspected:
+    """Inspect the model in `folder`, its tokenizer and the data in a worker. Raises UsageError, MachineError."""
     try:
         found = do(
             inspect_job(sweep.data, sweep.train.max_length, bool(sweep.space.recipes), dataset, folder, cache)
         ).result
     except StageError as error:
         raise MachineError(f"model {sweep.model} could not be looked at: {error}") from None
-    seen = Inspection.model_validate(found)
-    return judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, seen)
+    inspection = Inspection.model_validate(found)
+    return judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, inspection)
 
 
 _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)
 """Which of eight new lengths goes with each of eight prompts, the shortest first: so the two have no correlation."""
 
 
-def _drawn(
-    drawing: Mapping[str, Workload],
-    labels: tuple[str, ...],
-    max_length: int,
-    sweep_file: str,
-    inputs: Inputs,
-    do: Asked,
-) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return the lengths of the sequences of each workload in `drawing`: they are drawn from the validation items.
+def _lengths(sweep: Sweep, inputs: Inputs, do: DoJob) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return the prompt and new tokens of the sequences of each workload that draws them from the validation items.
 
     Raises UsageError where an item does not fit.
     """
+    timed = sweep.target.timed if sweep.space.recipes else {}
+    drawing = {suffix: workload for suffix, workload in timed.items() if workload.drawn}
+    if not drawing:
+        return {}
     data, file = inputs.items["validation"]
     job = LengthsJob(
-        base=inputs.base, data=data, labels=labels, max_length=max_length, encoding=inputs.encoding,
-        base_dir=inputs.base_dir, data_file=file,
+        base=inputs.base, data=data, labels=inputs.labels if sweep.data.metric in LABELLED else (),
+        max_length=sweep.train.max_length, encoding=inputs.encoding, base_dir=inputs.base_dir, data_file=file,
     )  # fmt: skip
     try:
         found = do(job).result
     except StageError as error:
-        raise UsageError(Problem(str(error), "data", sweep_file)) from None
+        raise UsageError(Problem(str(error), "data", sweep.file)) from None
     lengths = {}
     for suffix, workload in drawing.items():
         prompts, new = (
@@ -297,7 +330,7 @@ def _drawn(
     return lengths
 
 
-def _own_metric(metric: str, root: Path, sweep_file: str, do: Asked) -> Code | None:
+def _own_metric(metric: str, root: Path, sweep_file: str, do: DoJob) -> Code | None:
     """Return the source of the user's own metric, tried in a worker; None where the sweep names none. Raises UsageError."""
     if not is_function(metric):
         return None
@@ -312,11 +345,11 @@ def _own_metric(metric: str, root: Path, sweep_file: str, do: Asked) -> Code | N
 
 
 def _task_items(
-    spec: DataSpec, said: Direction | None, sweep_file: str, code: Code, do: Asked
+    spec: DataSpec, said: Direction | None, sweep_file: str, code: Code, do: DoJob
 ) -> tuple[bool, dict[str, tuple[str, Path, int]]]:
-    """Return whether an lm-eval task's score is no mean, and of each split its digest, file and number of items. Raises UsageError, MachineError.
+    """Return whether an lm-eval task's score is no mean, and the digest, file and number of items of each split.
 
-    `said`: which way its score is better, where the sweep says it.
+    `said`: the direction of its score, where the sweep states one. Raises UsageError.
     """
     metric, most = spec.metric, spec.max_items
     job = TaskJob(

@@ -1,4 +1,4 @@
-"""A model that is given to users: what it was tuned to do, and what is asked of it to see that it does."""
+"""A model that is shipped: the task that it was tuned for, and the jobs that score and verify it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from autotune.stages.jobs import ScoreJob, VerifyItem, VerifyJob
 from autotune.usercode import Code
 
 MOST = 16
-"""Items that are tried."""
+"""The most items on which a model is verified."""
 _PASSES = 256
-"""Passes through the model that this may take where each label is one: with many labels fewer items are tried."""
+"""The most passes through the model in a verification. Each label of an item takes one, so many labels mean fewer items."""
 
 
 def task_of(graph: Graph) -> Task:
-    """Return what the candidates of a sweep are tuned to do."""
+    """Return the task for which the candidates of a sweep are tuned."""
     data, inputs = graph.data, graph.inputs
     return Task(
         metric=data.metric, prompt=data.prompt, completion=data.completion, messages=data.messages, text=data.text,
@@ -40,7 +40,7 @@ def score_job(
 ) -> ScoreJob:
     """Return the job that scores a built model on items as the sweep would.
 
-    `key`: by which the model's content is known; `data`: digest, file and number of the items; `options`: of the provider.
+    `key`: digest of the model; `data`: digest, file and number of the items; `options`: of the provider.
     """
     shared: dict[str, Any] = {}
     if generates(task.metric):
@@ -60,10 +60,11 @@ def score_job(
 def verify_job(
     task: Task, items_file: Path, outcomes: Mapping[str, Any], folder: Path, most: int | None = None
 ) -> VerifyJob | None:
-    """Return the job that tries the model in `folder` on items; None where there is nothing to try.
+    """Return the job that verifies the model in `folder` on items; None where it cannot be verified.
 
-    `outcomes`: of that model on the items of `items_file`, as a score wrote them. `most`: items to try; None: as many as
-    take no longer than `MOST` items with few labels. The items of a task of lm-evaluation-harness have no text here.
+    `outcomes`: of that model on the items of `items_file`, as the score stage wrote them. `most`: the number of items;
+    None: at most `MOST`, fewer with many labels. A model that was scored on an lm-eval task cannot be verified: its items
+    have no text here.
     """
     metric, labels = task.metric, task.labels
     if is_task(metric) or not (folder / "genai_config.json").is_file():

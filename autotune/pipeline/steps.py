@@ -1,4 +1,4 @@
-"""Work as a generator: it yields calls and is sent their results. Who does a call, and where, is another's business."""
+"""Work as a generator: it yields calls and is sent their results. The caller decides who does a call, and where."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ Steps = Generator[Call, Stored, T]
 
 
 def complete(steps: Steps[T], do: Callable[[Call], Stored]) -> T:
-    """Drive steps to their end, one call after another. What they raise passes, and what `do` raises but StageError."""
+    """Drive steps to their end, one call after another. Raises what the steps raise; `do`'s StageErrors are thrown into
+    them.
+    """
     try:
         call = next(steps)
         while True:
@@ -34,46 +36,44 @@ def complete(steps: Steps[T], do: Callable[[Call], Stored]) -> T:
 
 
 def alone(job: Job) -> Steps[Stored]:
-    """Do one job in a process of its own, whatever is kept already. Its result is not kept. Raises StageError."""
+    """Do one job in a process of its own, without the cache: no earlier result is used, and none is kept. Raises StageError."""
     return (yield Call(job, anew=True))
 
 
 class Do(Protocol):
-    """Do a stage, or find its result."""
+    """The executor as a pipeline calls it: it does a job, or finds its result in the cache."""
 
     def __call__(self, job: Job, timeout: float | None = None) -> Stored:
         """Return the stored result. Raises StageError."""
         ...
 
     def find(self, job: Job) -> Stored | None:
-        """Return the result if it is there already (a merge is needed only for a build that is not)."""
+        """Return the result of a job if the cache has it."""
         ...
 
     def discard(self, job: Job) -> None:
-        """Remove a result that is large and made again in seconds, unless another sweep uses it."""
+        """Remove a result, unless another sweep uses it: large ones that are made again in seconds."""
         ...
 
     def again(self, job: TimeJob) -> tuple[dict[str, Any], float]:
-        """Time once more, whatever is there already, and keep nothing. Returns the result, and the seconds that it took.
-        Raises StageError.
-        """
+        """Time once more, without the cache. Returns the result, and the seconds that it took. Raises StageError."""
         ...
 
     def alone(self, job: Job) -> tuple[dict[str, Any], float]:
-        """Do a job in a process of its own that holds nothing else, and keep nothing. Returns and raises as `again`."""
+        """Do a job in a fresh process, without the cache. Returns and raises as `again`."""
         ...
 
     def let_go(self, *needed: Job) -> None:
-        """Say that no result is in use any more but those of `needed`."""
+        """Release all results except those of `needed`."""
         ...
 
     def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
-        """Keep the results of `jobs`, and of no others, for a results folder, as long as that is there."""
+        """Keep the results of `jobs`, and no others, for a results folder, as long as that folder exists."""
         ...
 
 
 def call_with(do: Do) -> Callable[[Call], Stored]:
-    """Return what does a call with `do` and waits for its end."""
+    """Return a function that does a call with `do` and waits for its result."""
 
     def run(call: Call) -> Stored:
         if not call.anew:

@@ -1,4 +1,4 @@
-"""What a sweep is about, as far as its seconds depend on it: model, parameters, and how long the texts are."""
+"""The properties of a sweep on which the seconds of its jobs depend: model, parameters, and the length of the texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autotune.data.schema import SPLITS, Dataset
 from autotune.metrics import is_task
 
 _LOOKED_AT = 500
-"""Items of a split whose length is looked at."""
+"""The number of items of a split whose length is measured."""
 _CHARACTERS = 4.0
 """Characters of a token, about; scripts without spaces have fewer, and the first measurement corrects that."""
 _AROUND = 4.0
@@ -20,7 +20,9 @@ _AROUND = 4.0
 def subject_of(
     model: str, parameters: float, dataset: Dataset | None, digests: Mapping[str, str], metric: str, new: int | None
 ) -> Subject:
-    """Return the subject of a sweep; `digests`: of the splits' items; `new`: tokens that the sweep lets a metric generate."""
+    """Return the subject of a sweep; `digests`: of the splits' items; `new`: the most tokens that the sweep generates for
+    an item.
+    """
     tokens: dict[str, float] = {}
     answers = [0.0]
     for split in SPLITS if dataset is not None else ():

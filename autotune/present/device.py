@@ -9,13 +9,13 @@ from typing import Any
 
 from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError
-from autotune.pipeline.devices import Asked, ask
+from autotune.pipeline.devices import DoJob, offered_devices
 from autotune.pipeline.prepare import fit_to_device
 from autotune.sweepfile.schema import Sweep
 
 
 @contextmanager
-def asking(log: str) -> Iterator[Asked]:
+def asking(log: str) -> Iterator[DoJob]:
     """Give what does jobs in workers of this machine; what they print goes to a log of that name in the cache."""
     from autotune.execution.executor import Stages
     from autotune.execution.local import LocalEngine
@@ -41,7 +41,7 @@ def asked_of_device(sweep: Sweep, config: Mapping[str, Any]) -> tuple[Sweep, lis
     if provider.name == "cpu" or not sweep.space.recipes:
         return sweep, []
     with asking("plan") as do:
-        offered = ask(provider, sweep.target.device, do)
+        offered = offered_devices(provider, sweep.target.device, do)
         if offered.trouble:
             return sweep, [f"device: {offered.trouble}; the plan goes on with what is known of {provider.name}"]
         try:

@@ -13,7 +13,7 @@ from autotune.distribution import pip_install
 from autotune.errors import AutotuneError, StageError
 from autotune.machine import describe, free_disk_mb, free_memory_mb, machine_digest
 from autotune.pipeline.capability import ASK_S, Answers, ask_device
-from autotune.pipeline.devices import Asked, ask, lacking
+from autotune.pipeline.devices import DoJob, offered_devices, plugin_problem
 from autotune.present.device import asking
 from autotune.providers import PROVIDERS, Provider
 from autotune.stages.jobs import ORT_WHEELS, BuildJob, TimeJob, TinyJob, installed
@@ -60,16 +60,16 @@ def examine() -> dict[str, Any]:
     return found
 
 
-def _examined(provider: Provider, do: Asked) -> dict[str, Any]:
+def _examined(provider: Provider, do: DoJob) -> dict[str, Any]:
     """Ask a provider for its devices, and the first of them for every precision."""
     result: dict[str, Any] = {
         "runs": False, "precisions": [], "does_not_run": {}, "devices": [], "extra": provider.extra,
         "install": provider.remedy,
     }  # fmt: skip
-    offered = ask(provider, None, do)
+    offered = offered_devices(provider, None, do)
     result["devices"] = offered.names
     if offered.trouble:
-        absent = bool(lacking(provider)) or provider.runtime_name in offered.trouble
+        absent = bool(plugin_problem(provider)) or provider.runtime_name in offered.trouble
         return result | {"why": offered.trouble, "installed": not absent}
     try:
         answers = ask_device(Target(provider=provider.name), offered.hardware, (), TinyJob(), TOKENS, do, every=True)
@@ -84,7 +84,7 @@ def _examined(provider: Provider, do: Asked) -> dict[str, Any]:
     return result | {"installed": True}
 
 
-def _does_not_generate(provider: Provider, recipe: Recipe, do: Asked) -> str:
+def _does_not_generate(provider: Provider, recipe: Recipe, do: DoJob) -> str:
     """Return why ONNX Runtime GenAI generates no text there, in a process that holds nothing else; empty where it does."""
     try:
         source = do(TinyJob())

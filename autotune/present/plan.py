@@ -15,18 +15,18 @@ from autotune.costs.model import ALIKE, MODEL
 from autotune.data.schema import AzureFile, Dataset, DataSpec
 from autotune.data.sources import hub_source
 from autotune.errors import MachineError
-from autotune.execution.workers import posts
+from autotune.execution.workers import slots
 from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph, base_candidate
-from autotune.pipeline.inspection import Seen
+from autotune.pipeline.inspection import Inspected
 from autotune.pipeline.planned import planned_inputs, preparation
 from autotune.pipeline.prepare import needed_disk_mb, read_data
 from autotune.pipeline.subject import subject_of
 from autotune.present.cluster import Clustered, clustered
 from autotune.present.device import asked_of_device
-from autotune.present.look import looked_at
+from autotune.present.inspection import inspected
 from autotune.present.plan_table import STAGES
 from autotune.present.savings import savings
 from autotune.remote.addresses import is_address
@@ -61,10 +61,10 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
     remote = [found for source in sources if (found := hub_source(source, sweep.root)) is not None]
     dataset = None if remote else read_data(sweep)
     config = config_of(sweep.model, sweep.root)
-    seen: Seen | None = None
+    seen: Inspected | None = None
     notes: list[str] = []
     if dataset is not None:
-        seen, notes = looked_at(sweep, dataset)
+        seen, notes = inspected(sweep, dataset)
         dataset = seen.dataset if seen is not None else dataset
     sweeps: dict[str | None, Sweep] = {}
     targets: dict[str | None, dict[str, Any]] = {}
@@ -147,7 +147,7 @@ def _of_target(sweep: Sweep, config: dict[str, Any] | None, asked: Sequence[str]
 def _rehearsed(
     sweeps: Sequence[Sweep],
     dataset: Dataset | None,
-    seen: Seen | None,
+    seen: Inspected | None,
     config: dict[str, Any],
     trials: int,
     jobs: int = 0,
@@ -160,7 +160,7 @@ def _rehearsed(
     subject = subject_of(sweep.model, float(parameters_of(config)), dataset, digests, sweep.data.metric, new)
     costs = costs_of(cache, subject)
     costs.about(subject, inputs[0].counts.get("train"))
-    width = jobs or len(posts(sweep.workers.train, sweep.workers.cpu, inputs[0].device, inputs[0].gpus))
+    width = jobs or len(slots(sweep.workers.train, sweep.workers.cpu, inputs[0].device, inputs[0].gpus))
     prices, warm = (
         [
             Prices(Graph(one, own), costs, one.target.timing, tuple(one.target.timed), cold=cold)

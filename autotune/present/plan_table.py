@@ -6,6 +6,7 @@ from typing import Any
 
 from autotune.costs.model import ALIKE, MACHINE, MODEL, SIZE
 from autotune.data.labels import label_lines
+from autotune.data.schema import LeftOut
 from autotune.metrics import is_task
 from autotune.present.tables import duration
 
@@ -146,8 +147,6 @@ def _data_lines(data: dict[str, Any], metric: str) -> list[str]:
         why = default if split == "validation" and data["holdout_by_default"] else ""
         lines.append(f"  {split}: a share of {share:g} of train, held out by content{why}")
     lines += label_lines(data["label_rows"])
-    for left in data["left_out"]:
-        more = ", ..." if left["rows"] > len(left["examples"]) else ""
-        places = f" ({', '.join(left['examples'])}{more})"
-        lines.append(f"  {left['rows']} rows of {left['split']} left out: {left['reason']}{places}")
+    for left in map(LeftOut.model_validate, data["left_out"]):
+        lines.append(f"  {left.rows} rows of {left.split} left out: {left.reason}{left.places}")
     return lines

@@ -21,7 +21,7 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import items_file
 from autotune.pipeline.prepare import prepare
 from autotune.pipeline.shipped import task_of
-from autotune.present.look import looked_at
+from autotune.present.inspection import inspected
 from autotune.present.select import targets_in
 from autotune.present.workshop import Workshop, say
 from autotune.results.folder import read_results, read_sweep
@@ -110,7 +110,7 @@ def at_hand(recorded: Recorded, cache: Path) -> AtHand:
     try:
         sweep = recorded.sweep()
         dataset = load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
-        seen = looked_at(sweep, dataset)[0]
+        seen = inspected(sweep, dataset)[0]
     except AutotuneError as error:
         why = f"its model or data is not at hand ({str(error).splitlines()[0]})"
         return AtHand(task or _plain_task(recorded), items, "" if items else why)

@@ -326,9 +326,7 @@ def _text(
         lines.append(f"not compared with the untouched model: {document['why_no_untouched']}")
     if document["wrong_items"] is not None:
         lines.append(f"{document['wrong']} items are not right: {document['wrong_items']}")
-    for left in data.left_out:
-        more = ", ..." if left.rows > len(left.examples) else ""
-        lines.append(f"left out: {left.rows} rows: {left.reason} ({', '.join(left.examples)}{more})")
+    lines += [f"left out: {left.rows} rows: {left.reason}{left.places}" for left in data.left_out]
     lines += [f"note: {note}" for note in document["notes"]]
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
-"""Addresses of Azure Machine Learning (`azureml://...`), read without its SDK.
+"""Addresses of Azure Machine Learning (`azureml://...`), parsed without its SDK.
 
 A file or folder of a datastore, a model or a data asset, each of a workspace or of a registry:
 
-    azureml://datastores/STORE/paths/PATH                                   (of the workspace at hand)
+    azureml://datastores/STORE/paths/PATH                                   (of the current workspace)
     azureml://subscriptions/S/resourcegroups/G/workspaces/W/datastores/STORE/paths/PATH
     azureml://subscriptions/S/resourcegroups/G/workspaces/W/models/NAME/versions/V   (or data/NAME/versions/V)
     azureml://registries/R/models/NAME/versions/V                           (or data/NAME/versions/V)

@@ -1,8 +1,8 @@
-"""The files of datastores as an fsspec filesystem: what `azureml://.../datastores/...` means to fsspec.
+"""Datastores of Azure ML as an fsspec filesystem, so that fsspec opens `azureml://.../datastores/...`.
 
-Microsoft's own (azureml-fsspec) exists for Python up to 3.12, brings 70 MB and reports home. Here a datastore is asked for
-its container, and its blobs are read and written with Azure's storage library; datastores on Data Lake Storage Gen2 answer
-to the same protocol. Where another filesystem is registered for `azureml`, that one is taken, see `files.filesystem`.
+Microsoft's own (azureml-fsspec) exists for Python up to 3.12, installs 70 MB and sends telemetry. This one asks a datastore
+for its container, and reads and writes the blobs with Azure's storage library; datastores on Data Lake Storage Gen2 speak
+the same protocol. Where another filesystem is registered for `azureml`, that one is used, see `files.filesystem`.
 """
 
 from __future__ import annotations

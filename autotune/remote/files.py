@@ -1,4 +1,4 @@
-"""Files behind an address, through fsspec: what is there, and whole files and folders fetched and put."""
+"""Files at a remote address, through fsspec: look at them, and copy whole files and folders."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Objects below an address of a store (`s3://`, `gs://`, `abfs://`, `azureml://`), through fsspec.
 
 fsspec brings the client of each store; login and endpoint are found as that client finds them (`AWS_PROFILE`,
-`AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...). What is needed of a store beyond reading and writing is that it can
-refuse to write an object that is there already; `Objects` tries that once.
+`AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...). Beyond reading and writing, a store must be able to refuse to
+overwrite an object; `Objects` tries that once.
 """
 
 from __future__ import annotations

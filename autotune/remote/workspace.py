@@ -1,6 +1,6 @@
-"""The SDK of Azure Machine Learning, loaded where something on Azure is named, and its errors in our words.
+"""The SDK of Azure Machine Learning: it is imported only where the user names something on Azure, and its errors become ours.
 
-Nothing here runs unless a user names something on Azure. The SDK's telemetry is switched off.
+The SDK's telemetry is switched off.
 """
 
 from __future__ import annotations

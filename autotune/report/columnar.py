@@ -1,4 +1,4 @@
-"""Rows to columns that take little room: what the page reads back in a few milliseconds, whatever the number of rows."""
+"""Encode rows as compact columns, which the page decodes in a few milliseconds however many rows there are."""
 
 from __future__ import annotations
 

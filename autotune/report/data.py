@@ -1,4 +1,4 @@
-"""A results folder as plain data for the page: its rows as columns, and all that a choice needs."""
+"""The data of the report: a results folder as plain data, with rows as columns and everything that a choice needs."""
 
 from __future__ import annotations
 

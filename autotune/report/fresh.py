@@ -1,4 +1,4 @@
-"""`run --report`: the page is written anew while the sweep runs, as often as its making allows."""
+"""`run --report`: write the page again while the sweep runs, at intervals that keep its cost small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a sweep went: how much of the space its front covered, what was trained, and where the time went."""
+"""How a sweep went: the hypervolume of its front over time, what was trained, and where the time went."""
 
 from __future__ import annotations
 

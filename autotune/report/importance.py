@@ -1,4 +1,4 @@
-"""What mattered: how much of a number's variance each setting explains alone."""
+"""Which settings matter: the share of a metric's variance that each setting explains alone."""
 
 from __future__ import annotations
 

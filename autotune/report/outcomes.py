@@ -1,4 +1,6 @@
-"""The outcomes of items, so that the page compares candidates as `select` does, and shows where two of them differ."""
+"""The outcomes of items for the page: it compares candidates as `select` does, and shows the items on which two of them
+differ.
+"""
 
 from __future__ import annotations
 

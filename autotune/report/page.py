@@ -1,4 +1,4 @@
-"""The page: one HTML file with all that it needs inside, which nothing can make ask the network for anything."""
+"""Assemble the page: one HTML file with everything inside, whose policy forbids every network request."""
 
 from __future__ import annotations
 

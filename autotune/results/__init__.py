@@ -1,1 +1,1 @@
-"""What dashboards, report and export open: the rows of a sweep and its folder."""
+"""The results of a sweep: its folder, its tables and their typed rows. Dashboards, report and export read them."""

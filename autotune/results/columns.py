@@ -1,4 +1,4 @@
-"""The columns of the tables: one list each decides header, order, types and documentation."""
+"""The columns of the tables: one list for each table decides header, order, types and documentation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Column:
     meaning: str
     low: float = -math.inf
     high: float = math.inf
-    """What a number may be: from `low` to `high`."""
+    """A number must lie between `low` and `high`."""
 
 
 def _settings() -> list[Column]:
@@ -49,7 +49,7 @@ def _settings() -> list[Column]:
 
 
 FIRST_SCORES = ("accuracy", "exact_match", "f1", "perplexity")
-"""Scores whose columns stand beside each other; those that came later are at the end."""
+"""The scores of the first version, whose columns stand together; columns of later scores are at the end."""
 
 
 def _scores(first: bool) -> list[Column]:
@@ -114,7 +114,7 @@ SPREAD = (
         for end, which in (("low", "lower"), ("high", "upper"))
     ),
 )
-"""How well a timing is known; the interval of `itl_ms_p50` stands beside it."""
+"""The uncertainty of a timing; the interval of `itl_ms_p50` stands beside its column."""
 
 ON_PROVIDER = (
     Column(
@@ -133,7 +133,7 @@ ON_PROVIDER = (
         1,
     ),
 )
-"""What a row has of its execution provider."""
+"""The columns about the execution provider."""
 
 TIMING = frozenset(column.name for column in (*LATENCY, *SERVED, *CONDITIONS, *SPREAD, ON_PROVIDER[0]))
 """The columns that a timing fills."""
@@ -146,7 +146,7 @@ STAGES = {
     "time": "timing",
     "check": "checking",
 }
-"""The stages whose cost a row has, and what they do."""
+"""The stages with a column for their cost, and the words for them."""
 
 COLUMNS: tuple[Column, ...] = (
     Column("candidate", str, "digest of the settings: the candidate's name"),
@@ -222,7 +222,7 @@ COLUMNS: tuple[Column, ...] = (
     *ON_PROVIDER,
     *(Column(f"build_{name}", str, RECIPE[name].meaning) for name in OWN_STAGES),
 )
-"""Of every sweep; one with several workloads has more behind them, see `with_workloads`."""
+"""The columns of every sweep; several workloads add columns at the end, see `with_workloads`."""
 
 FINALISTS: tuple[Column, ...] = (
     Column(
@@ -291,7 +291,7 @@ TIMELINE: tuple[Column, ...] = (
 
 
 def _of_workload(name: str) -> Column | None:
-    """Return the column of one metric in a workload (`itl_ms_p50@long`), or of an end of its interval; None for others."""
+    """Return the column of a metric in a workload (`itl_ms_p50@long`), or of an end of its interval; None for other names."""
     plain, at, workload = name.partition("@")
     metric = plain.removesuffix("_low").removesuffix("_high")
     column = next((column for column in (*LATENCY, *SERVED, *SPREAD) if column.name == plain), None)
@@ -302,7 +302,7 @@ def _of_workload(name: str) -> Column | None:
 
 
 def with_workloads(columns: Sequence[Column], names: Iterable[str]) -> tuple[Column, ...]:
-    """Return the columns, and behind them those among `names` that hold a metric in one of several workloads."""
+    """Return the columns, followed by those among `names` that hold a metric in one of several workloads."""
     known = {column.name for column in columns}
     more = (_of_workload(name) for name in dict.fromkeys(names) if name not in known)
     return (*columns, *filter(None, more))
@@ -322,7 +322,7 @@ def in_workload(cells: Mapping[str, Cell], suffix: str) -> Cells:
 
 
 def bounds_of(column: Column) -> str:
-    """Return what a column's cells must be, in words."""
+    """Return the rule for a column's cells, in words."""
     name = _TYPE_NAMES[column.type]
     if math.isfinite(column.high):
         return f"{name} from {column.low:g} to {column.high:g}"

@@ -1,4 +1,4 @@
-"""What a results folder holds, for whoever reads it: the rows that count, the sweep as resolved, what is being done."""
+"""Read a results folder: the rows that count, the sweep as resolved, and the stages at work."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TURNS, TIMINGS = "turns.json", "timings.jsonl"
 
 
 def turns_file(target: str | None) -> str:
-    """Return the name of the file with the finalists' timings in turns; `target`: of which of several."""
+    """Return the name of the file with the finalists' timings in turns; `target`: where the sweep has several."""
     return TURNS if target is None else TURNS.replace(".json", f".{target}.json")
 
 
 def read_timings(folder: Path) -> list[dict[str, Any]]:
-    """Return what the single processes of a results folder's timings measured; what is damaged is left out."""
+    """Return the timings of a results folder with the measurements of single processes; damaged lines are left out."""
     found: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in (folder / "outcomes" / TIMINGS).read_text(encoding="utf-8").splitlines():
@@ -40,7 +40,7 @@ def read_timings(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_outcomes(folder: Path, candidate: str, split: str) -> dict[str, Any] | None:
-    """Return the outcome of every item that a candidate was scored on, with the items' `ids`; None where that is not kept."""
+    """Return the outcomes of the items on which a candidate was scored, with the items' `ids`; None where there are none."""
     name = candidate if split == "validation" else f"{candidate}.{split}"
     try:
         kept = json.loads((folder / "outcomes" / f"{name}.json").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def _number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-# What of a resolved sweep others look at, and may rely on.
+# The keys of a resolved sweep that readers rely on, with the rule for each.
 _RESOLVED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("must be a text", lambda value: isinstance(value, str)),
     "objectives": (
@@ -96,7 +96,7 @@ _RESOLVED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def read_running(folder: Path) -> dict[str, Any] | None:
-    """Return what a running sweep notes about itself, or None."""
+    """Return the content of `running.json`; None where no sweep runs, or it is damaged."""
     try:
         data = json.loads((folder / "running.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -114,7 +114,7 @@ _RUNNING = {
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value that was read is of that kind; a number must be one that a clock or a process can have."""
+    """Whether a value is of that type; a number must be possible for a clock or a process id."""
     if kind is str or isinstance(value, bool):
         return kind is str and isinstance(value, str)
     return isinstance(value, int if kind is int else int | float) and 0 <= value < 2**53
@@ -124,7 +124,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def check_names(rows: Iterable[Trial], file: Path) -> None:
-    """Raise UsageError where a row's candidate has no name of ours: it names files, and is shown."""
+    """Raise UsageError where the name of a row's candidate is unsafe: files are named by it, and it is displayed."""
     for row in rows:
         if not _NAME.fullmatch(row.candidate):
             rule = "must be the name of a candidate: letters, digits, '.', '-' and '_', 64 at most"
@@ -134,7 +134,7 @@ def check_names(rows: Iterable[Trial], file: Path) -> None:
 
 
 def check_whole(rows: Sequence[Trial], place: Path) -> None:
-    """Raise UsageError where rows have no columns by which they could be told apart. `place`: where they were read."""
+    """Raise UsageError where rows lack a column that identifies them. `place`: the file or folder they come from."""
     for name in ("trial", "kind", "status"):
         if any(name not in row.cells for row in rows):
             remedy = "name a results folder or its results.csv"
@@ -153,9 +153,9 @@ def read_results(folder_or_csv: Path) -> list[Trial]:
 
 
 def that_count(rows: Iterable[Trial], file: Path) -> list[Trial]:
-    """Return the rows of a file that count: of each candidate the last attempt, in whatever order somebody has sorted them.
+    """Return the rows of a file that count: the last attempt at each candidate, in whatever order the rows are sorted.
 
-    The untouched model measured first (trial 0) stays beside the same candidate proposed by the strategy. Raises UsageError.
+    The untouched model measured first (trial 0) counts beside the same candidate as a trial. Raises UsageError.
     """
     last: dict[tuple[str, bool], Trial] = {}
     rows = list(rows)

@@ -1,4 +1,4 @@
-"""From rows to a choice: the bridge between results.csv and the rule of the winner."""
+"""From the rows of results.csv to a choice, by the rule of the winner (`analysis/selection.py`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from autotune.results.rows import Trial, cells_of, layout_of_rows, served_as
 
 
 def candidate_of(row: Trial, file: Path) -> Candidate:
-    """Return the candidate whose settings a row of `file` holds. Raises UsageError."""
+    """Return the candidate of a row of `file`. Raises UsageError where its settings cannot be read."""
     try:
         settings = {name: str(value) for name, value in row.settings.items() if value is not None}
         return Candidate.from_columns(settings | ({"target": row.target} if row.target else {}))
@@ -35,13 +35,13 @@ def candidate_of(row: Trial, file: Path) -> Candidate:
 
 
 def entry_of(row: Trial, folder: Path | None = None) -> Entry:
-    """Return a row as the rule of the winner sees it, with the outcomes of its items where `folder` keeps them."""
+    """Return a row as an entry for the rule of the winner, with the outcomes of its items where `folder` has them."""
     return entries_of([row], folder)[0]
 
 
 def entries_of(rows: Sequence[Trial], folder: Path | None = None, wanted: Container[str] | None = None) -> list[Entry]:
-    """Return rows as `entry_of` does, of ten thousand at once in a fraction of a second; `wanted`: with these metrics alone."""
-    # By column: most rows have few of the metrics, and a thousand rows with the same header are looked at as one.
+    """Return the entries of many rows, as `entry_of`; ten thousand take a fraction of a second. `wanted`: only these metrics."""
+    # Column by column: most rows have few of the metrics, and rows mostly share one header.
     layout = layout_of_rows(rows)
     metrics = [metric for metric in layout.metrics if wanted is None or metric[0] in wanted]
     names = ["candidate", "graph", *layout.sessions, *(name for metric in metrics for name in metric)]
@@ -76,16 +76,16 @@ def entries_of(rows: Sequence[Trial], folder: Path | None = None, wanted: Contai
 
 
 def _filled(column: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """Give the cells of a column that are not empty, each with its place."""
+    """Yield the cells of a column that are not empty, each with its place."""
     if column.count(None) < len(column):
         yield from ((place, cell) for place, cell in enumerate(column) if cell is not None)
 
 
 def without_pairs(entries: Sequence[Entry]) -> set[str]:
-    """Return the scores that are not compared in pairs, because their outcomes are more than `MOST_NUMBERS`.
+    """Return the scores that are not compared in pairs, because they have more than `MOST_NUMBERS` outcomes.
 
-    The bound is that of a report, which holds them all to choose as `select` does. Outcomes that are right or wrong take
-    a bit each, and have none.
+    The report has this bound, because it holds all outcomes to choose as `select` does. Outcomes that are right or wrong take
+    a bit each, and are not bounded.
     """
     numbers: dict[str, int] = {}
     for entry in entries:
@@ -104,9 +104,9 @@ def judge(
 ) -> Choice:
     """Return the winner among the rows that are fully measured.
 
-    The untouched model measured first (trial 0) is what limits refer to; it competes only where the strategy proposes
-    it too. Without `folder` there are no outcomes of items, and scores are compared by intervals; without `turns`,
-    latencies are. Entries of the choice hold the metrics of the objectives and limits alone.
+    Limits refer to the untouched model measured first (trial 0, `base_id`); it competes only where the strategy proposed it
+    too. Without `folder`, scores are compared by intervals, because there are no outcomes of items; without `turns`, latencies
+    are. Entries of the choice hold only the metrics of the objectives and limits.
     """
     finished = [row for row in rows if row.status == "ok"]
     base = next((entry_of(row) for row in finished if row.candidate == base_id), None)
@@ -119,7 +119,7 @@ def judge(
 
 
 def front_of(rows: Iterable[Trial], objectives: Mapping[str, Direction]) -> list[Trial]:
-    """Return the fully measured rows that no other is better than in every objective."""
+    """Return the fully measured rows on the Pareto front of the objectives."""
     finished = [row for row in rows if row.status == "ok"]
     proposed = {row.candidate for row in finished if row.trial != 0}
     finished = [row for row in finished if row.trial != 0 or row.candidate not in proposed]
@@ -128,7 +128,7 @@ def front_of(rows: Iterable[Trial], objectives: Mapping[str, Direction]) -> list
 
 
 def kept_turns(folder: Path, target: str | None = None) -> Turns | None:
-    """Return how the finalists of a results folder were timed in turns; None where they were not, or it is damaged."""
+    """Return the timings in turns of a results folder's finalists; None where there are none, or they are damaged."""
     try:
         return turns_from(json.loads((folder / "outcomes" / turns_file(target)).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):

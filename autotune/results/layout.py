@@ -1,6 +1,6 @@
-"""A model folder as it is given to users: the ONNX folder, the adapter, and texts beside them, put in place as a whole.
+"""The layout of a model folder for users: the ONNX folder, the adapter, and texts beside them.
 
-`best/` and every export are written here. The folder is filled aside, flushed to the disk, and then renamed.
+`best/` and every export are written here. The folder is filled aside, flushed to the disk, and then renamed as a whole.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from autotune.results.loading import LOAD, load_script
 from autotune.secrets import redact, redacted
 
 ABOUT = "candidate.json"
-"""What the folder holds, for programs: settings, and how prompts are written and answers scored."""
+"""The description of the folder for programs: settings, and how prompts are written and answers scored."""
 SUMS = "SHA256SUMS"
 _HIDDEN = ("manifest.json", "optimizer.safetensors", "state.json")
-"""What the cache keeps beside a result, and no user of the model needs."""
+"""Files of the cache that a user of the model does not need."""
 
 
 def aside_of(place: Path) -> Path:
-    """Return where a folder is filled before it gets its name."""
+    """Return the folder in which `place` is filled before it gets its name."""
     return place.with_name(f".{place.name}.new")
 
 
@@ -37,10 +37,10 @@ def fill(
     session: Session | None = None,
     provider: Provider | None = None,
 ) -> Path:
-    """Fill the folder `aside` anew: each part (onnx, adapter, merged) a folder, and `candidate.json`. Returns it. Raises OSError.
+    """Fill the folder `aside` anew, with a folder for each part (onnx, adapter, merged) and `candidate.json`. Returns it.
 
-    The built model's own settings then say to serve it in `session` on `provider`, as it was measured; a script shows how
-    it is loaded, and `candidate.json` says what must be installed.
+    With `session` and `provider`, the built model's own settings serve it as it was measured, a script loads it, and
+    `candidate.json` names the packages to install. Raises OSError.
     """
     empty_folder(aside)
     for name, source in parts.items():
@@ -76,7 +76,9 @@ def sha256_of(file: Path) -> str:
 
 
 def put_in_place(aside: Path, place: Path, old: Path | None = None) -> None:
-    """Give a folder that was filled aside its name; the one that is there goes, by way of `old`. Raises OSError: it then stays."""
+    """Rename a folder that was filled aside to `place`; an existing one is moved to `old` and removed. Raises OSError: the
+    existing one then stays.
+    """
     old = old or place.with_name(f".{place.name}.old")
     sync_tree(aside)
     shutil.rmtree(old, ignore_errors=True)
@@ -88,7 +90,7 @@ def put_in_place(aside: Path, place: Path, old: Path | None = None) -> None:
 
 
 def _serve(file: Path, session: Session, provider: str | None) -> None:
-    """Write a session into a built model's settings, beside what is there. Raises OSError."""
+    """Add a session to a built model's settings. Raises OSError."""
     settings = json.loads(file.read_text(encoding="utf-8"))
     options = settings["model"]["decoder"].setdefault("session_options", {})
     options |= session.config

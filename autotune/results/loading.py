@@ -1,4 +1,4 @@
-"""How a kept model is loaded where it is deployed: a script of some lines beside it, and what must be installed for it."""
+"""How to load a kept model where it is deployed: a short script, and the packages to install."""
 
 from __future__ import annotations
 

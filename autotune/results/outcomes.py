@@ -1,8 +1,8 @@
-"""What each item adds to a candidate's score, read from a results folder: of one candidate, or of thousands at once.
+"""Read what each item adds to a candidate's score from a results folder: of one candidate, or of thousands at once.
 
-A folder has one file for each candidate. Where there are many, whoever reads them all leaves a packed copy of what it
-needed beside them, so that the next reader opens one file. The files stay what counts: a copy of a file that has
-changed since is not used, and the packed copy may be removed at any time.
+A folder has one file for each candidate. A reader of many files leaves a packed copy of what it needed, so that the next reader
+opens one file. The single files stay the truth: the copy is ignored for a file that has changed since, and it may be removed at
+any time.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from autotune.metrics import score_column
 
 PACKED = "packed.bin"
 MOST_NUMBERS = 600_000
-"""Outcomes of a score that are not just right or wrong, over all candidates: with more, scores are compared by unpaired intervals."""
-_VERSION = 1  # of the packed copy: raise it where its form, or what `per_item` returns, changes
-_WORTH = 200  # files read one by one, from which a packed copy is written
+"""The most outcomes of a score, over all candidates, that are no plain right or wrong; with more, scores are compared by unpaired
+intervals."""
+_VERSION = 1  # of the packed copy: raise it when its form, or the result of `per_item`, changes
+_WORTH = 200  # a packed copy is written after so many single files were read
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Each item's part in a score, see `per_item`; `grouped`: each may be of a group of items."""
+    """Each item's part in a score, see `per_item`; `grouped`: a part may belong to a group of items."""
 
     column: str
     items: NDArray[Any]
@@ -41,7 +42,7 @@ class Parts:
 
 
 def parts_of(folder: Path, candidates: Iterable[str]) -> dict[str, Parts]:
-    """Return the parts of candidates by their names, without those that are not kept or damaged."""
+    """Return the parts of candidates by name, without candidates whose outcomes are missing or damaged."""
     names = list(candidates)
     if len(names) < _WORTH:
         return {name: parts for name in names if (parts := _read(folder, name)) is not None}
@@ -57,13 +58,13 @@ def parts_of(folder: Path, candidates: Iterable[str]) -> dict[str, Parts]:
             if (parts := _read(folder, name)) is not None:
                 found[name] = parts
     if one_by_one >= _WORTH:
-        with contextlib.suppress(OSError):  # a folder that only others may write to, or a full disk
+        with contextlib.suppress(OSError):  # a read-only folder, or a full disk
             _pack(folder, {name: parts for name, parts in found.items() if name in files}, files)
     return found
 
 
 def _read(folder: Path, candidate: str) -> Parts | None:
-    """Return the parts of one candidate; None where they are not kept, or damaged."""
+    """Return the parts of one candidate; None where its outcomes are missing or damaged."""
     try:
         kept = json.loads((folder / "outcomes" / f"{candidate}.json").read_text(encoding="utf-8"))
         column = score_column(kept["metric"])

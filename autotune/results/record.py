@@ -1,4 +1,4 @@
-"""The results folder of a sweep that runs: its lock, the sweep as resolved, and all that is written while it goes on."""
+"""Write the results folder of a running sweep: its lock, the sweep as resolved, the tables, outcomes and logs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from autotune.sweepfile.syntax import to_yaml
 
 _OLD = ".best.old"
 _TIMING = re.compile(r"target(s\.[^.]+)?\.timing\.")
-"""How long timings go on may change between runs of a sweep."""
+"""The settings of timings, which may change between runs of a sweep."""
 NOTE_S = 60.0
-"""How often it is noted that a stage is still at work, seconds: so much at most is not counted of a run that is killed."""
+"""Seconds between two notes that a stage is still at work: a killed run loses at most so much of its wall-clock."""
 
 
 def iso(time_: datetime) -> str:
@@ -54,7 +54,7 @@ class Record:
     """The results folder of a running sweep, held by this process alone. Raises UsageError."""
 
     target: str | None = None
-    """The target that it is a view for; None: the sweep has one, or it is for all of them."""
+    """The target of this view, see `for_target`; None: all targets."""
 
     def __init__(self, folder: Path, sweep: Sweep, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Record:
         self._started = time.time()
         self._doing: dict[str, Any] = {}
         self._noted = self._began
-        """What is being done, and when that was noted last."""
+        """The content of `running.json` for the present stage, and when it was written last."""
         self._spent_before_s = 0.0
         self._lock = FileLock(str(folder / ".lock"))
         try:
@@ -92,7 +92,7 @@ class Record:
             raise UsageError(Problem(rule, file=str(folder), remedy="wait for it, or choose another --out")) from None
         except OSError as error:
             self._lock.release()
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the machine's trouble, wherever the folder is
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # another --out would not help
                 error.filename = error.filename or str(folder)
                 raise
             rule = f"the results folder cannot be written ({error.strerror or error})"
@@ -103,16 +103,16 @@ class Record:
             raise
         self._timings = {_timed(timing): timing for timing in read_timings(folder)}
         self._curved: dict[str, int] = {}
-        """Of each adapter the last step that its curve has."""
+        """By adapter, the last step of its curve."""
         self._rungs = {_rung(row) for row in self.curves.rows if row.metric is not None}
-        """The scores that are there already."""
+        """The scores that curves.csv has already."""
         for row in self.curves.rows:
             if row.train_loss is not None:
                 self._curved[row.adapter] = max(self._curved.get(row.adapter, 0), row.step or 0)
         self.curves.rows.clear()
 
     def _mend(self) -> None:
-        """Bring back a `best/` that a killed run had just moved away, and remove what it was still writing."""
+        """Restore a `best/` that a killed run had just moved away, and remove the files that it was writing."""
         with contextlib.suppress(OSError):  # it is done again at the end
             for old in self.folder.glob(f"{_OLD}*"):
                 best = self.folder / "best" / old.name.removeprefix(_OLD).removeprefix(".")
@@ -139,7 +139,7 @@ class Record:
             self._lock.release()
 
     def close(self, stages_s: float | None = None, trials: int | None = None, ended: str = "done") -> float:
-        """Write down what this run of the command spent. Returns its wall-clock, seconds."""
+        """Write the row of this run of the command. Returns its wall-clock, seconds."""
         wall = self._clock() - self._began
         started = iso(datetime.fromtimestamp(self._started, UTC))
         spent: dict[str, Cell] = {"wall_s": wall, "stages_s": stages_s}
@@ -147,15 +147,14 @@ class Record:
         return wall
 
     def _count(self, killed: Mapping[str, Any] | None) -> None:
-        """Add up what earlier runs have spent; `killed`: what the last one noted of itself, if it could not end."""
+        """Add up the wall-clock of earlier runs; `killed`: the `running.json` of a last run that was killed."""
         if killed is not None:
             with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):
                 started = iso(datetime.fromtimestamp(float(killed["started"]), UTC))
                 spent = max(0.0, float(killed.get("spent_s") or 0.0))
                 same = (row.wall_s or 0.0 for row in self.runs.rows if row.started == started)
-                if not any(
-                    wall >= float(f"{spent:.6g}") for wall in same
-                ):  # it was killed after it had written its row
+                # Unless it was killed after it had written its row.
+                if not any(wall >= float(f"{spent:.6g}") for wall in same):
                     self.runs.append(CommandRun({"started": started, "wall_s": spent, "ended": "killed"}))
         runs = sum(row.wall_s or 0.0 for row in self.runs.rows)
         rows = sum(row.wall_s or 0.0 for row in self.results.rows)
@@ -167,7 +166,7 @@ class Record:
         return self._spent_before_s + self._clock() - self._began
 
     def _check_same(self, settings: Mapping[str, Any], file: str) -> None:
-        """Refuse to mix two sweeps in one folder."""
+        """Raise UsageError where the folder holds the rows of another sweep."""
         before = read_sweep(self.folder)
         if before is None or not _has_rows(self.folder / "results.csv"):
             return
@@ -182,9 +181,9 @@ class Record:
             raise UsageError(problems)
 
     def check_inputs(self, digests: Mapping[str, str]) -> None:
-        """Refuse to go on with other content under the same names: its rows could not be compared. Raises UsageError.
+        """Raise UsageError where model or data have changed under the same names: the rows could not be compared.
 
-        `digests`: of the base model and of each split that candidates are trained or compared on.
+        `digests`: of the base model and of each split on which candidates are trained or compared.
         """
         before = self.inputs()
         changed = [name for name, value in digests.items() if before.get(name, value) != value]
@@ -194,7 +193,7 @@ class Record:
         self._write_inputs(dict(before) | dict(digests))
 
     def inputs(self) -> dict[str, Any]:
-        """Return what is noted of the inputs that the rows in this folder were measured with; empty where there are none."""
+        """Return the content of `inputs.json`, about the inputs of the rows in this folder; empty where there are no rows."""
         try:
             noted = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -202,7 +201,7 @@ class Record:
         return noted if self.results.rows and isinstance(noted, dict) else {}
 
     def note_input(self, name: str, value: Any) -> None:
-        """Note one more input, as plain data, beside those that were checked. Raises OSError."""
+        """Add one more input, as plain data, to `inputs.json`. Raises OSError."""
         file = self.folder / "inputs.json"
         self._write_inputs(json.loads(file.read_text(encoding="utf-8")) | {name: value})
 
@@ -210,28 +209,28 @@ class Record:
         write_aside(self.folder / "inputs.json", json.dumps(inputs, indent=1, ensure_ascii=False))
 
     def busy(self, **what: Any) -> None:
-        """Note what is being done, for `status`."""
+        """Write the present stage into `running.json`, for `status`."""
         self._doing, self._noted = what, self._clock()
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started": self._started}
         running = {**who, "spent_s": self._noted - self._began, **what}
-        # Written at every stage; after a power cut the run's last minutes are counted as not spent.
+        # Not synced, because it is written at every stage: a power cut may lose the last minutes of the wall-clock.
         write_aside(self.folder / "running.json", json.dumps(redacted(running)), sync=False)
 
     def still_busy(self) -> None:
-        """Say that this goes on: it is noted now and then, and with it the time that was spent, lest a kill undo that."""
+        """Update the wall-clock in `running.json` every `NOTE_S`, so that a kill does not lose it."""
         if self._clock() - self._noted >= NOTE_S:
-            with contextlib.suppress(OSError):  # somebody reads it just now: the next note will do
+            with contextlib.suppress(OSError):  # a reader holds the file open: the next note will do
                 self.busy(**self._doing)
 
     def for_target(self, name: str) -> Record:
-        """Return this record as a loop sees it that measures for one of several targets: its rows alone, and its winner's place."""
+        """Return a view of this record for one of several targets, with the target's rows and the folder of its winner."""
         view = copy.copy(self)
         view.target, view.results = name, OfTarget(self.results, name)
         return view
 
     @property
     def best(self) -> Path:
-        """Where the winner is kept: a folder, of each target if there are several."""
+        """The folder of the winner: `best/`, or `best/<target>/` if there are several targets."""
         return self.folder / "best" if self.target is None else self.folder / "best" / self.target
 
     def log(self, name: str) -> Path:
@@ -239,9 +238,9 @@ class Record:
         return self.folder / "logs" / f"{name}.log"
 
     def keep_outcomes(self, candidate: str, split: str, metric: str, outcomes: Mapping[str, Any]) -> None:
-        """Keep the outcome of every item; the items' ids stand once, in a file of their own.
+        """Write the outcome of every item; the items' ids are written once, into a file of their own.
 
-        Where only some were scored, `items` says which: their places in that file.
+        Where only some items were scored, `items` in the outcomes lists their places in that file.
         """
         folder = self.folder / "outcomes"
         items = folder / f"items.{split}.json"
@@ -252,11 +251,11 @@ class Record:
         write_aside(folder / f"{name}.json", json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
 
     def keep_turns(self, turns: Mapping[str, Any]) -> None:
-        """Keep the finalists' timings in turns, so that they can be compared later."""
+        """Write the finalists' timings in turns, so that they can be compared later."""
         write_aside(self.folder / "outcomes" / turns_file(self.target), json.dumps(turns, separators=(",", ":")))
 
     def keep_timings(self, timings: Iterable[Mapping[str, Any]]) -> None:
-        """Keep what the single processes of timings measured, each timing once, a line each."""
+        """Write the measurements of the single processes of timings into `timings.jsonl`, each timing once."""
         new = {_timed(timing): dict(timing) for timing in timings}
         if any(self._timings.get(name) != timing for name, timing in new.items()):
             self._timings |= new
@@ -264,7 +263,7 @@ class Record:
             write_aside(self.folder / "outcomes" / TIMINGS, "".join(lines))
 
     def keep_curve(self, adapter: str, curve: Iterable[Sequence[float]]) -> None:
-        """Keep an adapter's training curve, (step, loss, learning rate), each step once."""
+        """Write an adapter's training curve, (step, loss, learning rate), each step once."""
         known = self._curved.get(adapter, 0)
         for step, loss, rate in curve:
             if step > known:
@@ -274,7 +273,7 @@ class Record:
         self._write_curves()
 
     def keep_rung(self, adapter: str, step: Cell, metric: str, score: Cell, items: Cell) -> None:
-        """Keep what an adapter scored on validation after a step, without a recipe, once."""
+        """Write the score of an adapter without a recipe on validation after a step, once."""
         scored = {"adapter": adapter, "step": step, "metric": metric, "score": score, "score_n": items}
         point = CurvePoint(scored)
         if _rung(point) not in self._rungs:
@@ -284,10 +283,10 @@ class Record:
 
     def _write_curves(self) -> None:
         self.curves.flush()
-        self.curves.rows.clear()  # thousands of adapters have millions of steps, and nobody reads them here
+        self.curves.rows.clear()  # thousands of adapters have millions of steps, which are not needed in memory
 
     def write_finalists(self, rows: Sequence[Finalist]) -> None:
-        """Write the finalists' table anew; those of other targets stay. Raises OSError."""
+        """Write the finalists' table anew; rows of other targets stay. Raises OSError."""
         file, kept = self.folder / "finalists.csv", list(rows)
         if self.target is not None:
             kept = [row | {"target": self.target} for row in rows]
@@ -309,7 +308,7 @@ class Record:
 
 
 class OfTarget(Table[Trial]):
-    """The rows of results.csv that are of one target; what is appended goes to the whole table."""
+    """The rows of results.csv for one target; an appended row goes to the whole table."""
 
     def __init__(self, whole: Table[Trial], target: str) -> None:  # the file is open already
         self.file, self.columns, self._whole = whole.file, whole.columns, whole
@@ -322,19 +321,19 @@ class OfTarget(Table[Trial]):
         return kept
 
     def flush(self) -> bool:
-        """Write the rows that wait. Returns whether none waits any more."""
+        """Write the waiting rows. Returns whether none waits any more."""
         return self._whole.flush()
 
 
 def _timed(timing: Mapping[str, Any]) -> str:
-    """Return what a timing is known by: what was timed, at which pace, and how often before."""
+    """Return the identity of a timing: what was timed, at which pace, and how often before."""
     return json.dumps(
         [timing.get(name) for name in ("graph", "session", "workload", "pace", "again", "most", "target")]
     )
 
 
 def _rung(point: CurvePoint) -> tuple[Cell, ...]:
-    """Return what a score in curves.csv is known by."""
+    """Return the identity of a score in curves.csv."""
     return point.adapter, point.step, point.metric, point.score_n
 
 
@@ -346,7 +345,7 @@ def _has_rows(table: Path) -> bool:
 
 
 def _fixed(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a resolved sweep cannot change once there are rows, flat."""
+    """Return the settings of a resolved sweep that cannot change once there are rows, with dotted keys."""
     flat = _flat({key: sweep.get(key) for key in ("model", "data", "target", "objectives", "seed")})
     for name, named in (sweep.get("targets") or {}).items():
         flat |= _flat({key: value for key, value in named.items() if key != "limits"}, f"targets.{name}")

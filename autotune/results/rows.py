@@ -25,7 +25,7 @@ from autotune.results.columns import COLUMNS, CURVES, FINALISTS, RUNS, TIMELINE,
 T = TypeVar("T")
 
 SETTINGS = ("lora_", "build_", "session_")
-"""How the columns of a candidate's settings begin."""
+"""The prefixes of columns with a candidate's settings."""
 
 
 class _Attribute(Generic[T]):
@@ -81,29 +81,29 @@ class Flag(_Attribute[bool | None]):
 
 
 class Layout(NamedTuple):
-    """What columns of a header mean: found once for all rows that have it."""
+    """The meaning of the columns of a header, computed once for all rows with that header."""
 
     metrics: tuple[tuple[str, str, str, str], ...]
-    """Each metric, those of workloads last, with the columns of its interval's ends and of what it was measured on."""
+    """Each metric, those of workloads last, with the columns of its interval's two ends and of its count, see `behind`."""
     sessions: tuple[str, ...]
     """The columns of a session's settings, in order."""
 
 
 @lru_cache(maxsize=256)
 def layout_of(header: tuple[str, ...]) -> Layout:
-    """Return what the columns of a header mean."""
+    """Return the meaning of the columns of a header."""
     names = [*METRICS, *(name for name in header if "@" in name and name in METRICS)]
     metrics = ((name, beside(name, "low"), beside(name, "high"), behind(name)) for name in names)
     return Layout(tuple(metrics), tuple(sorted(name for name in header if name.startswith("session_"))))
 
 
 def behind(metric: str) -> str:
-    """Return the column that counts what a metric was measured on: items, or the processes of a timing."""
+    """Return the column with the count behind a metric: items of a score, or processes of a timing."""
     return f"{metric}_n" if METRICS[metric].kind == "score" else "processes" + "".join(metric.partition("@")[1:])
 
 
 def layout_of_rows(rows: Sequence[TableRow]) -> Layout:
-    """Return what the columns of several rows mean: of each column that some row has."""
+    """Return the meaning of all columns that some of the rows have."""
     return layout_of(tuple(dict.fromkeys(name for header in _headers(rows) for name in header)))
 
 
@@ -113,23 +113,23 @@ def _headers(rows: Sequence[TableRow]) -> list[tuple[str, ...]]:
     last: list[str] = []
     for row in rows:
         names = list(row.cells)
-        if names != last:  # nearly always the same: ten thousand digests of a header would take longer
+        if names != last:  # neighbours nearly always share a header, and hashing each one would take longer
             last = names
             headers.append(tuple(names))
     return list(dict.fromkeys(headers))
 
 
 def measured_in(rows: Sequence[TableRow]) -> dict[str, tuple[Cell, ...]]:
-    """Return the metrics that some of the rows have measured, those of workloads last, with the cell of each row."""
+    """Return the metrics that some of the rows have measured, those of workloads last, each with the cells of all rows."""
     names = [name for name, *_ in layout_of_rows(rows).metrics]
     columns = zip(names, cells_of(rows, names), strict=True)
     return {name: column for name, column in columns if column.count(None) < len(column)}
 
 
 def cells_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[tuple[Cell, ...]]:
-    """Return the cells of several columns, each column with that of every row; None where a row has no such column.
+    """Return the cells of several columns [column][row]; None where a row has no such column.
 
-    A row is large, and is looked at once for all columns: column by column it takes several times as long.
+    It reads each row once for all columns, because column by column it would take several times as long.
     """
     headers = _headers(rows)
     if len(headers) != 1:
@@ -141,14 +141,14 @@ def cells_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[tuple[Cell,
 
 
 def served_as(graph: Cell, session: Iterable[tuple[str, Cell]]) -> str | None:
-    """Return what a timing belongs to: the graph and the settings of the session that are given. None: it has no graph."""
+    """Return the name of a graph with the given settings of its session, to which a timing belongs. None: it has no graph."""
     if graph is None:
         return None
     return " ".join([str(graph), *(f"{name}={value}" for name, value in session if value is not None)])
 
 
 class TableRow:
-    """A row of a table: its cells by column, as they are read or as they are to be written. It does not change."""
+    """An immutable row of a table: its cells by column."""
 
     __slots__ = ("cells",)
 
@@ -201,12 +201,12 @@ class Measured(TableRow):
 
     @property
     def layout(self) -> Layout:
-        """What its columns mean."""
+        """The meaning of its columns."""
         return layout_of(tuple(self.cells))
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics, those of workloads last, that it has cells for or may have."""
+        """The names of the metrics that it may have, those of workloads last."""
         return [name for name, *_ in self.layout.metrics]
 
     @property
@@ -220,13 +220,13 @@ class Measured(TableRow):
         return None if low is None or high is None else Interval(float(low), float(high))
 
     def behind(self, metric: str) -> int | None:
-        """Return how many a metric was measured on: items, or the processes of a timing."""
+        """Return the count behind a metric: items of a score, or processes of a timing."""
         count = self.cells.get(behind(metric))
         return None if count is None else int(count)
 
     @property
     def timing(self) -> TokenTiming:
-        """The time between tokens in the sweep's first workload, and what else the machine did meanwhile."""
+        """The time between tokens in the sweep's first workload, with the load of the machine during the timing."""
         return TokenTiming.of(self.cells)
 
 
@@ -271,7 +271,7 @@ class Trial(Measured):
 
     @property
     def served_as(self) -> str | None:
-        """What its timing belongs to: its graph, and its session where that is the candidate's own."""
+        """The name of its graph with the settings of its session, see `served_as`: rows with the same name share a timing."""
         return served_as(self.cells.get("graph"), ((name, self[name]) for name in self.layout.sessions))
 
     def cost_s(self, stage: str) -> float | None:

@@ -1,7 +1,7 @@
-"""The tables as a JSON schema, for whoever reads them with other tools: columns in order, types, bounds, meanings.
+"""The JSON schema of each table, for other tools: columns in order, types, bounds, meanings.
 
-A row is described as it is once its cells are read: an empty cell is a property that is not there. Columns are only ever
-added, at the end, so that a reader of an older version reads a newer file.
+A row is described after its cells are read: an empty cell is a missing property. New columns are added only at the end, so a
+reader of an older version reads a newer file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autotune.metrics import PER_WORKLOAD, WORKLOAD
 from autotune.results.columns import COLUMNS, CURVES, FINALISTS, LATENCY, SERVED, SPREAD, STATUSES, Column
 
 VERSION = 1
-"""Of the meaning of the columns: another number means that some column means something else, or is gone."""
+"""The version of the columns' meaning: another number means that the meaning of a column changed, or a column is gone."""
 TABLES: dict[str, tuple[Column, ...]] = {"results": COLUMNS, "finalists": FINALISTS, "curves": CURVES}
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _KINDS = ("base", "adapter", "pair")
@@ -55,7 +55,7 @@ def _property(column: Column) -> dict[str, Any]:
 
 
 def _of_workloads(columns: Sequence[Column]) -> dict[str, Any]:
-    """Return the columns of further workloads, whose names end in `@` and the workload's name."""
+    """Return the pattern of the columns of further workloads, whose names end in `@` and the workload's name."""
     names = sorted(
         column.name
         for column in columns

@@ -1,4 +1,4 @@
-"""What spreadsheets, data frames, editors and git leave of a results table, in words: why it is none, and what to do."""
+"""Recognise what spreadsheets, data frames, editors and git do to a results table, and say what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EARLIER_STATUSES = ("unavailable",)
 
 
 def no_header(text: str, first: str, file: str) -> Problem:
-    """Return why the text of a file is no results table: its first line has no column of the name `first`."""
+    """Return the problem of a text that is no results table, because its header lacks the column `first`."""
     line = text.split("\n", 1)[0]
     rule, remedy = f"is not a results table: it has no column '{first}'", "name a results folder or its results.csv"
     if text.startswith(("<<<<<<<", ">>>>>>>", "=======")):
@@ -33,14 +33,14 @@ def no_header(text: str, first: str, file: str) -> Problem:
 
 
 def not_utf8(content: bytes) -> tuple[str, str]:
-    """Return what bytes are that are no UTF-8 text, and what to do."""
+    """Return the reason why bytes are no UTF-8 text, and the remedy."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "it is UTF-16 text, as a spreadsheet may save it", _AGAIN
     return "it is no UTF-8 text", "name a results folder or its results.csv"
 
 
 def cell_remedy(kind: type, cell: str) -> str:
-    """Return what to do about a cell that cannot be what its column holds."""
+    """Return the remedy for a cell that does not fit its column."""
     if kind in (int, float) and re.fullmatch(
         r"-?[0-9]{1,3}(?:[ ,'.][0-9]{3})*,[0-9]+|-?[0-9]{1,3}(?:,[0-9]{3})+\.?[0-9]*", cell
     ):
@@ -53,7 +53,7 @@ def cell_remedy(kind: type, cell: str) -> str:
 
 
 def row_problems(rows: Sequence[Trial], file: str) -> Iterable[Problem]:
-    """Yield what rows say that no run has written: a status that is none, an interval with its ends exchanged."""
+    """Yield problems of rows that no run can have written: an unknown status, an interval with its ends exchanged."""
     known = {*STATUSES, *_EARLIER_STATUSES}
     for row in rows:
         if "status" in row.cells and row.status not in known:

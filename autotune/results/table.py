@@ -1,4 +1,4 @@
-"""A table on disk: `results.csv` is the public interface of dashboards and the state of the search.
+"""A table on disk. `results.csv` is the public interface of dashboards and the state of the search.
 
 Rows are appended, flushed and synced; a line that a power cut left half-written is dropped when the file is opened again.
 """
@@ -42,14 +42,14 @@ def text_of(value: Cell) -> str:
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     text = " ".join(str(value).split())
-    # A spreadsheet runs a cell that begins so: a leading quote makes it text.
+    # A spreadsheet runs such a cell as a formula: a leading quote makes it text.
     if isinstance(value, str) and _runs(text):
         return f"'{text}"
     return text
 
 
 def _parsed(text: str, column: Column) -> Cell:
-    """Return what a cell holds: the inverse of `text_of`. Raises ValueError, KeyError."""
+    """Return the value of a cell: the inverse of `text_of`. Raises ValueError, KeyError."""
     kind = column.type
     if text == "":
         return None
@@ -65,9 +65,10 @@ def _parsed(text: str, column: Column) -> Cell:
 
 
 def read_table(file: Path, kind: type[R]) -> list[R]:
-    """Return the rows of a table, of the class that is its `kind`; a last line without its end is left out.
+    """Return the rows of a table, of the class `kind`; a last line without a line end is left out.
 
-    Columns of workloads are known by their names; those that are not ours stay texts as they are. Raises UsageError where the file is not such a table.
+    Columns of workloads are recognised by their names; unknown columns keep their texts. Raises UsageError where the file is
+    not such a table.
     """
     try:
         if exists(file) and not is_file(file):  # a device, or a pipe, may have no end
@@ -86,7 +87,7 @@ def read_table(file: Path, kind: type[R]) -> list[R]:
 
 
 def parse_table(text: str, kind: type[R], file: Path) -> list[R]:
-    """Return the rows of a table's text as `read_table` does; `file`: where it was read. Raises UsageError."""
+    """Return the rows of a table's text, as `read_table`; `file`: the file, for messages. Raises UsageError."""
     reader = csv.reader(io.StringIO(text, newline=""))
     rows: list[R] = []
     columns = kind.columns
@@ -101,7 +102,7 @@ def parse_table(text: str, kind: type[R], file: Path) -> list[R]:
             raise UsageError(Problem(rule, file=str(file), remedy=remedy))
         empty: Cells = dict.fromkeys(header)
         places = range(len(header))
-        # Most cells are empty, and the rest say the same things again and again: each different text is read once.
+        # Most cells are empty, and the others repeat: each different text of a column is parsed once.
         known: list[dict[str, Cell]] = [{} for _ in header]
         for cells in reader:
             if not cells:  # an empty line
@@ -136,7 +137,7 @@ def _line(values: Sequence[str]) -> str:
 
 
 def _row_line(row: TableRow, names: Sequence[str], ours: Container[str]) -> str:
-    """Return a row as a line; what stands in columns that are not ours is left as it is."""
+    """Return a row as a line; cells of unknown columns are left as they are."""
     cells = ((name, row[name]) for name in names)
     return _line([text_of(value) if name in ours else str(value or "") for name, value in cells])
 
@@ -154,14 +155,14 @@ class Table(Generic[R]):
     """
 
     def __init__(self, file: Path, kind: type[R], more: Iterable[str] = ()) -> None:
-        """`more`: names of columns for the metrics of workloads, behind those of the class."""
+        """`more`: names of columns for the metrics of workloads, after those of the class."""
         self.file = file
         self.columns = columns = with_workloads(kind.columns, more)
         self._names = [column.name for column in columns]
         self._ours = frozenset(self._names)
         self._waiting: list[str] = []
         self.rows: list[R] = []
-        """All rows: those of the file, and those added since without their empty cells; who needs them no more may clear this."""
+        """All rows: those of the file, and those added since, without empty cells; a caller that does not need them may clear it."""
         if file.exists() and file.stat().st_size:
             self._repair()
             self.rows = read_table(file, kind)
@@ -180,7 +181,7 @@ class Table(Generic[R]):
                 os.fsync(stream.fileno())
 
     def _adopt_header(self, kind: type[R]) -> None:
-        """Keep the file's order; new columns go to the end, and the file is then rewritten once."""
+        """Keep the order of the file's columns; new columns go to the end, and the file is rewritten once."""
         with self.file.open(encoding="utf-8-sig", newline="") as stream:
             header = next(csv.reader(stream), [])
         new = [name for name in self._names if name not in header]
@@ -213,9 +214,9 @@ class Table(Generic[R]):
         return kept
 
     def flush(self) -> bool:
-        """Write the rows that wait. Returns whether none waits any more."""
+        """Write the waiting rows. Returns whether none waits any more."""
         try:
-            if not self.file.exists():  # somebody removed it: without a header it would be no table
+            if not self.file.exists():  # it was removed: without a header it would be no table
                 self._rewrite()
             elif self._waiting:
                 self._append("".join(self._waiting))
@@ -239,7 +240,7 @@ class Table(Generic[R]):
             raise
 
     def _cut(self, length: int) -> None:
-        """Take back lines that could be written in part only (a full disk), so that they can be written again."""
+        """Remove lines that were written in part (a full disk), so that they can be written again."""
         with contextlib.suppress(OSError), self.file.open("rb+") as stream:
             stream.truncate(length)
 

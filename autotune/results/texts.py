@@ -1,4 +1,4 @@
-"""The beginnings of the validation items' texts, kept in a results folder so that people see what was asked."""
+"""The beginnings of the validation items' texts, kept in a results folder so that people can read the prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autotune.secrets import redact
 
 TEXTS = "texts.json"
 MOST_ITEMS, MOST_LETTERS = 5000, 400
-"""Items that are kept, and characters of a text: it is for reading, not for scoring."""
+"""The most items that are kept, and the most characters of a text: it is for reading, not for scoring."""
 
 
 def keep_texts(folder: Path, dataset: Dataset) -> None:
@@ -25,7 +25,7 @@ def keep_texts(folder: Path, dataset: Dataset) -> None:
 
 
 def read_texts(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the labels in order, and the texts by the items' ids; empty where the folder keeps none, or damaged ones."""
+    """Return the labels in order, and the texts by item id; empty where the folder has none, or they are damaged."""
     file = folder / "outcomes" / TEXTS
     try:
         kept: Any = json.loads(file.read_text(encoding="utf-8")) if is_file(file) else {}
@@ -40,7 +40,7 @@ def read_texts(folder: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def _shown(item: Item) -> str:
-    """Return what an item asks: of a conversation the last message, with the number of those before it."""
+    """Return the prompt of an item; for a conversation the last message, with the number of earlier ones."""
     if isinstance(item.prompt, str):
         text = item.prompt
     else:

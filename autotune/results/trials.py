@@ -1,4 +1,4 @@
-"""What the rows of a sweep count as."""
+"""Count the trials in the rows of a sweep, and round measured numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from autotune.results.rows import Trial
 
 
 class Trials:
-    """The trials that were done, by the last attempt at each candidate: what was stopped on the way to a trial is none,
-    though a worker was lost at it before.
+    """The trials that were done, by the last attempt at each candidate. A candidate that the strategy stopped is no trial, even
+    where an earlier attempt at it was lost.
     """
 
     def __init__(self, rows: Iterable[Trial] = ()) -> None:
         self._done: dict[tuple[str | None, int], str] = {}
-        """By target and number the candidate that it was."""
+        """The candidate of each trial, by target and number."""
         for row in rows:
             self.learn(row)
 
@@ -29,7 +29,7 @@ class Trials:
         return max((number for _, number in self._done), default=0)
 
     def learn(self, row: Trial) -> None:
-        """Take in a row, which counts more than those before it."""
+        """Add a row, which replaces earlier rows of its candidate."""
         trial, name = row.trial or 0, row.candidate
         place = (row.target, trial)
         if trial and row.status != "stopped":
@@ -39,10 +39,10 @@ class Trials:
 
 
 def rounded(cells: Mapping[str, Cell]) -> Cells:
-    """Return measured numbers at six significant digits, so that what is kept in memory is what a file gives back.
+    """Return cells with measured numbers at six significant digits, so that memory and file hold the same.
 
-    A number that is not finite was not measured. Settings (`lora_*`, `build_*`) stay as they are: they name the
-    candidate. (Those of sessions have no fractions.)
+    A number that is not finite counts as not measured. Settings (`lora_*`, `build_*`) are not rounded, because they identify the
+    candidate. (Settings of sessions have no fractions.)
     """
     return {
         name: _six_digits(value) if isinstance(value, float) and not name.startswith(("lora_", "build_")) else value

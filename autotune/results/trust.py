@@ -1,7 +1,7 @@
-"""Which recipes may still be the model, where the untouched model at full precision is not.
+"""Which recipes can still be right, where the untouched model at full precision was built wrong.
 
-The model builder writes one graph for a model, and then rounds its weights. What is wrong with that graph at full
-precision is wrong in every recipe that differs from it in nothing but rounding, though rounding may hide it there.
+The model builder writes one graph for a model, and then rounds its weights. An error in that graph at full precision is in
+every recipe that differs only in rounding, even where rounding hides it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What goes out of the door: facts about a candidate, its model card, and the files beside the model."""
+"""What is shipped with a model: facts about the candidate, its model card, and the files beside it."""

@@ -1,4 +1,4 @@
-"""What `candidate.json` says beside a model: whose candidate it is, its settings, and what it was tuned to do."""
+"""The content of `candidate.json` beside a model: its candidate, settings, and the task that it was tuned for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a results folder says about one candidate, for whoever describes it."""
+"""Everything that a results folder holds about one candidate, for the model card and other descriptions."""
 
 from __future__ import annotations
 
@@ -144,7 +144,9 @@ def score_of(metric: str, split: str, outcomes: Mapping[str, Any]) -> Score:
 
 
 def gather(folder: Path, sweep: Mapping[str, Any], rows: list[Trial], row: Trial, base_model: str | None) -> Facts:
-    """Return what the results folder says about the candidate of `row`; `base_model`: its name on the hub, where the user says it."""
+    """Return what the results folder says about the candidate of `row`; `base_model`: its name on the hub, where the user
+    says it.
+    """
     candidate = candidate_of(row, folder / "results.csv")
     finals: list[Finalist] = []
     if is_file(folder / "finalists.csv"):

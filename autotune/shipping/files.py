@@ -1,4 +1,4 @@
-"""The files beside an exported model: how to run it, how to make it again, and what Foundry Local asks for."""
+"""The files beside an exported model: `run.py`, `reproduce.yaml`, and the settings that Foundry Local needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a model was tuned to do: how its prompts are written, and how its answers are scored. It goes with the model."""
+"""The task that a model was tuned for: how its prompts are written, and how its answers are scored. It is shipped with the
+model.
+"""
 
 from __future__ import annotations
 

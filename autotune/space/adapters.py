@@ -1,4 +1,4 @@
-"""LoRA settings: read from a sweep file, with the defaults spelled out, and which of them cannot train."""
+"""LoRA settings: parsed from a sweep file with all defaults, and checked for combinations that cannot train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotune.space.parameter_tables import LORA
 
 
 def resolve_lora(values: Mapping[str, Any]) -> Lora:
-    """Return the settings that count, every default spelled out; inactive ones are None."""
+    """Return the settings with every default; settings without effect are None."""
     settings: dict[str, Any] = {
         name: parameter.default
         for name, parameter in LORA.items()
@@ -33,13 +33,13 @@ FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
-"""Layers that some models have as one (Phi-3) and others as several (Llama), by the name of the one."""
+"""The names of fused layers (Phi-3), with the names of the separate layers that other models have (Llama)."""
 
 
 def fit_modules(wanted: Sequence[str], there: Collection[str]) -> tuple[str, ...]:
-    """Return names of modules as a model has them, each once: the parts for a fused layer, or the fused layer for a part.
+    """Return the model's own names for modules, each once: a fused layer becomes its parts, and a part its fused layer.
 
-    `there`: the names of the model's linear modules. A name that it has in neither way stays as it is.
+    `there`: the names of the model's linear modules. A name that it has in neither form is kept.
     """
     found: dict[str, None] = {}
     for name in wanted:

@@ -1,4 +1,4 @@
-"""What one parameter may be: a choice or a range, read from a sweep file and checked."""
+"""The domain of one parameter: a choice or a range, parsed from a sweep file and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autotune.space.parameter_tables import PRESETS, Parameter, Value
 
 
 def _same(value: Value, other: Value) -> bool:
-    """Whether two values are the same number but for the last digits."""
+    """Whether two values are the same number, except for the last digits."""
     return isinstance(value, int | float) and isinstance(other, int | float) and math.isclose(value, other)
 
 
@@ -30,7 +30,7 @@ class Choice:
         return self.values[0]
 
     def has(self, value: Value) -> bool:
-        """Whether a value is one of them; numbers but for their last digits."""
+        """Whether a value is one of them; numbers may differ in the last digits."""
         return value in self.values or any(_same(value, one) for one in self.values)
 
 
@@ -54,7 +54,7 @@ class Range:
         return inside or _same(value, self.low) or _same(value, self.high)
 
     def value(self, number: float) -> int | float:
-        """Return the parameter's value at a number inside: four digits tell learning rates apart, and people read them."""
+        """Return the parameter's value at a number inside, rounded to four digits, which people can read."""
         return int(number) if self.integer else min(max(float(f"{number:.4g}"), self.low), self.high)
 
 
@@ -62,10 +62,11 @@ Domain = Choice | Range
 
 
 MOST_COMBINATIONS = 10_000
-"""Combinations up to which they are counted one by one."""
+"""The most combinations that are multiplied out, or counted one by one."""
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float can hold, and no truth value."""
     # Comparing keeps away nan and inf, and integers that no float can hold.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
@@ -128,7 +129,7 @@ def _check_value(parameter: Parameter, value: Any) -> tuple[Value | None, str]:
 
 
 def _meant(parameter: Parameter, raw: Mapping[Any, Any]) -> str:
-    """Return how a search is written that another tuner writes so: values, or low and high, min and max."""
+    """Return the remedy for a search in the notation of another tuner: values, or low and high, min and max."""
     values = next((raw[name] for name in ("values", "choices", "options", "categorical", "grid") if name in raw), None)
     if isinstance(values, list) and values:
         return f"write {parameter.name}: {{ choice: {shown(values)} }}"
@@ -150,7 +151,7 @@ def _meant(parameter: Parameter, raw: Mapping[Any, Any]) -> str:
 
 
 def _one_range(parameter: Parameter, raw: Mapping[Any, Any], name: str, kind: str) -> str:
-    """Return how a range is written that has another key beside it, or whose name is written otherwise."""
+    """Return the remedy for a range with another key beside it, or with another spelling of its name."""
     bounds, step = raw[name], raw.get("step")
     if raw.get("log") is True:
         kind = {"uniform": "loguniform", "int": "logint"}.get(kind, kind)
@@ -175,65 +176,12 @@ _RANGES = {
 def parse_domain(
     parameter: Parameter, raw: Any, key: str, problems: list[Problem], *, ranges: bool, what: str = "recipe"
 ) -> Domain | None:
-    """Return what `raw` says a parameter may be; what is wrong goes to `problems`."""
+    """Return the domain that `raw` states for a parameter; None where it is wrong, and mistakes go to `problems`.
+
+    `ranges`: whether it may be a range; else a list means a choice, and `what` names the thing that has the parameter.
+    """
     if isinstance(raw, dict):
-        kinds = ["choice", *(_RANGES if ranges else ())]
-        if len(raw) != 1 or next(iter(raw)) not in kinds:
-            problems.append(
-                Problem(
-                    "a searched parameter has exactly one of " + ", ".join(kinds)
-                    if ranges
-                    else f"a {what} takes values and lists of them, not ranges",
-                    key,
-                    value=raw,
-                    remedy=_meant(parameter, raw) if ranges else f"write e.g. {parameter.name}: [..., ...]",
-                )
-            )
-            return None
-        kind, body = next(iter(raw.items()))
-        if kind == "choice":
-            if not isinstance(body, list) or not body:
-                rule = "choice needs a list with at least one value"
-                remedy = "write choice: [..., ...]"
-                parts = re.split(r"[,;\s]+", body.strip()) if isinstance(body, str) and len(body) < 200 else []
-                if len(parts) > 1 and all(parts):
-                    remedy = f"write choice: [{', '.join(parts)}]"
-                elif isinstance(body, int | float | str) and len(str(body)) < 60:
-                    remedy = f"write {parameter.name}: {body}, or choice: [..., ...]"
-                problems.append(Problem(rule, f"{key}.choice", value=body, remedy=remedy))
-                return None
-            return _choice(parameter, body, f"{key}.choice", problems)
-        log, integer = _RANGES[kind]
-        if parameter.type not in (int, float):
-            problems.append(
-                Problem(f"{kind} is for numbers; {parameter.name} is not one", key, remedy="use choice: [...]")
-            )
-            return None
-        if not (isinstance(body, list) and len(body) == 2 and all(is_number(v) for v in body)):
-            texts = [value for value in body if isinstance(value, str)] if isinstance(body, list) else []
-            meant = [number_remedy(value, parameter.name) for value in texts]
-            remedy = f"write [low, high]; for {texts[0]!r} {meant[0]}" if meant and meant[0] else "write [low, high]"
-            if isinstance(body, list) and len(body) == 4:
-                remedy = "write [low, high], with points for commas within numbers"
-            problems.append(Problem(f"{kind} needs two numbers", f"{key}.{kind}", value=body, remedy=remedy))
-            return None
-        low, high = body
-        for bound in (low, high):
-            _, rule = _check_value(parameter, bound)
-            if integer and bound != int(bound):
-                rule = f"{kind} needs whole numbers"
-            if rule:
-                remedy = f"{parameter.name} is: {parameter.meaning}"
-                problems.append(Problem(rule, f"{key}.{kind}", value=bound, remedy=remedy))
-                return None
-        if low >= high:
-            remedy = f"write [{high}, {low}]" if low > high else f"write {parameter.name}: {low}"
-            problems.append(Problem("`low < high` must hold", f"{key}.{kind}", value=body, remedy=remedy))
-            return None
-        if log and low <= 0:
-            problems.append(Problem(f"{kind} needs low > 0", f"{key}.{kind}", value=low, remedy="use uniform"))
-            return None
-        return Range(float(low), float(high), log, integer or parameter.type is int)
+        return _parse_search(parameter, raw, key, problems, what if not ranges else None)
     if isinstance(raw, list) and parameter.name != "target_modules":
         if ranges:
             remedy = f"write {parameter.name}: {{ choice: {raw} }}"
@@ -243,7 +191,71 @@ def parse_domain(
     return _choice(parameter, [raw], key, problems)
 
 
+def _parse_search(
+    parameter: Parameter, raw: Mapping[str, Any], key: str, problems: list[Problem], what: str | None
+) -> Domain | None:
+    """Return the domain of a mapping such as `{ choice: [...] }`; `what`: what has the parameter, where ranges are no use."""
+    kinds = ["choice", *(_RANGES if what is None else ())]
+    if len(raw) != 1 or next(iter(raw)) not in kinds:
+        rule = "a searched parameter has exactly one of " + ", ".join(kinds)
+        remedy = _meant(parameter, raw)
+        if what is not None:
+            rule = f"a {what} takes values and lists of them, not ranges"
+            remedy = f"write e.g. {parameter.name}: [..., ...]"
+        problems.append(Problem(rule, key, value=raw, remedy=remedy))
+        return None
+    kind, body = next(iter(raw.items()))
+    if kind != "choice":
+        return _parse_range(parameter, kind, body, key, problems)
+    if not isinstance(body, list) or not body:
+        remedy = "write choice: [..., ...]"
+        parts = re.split(r"[,;\s]+", body.strip()) if isinstance(body, str) and len(body) < 200 else []
+        if len(parts) > 1 and all(parts):
+            remedy = f"write choice: [{', '.join(parts)}]"
+        elif isinstance(body, int | float | str) and len(str(body)) < 60:
+            remedy = f"write {parameter.name}: {body}, or choice: [..., ...]"
+        problems.append(
+            Problem("choice needs a list with at least one value", f"{key}.choice", value=body, remedy=remedy)
+        )
+        return None
+    return _choice(parameter, body, f"{key}.choice", problems)
+
+
+def _parse_range(parameter: Parameter, kind: str, body: Any, key: str, problems: list[Problem]) -> Range | None:
+    """Return the range of `{ kind: body }`, where `kind` is one of `_RANGES`."""
+    log, integer = _RANGES[kind]
+    here = f"{key}.{kind}"
+    if parameter.type not in (int, float):
+        problems.append(Problem(f"{kind} is for numbers; {parameter.name} is not one", key, remedy="use choice: [...]"))
+        return None
+    if not (isinstance(body, list) and len(body) == 2 and all(is_number(v) for v in body)):
+        texts = [value for value in body if isinstance(value, str)] if isinstance(body, list) else []
+        meant = [number_remedy(value, parameter.name) for value in texts]
+        remedy = f"write [low, high]; for {texts[0]!r} {meant[0]}" if meant and meant[0] else "write [low, high]"
+        if isinstance(body, list) and len(body) == 4:
+            remedy = "write [low, high], with points for commas within numbers"
+        problems.append(Problem(f"{kind} needs two numbers", here, value=body, remedy=remedy))
+        return None
+    low, high = body
+    for bound in (low, high):
+        _, rule = _check_value(parameter, bound)
+        if integer and bound != int(bound):
+            rule = f"{kind} needs whole numbers"
+        if rule:
+            problems.append(Problem(rule, here, value=bound, remedy=f"{parameter.name} is: {parameter.meaning}"))
+            return None
+    if low >= high:
+        remedy = f"write [{high}, {low}]" if low > high else f"write {parameter.name}: {low}"
+        problems.append(Problem("`low < high` must hold", here, value=body, remedy=remedy))
+        return None
+    if log and low <= 0:
+        problems.append(Problem(f"{kind} needs low > 0", here, value=low, remedy="use uniform"))
+        return None
+    return Range(float(low), float(high), log, integer or parameter.type is int)
+
+
 def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: list[Problem]) -> Choice | None:
+    """Return the choice of these values, each once; None where one is wrong."""
     good: list[Value] = []
     failed = False
     for raw in values:
@@ -269,6 +281,7 @@ def _choice(parameter: Parameter, values: Sequence[Any], key: str, problems: lis
 
 
 def unknown_keys(raw: Mapping[Any, Any], table: Mapping[str, Parameter], key: str) -> list[Problem]:
+    """Return a problem for each key of a mapping that is no parameter of the table."""
     return [
         Problem("unknown key", f"{key}.{name}", remedy=did_you_mean(str(name), list(table)))
         for name in raw
@@ -279,7 +292,7 @@ def unknown_keys(raw: Mapping[Any, Any], table: Mapping[str, Parameter], key: st
 def mappings(
     raw: Any, known: Mapping[str, Parameter], key: str, what: str, remedy: str, problems: list[Problem]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the mappings of a list, or the one that stands for it, each with its key. Mistakes go to `problems`."""
+    """Yield the mappings of a list, or a single mapping, each with its key. Mistakes go to `problems`."""
     items = raw if isinstance(raw, list) else [raw]
     if not items:
         problems.append(Problem(f"needs at least one {what}", key, value=raw, remedy=remedy))

@@ -1,7 +1,7 @@
-"""A user's own stages in a recipe: a function and its options, read from a sweep file and multiplied out.
+"""A user's own stages in a recipe: a function and its options, parsed from a sweep file and multiplied out.
 
-A recipe holds one as a text of one spelling, `module:function name=value name=value`, so that two ways to write the same
-are one candidate, and a row of results says which it was.
+A recipe holds each as a text in one spelling, `module:function name=value name=value`: so two ways to write the same stage
+are one candidate, and a row of results names it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from autotune.metrics import FUNCTION
 from autotune.space.domains import MOST_COMBINATIONS, is_number
 
 OWN_STAGES = ("model_stage", "graph_stage")
-"""The parameters of recipes that name one: on the merged model before it is built, and on the built ONNX folder."""
+"""The parameters of recipes for own stages: on the merged model before it is built, and on the built ONNX folder."""
 _NAME = re.compile(r"[^\W\d]\w*")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class OwnStage(NamedTuple):
-    """A function of the user's own, and what it is called with besides the two folders."""
+    """A function of the user's own, and its arguments beside the two folders."""
 
     function: str
     """module:function"""
@@ -31,7 +31,7 @@ class OwnStage(NamedTuple):
 
 
 def spell_stage(function: Any, options: Mapping[Any, Any]) -> tuple[str, str]:
-    """Return (a stage in its one spelling, "") or ("", the rule that it breaks). A truth value is 1 or 0."""
+    """Return (the canonical spelling of a stage, "") or ("", the rule that it breaks). A truth value becomes 1 or 0."""
     if not isinstance(function, str) or not FUNCTION.fullmatch(function):
         return "", "must be module:function"
     words = [function]
@@ -49,7 +49,7 @@ def spell_stage(function: Any, options: Mapping[Any, Any]) -> tuple[str, str]:
 
 
 def read_stage(text: str) -> OwnStage:
-    """Return what a stage's spelling means: numbers are numbers, all else is text."""
+    """Return the stage of a spelling: numbers become numbers, everything else is text."""
     function, *words = text.split(" ")
     options: dict[str, int | float | str] = {}
     for word in words:

@@ -1,4 +1,4 @@
-"""The parameters of LoRA, of recipes and of sessions: one table each, from which help, checks and docs are generated."""
+"""The parameters of LoRA, of recipes and of sessions: help, checks and docs are generated from one table each."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ class Parameter:
     high: float = math.inf
     choices: tuple[Any, ...] = ()
     providers: tuple[str, ...] = ()
-    """The only providers where it means something (recipes); empty: all."""
+    """For recipes and sessions: the only providers on which it has an effect; empty: all."""
     precisions: tuple[str, ...] = PRECISIONS
-    """The only precisions where it means something (recipes)."""
+    """For recipes: the only precisions with which it has an effect."""
     option: str = ""
-    """Its name for the model builder (recipes), where that differs."""
+    """For recipes: its name in the model builder, where that differs."""
     refused: tuple[tuple[str, str], ...] = ()
-    """Values that the model builder knows and that cannot run here, each with the reason. Rows of earlier versions may
-    hold them."""
+    """Values that the model builder knows but that cannot run, each with the reason. Rows of earlier versions may hold them."""
 
 
 def _table(*parameters: Parameter) -> dict[str, Parameter]:

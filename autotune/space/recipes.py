@@ -1,9 +1,10 @@
-"""Recipes: read from a sweep file and multiplied out, and which of them cannot run on a model."""
+"""Recipes: parsed from a sweep file and multiplied out, and checked for those that cannot run on a model."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,14 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model decides which combinations can run: from its config.json."""
+    """The properties of a model, from its config.json, that decide which recipes can run."""
 
     inner_sizes: tuple[int, ...]
     """Row lengths K of the matrices that get quantised."""
     tied: bool
     """Whether embedding and head are one matrix."""
     refused: tuple[tuple[str, str], ...] = ()
-    """Precisions in which no build of it runs, each with the reason."""
+    """The precisions in which no build of the model runs, each with the reason."""
 
 
 def _resolve_recipe(settings: dict[str, Any], provider: Provider, shape: ModelShape | None) -> Recipe | LeftOut:
@@ -115,51 +116,20 @@ def parse_recipes(
     key: str = "space.build",
     several: bool = False,
 ) -> tuple[tuple[Recipe, ...], tuple[LeftOut, ...]]:
-    """Multiply out the recipes of a sweep file; `several`: it has other targets besides, for which a value may be meant that
-    can never run on this provider.
+    """Return the recipes of a sweep file, multiplied out, that can run on `provider`, and those that cannot, with the reason.
 
-    Returns the different recipes that can run on `provider` with a model of `shape` (None: not known yet), and
-    those that cannot, each with its reason. A value that can never run is a problem instead.
+    `shape`: of the model; None: not known yet. A value that never runs on the provider is a problem instead, unless the sweep
+    has `several` targets: it may be meant for another one.
     """
     recipes: dict[Recipe, None] = {}
     left_out: dict[LeftOut, None] = {}
     for here, item in mappings(raw, RECIPE, key, "recipe", "write - { precision: int4 }", problems):
         before = len(problems)
-        if "precision" not in item:
-            problems.append(
-                Problem("a recipe needs a precision", here, remedy="one of " + ", ".join(provider.precisions))
-            )
-        axes: dict[str, tuple[Value, ...]] = {}
-        for name, value in item.items():
-            if name not in RECIPE:
-                continue
-            if name in OWN_STAGES:
-                axes[name] = stage_choices(value, f"{here}.{name}", problems)
-                continue
-            parameter = RECIPE[name]
-            if parameter.providers and provider.name not in parameter.providers:
-                if several:
-                    continue
-                rule = f"{name} means something on {' and '.join(parameter.providers)} only"
-                problems.append(Problem(rule, f"{here}.{name}", remedy=f"remove it for {provider.name}"))
-                continue
-            domain = parse_domain(parameter, value, f"{here}.{name}", problems, ranges=False)
-            if (
-                name == "use_qdq"
-                and provider.qdq
-                and isinstance(domain, Choice)
-                and False in domain.values
-                and not several
-            ):
-                rule = f"int4 weights for {provider.name} are always QuantizeLinear and DequantizeLinear"
-                problems.append(Problem(rule, f"{here}.{name}", value=False, remedy="remove it, or write true"))
-            if isinstance(domain, Choice):
-                axes[name] = domain.values
+        axes = _axes(item, provider, here, problems, several)
         if several and "precision" in axes:
             foreign = [value for value in axes["precision"] if value not in provider.precisions]
-            left_out |= {
-                LeftOut(str(value), f"it does not run on the {provider.name} provider"): None for value in foreign
-            }
+            reason = f"it does not run on the {provider.name} provider"
+            left_out |= {LeftOut(str(value), reason): None for value in foreign}
             axes["precision"] = tuple(value for value in axes["precision"] if value in provider.precisions)
             if not axes["precision"]:
                 continue
@@ -181,3 +151,32 @@ def parse_recipes(
             else:
                 left_out[resolved] = None
     return tuple(recipes), tuple(left_out)
+
+
+def _axes(
+    item: Mapping[str, Any], provider: Provider, here: str, problems: list[Problem], several: bool
+) -> dict[str, tuple[Value, ...]]:
+    """Return the values of each parameter of a recipe, before they are multiplied out. Arguments as for `parse_recipes`."""
+    if "precision" not in item:
+        problems.append(Problem("a recipe needs a precision", here, remedy="one of " + ", ".join(provider.precisions)))
+    axes: dict[str, tuple[Value, ...]] = {}
+    for name, value in item.items():
+        if name not in RECIPE:
+            continue
+        if name in OWN_STAGES:
+            axes[name] = stage_choices(value, f"{here}.{name}", problems)
+            continue
+        parameter = RECIPE[name]
+        if parameter.providers and provider.name not in parameter.providers:
+            if not several:
+                rule = f"{name} means something on {' and '.join(parameter.providers)} only"
+                problems.append(Problem(rule, f"{here}.{name}", remedy=f"remove it for {provider.name}"))
+            continue
+        domain = parse_domain(parameter, value, f"{here}.{name}", problems, ranges=False)
+        if not isinstance(domain, Choice):
+            continue
+        if name == "use_qdq" and provider.qdq and False in domain.values and not several:
+            rule = f"int4 weights for {provider.name} are always QuantizeLinear and DequantizeLinear"
+            problems.append(Problem(rule, f"{here}.{name}", value=False, remedy="remove it, or write true"))
+        axes[name] = domain.values
+    return axes

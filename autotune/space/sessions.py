@@ -1,4 +1,4 @@
-"""Sessions: how a build is served, read from a sweep file and multiplied out."""
+"""Sessions, the settings that serve a build: parsed from a sweep file and multiplied out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _OPTION = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def spell_options(raw: Mapping[Any, Any]) -> tuple[str, str]:
-    """Return (the options of a provider in their one spelling, "") or ("", the rule that they break).
+    """Return (the canonical spelling of a provider's options, "") or ("", the rule that they break).
 
-    ONNX Runtime takes texts: a truth value is 1 or 0 to it. The spelling is name=value, sorted, separated by spaces.
+    ONNX Runtime takes texts: a truth value becomes 1 or 0. The spelling is name=value, sorted, separated by spaces.
     """
     words: list[str] = []
     for name, value in raw.items():
@@ -60,7 +60,7 @@ def _option_choices(raw: Any, key: str, problems: list[Problem]) -> tuple[str, .
 
 
 def check_served(name: str, provider: Provider, key: str, problems: list[Problem]) -> bool:
-    """Return whether a setting of sessions means something on a provider; if not, it is a problem."""
+    """Return whether a setting of sessions has an effect on a provider; if not, add a problem."""
     parameter = SESSION[name]
     takes = (
         provider.takes_options
@@ -77,9 +77,9 @@ def check_served(name: str, provider: Provider, key: str, problems: list[Problem
 def parse_sessions(
     raw: Any, target: Session, provider: Provider, problems: list[Problem], key: str = "space.session"
 ) -> tuple[Session | None, ...]:
-    """Multiply out the sessions of a sweep file; None is the target's own.
+    """Return the sessions of a sweep file, multiplied out; None stands for the target's own session.
 
-    Two that come to the same on this `target` are one, the first. Mistakes go to `problems`.
+    Of sessions that are equal on this `target`, the first is kept. Mistakes go to `problems`.
     """
     sessions: dict[Session, Session | None] = {}
     for here, item in mappings(raw, SESSION, key, "session", "write - { threads: [1, 2] }", problems):

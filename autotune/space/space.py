@@ -1,7 +1,7 @@
 """The search space of a sweep.
 
-One idea: a sampler sees flat, unconditional choices (the LoRA parameters, and one list of whole recipes), and
-whatever it draws is resolved here into a `Candidate` that holds only the parameters that count.
+One idea: a sampler sees flat, unconditional choices (the LoRA parameters, and one list of whole recipes). Its draw is resolved
+here into a `Candidate`, which holds only the parameters that have an effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autotune.space.recipes import LeftOut, ModelShape, recipe_impossible
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched. `lora` None: only recipes; `recipes` empty: only adapters; `sessions` empty: as the target says."""
+    """The space. `lora` None: only recipes; `recipes` empty: only adapters; `sessions` empty: only the target's session."""
 
     lora: Mapping[str, Domain] | None
     recipes: tuple[Recipe, ...]
@@ -31,13 +31,18 @@ class Space:
     target: str | None = None
     """The target that its candidates are measured for; None where the sweep has one."""
     builds_for: str = ""
-    """The provider whose builds its target runs: targets of one take the same builds."""
+    """The provider for which models are built: targets with the same one share builds."""
 
     @property
     def searched(self) -> dict[str, Domain]:
         """The LoRA parameters that have more than one value."""
         lora = self.lora or {}
         return {n: d for n, d in lora.items() if isinstance(d, Range) or len(d.values) > 1}
+
+    @property
+    def ranges(self) -> list[str]:
+        """The LoRA parameters that are searched in a range."""
+        return [name for name, domain in self.searched.items() if isinstance(domain, Range)]
 
     def candidate(
         self, values: Mapping[str, Value], recipe: Recipe | None, session: Session | None = None
@@ -53,12 +58,12 @@ class Space:
         """Whether an adapter's settings are among those of this space."""
         settings = lora.settings() | {"alpha_over_r": lora.alpha / lora.r}
         values = {name: settings[name] for name in self.searched if settings[name] is not None}
-        # Those that do not count beside others are None.
+        # Settings without effect are None.
         idle = {name: domain.some for name, domain in self.searched.items() if name not in values}
         if self.lora is None or not all(self.searched[name].has(value) for name, value in values.items()):
             return False
         own = self.candidate(values | idle, None).lora
-        # A ratio times the rank need not give the same alpha to the last digit.
+        # The product of ratio and rank may differ from alpha in the last digit.
         return (
             own is not None
             and math.isclose(own.alpha, lora.alpha)
@@ -71,9 +76,8 @@ class Space:
         Raises ValueError where a parameter is a range.
         """
         domains = self.searched
-        for name, domain in domains.items():
-            if isinstance(domain, Range):
-                raise ValueError(f"lora.{name} is a range: a grid needs choices")
+        if self.ranges:
+            raise ValueError(f"lora.{self.ranges[0]} is a range: a grid needs choices")
         seen: set[str] = set()
         axes = [domain.values for domain in domains.values() if isinstance(domain, Choice)]
         for combination in itertools.product(*axes):
@@ -84,7 +88,7 @@ class Space:
                     yield candidate
 
     def size(self) -> int | None:
-        """The number of different candidates; above 10,000 of combinations; None where a parameter is a range."""
+        """The number of different candidates, or of combinations where they exceed 10,000; None where a parameter is a range."""
         combinations = max(1, len(self.recipes)) * max(1, len(self.sessions))
         for domain in self.searched.values():
             if isinstance(domain, Range):
@@ -94,7 +98,7 @@ class Space:
 
 
 def fit_recipes(space: Space, shape: ModelShape) -> Space:
-    """Return the space without the recipes that cannot run on a model of this shape (known only when it is fetched)."""
+    """Return the space without the recipes that cannot run on a model of this shape, which is known once it is fetched."""
     fitting: dict[Recipe, None] = {}
     left_out = list(space.left_out)
     for recipe in space.recipes:

@@ -1,6 +1,6 @@
-"""Two ways to run a model for scoring, with one face: the built model on its provider, or PyTorch.
+"""Two ways to run a model for scoring, with one interface: the built model on its provider, or PyTorch.
 
-Nothing is ever padded in front of something that is read.
+Nothing is ever padded in front of a position whose logits are read.
 
 It is one module because both ways must score alike: each method of one stands beside its twin of the other.
 """
@@ -126,7 +126,9 @@ class OnnxBackend:
         device: int | None = None,
         shares: bool = False,
     ) -> None:
-        """`device`: which of the provider's; `shares`: `taken` is asked for; `exact`: quantised weights are multiplied in single precision, whatever the recipe's accuracy level."""
+        """`device`: which of the provider's; `shares`: `taken` is asked for; `exact`: quantised weights are multiplied in
+        single precision, whatever the recipe's accuracy level.
+        """
         options = session_options(folder, threads)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         if exact:

@@ -1,10 +1,10 @@
 """Scales of a quantised key-value cache, calibrated on training items.
 
 A static scheme stores keys and values as whole numbers times a scale that is fixed in the graph: one number a layer
-(`per_tensor`), or one for each channel of each head (`per_channel`). The scales come from what the attention of the same
-recipe, with its cache in floats, writes into its cache when it runs the training items. The formulas are those of the
-calibrator that ships with ONNX Runtime GenAI (`models/quantization/kv_cache_calibration.py`), which runs windows of one
-joined text; here every item begins at position 0, as it does when the model is used.
+(`per_tensor`), or one for each channel of each head (`per_channel`). The scales come from the values that the same recipe
+with a cache in floats writes into it when it runs the training items. The formulas are those of the calibrator that ships
+with ONNX Runtime GenAI (`models/quantization/kv_cache_calibration.py`), which runs windows of one joined text; here every
+item begins at position 0, as it does when the model is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long the data's prompts and completions are: what a timing is to generate, where a sweep says `data`."""
+"""Measure the lengths of the data's prompts and completions, for timings whose workload says `data`."""
 
 from __future__ import annotations
 

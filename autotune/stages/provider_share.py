@@ -1,4 +1,6 @@
-"""Which share of a model a provider really runs: what it does not take falls to the CPU in silence, and is timed with it."""
+"""Which share of a model a provider really runs: ONNX Runtime runs the other operators on the CPU without a word, and times
+them too.
+"""
 
 from __future__ import annotations
 

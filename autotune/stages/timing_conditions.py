@@ -1,4 +1,4 @@
-"""What else the machine did while this process timed a model."""
+"""The load of the machine while this process timed a model: processors, other programs, GPU."""
 
 from __future__ import annotations
 

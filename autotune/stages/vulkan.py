@@ -1,6 +1,6 @@
-"""The devices that Vulkan's drivers offer, by name and driver: ONNX Runtime knows a GPU's numbers only, and no driver.
+"""The devices that Vulkan's drivers offer, with name and driver: ONNX Runtime knows only the numbers of a GPU, and no driver.
 
-Asked of the system's loader by ctypes, so that no package is needed. Source of the structures: the Vulkan 1.0
+The system's loader is called through ctypes, so that no package is needed. Source of the structures: the Vulkan 1.0
 specification, VkApplicationInfo, VkInstanceCreateInfo and VkPhysicalDeviceProperties.
 """
 

@@ -1,12 +1,11 @@
-"""A command job of Azure Machine Learning that runs a sweep: as a file, and the folder of its code.
+"""A command job of Azure Machine Learning that runs a sweep: its file, and the folder of its code.
 
-Data and model are inputs of the job, wherever they are; results and cache are a folder on a datastore that the next job goes on
-from. The file is what the SDK sends, and `az ml job create -f FILE` as well.
+Data and model are inputs of the job, wherever they lie; results and cache lie in a folder of a datastore, from which the
+next job continues. The file is what the SDK sends, and `az ml job create -f FILE` takes it as well.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import Problem, UsageError, printable
+from autotune.paths import relative
 from autotune.remote.addresses import is_address, parse, split_rows
 from autotune.submit.environment import conda, requirements
 from autotune.submit.plan import Plan, find_local
@@ -148,7 +148,7 @@ def _inputs(plan: Plan, beside: Path) -> tuple[dict[str, Any], list[str]]:
             kind = "uri_file" if key != "model" else "uri_folder" if _on_datastore(path) else "custom_model"
         else:
             kind = "uri_folder" if key == "model" else "uri_file"
-            path = _relative(Path(path), beside)
+            path = relative(Path(path).absolute(), beside.absolute())
         inputs[short] = {"type": kind, "path": path, "mode": "ro_mount"}
         words.append(f"--set={key}=${{{{inputs.{short}}}}}{shlex.quote(rows) if rows else ''}")
     return inputs, words
@@ -159,14 +159,6 @@ def _on_datastore(address: str) -> bool:
         return parse(address).kind == "datastore"
     except ValueError:
         return False
-
-
-def _relative(path: Path, beside: Path) -> str:
-    """Return how the job's file names a file of this machine."""
-    try:
-        return Path(os.path.relpath(path.absolute(), beside.absolute())).as_posix()
-    except ValueError:  # on another drive
-        return path.absolute().as_posix()
 
 
 def _environment(plan: Plan, given: AzureML, notes: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""The `submit` and `job` commands: a sweep file in, a file for another place out; on Azure ML the job is sent as well."""
+"""The `submit` and `job` commands: a sweep file in, a file for another place out; a job for Azure ML is sent as well."""
 
 from __future__ import annotations
 

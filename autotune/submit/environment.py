@@ -1,7 +1,7 @@
-"""The environment of a job elsewhere: what the tool needs, in a conda file, over one that an older job had.
+"""The environment of a job elsewhere: a conda file with what the tool needs, merged with the file of an older job.
 
-Azure ML builds an image from it. The packages are those that this autotune names for the target's extra, in the versions that are tested, so the job
-runs the same tool; what an older file asks for and is still of use is kept, and what is raised or left out is said.
+Azure ML builds an image from it. The packages are those of the target's extra, in the versions that are tested, so the job
+runs the same tool. Other packages of the older file are kept; each one that is raised or left out is named in a note.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is to run elsewhere: a checked sweep, the words of its command, and the files that the command reads."""
+"""The plan of a job elsewhere: a checked sweep, the words of its command, and the files that the command reads."""
 
 from __future__ import annotations
 

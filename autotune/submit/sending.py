@@ -1,4 +1,4 @@
-"""A job sent to Azure ML, and looked after from here: its state, its log, its end, its results.
+"""Send a job to Azure ML, and follow it from here: its state, its log, its end, its results.
 
 What was sent is noted beside the job's file (`NAME.azureml.job.json`), without secrets, so that a later command finds it.
 """

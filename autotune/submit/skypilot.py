@@ -1,4 +1,4 @@
-"""A task of SkyPilot that runs a sweep, its results and cache in a bucket that the next instance goes on from."""
+"""A task of SkyPilot that runs a sweep; results and cache lie in a bucket, from which the next instance continues."""
 
 from __future__ import annotations
 

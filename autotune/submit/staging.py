@@ -1,4 +1,4 @@
-"""What goes into a job as its code: the sweep file, the user's own functions that it names, and this tool itself.
+"""Collect the code of a job: the sweep file, the user's own functions that it names, and this tool itself.
 
 Nothing else of the working directory is taken: no data, no results, no environment files with secrets.
 """

@@ -1,5 +1,5 @@
-"""What people write into a sweep file out of habit, and how it is written here: keys that stand in another section, keys
-and forms of other tools. Remedies only: nothing here is taken.
+"""Remedies for common mistakes in sweep files: keys in the wrong section, and keys and forms of other tools. None of them
+is accepted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _HOURS = {"minutes": 1 / 60, "seconds": 1 / 3600, "days": 24, "max_hours": 1, "t
 
 
 def of_key(path: Sequence[str | int], value: Any, fields: Sequence[str]) -> str:
-    """Return what to do about an unknown key at the end of a path; `fields`: those that are known there."""
+    """Return the remedy for an unknown key at the end of a path; `fields`: the keys that are known there."""
     name = str(path[-1])
     here = ".".join(str(step) for step in path[:-1] if isinstance(step, str))
     plain = name.strip().lower().replace("-", "_")
@@ -83,7 +83,7 @@ def of_key(path: Sequence[str | int], value: Any, fields: Sequence[str]) -> str:
 
 
 def of_form(kind: str, path: Sequence[str | int], value: Any) -> str:
-    """Return how a value is written that another form was chosen for; nothing where that is not plain."""
+    """Return the remedy for a value in another form; empty where it is unclear what was meant."""
     key = ".".join(map(str, path))
     mapping = kind in ("model_type", "dict_type")
     if path == ["target"] and isinstance(value, str):
@@ -119,7 +119,7 @@ def _limit(name: str, bound: Any) -> str:
 
 
 def file_in_mapping(split: str, value: Any) -> str:
-    """Return what to write for a mapping that should say where rows are, and names no data set; nothing where it does."""
+    """Return the remedy for a mapping as a source that names no data set; empty where it names one."""
     if split not in SPLITS or not isinstance(value, Mapping) or "dataset" in value:
         return ""
     file = next(

@@ -37,7 +37,7 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
             raise UsageError(Problem(rule, value=assignment, remedy=f"set {name} as a whole"))
     try:
         value = parse_value(text)
-        # {text} and `Text: {text}` are mappings to YAML, and templates to everybody else.
+        # YAML reads {text} and `Text: {text}` as mappings, but they are templates.
         here[last] = text if last in TEXTS and value is not None and not isinstance(value, str) else value
     except SYNTAX_ERRORS:
         if last in TEXTS:

@@ -1,4 +1,4 @@
-"""Addresses of Azure ML in a sweep: checked, and written out with the workspace that the sweep names."""
+"""Addresses of Azure ML in a sweep: checked, and completed with the workspace that the sweep names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from autotune.sweepfile.submit import AzureML, Submit
 
 
 def workspace_of(submit: Submit | None) -> Workspace | None:
-    """Return the workspace that a sweep's `submit.azureml` names whole."""
+    """Return the workspace of a sweep's `submit.azureml`; None unless all its three names are given."""
     given = (submit.azureml if submit is not None else None) or AzureML()
     names = (given.subscription_id, given.resource_group, given.workspace_name)
     return Workspace(*map(str, names)) if all(names) else None
 
 
 def address_problems(model: Any, data: Any) -> list[Problem]:
-    """Return which of a sweep's addresses cannot be read; both as plain data."""
+    """Return the problems of a sweep's addresses; `model` and `data` are plain data."""
     values = {"model": model}
     values |= {f"data.{split}": data.get(split) for split in SPLITS} if isinstance(data, dict) else {}
     problems = []
@@ -37,7 +37,7 @@ def address_problems(model: Any, data: Any) -> list[Problem]:
 
 
 def in_workspace(model: str, data: DataSpec, submit: Submit | None) -> tuple[str, DataSpec]:
-    """Return model and data with the sweep's workspace in each address that names none: so it means the same anywhere."""
+    """Return model and data with the sweep's workspace in each address that names none, so that it is valid anywhere."""
     workspace = workspace_of(submit)
     if workspace is None:
         return model, data

@@ -1,4 +1,4 @@
-"""What is wrong with a sweep file, in its own words: pydantic's findings as problems with key, rule, value and remedy."""
+"""Turn pydantic's findings about a sweep file into problems with key, rule, value and remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autotune.sweepfile.schema import Document, Workload
 
 
 def _model_at(path: Sequence[str | int]) -> type[BaseModel] | None:
-    """Return the model that holds the key at the end of `path`."""
+    """Return the pydantic model with the key at the end of `path`."""
     current: Any = Document
     for step in path[:-1]:
         fields = getattr(current, "model_fields", {})
@@ -35,7 +35,7 @@ _NUMBERS = ("int_type", "int_from_float", "int_parsing", "float_type", "float_pa
 
 
 def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
-    """Return what to do about an error of pydantic's."""
+    """Return the remedy for an error of pydantic, by its kind, the path of keys, and the value."""
     if not path or kind in ("value_error", "invalid_key"):
         return ""
     model = _model_at(path)
@@ -73,7 +73,7 @@ def _remedy(kind: str, path: Sequence[str | int], key: str, value: Any) -> str:
     return f"the default is {default}" if isinstance(default, int | float | str) and default != "" else ""
 
 
-# Pydantic's kinds of errors in the words of a sweep file.
+# The rule of a sweep file for each kind of pydantic's errors.
 _RULES = {
     "missing": "is missing",
     "extra_forbidden": "unknown key",
@@ -121,7 +121,7 @@ def _path(loc: Sequence[int | str], data: Any, missing: bool) -> list[int | str]
 
 
 def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem]:
-    """Turn what pydantic found in `data` into problems: one for each key."""
+    """Turn pydantic's findings in `data` into problems, one for each key."""
     found: dict[str, Problem] = {}
     for item in error.errors(include_url=False):
         kind, value, loc = item["type"], item["input"], item["loc"]
@@ -162,7 +162,7 @@ def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[Problem
 
 
 def hidden_secrets(value: Any, key: str = "") -> list[Problem]:
-    """Return the texts from which a secret was taken when the sweep was recorded: run so, it would be another sweep."""
+    """Return a problem for each text whose secret was removed when the sweep was recorded: it would run another sweep."""
     if isinstance(value, Mapping):
         return [p for name, part in value.items() for p in hidden_secrets(part, f"{key}.{name}" if key else str(name))]
     if isinstance(value, list):
@@ -178,7 +178,7 @@ FROM_SET = 0
 
 
 def located(problem: Problem, shown: str, lines: Mapping[str, int]) -> Problem:
-    """Add the file, and the line of the key or of its nearest parent that is there."""
+    """Return a problem with its file, and with the line of its key or of the nearest parent in the file."""
     if problem.file and (problem.file != shown or problem.line is not None):  # in a data file, or located already
         return problem
     key = problem.key

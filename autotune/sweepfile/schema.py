@@ -1,4 +1,4 @@
-"""What a sweep is: the file as written, and the sweep as resolved with every default spelled out."""
+"""The sweep: the file as written, and the sweep as resolved with every default filled in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STRATEGIES = ("frontier", "tpe", "nsga2", "gp", "random", "grid")
 
 
 MIN_SHARE = 0.9
-"""Of the nodes with weights and of attention: what falls to the CPU beyond it makes a timing the CPU's."""
+"""The least share of the nodes with weights and of attention that the provider must run: below it, a timing is the CPU's."""
 
 
 class _Part(BaseModel):
@@ -38,7 +38,7 @@ class _Part(BaseModel):
 
 
 class Train(_Part):
-    """How candidates are fine-tuned, where the space does not say otherwise."""
+    """The settings of fine-tuning that the space does not set."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = Field(8, ge=1, le=4096)
@@ -50,7 +50,7 @@ class Train(_Part):
 
 
 class Workload(_Part):
-    """What a timing generates: tokens of the prompt, new tokens, sequences at once. `data`: as long as the data's own."""
+    """The work of a timing: tokens of the prompt, new tokens, sequences at once. `data`: lengths are drawn from the data."""
 
     prompt_tokens: Literal["data"] | Annotated[int, Field(ge=1, le=100_000)] = 32
     new_tokens: Literal["data"] | Annotated[int, Field(ge=2, le=100_000)] = 16
@@ -63,9 +63,9 @@ class Workload(_Part):
 
 
 class Timing(_Part):
-    """How long a timing goes on: fresh processes at least and at most, and the half-width of its interval, as a share, at
-    which it is narrow enough. `repeats`: how many times one run of the command may repeat a timing that was disturbed by other
-    work, or whose interval stayed wide.
+    """The length of a timing: the least and the most fresh processes, and the half-width of its interval (a share) at which it
+    may stop. `repeats`: how often one run of the command may repeat a timing that other work disturbed, or whose interval
+    stayed wide.
     """
 
     processes: int = Field(5, ge=2, le=1000)
@@ -81,7 +81,7 @@ class Timing(_Part):
 
 
 class Target(_Part):
-    """Where the model is deployed, how it is served there, and what it is asked for."""
+    """Where and how the model is deployed, and the work for which its latency is measured."""
 
     provider: str = "cpu"
     device: int | None = Field(
@@ -113,7 +113,7 @@ class Target(_Part):
 
     @property
     def session(self) -> Session:
-        """How a build is served, where the space does not say otherwise."""
+        """The session of a build that the space does not set."""
         options = spell_options(self.provider_options or {})[0] or None
         return Session(
             threads=self.threads, arena=self.arena, mem_pattern=self.mem_pattern, provider_options=options
@@ -121,7 +121,7 @@ class Target(_Part):
 
     @property
     def timed(self) -> dict[str, Workload]:
-        """The workloads, by what follows a metric's name in their columns: nothing for the first, `@name` for others."""
+        """The workloads, by the suffix of their columns: empty for the first, `@name` for the others."""
         named = self.workloads or {"": self.workload}
         return {f"@{name}" if place else "": workload for place, (name, workload) in enumerate(named.items())}
 
@@ -133,7 +133,7 @@ class NamedTarget(Target):
 
 
 class Workers(_Part):
-    """How many stages run at once, and what they may take of this machine."""
+    """How many stages run at once, and the memory and time that each may take."""
 
     train: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto", description="trainings at once; auto: one a GPU, or as many as there are workers on the processor"
@@ -149,8 +149,8 @@ class Workers(_Part):
 
 
 class Budget(_Part):
-    """When to stop: candidates measured, or tried to be, and hours of wall-clock, both counted over resumes; whichever is
-    first. What a strategy leaves on the way to a candidate counts in hours only."""
+    """When to stop: after so many candidates that were measured or failed, or hours of wall-clock, whichever is first; both are
+    counted over resumes. Candidates that a strategy stops early count in hours only."""
 
     trials: int | None = Field(None, ge=1, le=1_000_000_000)
     hours: float | None = Field(None, gt=0)
@@ -211,22 +211,22 @@ class Sweep(BaseModel):
     root: Path
     file: str
     report_to: Mapping[str, Mapping[str, str]] = {}
-    """The experiment trackers that it is shown in, each with its options."""
+    """The experiment trackers that show it, each with its options."""
     submit: Submit | None = None
     lines: Mapping[str, int] = {}
     """The line of each key in the file."""
     targets: Mapping[str, Any] = {}
-    """Where there are several: by name the sweep as it is for that target alone (`Sweep`)."""
+    """With several targets: by name, the sweep for that target alone (`Sweep`)."""
     written: Mapping[str, Any] = {}
-    """Of a sweep with several targets: `targets` and `space.build` as the file writes them."""
+    """With several targets: `targets`, `space.build` and `limits` as the file has them."""
     exact: Recipe | None = None
-    """The recipe of the untouched model, where the device was asked for the most exact that it runs."""
+    """The recipe of the untouched model: the most exact one that the device runs, once the device was asked."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how the file was read, one line each."""
+    """Notes for the user on how the file was read, one line each."""
 
     @property
     def by_target(self) -> dict[str | None, Sweep]:
-        """The sweeps of its targets by name; itself under None where it has one."""
+        """The sweeps of its targets by name; with one target, itself under None."""
         found: dict[str | None, Sweep] = dict(self.targets.items())
         return found or {None: self}
 
@@ -237,7 +237,7 @@ class Sweep(BaseModel):
 
     @property
     def aims(self) -> Aims:
-        """What it wants: all that a choice among its rows needs of it."""
+        """Its objectives and limits, by which a winner is chosen."""
         return Aims(self.objectives, self.limits)
 
     @property

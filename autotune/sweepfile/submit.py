@@ -1,4 +1,4 @@
-"""The `submit:` part of a sweep file: where else the same command may run. Secrets are named, never written."""
+"""The `submit:` part of a sweep file: where else the same command may run. It names secrets and never holds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+=,-]{0,200}$"
 
 
 def _reference(value: object) -> object:
-    """Refuse what is no reference to a secret, above all a secret itself; the value is never shown."""
+    """Return a reference to a secret. Raises ValueError for anything else, above all a secret itself, without showing it."""
     if not isinstance(value, str) or not re.fullmatch(
         r"https://[a-z0-9][a-z0-9-]{1,60}(\.[a-z0-9-]+){2,6}/secrets/[A-Za-z0-9-]{1,127}(/[0-9a-f]{32})?", value
     ):

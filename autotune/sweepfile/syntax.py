@@ -21,17 +21,17 @@ from autotune.paths import is_folder
 from autotune.sweepfile.syntax_remedies import TEXTS, json_remedy, named, spoilt_text, toml_remedy, yaml_remedy
 
 DEEPEST, _MOST_ENTRIES, _LONGEST_KEY = 100, 100_000, 1000
-"""Of a sweep file: levels, entries with those of aliases, characters of a key with its parents'."""
+"""The limits of a sweep file: levels, entries (those of aliases included), characters of a key with its parents."""
 
 
 class _Loader(yaml.SafeLoader):
     """YAML where `1e-4` is a number, and `no`, `on`, `1:30` and `010` are texts.
 
-    PyYAML follows YAML 1.1, people do not: to it those are a text, two truth values, 90 and 8.
+    PyYAML follows YAML 1.1, in which they are a text, two truth values, 90 and 8.
     """
 
     def fetch_flow_collection_start(self, token: type[Any]) -> None:
-        """Refuse what is nested too deeply where it is read: PyYAML's time grows with the square of the depth."""
+        """Refuse deep nesting while reading: PyYAML's time grows with the square of the depth."""
         if self.flow_level >= DEEPEST:
             raise ScannerError(problem=f"nested deeper than {DEEPEST} levels", problem_mark=self.get_mark())
         super().fetch_flow_collection_start(token)
@@ -45,7 +45,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that reads the same by our loader and by PyYAML's: a text that looks like a number to either is quoted."""
+    """YAML with the same meaning for our loader and PyYAML's: a text that either would read as a number is quoted."""
 
 
 _Loader.add_implicit_resolver(
@@ -78,9 +78,9 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "
 def _checked(
     node: yaml.Node, key: str, lines: dict[str, int], problems: list[Problem], above: tuple[int, ...] = ()
 ) -> None:
-    """Collect the line of every key, and the keys that are written twice.
+    """Collect the line of every key, and problems such as keys that are written twice.
 
-    Raises YAMLError for what no sweep file needs: tags, keys that are no texts, aliases that multiply.
+    Raises YAMLError for tags, keys that are no texts, and aliases that multiply, which no sweep file needs.
     """
     if id(node) in above:  # an alias inside of what it names
         raise MarkedYAMLError(problem="a value holds itself", problem_mark=node.start_mark)
@@ -115,7 +115,7 @@ _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 
 
 def _slips(key: str, name: str, node: yaml.Node) -> Iterator[Problem]:
-    """Yield what YAML read otherwise than it was meant, and took."""
+    """Yield a problem for each text that is valid YAML but probably means something else than was intended."""
     odd = next((c for c in name if c in _INVISIBLE or (c.isspace() and c not in " \t")), "")
     if odd:
         yield Problem(f"the key holds {named(odd)}", key, remedy="write plain spaces, and none within a key")
@@ -137,7 +137,7 @@ def _slips(key: str, name: str, node: yaml.Node) -> Iterator[Problem]:
 
 
 def _parse_yaml(text: str, kind: type[Any] = _Loader) -> tuple[Any, dict[str, int], list[Problem]]:
-    """Return what YAML holds, the line of each key, and the keys that are written twice. Raises SYNTAX_ERRORS."""
+    """Return the data of YAML, the line of each key, and the problems found. Raises SYNTAX_ERRORS."""
     lines: dict[str, int] = {}
     problems: list[Problem] = []
     loader = kind(text)
@@ -153,18 +153,18 @@ def _parse_yaml(text: str, kind: type[Any] = _Loader) -> tuple[Any, dict[str, in
 
 SYNTAX_ERRORS = (yaml.YAMLError, ValueError, LookupError, RecursionError, TypeError)
 _LARGEST = 1_000_000
-"""Bytes of a sweep file."""
+"""The most bytes of a sweep file."""
 _SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 
 
 def read_resolved(text: str) -> Any:
-    """Return what the YAML of a resolved sweep holds, by libyaml where it is there: recipes may be thousands.
+    """Return the data of a resolved sweep's YAML, with libyaml where it is installed: there may be thousands of recipes.
 
     Raises SYNTAX_ERRORS.
     """
     kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
-    for event in yaml.parse(text, kind):  # composing nests calls as deep as the text, in C without an end
+    for event in yaml.parse(text, kind):  # composing recurses as deep as the text, in C without a limit
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
@@ -238,7 +238,7 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _syntax(error: Exception, suffix: str, text: str) -> Problem:
-    """Return what a parser found, with its line."""
+    """Return the problem of a parser's error, with its line and a remedy."""
     name = suffix[1:].upper().replace("YML", "YAML")
     what = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
     remedy = "mend the syntax"
@@ -280,7 +280,7 @@ def _syntax(error: Exception, suffix: str, text: str) -> Problem:
 
 
 def too_deep(value: Any) -> bool:
-    """Return whether plain data has more levels than a sweep needs: TOML, JSON and `--set` have no end of their own."""
+    """Return whether plain data has more levels than a sweep needs: TOML, JSON and `--set` have no limit of their own."""
     level = [value]
     for _ in range(DEEPEST):
         level = [

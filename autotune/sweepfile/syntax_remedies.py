@@ -1,7 +1,7 @@
-"""Slips of the hand in a sweep file's text, and what to write instead.
+"""Typing errors in a sweep file's text, and what to write instead.
 
-A parser says where it stopped; people need to know what they typed. Each rule here looks at the line of the parser's
-complaint and at its words, and gives the remedy in the words of that notation.
+A parser says where it stopped; people need to know what they typed. Each rule here looks at the line and the words of the
+parser's error, and gives the remedy in that notation.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 SMART = "“”„‟«»‘’‚‛"
 """Quotes that word processors write."""
 _SPACES = re.compile(r"^[ \t]*([^\S \t\r\n]|[\u200b\u200c\u200d\u2060\ufeff])")
-"""White space before a line that only looks like spaces."""
+"""White space at the beginning of a line that only looks like spaces."""
 
 
 def odd_space(text: str) -> str:
-    """Return the name of the first character of a text's indentation that is no plain space, or nothing."""
+    """Return the name of the first character in a text's indentation that is no plain space; empty where all are."""
     found = _SPACES.match(text)
     return named(found[1]) if found else ""
 
@@ -29,7 +29,7 @@ def named(character: str) -> str:
 
 
 def _quoted(line: str) -> str:
-    """Return how a text with backslashes is written in single quotes."""
+    """Return the remedy for a text with backslashes in double quotes."""
     found = re.search(r'"([^"]*)"?', line)
     inside = found[1] if found else ""
     if "\\" not in inside or "'" in inside or len(inside) > 120:
@@ -38,9 +38,9 @@ def _quoted(line: str) -> str:
 
 
 def yaml_remedy(what: str, lines: Sequence[str], at: int, begun: int | None = None) -> tuple[str, str, int]:
-    """Return a rule, empty for the parser's own, a remedy, and the index of the line that is to blame.
+    """Return a rule (empty: that of the parser), a remedy, and the index of the wrong line.
 
-    `at`: the index of the line where the parser stopped; `begun`: of that where what it was reading begins.
+    `at`: the index of the line where the parser stopped; `begun`: of the line where the element begins that it was reading.
     """
     line = lines[at]
     for place in (at, begun if begun is not None else at, at - 1):
@@ -69,7 +69,7 @@ def yaml_remedy(what: str, lines: Sequence[str], at: int, begun: int | None = No
 
 
 def _open_quote(line: str) -> str:
-    """Return the key of a value whose quote stays open in its line, or nothing."""
+    """Return the key of a value whose quote is not closed in its line; empty where there is none."""
     value = re.match(r"""\s*(?:-\s+)?([\w.-]+):\s+"((?:[^"\\]|\\.)*)$""", line)
     return value[1] if value else ""
 
@@ -116,7 +116,7 @@ _YAML = (
 
 
 def json_remedy(what: str, text: str, position: int) -> str:
-    """Return what to do where a JSON parser stopped."""
+    """Return the remedy for an error of the JSON parser at a position."""
     here = text[position:].lstrip()
     behind = text[:position].rstrip()
     if here.startswith(("//", "/*", "#")) or re.search(r"(//|#)[^\"\n]*$", text[:position].rsplit("\n", 1)[-1]):
@@ -150,7 +150,7 @@ def json_remedy(what: str, text: str, position: int) -> str:
 
 
 def toml_remedy(what: str, line: str) -> str:
-    """Return what to do where a TOML parser stopped."""
+    """Return the remedy for an error of the TOML parser in a line."""
     if "'\\\\'" in what or "hex value" in what or "escape" in what.lower():
         return _quoted(line)
     if re.search(rf"[{SMART}]", line):
@@ -173,9 +173,9 @@ TEXTS = ("prompt", "completion", "content", "text")
 
 
 def spoilt_text(key: str, style: str | None, value: str, after: str) -> tuple[str, str] | None:
-    """Return what is wrong with a YAML text that was read, and is not what was written: (rule, remedy).
+    """Return (rule, remedy) for a YAML text that was probably read otherwise than it was meant; else None.
 
-    `style`: the quote or sign it stands in, None for a plain one; `after`: the rest of its line.
+    `style`: the quote or sign around it, None for a plain text; `after`: the rest of its line.
     """
     name = key.rpartition(".")[2]
     if style is not None:

@@ -1,6 +1,6 @@
-"""The `report_to:` part of a sweep file: experiment trackers that a sweep is shown in, each with its own few options.
+"""The `report_to:` part of a sweep file: experiment trackers that show a sweep, each with its own few options.
 
-What is not said here stays on this machine: a tracker is sent somewhere else only where the user names the place.
+Tracked data stays on this machine: a tracker sends it elsewhere only where the user names the place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRACKERS: dict[str, dict[str, str]] = {
         "entity": "user or team of the project",
     },
 }
-"""The trackers that are known, and the options of each with their meaning."""
+"""The known trackers, and the options of each with their meaning."""
 _MODES = ("offline", "online")
 
 ReportTo = dict[str, dict[str, str]]

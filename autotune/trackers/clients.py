@@ -1,4 +1,4 @@
-"""Which client each tracker needs, and how it is opened. A client is imported in the tracker's own process alone."""
+"""The client of each tracker, and how to open it. Only the tracker's own process imports it."""
 
 from __future__ import annotations
 

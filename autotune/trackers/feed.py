@@ -1,7 +1,7 @@
-"""What is new in the tables of a sweep that runs, and what of it a tracker has logged already.
+"""What is new in the tables of a running sweep, and the journal of what a tracker has logged.
 
-The tables are the truth: a tracker is told of every row that stands in them and is not in its journal, so that a run of the
-command that was killed, or went on without the tracker, is made up for by the next one.
+The tables are the truth: a tracker is told of every row that is not in its journal. So the next run of the command makes up
+for one that was killed, or that continued without the tracker.
 """
 
 from __future__ import annotations

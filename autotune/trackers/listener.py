@@ -1,7 +1,7 @@
-"""The trackers of a sweep that runs, as a listener of its events: each is a process, asked to look when a row was written.
+"""The trackers of a running sweep, as a listener of its events: each is a process, which is asked to look after every row.
 
-Nothing here waits for a tracker while the sweep runs, and none can hold it up: at most two questions to a tracker are open,
-whatever it does with them.
+Nothing here waits for a tracker while the sweep runs, and no tracker can delay the sweep: at most two requests to a tracker are
+open at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from autotune.trackers.clients import check_clients, environment
 from autotune.trackers.study import studies_of
 
 PATIENCE_S, SHORT_S, OPENING_S = 120.0, 10.0, 60.0
-"""Seconds that trackers have for the last rows when a sweep is done, and when it is interrupted; and that a storage has to open."""
+"""Seconds that trackers have for the last rows when a sweep is done, and when it is interrupted; and that a storage has to
+open."""
 _OPEN = 2
 """Questions that a tracker need not have answered before it is asked again."""
 _CODE = "import sys; sys.path[:] = {path!r}; from autotune.trackers.process import main; sys.exit(main(sys.argv[1:]))"

@@ -1,8 +1,8 @@
 """A tracker's own process: it reads the tables when it is asked to, and logs what is new.
 
-A client may be slow, hang, print, crash or hold hundreds of megabytes: here it costs the sweep nothing. The first line of
-stdin says what is tracked, each further one asks for something (`look`, `end`); each answer is a line of stdout. What a
-client prints goes to a log.
+A client may be slow, hang, print, crash or hold hundreds of megabytes: in this process it costs the sweep nothing. The
+first line of stdin describes the sweep, and each further line is a request (`look`, `end`); each answer is a line of
+stdout. The client's output goes to a log.
 """
 
 from __future__ import annotations

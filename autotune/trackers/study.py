@@ -1,4 +1,4 @@
-"""A sweep as an Optuna study describes one: what is told to the mirror of `--optuna-storage`, as plain data."""
+"""A sweep as an Optuna study, in plain data: the description for the mirror of `--optuna-storage`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""MLflow: an experiment a sweep's name, in it a run for the results folder, and below that one a run for each candidate and
-each adapter.
+"""MLflow: an experiment with the sweep's name, in it a run for the results folder, and below that one a run for each
+candidate and each adapter.
 
-A run is found again by its tags, so that a resumed sweep goes on in it; a number that is logged once more with the same step
-and time is the same number to MLflow.
+A run is found again by its tags, so that a resumed sweep continues it; MLflow treats a number that is logged again with the
+same step and time as the same number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`--optuna-storage`: a sweep as a study in a storage of Optuna, for optuna-dashboard and whatever else reads one.
+"""`--optuna-storage`: a sweep as a study in a storage of Optuna, for optuna-dashboard and other readers.
 
-A trial is one attempt at a candidate, and a trial that has ended cannot change. Where a later attempt counts instead (a timing
-that was made again, an adapter that was trained on), the study is written anew when the run of the command ends, so that it
-then has one trial for each candidate, with what counts.
+A trial is one attempt at a candidate, and a trial that has ended cannot change. Where a later attempt replaces it (a repeated
+timing, an adapter that was trained further), the study is written anew when the command ends. It then has one trial for each
+candidate, with the attempt that counts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TensorBoard: a folder of event files for each candidate and each adapter, and one for the sweep.
 
-Each thing that is logged is a file of its own, whose name follows from it: logged once more it replaces itself.
+Each logged thing is a file whose name depends on it alone: logging it again replaces the file.
 """
 
 from __future__ import annotations

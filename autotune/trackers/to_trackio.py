@@ -1,6 +1,6 @@
 """trackio: a project with the sweep's name, and in it a run for each candidate, each adapter and the sweep.
 
-A run is found again by its name, and has a step for each thing that was logged: what is there already is left out.
+A run is found again by its name, and has a step for each logged thing: what is there already is not logged again.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class TrackioTracker:
         self._log(name, "candidates", config, [(row.attempt or 1, numbers)])
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:
-        """Log points of an adapter's curve; trackio's step is the place in the curve, for a step may have a loss and a score."""
+        """Log points of an adapter's curve; trackio's step is the place in the curve, for a step may have a loss and a
+        score.
+        """
         config = {**{n: v for n, v in params_of(of).items() if n.startswith("lora_")}, "adapter": adapter}
         steps = []
         for place, point in enumerate(points, start=known + 1):

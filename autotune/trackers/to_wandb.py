@@ -1,8 +1,8 @@
 """Weights & Biases: a project with the sweep's name, and in it a run for each candidate, each adapter and the sweep, in one
 group. Offline unless the user asks: `wandb sync` sends what was written.
 
-The id of a run follows from what it is, so that a resumed sweep goes on in it: the files of one id are one run, in the order
-of their times. Runs of adapters stay open, because an adapter may be trained on; only so many at once, though.
+The id of a run depends on its content alone, so that a resumed sweep continues it: the files of one id are one run, in the
+order of their times. Runs of adapters stay open, because an adapter may be trained further; their number is limited.
 """
 
 from __future__ import annotations

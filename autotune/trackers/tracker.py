@@ -1,4 +1,6 @@
-"""What a tracker is, and what it is told of a sweep: rows as parameters, metrics and tags, under the names of results.csv."""
+"""The interface of a tracker, and what it logs of a sweep: rows as parameters, metrics and tags, under the names of
+results.csv.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_finalists_have_the_engines_of_their_timings(name: str, stages: Stages, 
     jobs = job_of(name, tmp_path), job_of(name, tmp_path, graph="other")
     single = folders(stages, *jobs)
     stages.engine.folders.clear()  # type: ignore[attr-defined]
-    stages._doing.timed(TurnsJob(graphs=jobs), tmp_path / "log", 9.0)
+    stages._runner.time(TurnsJob(graphs=jobs), tmp_path / "log", 9.0)
     assert stages.engine.folders == single  # type: ignore[attr-defined]
 
 

@@ -444,7 +444,7 @@ def test_what_a_check_raises_ends_the_wait_for_a_worker(tmp_path: Path) -> None:
             raise EnoughError
 
     with LocalEngine(check=check) as engine:
-        with engine.crew.worker(TroubleJob()):
+        with engine.pool.worker(TroubleJob()):
             threading.Timer(0.2, asked.set).start()
             with pytest.raises(EnoughError):
                 engine.run(TroubleJob(), tmp_path, tmp_path / "a.log")

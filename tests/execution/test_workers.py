@@ -1,4 +1,4 @@
-"""Workers at their posts: how many a machine has, who does what, and that a job waits for one that can do it."""
+"""Workers at their slots: how many a machine has, who does what, and that a job waits for one that can do it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from autotune.candidate import Recipe
-from autotune.execution.overlap import Company
-from autotune.execution.workers import Crew, Post, needs_gpu, posts
+from autotune.execution.overlap import Overlaps
+from autotune.execution.workers import Slot, WorkerPool, needs_gpu, slots
 from autotune.space.adapters import resolve_lora
 from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, ScoreJob, TinyJob
 
@@ -33,25 +33,25 @@ CHECK = CheckJob(source="s", provider="cuda", recipe=Recipe(precision="int8"), d
     ("cores", "count", "threads"), [(1, 1, None), (2, 1, None), (7, 1, None), (8, 2, 4), (16, 4, 4), (64, 4, 16)]
 )
 def test_a_processor_has_a_worker_for_every_four_cores(cores: int, count: int, threads: int | None) -> None:
-    assert posts("auto", "auto", "cpu", 0, cores) == (Post(threads=threads),) * count
+    assert slots("auto", "auto", "cpu", 0, cores) == (Slot(threads=threads),) * count
 
 
 @pytest.mark.parametrize("cpu", [1, 3, 9])
 def test_the_threads_of_a_training_do_not_depend_on_the_number_of_workers(cpu: int) -> None:
-    assert posts("auto", cpu, "cpu", 0, 16) == (Post(threads=4),) * cpu
-    assert posts("auto", cpu, "cpu", 0, 2) == (Post(),) * cpu
+    assert slots("auto", cpu, "cpu", 0, 16) == (Slot(threads=4),) * cpu
+    assert slots("auto", cpu, "cpu", 0, 2) == (Slot(),) * cpu
 
 
 def test_a_gpu_each_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [post.gpu for post in posts("auto", "auto", "cuda", 2, 8)] == ["0", "1", None, None]
-    assert [post.gpu for post in posts(3, 1, "cuda", 2, 8)] == ["0", "1", "0", None]
+    assert [slot.gpu for slot in slots("auto", "auto", "cuda", 2, 8)] == ["0", "1", None, None]
+    assert [slot.gpu for slot in slots(3, 1, "cuda", 2, 8)] == ["0", "1", "0", None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert [post.gpu for post in posts("auto", 1, "cuda", 2, 8)] == ["4", "6", None]
-    assert posts("auto", 1, "cuda", 2, 8)[1].environment == {"CUDA_VISIBLE_DEVICES": "6", "OMP_NUM_THREADS": "4"}
-    assert [post.gpu for post in posts("auto", 1, "cuda", 8, 8)] == ["4", "6", None]  # the driver has more
+    assert [slot.gpu for slot in slots("auto", 1, "cuda", 2, 8)] == ["4", "6", None]
+    assert slots("auto", 1, "cuda", 2, 8)[1].environment == {"CUDA_VISIBLE_DEVICES": "6", "OMP_NUM_THREADS": "4"}
+    assert [slot.gpu for slot in slots("auto", 1, "cuda", 8, 8)] == ["4", "6", None]  # the driver has more
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # all are hidden
-    assert [post.gpu for post in posts("auto", "auto", "cuda", 8, 8)] == [None, None]
+    assert [slot.gpu for slot in slots("auto", "auto", "cuda", 8, 8)] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -69,48 +69,48 @@ class EndError(Exception):
     """Somebody wants the wait to end."""
 
 
-def taken(crew: Crew, job: Job) -> str | None:
+def taken(pool: WorkerPool, job: Job) -> str | None:
     """Return the GPU of the worker that a job would get; `none` where all are busy."""
 
     def poll() -> None:
         raise EndError
 
     try:
-        with crew.worker(job, poll) as worker:
+        with pool.worker(job, poll) as worker:
             return worker.environment.get("CUDA_VISIBLE_DEVICES")
     except EndError:
         return "none"
 
 
 def test_a_job_waits_for_a_worker_that_can_do_it() -> None:
-    crew = Crew(1e6, [Post(gpu="0"), Post()])
-    assert crew.width == 2
-    assert taken(crew, train("cuda")) == "0"
-    assert taken(crew, BUILD) is None
-    with crew.worker(train("cuda")):
-        assert taken(crew, score(provider="cuda")) == "none"
-        assert taken(crew, BUILD) is None  # another worker is free
-        with crew.worker(BUILD):
-            assert taken(crew, TinyJob()) == "none"
-    assert taken(crew, score(provider="cuda")) == "0"
+    pool = WorkerPool(1e6, [Slot(gpu="0"), Slot()])
+    assert pool.width == 2
+    assert taken(pool, train("cuda")) == "0"
+    assert taken(pool, BUILD) is None
+    with pool.worker(train("cuda")):
+        assert taken(pool, score(provider="cuda")) == "none"
+        assert taken(pool, BUILD) is None  # another worker is free
+        with pool.worker(BUILD):
+            assert taken(pool, TinyJob()) == "none"
+    assert taken(pool, score(provider="cuda")) == "0"
 
 
 def test_only_so_many_train_at_once() -> None:
-    crew = Crew(1e6, [Post()] * 3, trainers=1)
-    with crew.worker(train()):
-        assert taken(crew, train()) == "none"
-        assert taken(crew, BUILD) is None
-    assert taken(crew, train()) is None
+    pool = WorkerPool(1e6, [Slot()] * 3, trainers=1)
+    with pool.worker(train()):
+        assert taken(pool, train()) == "none"
+        assert taken(pool, BUILD) is None
+    assert taken(pool, train()) is None
 
 
 def test_who_waits_goes_on_when_a_worker_is_free() -> None:
-    crew, got = Crew(1e6, [Post()]), threading.Event()
+    pool, got = WorkerPool(1e6, [Slot()]), threading.Event()
 
     def work() -> None:
-        with crew.worker(BUILD):
+        with pool.worker(BUILD):
             got.set()
 
-    with crew.worker(BUILD):
+    with pool.worker(BUILD):
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         assert not got.wait(0.1)
@@ -119,18 +119,18 @@ def test_who_waits_goes_on_when_a_worker_is_free() -> None:
 
 
 def test_more_workers_keep_those_that_are_there() -> None:
-    crew = Crew(1e6)
-    with crew.worker(BUILD) as first:
+    pool = WorkerPool(1e6)
+    with pool.worker(BUILD) as first:
         pass
-    crew.enlarge([Post(), Post(), Post(threads=4)])
-    with crew.worker(BUILD) as again:
+    pool.resize([Slot(), Slot(), Slot(threads=4)])
+    with pool.worker(BUILD) as again:
         assert again is first
-    assert crew.width == 3
-    crew.end()
+    assert pool.width == 3
+    pool.end()
 
 
 def test_company_is_noticed_by_both() -> None:
-    company = Company()
+    company = Overlaps()
     with company.counted() as alone:
         assert not alone()
     with company.counted() as one, company.counted() as other:
@@ -172,7 +172,7 @@ def test_what_ran_out_of_memory_beside_others_is_done_again_alone(tmp_path: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autotune.execution.workers.WarmWorker", Worker)
         engine = LocalEngine()
-        engine.enlarge([Post(), Post()])
+        engine.resize([Slot(), Slot()])
         beside = threading.Thread(target=lambda: engine.run(BUILD, tmp_path, tmp_path / "a.log"), daemon=True)
         beside.start()
         assert started.wait(60)

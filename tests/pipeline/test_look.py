@@ -12,7 +12,7 @@ import pytest
 from autotune.data.control import without_end
 from autotune.data.schema import Dataset
 from autotune.errors import UsageError
-from autotune.pipeline.inspection import Seen, has_weights, inspect_job, judge_inspection
+from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, judge_inspection
 from autotune.pipeline.prepare import read_data
 from autotune.stages.jobs import Control, Inspection
 from autotune.sweepfile.resolve import parse_sweep
@@ -57,7 +57,7 @@ def refusal(made: Made, **seen: Any) -> str:
     return str(caught.value)
 
 
-def judged(made: Made, **seen: Any) -> Seen:
+def judged(made: Made, **seen: Any) -> Inspected:
     sweep, dataset = made
     look = Inspection(**{"tokens": 9, "rows": 9} | seen)
     return judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, look)
@@ -65,7 +65,7 @@ def judged(made: Made, **seen: Any) -> Seen:
 
 def test_nothing_seen_changes_nothing(make: Callable[..., Made]) -> None:
     made = make()
-    assert judged(made) == Seen(made[1], (), None)
+    assert judged(made) == Inspected(made[1], (), None)
 
 
 @pytest.mark.parametrize(

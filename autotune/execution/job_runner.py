@@ -1,4 +1,4 @@
-"""A job done by this machine's engine: timed alone, resumable where it trains, with the folders that a stage keeps things in."""
+"""Do a job with this machine's engine: timings alone on the host, trainings with checkpoints."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from autotune.execution.stop import Stop
 from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob
 
 _GOES_ON = ("lost", "timeout")
-"""Ends of a training after which its checkpoint is of use."""
+"""Errors of a training after which its checkpoint is kept."""
 
 
-class Doing:
-    """Does jobs whose inputs are resolved to paths."""
+class JobRunner:
+    """Runs jobs whose inputs are resolved to paths."""
 
     def __init__(self, cache: Cache, engine: LocalEngine, stop: Stop | None = None) -> None:
-        """`stop`: a training ends early when it is asked for."""
+        """`stop`: a training ends early when it is requested."""
         self._cache, self._engine, self._stop = cache, engine, stop
 
-    def into(self, job: Job, out: Path, log: Path, limit: float) -> tuple[Result, float]:
-        """Do a job into the folder `out`, in at most `limit` seconds. Returns its result and its seconds. Raises as the engine."""
+    def run(self, job: Job, out: Path, log: Path, limit: float) -> tuple[Result, float]:
+        """Run a job into the folder `out`, in at most `limit` seconds. Returns its result and its seconds. Raises as the engine."""
         if isinstance(job, TimeJob | TurnsJob):
-            return self.timed(job, log, limit)
+            return self.time(job, log, limit)
         try:
             return self._engine.run(self._resumable(job), out, log, limit)
         except StageError as error:
@@ -34,8 +34,8 @@ class Doing:
                 shutil.rmtree(self._cache.checkpoint(job), ignore_errors=True)
             raise
 
-    def timed(self, job: TimeJob | TurnsJob, log: Path, limit: float) -> tuple[Result, float]:
-        """Time models, alone on this host. Returns and raises as `into`."""
+    def time(self, job: TimeJob | TurnsJob, log: Path, limit: float) -> tuple[Result, float]:
+        """Time models, alone on this host. Returns and raises as `run`."""
         if isinstance(job, TurnsJob):
             job = job.model_copy(update={"graphs": tuple(with_engines(self._cache, graph) for graph in job.graphs)})
             with in_use(self._cache, job.graphs):
@@ -47,11 +47,11 @@ class Doing:
         with in_use(self._cache, [job]):
             processes, seconds = self._engine.time(job, log, limit)
             note(job, processes)
-        # `begun`: the seconds are not those of all processes.
+        # `begun` processes were timed earlier: the seconds do not cover them.
         return {"processes": processes} | ({"begun": len(job.begun)} if job.begun else {}), seconds
 
     def _resumable(self, job: Job) -> Job:
-        """Let a training keep checkpoints, go on from the last, and end early when it is asked to."""
+        """Return a training that keeps checkpoints, continues from the last one, and ends early on request; other jobs as given."""
         if not isinstance(job, FinetuneJob):
             return job
         stop_file = self._stop.file if self._stop is not None else None

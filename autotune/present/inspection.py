@@ -1,6 +1,6 @@
-"""The look at model, tokenizer and data that `plan` takes: the stage of a run, in a worker, so that `plan` itself stays light.
+"""Inspect model, tokenizer and data for `plan`: with the stage of a run, in a worker, so that `plan` itself imports little.
 
-It takes some seconds the first time, because the libraries are imported, and nothing after that: the result is kept.
+The first time takes some seconds, because the worker imports the libraries. Then the cache has the result.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from autotune.artifacts.store import Cache, default_root
 from autotune.data.schema import Dataset
 from autotune.errors import MachineError, StageError
 from autotune.models import BUILT_IN, local_folder
-from autotune.pipeline.inspection import Seen, has_weights, inspect_job, judge_inspection
+from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, judge_inspection
 from autotune.pipeline.modules import module_notes
 from autotune.stages.jobs import ORT_WHEELS, BaseJob, Inspection, InspectJob, installed
 from autotune.sweepfile.schema import Sweep
 
 
-def looked_at(sweep: Sweep, dataset: Dataset) -> tuple[Seen | None, list[str]]:
-    """Return what was seen, and notes for the user. Nothing is seen of a model that is still to be fetched.
+def inspected(sweep: Sweep, dataset: Dataset) -> tuple[Inspected | None, list[str]]:
+    """Return the inspected data, and notes for the user; None where the model is still to be fetched, or cannot be inspected.
 
-    Raises UsageError with everything that forbids the sweep.
+    Raises UsageError with every problem of model and data.
     """
     cache = Cache(default_root())
     folder = _folder(sweep.model, sweep.root, cache)
@@ -54,7 +54,7 @@ def _folder(model: str, root: Path, cache: Cache) -> Path | None:
 
 
 def _missing(wheel: str | None) -> str:
-    """Return the package without which nothing can be looked at, or an empty text; `wheel`: the ONNX Runtime to build for."""
+    """Return a missing package that the inspection needs, or an empty text; `wheel`: that of the ONNX Runtime to build for."""
     lacking = [name for name in ("torch", "transformers", "safetensors") if not installed(name)]
     if wheel is not None and not any(map(installed, ORT_WHEELS)):
         lacking.append(wheel)
@@ -62,7 +62,7 @@ def _missing(wheel: str | None) -> str:
 
 
 def _say(line: str) -> None:
-    """Say on stderr why it takes so long."""
+    """Say on stderr what the inspection waits for."""
     sys.stderr.write(f"autotune: {line}\n")
 
 
