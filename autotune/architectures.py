@@ -116,6 +116,33 @@ def has_windowed_caches(config: dict[str, Any], provider: str) -> bool:
     return _number(config["sliding_window"]) > 0
 
 
+CHECKED = 512
+"""Tokens of the text on which it is seen what a build computes, unless the model is another one beyond so many."""
+_BEYOND = 64
+
+
+def checked_tokens(config: dict[str, Any], longest: int) -> int | None:
+    """Return how many tokens a text must have that shows all that a model computes, where `CHECKED` are too few; else None.
+
+    `longest`: tokens of the longest text that it is given. Beyond a window a layer leaves tokens out, and beyond its original
+    length LongRoPE takes other factors.
+    """
+    kinds = config.get("layer_types")
+    ropes = list(_ropes(config))
+    turns = []
+    if _windowed(config, set(map(str, kinds)) if isinstance(kinds, list) else set()) or _always_windowed(config):
+        turns.append(_number(config.get("sliding_window")))
+    if any(rope.get("rope_type", rope.get("type")) in ("longrope", "su", "dynamic") for rope in ropes):
+        turns += [_number(place.get("original_max_position_embeddings")) for place in (config, *ropes)]
+    reached = [int(turn) for turn in turns if CHECKED <= turn < longest]
+    return min(max(reached) + _BEYOND, longest) if reached else None
+
+
+def _always_windowed(config: dict[str, Any]) -> bool:
+    named = config.get("architectures")
+    return isinstance(named, list) and bool(named) and named[0] in _ALWAYS_WINDOWED
+
+
 def facts_of(config: dict[str, Any]) -> list[Fact]:
     """Return the facts that were probed for a model's architecture and its features."""
     named = config.get("architectures")

@@ -15,7 +15,7 @@ from typing import Any
 
 from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
-from autotune.paths import exists, is_file, is_folder
+from autotune.paths import GGUF, exists, is_file, is_folder, without_config
 from autotune.probed import VERSIONS
 from autotune.remote.addresses import is_address
 from autotune.space.recipes import ModelShape
@@ -85,6 +85,8 @@ BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
 _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
           "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
 _LARGEST = 2**31 - 1
+_KERNELS = ("attn_implementation", "_attn_implementation")
+"""Keys of a config.json by which a package that is not needed here would be asked for."""
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -115,6 +117,13 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         return BUILT_IN[name].config
     folder = local_folder(name, root)
     if folder is None:
+        if any(is_file(place) for place in (Path(name), root / name)):
+            rule, remedy = (
+                "a model is a folder, and this is a file",
+                f"name the folder that holds it: {Path(name).parent.as_posix()}",
+            )
+            remedy = f"name the model that it was made from, or {GGUF}" if name.endswith(".gguf") else remedy
+            raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
         if is_remote(name, root):
             return None
         near = did_you_mean(name, [*BUILT_IN, *_folders_beside(name, root)])
@@ -132,11 +141,7 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        rule = "a model folder needs a config.json"
-        for file, what in (("adapter_config.json", "an adapter"), ("genai_config.json", "a built model")):
-            if (folder / file).exists():
-                rule += f", and this one holds {what}"
-        remedy = "name the folder of the original model, as save_pretrained wrote it"
+        rule, remedy = without_config(folder)
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy)) from None
     except (OSError, ValueError, RecursionError) as error:
         rule = f"config.json cannot be read ({_reason(error)})"
@@ -232,6 +237,13 @@ def check_architecture(config: dict[str, Any], name: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
             rule = f"{key} in config.json must be a whole number, and is {shown(value)[:100]}"
             raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
+    pad, rows = config.get("pad_token_id"), config.get("vocab_size")
+    if pad is not None and rows and (isinstance(pad, bool) or not isinstance(pad, int) or not -rows <= pad < rows):
+        rule = f"pad_token_id in config.json must be one of the model's {rows} tokens, and is {shown(pad)[:100]}"
+        raise UsageError(Problem(rule, "model", value=name, remedy="correct it there, or set it to null"))
+    if (kernel := next((key for key in _KERNELS if config.get(key) not in (None, "eager", "sdpa")), None)) is not None:
+        rule = f"config.json names a way to compute attention ({kernel}: {shown(config[kernel])[:40]}), which is no part of a model"
+        raise UsageError(Problem(rule, "model", value=name, remedy=f"remove the key {kernel} from config.json"))
     if config.get("quantization_config"):
         rule = "the model is already quantised, and an adapter is merged into original weights"
         raise UsageError(Problem(rule, "model", value=name, remedy="name the model in its original precision"))
@@ -249,6 +261,9 @@ def context_of(config: dict[str, Any]) -> int | None:
 
 def check_export(config: dict[str, Any], name: str, provider: str) -> None:
     """Raise UsageError where no build of a model runs, by the facts that were probed with the installed versions."""
+    if "quantization_config" in config and config["quantization_config"] is None:
+        rule = "quantization_config in config.json is null, which the model builder takes for a quantised model"
+        raise UsageError(Problem(rule, "model", value=name, remedy="remove that key from config.json"))
     refused = refusals(config, provider)
     if set(PRECISIONS) <= set(refused):
         rule = f"onnxruntime-genai {VERSIONS['onnxruntime-genai']}: {refused[PRECISIONS[0]]}"

@@ -11,6 +11,7 @@ from autotune.errors import Problem, UsageError
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(10))}
 """Names that Windows reserves for devices, whatever follows a dot."""
+GGUF = "load it with transformers (gguf_file=..., dequantised) and save it with save_pretrained(folder)"
 NOT_PORTABLE = (
     "must be a name that Windows takes, too: not that of a device (con, nul, aux, com1, ...), and no dot at its end"
 )
@@ -120,3 +121,26 @@ def typed_path(text: str) -> Path:
 def size_mb(folder: Path) -> float:
     """Return the size of the files in a folder and below it, 10^6 bytes. Raises OSError."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def without_config(folder: Path) -> tuple[str, str]:
+    """Return what is wrong with a folder that should hold a model and has no config.json, and what to do."""
+    rule = "a model folder needs a config.json"
+    remedy = "name the folder of the original model, as save_pretrained wrote it"
+    for file, what in (("adapter_config.json", "an adapter"), ("genai_config.json", "a built model")):
+        if (folder / file).exists():
+            rule += f", and this one holds {what}"
+    if next(folder.glob("*.gguf"), None) is not None:
+        rule, remedy = rule + ", and this one holds a GGUF file", f"name the model that it was made from, or {GGUF}"
+    inner = sorted((path.parent for path in folder.glob("*/config.json")), key=_by_number)
+    inner += sorted(path.parent for path in folder.glob("snapshots/*/config.json"))
+    if inner:
+        there = inner[-1].relative_to(folder).as_posix()
+        rule, remedy = f"{rule}, and its is in {there}", f"name that folder: {(folder / there).as_posix()}"
+    return rule, remedy
+
+
+def _by_number(folder: Path) -> tuple[int, str]:
+    """Sort checkpoints by their step."""
+    step = folder.name.rpartition("-")[2]
+    return int(step) if step.isdecimal() else -1, folder.name

@@ -9,7 +9,15 @@ import pytest
 from conftest import Do
 
 from autotune import architectures
-from autotune.architectures import PRECISIONS, facts_of, features_of, has_windowed_caches, refusals, remarks
+from autotune.architectures import (
+    PRECISIONS,
+    checked_tokens,
+    facts_of,
+    features_of,
+    has_windowed_caches,
+    refusals,
+    remarks,
+)
 from autotune.errors import UsageError
 from autotune.models import ARCHITECTURES, check_export, shape_from
 from autotune.probed import FACTS, VERSIONS, Fact
@@ -281,3 +289,24 @@ def test_other_providers_have_whole_caches_anyway() -> None:
     gemma = config("Gemma2")
     assert [name for name in PROVIDERS if has_windowed_caches(gemma, name)] == ["cpu", "cuda", "NvTensorRtRtx"]
     assert not has_windowed_caches(config("Llama"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, None),
+        ({"sliding_window": 4096}, 4160),
+        ({"sliding_window": 4096, "use_sliding_window": False}, None),
+        ({"sliding_window": 256}, None),
+        ({"sliding_window": 8192}, None),
+        ({"sliding_window": 4990}, 5000),
+        ({"architectures": ["Gemma2ForCausalLM"], "sliding_window": 4096}, 4160),
+        ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 4096}, 4160),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 4096}}, 4160),
+        ({"rope_parameters": {"rope_type": "llama3", "original_max_position_embeddings": 4096}}, None),
+    ],
+)
+def test_how_long_a_text_must_be_to_show_all_that_a_model_computes(
+    config: dict[str, Any], expected: int | None
+) -> None:
+    assert checked_tokens(config, 5000) == expected

@@ -16,6 +16,7 @@ from autotune.models import (
     BUILT_IN,
     SMOLLM2,
     check_architecture,
+    check_export,
     config_of,
     context_of,
     digest_folder,
@@ -325,3 +326,66 @@ def test_a_memo_saves_reading_and_notices_changes(root: Path) -> None:
     assert json.dumps(memo) == known
     (root / "model" / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 300}), encoding="utf-8")
     assert digest_folder(root / "model", memo) == digest_folder(root / "model") != before
+
+
+# --- Folders and settings that hold something else ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "remedy"),
+    [
+        (
+            {"attn_implementation": "flash_attention_2"},
+            "a way to compute attention",
+            "remove the key attn_implementation",
+        ),
+        (
+            {"_attn_implementation": "flash_attention_3"},
+            "a way to compute attention",
+            "remove the key _attn_implementation",
+        ),
+        ({"pad_token_id": 99_999}, "must be one of the model's", "correct it there"),
+        ({"pad_token_id": [0, 1]}, "must be one of the model's", "correct it there"),
+        ({"pad_token_id": True}, "must be one of the model's", "correct it there"),
+    ],
+)
+def test_settings_that_no_model_can_have(changes: dict[str, Any], said: str, remedy: str, root: Path) -> None:
+    write_model(root / "odd", **changes)
+    told = refusal("odd", root)
+    assert said in told
+    assert remedy in told
+
+
+@pytest.mark.parametrize(
+    "changes", [{"attn_implementation": "sdpa"}, {"pad_token_id": -1}, {"pad_token_id": 0}, {"pad_token_id": None}]
+)
+def test_settings_that_are_usual(changes: dict[str, Any], root: Path) -> None:
+    write_model(root / "usual", **changes)
+    assert shape_of("usual", root) is not None
+
+
+def test_a_builder_takes_no_null_for_an_unquantised_model() -> None:
+    check_architecture(CONFIG | {"quantization_config": None}, "m")
+    with pytest.raises(UsageError, match="is null, which the model builder"):
+        check_export(CONFIG | {"quantization_config": None}, "m", "cpu")
+
+
+@pytest.mark.parametrize("inner", ["checkpoint-9", "snapshots/abc"])
+def test_a_model_in_a_folder_below_is_named(inner: str, root: Path) -> None:
+    (root / "run" / inner).mkdir(parents=True)
+    write_model(root / "run" / inner)
+    assert f"its is in {inner}" in refusal("run", root)
+    write_model(root / "run" / "checkpoint-10")
+    write_model(root / "run" / "checkpoint-11")
+    if inner.startswith("checkpoint"):
+        assert "its is in checkpoint-11" in refusal("run", root), "the last one"
+
+
+def test_files_and_ggufs_are_told_from_folders(root: Path) -> None:
+    told = refusal("model/config.json", root)
+    assert "a model is a folder, and this is a file" in told
+    assert "name the folder that holds it: model" in told
+    (root / "model" / "small.gguf").write_bytes(b"GGUF")
+    assert "gguf_file=" in refusal("model/small.gguf", root)
+    (root / "model" / "config.json").unlink()
+    assert "this one holds a GGUF file" in refusal("model", root)

@@ -15,6 +15,7 @@ from autotune.pipeline.inputs import Inputs
 from autotune.providers import Provider
 from autotune.space.own_stages import read_stage
 from autotune.stages.jobs import (
+    AS_SAVED,
     BuildJob,
     CheckJob,
     FinetuneJob,
@@ -93,7 +94,8 @@ class Graph:
             calibration = {"data": self._digest("train"), "max_length": self.train.max_length}
         shared: dict[str, Any] = {
             "source": self.source(candidate, rung), "recipe": candidate.recipe, "provider": self.provider.builds_as,
-            "whole_caches": True if self.inputs.window else None, **calibration,
+            "whole_caches": True if self.inputs.window else None,
+            "tokenizer": AS_SAVED if (self.inputs.encoding or "").endswith(AS_SAVED) else None, **calibration,
         }  # fmt: skip
         return (
             OwnBuildJob(**shared, **self._own_code(candidate.recipe))
@@ -119,7 +121,7 @@ class Graph:
             "source": self.build_job(candidate).key, "provider": self.target.provider,
             "data": self._digest("validation"), "recipe": candidate.recipe, "max_length": self.train.max_length,
             "threads": self.target.threads, "original": self.source(candidate),
-            "shares": True if self.provider.name != "cpu" else None, **self._device,
+            "beyond": self.inputs.beyond, "shares": True if self.provider.name != "cpu" else None, **self._device,
         }  # fmt: skip
         if is_task(metric):
             assert self.inputs.code is not None

@@ -34,6 +34,8 @@ class Inputs:
     """Of each workload that draws lengths from the data: prompt and new tokens of its sequences."""
     encoding: str | None = None
     """What makes tokens of text, as `Inspection.encoding`."""
+    pad: int | None = None
+    """As in `Inspection`."""
     notes: tuple[str, ...] = ()
     """What the user should know of model and data, one line each."""
     gpus: int = 0
@@ -46,6 +48,8 @@ class Inputs:
     """The user's own stages, by function."""
     window: bool = False
     """Whether layers attend to a sliding window, for which the builder would make key-value caches of the window's size."""
+    beyond: int | None = None
+    """As in `CheckJob`."""
     width: int = 0
     """Width of the base model's hidden states; 0: unknown."""
 

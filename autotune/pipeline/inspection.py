@@ -21,10 +21,10 @@ from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, shown
 from autotune.metrics import LABELLED, generates
 from autotune.models import digest_outline, tensors_of
+from autotune.pipeline.unanswerable import unanswerable_notes, unanswerable_problems
+from autotune.pipeline.wording import SHOWN, counted, exact, listed, named, place_of
 from autotune.stages.jobs import Control, Inspection, InspectJob
 
-_SHOWN = 4
-"""Tensors, tokens or rows that a message names."""
 _AGAIN = "fetch or save the model again"
 _SHIPPED = "ONNX Runtime GenAI, which is all that users of best/ need,"
 
@@ -38,7 +38,11 @@ class Inspected:
     notes: tuple[str, ...]
     """Lines for the user."""
     encoding: str | None = None
-    """As in `Inspection`."""
+    longest: int = 0
+    pad: int | None = None
+    linear: tuple[str, ...] = ()
+    tied_head: bool = False
+    """All as in `Inspection`."""
 
 
 def has_weights(folder: Path) -> bool:
@@ -75,7 +79,8 @@ def inspect_job(
     return InspectJob(
         model=outline, data=tuple((split, digest) for split, (digest, _) in files.items()),
         labels=dataset.labels if data.metric in LABELLED else (), metric=data.metric,
-        max_length=max_length, max_new_tokens=data.max_new_tokens, ships=ships,
+        max_length=max_length, max_new_tokens=data.max_new_tokens,
+        stop=data.stop if generates(data.metric) else None, ships=ships,
         model_dir=folder, files=tuple(file for _, file in files.values()),
     )  # fmt: skip
 
@@ -90,11 +95,15 @@ def judge_inspection(
     problems = list(_model_problems(model, sweep_file, look))
     if not problems:
         problems += _data_problems(sweep_file, data, max_length, dataset, look)
+        problems += unanswerable_problems(sweep_file, data, max_length, dataset, look)
         kept = _kept(data, dataset, look)
         problems += _emptied(data.metric, sweep_file, dataset, kept)
     if problems:
         raise UsageError(problems)
-    return Inspected(kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding)
+    return Inspected(
+        kept, tuple(_notes(data, max_length, dataset, kept, look)), look.encoding, look.longest, look.pad, look.linear,
+        look.tied_head,
+    )  # fmt: skip
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------
@@ -107,25 +116,50 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
     if look.trouble:
         yield problem(look.trouble, look.remedy)
     if look.missing:
-        rule = f"its files lack {_count(look.missing, 'tensor')} that config.json asks for, which would be random: "
+        rule = f"its files lack {counted(look.missing, 'tensor')} that config.json asks for, which would be random: "
         tied = ", or, where the head is the embedding, set tie_word_embeddings to true in config.json"
+        other = _other_form(look)
         yield problem(
-            rule + _names(look.missing), _AGAIN + (tied if any("lm_head" in name for name in look.missing) else "")
+            rule + named(look.missing),
+            other or _AGAIN + (tied if any("lm_head" in name for name in look.missing) else ""),
         )
     if look.mismatched:
         yield problem(
-            f"{_count(look.mismatched, 'tensor')} of its files do not fit config.json: {_list(look.mismatched)}", _AGAIN
+            f"{counted(look.mismatched, 'tensor')} of its files do not fit config.json: {listed(look.mismatched)}",
+            _AGAIN,
         )
     if look.foreign:
-        rule = f"its files hold {_count(look.foreign, 'tensor')} that config.json leaves out, so that another model would be loaded: "
-        yield problem(rule + _names(look.foreign), "correct config.json, or save the model again")
+        rule = f"its files hold {counted(look.foreign, 'tensor')} that config.json leaves out, so that another model would be loaded: "
+        yield problem(rule + named(look.foreign), _other_form(look) or "correct config.json, or save the model again")
     if look.beyond:
-        rule = f"the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows: the data uses {_names(look.beyond)}, which {'has' if len(look.beyond) == 1 else 'have'} none"
+        rule = f"the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows: the data uses {named(look.beyond)}, which {'has' if len(look.beyond) == 1 else 'have'} none"
         remedy = "call model.resize_token_embeddings(len(tokenizer)) and save the model, or write the texts without"
         yield problem(rule, f"{remedy} {'it' if len(look.beyond) == 1 else 'them'}")
+    if look.ends_beyond:
+        rule = f"eos_token_id of its settings names {', '.join(map(str, look.ends_beyond[:SHOWN]))}, and the embedding has {look.rows} rows"
+        yield problem(rule, "correct eos_token_id in its generation_config.json and config.json")
     if look.unread:
         remedy = "name a model with another tokenizer, or leave out space.build to tune adapters for PyTorch alone"
         yield problem(f"{look.unread}, so that a built model could not be given text", remedy)
+
+
+_ADAPTED = (".lora_", ".base_layer.", ".modules_to_save.")
+_QUANTISED = ("qweight", "qzeros", "weight_scale", "weight_scale_inv", "weight_packed", "absmax", "SCB")
+
+
+def _other_form(look: Inspection) -> str:
+    """Return what to do about files of weights that are a model in another form; empty where they do not look so."""
+    held = [*look.foreign, *look.unused]
+    if any(part in name for name in held for part in _ADAPTED):
+        return "it was saved with an adapter in it: merge that (merge_and_unload()) and save the model again"
+    if any(name.rpartition(".")[2] in _QUANTISED for name in held):
+        return "its weights are quantised: name the model in its original precision"
+    inside = next((name for name in held if any(name.endswith(f".{lost}") for lost in look.missing)), None)
+    if inside is not None:
+        return (
+            f"they are there under other names ({inside}), as a wrapper saves them: save the model inside of it again"
+        )
+    return ""
 
 
 def _data_problems(
@@ -138,20 +172,20 @@ def _data_problems(
 
     if look.conversations and len(look.refused) == look.conversations:
         reasons = list(dict.fromkeys(reason for _, _, reason in look.refused))
-        rule = f"the model's chat template refuses every conversation ({'; '.join(reasons[:_SHOWN])})"
+        rule = f"the model's chat template refuses every conversation ({'; '.join(reasons[:SHOWN])})"
         yield problem(rule, "data.messages", _template_remedy(reasons))
     for group in look.alike:
-        rule = f"the labels {' and '.join(map(_exact, group))} have the same tokens in this model's tokenizer, so that one of them could never be chosen"
+        rule = f"the labels {' and '.join(map(exact, group))} have the same tokens in this model's tokenizer, so that one of them could never be chosen"
         yield problem(rule, "data.labels", "write one of them for all of these in the data")
     if look.blank:
-        rule = f"the label {_exact(look.blank[0])} has no tokens in this model's tokenizer"
+        rule = f"the label {exact(look.blank[0])} has no tokens in this model's tokenizer"
         yield problem(rule, "data.labels", "write another text for it in the data")
     if look.too_long:
         split, item, tokens = max(look.too_long, key=lambda one: one[2])
         count = len(look.too_long)
         rule = (
             f"every completion must fit into it, and {count} {'does' if count == 1 else 'do'} not: that of "
-            f"{_place(dataset, split, item)} has {tokens} tokens"
+            f"{place_of(dataset, split, item)} has {tokens} tokens"
         )
         remedy = f"raise it to {tokens + 2} at least, or shorten the completions"
         yield problem(rule, "train.max_length", remedy, max_length)
@@ -162,13 +196,15 @@ def _data_problems(
     if generates(data.metric):
         inside = [one for one in look.controls if one.where == "completion" and _inside(dataset, one, look.ends)]
         for token in dict.fromkeys(one.token for one in inside):
-            places = [_place(dataset, one.split, item) for one in inside if one.token == token
+            places = [place_of(dataset, one.split, item) for one in inside if one.token == token
                       for item in _inside(dataset, one, look.ends)]  # fmt: skip
-            rule = f"completions hold {shown(token)}, which no generated text shows, so that they could never be matched ({_list(places)})"
+            rule = f"completions hold {shown(token)}, which no generated text shows, so that they could never be matched ({listed(places)})"
             yield problem(rule, key, "take it out of the completions")
 
 
 def _template_remedy(reasons: Sequence[str]) -> str:
+    if any("no default specified" in reason for reason in reasons):
+        return "call one of them default in its tokenizer_config.json, or write it into chat_template.jinja"
     if "has none" in reasons[0]:
         return "name a model with a chat template, or write data.prompt and data.completion"
     if any("system" in reason.lower() for reason in reasons):
@@ -188,7 +224,7 @@ def _emptied(metric: str, sweep_file: str, dataset: Dataset, kept: Dataset) -> I
         for split in SPLITS:
             unknown = sorted({item.completion for item in getattr(kept, split)} - set(kept.labels))
             if unknown:
-                rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, _SHOWN)} without the rows that are left out"
+                rule = f"every label of {split} must occur in train, which lacks {some_of(unknown, SHOWN)} without the rows that are left out"
                 yield Problem(rule, "data.train", sweep_file, remedy="list all labels in data.labels, or add rows")
 
 
@@ -246,9 +282,14 @@ def _kept(data: DataSpec, dataset: Dataset, look: Inspection) -> Dataset:
 
 def _notes(data: DataSpec, max_length: int, dataset: Dataset, kept: Dataset, look: Inspection) -> Iterator[str]:
     if look.unused:
-        yield f"model: {_count(look.unused, 'tensor')} of its files are of no use to it, and are left out: {_names(look.unused)}"
+        yield f"model: {counted(look.unused, 'tensor')} of its files are of no use to it, and are left out: {named(look.unused)}"
     if look.tokens > look.rows:
         yield f"model: the tokenizer has {look.tokens} tokens and the embedding {look.rows} rows; the data uses none of those without a row"
+    if look.named_class:
+        yield (
+            f"model: the class {look.named_class} that it names for its tokenizer splits texts otherwise than its tokenizer.json says: "
+            "texts are split as the file says, in training, in scoring and in best/"
+        )
     before, behind = look.around
     if before or behind:
         where = " and ".join(
@@ -269,10 +310,11 @@ def _notes(data: DataSpec, max_length: int, dataset: Dataset, kept: Dataset, loo
             used = "training and scoring take its text"
         yield f"model: {_SHIPPED} renders the chat template otherwise ({look.template}): {used}"
     yield from _control_notes(data, dataset, look)
-    for split, item, reason in look.refused[:_SHOWN]:
-        yield f"data: {_place(dataset, split, item)} is left out: the chat template refuses it ({reason})"
-    if len(look.refused) > _SHOWN:
-        yield f"data: {len(look.refused) - _SHOWN} more conversations are left out, which the chat template refuses"
+    yield from unanswerable_notes(data, dataset, look)
+    for split, item, reason in look.refused[:SHOWN]:
+        yield f"data: {place_of(dataset, split, item)} is left out: the chat template refuses it ({reason})"
+    if len(look.refused) > SHOWN:
+        yield f"data: {len(look.refused) - SHOWN} more conversations are left out, which the chat template refuses"
     for split, count in look.cut.items():
         if count:
             total = len(getattr(kept, split))
@@ -290,7 +332,7 @@ def _control_notes(data: DataSpec, dataset: Dataset, look: Inspection) -> Iterat
         by_token[one.token, one.where].append(one)
     for (token, where), ones in by_token.items():
         counts = " and ".join(f"{len(one.items)} {one.split}" for one in ones)
-        place = _place(dataset, ones[0].split, ones[0].items[0])
+        place = place_of(dataset, ones[0].split, ones[0].items[0])
         held = f"data: {counts} {where}s hold {shown(token)} ({place}, ...)"
         if where == "completion" and token in look.ends:
             yield f"{held}, which ends a text: it is taken off their end, because training and scoring add it themselves"
@@ -312,25 +354,3 @@ def _inside(dataset: Dataset, one: Control, ends: Sequence[str]) -> list[str]:
     """Return the items of `one` whose completion still holds its token after the tokens at its end are cut off."""
     there = {item.id: item.completion for item in getattr(dataset, one.split)}
     return [item for item in one.items if one.token in without_end(there.get(item, ""), ends)]
-
-
-def _place(dataset: Dataset, split: str, item: str) -> str:
-    return dataset.places.get(item, f"an item of {split}")
-
-
-def _exact(label: str) -> str:
-    """Return a label as text, with the code points of what is not ASCII: two labels may look alike."""
-    spelled = label.encode("ascii", "backslashreplace").decode("ascii")
-    return shown(label) if spelled == label else f"{shown(label)} ({spelled.strip()})"
-
-
-def _count(names: Sequence[object], what: str) -> str:
-    return f"{len(names)} {what}" + ("s" if len(names) != 1 else "")
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def _names(names: Sequence[str]) -> str:
-    return _list([shown(name) for name in names])

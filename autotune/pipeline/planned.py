@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autotune.architectures import has_windowed_caches
+from autotune.architectures import checked_tokens, has_windowed_caches
 from autotune.artifacts.store import Cache
 from autotune.costs.bill import Bill
 from autotune.costs.work import USUAL_TOKENS
@@ -69,7 +69,8 @@ def planned_inputs(
         folder or Path(), _digest(folder, cache), items, counts, dataset.labels if dataset is not None else (), device,
         machine_digest(), parameters_of(dict(config)) * 4 / 1e6, code=find_task(metric, sweep.root) if is_task(metric) else None,
         lengths=lengths, encoding=seen.encoding if seen is not None else None, gpus=int(probed.get("gpus") or 0),
-        window=has_windowed_caches(dict(config), sweep.target.provider), width=int(config.get("hidden_size") or 0),
+        window=has_windowed_caches(dict(config), sweep.target.provider),
+        beyond=checked_tokens(dict(config), (seen.longest if seen else 0) or sweep.train.max_length), width=int(config.get("hidden_size") or 0),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.architectures import has_windowed_caches, remarks
+from autotune.architectures import checked_tokens, has_windowed_caches, remarks
 from autotune.candidate import Recipe
 from autotune.data.schema import SPLITS, AzureFile, Dataset, DataSpec, Remote
 from autotune.data.sources import hub_source
@@ -35,7 +35,7 @@ from autotune.pipeline.capability import ask_device, exact_recipe, fit_device, t
 from autotune.pipeline.devices import DoJob, plugin_problem, required_devices
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Inspected, inspect_job, items_file, judge_inspection
-from autotune.pipeline.modules import module_notes
+from autotune.pipeline.modules import module_notes, refused_modules
 from autotune.pipeline.own_stages import own_stages
 from autotune.remote.addresses import is_address
 from autotune.remote.files import stamp, version_of
@@ -186,10 +186,11 @@ def prepare(
         device=probe["device"] if sweep.train.device == "auto" else sweep.train.device,
         machine=machine or machine_digest(), model_mb=parameters_of(config) * 4 / 1e6,
         files=(*model_files(folder), *(file for _, file in items.files.values()), *code_files), code=items.code,
-        encoding=seen.encoding,
+        encoding=seen.encoding, pad=seen.pad,
         notes=(*sweep.notes, *device_notes, *seen.notes, *provider_notes, *module_notes(sweep.space.lora, folder)),
         gpus=probe["gpus"], aggregated=items.aggregated, hardware=hardware, stages=stages,
-        window=has_windowed_caches(config, sweep.target.provider), width=int(config.get("hidden_size") or 0),
+        window=has_windowed_caches(config, sweep.target.provider),
+        beyond=checked_tokens(config, seen.longest or sweep.train.max_length), width=int(config.get("hidden_size") or 0),
     )  # fmt: skip
     return sweep, seen.dataset, replace(inputs, lengths=_lengths(sweep, inputs, do))
 
@@ -292,8 +293,9 @@ def inspect(sweep: Sweep, dataset: Dataset, folder: Path, do: DoJob, cache: Path
         ).result
     except StageError as error:
         raise MachineError(f"model {sweep.model} could not be looked at: {error}") from None
-    inspection = Inspection.model_validate(found)
-    return judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, inspection)
+    seen = Inspection.model_validate(found)
+    judged = judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, seen)
+    return refused_modules(sweep.space.lora, sweep.file, judged)
 
 
 _ORDER = (0, 5, 7, 2, 4, 6, 1, 3)

@@ -25,7 +25,7 @@ def task_of(graph: Graph) -> Task:
     return Task(
         metric=data.metric, prompt=data.prompt, completion=data.completion, messages=data.messages, text=data.text,
         labels=inputs.labels if data.metric in LABELLED else (), max_length=graph.train.max_length,
-        max_new_tokens=data.max_new_tokens, stop=data.stop or (), encoding=inputs.encoding,
+        max_new_tokens=data.max_new_tokens, stop=data.stop or (), encoding=inputs.encoding, pad=inputs.pad,
         provider=graph.target.provider, threads=graph.target.threads, device=graph.target.device,
     )  # fmt: skip
 

@@ -6,7 +6,6 @@ The first time takes some seconds, because the worker imports the libraries. The
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from autotune.artifacts.store import Cache, default_root
@@ -14,7 +13,7 @@ from autotune.data.schema import Dataset
 from autotune.errors import MachineError, StageError
 from autotune.models import BUILT_IN, local_folder
 from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, judge_inspection
-from autotune.pipeline.modules import module_notes
+from autotune.pipeline.modules import module_notes, refused_modules
 from autotune.stages.jobs import ORT_WHEELS, BaseJob, Inspection, InspectJob, installed
 from autotune.sweepfile.schema import Sweep
 
@@ -29,7 +28,11 @@ def inspected(sweep: Sweep, dataset: Dataset) -> tuple[Inspected | None, list[st
     if folder is None or not has_weights(folder):
         return None, []
     job = inspect_job(sweep.data, sweep.train.max_length, bool(sweep.space.recipes), dataset, folder, cache.root)
-    judged = partial(judge_inspection, sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset)
+
+    def judged(look: Inspection) -> Inspected:
+        seen = judge_inspection(sweep.model, sweep.file, sweep.data, sweep.train.max_length, dataset, look)
+        return refused_modules(sweep.space.lora, sweep.file, seen)
+
     found = cache.find(job)
     if found is not None:
         seen = judged(Inspection.model_validate(found.result))

@@ -18,7 +18,7 @@ from autotune.metrics import LABELLED
 from autotune.paths import exists, is_folder
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
-from autotune.pipeline.inspection import items_file
+from autotune.pipeline.inspection import Inspected, items_file
 from autotune.pipeline.prepare import prepare
 from autotune.pipeline.shipped import task_of
 from autotune.present.inspection import inspected
@@ -115,7 +115,7 @@ def at_hand(recorded: Recorded, cache: Path) -> AtHand:
         why = f"its model or data is not at hand ({str(error).splitlines()[0]})"
         return AtHand(task or _plain_task(recorded), items, "" if items else why)
     dataset = seen.dataset if seen is not None else dataset
-    task = task or task_of(Graph(sweep, _inputs_of(dataset, cache, seen.encoding if seen else None)))
+    task = task or task_of(Graph(sweep, _inputs_of(dataset, cache, seen)))
     if items is None:
         digest, file = items_file(cache, dataset, "validation")
         if digest != recorded.inputs.get("validation", digest):
@@ -161,10 +161,11 @@ def _kept_items(cache: Path, digest: str) -> Path | None:
     return file if hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() == digest else None
 
 
-def _inputs_of(dataset: Dataset, cache: Path, encoding: str | None) -> Inputs:
+def _inputs_of(dataset: Dataset, cache: Path, seen: Inspected | None) -> Inputs:
     items = {"validation": items_file(cache, dataset, "validation")} if dataset.validation else {}
     counts = {"validation": len(dataset.validation)}
-    return Inputs(Path(), "", items, counts, dataset.labels, "cpu", "", encoding=encoding)
+    encoding, pad = (seen.encoding, seen.pad) if seen is not None else (None, None)
+    return Inputs(Path(), "", items, counts, dataset.labels, "cpu", "", encoding=encoding, pad=pad)
 
 
 def _plain_task(recorded: Recorded) -> Task:

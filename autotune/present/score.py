@@ -37,7 +37,7 @@ from autotune.results.rows import Trial
 from autotune.results.table import text_of
 from autotune.shipping.facts import Score, gather, read_json, score_of
 from autotune.shipping.task import Task, read_task
-from autotune.stages.jobs import BaseJob, BuildJob
+from autotune.stages.jobs import AS_SAVED, BaseJob, BuildJob
 from autotune.sweepfile.schema import Target
 from autotune.usercode import Code, find_function
 
@@ -174,6 +174,7 @@ def _untouched(model: str, task: Task, root: Path, shop: Workshop) -> Built:
     job = BuildJob(
         source=digest_folder(folder), recipe=recipe, provider=PROVIDERS[task.provider].builds_as, source_dir=folder,
         whole_caches=True if has_windowed_caches(config, task.provider) else None,
+        tokenizer=AS_SAVED if (task.encoding or "").endswith(AS_SAVED) else None,
     )  # fmt: skip
     if shop.stages.find(job) is None:
         say(f"building the untouched model in {recipe} ...")

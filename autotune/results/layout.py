@@ -45,6 +45,8 @@ def fill(
     empty_folder(aside)
     for name, source in parts.items():
         shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*_HIDDEN))
+    if "onnx" in parts:
+        _serve_as_scored(aside / "onnx" / "genai_config.json", about.get("task", {}).get("pad"))
     if session is not None and session != Session() and "onnx" in parts:
         genai_name = provider.genai_name if provider is not None else None
         _serve(aside / "onnx" / "genai_config.json", session, genai_name)
@@ -87,6 +89,28 @@ def put_in_place(aside: Path, place: Path, old: Path | None = None) -> None:
         put(place, old, sync=False)
     put(aside, place)
     shutil.rmtree(old, ignore_errors=True)
+
+
+_AS_SCORED = {
+    "do_sample": False, "num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "length_penalty": 1.0, "diversity_penalty": 0.0, "min_length": 0,
+}  # fmt: skip
+"""The likeliest token, one after another. A model's own settings may say otherwise, and the builder copies some of them."""
+
+
+def _serve_as_scored(file: Path, pad: int | None) -> None:
+    """Have a built model write, where its user says nothing of it, what was scored; `pad`: the token for padding, None: its
+    own. Raises OSError.
+    """
+    if not file.is_file():
+        return
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    search = settings.get("search", {})
+    wanted = {name: value for name, value in _AS_SCORED.items() if search.get(name, value) != value}
+    if wanted or pad is not None:
+        settings["search"] = search | wanted
+        settings["model"] |= {} if pad is None else {"pad_token_id": pad}
+        write_aside(file, json.dumps(settings, indent=4))
 
 
 def _serve(file: Path, session: Session, provider: str | None) -> None:

@@ -70,8 +70,8 @@ print(text[: min([text.find(stop) for stop in STOP if stop in text], default=len
 
 _CHOOSE = """
 
-def likelihood(label):
-    begin, end = list(tokenizer.encode(prompt)), [*tokenizer.encode(label), *END]
+def likelihood(end):
+    begin = list(tokenizer.encode(prompt))
     parameters = og.GeneratorParams(model)
     parameters.set_search_options(max_length=len(begin) + len(end) + 1)
     generator = og.Generator(model, parameters)
@@ -81,8 +81,12 @@ def likelihood(label):
     return sum(row[token] - np.log(np.exp(row).sum()) for row, token in zip(logits, end))
 
 
-END = [int(tokenizer.eos_token_ids[0])] if ENDED else []
-print(max(LABELS, key=likelihood).strip())
+labels = [[int(token) for token in tokenizer.encode(label)] for label in LABELS]
+if any(a != b and b[: len(a)] == a for a in labels for b in labels):  # the end of the text tells them apart
+    settings = pathlib.Path(__file__).parent / "onnx" / "tokenizer_config.json"
+    named = json.loads(settings.read_text(encoding="utf-8"))["eos_token"]
+    labels = [[*label, tokenizer.to_token_id(named["content"] if isinstance(named, dict) else named)] for label in labels]
+print(LABELS[max(range(len(LABELS)), key=lambda place: likelihood(labels[place]))].strip())
 """
 
 _ADAPTER = '''"""Ask the model: python run.py PROMPT  (BASE may name another copy of the base model)"""
@@ -115,8 +119,7 @@ def run_script(facts: Facts, task: Task) -> str:
     columns = task.columns()
     choose = bool(task.labels) and not recipe.prune_lm_head
     if choose:
-        ended = any(a != b and b.startswith(a) for a in task.labels for b in task.labels)
-        constants = f"LABELS = {pformat(list(task.labels), width=110)}\nENDED = {ended}\n"
+        constants = f"LABELS = {pformat(list(task.labels), width=110)}\n"
     else:
         constants = f"NEW_TOKENS = {new}\nSTOP = {list(task.stop)!r}\n"
     usage = " ".join(f"'{name.upper()}'" for name in columns).replace('"', "").replace("\\", "")

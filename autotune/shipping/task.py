@@ -31,6 +31,8 @@ class Task(BaseModel):
     stop: tuple[str, ...] = ()
     encoding: str | None = None
     """What makes tokens of text, as `Inspection.encoding`."""
+    pad: int | None = None
+    """The token that a build names for padding; None: that of the model's own settings."""
     provider: str = "cpu"
     threads: int | None = None
     device: int | None = None

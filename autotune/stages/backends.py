@@ -360,17 +360,18 @@ class TorchBackend:
 
     @torch.inference_mode()
     def run(
-        self, ids: NDArray[np.int64], cache: Any = None, keep: bool = False, last: bool = False
+        self, ids: NDArray[np.int64], cache: Any = None, keep: bool = False, last: bool = False, tail: int = 0
     ) -> tuple[Logits, Any]:
-        """Return logits of every position or of the last alone, and the cache if `keep`."""
-        only = {"logits_to_keep": 1} if last and self.sliced else {}
+        """Return logits of every position, of the last alone or of the last `tail`, and the cache if `keep`."""
+        tail = 1 if last else tail
+        only = {"logits_to_keep": tail} if tail and self.sliced else {}
         output = self.model(
             input_ids=torch.from_numpy(np.ascontiguousarray(ids)).to(self.device),
             past_key_values=cache,
             use_cache=keep,
             **only,
         )
-        logits = output.logits[:, -1:] if last else output.logits
+        logits = output.logits[:, -tail:]
         return logits.float().cpu().numpy(), output.past_key_values if keep else None
 
     def read(self, sequences: list[Tokens], starts: list[int]) -> list[NDArray[np.float32]]:

@@ -5,11 +5,13 @@ A build that differs from its recipe fails: see `read_back`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from autotune.candidate import Recipe
 from autotune.errors import StageError
+from autotune.models import model_files
 from autotune.providers import PROVIDERS
 from autotune.scratch import scratch
 from autotune.space.own_stages import OWN_STAGES
@@ -17,6 +19,7 @@ from autotune.space.parameter_tables import RECIPE
 from autotune.stages.graph_nodes import differences, read_back
 from autotune.stages.jobs import BuildJob, Result, refused
 from autotune.stages.kv_scales import baseline, calibrate, calibration_texts
+from autotune.stages.saved_tokenizer import open_tokenizer
 from autotune.stages.text import encode, load_tokenizer, read_items
 
 
@@ -65,6 +68,28 @@ def _run_builder(source: Path, recipe: Recipe, provider: str, out: Path, scratch
         raise refused(plain(error), f"the model builder refuses {recipe}") from error
 
 
+def _with_its_tokenizer(source: Path, place: Path) -> Path:
+    """Return a model folder for the builder, which loads the tokenizer by the class that the model names: the model's own, or
+    `place`, with the same files and the tokenizer as its tokenizer.json says.
+    """
+    try:
+        tokenizer, named_class = open_tokenizer(source)
+    except Exception:  # noqa: BLE001 - the builder says what is wrong with it
+        return source
+    if not named_class:
+        return source
+    place.mkdir()
+    for file in model_files(source):
+        try:
+            os.link(file.resolve(), place / file.name)
+        except OSError:  # on another disk
+            shutil.copyfile(file, place / file.name)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        (place / name).unlink(missing_ok=True)  # a linked file must not be written into
+    tokenizer.save_pretrained(str(place))
+    return place
+
+
 def _calibrated(job: BuildJob, scratch: Path) -> Path:
     """Build the recipe with its cache in floats, run the training items through it, and return the scale file."""
     scheme = job.recipe.kv_cache_quant_scheme
@@ -86,6 +111,7 @@ def build(job: BuildJob, out: Path) -> Result:
     Raises StageError: `unsupported` where the builder refuses, `failed` where it built something else.
     """
     with scratch("build") as folder:
+        job = job.model_copy(update={"source_dir": _with_its_tokenizer(job.source_dir, folder / "source")})
         given = {}
         if job.recipe.calibrated:
             given["kv_cache_scale_file"] = str(_calibrated(job, folder))

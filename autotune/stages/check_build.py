@@ -13,12 +13,14 @@ import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autotune.architectures import CHECKED
 from autotune.candidate import Recipe
 from autotune.providers import PROVIDERS
 from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend, padded
@@ -26,6 +28,7 @@ from autotune.stages.jobs import CheckJob, Result
 from autotune.stages.provider_share import share_of
 from autotune.stages.score import groups
 from autotune.stages.text import encode, load_tokenizer, read_items
+from autotune.stages.torch_model import not_finite
 from autotune.stages.weights import compare_weights, damaged, put_quantised
 
 ITEMS = 8
@@ -34,8 +37,8 @@ TOKENS = 1024
 """Tokens of all texts together, about: with longer ones there are fewer."""
 POSITIONS = 32
 """Of each text that many last positions are compared."""
-LONGEST = 512
-"""Tokens of the text on which it is seen what a build computes, at most."""
+LONGEST = CHECKED
+"""Tokens of the text on which it is seen what a build computes, at most, unless the model is another one beyond."""
 REPEATS = 0.9
 """The share of positions with one and the same greedy token at which a model repeats itself, whatever the prompt."""
 
@@ -127,6 +130,9 @@ def logits_of(
         starts = [max(0, len(text) - POSITIONS) for text in some]
         if last:
             read = [backend.run(np.array(some, dtype=np.int64), last=True)[0][0]]
+        elif isinstance(backend, TorchBackend) and len(some) == 1:  # of a long text all logits would be gigabytes
+            logits, _ = backend.run(np.array(some, dtype=np.int64), tail=len(some[0]) - starts[0])
+            read = [logits[0].copy()]
         elif isinstance(backend, TorchBackend):
             ids, lengths = padded(some)  # at their ends, which no position before attends to
             logits, _ = backend.run(ids)
@@ -184,7 +190,9 @@ def longest_text(texts: list[Tokens], longest: int) -> Tokens:
     return tuple(token for text in texts for token in text)[: min(longest, LONGEST)]
 
 
-def computed_error(reference: Reference, backend: OnnxBackend, folder: Path, longest: int) -> float | None:
+def computed_error(
+    reference: Reference, backend: OnnxBackend, folder: Path, longest: int, beyond: int | None = None
+) -> float | None:
     """Return how far a build's logits are from those of PyTorch's model with the build's own weights (relative error).
 
     Does it once for each graph. None where not all weights can be put into that model. The reference's model is another
@@ -193,6 +201,10 @@ def computed_error(reference: Reference, backend: OnnxBackend, folder: Path, lon
     config = getattr(reference.backend.model, "config", None)
     graph = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     texts = [longest_text(reference.texts, longest)]
+    if (
+        beyond is not None
+    ):  # the texts over and over: what a model makes of it does not matter, only that both make the same
+        texts.append(tuple(islice(cycle(token for text in reference.texts for token in text), beyond)))
     key = (graph, backend.provider, str(config), str(texts))
     if key not in _computed:
         if put_quantised(folder, reference.backend.model):
@@ -203,10 +215,17 @@ def computed_error(reference: Reference, backend: OnnxBackend, folder: Path, lon
     return _computed[key]
 
 
-def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Recipe, longest: int = LONGEST) -> Result:
+def judge(
+    reference: Reference,
+    backend: OnnxBackend,
+    folder: Path,
+    recipe: Recipe,
+    longest: int = LONGEST,
+    beyond: int | None = None,
+) -> Result:
     """Compare the build in `folder`, loaded in `backend`, with its source: the result of `check`.
 
-    `longest`: tokens of a text that the model is made to take, at most.
+    `longest`: tokens of a text that the model is made to take, at most; `beyond`: as in `CheckJob`.
     """
     own = bool(
         recipe.own_stages
@@ -231,7 +250,8 @@ def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Reci
         }
         reasons.append(trouble(recipe, found))
     else:
-        reasons.append("the build's logits are infinite or not a number")
+        own_fault = not_finite(reference.backend.model)
+        reasons.append(own_fault or "the build's logits are infinite or not a number")
     if wrong:
         error = (
             f"differs by {wrong[0].error:.0%}" if math.isfinite(wrong[0].error) else "holds numbers that are not finite"
@@ -240,7 +260,7 @@ def judge(reference: Reference, backend: OnnxBackend, folder: Path, recipe: Reci
             f"{len(wrong)} of {judged} weights that were read back are not the model's: {wrong[0].name} {error}"
         )
     if not any(reasons) and not own:
-        computed, limit = computed_error(reference, backend, folder, longest), computed_limit(backend, recipe)
+        computed, limit = computed_error(reference, backend, folder, longest, beyond), computed_limit(backend, recipe)
         result["computed_error"] = _finite(computed)
         if computed is not None and not computed <= limit:
             reasons.append(
@@ -287,4 +307,4 @@ def compare(job: CheckJob, texts: list[Tokens]) -> Result:
     reference = Reference(source, texts, _known.setdefault(key, {}))
     backend = OnnxBackend(job.model_dir, job.provider, job.threads, device=job.device_index, shares=bool(job.shares))
     share = share_of(backend.session, PROVIDERS[job.provider].runtime_name).plain() if job.shares else {}
-    return judge(reference, backend, job.model_dir, job.recipe, job.max_length) | share
+    return judge(reference, backend, job.model_dir, job.recipe, job.max_length, job.beyond) | share

@@ -28,7 +28,7 @@ from autotune.errors import Interrupted, StageError
 from autotune.space.adapters import fit_modules
 from autotune.stages.jobs import FinetuneJob, Result
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
-from autotune.stages.torch_model import load_model, resolve_device, resolve_dtype
+from autotune.stages.torch_model import load_model, not_finite, resolve_device, resolve_dtype
 
 WINDOW = 8
 """Batches whose items are sorted by length together, so that little is padded."""
@@ -305,6 +305,8 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         if not math.isfinite(total):
+            if step == 0 and (trouble := not_finite(base)):
+                raise StageError("failed", trouble)
             raise StageError(
                 "diverged", f"the training loss became {total} at step {step + 1} (learning rate {rate:.2g})"
             )

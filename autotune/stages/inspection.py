@@ -6,32 +6,28 @@ is encoded twice, by transformers and by ONNX Runtime GenAI, because a built mod
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from jinja2.exceptions import TemplateError
 
 from autotune.data.control import found_in, without_end
 from autotune.errors import StageError
 from autotune.metrics import LABELLED, generates
-from autotune.models import tensors_of, weight_files
-from autotune.stages.jobs import ORT_WHEELS, Control, Inspection, InspectJob, Result, installed, reason
+from autotune.stages.answers import same_prompts, unwritten
+from autotune.stages.chat_template import changing, chat_text, first_difference, hidden_roles
+from autotune.stages.jobs import AS_SAVED, ORT_WHEELS, Control, Inspection, InspectJob, Result, installed, reason
+from autotune.stages.padding import padding
+from autotune.stages.saved_tokenizer import open_tokenizer
+from autotune.stages.tensors import weights
 from autotune.stages.text import (
     RuntimeTokenizer,
     context_length,
     end_tokens,
-    load_tokenizer,
     read_items,
 )
 
 Prompt = str | list[dict[str, str]]
-_HEAD = ("lm_head.weight", "output.weight", "embed_out.weight")
-_BYTES = 2**20
 
 
 def inspect(job: InspectJob, out: Path) -> Result:
@@ -41,12 +37,15 @@ def inspect(job: InspectJob, out: Path) -> Result:
     try:
         found |= weights(job.model_dir)
     except Exception as error:  # noqa: BLE001 - safetensors raises a bare Exception, and settings can be wrong in any way
-        said = f"its files lack the key {reason(error)}" if isinstance(error, KeyError) else reason(error)
+        said = reason(error)
+        if isinstance(error, KeyError):
+            said = f"its files lack the key {said}" if " " not in said else str(error.args[0])
         return Inspection(
-            trouble=f"the model cannot be loaded: {said}", remedy="fetch or save the model again"
+            trouble=f"the model cannot be loaded: {said}",
+            remedy="correct its config.json, or fetch or save the model again",
         ).model_dump(mode="json")
     try:
-        tokenizer = load_tokenizer(job.model_dir)
+        tokenizer, named_class = open_tokenizer(job.model_dir)
     except Exception as error:  # noqa: BLE001 - the tokenizers package raises a bare Exception
         return Inspection(
             trouble=f"the tokenizer cannot be loaded: {reason(error)}",
@@ -57,77 +56,13 @@ def inspect(job: InspectJob, out: Path) -> Result:
             trouble="the model's tokenizer names no end-of-text token",
             remedy="set eos_token in its tokenizer_config.json",
         ).model_dump(mode="json")
-    return Inspection(**found, **_Looker(job, tokenizer, found["rows"]).look()).model_dump(mode="json")
-
-
-# --- Weights -------------------------------------------------------------------------------------------------------
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    """Compare the tensors in a model's files with those that its settings ask for, by name and shape.
-
-    Returns `missing`, `mismatched`, `foreign`, `unused` and `rows` (of the embedding), as in `Inspection`. transformers
-    itself says which tensor of the files is which of the model's. Raises what loading raises.
-    """
-    from transformers import AutoModelForCausalLM
-
-    with contextlib.redirect_stderr(io.StringIO()):  # its report of the same, in colours
-        model, told = AutoModelForCausalLM.from_pretrained(
-            str(folder), device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True,
-            trust_remote_code=False, use_safetensors=True,
-        )  # fmt: skip
-    modules = {name for name, _ in model.named_modules()}
-    unexpected = sorted(map(str, told["unexpected_keys"]))
-    foreign = [name for name in unexpected if name.rpartition(".")[0] in modules]
-    head = _other_head(folder, bool(getattr(model.config, "tie_word_embeddings", False)))
-    mismatched = [
-        f"{name} is {_shape(there)} in the file and {_shape(wanted)} in the model"
-        for name, there, wanted in sorted(told["mismatched_keys"], key=lambda one: str(one[0]))
-    ]
-    return {
-        "missing": sorted(map(str, told["missing_keys"])),
-        "mismatched": mismatched,
-        "foreign": foreign + head,
-        "unused": [name for name in unexpected if name not in foreign],
-        "rows": int(model.get_input_embeddings().weight.shape[0]),
-    }
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _other_head(folder: Path, tied: bool) -> list[str]:
-    """Return the head in a model's files where the settings tie it to the embedding and it is another than that."""
-    names = tensors_of(folder)
-    head = next((name for name in names if name in _HEAD), None)
-    embedding = next((name for name in names if name.endswith(("embed_tokens.weight", "wte.weight"))), None)
-    if not tied or head is None or embedding is None or head == embedding:
-        return []
-    same = all(a == b for a, b in zip(_raw(folder, head), _raw(folder, embedding), strict=False))
-    return [] if same and names[head] == names[embedding] else [f"{head} (tie_word_embeddings is true)"]
-
-
-def _raw(folder: Path, name: str) -> Iterator[bytes]:
-    """Yield the bytes of a tensor in a model's files."""
-    for path in weight_files(folder):
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-            if name not in header:
-                continue
-            first, end = header[name]["data_offsets"]
-            stream.seek(8 + length + first)
-            for at in range(first, end, _BYTES):
-                yield stream.read(min(_BYTES, end - at))
+    found |= _Looker(job, tokenizer, found["rows"]).look()
+    if named_class:
+        found |= {"named_class": named_class, "encoding": ", ".join(filter(None, (found["encoding"], AS_SAVED)))}
+    return Inspection(**found).model_dump(mode="json")
 
 
 # --- Tokenizer and data --------------------------------------------------------------------------------------------
-
-
-def chat_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
-    """Return a conversation as the chat template renders it. Raises TemplateError, TypeError, ValueError."""
-    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
 
 
 def added_around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,13 +95,16 @@ class _Looker:
         self.used: set[int] = set()
         self.differing, self.texts, self.example = 0, 0, ""
         self.template = ""
+        self.hidden: dict[str, None] = {}
+        self.dated: str | None = None
 
     def look(self) -> dict[str, Any]:
         """Return what was seen."""
         tokenizer, found = self.tokenizer, self.found
         splits = {name: read_items(file) for (name, _), file in zip(self.job.data, self.job.files, strict=True)}
-        ends = sorted(end_tokens(self.job.model_dir, tokenizer))
+        self.ends = ends = sorted(end_tokens(self.job.model_dir, tokenizer))
         self.used |= {tokenizer.eos_token_id}
+        found["ends_beyond"] = [end for end in ends if not 0 <= end < self.rows]
         named = [str(tokenizer.convert_ids_to_tokens(end)) for end in ends if 0 <= end < len(tokenizer)]
         found["ends"] = [text for text in named if text in tokenizer.all_special_tokens or text in _added(tokenizer)]
         found["tokens"] = max(tokenizer.get_vocab().values()) + 1
@@ -225,17 +163,21 @@ class _Looker:
                     self.found["conversations"] += 1
                     try:
                         item["text"] = self._chat(item["prompt"])
-                    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+                    except Exception as error:  # noqa: BLE001 - a template is a program, and may fail in any way
                         refused.append((split, item["id"], reason(error)))
                         continue
                 kept.append(item)
             items[:] = kept
         self.found |= {"refused": refused, "template": self.template}
+        self.found |= {"hidden_roles": tuple(self.hidden), "dated": self.dated or ""}
 
     def _chat(self, messages: list[dict[str, str]]) -> str:
         if self.tokenizer.chat_template is None:
             raise ValueError("the model has none")
         text = chat_text(self.tokenizer, messages)
+        self.hidden |= dict.fromkeys(hidden_roles(messages, text))
+        if self.dated is None:
+            self.dated = changing(self.tokenizer, messages, text)
         if self.runtime is not None and not self.template:
             try:
                 rendered = str(
@@ -245,7 +187,7 @@ class _Looker:
                 self.template = f"{_NOT_RENDERED}: {reason(error)}"
             else:
                 if rendered != text:
-                    self.template = f"{_first_difference(text, rendered)}"
+                    self.template = f"{first_difference(text, rendered)}"
         return text
 
     def _labels(self, labels: list[str]) -> None:
@@ -300,7 +242,49 @@ class _Looker:
             "around": around, "differing": self.differing, "texts": self.texts, "example": self.example,
             "encoding": runtime_name() if shipped else None,
         }  # fmt: skip
-        self._fit(encoded, answers, 1 if shipped else 0)
+        way = 1 if shipped else 0
+        self._fit(encoded, answers, way)
+        self._unanswerable(splits, encoded, completions, way)
+
+    def _unanswerable(
+        self,
+        splits: dict[str, list[dict[str, Any]]],
+        encoded: dict[str, list[_Encoded]],
+        completions: dict[str, _Both],
+        way: int,
+    ) -> None:
+        """Find what no model could answer, see `answers`."""
+        job, tokenizer = self.job, self.tokenizer
+        decode = self.runtime.decode if way and self.runtime is not None else tokenizer.decode
+        special = {one.token for one in self.found["controls"] if one.where == "completion"}
+        if generates(job.metric):
+            self.found["unwritten"] = {
+                split: unwritten(
+                    ((item["id"], item["completion"]) for item in items if not found_in(item["completion"], special)),
+                    lambda text: completions[text][way],
+                    lambda ids: str(decode(list(ids), skip_special_tokens=True)),
+                    self.ends, job.max_new_tokens, job.stop or (),
+                )
+                for split, items in splits.items() if split != "train"
+            }  # fmt: skip
+            scored = (one for split, items in encoded.items() if split != "train" for one in items)
+            self.found["longest_answer"] = max((len(one.completion[way]) for one in scored), default=0)
+        same, unknown = {}, []
+        unk = tokenizer.unk_token_id
+        for split, items in splits.items():
+            asked = []
+            for item, one in zip(items, encoded[split], strict=True):
+                if not item["prompt"]:
+                    continue
+                room = max(1, job.max_length - len(one.completion[way]) - 1)
+                asked.append((item["id"], one.prompt[way][-room:], str(item["prompt"]), item["completion"]))
+                if unk is not None and unk in one.prompt[way] and str(tokenizer.unk_token) not in item["text"]:
+                    unknown.append((split, item["id"]))
+            same[split] = same_prompts(asked)
+        if self.runtime is not None:
+            last = {one.prompt[way][-1] for items in encoded.values() for one in items if one.prompt[way]}
+            self.found["pad"] = padding(job.model_dir, tokenizer, self.rows, self.used, last)
+        self.found |= {"same": same, "unknown": (str(tokenizer.unk_token) if unknown else "", unknown)}
 
     def _both(self, text: str) -> _Both:
         """Return the tokens of a text by transformers and by the runtime, and count where they differ."""
@@ -337,6 +321,7 @@ class _Looker:
         if any(a != b and b[: len(a)] == a for a in answers for b in answers):
             longest += 1  # the end-of-text token that tells one from the other
         cut: dict[str, int] = {}
+        reach = 0
         too_long: list[tuple[str, str, int]] = []
         for split, items in splits.items():
             cut[split] = 0
@@ -344,9 +329,10 @@ class _Looker:
                 answer = max(len(item.completion[way]), 0 if split == "train" else longest)
                 room = job.max_length - answer - 1
                 cut[split] += len(item.prompt[way]) > room
+                reach = max(reach, min(len(item.prompt[way]), room) + answer)
                 if room < 1:
                     too_long.append((split, item.id, answer))
-        self.found |= {"cut": cut, "too_long": too_long}
+        self.found |= {"cut": cut, "too_long": too_long, "longest": max(0, reach)}
         context = context_length(job.model_dir)
         scored = [item for split, items in splits.items() if split != "train" for item in items]
         if generates(job.metric) and scored and context is not None:
@@ -365,9 +351,3 @@ def runtime_name() -> str:
     """Return what ONNX Runtime GenAI is called in a key, with its version."""
     wheel = next((name for name in ORT_WHEELS if installed(name)), ORT_WHEELS[0])
     return f"onnxruntime-genai {installed(wheel)}"
-
-
-def _first_difference(theirs: str, ours: str) -> str:
-    at = next((k for k, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
-    start = max(0, at - 10)
-    return f"{theirs[start : at + 20]!r} there, {ours[start : at + 20]!r} here"

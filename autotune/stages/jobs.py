@@ -34,7 +34,9 @@ def where(default: Any = ...) -> Any:
 
 def reason(error: BaseException) -> str:
     """Return the first line of what a library's error says, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    told = first.endswith(":") and bool(more) and more[0][:1].isspace()
+    return f"{first} {more[0].strip()}" if told else first
 
 
 _NO_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "bad alloc", "bad_alloc")
@@ -199,6 +201,10 @@ class MergeJob(Job):
     adapter_dir: Path = where(Path())
 
 
+AS_SAVED = "tokenizer.json"
+"""How `Inspection.encoding` ends where the class of transformers that a model names would make other tokens than this file."""
+
+
 class BuildJob(Job):
     """Build a model folder for ONNX Runtime GenAI and read back what was built."""
 
@@ -218,6 +224,8 @@ class BuildJob(Job):
     whole_caches: bool | None = None
     """True where layers attend to a window, and the builder would give them caches of its size: theirs hold all positions,
     too. None: nothing else could have been built."""
+    tokenizer: str | None = None
+    """`AS_SAVED` where the tokenizer that ships is that of tokenizer.json; None: it is in any case."""
     sources: ClassVar[Mapping[str, str]] = {"source_dir": "source", "data_file": "data"}
     source_dir: Path = where(Path())
     data_file: Path | None = where(None)
@@ -282,6 +290,8 @@ class CheckJob(DeviceJob):
     data: str
     """Digest of the items."""
     max_length: int
+    beyond: int | None = None
+    """Tokens of a text that shows all that the model computes, where it is another one beyond a length; None: any does."""
     shares: bool | None = None
     """True where it is told which share of the weights' nodes the provider took; None: the provider is the CPU."""
     threads: int | None = where(None)
@@ -414,6 +424,7 @@ class InspectJob(Job):
     """Look at a model, its tokenizer and the data before anything is trained; the result is an `Inspection`."""
 
     stage: ClassVar[str] = "inspect"
+    version: ClassVar[int] = 2
     function: ClassVar[str] = "autotune.stages.inspection:inspect"
     packages: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "jinja2", *ORT_WHEELS)
 
@@ -425,6 +436,7 @@ class InspectJob(Job):
     metric: str
     max_length: int
     max_new_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
     ships: bool
     """Whether a model is built, whose users have ONNX Runtime GenAI alone."""
     model_dir: Path = where()
@@ -443,6 +455,22 @@ class Control(BaseModel):
     """prompt or completion."""
     items: tuple[str, ...]
     """Ids of the items."""
+
+
+class Unwritten(BaseModel):
+    """Completions that generation never gives, for one reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    """text: the tokenizer gives another text back; end: a token in it ends generation; stop: one of `data.stop` is in it;
+    limit: it has more tokens than are generated."""
+    items: tuple[str, ...]
+    """Ids of the items."""
+    completion: str
+    """The first of them."""
+    written: str
+    """What is written of it at best; of `end` the token."""
 
 
 class Inspection(BaseModel):
@@ -464,11 +492,21 @@ class Inspection(BaseModel):
     tokens: int = 0
     rows: int = 0
     """Of the tokenizer, and of the embedding."""
+    linear: tuple[str, ...] = ()
+    """The last parts of the names of its linear modules."""
+    tied_head: bool = False
+    """Whether the head shares its weights with the embedding."""
     beyond: tuple[str, ...] = ()
     """Tokens without a row that the data uses."""
+    ends_beyond: tuple[int, ...] = ()
+    """Tokens without a row that the model's settings name as ends of a text."""
+    pad: int | None = None
+    """The token to name for padding in a built model, where the one that it has may end a prompt; None: it may stay."""
     encoding: str | None = None
     """What makes tokens of text in training and in scoring: ONNX Runtime GenAI with its version, where its tokens are not
-    those of transformers; else None."""
+    those of transformers; else None. It ends with `AS_SAVED` where that holds."""
+    named_class: str = ""
+    """The class of transformers that the model names for its tokenizer, where it would make other tokens than tokenizer.json."""
     unread: str = ""
     """Why ONNX Runtime GenAI cannot read the tokenizer."""
     around: tuple[str, str] = ("", "")
@@ -496,6 +534,20 @@ class Inspection(BaseModel):
     """Of each split, how many prompts lose their beginning at `max_length`."""
     counts: dict[str, int] = Field(default_factory=dict)
     """Of each split, how many items were looked at."""
+    unwritten: dict[str, tuple[Unwritten, ...]] = Field(default_factory=dict)
+    """Of each split that is scored: completions that generation never gives."""
+    longest_answer: int = 0
+    """Tokens of the longest completion that is scored."""
+    longest: int = 0
+    """Tokens of the longest text that is scored, prompt and completion, as far as `max_length` goes."""
+    same: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Of each split: items whose prompts differ and have the same tokens, although their answers differ."""
+    unknown: tuple[str, tuple[tuple[str, str], ...]] = ("", ())
+    """The token for what the tokenizer does not know, and the items with it: split, item."""
+    hidden_roles: tuple[str, ...] = ()
+    """Roles whose messages the chat template does not show."""
+    dated: str = ""
+    """What the chat template makes of a conversation beside the messages that is another at another time."""
     too_far: tuple[int, int, int] | None = None
     """The longest prompt, the tokens to generate, and the context that does not hold both."""
 

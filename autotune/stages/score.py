@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.candidate import Session
+from autotune.data.control import cut_at
 from autotune.errors import StageError
 from autotune.metrics import LABELLED
 from autotune.stages.backends import Backend, OnnxBackend, Tokens, TorchBackend
@@ -153,11 +154,6 @@ def label_loss(scores: NDArray[np.float64], gold: list[int]) -> NDArray[np.float
     highest = scores.max(axis=1)
     total = highest + np.log(np.exp(scores - highest[:, None]).sum(axis=1))
     return np.asarray(total - scores[np.arange(len(gold)), gold])
-
-
-def cut_at(text: str, stops: Collection[str]) -> str:
-    """Return the text before the first of the `stops`."""
-    return text[: min((at for at in map(text.find, stops) if at >= 0), default=len(text))]
 
 
 def generate(

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from autotune.errors import StageError
 from autotune.scratch import scratch
-from autotune.stages.jobs import reason
+from autotune.stages.jobs import ORT_WHEELS, reason
+from autotune.stages.saved_tokenizer import open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class Encoded:
 
 
 def load_tokenizer(folder: Path, encoding: str | None = None) -> Any:
-    """Return the fast tokenizer of a model folder; with an `encoding`, one that makes tokens as ONNX Runtime GenAI does."""
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    return tokenizer if encoding is None else RuntimeTokenizer(tokenizer, folder)
+    """Return the fast tokenizer of a model folder; one that makes tokens as ONNX Runtime GenAI does where `encoding` names it."""
+    tokenizer, _ = open_tokenizer(folder)
+    by_runtime = encoding is not None and encoding.startswith(ORT_WHEELS[0])
+    return RuntimeTokenizer(tokenizer, folder) if by_runtime else tokenizer
 
 
 class RuntimeTokenizer:

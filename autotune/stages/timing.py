@@ -126,7 +126,9 @@ def sequence(model: Any, prompt: Any, total: int, batch: int) -> Iterator[tuple[
     import onnxruntime_genai as og
 
     parameters = og.GeneratorParams(model)
-    parameters.set_search_options(max_length=total, min_length=total, batch_size=batch, do_sample=False)
+    # What a model's own settings may say besides: it is neither scored nor kept so.
+    plain = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    parameters.set_search_options(max_length=total, min_length=total, batch_size=batch, do_sample=False, **plain)
     generator = og.Generator(model, parameters)
     clock = time.perf_counter
     started = clock()

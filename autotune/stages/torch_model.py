@@ -67,6 +67,16 @@ def load_model(
     return model.eval()
 
 
+def not_finite(model: Any) -> str:
+    """Return in words which of a model's own weights hold numbers that are infinite or none; empty where all are sound."""
+    weights = ((name.replace(".base_layer", ""), part) for name, part in model.named_parameters())
+    names = [name for name, part in weights if not bool(torch.isfinite(part).all())]
+    if not names:
+        return ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"the model's own weights hold numbers that are infinite or none ({names[0]}{more}); fetch or save it again"
+
+
 def load_adapter(model: Any, folder: Path) -> Any:
     """Return the model with an adapter on it. Raises StageError (`failed`) where its weights are not in safetensors.
 

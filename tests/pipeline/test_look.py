@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from autotune.data.control import without_end
 from autotune.data.schema import Dataset
 from autotune.errors import UsageError
 from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, judge_inspection
+from autotune.pipeline.modules import refused_modules
 from autotune.pipeline.prepare import read_data
-from autotune.stages.jobs import Control, Inspection
+from autotune.space.domains import Choice
+from autotune.stages.jobs import Control, Inspection, Unwritten
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
 
@@ -214,3 +217,136 @@ def test_the_look_is_found_again_by_what_decides_it(
     assert inspect_job(sweep.data, 17, True, dataset, tiny_llama, tmp_path).key != job.key
     assert inspect_job(sweep.data, 256, False, dataset, tiny_llama, tmp_path).key != job.key
     assert has_weights(tiny_llama)
+
+
+# --- What no candidate could answer ----------------------------------------------------------------------------------
+
+
+def unwritten(made: Made, reason: str, count: int | None = None) -> dict[str, Any]:
+    """Return what a look says where completions of validation are never written, for a reason."""
+    items = tuple(item.id for item in made[1].validation)
+    one = Unwritten(reason=reason, items=items[:count], completion=" JOY", written="joy")
+    return {"unwritten": {"validation": (one,)}, "counts": {"train": 10, "validation": 6}, "longest_answer": 9}
+
+
+@pytest.mark.parametrize(
+    ("reason", "key", "said"),
+    [
+        ("text", "data.completion", "makes 'joy' of ' JOY' (validation.jsonl:1)"),
+        ("end", "model", "generation ends at 'joy', which eos_token_id of the model's settings names, within ' JOY'"),
+        ("stop", "data.stop", "' JOY' (validation.jsonl:1) holds a text of data.stop"),
+        ("limit", "data.max_new_tokens", "has more than the 3 tokens of data.max_new_tokens"),
+    ],
+)
+def test_completions_that_are_never_written(reason: str, key: str, said: str, make: Callable[..., Made]) -> None:
+    made = make(metric="exact_match", max_new_tokens=3)
+    refused = refusal(made, **unwritten(made, reason))
+    assert f"{key}: no validation completion could ever be matched: " in refused
+    assert said in refused
+    if reason == "limit":
+        assert "the longest completion has 9 tokens" in refused
+    (note,) = judged(made, **unwritten(made, reason, 2)).notes
+    assert note.startswith("data: 2 of 6 validation completions can never be what the model writes: ")
+    assert said in note
+
+
+def test_a_metric_of_texts_goes_on_without_the_tokens_that_are_cut(make: Callable[..., Made]) -> None:
+    made = make(metric="rouge_l", max_new_tokens=3)
+    assert judged(made, **unwritten(made, "limit")).notes == ()
+    assert len(judged(made, **unwritten(made, "text")).notes) == 1
+
+
+def test_prompts_that_are_the_same_to_the_model(make: Callable[..., Made]) -> None:
+    made = make()
+    items, counts = tuple(item.id for item in made[1].validation), {"validation": 6}
+    said = refusal(made, same={"validation": items}, counts=counts)
+    assert "data.prompt: all prompts of validation have the same tokens" in said
+    cut = refusal(made, same={"validation": items}, counts=counts, cut={"validation": 6})
+    assert "train.max_length: all prompts of validation have the same tokens" in cut
+    (note,) = judged(made, same={"validation": items[2:4]}, counts=counts).notes
+    assert (
+        "2 of 6 validation prompts have the tokens of another one with another answer (validation.jsonl:3, ...)" in note
+    )
+
+
+def test_a_template_that_leaves_the_user_out(make: Callable[..., Made]) -> None:
+    sweep, dataset = make(
+        prompt=None, completion=None, messages=[{"role": "user", "content": "{text}"}, {"role": "assistant", "content": "{tone}"}],
+    )  # fmt: skip
+    items = tuple(item.id for item in dataset.train)
+    said = refusal((sweep, dataset), same={"train": items}, counts={"train": 10}, hidden_roles=("user",))
+    assert "data.messages: all prompts of train have the same tokens" in said
+    assert "the chat template leaves out the text of 'user'" in said
+
+
+def test_what_else_is_told_of_texts(make: Callable[..., Made]) -> None:
+    made = make()
+    notes = judged(
+        made, unknown=("<unk>", (("validation", made[1].validation[0].id),)), hidden_roles=("system",), dated="Today: 3 Feb",
+        named_class="GPT2Tokenizer",
+    ).notes  # fmt: skip
+    assert len(notes) == 4
+    assert "the class GPT2Tokenizer that it names for its tokenizer splits texts otherwise" in notes[0]
+    assert (
+        "1 prompts hold what the model's tokenizer does not know and replaces by '<unk>' (validation.jsonl:1, ...)"
+        in notes[1]
+    )
+    assert "does not show the text of messages of 'system'" in notes[2]
+    assert "writes what changes with time ('Today: 3 Feb')" in notes[3]
+
+
+def test_ends_beyond_the_embedding_are_refused(make: Callable[..., Made]) -> None:
+    assert "eos_token_id of its settings names 99, and the embedding has 9 rows" in refusal(make(), ends_beyond=(99,))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tied", "said"),
+    [
+        (["q_proj", "nope"], False, "'nope'"),
+        (["model.layers.0.self_attn.q_proj"], False, "did you mean 'q_proj'?"),
+        (["query_key_value"], False, "it has k_proj, lm_head, q_proj, v_proj"),
+        (["lm_head"], True, "shares its weights with the embedding"),
+        ([["q_proj"], ["embed_tokens"]], False, "'embed_tokens'"),
+    ],
+)
+def test_modules_that_a_model_has_not_are_refused(
+    wanted: Any, tied: bool, said: str, make: Callable[..., Made]
+) -> None:
+    seen = replace(judged(make()), linear=("k_proj", "lm_head", "q_proj", "v_proj"), tied_head=tied)
+    domain = Choice(tuple(map(tuple, wanted)) if isinstance(wanted[0], list) else (tuple(wanted),))
+    with pytest.raises(UsageError) as caught:
+        refused_modules({"target_modules": domain}, "sweep.yaml", seen)
+    assert "space.lora.target_modules" in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("wanted", [("q_proj", "v_proj"), ("lm_head",), ("qkv_proj",), "attention", "all-linear"])
+def test_modules_that_a_model_has_are_taken(wanted: Any, make: Callable[..., Made]) -> None:
+    seen = replace(judged(make()), linear=("k_proj", "lm_head", "q_proj", "v_proj"))
+    assert refused_modules({"target_modules": Choice((wanted,))}, "sweep.yaml", seen) is seen
+
+
+@pytest.mark.parametrize(
+    ("seen", "remedy"),
+    [
+        ({"foreign": ("model.layers.0.self_attn.q_proj.lora_A.weight",)}, "merge that (merge_and_unload())"),
+        ({"missing": ("a.weight",), "foreign": ("a.base_layer.weight",)}, "merge that (merge_and_unload())"),
+        ({"missing": ("a.weight",), "foreign": ("a.qweight", "a.scales")}, "name the model in its original precision"),
+        ({"foreign": ("a.weight_scale_inv",)}, "name the model in its original precision"),
+        ({"missing": ("model.a.weight",), "unused": ("module.model.a.weight",)}, "they are there under other names (module.model.a.weight)"),
+        ({"missing": ("model.a.weight",), "unused": ("mtp.b.weight",)}, "fetch or save the model again"),
+    ],
+)  # fmt: skip
+def test_a_model_in_another_form_has_its_own_remedy(
+    seen: dict[str, Any], remedy: str, make: Callable[..., Made]
+) -> None:
+    assert remedy in refusal(make(), **seen)
+
+
+def test_templates_of_several_names(make: Callable[..., Made]) -> None:
+    sweep, dataset = make(
+        prompt=None, completion=None, messages=[{"role": "user", "content": "{text}"}, {"role": "assistant", "content": "{tone}"}],
+    )  # fmt: skip
+    refused = tuple((split, item.id, "multiple chat templates with no default specified!")
+                    for split in ("train", "validation") for item in getattr(dataset, split))  # fmt: skip
+    assert "call one of them default" in refusal((sweep, dataset), refused=refused, conversations=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnxruntime_genai as og
 import pytest
 from conftest import Do
 
+from autotune.architectures import checked_tokens
 from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.stages.backends import OnnxBackend, TorchBackend
@@ -173,6 +175,33 @@ def test_it_is_seen_only_as_far_as_texts_go(built: Do, model: Callable[[Model], 
         reference = Reference(TorchBackend(source, None, "cpu", 1), [TEXTS[1][:size]])
         found = judge(reference, OnnxBackend(folder, "cpu", 1), folder, RECIPES["int4"], longest=size)
         assert (found["trouble"] is None) is right
+
+
+FAR: dict[str, Model] = {
+    "a window of 600": ("MistralForCausalLM", {"sliding_window": 600, "max_position_embeddings": 1024}),
+    "LongRoPE from 600": (
+        "Phi3ForCausalLM",
+        LONG | {"original_max_position_embeddings": 600, "max_position_embeddings": 1024,
+                "rope_parameters": LONG["rope_parameters"] | {"original_max_position_embeddings": 600}},
+    ),
+    "Gemma 2's window of 600": ("Gemma2ForCausalLM", {"sliding_window": 600, "max_position_embeddings": 1024}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_model_that_is_another_one_beyond_a_length_is_seen_there(
+    built: Do, model: Callable[[Model], Path], name: str
+) -> None:
+    """Also where texts of the usual length do not go so far; the builder leaves out Mistral's window."""
+    source = model(FAR[name])
+    beyond = checked_tokens(json.loads((source / "config.json").read_text(encoding="utf-8")), 800)
+    assert beyond == 664
+    folder, _ = built(RECIPES["int4"], source)
+    right = name != "a window of 600"
+    for far in (None, beyond):
+        reference = Reference(TorchBackend(source, None, "cpu", 1), TEXTS)
+        found = judge(reference, OnnxBackend(folder, "cpu", 1), folder, RECIPES["int4"], 800, far)
+        assert (found["trouble"] is None) is (right or far is None)
 
 
 # --- Sliding windows -------------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from autotune.analysis.scores import per_item, summarise
 from autotune.analysis.statistics import wilson
 from autotune.candidate import Recipe
+from autotune.data.control import cut_at
 from autotune.errors import StageError
 from autotune.stages.jobs import MetricJob, ScoreJob
 from autotune.stages.own_metric import evaluate, load_metric, nearest_reference, rouge_l, with_references
-from autotune.stages.score import cut_at
 from autotune.usercode import find_function
 
 ITEMS = [{"id": f"{n}", "prompt": "Tone:", "completion": f" {tone} "} for n, tone in enumerate(TONES)]

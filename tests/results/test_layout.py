@@ -1,0 +1,44 @@
+"""A kept model writes what was scored, where its user says nothing of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.results.layout import fill
+
+PLAIN = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "top_k": 50}
+
+
+def kept(folder: Path, search: dict[str, Any], about: dict[str, Any] | None = None) -> dict[str, Any]:
+    source = folder / "built"
+    source.mkdir()
+    settings = {"model": {"pad_token_id": 0, "type": "llama"}, "search": search}
+    (source / "genai_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    aside = fill(folder / "aside", {"onnx": source}, about or {})
+    assert json.loads((source / "genai_config.json").read_text(encoding="utf-8")) == settings, "the cache stays"
+    found: dict[str, Any] = json.loads((aside / "onnx" / "genai_config.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"do_sample": True},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 3},
+    ],
+)
+def test_what_a_models_own_settings_say_of_the_search_is_not_kept(said: dict[str, Any], tmp_path: Path) -> None:
+    search = kept(tmp_path, PLAIN | said)["search"]
+    assert {name: search[name] for name in PLAIN} == PLAIN
+    assert search.get("num_return_sequences", 1) == 1
+
+
+def test_other_settings_stay(tmp_path: Path) -> None:
+    found = kept(tmp_path, PLAIN | {"max_length": 99}, {"task": {"pad": 7}})
+    assert found == {"model": {"pad_token_id": 7, "type": "llama"}, "search": PLAIN | {"max_length": 99}}
