@@ -27,15 +27,9 @@ def padding(folder: Path, tokenizer: Any, rows: int, used: Collection[int], last
     named = _named(folder, tokenizer, min(ends))
     if named not in last and (named in special or named in apart):
         return None
-    free = (token for token in chain((tokenizer.pad_token_id,), apart, sorted(special), range(rows - 1, -1, -1)))
-    return next(
-        (
-            token
-            for token in free
-            if token is not None and token < rows and token not in ends and token not in {*used, *last}
-        ),
-        None,
-    )
+    taken = {*ends, *used, *last}
+    free = chain((tokenizer.pad_token_id,), apart, sorted(special), range(rows - 1, -1, -1))
+    return next((token for token in free if token is not None and token < rows and token not in taken), None)
 
 
 def _named(folder: Path, tokenizer: Any, end: int) -> int:
