@@ -217,6 +217,34 @@ def test_an_evaluator_with_tasks_is_one_of_lm_eval(kind: dict[str, str], nested:
     assert "scored by one task" in refused["evaluator.tasks"]
 
 
+def test_a_task_that_is_described_and_an_evaluator_that_is_unknown_are_refused_once() -> None:
+    task = {"task": "wmt18-zh-en", "dataset_path": "wmt/wmt18"}
+    for evaluator, key in (
+        ({"type": "LMEvaluator", "tasks": [task], "limit": 5, "batch_size": 1}, "evaluator.tasks"),
+        ({"type": "MTEBEvaluator", "tasks": ["STS17"], "batch_size": 1}, "evaluator.type"),
+    ):
+        assert list(read({**copy.deepcopy(TRAINED), "evaluator": evaluator})[1]) == [key]
+    assert (
+        "lm-eval:tasks/mine.yaml"
+        in read({**copy.deepcopy(TRAINED), "evaluator": {"tasks": [task]}})[1]["evaluator.tasks"]
+    )
+
+
+def test_a_second_evaluator_is_refused_where_it_is_named() -> None:
+    metric = {"name": "m", "type": "latency", "sub_types": [{"name": "avg", "priority": 1}]}
+    document = copy.deepcopy(TRAINED)
+    document["passes"]["b"]["evaluator"] = "other"
+    evaluators = {"one": {"metrics": [metric]}, "other": {"metrics": [{**metric, "name": "n"}]}}
+    _, refused = read({**document, "evaluators": evaluators, "evaluator": "one"})
+    assert list(refused) == ["passes.b.evaluator"]
+
+
+def test_columns_of_texts_alone_are_plain_text() -> None:
+    sweep, refused = read(texts(input_cols=["body"], seqlen=96))
+    assert refused == {}
+    assert (sweep["data"]["text"], sweep["train"]["max_length"]) == ("{body}", 96)
+
+
 def test_the_older_name_of_the_model_builder() -> None:
     document = copy.deepcopy(TRAINED)
     document["passes"]["b"] = {"type": "GenAIModelExporter", "config": {"precision": "int4"}}
@@ -245,6 +273,8 @@ ENCODERS: list[tuple[dict[str, Any], str]] = [
     ({"type": "PyTorchModel", "config": {"hf_config": {"model_name": "models/mine", "model_class": "BertForSequenceClassification"}}},
      "input_model.config.hf_config.model_class"),
     ({"type": "ONNXModel", "config": {"model_path": "m.onnx"}}, "input_model.type"),
+    ({"type": "CompositePyTorchModel", "config": {"model_path": "m"}}, "input_model.type"),
+    ({"type": "PyTorchModel", "config": {"model_loader": "load", "model_script": "user_script.py"}}, "input_model.config.model_loader"),
 ]  # fmt: skip
 
 
@@ -265,7 +295,7 @@ def test_a_model_that_generates_no_text_is_refused_once_and_passes_by_name(model
     )  # fmt: skip
     _, refused = read(document)
     assert sorted(refused) == sorted([key, "passes.c.type", "passes.q.type"])
-    assert "not taken" in refused[key]
+    assert "not taken" in refused[key] or key.endswith("model_loader")
 
 
 @pytest.mark.parametrize(

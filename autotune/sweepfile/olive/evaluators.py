@@ -71,6 +71,8 @@ class Evaluators:
                 continue
             if place and found.value != named[0].value and found.path != self._first(named[0]):
                 ledger.refuse(node.path, "every candidate is judged by one evaluator", "name one for all passes")
+                if not isinstance(node.value, Mapping):
+                    ledger.pass_over(found.path, found.value, "another evaluator judges every candidate")
             elif not place:
                 self._read(found, data)
         for name, node in self.nodes.items():

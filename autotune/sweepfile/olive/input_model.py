@@ -11,7 +11,7 @@ from autotune.sweepfile.olive.foreign import class_of, refuse_foreign, trains
 from autotune.sweepfile.olive.sections import Node, Section
 
 TYPES = ("hfmodel", "pytorchmodel")
-_OTHER_TYPES = ("onnxmodel", "compositemodel", "compositeonnxmodel", "distributedhfmodel", "distributedonnxmodel",
+_OTHER_TYPES = ("onnxmodel", "compositemodel", "compositeonnxmodel", "compositepytorchmodel", "distributedpytorchmodel", "distributedhfmodel", "distributedonnxmodel",
                 "openvinomodel", "qnnmodel", "snpemodel", "tensorflowmodel", "diffusersmodel", "optimummodel")  # fmt: skip
 _OLD = {"model_name": "model_path_of_hf", "model_loading_args": "load_kwargs", "from_pretrained_args": "load_kwargs"}
 _CODE = ("no code that comes with a model is run", "name a model that transformers loads by itself")

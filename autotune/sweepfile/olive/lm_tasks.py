@@ -8,6 +8,8 @@ from autotune.errors import shown
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.sections import Node, Section
 
+_TASK_FILE = "write a task file with it, and name that: data.metric: lm-eval:tasks/mine.yaml"
+
 
 def names_tasks(section: Section) -> bool:
     """Whether an evaluator without a type is one of lm-evaluation-harness: it names tasks, and no metrics."""
@@ -19,6 +21,12 @@ def read_tasks(draft: Draft, section: Section) -> None:
     ledger = draft.ledger
     draft.drop("data.max_items.validation", "the task of lm-evaluation-harness brings the items")
     given = section.nodes.get("tasks")
+    if given is not None and isinstance(given.value, list) and any(isinstance(one, Mapping) for one in given.value):
+        section.take("tasks")
+        ledger.refuse(given.path, "a task is named, and not described", _TASK_FILE)
+        for node in section.rest():
+            ledger.pass_over(node.path, node.value, "the task is refused")
+        return
     tasks = section.take_texts("tasks")
     if tasks is not None:
         tasks = Node(tasks.path, [one for one in tasks.value if one != "size_on_disk"])  # it is always measured
@@ -57,7 +65,7 @@ def read_tasks(draft: Draft, section: Section) -> None:
             "confirm_run_unsafe_code": "no code that a model writes is run",
         }
     )
-    task = "write a task file with it, and name that: data.metric: lm-eval:tasks/mine.yaml"
+    task = _TASK_FILE
     section.refuse(
         {
             "model_args": ("the model is loaded here, without arguments of its own", "remove it"),

@@ -69,6 +69,7 @@ _FAMILIES = {
     "qairt": _QUALCOMM,
     "vitis": _QUALCOMM,
     "ryzen": _QUALCOMM,
+    "quark": _ROUNDED_BEFORE,
     "snpe": _QUALCOMM,
 }
 _UNNEEDED = {
@@ -80,7 +81,10 @@ _UNNEEDED = {
     "onnxdiscrepancycheck": "every build is compared with PyTorch",
     "addolivemetadata": "autotune export writes how a model was made",
 }
-_OLD = {"genaimodelexporter": "modelbuilder", "mobiusmodelbuilder": "mobiusbuilder"}
+_OLD = {
+    "genaimodelexporter": "modelbuilder", "mobiusmodelbuilder": "mobiusbuilder",
+    "onnxiofloat16tofloat32": "onnxiodatatypeconverter", "llamapytorchtensorparallel": "pytorchtensorparallel",
+}  # fmt: skip
 """Types of today by older ones."""
 _NAMES = ("LoRA", "QLoRA", "DoRA", "MergeAdapterWeights", "ModelBuilder")
 

@@ -87,7 +87,10 @@ def read_shape(section: Section | None) -> Shape:
     paired = (kind is not None and kind.value.lower() == "pair") or not given.isdisjoint(
         {"pair_format", "input_template"}
     )
-    paired = paired or ("input_cols" in given and not given.isdisjoint({"target_cols", "target_template"}))
+    answered = {"target_cols", "target_template", "label_col", "label_cols"}
+    paired = paired or ("input_cols" in given and not given.isdisjoint(answered))
+    if "input_cols" in given and not paired and "text_cols" not in given:  # of a text alone, as for a calibration
+        section.rename({"input_cols": "text_cols"})
     data, nodes = _texts(section, kind if paired else None)
     length, most = _length(section, paired), section.take_number("max_samples", whole=True)
     answers = section.take_flag("ignore_source_in_labels")
