@@ -37,11 +37,12 @@ from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
 from autotune.present.data import data_lines
+from autotune.present.ended import ended_line
 from autotune.present.explained import explain, tie_lines
 from autotune.present.progress import Progress
 from autotune.present.select import select, write_front
 from autotune.present.so_far import SoFar
-from autotune.present.tables import duration, finalist_lines
+from autotune.present.tables import finalist_lines
 from autotune.report.fresh import Fresh
 from autotune.results.folder import read_results
 from autotune.results.record import Record
@@ -169,8 +170,8 @@ def _sweep(
         record = stack.enter_context(Record(folder, sweep))
         progress = stack.enter_context(Progress(_so_far(sweep, record), options.plain))
         trackers.start()
-        intervals = deque[Interval]()
-        timeline = Timeline(record, intervals)
+        intervals, waits = deque[Interval](), deque[Interval]()
+        timeline = Timeline(record, intervals, waits)
         events = Events(progress, Running(record), timeline, trackers, *([] if fresh is None else [fresh]))
         settings = EngineSettings(
             cache=cache,
@@ -185,6 +186,7 @@ def _sweep(
             say=progress.note,
             still=events.still_at_work,
             intervals=intervals,
+            waits=waits,
             at=lambda candidate, host: events(StageAt(candidate, host)),
             several=len(sweep.targets) > 1,
         )
@@ -196,7 +198,8 @@ def _sweep(
             )
             summary, fronts = _with_all_nodes(sweep, parts)
             alone = engine.executor.width == 1 and sweep.engine == "local"  # a cluster may have been wider before
-            summary.own_s = summary.wall_s - (summary.stages_s if alone else timeline.busy_s)
+            summary.waited_s = timeline.waited_s
+            summary.own_s = summary.wall_s - (summary.stages_s if alone else timeline.busy_s) - summary.waited_s
             try:
                 write_front(folder, fronts, sweep.objectives, record.results.columns)
             except OSError as error:  # a spreadsheet holds it open: it is derived, and the sweep is done
@@ -382,17 +385,4 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
     if summary.targets:
         lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
     print(printable_lines(redact("\n".join(lines))))  # noqa: T201
-    share = summary.own_s / summary.wall_s if summary.wall_s else 0.0
-    reason = {
-        "trials": "budget.trials is reached",
-        "kept": "the rest of the budget is kept for targets whose device or node is not there",
-        "hours": "budget.hours is reached",
-        "space": "every candidate is done",
-        "export": "no recipe builds the model as it is, so nothing was trained",
-        "front": "no candidate that is left promises to move the front",
-        "lost": "the device of every target is gone",
-    }
-    sys.stderr.write(
-        f"{summary.trials} trial{'s' * (summary.trials != 1)} in {duration(summary.wall_s)} ({reason[summary.ended]}); the tuner's own cost: "
-        f"{summary.own_s:.1f} s, {share:.1%} of the wall-clock\n"
-    )
+    sys.stderr.write(ended_line(summary.ended, summary.trials, summary.wall_s, summary.own_s, summary.waited_s) + "\n")

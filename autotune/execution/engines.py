@@ -57,6 +57,8 @@ class EngineSettings:
     """Is called now and then while jobs are at work."""
     intervals: deque[Interval]
     """Receives the interval of each stage that has ended."""
+    waits: deque[Interval] = field(default_factory=deque)
+    """Receives when a stage waited for another process of this host."""
     at: Callable[[str, str], None] = lambda *_: None
     """On a cluster: is called with the id of a job's candidate and the host that does the job."""
     several: bool = False
@@ -110,7 +112,7 @@ def _local(setting: EngineSettings) -> Iterator[Engine]:
                 return ""
             return f"{len(ours)} workers" + (f", {on_gpus} of them on GPUs" if on_gpus else "")
 
-        engine.host.intervals = setting.intervals
+        engine.host.intervals, engine.host.waits = setting.intervals, setting.waits
         note_transfers(setting.cache, engine.host)
         yield Engine(ThreadedExecutor(stages, engine, log, setting.still), stages, employ)
 

@@ -22,6 +22,8 @@ _RETRY_S = 0.05
 leaves its connection half closed, and Python prints a traceback about that."""
 _PATIENCE_S = 3.0
 """The user is told of a wait after so many seconds."""
+_NOTED_S = 0.01
+"""A wait for another process that took less is none."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class HostLock:
         self.say, self.check = say, check
         self.intervals: deque[Interval] = deque()
         """The stages of this process that have ended, in that order; the reader removes them."""
+        self.waits: deque[Interval] = deque()
+        """When a stage of this process waited for another process."""
         self._changed = threading.Condition()
         self._sharing = 0
         self._timing = False
@@ -134,7 +138,7 @@ class HostLock:
         gate = FileLock(f"{self._file}.gate")
         lock = ReadWriteLock(self._file, is_singleton=False)  # one instance keeps processes apart, not threads
         acquire = lock.acquire_read if mode == "read" else lock.acquire_write
-        began, told = time.monotonic(), False
+        since, began, told = time.time(), time.monotonic(), False
 
         def until(get: Callable[..., object]) -> None:
             nonlocal told
@@ -155,6 +159,8 @@ class HostLock:
                 until(acquire)
             finally:
                 gate.release()
+            if (now := time.time()) - since > _NOTED_S:
+                self.waits.append(Interval("wait", since, now, False))
             try:
                 yield
             finally:

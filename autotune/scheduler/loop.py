@@ -68,7 +68,9 @@ class Summary:
     targets: dict[str | None, Summary] = field(default_factory=dict)
     """Where the sweep has several: the summary of each."""
     own_s: float = 0.0
-    """The tuner's own cost: seconds of the wall-clock in which no stage was running."""
+    """The tuner's own cost: seconds of the wall-clock in which no stage was running, nor waited."""
+    waited_s: float = 0.0
+    """Seconds in which no stage was running because one waited for another process, such as a sweep that timed its models."""
 
 
 class Loop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from autotune.execution.host_lock import Interval
 from autotune.results.columns import Cells
@@ -15,11 +16,14 @@ from autotune.scheduler.events import CandidateEnded, Event
 class Timeline:
     """A listener that writes the intervals of stages each time a candidate ends."""
 
-    def __init__(self, record: Record, intervals: deque[Interval]) -> None:
-        """`intervals`: what ran and has ended, in the order in which it ended; it is taken out of there."""
+    def __init__(self, record: Record, intervals: deque[Interval], waits: Iterable[Interval] = ()) -> None:
+        """`intervals`: what ran and has ended, in the order in which it ended; it is taken out of there. `waits`: when stages
+        waited for other processes.
+        """
         self._table, self._intervals = Table(record.folder / "timeline.csv", StageSpan), intervals
         self._table.rows.clear()  # rows of earlier runs stay in the file; they are not needed in memory
         self._seen: list[Interval] = []
+        self._waits = waits
 
     def __call__(self, event: Event) -> None:
         """Write the intervals that have ended since the last event."""
@@ -30,11 +34,13 @@ class Timeline:
     def busy_s(self) -> float:
         """The seconds in which at least one stage of this run was running."""
         self._write()
-        busy, until = 0.0, 0.0
-        for one in sorted(self._seen, key=lambda interval: interval.began):
-            busy += max(0.0, one.ended - max(one.began, until))
-            until = max(until, one.ended)
-        return busy
+        return _covered_s(self._seen)
+
+    @property
+    def waited_s(self) -> float:
+        """The seconds in which no stage of this run was running, because one waited for another process."""
+        self._write()
+        return _covered_s([*self._seen, *self._waits]) - _covered_s(self._seen)
 
     def _write(self) -> None:
         before = len(self._seen)
@@ -48,3 +54,12 @@ class Timeline:
         if len(self._seen) > before:
             self._table.flush()
             self._table.rows.clear()
+
+
+def _covered_s(intervals: Iterable[Interval]) -> float:
+    """Return the seconds that lie in at least one of these intervals."""
+    covered, until = 0.0, 0.0
+    for one in sorted(intervals, key=lambda interval: interval.began):
+        covered += max(0.0, one.ended - max(one.began, until))
+        until = max(until, one.ended)
+    return covered

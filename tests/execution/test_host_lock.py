@@ -91,12 +91,16 @@ def test_who_waits_is_told_and_goes_on(file: Path, holding: Holding, monkeypatch
         said.append(text)
         process.kill()
 
-    with HostLock(file, say).alone():
+    lock = HostLock(file, say)
+    with lock.alone("time"):
         assert said == ["waiting for a stage of another sweep, to time undisturbed"]
         assert process.poll() is not None or process.wait(10) is not None
-    with HostLock(file, say).shared():
+    with lock.shared():
         pass
     assert len(said) == 1
+    (wait,) = lock.waits
+    assert wait.ended - wait.began > 0.1
+    assert wait.ended <= lock.intervals[0].began
 
 
 @pytest.mark.parametrize("how", ["shared", "alone"])
