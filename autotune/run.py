@@ -43,7 +43,7 @@ from autotune.present.progress import Progress
 from autotune.present.select import select, write_front
 from autotune.present.so_far import SoFar
 from autotune.present.tables import finalist_lines
-from autotune.report.fresh import Fresh
+from autotune.report.refresh import ReportRefresher
 from autotune.results.folder import read_results
 from autotune.results.record import Record
 from autotune.results.rows import Trial
@@ -79,7 +79,7 @@ class RunOptions:
     trials: int | None = None
     hours: float | None = None
     report: bool = False
-    """Whether the report is written while the sweep runs, see `autotune.report.fresh`."""
+    """Whether the report is written while the sweep runs, see `autotune.report.refresh`."""
     optuna_storage: str | None = None
     """The URL of a storage in which the sweep is mirrored as a study."""
     address: str | None = None
@@ -98,11 +98,11 @@ def run_command(options: RunOptions) -> Exit:
     trackers = trackers_of(sweep, folder, options.optuna_storage, lambda line: _say(f"autotune: {line}"))
     try:
         with stop_on_signals(_stopping) as stop:
-            fresh = Fresh(folder, lambda line: _say(f"autotune: {line}")) if options.report else None
+            refresher = ReportRefresher(folder, lambda line: _say(f"autotune: {line}")) if options.report else None
             with trackers:
-                summary = _sweep(sweep, folder, options, stop, trackers, fresh)
+                summary = _sweep(sweep, folder, options, stop, trackers, refresher)
         _report(folder, sweep.score, summary)
-        if fresh is not None and fresh.write():
+        if refresher is not None and refresher.write():
             _say(f"The report is {folder / 'report.html'}")
     except OSError as error:
         if reader_gone(error):
@@ -158,7 +158,7 @@ class _Study:
 
 
 def _sweep(
-    sweep: Sweep, folder: Path, options: RunOptions, stop: Stop, trackers: Trackers, fresh: Fresh | None
+    sweep: Sweep, folder: Path, options: RunOptions, stop: Stop, trackers: Trackers, refresher: ReportRefresher | None
 ) -> Summary:
     """Put the parts together, prepare the sweep, and search."""
     cache = Cache(default_root())
@@ -172,7 +172,7 @@ def _sweep(
         trackers.start()
         intervals, waits = deque[Interval](), deque[Interval]()
         timeline = Timeline(record, intervals, waits)
-        events = Events(progress, Running(record), timeline, trackers, *([] if fresh is None else [fresh]))
+        events = Events(progress, Running(record), timeline, trackers, *([] if refresher is None else [refresher]))
         settings = EngineSettings(
             cache=cache,
             model=sweep.model,

@@ -1,1 +1,1 @@
-"""What lies on Azure Machine Learning: its addresses, its workspaces, and the files behind them through fsspec."""
+"""Reads and writes remote files through fsspec: objects of cloud stores, and models and data on Azure Machine Learning."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 SCHEME = "azureml://"
-"""What begins an address."""
+"""The beginning of every address."""
 SHORT = "azureml:"
-"""What begins a short name of the workspace at hand, such as azureml:NAME:1: it does not say of what."""
+"""The beginning of a short name in the current workspace, such as azureml:NAME:1, which leaves its kind open."""
 FORMS = "azureml://datastores/STORE/paths/PATH, or azureml://registries/REGISTRY/models/NAME/versions/VERSION"
 Kind = Literal["datastore", "model", "data"]
 
@@ -42,22 +42,22 @@ class Workspace(NamedTuple):
 
     @property
     def address(self) -> str:
-        """What an address in this workspace begins with."""
+        """The beginning of the addresses in this workspace."""
         return f"{SCHEME}subscriptions/{self[0]}/resourcegroups/{self[1]}/workspaces/{self[2]}"
 
 
 @dataclass(frozen=True)
 class Address:
-    """One thing on Azure Machine Learning."""
+    """A file, model or data asset on Azure Machine Learning."""
 
     kind: Kind
     name: str
-    """Of the datastore, the model, or the data asset."""
+    """The name of the datastore, the model, or the data asset."""
     version: str = ""
     path: str = ""
-    """Below a datastore, without slashes at its ends."""
+    """The path in a datastore, without slashes at its ends."""
     workspace: Workspace | None = None
-    """None: of a registry, or of the workspace at hand."""
+    """None: it is in a registry, or in the current workspace."""
     registry: str = ""
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Address:
         return f"{start}{'models' if self.kind == 'model' else 'data'}/{self.name}/versions/{self.version}"
 
     def within(self, workspace: Workspace | None) -> Address:
-        """Return the address with the workspace at hand in it, where it names none itself."""
+        """Return the address with this workspace, unless it names a workspace or a registry itself."""
         return self if self.registry or self.workspace else replace(self, workspace=workspace)
 
     def below(self, *parts: str) -> Address:
@@ -78,12 +78,12 @@ class Address:
 
 
 def is_address(text: object) -> bool:
-    """Whether a text is meant as an address."""
+    """Whether a text begins like an address, or like a short name in a workspace."""
     return isinstance(text, str) and text.lower().startswith(SHORT)
 
 
 def parse(text: str) -> Address:
-    """Return what an address names. Raises ValueError with a rule for users."""
+    """Return the address in a text. Raises ValueError with a rule for users."""
     found = _ADDRESS.fullmatch(text)
     short = re.fullmatch(r"azureml:(?!//)([^:@/]+)(?:[:@](.+))?", text, re.IGNORECASE)
     if short is not None:
@@ -105,6 +105,6 @@ def parse(text: str) -> Address:
 
 
 def split_rows(text: str) -> tuple[str, str]:
-    """Return an address without the rows that are taken of its file, and those: `[:4096]`, or nothing."""
+    """Return an address without its range of rows, and that range, as in `[:4096]`, or an empty text."""
     found = _SLICE.fullmatch(text)
     return (found[1], found[2]) if found else (text, "")

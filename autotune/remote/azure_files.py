@@ -1,8 +1,8 @@
 """Datastores of Azure ML as an fsspec filesystem, so that fsspec opens `azureml://.../datastores/...`.
 
-Microsoft's own (azureml-fsspec) exists for Python up to 3.12, installs 70 MB and sends telemetry. This one asks a datastore
-for its container, and reads and writes the blobs with Azure's storage library; datastores on Data Lake Storage Gen2 speak
-the same protocol. Where another filesystem is registered for `azureml`, that one is used, see `files.filesystem`.
+Microsoft's own (azureml-fsspec) exists for Python up to 3.12, installs 70 MB and sends telemetry. This one looks up a
+datastore's container, and reads and writes its blobs with Azure's storage library; Data Lake Storage Gen2 has the same
+protocol. A filesystem that the user registers for `azureml` goes first, see `files.filesystem`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AzureMLFiles(AbstractFileSystem):  # type: ignore[misc]
         return self._containers[store], address.path, address
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
-        """Return name, size in bytes and type; of a file its etag as well. Raises FileNotFoundError."""
+        """Return name, size in bytes and type, and for a file its etag and when it was written. Raises FileNotFoundError."""
         del options
         container, blob, address = self._place(path)
         name = self._strip_protocol(str(address))
@@ -75,7 +75,7 @@ class AzureMLFiles(AbstractFileSystem):  # type: ignore[misc]
         raise FileNotFoundError(str(address))
 
     def modified(self, path: str) -> Any:
-        """Return when a file was written last. Raises FileNotFoundError."""
+        """Return the time of a file's last write. Raises FileNotFoundError."""
         found = self.info(path)
         if "written" not in found:
             raise FileNotFoundError(path)
@@ -100,7 +100,7 @@ class AzureMLFiles(AbstractFileSystem):  # type: ignore[misc]
         self._rm(path)
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
-        """Return what lies in a folder. Raises FileNotFoundError."""
+        """Return the entries of a folder. Raises FileNotFoundError."""
         del options
         container, blob, address = self._place(path)
         start = f"{blob}/" if blob else ""
@@ -132,7 +132,7 @@ class AzureMLFiles(AbstractFileSystem):  # type: ignore[misc]
                 container.download_blob(blob, max_concurrency=4).readinto(stream)
 
     def put_file(self, lpath: Any, rpath: str, callback: Any = None, mode: str = "overwrite", **options: Any) -> None:
-        """Upload one file; readers see the old one, or the whole new one."""
+        """Upload one file. Readers see the old content or the whole new content."""
         del callback, mode, options
         container, blob, address = self._place(rpath)
         with speaking(str(address)), open(lpath, "rb") as stream:  # noqa: PTH123
@@ -200,7 +200,7 @@ def _container(address: Address) -> ContainerClient:
 
 
 def _details(container: ContainerClient, blob: str) -> dict[str, Any] | None:
-    """Return size and etag of a blob; None where there is no such file."""
+    """Return size, etag and last write of a blob; None where there is no such file."""
     from azure.core.exceptions import ResourceNotFoundError
 
     try:

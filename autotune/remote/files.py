@@ -1,4 +1,4 @@
-"""Files at a remote address, through fsspec: look at them, and copy whole files and folders."""
+"""Inspects and downloads files and folders at an address of Azure ML, through fsspec."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from autotune.remote.workspace import client, need_sdk, speaking, workspace_at_h
 from autotune.scratch import scratch
 
 MODEL_FILES = (".safetensors", ".json", ".model", ".jinja")
-"""Endings of the files that a model is made of; merges.txt besides. Pickles are never fetched."""
+"""Endings of a model's files, besides merges.txt. Pickles are never downloaded."""
 
 
 def read_address(text: str, key: str = "", workspace: Workspace | None = None) -> Address:
-    """Return what an address names, in `workspace` or the one at hand where it names none. Raises UsageError."""
+    """Return the address in a text; one without a workspace is in `workspace`, or the current one. Raises UsageError."""
     try:
         address = parse(text).within(workspace or workspace_at_hand())
     except ValueError as error:
@@ -32,7 +32,7 @@ def read_address(text: str, key: str = "", workspace: Workspace | None = None) -
 
 
 def filesystem() -> Any:
-    """Return the fsspec filesystem of `azureml://`: one that is registered for it, or ours. Raises MachineError."""
+    """Return the fsspec filesystem for `azureml://`: a registered one, or else our own. Raises MachineError."""
     try:
         import fsspec
         from fsspec.registry import registry
@@ -62,7 +62,7 @@ def _reading(address: Address, key: str) -> Iterator[None]:
 
 
 def resolved(address: Address, key: str = "") -> Address:
-    """Return the place on a datastore of a data asset; another address as it is. Raises UsageError, MachineError."""
+    """Return the address of a data asset's file or folder; other addresses as they are. Raises UsageError, MachineError."""
     if address.kind != "data":
         return address
     with speaking(str(address)):
@@ -71,7 +71,7 @@ def resolved(address: Address, key: str = "") -> Address:
 
 
 def stamp(text: str, key: str = "", workspace: Workspace | None = None) -> tuple[str, str]:
-    """Return the full address of a file, and what says whether its content has changed: its etag, or size and time.
+    """Return the full address of a file, and a digest that changes with its content: of its etag, size and time.
 
     Raises UsageError where there is no such file, MachineError.
     """
@@ -87,7 +87,7 @@ def stamp(text: str, key: str = "", workspace: Workspace | None = None) -> tuple
 
 
 def version_of(text: str) -> str:
-    """Return the full address of a model, with `#` and what says which content it has where that may change.
+    """Return the full address of a model; in a datastore, where its files may change, with `#` and a digest of their etags.
 
     Raises UsageError, MachineError.
     """
@@ -117,11 +117,11 @@ def fetch_folder(
     in_use: bool = False,
     replaced: str = "",
 ) -> int:
-    """Download the files below a folder of a datastore whose path below it is wanted. Returns how many.
+    """Download the files of a datastore's folder for whose relative paths `wanted` is true. Returns their number.
 
-    `in_use`: somebody writes there, so a file that is gone when its turn comes is left out. `replaced`: a folder in it of
-    which nothing stays here that is not there, unless it is not there at all. Raises UsageError, MachineError; OSError of
-    the disk here.
+    `in_use`: another process writes there, so files that vanish meanwhile are skipped. `replaced`: a folder in it; if it
+    exists there, files of its copy here that are not there are removed. Raises UsageError, MachineError, and OSError of the
+    local disk.
     """
     files = filesystem()
     count = 0
@@ -151,7 +151,7 @@ def fetch_folder(
 
 
 def _remove_others(folder: Path, there: set[Path]) -> None:
-    """Remove the files of a folder that are not among those that are there, and folders that this leaves empty."""
+    """Remove a folder's files that are not in `there`, and the folders that this leaves empty; nothing if none is in it."""
     if not any(file.is_relative_to(folder) for file in there):
         return
     for place in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before the folder
@@ -162,21 +162,10 @@ def _remove_others(folder: Path, there: set[Path]) -> None:
             place.unlink()
 
 
-def put_folder(folder: Path, address: Address, last: str = "") -> None:
-    """Upload the files below a folder; the file `last` comes last, so that where it is, all are. Raises as fetch_folder."""
-    files = filesystem()
-    found = sorted((one for one in folder.rglob("*") if one.is_file()), key=lambda one: (one.name == last, str(one)))
-    with _reading(address, ""):
-        for file in found:
-            target = address.below(file.relative_to(folder).as_posix())
-            files.makedirs(str(target).rpartition("/")[0], exist_ok=True)
-            files.put_file(str(file), str(target))
-
-
 def fetch_model(text: str, to: Path) -> None:
-    """Download a model of a workspace, a registry or a datastore as a folder that transformers reads.
+    """Download a model of a workspace, a registry or a datastore into a folder that transformers reads.
 
-    Of a model in MLflow's format, that is its data/model. Raises UsageError, MachineError.
+    A model in MLflow's format keeps such a folder at data/model. Raises UsageError, MachineError.
     """
     address = read_address(text, "model")
     with scratch("model") as place:
@@ -198,7 +187,7 @@ def _of_a_model(path: str) -> bool:
 
 
 def _download_model(address: Address, to: Path) -> None:
-    """Download a registered model. What a workspace keeps on a datastore comes file by file, pickles left out."""
+    """Download a registered model; if a workspace keeps it in a datastore, file by file and without pickles."""
     azure = client(address.workspace, address.registry)
     with speaking(f"model {address.name}"):
         if not address.registry:

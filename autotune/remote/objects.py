@@ -1,8 +1,7 @@
-"""Objects below an address of a store (`s3://`, `gs://`, `abfs://`, `azureml://`), through fsspec.
+"""Reads and writes the objects below an address of a store (`s3://`, `gs://`, `abfs://`, `azureml://`), through fsspec.
 
-fsspec brings the client of each store; login and endpoint are found as that client finds them (`AWS_PROFILE`,
-`AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, ...). Beyond reading and writing, a store must be able to refuse to
-overwrite an object; `Objects` tries that once.
+fsspec's client of each store finds login and endpoint (`AWS_PROFILE`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
+...). Beyond reading and writing, a store must be able to refuse to overwrite an object; `Objects` tests that once.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from autotune.remote.files import filesystem, read_address
 from autotune.secrets import redact
 
 _CLIENTS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
-"""The package that reads a scheme."""
+"""By scheme, the package of fsspec's client."""
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "abfs"}
 _FORMS = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER or azureml://datastores/STORE/paths/FOLDER"
 
 
 def is_store(text: object) -> bool:
-    """Whether a text is meant as an address of a store, and not as a folder."""
+    """Whether a text is an address of a store, and not a folder."""
     return isinstance(text, str) and "://" in text
 
 
 class Objects:
-    """Objects below one address. Threads may share it. Methods raise MachineError where the store does not do as asked."""
+    """The objects below one address, for any thread. Every method raises MachineError where the store fails or refuses."""
 
     def __init__(self, text: str, key: str) -> None:
-        """`key`: where the user named the address. Raises UsageError, MachineError; nothing is asked of the store yet."""
+        """`key`: the key or variable that names the address. Sends no request yet. Raises UsageError, MachineError."""
         scheme, _, rest = text.partition("://")
         if text.lower().startswith(SCHEME):
             address = read_address(text, key)
@@ -57,7 +56,7 @@ class Objects:
             import fsspec
 
             self.address, self._folders = text.rstrip("/"), False
-            # What another host has just written must be seen: listings are not kept.
+            # No cached listings: another host may just have written.
             self._files = fsspec.filesystem(scheme, use_listings_cache=False)
         self._tried, self._trying = False, threading.Lock()
 
@@ -73,13 +72,13 @@ class Objects:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object, whatever was there."""
+        """Write an object, over an earlier one."""
         with self._speaking(writing=True):
             self._make_folder(name)
             self._files.pipe_file(self._at(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write an object where there is none. Returns whether it was written: of several hosts one writes it."""
+        """Write an object unless it exists. Returns whether this call wrote it; of several hosts exactly one does."""
         self._try()
         return self._create(name, content)
 
@@ -93,7 +92,7 @@ class Objects:
         return True
 
     def _try(self) -> None:
-        """Raise MachineError where the store does not refuse to write an object that is there."""
+        """Raise MachineError if the store overwrites an object that it is asked only to create. Tests it once."""
         with self._trying:
             if self._tried:
                 return
@@ -106,7 +105,7 @@ class Objects:
             self._tried = True
 
     def names(self, below: str) -> list[str]:
-        """Return the names of the objects whose names begin with `below`, a folder and a start of a name."""
+        """Return the names of the objects that begin with `below`: a folder, `/`, and the beginning of a name."""
         folder, _, start = below.rpartition("/")
         with self._speaking():
             try:
@@ -117,7 +116,7 @@ class Objects:
         return [f"{folder}/{name}" for name in last if name.startswith(start)]
 
     def modified(self, name: str) -> datetime | None:
-        """Return when an object was written, by the store's clock; None where there is none."""
+        """Return the time of an object's last write, by the store's clock; None where there is no object."""
         with self._speaking():
             try:
                 when: datetime = self._files.modified(self._at(name))
@@ -126,18 +125,18 @@ class Objects:
         return when if when.tzinfo else when.replace(tzinfo=UTC)
 
     def get(self, name: str, file: Path) -> None:
-        """Copy an object to a file. Raises FileNotFoundError where there is none; OSError of the disk here."""
+        """Download an object to a file. Raises FileNotFoundError where there is no object, and OSError of the local disk."""
         with self._speaking():
             self._files.get_file(self._at(name), str(file))
 
     def put(self, file: Path, name: str) -> None:
-        """Copy a file to an object."""
+        """Upload a file as an object, over an earlier one."""
         with self._speaking(writing=True):
             self._make_folder(name)
             self._files.put_file(str(file), self._at(name))
 
     def remove(self, *names: str) -> None:
-        """Remove objects; what is gone already is no trouble."""
+        """Remove those of the objects that exist."""
         with self._speaking():
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
@@ -147,12 +146,12 @@ class Objects:
         return f"{self.address}/{name}"
 
     def _make_folder(self, name: str) -> None:
-        if self._folders:  # of a filesystem that someone has registered for azureml; stores have none
+        if self._folders:  # a filesystem registered for azureml may have folders; object stores have none
             self._files.makedirs(self._at(name).rpartition("/")[0], exist_ok=True)
 
     @contextlib.contextmanager
     def _speaking(self, writing: bool = False) -> Iterator[None]:
-        """Turn what clients of stores raise into MachineError; `writing`: that something is not there as well."""
+        """Turn the errors of stores' clients into MachineError; `writing`: also FileNotFoundError, which reading passes on."""
         try:
             yield
         except (AutotuneError, FileExistsError):
@@ -174,7 +173,7 @@ class Objects:
 
 
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "asyncio", "fsspec", "s3fs", "adlfs")
-"""Whose errors are those of the store, or of the way there."""
+"""Packages whose exceptions come from the store or the connection."""
 
 
 def _said(error: BaseException) -> str:

@@ -1,6 +1,5 @@
-"""The SDK of Azure Machine Learning: it is imported only where the user names something on Azure, and its errors become ours.
-
-The SDK's telemetry is switched off.
+"""Wraps the SDK of Azure Machine Learning: imports it only if the user names something on Azure, translates its errors, and
+switches its telemetry off.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 _IN_A_JOB = ("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME")
-"""What Azure ML sets inside a job."""
+"""Environment variables that Azure ML sets inside a job."""
 _QUOTA = re.compile(r"quota|(?:not enough|insufficient) (?:\w+ )?(?:cores|capacity|resources)", re.IGNORECASE)
 _LOGIN = "log in again: az login, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET"
 
@@ -41,7 +40,7 @@ def has_sdk() -> bool:
 
 
 def need_sdk(what: str) -> None:
-    """Raise MachineError where the extra is not installed."""
+    """Raise MachineError unless the extra `azure` is installed. `what`: what needs it."""
     if not has_sdk():
         raise MachineError(f"{what} needs the SDK of Azure ML; {pip_install('azure')}")
 
@@ -49,7 +48,9 @@ def need_sdk(what: str) -> None:
 def workspace_at_hand(
     subscription_id: str | None = None, resource_group: str | None = None, workspace_name: str | None = None
 ) -> Workspace | None:
-    """Return the workspace that is named, that this job runs in, or that `config.json` here names, as Azure ML writes it."""
+    """Return the given workspace; or that of the job that this process runs in; or that of Azure ML's `config.json` in this
+    folder or one above it. None where there is none, or only a part is given.
+    """
     given = (subscription_id, resource_group, workspace_name)
     if any(given):
         return Workspace(*map(str, given)) if all(given) else None
@@ -74,7 +75,7 @@ def need_workspace(workspace: Workspace | None, key: str, file: str = "") -> Wor
 
 @cache
 def credential() -> TokenCredential:
-    """Return whoever is logged in: the environment's service principal, a managed identity, `az login`."""
+    """Return the login of the environment: a service principal, a managed identity, or `az login`."""
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()
@@ -84,7 +85,7 @@ def credential() -> TokenCredential:
 def client(workspace: Workspace | None, registry: str = "") -> MLClient:
     """Return the SDK's client of a workspace or a registry. Raises MachineError, UsageError."""
     need_sdk("what lies on Azure")
-    logging.getLogger("azure").setLevel(logging.ERROR)  # it warns of what is said here in our words
+    logging.getLogger("azure").setLevel(logging.ERROR)  # our own messages say what it would warn of
     with speaking(f"registry {registry}" if registry else "Azure ML"):
         from azure.ai.ml import MLClient
 
@@ -96,16 +97,16 @@ def client(workspace: Workspace | None, registry: str = "") -> MLClient:
 
 
 def forget() -> None:
-    """Drop clients and login: the next use logs in anew."""
+    """Drop clients and login, so that the next use logs in again."""
     client.cache_clear()
     credential.cache_clear()
 
 
 @contextlib.contextmanager
 def speaking(what: str, again: str = "run the same command again") -> Iterator[None]:
-    """Turn what the SDK raises into our errors. `what`: whom one speaks with, or about; `again`: how to repeat it.
+    """Translate the SDK's exceptions. `what`: the subject of the message; `again`: the remedy after a lost connection.
 
-    Raises UsageError (there is no such thing), MachineError (login, rights, quota, connection, the service's own trouble).
+    Raises UsageError (no such thing), MachineError (login, rights, quota, connection, failure of the service).
     """
     need_sdk(what)
     from azure.ai.ml.exceptions import MlException
@@ -160,7 +161,7 @@ def _translated(error: Exception, what: str, again: str) -> AutotuneError:
 
 
 def _said(error: Exception) -> str:
-    """Return in one line what an error says, without secrets."""
+    """Return an error's message in one line, without secrets."""
     code = getattr(getattr(error, "error", None), "code", "") or ""
     message = getattr(error, "message", "") or str(error) or type(error).__name__
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]

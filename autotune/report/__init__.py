@@ -1,1 +1,1 @@
-"""The report of a sweep: one HTML file that works offline, and the picture of the front."""
+"""Writes the report of a sweep: one HTML file that works offline, and the picture of the front."""

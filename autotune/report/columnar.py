@@ -1,4 +1,4 @@
-"""Encode rows as compact columns, which the page decodes in a few milliseconds however many rows there are."""
+"""Encodes rows as compact columns, which the page decodes in a few milliseconds however many rows there are."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 from autotune.results.columns import Cell, Column
 from autotune.results.rows import TableRow
 
-_FEW = 4  # values are written once each where there are so many times more rows
+_FEW = 4
+"""A column is written as `words` if it has this many times more cells than different values."""
 
 
 def column_of(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Return one column as plain data: `constant`, or `values`, or each different value once in `words` and their places `of`.
+    """Return one column as plain data: one `constant`; or `values`; or the different values as `words`, and `of` each cell its index.
 
-    A missing cell is None. What is not finite was not measured.
+    A missing cell and a number that is not finite are None.
     """
     clean = [None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in cells]
     places: dict[tuple[type, Cell], int] = {}
@@ -47,9 +48,9 @@ def packed(data: Any) -> str:
     form: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     try:
         text = json.dumps(data, **form)
-    except ValueError:  # a number that is not finite, in a damaged file
+    except ValueError:  # a damaged file holds a number that is not finite
         text = json.dumps(_finite(data), **form)
-    # Halves of characters, which file names and broken outputs may hold, have no UTF-8.
+    # "replace": file names and broken outputs may hold lone surrogates, which have no UTF-8.
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 9)).decode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""The data of the report: a results folder as plain data, with rows as columns and everything that a choice needs."""
+"""Collects the data of the report: a results folder as plain data, with rows as columns and everything that a choice needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from autotune.secrets import redact, redacted
 from autotune.sweepfile.syntax import to_yaml
 
 MOST_LOGS, LOG_LINES, LOG_LETTERS = 30, 40, 6000
-"""Logs of failures in a page; of each the last lines, and characters of them."""
+"""The most logs of failed candidates in a page, and the most lines and characters of each, from its end."""
 _DERIVED = (
     Column("settings", str, "the candidate's settings in a few words"),
     Column("served", str, "what the timing belongs to: the graph, and the session where it is the candidate's own"),
@@ -44,7 +44,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 def opened(folder: Path, target: str | None = None) -> tuple[dict[str, Any], Selection]:
     """Return the sweep of a results folder, and what `select` chooses under its own limits. Raises UsageError.
 
-    `target`: of which of several; the sweep's name then says so.
+    `target`: the target to choose for, if there are several; the returned sweep's name ends with it.
     """
     sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives"} <= set(sweep):
@@ -61,7 +61,7 @@ def opened(folder: Path, target: str | None = None) -> tuple[dict[str, Any], Sel
 def report_of(
     folder: Path, sweep: Mapping[str, Any], selection: Selection, target: str | None = None
 ) -> dict[str, Any]:
-    """Return all that the page shows of a results folder that was opened."""
+    """Return all that the page shows of a results folder. `sweep`, `selection`: as `opened` returns them."""
     measured = [row for row in selection.rows if row.status == "ok"]
     entries = entries_of(measured, folder)
     rows = [row | {"settings": settings(row.settings), "served": row.served_as} for row in selection.rows]
@@ -108,7 +108,7 @@ def report_of(
 
 
 def _metrics(rows: Sequence[Trial], selection: Selection) -> list[dict[str, Any]]:
-    """Return the metrics that some row has measured or the sweep names, with the columns that stand beside each."""
+    """Return the metrics that any row has or the sweep names, each with its direction, meaning and interval columns."""
     objectives = selection.wanted.objectives
     named = [*objectives, *(limit.metric for limit in selection.wanted.limits)]
     there = {name for row in rows for name, value in row.cells.items() if value is not None}
@@ -126,7 +126,7 @@ def _metrics(rows: Sequence[Trial], selection: Selection) -> list[dict[str, Any]
 
 
 def _outcomes(scores: Sequence[str], rows: Sequence[Trial], entries: Sequence[Entry], folder: Path) -> dict[str, Any]:
-    """Return the outcomes that candidates are compared by, as `select` compares them: past a bound there are none."""
+    """Return the outcomes by which `select` compares candidates, by score; "too many" for a score past `select`'s bound."""
     candidates = [entry for row, entry in zip(rows, entries, strict=True) if row.trial != 0]
     left_out = without_pairs(candidates)
     found: dict[str, Any] = dict.fromkeys(left_out, "too many")
@@ -137,7 +137,7 @@ def _outcomes(scores: Sequence[str], rows: Sequence[Trial], entries: Sequence[En
 
 
 def _interesting(selection: Selection, front: Sequence[str]) -> list[str]:
-    """Return the candidates whose answers people look at: untouched model, winner, what ties with it, and the front."""
+    """Return the candidates whose answers the page shows: untouched model, winner, front, and ties with the winner."""
     choice = selection.choice
     base = [row.candidate for row in selection.rows if row.trial == 0]
     ends = [entry.id for entry in (choice.winner, choice.leader) if entry is not None]
@@ -145,7 +145,7 @@ def _interesting(selection: Selection, front: Sequence[str]) -> list[str]:
 
 
 def _logs(folder: Path, rows: Sequence[Trial]) -> dict[str, str]:
-    """Return the ends of the logs of candidates that failed, by candidate."""
+    """Return the ends of failed candidates' logs, by candidate."""
     found: dict[str, str] = {}
     for row in rows:
         name = row.candidate
@@ -162,7 +162,7 @@ def _logs(folder: Path, rows: Sequence[Trial]) -> dict[str, str]:
 
 
 def _machine(folder: Path) -> dict[str, Any]:
-    """Return what is kept of the machine and its packages; nothing where that is damaged."""
+    """Return the description of the machine and its packages; empty where the file is missing or damaged."""
     try:
         kept = json.loads((folder / "machine.json").read_text(encoding="utf-8"))
         return dict(redacted(kept)) if isinstance(kept, dict) else {}

@@ -1,4 +1,4 @@
-"""How a sweep went: the hypervolume of its front over time, what was trained, and where the time went."""
+"""Computes how a sweep went: the hypervolume of its front over time, its training curves, and where the time went."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from autotune.results.table import read_table
 R = TypeVar("R", bound=TableRow)
 
 MOST_CURVES, MOST_POINTS, MOST_INTERVALS, MOST_TIMINGS = 60, 40, 2000, 200
-"""Of a page: adapters whose curves are drawn, points of a curve, intervals of the timeline, timings of graphs."""
+"""The most of each in a page: adapters with a curve, points of a curve, intervals of the timeline, timings of graphs."""
 
 
 def when(text: Any) -> float | None:
-    """Return an ISO 8601 time as seconds since 1970; None where it is none."""
+    """Return an ISO 8601 time as seconds since 1970; None where the text is no such time."""
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:
@@ -33,8 +33,8 @@ def when(text: Any) -> float | None:
 def progress_of(rows: Sequence[Trial], objectives: Mapping[str, Direction]) -> dict[str, Any] | None:
     """Return the hypervolume of the front after each candidate that moved it; None where fewer than two were measured.
 
-    `seconds` are counted from the first row's start; `volume` is a share of the box between the best and the worst value
-    of each objective among all fully measured rows, so that sweeps with other objectives or rows are not comparable by it.
+    `seconds` are counted from the first row's start. `volume` is a share of the box between the best and the worst value of
+    each objective among all fully measured rows: it does not compare sweeps. `measured` counts the candidates by then.
     """
     points = []
     for row in rows:
@@ -44,30 +44,18 @@ def progress_of(rows: Sequence[Trial], objectives: Mapping[str, Direction]) -> d
     points.sort(key=lambda point: point[0])
     if len(points) < 2:
         return None
-    directions = list(objectives.values())
-    columns = list(zip(*(point for _, point in points), strict=True))
-    ends = [(max(c), min(c)) if d == "maximize" else (min(c), max(c)) for c, d in zip(columns, directions, strict=True)]
-    spans = [abs(best - worst) for best, worst in ends]
-    used = [place for place, span in enumerate(spans) if span > 0]
-    if not used:
+    scaled = _scaled([point for _, point in points], list(objectives.values()))
+    if scaled is None:
         return None
-    ways = [directions[place] for place in used]
-    # A margin of a hundredth, so that the worst of one objective still counts where it is good in the others.
-    margin = [0.01 if way == "minimize" else -0.01 for way in ways]
-    reference = [ends[place][1] / spans[place] + add for place, add in zip(used, margin, strict=True)]
-    best = [ends[place][0] / spans[place] for place in used]
-    whole = 1.0
-    for a, b in zip(best, reference, strict=True):
-        whole *= abs(a - b)
+    scaled_points, reference, whole, ways = scaled
     starts = [start for row in rows if (start := when(row.started)) is not None]
     began = min(starts, default=points[0][0])
     front: list[list[float]] = []
     seconds, volumes, counts = [0.0], [0.0], [0]
-    for count, (ended, point) in enumerate(points, start=1):
-        scaled = [point[place] / spans[place] for place in used]
-        if any(scaled == other or dominates(other, scaled, ways) for other in front):
+    for count, ((ended, _), point) in enumerate(zip(points, scaled_points, strict=True), start=1):
+        if any(point == other or dominates(other, point, ways) for other in front):
             continue
-        front = [other for other in front if not dominates(scaled, other, ways)] + [scaled]
+        front = [other for other in front if not dominates(point, other, ways)] + [point]
         seconds.append(ended - began)
         volumes.append(hypervolume(front, reference, ways) / whole)
         counts.append(count)
@@ -77,6 +65,30 @@ def progress_of(rows: Sequence[Trial], objectives: Mapping[str, Direction]) -> d
     return {"seconds": seconds, "volume": volumes, "measured": counts}
 
 
+def _scaled(
+    points: Sequence[Sequence[float]], directions: Sequence[Direction]
+) -> tuple[list[list[float]], list[float], float, list[Direction]] | None:
+    """Scale the objectives that vary so that each spans 1. Returns points, reference point, volume of the whole box, directions.
+
+    None where no objective varies.
+    """
+    columns = list(zip(*points, strict=True))
+    ends = [(max(c), min(c)) if d == "maximize" else (min(c), max(c)) for c, d in zip(columns, directions, strict=True)]
+    spans = [abs(best - worst) for best, worst in ends]
+    used = [place for place, span in enumerate(spans) if span > 0]
+    if not used:
+        return None
+    ways = [directions[place] for place in used]
+    # A margin of a hundredth: the candidate with the worst value of an objective still adds volume by its other objectives.
+    margin = [0.01 if way == "minimize" else -0.01 for way in ways]
+    reference = [ends[place][1] / spans[place] + add for place, add in zip(used, margin, strict=True)]
+    best = [ends[place][0] / spans[place] for place in used]
+    whole = 1.0
+    for a, b in zip(best, reference, strict=True):
+        whole *= abs(a - b)
+    return [[point[place] / spans[place] for place in used] for point in points], reference, whole, ways
+
+
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return at most `MOST_POINTS` of the points, the last one among them."""
     every = -(-len(points) // MOST_POINTS)
@@ -84,9 +96,9 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def curves_of(folder: Path, rows: Sequence[Trial], score: str) -> dict[str, Any]:
-    """Return the training curves: of each adapter (step, loss), thinned, and (step, score) at its rungs.
+    """Return the training curves: for each adapter (step, loss), thinned, and (step, score) at its rungs.
 
-    Where there are many, `MOST_CURVES` adapters are kept, those of scored candidates before others.
+    At most `MOST_CURVES` adapters are kept, those of scored candidates first.
     """
     losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
     scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -106,7 +118,7 @@ def curves_of(folder: Path, rows: Sequence[Trial], score: str) -> dict[str, Any]
 
 
 def timeline_of(folder: Path) -> dict[str, Any]:
-    """Return the seconds that each stage ran, alone and in all, and the last `MOST_INTERVALS` intervals from the first on."""
+    """Return the total seconds of each stage (`totals`), and the last `MOST_INTERVALS` intervals in seconds since `first`."""
     spans = [
         (row.stage, row.began, row.ended, bool(row.alone))
         for row in table_of(folder / "timeline.csv", StageSpan)
@@ -128,7 +140,7 @@ def timeline_of(folder: Path) -> dict[str, Any]:
 
 
 def timings_of(folder: Path) -> list[dict[str, Any]]:
-    """Return what the single processes of the timings measured, by graph."""
+    """Return the last `MOST_TIMINGS` timings, each with the numbers of its processes."""
     kept = ("itl_ms_p50", "ttft_ms_p50", "foreign_cpu", "load_avg")
     found = []
     for timing in read_timings(folder)[-MOST_TIMINGS:]:
@@ -148,7 +160,7 @@ def _number(value: Any) -> float | None:
 
 
 def table_of(file: Path, kind: type[R]) -> list[R]:
-    """Return the rows of a table that only adds to results.csv: none where it is missing or damaged."""
+    """Return the rows of a table that the report can do without; empty where the file is missing or damaged."""
     try:
         return read_table(file, kind) if is_file(file) else []
     except UsageError:

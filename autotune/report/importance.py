@@ -1,4 +1,4 @@
-"""Which settings matter: the share of a metric's variance that each setting explains alone."""
+"""Computes which settings matter: the share of a metric's variance that each setting explains alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from autotune.results.rows import Trial
 
-_BINS, _MANY = 4, 6  # a number that takes more than so many values is put into so many groups of equal size
-_LEAST = 6  # candidates that must have been measured
+_BINS, _MANY = 4, 6
+"""A numeric setting with more than `_MANY` values is put into `_BINS` groups of equal size."""
+_LEAST = 6
+"""Measured candidates that a share needs."""
 
 
 def groups_of(values: Sequence[Any]) -> list[Any]:
-    """Return of each value the group that it belongs to: itself, or for numbers of many values a quarter of them."""
+    """Return the group of each value: the value itself, or the index of its quartile for numbers with many values."""
     distinct = {value for value in values if value is not None}
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
     if not numbers or len(distinct) <= _MANY:
@@ -26,10 +28,10 @@ def groups_of(values: Sequence[Any]) -> list[Any]:
 
 
 def explained(groups: Sequence[Any], numbers: Sequence[float]) -> float | None:
-    """Return the share of the variance that lies between groups, corrected for chance; None where that is not known.
+    """Return the share of the variance that lies between groups, corrected for chance; None with too few numbers or groups.
 
-    Epsilon squared: 1 - (SS_within / (n - k)) / (SS_total / (n - 1)), at least 0, of n numbers in k groups: on average 0
-    where the groups mean nothing. Source: Kelley, Proc. Natl. Acad. Sci. 21 (1935), 554-559.
+    Epsilon squared: 1 - (SS_within / (n - k)) / (SS_total / (n - 1)), at least 0, of n numbers in k groups. Before that floor
+    its mean is 0 for groups drawn at random. Source: Kelley, Proc. Natl. Acad. Sci. 21 (1935), 554-559.
     """
     by_group: dict[Any, list[float]] = defaultdict(list)
     for group, value in zip(groups, numbers, strict=True):
@@ -44,9 +46,9 @@ def explained(groups: Sequence[Any], numbers: Sequence[float]) -> float | None:
 
 
 def importance(rows: Sequence[Trial], metrics: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return for each metric the settings that vary among the rows, the most important first, with their shares.
+    """Return, for each metric, the settings that vary among the rows, with their shares, the largest first.
 
-    Only fully measured trials count. A share is of one setting alone: shares of settings that go together overlap.
+    Only fully measured trials count. Each share is of one setting alone: the shares of correlated settings overlap.
     """
     done = [row for row in rows if row.status == "ok" and row.trial]
     names = dict.fromkeys(name for row in done for name in row.settings)

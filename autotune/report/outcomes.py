@@ -1,5 +1,5 @@
-"""The outcomes of items for the page: it compares candidates as `select` does, and shows the items on which two of them
-differ.
+"""Encodes the outcomes of items for the page, which compares candidates as `select` does, and shows the items on which two
+of them differ.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from autotune.results.texts import read_texts
 from autotune.secrets import redact
 
 MOST_DETAILED, MOST_TEXT, MOST_LABELS = 40, 400, 100_000
-"""Candidates whose answers are in the page, characters of a text, and labels."""
+"""The most candidates whose answers are in the page, characters of a text, and labels."""
 
 
 def packed_outcomes(metric: str, entries: Sequence[Entry], folder: Path) -> dict[str, Any] | None:
-    """Return the outcomes of one score: each different row once, and of each entry the place of its row, -1 for none.
+    """Return the outcomes of one score: each different row once, and `of` each entry the index of its row, -1 for none.
 
-    Rows of 0 and 1 are `bits` in base64, the first item in the highest bit; others are numbers, see `_numbers`. None where
-    no entry has any.
+    Rows of 0 and 1 are `bits` in base64, the first item in the highest bit; others are numbers, see `_numbers`. Returns None
+    where no entry has outcomes of that score.
     """
     rows: list[NDArray[Any]] = []
     places: dict[bytes, int] = {}
@@ -52,11 +52,11 @@ def packed_outcomes(metric: str, entries: Sequence[Entry], folder: Path) -> dict
 
 
 def _numbers(rows: Sequence[NDArray[Any]], tokens: float) -> dict[str, Any]:
-    """Return rows of numbers in a form from which a page gets exactly the same: the smallest of three that does.
+    """Return rows of numbers, encoded without loss in the smallest of three forms that can hold them.
 
-    `planes`: whole millionths over `tokens`, as the score stage rounds its numbers, each row but the first as its
-    difference from that, zigzag, the lowest octets of all first. `words`: each row's few different numbers, and their
-    places `of`. `rows`: as they are.
+    `planes`: integers, of which each number is a millionth divided by `divisor` (1 or `tokens`), as the score stage rounds
+    them. Each row after the first is its difference from the first, zigzag encoded; all lowest bytes come first.
+    `words`: a row's few different numbers, and `of` each item the index of its number. `values`: the numbers themselves.
     """
     if len({row.size for row in rows}) == 1:
         data = np.array(rows, dtype=np.float64)
@@ -77,7 +77,7 @@ def _numbers(rows: Sequence[NDArray[Any]], tokens: float) -> dict[str, Any]:
 
 
 def _tokens(folder: Path, candidate: str) -> float:
-    """Return the mean number of tokens by which a perplexity's parts are divided; 1 for other scores."""
+    """Return the mean number of tokens of an item, by which the parts of a perplexity are divided; 1 for other scores."""
     kept = _json(folder / "outcomes" / f"{candidate}.json")
     tokens = kept.get("tokens") if isinstance(kept, Mapping) else None
     try:
@@ -91,7 +91,7 @@ def _base64(data: NDArray[Any]) -> str:
 
 
 def details_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return what single candidates answered on the validation items, by candidate; what is damaged is left out."""
+    """Return the answers to the validation items, by candidate, for the first `MOST_DETAILED`; damaged files are left out."""
     found: dict[str, dict[str, Any]] = {}
     for name in list(dict.fromkeys(names))[:MOST_DETAILED]:
         kept = _json(folder / "outcomes" / f"{name}.json")
@@ -108,7 +108,7 @@ def details_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def items_of(folder: Path) -> dict[str, Any]:
-    """Return the validation items: their ids in order, and where the folder has them the labels' names and the texts."""
+    """Return the validation items: their ids in order, and the labels' names and the prompts if the folder has them."""
     ids = _json(folder / "outcomes" / "items.validation.json")
     names = [str(name) for name in ids] if isinstance(ids, list) else []
     labels, texts = read_texts(folder)
@@ -121,7 +121,7 @@ def items_of(folder: Path) -> dict[str, Any]:
 
 
 def shown(value: Any) -> int | str:
-    """Return a label's number as it is, and anything else as a text without secrets, not longer than a page needs."""
+    """Return a label's number as it is, and anything else as a text without secrets, of at most `MOST_TEXT` characters."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_LABELS:
         return value
     text = printable_lines(redact(str(value)))

@@ -1,4 +1,4 @@
-"""Assemble the page: one HTML file with everything inside, whose policy forbids every network request."""
+"""Assembles the page: one HTML file with everything inside, whose policy forbids every network request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SCRIPTS = (
     "draws.js", "statistics.js", "limits.js", "selection.js", "decode.js", "dom.js", "chart.js", "summary.js", "front.js",
     "grid.js", "items.js", "sections.js", "main.js",
 )  # fmt: skip
-"""The modules of the page, each after those that it imports: they become one script."""
+"""The page's JavaScript modules, each after those that it imports."""
 
 
 def bundle(names: Sequence[str] = SCRIPTS) -> str:
-    """Return modules of the page as one: without imports and exports, because all of their names are different."""
+    """Return the modules as one script, without imports and exports: all top-level names differ (tests check it)."""
     parts = []
     for name in names:
         text = (files("autotune.report") / "web" / name).read_text(encoding="utf-8")
@@ -30,9 +30,9 @@ def bundle(names: Sequence[str] = SCRIPTS) -> str:
 
 
 def page(sweeps: Sequence[Mapping[str, Any]]) -> str:
-    """Return the HTML of a report on sweeps, each as `read_report` gave it.
+    """Return the HTML of a report on sweeps, each as `report_of` returns it.
 
-    What comes from outside stands in it in base64, or escaped; its scripts and styles are allowed by their digests alone.
+    Data is in base64 or escaped. The content security policy allows only the script and the style with these digests.
     """
     script, style = bundle(), (files("autotune.report") / "web" / "report.css").read_text(encoding="utf-8")
     names = dict.fromkeys(str(sweep["name"]) for sweep in sweeps)
@@ -50,5 +50,5 @@ def page(sweeps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return what a content security policy knows an inline script or style by."""
+    """Return the digest of an inline script or style, in the form of a content security policy."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") + "'"

@@ -1,4 +1,4 @@
-"""`pareto.svg` and `pareto.png`: the first two objectives of a sweep as a picture for slides."""
+"""Draws `pareto.svg` and `pareto.png`: a sweep's candidates over its first two objectives, for slides."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 96.0, 44.0, 108.0, 92.0
 _INK, _SOFT, _GRID, _FRONT, _POINT, _OUT, _WINNER, _BASE, _LIMIT = (
     "#1b2430", "#526070", "#dde3ea", "#0b5cad", "#8b98a8", "#c3ccd6", "#c2410c", "#7b3fa0", "#9a4b00",
 )  # fmt: skip
-_BARS = 60  # candidates up to which each has its intervals drawn
+_BARS = 60
+"""With more candidates, only those on the front have their intervals drawn."""
 
 
 class _Axis:
-    """A scale from values to places, a little wider than the values."""
+    """A linear scale from values to pixels, with a margin around the values."""
 
     def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
         low, high = min(values), max(values)
@@ -50,9 +51,9 @@ def draw_front(
     limits: Sequence[Limit],
     choice: Choice,
 ) -> Scene | None:
-    """Return the candidates over the sweep's first two objectives; None where none has both, or there is but one.
+    """Return a picture of the candidates over the first two objectives; None with one objective, or no row that has both.
 
-    `rows` are those that count, the untouched model's (trial 0) among them.
+    `rows`: the rows that count, with the untouched model's (trial 0).
     """
     if len(objectives) < 2:
         return None
@@ -63,32 +64,26 @@ def draw_front(
     scene = Scene(WIDTH, HEIGHT)
     across = _Axis([_value(row, x) for row in known], _LEFT, WIDTH - _RIGHT)
     up = _Axis(_with_ends(known, y), HEIGHT - _BOTTOM, _TOP)
-    _frame(scene, across, up, _title(x, way_x), _title(y, way_y))
+
+    def place(row: Trial) -> Point:
+        return across.at(_value(row, x)), up.at(_value(row, y))
+
     base = next((row for row in known if row.trial == 0), None)
     trials = [row for row in known if row.trial != 0]
     feasible = set(choice.feasible)
     inside = [row for row in trials if row.candidate in feasible]
     best = [inside[i] for i in front([[_value(row, x), _value(row, y)] for row in inside], [way_x, way_y])]
     value = None if base is None else {x: _value(base, x), y: _value(base, y)}
+
+    _frame(scene, across, up, _title(x, way_x), _title(y, way_y))
     for limit in limits:
-        _bound(
-            scene, limit, across if limit.metric == x else up if limit.metric == y else None, limit.metric == x, value
-        )
-
-    def place(row: Trial) -> Point:
-        return across.at(_value(row, x)), up.at(_value(row, y))
-
+        axis = across if limit.metric == x else up if limit.metric == y else None
+        _bound(scene, limit, axis, limit.metric == x, value)
     for row in known if len(known) <= _BARS else best:
-        interval = row.interval(y)
-        if interval is not None:
+        if (interval := row.interval(y)) is not None:
             px = place(row)[0]
             scene.shapes.append(Line([(px, up.at(interval.low)), (px, up.at(interval.high))], _OUT, 1.5))
-    corners = sorted(place(row) for row in best)
-    steps = [corners[0]] if corners else []
-    for before, corner in pairwise(corners):
-        steps += [(corner[0], before[1]) if way_x == "minimize" else (before[0], corner[1]), corner]
-    if len(steps) > 1:
-        scene.shapes.append(Line(steps, _FRONT, 2.5))
+    _stairs(scene, sorted(place(row) for row in best), way_x)
     ids = {row.candidate for row in best}
     for row in sorted(trials, key=lambda row: (row.candidate in feasible) + (row.candidate in ids)):
         fill = _FRONT if row.candidate in ids else _POINT if row.candidate in feasible else None
@@ -104,8 +99,18 @@ def draw_front(
     return scene
 
 
+def _stairs(scene: Scene, corners: Sequence[Point], way_x: Direction) -> None:
+    """Draw the front as a stair through its candidates, which come from left to right."""
+    if len(corners) < 2:
+        return
+    steps = [corners[0]]
+    for before, corner in pairwise(corners):
+        steps += [(corner[0], before[1]) if way_x == "minimize" else (before[0], corner[1]), corner]
+    scene.shapes.append(Line(steps, _FRONT, 2.5))
+
+
 def _value(row: Trial, name: str) -> float:
-    """Return a number that the row is known to have."""
+    """Return a metric that the row is known to have."""
     return float(row.number(name) or 0.0)
 
 
@@ -138,7 +143,7 @@ def _frame(scene: Scene, across: _Axis, up: _Axis, below: str, beside_: str) -> 
 
 
 def _bound(scene: Scene, limit: Limit, axis: _Axis | None, of_x: bool, base: Mapping[str, float] | None) -> None:
-    """Draw a limit on one of the two axes, where it lies in the picture."""
+    """Draw a limit on its axis; nothing if it has none, or lies outside the picture."""
     threshold = limit.threshold(None if base is None else base.get(limit.metric))
     if axis is None or threshold is None or not axis.low <= threshold <= axis.high:
         return

@@ -1,4 +1,4 @@
-"""A picture as a list of shapes, written as SVG, or as PNG where Pillow is installed."""
+"""A picture as a list of shapes, which writes itself as SVG, or as PNG if Pillow is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autotune.errors import MachineError
 Point = tuple[float, float]
 Anchor = Literal["start", "middle", "end"]
 _FINER = 2
-"""A PNG has so many dots a unit of the scene; it is drawn twice as fine again, so that edges are smooth."""
+"""Pixels of a PNG per unit of the scene. It is drawn twice as fine again and scaled down, which smooths the edges."""
 _FONTS = "Inter, Segoe UI, Roboto, Helvetica, Arial, DejaVu Sans, sans-serif"
 
 
@@ -40,7 +40,7 @@ class Polygon:
 
 @dataclass(frozen=True)
 class Circle:
-    """A dot, filled, or where `fill` is None drawn with a line."""
+    """A filled dot, or a ring if `fill` is None."""
 
     centre: Point
     radius: float
@@ -50,7 +50,7 @@ class Circle:
 
 @dataclass(frozen=True)
 class Text:
-    """Words at a point of their base line; `upright` turns them by a quarter, from the bottom to the top."""
+    """A text at a point of its base line; an `upright` one runs from the bottom to the top."""
 
     at: Point
     words: str
@@ -62,7 +62,7 @@ class Text:
 
 @dataclass
 class Scene:
-    """Shapes on a white ground, in the order in which they are drawn; sizes in units of a CSS pixel."""
+    """Shapes on a white ground, in drawing order; sizes in CSS pixels."""
 
     width: int
     height: int
@@ -154,7 +154,7 @@ def _paint(canvas: Any, pen: Any, image: Any, draw_: Any, fonts: Any, shape: Any
 
 
 def _dashes(a: Point, b: Point, zoom: int) -> list[tuple[Point, Point]]:
-    """Return the dashes of a line from a to b: 7 units each, 5 between."""
+    """Return the dashes of a line from a to b: 7 units long, 5 apart."""
     length = ((b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2) ** 0.5 or 1.0
     found, done = [], 0.0
     while done < length:

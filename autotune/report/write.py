@@ -15,15 +15,15 @@ from autotune.report.picture import draw_front
 
 NAME, COMPARED, PICTURE = "report.html", "comparison.html", "pareto"
 _HEAD = 100_000
-"""Bytes of a page in which its title stands."""
+"""Bytes at the beginning of a page that are searched for its title."""
 
 
 def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[[str], None] = print) -> list[Path]:
-    """Write the report of one results folder into it, or of several beside each other. Returns the files.
+    """Write the report of one results folder, or a comparison of several. Returns the written files.
 
-    Of one folder `pareto.svg` and `pareto.png` are written too, beside the page; `say` is told where that cannot be. Several
-    go into `comparison.html` in the current folder, unless `to` names a file. Raises UsageError where a folder holds no
-    results, or `to` names a file that is no report; MachineError where a file cannot be written.
+    One folder gets its report, `pareto.svg` and `pareto.png`; `say` is told why a picture is missing. A comparison is
+    `comparison.html` in the current folder. `to` names another file, or a folder for it. Raises UsageError where a folder
+    holds no results or `to` names a file that is no report, MachineError where a file cannot be written.
     """
     file = _place(folders, to)
     found = [(folder, *opened(folder, target), target) for folder in folders for target in _targets(folder)]
@@ -41,7 +41,7 @@ def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[
 
 
 def _place(folders: Sequence[Path], to: Path | None) -> Path:
-    """Return the file to write; in a folder that `to` names it has its usual name. Raises UsageError for a file that is no report."""
+    """Return the file to write. Raises UsageError if `to` names an existing file that is no report."""
     name = NAME if len(folders) == 1 else COMPARED
     if to is None:
         return folders[0] / name if len(folders) == 1 else Path(name)
@@ -62,13 +62,13 @@ def _is_report(file: Path) -> bool:
 
 
 def _targets(folder: Path) -> list[str] | list[None]:
-    """Return the targets of a folder that has several, each to be shown as a sweep; else one that is not named."""
+    """Return the targets of a folder with several, each of which is shown as a sweep of its own; else one None."""
     names = targets_of(folder) if is_file(folder / "results.csv") else []
     return names if len(names) > 1 else [None]
 
 
 def _pictures(folder: Path, name: str, selection: Selection, say: Callable[[str], None]) -> list[Path]:
-    """Write the front as SVG and, where Pillow is installed, as PNG. Raises OSError."""
+    """Write the front as SVG and, if Pillow is installed, as PNG. Returns the written files. Raises OSError."""
     aims = selection.wanted
     scene = draw_front(printable(name), selection.rows, aims.objectives, aims.limits, selection.choice)
     if scene is None:

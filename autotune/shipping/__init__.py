@@ -1,1 +1,1 @@
-"""What is shipped with a model: facts about the candidate, its model card, and the files beside it."""
+"""Writes what is shipped with a model: facts about the candidate, its model card, and the files beside it."""

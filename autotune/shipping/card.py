@@ -1,6 +1,6 @@
-"""The model card, README.md of an export: metadata that the Hugging Face hub reads, then what a reader wants to know.
+"""Writes the model card, README.md of an export: metadata for the Hugging Face hub, then a text for people.
 
-The metadata is YAML as `huggingface_hub.ModelCard` loads it. Scores stand there as `model-index`, each with its interval.
+The metadata is YAML as `huggingface_hub.ModelCard` loads it. It lists the scores as `model-index`, each with its interval.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from autotune.metrics import LABELLED, is_function, is_task, task_of
 from autotune.shipping.facts import Facts, Score, Verified, meaning_of
 
 _NUMBERS = ("itl_ms_p50", "ttft_ms_p50", "decode_tps", "size_mb", "peak_memory_mb", "gpu_memory_mb", "load_s")
-# Our names of scores, as the library `evaluate` calls them.
 _TYPES = {"rouge_l": "rouge", "f1_micro": "f1"}
+"""Scores that the library `evaluate` calls otherwise."""
 
 
 def card(facts: Facts, verified: Verified, parts: Mapping[str, str]) -> str:
-    """Return the card. `parts`: what the folder holds, each with a word about it."""
+    """Return the card. `parts`: the files and folders of the export, each with a description."""
     text = "\n".join([*_body(facts, verified, parts)])
     return f"---\n{yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True, width=1000)}---\n\n{text}\n"
 
@@ -76,7 +76,7 @@ def _type(facts: Facts, score: Score) -> str:
 
 
 def _sources(facts: Facts) -> dict[str, str]:
-    """Return what the splits are read from, by split, as a reader may know it: of a path its last part."""
+    """Return the source of each split: a dataset of the hub, or the name of a file without its folders."""
     data = facts.sweep["data"]
     found = {}
     for split in ("train", "validation", "test"):
@@ -101,7 +101,7 @@ def _source(facts: Facts, split: str) -> str:
 
 
 def _datasets(facts: Facts) -> list[str]:
-    """Return the data sets on the hub, each once."""
+    """Return the names of the splits' datasets on the hub, each once."""
     data = facts.sweep["data"]
     names = []
     for split in ("train", "validation", "test"):
@@ -267,7 +267,7 @@ def _shown(score: Score) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a text as it may stand between backquotes on one line."""
+    """Return a text in a form that Markdown takes between backquotes on one line."""
     return text.replace("\n", "\\n").replace("`", "'")
 
 

@@ -1,4 +1,4 @@
-"""Everything that a results folder holds about one candidate, for the model card and other descriptions."""
+"""Collects what a results folder holds about one candidate, for the model card and other descriptions."""
 
 from __future__ import annotations
 
@@ -37,27 +37,28 @@ class Score:
 
 @dataclass(frozen=True)
 class Anew:
-    """What a candidate that was made again scores on a split, where that is not what is recorded."""
+    """The score of a candidate that was made again for an export, if it differs from the recorded one."""
 
     score: Score
     outcomes: Mapping[str, Any]
     differing: int
-    """Items whose answers are not those that are recorded."""
+    """Items whose answers differ from the recorded ones."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """How the model in the folder did, loaded by ONNX Runtime GenAI alone and given prompts as text."""
+    """The check of an exported model: ONNX Runtime GenAI alone loads it, and answers prompts that it gets as text."""
 
     items: int = 0
     wrong: tuple[str, ...] = ()
+    """Ids of items whose answers differ from the recorded ones."""
     why_not: str = ""
-    """Why it was not tried."""
+    """Why the model was not checked; empty if it was."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A candidate, its numbers and where they come from."""
+    """A candidate, its numbers and their sources."""
 
     folder: Path
     sweep: Mapping[str, Any]
@@ -77,11 +78,11 @@ class Facts:
     on_hub: bool
     licence: str | None
     anew: Mapping[str, Anew] = field(default_factory=dict)
-    """By split."""
+    """By split, if the candidate was made again and scores differently."""
 
     @property
     def name(self) -> str:
-        """A name for the model: that of the sweep and the candidate's first digits."""
+        """A name for the model: the sweep's name and the first digits of the candidate's id."""
         return f"{self.sweep.get('name') or 'autotune'}-{self.candidate.id[:8]}"
 
     @property
@@ -98,11 +99,11 @@ class Facts:
         return str(self.sweep["data"].get("metric", "choice"))
 
     def scores(self) -> list[Score]:
-        """Return the candidate's scores, that on test first."""
+        """Return the candidate's scores, test before validation."""
         return self._scores(self.row, self.final, self.anew)
 
     def base_scores(self) -> list[Score]:
-        """Return the untouched model's scores, that on test first."""
+        """Return the untouched model's scores, test before validation."""
         return self._scores(self.base, self.final_base, {})
 
     def _scores(self, row: Trial | None, final: Finalist | None, anew: Mapping[str, Anew]) -> list[Score]:
@@ -123,7 +124,7 @@ class Facts:
         return self.base is not None and self.base.candidate == self.candidate.id
 
     def difference(self, split: str) -> Difference | None:
-        """Return by how much the candidate is better than the untouched model on a split; None where that is not kept."""
+        """Return the candidate's score minus the untouched model's on the items of a split; None without both outcomes."""
         if self.is_base or self.base is None:
             return None
         other = read_outcomes(self.folder, self.base.candidate, split)
@@ -144,9 +145,7 @@ def score_of(metric: str, split: str, outcomes: Mapping[str, Any]) -> Score:
 
 
 def gather(folder: Path, sweep: Mapping[str, Any], rows: list[Trial], row: Trial, base_model: str | None) -> Facts:
-    """Return what the results folder says about the candidate of `row`; `base_model`: its name on the hub, where the user
-    says it.
-    """
+    """Return the facts about the candidate of `row`. `base_model`: the base model's name on the hub, if the user gives it."""
     candidate = candidate_of(row, folder / "results.csv")
     finals: list[Finalist] = []
     if is_file(folder / "finalists.csv"):
@@ -165,7 +164,7 @@ def gather(folder: Path, sweep: Mapping[str, Any], rows: list[Trial], row: Trial
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return the mapping that a file holds; empty where there is none."""
+    """Return the JSON mapping in a file; empty where the file is missing or damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -174,7 +173,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def hub_name(model: str, root: Path) -> tuple[str, bool]:
-    """Return the base model's name on the hub and True; or for a folder of unknown origin its name and False."""
+    """Return the base model's name on the hub, and True; for a folder of unknown origin the folder's name, and False."""
     if model in BUILT_IN:
         return BUILT_IN[model].hub, True
     folder = local_folder(model, root)
@@ -187,12 +186,12 @@ def hub_name(model: str, root: Path) -> tuple[str, bool]:
 
 
 def _plain(name: str) -> str:
-    """Return a name as the hub writes names."""
+    """Return a name with only the characters that the hub allows."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:96] or "model"
 
 
 def licence_of(model: str, root: Path) -> str | None:
-    """Return the licence that the base model's own card names; None where none is known."""
+    """Return the licence that the base model's own card names; None if it names none."""
     if model in BUILT_IN:
         return BUILT_IN[model].licence
     folder = local_folder(model, root)

@@ -1,4 +1,4 @@
-"""The files beside an exported model: `run.py`, `reproduce.yaml`, and the settings that Foundry Local needs."""
+"""Writes the files beside an exported model: `run.py`, `reproduce.yaml`, and the settings that Foundry Local needs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autotune.shipping.task import Task, filled
 from autotune.sweepfile.syntax import to_yaml
 
 CONTENT = "{Content}"
-"""Where Foundry Local puts what the user says."""
+"""The placeholder of Foundry Local's templates for the user's message."""
 _NEW_TOKENS = 64
-"""Tokens that `run.py` writes at most, where the task does not say."""
+"""The most tokens that `run.py` writes, if the task sets no limit."""
 
 _HEAD = '''"""Ask the model: python run.py {usage}"""
 
@@ -112,7 +112,7 @@ print(tokenizer.decode(written[0, tokens["input_ids"].shape[1] :], skip_special_
 
 
 def run_script(facts: Facts, task: Task) -> str:
-    """Return `run.py`. It needs onnxruntime-genai alone; for an adapter that is not built, transformers and peft."""
+    """Return `run.py`, which needs onnxruntime-genai alone; for an adapter without a build, transformers and peft."""
     recipe, new = facts.candidate.recipe, task.max_new_tokens or _NEW_TOKENS
     if recipe is None:
         return _ADAPTER.format(base=facts.base_model if facts.on_hub else str(facts.sweep["model"]), new=new)
@@ -173,7 +173,7 @@ def reproduction(facts: Facts) -> str:
 
 
 def foundry(name: str, prompt: str) -> str:
-    """Return `inference_model.json`, by which Foundry Local knows a model; `prompt`: its template, see `conversation`."""
+    """Return `inference_model.json`, which describes a model to Foundry Local. `prompt`: its template, see `conversation`."""
     return (
         json.dumps(
             {"Name": name, "PromptTemplate": {"assistant": CONTENT, "prompt": prompt}}, indent=1, ensure_ascii=False
@@ -183,9 +183,9 @@ def foundry(name: str, prompt: str) -> str:
 
 
 def conversation(task: Task) -> list[dict[str, str]] | str:
-    """Return what a prompt is made of where a user says `{Content}`: messages for the chat template, or the prompt itself.
+    """Return the prompt for a user's message `{Content}`: messages for the chat template, or the whole prompt.
 
-    Where prompts are made of one column, its cell is what the user says; of several, the user writes the whole prompt.
+    If prompts have one column, the message takes the place of its cell. If they have several, it is the whole prompt.
     """
     columns = task.columns()
     turns = task.turns()
@@ -198,5 +198,5 @@ def conversation(task: Task) -> list[dict[str, str]] | str:
 
 
 def parts_of(folder: Path, about: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the parts in `about` that are in a folder."""
+    """Return the entries of `about` whose file or folder exists in a folder."""
     return {name: what for name, what in about.items() if (folder / name.rstrip("/")).exists()}

@@ -1,6 +1,4 @@
-"""The task that a model was tuned for: how its prompts are written, and how its answers are scored. It is shipped with the
-model.
-"""
+"""The task that a model was tuned for, which is shipped with it: how its prompts are written and its answers scored."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ class Task(BaseModel):
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
     encoding: str | None = None
-    """What makes tokens of text, as `Inspection.encoding`."""
+    """How text becomes tokens, as `Inspection.encoding`."""
     pad: int | None = None
     """The token that a build names for padding; None: that of the model's own settings."""
     provider: str = "cpu"
@@ -39,7 +37,7 @@ class Task(BaseModel):
     """Which of the provider's devices; None: the first."""
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain data, without what is not given."""
+        """Return the task as plain data, without empty fields."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def data(self, source: str) -> DataSpec:
@@ -52,9 +50,9 @@ class Task(BaseModel):
         return DataSpec(train=source, **{name: value for name, value in given.items() if value is not None})
 
     def turns(self) -> list[tuple[str, str]]:
-        """Return the turns that a prompt is made of, (role, template): one without a role is the whole prompt.
+        """Return the turns of a prompt as (role, template); a turn without a role is the whole prompt.
 
-        Where a column holds whole conversations, a prompt is what the user says; of plain text it is how the text begins.
+        For a column of whole conversations the prompt is the user's message, for plain text the beginning of a text.
         """
         if self.text is not None:
             return [("", "{text}")]
@@ -65,12 +63,12 @@ class Task(BaseModel):
         return [(one.role, one.content) for one in chat_templates(self.messages)[:-1]]
 
     def columns(self) -> list[str]:
-        """Return the columns that a prompt is made of, each once, in order."""
+        """Return the columns of a prompt, each once, in order."""
         return list(dict.fromkeys(name for _, text in self.turns() for name in template_columns(text)))
 
 
 def read_task(about: Mapping[str, Any], file: str) -> Task:
-    """Return the task that a `candidate.json` holds. Raises UsageError."""
+    """Return the task in the content of a `candidate.json`. Raises UsageError where it holds none."""
     try:
         return Task.model_validate(about["task"])
     except (ValidationError, KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""Files that run the same command elsewhere: a batch script of Slurm, a task of SkyPilot, a job of Azure ML."""
+"""Writes files that run a sweep elsewhere: a batch script of Slurm, a task of SkyPilot, a job of Azure ML."""

@@ -1,13 +1,14 @@
-"""A command job of Azure Machine Learning that runs a sweep: its file, and the folder of its code.
+"""Writes a command job of Azure Machine Learning that runs a sweep: its file, and the folder of its code.
 
 Data and model are inputs of the job, wherever they lie; results and cache lie in a folder of a datastore, from which the
-next job continues. The file is what the SDK sends, and `az ml job create -f FILE` takes it as well.
+next job continues. The SDK sends the file, and `az ml job create -f FILE` takes it as well.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
 _SIZE = re.compile(r"(?:Standard|Basic)_[A-Z]", re.IGNORECASE)
 """How the names of Azure's sizes of machines begin."""
 _IN_THE_JOB = ("azure-identity>=1.25", "azure-keyvault-secrets>=4.10")
-"""What reads a secret there."""
+"""Packages with which the job reads a secret of a key vault."""
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     given: AzureML = field(default_factory=AzureML)
     output: str = ""
-    """Where results and cache lie."""
+    """The address of the folder of results and cache."""
 
     @property
     def text(self) -> str:
@@ -75,16 +76,6 @@ def draft(plan: Plan, code: str, beside: Path) -> Draft:
             f"spot: the tier of {given.compute} is that of the compute; a job on a low-priority compute that is stopped goes on"
         )
     inputs, bound = _inputs(plan, beside)
-    words = [*map(shlex.quote, plan.words), *bound]
-    out = "${{outputs.folder}}"
-    run = f"autotune run {shlex.quote(plan.file.name)} --out {out}/results"
-    # What is installed there and the tool that goes with the job are called alike.
-    tool = "" if given.install else f' PYTHONPATH="$PWD/{TOOL}${{PYTHONPATH:+:$PYTHONPATH}}"'
-    # 4: done, but no candidate keeps the limits. The cache lies beside the results: a later job goes on from both.
-    command = (
-        f'export AUTOTUNE_CACHE={out}/cache{tool}; autotune() {{ python -m autotune.in_job "$@"; }}; code=0; '
-        f'{" ".join([run, *words])} || code=$?; [ "$code" = 4 ] || exit "$code"'
-    )
     identity = given.identity or ("managed" if given.hf_token else None)
     made.content = {
         "$schema": "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json",
@@ -92,7 +83,7 @@ def draft(plan: Plan, code: str, beside: Path) -> Draft:
         "display_name": name,
         "experiment_name": re.sub(r"[^A-Za-z0-9_-]+", "-", name),
         "code": code,
-        "command": command,
+        "command": _command(plan, bound, with_tool=not given.install),
         "environment": _environment(plan, given, made.notes),
         "environment_variables": {SECRET: given.hf_token} if given.hf_token else None,
         "identity": {"type": identity} if identity else None,
@@ -135,8 +126,22 @@ def _check_place(plan: Plan, given: AzureML) -> None:
         raise UsageError(problems)
 
 
+def _command(plan: Plan, bound: Sequence[str], with_tool: bool) -> str:
+    """Return the job's shell command. `bound`: options for its inputs; `with_tool`: its code holds a copy of this tool."""
+    out = "${{outputs.folder}}"
+    words = [*map(shlex.quote, plan.words), *bound]
+    run = " ".join([f"autotune run {shlex.quote(plan.file.name)} --out {out}/results", *words])
+    # PYTHONPATH: the copy goes before an installed tool of the same name.
+    tool = f' PYTHONPATH="$PWD/{TOOL}${{PYTHONPATH:+:$PYTHONPATH}}"' if with_tool else ""
+    # Exit code 4: done, but no candidate keeps the limits. The cache lies beside the results: a later job goes on from both.
+    return (
+        f'export AUTOTUNE_CACHE={out}/cache{tool}; autotune() {{ python -m autotune.in_job "$@"; }}; code=0; '
+        f'{run} || code=$?; [ "$code" = 4 ] || exit "$code"'
+    )
+
+
 def _inputs(plan: Plan, beside: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the inputs of the job, and the words of the command that name them."""
+    """Return the inputs of the job, and the `--set` options that point the command to them."""
     inputs: dict[str, Any] = {}
     words: list[str] = []
     places = {key: split_rows(place) if key != "model" else (place, "") for key, place in plan.addresses.items()}

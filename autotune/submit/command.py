@@ -1,4 +1,4 @@
-"""The `submit` and `job` commands: a sweep file in, a file for another place out; a job for Azure ML is sent as well."""
+"""The `submit` and `job` commands: write the file that runs a sweep elsewhere, send a job to Azure ML, and look after it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from autotune.submit.plan import Plan, make_plan, refuse_own_file
 from autotune.submit.staging import refuse_secrets, refuse_secrets_in_words, stage
 
 PLACES = {"slurm": "slurm.sh", "skypilot": "sky.yaml", "azureml": "azureml.yaml"}
-"""Where a sweep may run, and how the file for it ends."""
+"""By place where a sweep may run, the end of its file's name."""
 _NEXT = {"slurm": "sbatch {}", "skypilot": "sky jobs launch {}", "azureml": "az ml job create -f {}"}
 
 
 def write(file: Path, place: str, output: Path | None, sets: Sequence[str]) -> str:
-    """Write what runs a sweep at `place`; returns what to do with it. Raises UsageError."""
+    """Write the file that runs a sweep at `place`. Returns lines for the user, with the next command. Raises UsageError."""
     try:
         plan = make_plan(file, sets)
     except UsageError as error:
@@ -39,7 +39,7 @@ def write(file: Path, place: str, output: Path | None, sets: Sequence[str]) -> s
 def submit(file: Path, output: Path | None, sets: Sequence[str], follow: bool, say: Callable[[str], None]) -> Exit:
     """Write a job of Azure ML and send it; without the SDK, say what to install. Returns 0. Raises UsageError, MachineError.
 
-    `follow`: print what it logs until it ends.
+    `follow`: print the job's log until it ends.
     """
     plan = make_plan(file, sets)
     output = output or Path(f"{plan.sweep.name}.{PLACES['azureml']}")
@@ -67,7 +67,7 @@ def look_after(
     as_json: bool,
     say: Callable[[str], None],
 ) -> Exit:
-    """Do what is asked with a job that was sent. Returns the exit code. Raises UsageError, MachineError."""
+    """Show, cancel, follow or fetch a job that was sent. Returns the exit code. Raises UsageError, MachineError."""
     sent = sending.find_job(named, read_workspace(workspace))
     match action:
         case "status":
@@ -116,7 +116,7 @@ def _write_azure(plan: Plan, output: Path) -> azureml.Draft:
 
 
 def _elsewhere(problem: Problem, place: str) -> Problem:
-    """Return what is wrong with a wrong address at a place that takes none."""
+    """Return the problem of a wrong address, with another remedy where the place takes no addresses at all."""
     if place == "azureml" or not is_address(problem.value):
         return problem
     return replace(

@@ -1,7 +1,7 @@
-"""The environment of a job elsewhere: a conda file with what the tool needs, merged with the file of an older job.
+"""Makes the environment of an Azure ML job: a conda file with the packages of the tool, merged with an older job's conda file.
 
-Azure ML builds an image from it. The packages are those of the target's extra, in the versions that are tested, so the job
-runs the same tool. Other packages of the older file are kept; each one that is raised or left out is named in a note.
+Azure ML builds an image from it. The packages are those of the target's extra, in the tested versions. Other packages of the
+older file stay; a note names each one that is raised to a newer version or left out.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ PYTHON = "3.11"
 """The oldest that autotune runs on."""
 _NEWEST = Version("3.14")
 _PYTHON = re.compile(r"\s*(?:[\w.-]+::)?python(?![\w.-])")
-"""How a conda file asks for Python, also of a channel."""
+"""How a conda file asks for Python, with or without a channel."""
 _THERE = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "python_version": PYTHON,
           "python_full_version": f"{PYTHON}.0", "platform_machine": "x86_64"}  # fmt: skip
 _RUNTIME = "onnxruntime"
-"""How the names begin of wheels that exclude one another: the one of the target stays."""
+"""The beginning of the names of wheels that exclude one another: only the target's one stays."""
 
 
 def requirements(extra: str) -> list[str]:
-    """Return the packages that an extra of this tool needs on Linux, without the tool itself, as plain requirements."""
+    """Return the requirements of an extra of this tool on Linux, without markers and without the tool itself."""
     declared, tested = _declared(), _tested()
     found: dict[str, str] = {}
     waiting, seen = [extra, ""], set[str]()
@@ -63,7 +63,7 @@ def requirements(extra: str) -> list[str]:
 
 
 def _tested() -> dict[str, str]:
-    """Return the versions that are tested, by package; none where constraints.txt does not lie here."""
+    """Return the tested version of each package in constraints.txt; empty where there is no such file."""
     file = constraints_file()
     lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
     pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
@@ -71,7 +71,7 @@ def _tested() -> dict[str, str]:
 
 
 def _declared() -> list[str]:
-    """Return autotune's requirements with their markers: of the source that runs, or of the installed package."""
+    """Return autotune's requirements with their markers, from pyproject.toml or else from the installed package."""
     source = Path(__file__).parents[2] / "pyproject.toml"
     try:
         project = tomllib.loads(source.read_text(encoding="utf-8"))["project"]
@@ -91,7 +91,7 @@ def _declared() -> list[str]:
 
 
 def conda(pip: Sequence[str], older: Path | None, shown: str) -> tuple[dict[str, Any], list[str]]:
-    """Return a conda file with the packages `pip`, over those of an older file, and in lines what became of that.
+    """Return a conda file with the packages `pip` merged into an older file, and notes about what changed of that file.
 
     `shown`: how the user names the older file. Raises UsageError where it is no conda file, or holds a secret.
     """

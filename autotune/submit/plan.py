@@ -1,4 +1,4 @@
-"""The plan of a job elsewhere: a checked sweep, the words of its command, and the files that the command reads."""
+"""Plans a job elsewhere: a checked sweep, the arguments of its command, and the files that the command reads."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Plan:
     sweep: Sweep
     file: Path
     words: tuple[str, ...]
-    """The arguments of `autotune run` behind the sweep file, without --out."""
+    """The arguments of `autotune run` after the sweep file, without --out."""
     addresses: dict[str, str]
-    """By key of the sweep, what is an address of Azure ML: the model, and the data."""
+    """Model and data that are addresses of Azure ML, by their key in the sweep file."""
 
     @property
     def submit(self) -> Submit:
@@ -41,12 +41,12 @@ class Plan:
         return self.sweep.target.provider in NVIDIA or self.sweep.train.device == "cuda"
 
     def install(self, named: str | None) -> str:
-        """Return what pip installs there."""
+        """Return the requirement that pip installs in the job: `named` by the user, or this version of autotune."""
         return named or requirement(self.sweep.provider.extra)
 
 
 def make_plan(file: Path, sets: Sequence[str]) -> Plan:
-    """Check a sweep as `plan` does, apart from what is only to be had elsewhere. Raises UsageError."""
+    """Check a sweep as the `plan` command does, without its model and data, which may lie elsewhere. Raises UsageError."""
     sweep = load_sweep(file, sets)
     places = {"model": sweep.model, **{f"data.{split}": getattr(sweep.data, split) for split in SPLITS}}
     addresses = {key: place for key, place in places.items() if is_address(place)}
@@ -55,7 +55,7 @@ def make_plan(file: Path, sets: Sequence[str]) -> Plan:
 
 
 def find_local(plan: Plan) -> dict[str, tuple[Path, str]]:
-    """Return by key of the sweep what lies on this machine: the model's folder, and files with the rows taken of them.
+    """Return model and data that lie on this machine, by their key in the sweep file: the path, and which rows are taken.
 
     Raises UsageError where a file is missing.
     """
@@ -82,7 +82,7 @@ def find_local(plan: Plan) -> dict[str, tuple[Path, str]]:
 
 
 def refuse_own_file(plan: Plan, output: Path) -> None:
-    """Raise UsageError where `output`, a file to write or a folder to fill anew, is the sweep file, or holds it."""
+    """Raise UsageError if writing `output`, a file or a folder, would overwrite the sweep file."""
     sweep = plan.file.resolve()
     if output.resolve() in (sweep, *sweep.parents):
         rule = "would be written over the sweep file, or over a folder that holds it"
@@ -90,7 +90,7 @@ def refuse_own_file(plan: Plan, output: Path) -> None:
 
 
 def refuse_addresses(plan: Plan, where: str) -> None:
-    """Raise UsageError where a sweep names what only a job of Azure ML has."""
+    """Raise UsageError where a sweep names addresses that only a job of Azure ML can read."""
     if plan.addresses:
         rule = f"is an address of Azure ML, which {where} does not have"
         remedy = "use --to azureml, or name a file, a folder or a name on the hub with --set"

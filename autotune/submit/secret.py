@@ -1,4 +1,4 @@
-"""A token for the hub that a job reads from a key vault: the job holds the secret's name, and never its value."""
+"""Reads a job's token for the hub from a key vault: the job's file holds the secret's name, and never its value."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import re
 from autotune.errors import MachineError, printable
 
 SECRET = "AUTOTUNE_HF_TOKEN_SECRET"  # noqa: S105 - the name of a variable
-"""The variable that names the secret."""
+"""The environment variable with the secret's address."""
 ADDRESS = re.compile(r"(https://[a-z0-9][a-z0-9.-]+)/secrets/([A-Za-z0-9-]{1,127})(?:/([0-9a-f]{32}))?/?")
 """A secret of a key vault: its vault, its name, and its version where one is named."""
 
 
 def read_token(address: str) -> str:
-    """Return the value of a secret of a key vault, as the job's identity. Raises MachineError; nothing of it is shown."""
+    """Return the value of a key vault's secret, read with the job's identity. Raises MachineError, which never shows the value."""
     found = ADDRESS.fullmatch(address)
     if found is None:
         raise MachineError(f"{SECRET} names no secret of a key vault: https://VAULT.vault.azure.net/secrets/NAME")

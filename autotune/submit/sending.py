@@ -1,6 +1,6 @@
-"""Send a job to Azure ML, and follow it from here: its state, its log, its end, its results.
+"""Sends a job to Azure ML, and from here shows its state, follows its log, cancels it and fetches its results.
 
-What was sent is noted beside the job's file (`NAME.azureml.job.json`), without secrets, so that a later command finds it.
+A note beside the job's file (`NAME.azureml.job.json`, without secrets) records the job, so that a later command finds it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from autotune.secrets import redact
 from autotune.submit.azureml import Draft, compute_of
 
 NOTED = ".azureml.job.json"
-"""How the note about a job that was sent ends."""
+"""The end of the name of a job's note."""
 ENDED = ("Completed", "Failed", "Canceled", "NotResponding")
-"""States that a job does not leave."""
+"""Final states of a job."""
 _NO_GIT = {"mlflow.source.git.repoURL": "not recorded"}
 """Keeps the SDK from writing the address of the user's repository into the job: it may hold a password."""
 _SPOT_TIERS = ("low_priority", "lowpriority")
@@ -53,22 +53,22 @@ class Sent:
 
     @property
     def workspace(self) -> Workspace:
-        """Where it runs."""
+        """The workspace of the job."""
         return Workspace(self.subscription_id, self.resource_group, self.workspace_name)
 
     @property
     def again(self) -> str:
-        """What goes on with it."""
+        """The command that follows the job."""
         return f"autotune job logs {self.job}"
 
 
 def note_of(file: Path) -> Path:
-    """Return where the note about a job lies whose file this is."""
+    """Return the path of the note for a job's file."""
     return file.with_name(file.name.removesuffix(".yaml").removesuffix(".azureml") + NOTED)
 
 
 def read_note(file: Path) -> Sent | None:
-    """Return what a note says; None where there is none, or it is damaged."""
+    """Return the job of a note; None where the note is missing or damaged."""
     try:
         return Sent(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -76,9 +76,9 @@ def read_note(file: Path) -> Sent | None:
 
 
 def find_job(named: str, workspace: Workspace | None = None) -> Sent:
-    """Return the job that a user names: by its name, by the name of its sweep, or by its file or note in this folder.
+    """Return the job that a user names: by its name, its sweep's name, its file, or its note in this folder.
 
-    Raises UsageError where it was not sent from here, and no workspace is at hand to ask.
+    Raises UsageError where this folder has no note of it, and no workspace is known that could be asked.
     """
     place = Path(named)
     notes = [place, note_of(place)] if place.suffix in (".json", ".yaml") else []
@@ -101,10 +101,10 @@ def find_job(named: str, workspace: Workspace | None = None) -> Sent:
 
 
 def send(file: Path, draft: Draft, sweep: str) -> Sent:
-    """Send the job of `file`, with its code, environment and local inputs. Returns what is noted.
+    """Send the job of `file`, with its code, environment and local inputs, and note it. Returns the sent job.
 
-    Raises UsageError: no workspace, no such compute, model or datastore, the same sweep at work in another job.
-    MachineError: login, rights, quota, connection; what was sent by then is found there again by the next try.
+    Raises UsageError: no workspace, no such compute, model or datastore, the same sweep running in another job.
+    MachineError: login, rights, quota, connection; the next try uses what was uploaded by then.
     """
     need_sdk("--to azureml")
     given = draft.given
@@ -135,7 +135,7 @@ def send(file: Path, draft: Draft, sweep: str) -> Sent:
 
 
 def _refuse_second(before: Sent | None, workspace: Workspace, draft: Draft) -> None:
-    """Raise UsageError where an earlier job of the same folder is at work: it would be refused there, after minutes."""
+    """Raise UsageError while an earlier job uses the same output folder: the new job would fail on its lock after minutes."""
     if before is None or before.workspace != workspace:
         return
     if before.output != str(parse(draft.output).within(workspace)):
@@ -219,7 +219,7 @@ def _output_of(job: Any, workspace: Workspace) -> str:
 
 
 def cancel(sent: Sent) -> str:
-    """Ask for the end of a job. Returns its state. Raises UsageError, MachineError."""
+    """Cancel a job unless it has ended. Returns its state afterwards. Raises UsageError, MachineError."""
     state = read_state(sent)
     if state["ended"]:
         return str(state["status"])
@@ -229,17 +229,16 @@ def cancel(sent: Sent) -> str:
 
 
 def follow(sent: Sent, say: Callable[[str], None]) -> Exit:
-    """Print what a job logs until it ends. Returns 0 where it completed.
+    """Print a job's log until it ends, also across preemptions. Returns 0 where the job completed.
 
-    A job that is preempted goes back into the queue, and is followed on. Raises MachineError where the connection is lost,
-    or the job failed.
+    Raises MachineError where the connection is lost or the job failed, Interrupted on Ctrl-C (the job continues).
     """
     lines = _Lines(say)
     again = f"the job goes on; look on with: {sent.again}"
     with speaking(f"job {sent.job}", again), contextlib.redirect_stdout(lines):
         try:
             client(sent.workspace).jobs.stream(sent.job)
-        except Exception as error:  # a job that failed is told below, in our words
+        except Exception as error:  # a failed job is reported below, with our remedy
             if type(error).__name__ != "JobException":
                 raise
             if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
@@ -256,7 +255,7 @@ def follow(sent: Sent, say: Callable[[str], None]) -> Exit:
 
 
 class _Lines(io.TextIOBase):
-    """A stream that passes whole lines on, without secrets."""
+    """A stream that prints whole lines, without secrets."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._rest, self._out = say, "", sys.stdout
@@ -272,13 +271,13 @@ class _Lines(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Keep the rest: half a line may be half a secret."""
+        """Do nothing: half a line may hold half a secret, which would not be recognised."""
 
 
 def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
-    """Bring a job's results here, whether it has ended or not. Returns the results folder, and how many files came.
+    """Fetch a job's results, whether it has ended or not. Returns the results folder, and the number of fetched files.
 
-    `cache`: the results of its stages too, into the cache of this machine, so that the sweep can go on here.
+    `cache`: also fetch the job's cache into this machine's, so that the sweep can go on here.
     Raises UsageError, MachineError, OSError.
     """
     output = sent.output or str(read_state(sent)["output"])
@@ -309,9 +308,7 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
 
 
 def _refuse_other_results(there: Address, folder: Path) -> None:
-    """Raise UsageError where a sweep is at work in a folder, or where it holds rows that the job's results do not have: they
-    would be lost.
-    """
+    """Raise UsageError where a sweep runs in the folder, or where fetching would lose rows that only this folder has."""
     if (folder / ".lock").is_file():
         try:
             FileLock(str(folder / ".lock")).acquire(timeout=0).lock.release()
@@ -340,7 +337,7 @@ def _row(row: Trial) -> tuple[object, ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Keep the SDK's remarks to itself: what matters is said in our words."""
+    """Discard what the SDK prints: our own messages say what matters."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
     sys.stderr.flush()

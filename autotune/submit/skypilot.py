@@ -1,4 +1,4 @@
-"""A task of SkyPilot that runs a sweep; results and cache lie in a bucket, from which the next instance continues."""
+"""Writes a task of SkyPilot that runs a sweep; results and cache lie in a bucket, from which the next instance continues."""
 
 from __future__ import annotations
 

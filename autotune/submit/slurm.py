@@ -1,4 +1,4 @@
-"""A batch script of Slurm that runs a sweep, and queues itself again until the sweep has ended."""
+"""Writes a batch script of Slurm that runs a sweep, and queues itself again until the sweep has ended."""
 
 from __future__ import annotations
 

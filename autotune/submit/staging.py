@@ -1,6 +1,6 @@
-"""Collect the code of a job: the sweep file, the user's own functions that it names, and this tool itself.
+"""Collects the code of a job: the sweep file, the user's own functions that it names, and this tool itself.
 
-Nothing else of the working directory is taken: no data, no results, no environment files with secrets.
+It takes nothing else of the working directory: no data, no results, no environment files with secrets.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from autotune.tasks import find_task
 from autotune.usercode import STAGE, Code, find_function
 
 TOOL = "tool"
-"""The folder of the code that holds this tool; it goes before what is installed there."""
+"""The folder in the job's code that holds this tool, which goes before an installed one."""
 _PACKAGE = Path(__file__).parents[1]
 _CONTAINERS = re.compile(r"\b(abfss?|wasbs?)://[a-z0-9$-]{1,63}@")
 """How an address on Azure Storage names its container, where others have a password."""
 _FILLED_IN = re.compile(r"(?:\{[^{}]*\}:?)+@?")
-"""What code fills in when it runs, and so no secret, as in `f"https://{user}:{password}@host"`."""
+"""Placeholders in code, which hold no secret, as in `f"https://{user}:{password}@host"`."""
 
 
 def own_code(plan: Plan) -> list[Code]:
-    """Return the user's own functions that a sweep names, each with the files that it is made of. Raises UsageError."""
+    """Return the user's own functions that a sweep names, each with its files. Raises UsageError."""
     sweep = plan.sweep
     found = []
     if is_function(sweep.data.metric):
@@ -41,17 +41,17 @@ def own_code(plan: Plan) -> list[Code]:
 
 
 def _own_files(plan: Plan) -> list[Path]:
-    """Return the files of the user's own functions below the sweep file's folder: all of them that go into a job.
+    """Return the files of the user's own functions below the sweep file's folder; others belong to installed packages.
 
     Raises UsageError.
     """
     root = plan.sweep.root.absolute()
     found = {file.absolute() for one in own_code(plan) for file in one.files}
-    return sorted(file for file in found if file.is_relative_to(root))  # others are of an installed package
+    return sorted(file for file in found if file.is_relative_to(root))
 
 
 def refuse_secrets(plan: Plan) -> None:
-    """Raise UsageError where the sweep file, or a word of the command, holds a token or a password."""
+    """Raise UsageError where the sweep file, an argument of the command or the user's code holds a token or a password."""
     remedy = "take it out; submit.azureml.hf_token names a secret of a key vault"
     try:
         text = plan.file.read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def refuse_secrets(plan: Plan) -> None:
 
 
 def refuse_secrets_in_words(plan: Plan) -> None:
-    """Raise UsageError where a word of the command holds a token or a password: it is written into the job's file."""
+    """Raise UsageError where an argument of the command, which the job's file holds, contains a token or a password."""
     remedy = (
         "take it out; a token for the hub is read from HF_TOKEN, or from a secret that submit.azureml.hf_token names"
     )
@@ -79,7 +79,7 @@ def refuse_secrets_in_words(plan: Plan) -> None:
 
 
 def _refuse_secrets_in_code(plan: Plan) -> None:
-    """Raise UsageError where a file of the user's own functions holds a token or a password: it is copied into the job."""
+    """Raise UsageError where a file of the user's own functions, which goes into the job, holds a token or a password."""
     for file in _own_files(plan):
         text = file.read_bytes().decode("utf-8", "replace")
         for number, line in enumerate(text.splitlines(), 1):
@@ -91,7 +91,7 @@ def _refuse_secrets_in_code(plan: Plan) -> None:
 
 
 def stage(plan: Plan, folder: Path, with_tool: bool) -> None:
-    """Fill `folder` with a job's code, anew. Raises UsageError, OSError."""
+    """Replace `folder` by a job's code. Raises UsageError where the folder holds anything else, OSError."""
     own = _own_files(plan)
     root = plan.sweep.root.absolute()
     if folder.exists() and not (folder / plan.file.name).is_file() and any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""The client of each tracker, and how to open it. Only the tracker's own process imports it."""
+"""Which package each tracker needs, and how to open it. Only the tracker's own process imports the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENTS: dict[str, tuple[str, ...]] = {
 }
 """The distributions that bring each client: one of them is enough."""
 EXTRAS = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
-"""What pip installs for each; the extra of autotune has the tracker's name."""
+"""The package that messages tell users to install."""
 
 _QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -27,7 +27,7 @@ _QUIET = {
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_SILENT": "true",
 }
-"""The environment of a tracker's process: no telemetry, nothing logged after the call that logs it."""
+"""The environment of a tracker's process: no telemetry, and no logging in the background."""
 _UNLESS_SET = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 _TRACKIO_PLACES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 _HUB = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
@@ -53,7 +53,7 @@ def _installed(distribution: str) -> bool:
 
 
 def environment(name: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment of a tracker's process: nothing in it leads to the network, unless the user named a place."""
+    """Return the environment of a tracker's process: no client uses the network, unless the user names a server or space."""
     found = {**os.environ, **_QUIET, **{k: v for k, v in _UNLESS_SET.items() if k not in os.environ}}
     if name == "trackio":
         if options.get("folder"):

@@ -1,7 +1,7 @@
-"""What is new in the tables of a running sweep, and the journal of what a tracker has logged.
+"""Reads new rows from the tables of a running sweep, and keeps a journal of what a tracker has logged.
 
-The tables are the truth: a tracker is told of every row that is not in its journal. So the next run of the command makes up
-for one that was killed, or that continued without the tracker.
+A tracker logs every row that is not in its journal. So the next run of the command logs what a killed run, or a run without
+the tracker, left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ R = TypeVar("R", bound=TableRow)
 
 
 class Tail(Generic[R]):
-    """The rows that a growing table has got since the last look; a last line without its end waits for the next."""
+    """A growing table, read on from where the last call stopped; an unfinished last line waits for the next call."""
 
     def __init__(self, file: Path, kind: type[R]) -> None:
         self._file, self._kind = file, kind
         self._head, self._read = b"", 0
 
     def new(self) -> list[R]:
-        """Return the new rows; all of them where the file was written anew. Raises UsageError where it is damaged, OSError."""
+        """Return the new rows: all of them if the file was rewritten. Raises UsageError where it is damaged, OSError."""
         try:
             with self._file.open("rb") as stream:
                 head = stream.readline()
@@ -44,10 +44,10 @@ class Tail(Generic[R]):
 
 
 class Journal:
-    """What was logged, a line each, in a file of the results folder."""
+    """What a tracker has logged, a line each, in a file of the results folder."""
 
     def __init__(self, file: Path, fresh: bool = False) -> None:
-        """`fresh`: what it says holds no more, because the tracker has lost it."""
+        """`fresh`: begin an empty journal, because the tracker holds nothing of the sweep (anymore)."""
         self._file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
@@ -93,15 +93,15 @@ def _line(row: Trial) -> str:
 
 
 class Feed:
-    """The tables of a results folder, as far as they were read."""
+    """The tables of a results folder, as far as they are read."""
 
     def __init__(self, folder: Path) -> None:
         self._results = Tail(folder / "results.csv", Trial)
         self._curves = Tail(folder / "curves.csv", CurvePoint)
         self.rows: dict[tuple[str, bool], Trial] = {}
-        """The rows that count: of each candidate the last attempt, the untouched model that was measured first apart."""
+        """The rows that count, by `key_of`: each candidate's last attempt."""
         self.adapters: dict[str, Trial] = {}
-        """Of each adapter the row that named it first."""
+        """By adapter, the first row that names it."""
         self._points: dict[str, list[CurvePoint]] = {}
 
     def look(self) -> list[Trial]:
@@ -116,7 +116,7 @@ class Feed:
         return found
 
     def curves(self, journal: Journal) -> dict[str, Sequence[CurvePoint]]:
-        """Return of each adapter that a row names the points of its curve that were not logged."""
+        """Return, by adapter that a row names, the points of its curve that are not in the journal."""
         return {
             adapter: points[journal.points(adapter) :]
             for adapter, points in self._points.items()
@@ -125,5 +125,5 @@ class Feed:
 
 
 def key_of(row: Trial) -> tuple[str, bool]:
-    """Return what a row's candidate is known by: its name, and whether it is the untouched model that was measured first."""
+    """Return a row's key: the candidate's id, and whether it is the first measurement of the untouched model, which is no trial."""
     return row.candidate, not row.trial

@@ -1,7 +1,6 @@
-"""The trackers of a running sweep, as a listener of its events: each is a process, which is asked to look after every row.
+"""The trackers of a running sweep, as a listener of its events: each is a process, which reads the tables after every row.
 
-Nothing here waits for a tracker while the sweep runs, and no tracker can delay the sweep: at most two requests to a tracker are
-open at a time.
+No tracker can delay the sweep: the sweep waits for none while it runs, and at most two requests to a tracker are open at a time.
 """
 
 from __future__ import annotations
@@ -33,20 +32,21 @@ from autotune.trackers.clients import check_clients, environment
 from autotune.trackers.study import studies_of
 
 PATIENCE_S, SHORT_S, OPENING_S = 120.0, 10.0, 60.0
-"""Seconds that trackers have for the last rows when a sweep is done, and when it is interrupted; and that a storage has to
-open."""
+"""Seconds that trackers have for the last rows: after a sweep that is done, after an interrupted one; and that a storage has
+to open."""
 _OPEN = 2
-"""Questions that a tracker need not have answered before it is asked again."""
+"""Requests to a tracker that may be open at a time."""
 _CODE = "import sys; sys.path[:] = {path!r}; from autotune.trackers.process import main; sys.exit(main(sys.argv[1:]))"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A tracker that the user asks for. `must_open`: the sweep does not begin without it."""
+    """A tracker that the user asks for."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     must_open: bool = False
+    """Whether the sweep begins only when the tracker is open."""
 
 
 class _Process:
@@ -57,7 +57,7 @@ class _Process:
         self._log = folder / "logs" / f"tracker-{wanted.name}.log"
         self._asked = self._answered = 0
         self.failed: dict[str, Any] | None = None
-        """What it said when it gave up."""
+        """The tracker's last answer, if it failed."""
         self._ready, self._open, self._closing, self._done = threading.Event(), False, False, False
         variables = environment(wanted.name, wanted.options) | QUIET
         if wanted.name == "trackio":
@@ -105,30 +105,30 @@ class _Process:
 
     @property
     def _optional(self) -> bool:
-        """Whether the sweep goes on without it: one that must open is waited for, and from then on is like any other."""
+        """Whether the sweep goes on without it: a tracker that must open is optional as soon as it has opened."""
         return self._open or not self.wanted.must_open
 
     def warn(self, why: str) -> None:
-        """Say, once, that the sweep goes on without it."""
+        """Print that the sweep goes on without the tracker, and why."""
         remedy = f"the sweep goes on without it, and the same command run again logs what is missing ({self._log})"
         self._say(f"{self.wanted.name}: {why}; {remedy}")
 
     def opened(self, within_s: float) -> bool:
-        """Wait until it is open, or has failed. Returns whether it answered."""
+        """Wait until the tracker is open, or has failed. Returns whether it answered in time."""
         return self._ready.wait(within_s)
 
     def look(self) -> None:
-        """Ask it to log what is new, unless it is behind anyway."""
+        """Ask the tracker to log new rows, unless enough requests are open."""
         if self._asked - self._answered < _OPEN:
             self._asked += 1
             self._send({"look": True})
 
     def end(self, message: Mapping[str, Any]) -> None:
-        """Ask it to log the rest, and to end. One that hangs reads nothing, and must not be waited for here."""
+        """Ask the tracker to log the rest and to end. A thread sends it: a tracker that hangs reads nothing, and would block."""
         threading.Thread(target=self._send, args=(message,), daemon=True).start()
 
     def close(self, until: float) -> None:
-        """Wait for its end until that time of the monotonic clock; then end it."""
+        """Wait for the process until that time of the monotonic clock; then kill it."""
         try:
             self.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -146,7 +146,7 @@ class _Process:
 
 
 class Trackers:
-    """The trackers of one run of the command. Use it as a context: leaving it ends them."""
+    """The trackers of one run of the command: a context manager, which ends them."""
 
     def __init__(self, wanted: Sequence[Wanted], folder: Path, say: Callable[[str], None]) -> None:
         """`say` prints a line, and may be called by other threads."""
@@ -154,20 +154,23 @@ class Trackers:
         self._running: list[_Process] = []
 
     def start(self) -> None:
-        """Start them, once the results folder is this run's own. Raises UsageError and MachineError where one that must open
-        cannot, OSError.
+        """Start the trackers, once this run has locked the results folder.
+
+        Raises UsageError and MachineError where a tracker that must open cannot, OSError.
         """
         if not self._wanted:
             return
         place = self._folder / "trackers"
         place.mkdir(exist_ok=True)
         key = _key(place / "key")
-        for wanted in self._wanted:  # each is known at once, so that it ends with the others
+        for (
+            wanted
+        ) in self._wanted:  # appended one by one: if a later one fails to start, leaving the context ends the others
             self._running.append(_Process(wanted, self._folder, key, self._say))
         for one in self._running:
             if one.wanted.must_open:
                 self._check(one)
-            one.look()  # what an earlier run left
+            one.look()  # rows of earlier runs
 
     def _check(self, one: _Process) -> None:
         option, value = f"--{one.wanted.name}-storage", one.wanted.options.get("storage")
@@ -182,7 +185,7 @@ class Trackers:
         raise UsageError(Problem(rule, option, "command line", value=value, remedy=remedy))
 
     def __call__(self, event: Event) -> None:
-        """Have them look where a row was written."""
+        """Ask the trackers to log, after each row."""
         if isinstance(event, RowWritten):
             for one in self._running:
                 one.look()
@@ -199,7 +202,7 @@ class Trackers:
         ended = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else ended
         try:
             message = _ending(self._folder, ended)
-        except Exception as trouble:  # noqa: BLE001 - what is only shown elsewhere must not cost a sweep its end
+        except Exception as trouble:  # noqa: BLE001 - the sweep ends well, whatever its trackers are told
             self._say(f"trackers: the choice and its picture could not be shown ({type(trouble).__name__}: {trouble})")
             message = {"end": ended, "winners": [], "best": [], "text": "", "files": ["results.csv"]}
         for one in self._running:
@@ -214,9 +217,9 @@ class Trackers:
 
 
 def trackers_of(sweep: Sweep, folder: Path, storage: str | None, say: Callable[[str], None]) -> Trackers:
-    """Return the trackers that a sweep asks for, not yet started; `storage`: of Optuna, in which it is mirrored.
+    """Return the trackers that a sweep asks for, not yet started. Raises MachineError where a client is not installed.
 
-    Raises MachineError where a client is not installed.
+    `storage`: the storage of Optuna in which the sweep is mirrored.
     """
     check_clients(sweep.report_to)
     wanted = [Wanted(name, options) for name, options in sweep.report_to.items()]
@@ -226,7 +229,7 @@ def trackers_of(sweep: Sweep, folder: Path, storage: str | None, say: Callable[[
 
 
 def _key(file: Path) -> str:
-    """Return what names this results folder in trackers, made once. Raises OSError."""
+    """Return the id of this results folder in trackers, which the first run draws. Raises OSError."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if key := file.read_text(encoding="utf-8").strip():
             return key
@@ -236,7 +239,7 @@ def _key(file: Path) -> str:
 
 
 def _ending(folder: Path, ended: str) -> dict[str, Any]:
-    """Return how a run ended as the trackers are told it: the choice so far, and the files that show it."""
+    """Return the last message to the trackers: how the run ended, the choice so far, and the files that show it."""
     winners, best, texts = [], [], []
     files = ["results.csv", "finalists.csv", "sweep.yaml"]
     with contextlib.suppress(AutotuneError, OSError):
@@ -253,7 +256,7 @@ def _ending(folder: Path, ended: str) -> dict[str, Any]:
 
 
 def _picture(folder: Path, target: str | None, selection: Selection) -> list[str]:
-    """Draw the front. Returns the name of the picture in the results folder; nothing where there is no front to draw."""
+    """Draw the front. Returns the picture's name in the results folder, in a list; an empty list where there is no front."""
     aims = selection.wanted
     title = folder.resolve().name if target is None else f"{folder.resolve().name} on {target}"
     scene = draw_front(title, selection.rows, aims.objectives, aims.limits, selection.choice)

@@ -1,8 +1,8 @@
-"""A tracker's own process: it reads the tables when it is asked to, and logs what is new.
+"""A tracker's own process: it reads the tables on request, and logs the new rows.
 
 A client may be slow, hang, print, crash or hold hundreds of megabytes: in this process it costs the sweep nothing. The
-first line of stdin describes the sweep, and each further line is a request (`look`, `end`); each answer is a line of
-stdout. The client's output goes to a log.
+first line of stdin describes the sweep, and each further line is a request (`look`, `end`). The process answers each with a
+line on stdout; the client's output goes to a log.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from autotune.trackers.feed import Feed, Journal, key_of
 from autotune.trackers.tracker import About, Ending, Tracker
 
 _LONGEST = 300
-"""Characters of what a client says when it fails."""
+"""Characters that are kept of a client's error."""
 
 
 def main(arguments: list[str]) -> int:
-    """Track a sweep until it ends, or the tuner does. `arguments`: the process of the tuner, and the log."""
+    """Track a sweep until it ends, or the tuner's process does. `arguments`: the tuner's process id, and the log."""
     parent, log = int(arguments[0]), Path(arguments[1])
     start(parent, math.inf)
     if hasattr(os, "nice"):
@@ -74,7 +74,7 @@ def _track(asked: TextIO, answers: TextIO) -> int:
 
 
 def _log(feed: Feed, journal: Journal, tracker: Tracker) -> None:
-    """Log what is new, each thing noted when it is logged; of several new attempts at one candidate the last counts."""
+    """Log what is new, and note each row and point in the journal. Of several new attempts at a candidate only the last is logged."""
     rows = [row for row in feed.look() if not journal.has(row)]
     last = {key_of(row): row for row in rows}
     for row in rows:

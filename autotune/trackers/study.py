@@ -1,4 +1,4 @@
-"""A sweep as an Optuna study, in plain data: the description for the mirror of `--optuna-storage`."""
+"""Describes a sweep as Optuna studies, in plain data, for the mirror of `--optuna-storage`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,17 @@ def studies_of(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def label(value: Value) -> Plain:
-    """Return a parameter's value as Optuna keeps one: a list of modules is their names."""
+    """Return a parameter's value as Optuna keeps it: a list of modules becomes their names, joined by `+`."""
     return "+".join(value) if isinstance(value, tuple) else value
 
 
 def session_label(session: object) -> str:
-    """Return what a session is called; None is that of the target."""
+    """Return a session as Optuna keeps it; None is the target's session."""
     return "as the target says" if session is None else str(session)
 
 
 def _domains(space: Space) -> dict[str, dict[str, Any]]:
-    """Return the domain of each parameter that is searched, under its name in the sweep file; recipe and session are one
-    choice each.
-    """
+    """Return the domain of each searched parameter, by its name in the sweep file; recipe and session are one choice each."""
     found = {name: _plain(domain) for name, domain in space.searched.items()}
     if space.recipes:
         found["recipe"] = {"choices": [str(recipe) for recipe in space.recipes]}

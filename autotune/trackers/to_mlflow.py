@@ -1,8 +1,7 @@
-"""MLflow: an experiment with the sweep's name, in it a run for the results folder, and below that one a run for each
-candidate and each adapter.
+"""MLflow: an experiment with the sweep's name, in it a parent run for the results folder, and a child run for each candidate
+and each adapter.
 
-A run is found again by its tags, so that a resumed sweep continues it; MLflow treats a number that is logged again with the
-same step and time as the same number.
+Tags identify a run, so a resumed sweep continues it. MLflow keeps one of two numbers with the same name, step and time.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ from autotune.trackers.tracker import (
     ABOUT_CANDIDATE,
     About,
     Ending,
+    adapter_params,
     adapter_title,
     flat,
     metrics_of,
+    numbers_of,
     params_of,
     seconds_of,
     tags_of,
@@ -30,9 +31,9 @@ from autotune.trackers.tracker import (
 )
 
 _SWEEP, _ITEM = "autotune.sweep", "autotune.item"
-"""Tags: the results folder that a run belongs to, and what of it the run is."""
+"""Tags of a run: the id of its results folder, and what it logs (the sweep, a candidate, an adapter)."""
 _BATCH, _PARAMS, _LONGEST = 1000, 100, 500
-"""Metrics and parameters that MLflow takes in one request, and characters of a text."""
+"""The most metrics and parameters that MLflow takes in one request, and the most characters of a text."""
 _ENDED = {"ok": "FINISHED", "stopped": "KILLED", "over_limit": "KILLED"}
 _RUN_ENDED = {"done": "FINISHED", "interrupted": "KILLED", "stopped": "FAILED"}
 
@@ -54,7 +55,7 @@ class MlflowTracker:
         found = self._client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
-        # A server has a place of its own for files; for a database it would be the folder where somebody started.
+        # A server has a place of its own for files; with a database MLflow would use the working directory.
         files = None if uri.startswith(("http:", "https:", "databricks")) else (here / "artifacts").resolve().as_uri()
         self._experiment = (
             found.experiment_id if found is not None else self._client.create_experiment(name, artifact_location=files)
@@ -65,7 +66,7 @@ class MlflowTracker:
         self._client.update_run(self._sweep, status="RUNNING")
 
     def _known(self) -> dict[str, str]:
-        """Return the runs of this results folder by what they are."""
+        """Return the ids of this results folder's runs, by what they log."""
         found: dict[str, str] = {}
         token: str | None = None
         while True:
@@ -82,7 +83,7 @@ class MlflowTracker:
                 return found
 
     def _run(self, item: str, title: str, params: Mapping[str, Cell], tags: Mapping[str, str], start: int = 0) -> str:
-        """Return the run of an item, made where there is none; `start`: when it began, milliseconds since 1970."""
+        """Return the id of an item's run, and create the run if there is none. `start`: milliseconds since 1970."""
         if item in self._runs:
             return self._runs[item]
         known = {_SWEEP: self._about.key, "mlflow.runName": title, "mlflow.source.name": f"autotune {__version__}"}
@@ -93,13 +94,13 @@ class MlflowTracker:
         settings = [Param(name, str(value)[:_LONGEST]) for name, value in params.items()]
         for place in range(0, len(settings), _PARAMS):
             self._client.log_batch(made, params=settings[place : place + _PARAMS])
-        # Last: a run that was left half made is none of ours, and is made again.
+        # Last: a run without this tag was left half made, and the next start makes it anew.
         self._client.set_tag(made, _ITEM, item)
         self._runs[item] = made
         return made
 
     def row(self, row: Trial) -> None:
-        """Log a candidate: settings as parameters, numbers as metrics by attempt, texts as tags."""
+        """Log a candidate: settings as parameters, numbers as metrics with the attempt as step, texts as tags."""
         began, ended = (round(1000 * (seconds_of(time) or 0.0)) for time in (row.started, row.ended))
         item = f"candidate {row.candidate}" + (" (measured first)" if not row.trial else "")
         texts = tags_of(row)
@@ -111,18 +112,15 @@ class MlflowTracker:
         self._client.set_terminated(run, _ENDED.get(row.status, "FAILED"), ended or None)
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:  # noqa: ARG002 - steps say it
-        """Log points of an adapter's curve in the adapter's own run, by step."""
-        params = {name: value for name, value in params_of(of).items() if name.startswith("lora_")}
+        """Log points of an adapter's curve in the adapter's own run, by training step."""
         began = round(1000 * (seconds_of(of.started) or 0.0))
-        run = self._run(f"adapter {adapter}", adapter_title(of), params, {"adapter": adapter, "kind": "curve"}, began)
-        metrics = []
-        for point in points:
-            numbers = {"train_loss": point.train_loss, "learning_rate": point.learning_rate}
-            numbers |= {str(point.metric): point.score} if point.metric else {}
-            metrics += [
-                Metric(name, value, began, point.step or 0) for name, value in numbers.items() if value is not None
-            ]
-        self._metrics(run, metrics)
+        run = self._run(
+            f"adapter {adapter}", adapter_title(of), adapter_params(of), {"adapter": adapter, "kind": "curve"}, began
+        )
+        self._metrics(
+            run,
+            [Metric(n, value, began, point.step or 0) for point in points for n, value in numbers_of(point).items()],
+        )
         self._client.set_terminated(run, "FINISHED")
 
     def _metrics(self, run: str, metrics: Sequence[Metric]) -> None:
@@ -130,7 +128,7 @@ class MlflowTracker:
             self._client.log_batch(run, metrics=metrics[place : place + _BATCH])
 
     def end(self, ending: Ending) -> None:
-        """Log the winner and the files; the winner's folder is named, not copied."""
+        """Log the winners and the files, and the places of the winners' folders in a tag."""
         for winner in ending.winners:
             suffix = f".{winner.target}" if winner.target else ""
             self._client.set_tag(self._sweep, f"winner{suffix}", winner.candidate)

@@ -1,8 +1,8 @@
 """`--optuna-storage`: a sweep as a study in a storage of Optuna, for optuna-dashboard and other readers.
 
-A trial is one attempt at a candidate, and a trial that has ended cannot change. Where a later attempt replaces it (a repeated
-timing, an adapter that was trained further), the study is written anew when the command ends. It then has one trial for each
-candidate, with the attempt that counts.
+A trial is one attempt at a candidate. Optuna cannot change a trial that has ended: where a later attempt replaces it (a
+repeated timing, an adapter that was trained further), the mirror rewrites the study when the command ends. The study then
+has one trial for each candidate, with the attempt that counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from autotune.trackers.tracker import About, Ending, metrics_of, seconds_of, tag
 
 _STATES = {"ok": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "over_limit": TrialState.PRUNED}
 _KEY, _ROW = "autotune_sweep", "row"
-"""User attributes: of a study the results folder that it mirrors, of a trial the row."""
+"""User attributes: the id of the results folder that a study mirrors, and the name of a trial's row."""
 Study = optuna.study.Study
 
 
@@ -52,7 +52,7 @@ class OptunaMirror:
 
     @property
     def fresh(self) -> bool:
-        """The studies say themselves what they have: every row is offered to them."""
+        """Always true, so that every row is passed: each study knows which rows it has."""
         return True
 
     def row(self, row: Trial) -> None:
@@ -61,7 +61,7 @@ class OptunaMirror:
             self._mirrors[row.target].row(row)
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:
-        """Optuna has no place for the curve of what several trials share."""
+        """Do nothing: several trials share an adapter, and Optuna has no place for a curve that trials share."""
 
     def end(self, ending: Ending) -> None:  # noqa: ARG002 - a study has no end
         """Leave one trial for each candidate."""
@@ -70,13 +70,13 @@ class OptunaMirror:
 
 
 def open_storage(storage: str) -> BaseStorage:
-    """Open a storage of Optuna: a database by its URL, Redis, or the file of a journal. Raises what it raises."""
+    """Open a storage of Optuna: a database by its URL, Redis, or a journal's file. Raises whatever Optuna raises."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if storage.startswith(("redis:", "rediss:", "unix:")):
         return JournalStorage(JournalRedisBackend(storage))
     if "://" in storage:
         return RDBStorage(storage)
-    # A symbolic link, the other way to lock, takes a right on Windows that users do not have.
+    # The default lock is a symbolic link, for which ordinary users of Windows have no right.
     lock = JournalFileOpenLock(storage) if sys.platform == "win32" else None
     return JournalStorage(JournalFileBackend(storage, lock_obj=lock))
 
@@ -110,7 +110,7 @@ class _Mirror:
             self._base = row
 
     def _free_name(self, name: str) -> str:
-        """Return the study's name: with the key of the results folder where another folder's sweep has the name."""
+        """Return the study's name; it ends with the id of the results folder if another folder's sweep has the same name."""
         for study in self._storage.get_all_studies():
             if study.study_name == name and study.user_attrs.get(_KEY) != self._about.key:
                 return f"{name}-{self._about.key[:8]}"
@@ -132,7 +132,7 @@ class _Mirror:
         return study
 
     def _adopt(self) -> None:
-        """Take what the study has; write it anew where it does not agree with the rows, or with what is searched now."""
+        """Read which rows the study has; rewrite it if it contradicts the rows, or the domains of the present search."""
         counted = {_row_name(row) for row in self._rows.values()}
         for trial in self._study.get_trials(deepcopy=False):
             name = str(trial.user_attrs.get(_ROW))
@@ -149,7 +149,7 @@ class _Mirror:
         self._learn(row)
         name = _row_name(row)
         if not row.trial:
-            # Limits may refer to the untouched model, so that what is measured of it later changes the constraints.
+            # Limits may refer to the untouched model: a new measurement of it changes the constraints of every trial.
             self._stale |= before is not None and _row_name(before) != name and bool(self._known)
         elif name not in self._known and _row_name(self._rows[row.candidate]) == name:
             self._stale |= before is not None and _row_name(before) in self._known
@@ -191,13 +191,13 @@ class _Mirror:
         self._known.add(_row_name(row))
 
     def _seen(self, row: Trial, values: Sequence[float | None]) -> dict[int, float]:
-        """Return what was measured of a candidate on the way; Optuna has a place for it where there is one objective."""
+        """Return the score of a stopped training by step; empty with several objectives, for which Optuna takes none."""
         if len(values) != 1 or values[0] is None or row.train_steps is None:
             return {}
         return {row.train_steps: float(values[0])}
 
     def _gaps(self, row: Trial) -> dict[str, float]:
-        """Return by how much a row breaks each limit, as far as that is known: broken above 0."""
+        """Return, by limit, how far a row is from keeping it (above 0: broken); limits without a measured value are left out."""
         base = self._base.values if self._base is not None else {}
         gaps = {str(limit): limit.gap(row.values.get(limit.metric), base.get(limit.metric)) for limit in self._limits}
         return {name: gap for name, gap in gaps.items() if gap is not None}
@@ -219,7 +219,7 @@ class _Mirror:
         }
 
     def _widen(self, row: Trial) -> bool:
-        """Widen the domains so that they hold a row's settings. Returns whether any did not."""
+        """Widen the domains until they hold a row's settings. Returns whether any domain changed."""
         found = [_widened(self._domains[name], value) for name, value in self._params(row).items()]
         return any(found)
 
@@ -232,7 +232,7 @@ def _row_name(row: Trial) -> str:
 
 
 def _value(domain: Mapping[str, Any], value: Plain) -> Plain:
-    """Return a value as its domain has it: a ratio of settings need not be the same to the last digit."""
+    """Return the domain's value that equals `value` within rounding: a ratio of settings may differ in the last digit."""
     if "choices" in domain:
         return next((choice for choice in domain["choices"] if _same(choice, value)), value)
     ends = (domain["low"], domain["high"])
@@ -247,7 +247,7 @@ def _same(choice: Plain, value: Plain) -> bool:
 
 
 def _widened(domain: dict[str, Any], value: Plain) -> bool:
-    """Widen a domain so that it holds a value. Returns whether it did not."""
+    """Widen a domain until it holds a value. Returns whether the domain changed."""
     if "choices" in domain:
         if any(_same(choice, value) for choice in domain["choices"]):
             return False
@@ -268,7 +268,7 @@ def _distribution(domain: Mapping[str, Any]) -> BaseDistribution:
 
 
 def _timed(trial: FrozenTrial, row: Trial) -> FrozenTrial:
-    """Return a trial with the times of its row."""
+    """Set a trial's times to those of its row, and return it."""
     began, ended = seconds_of(row.started), seconds_of(row.ended)
     if began is not None and ended is not None:
         trial.datetime_start, trial.datetime_complete = (

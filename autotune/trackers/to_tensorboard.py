@@ -1,6 +1,6 @@
 """TensorBoard: a folder of event files for each candidate and each adapter, and one for the sweep.
 
-Each logged thing is a file whose name depends on it alone: logging it again replaces the file.
+The name of an event file depends on what it holds: logging the same again replaces the file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from autotune.durable import put
 from autotune.results.columns import Cell
 from autotune.results.rows import CurvePoint, Trial
-from autotune.trackers.tracker import About, Ending, adapter_title, metrics_of, params_of, seconds_of, tags_of, title_of
+from autotune.trackers.tracker import (
+    About,
+    Ending,
+    adapter_title,
+    metrics_of,
+    numbers_of,
+    params_of,
+    seconds_of,
+    tags_of,
+    title_of,
+)
 
 _ENDED = {"ok": Status.STATUS_SUCCESS, "stopped": Status.STATUS_SUCCESS, "over_limit": Status.STATUS_SUCCESS}
-
-
 _KEY = "autotune-sweep.txt"
-"""The file that says which results folder is shown."""
+"""The file that holds the id of the results folder whose sweep is shown."""
 
 
 class TensorboardTracker:
@@ -46,7 +54,7 @@ class TensorboardTracker:
         (self._root / _KEY).write_text(about.key + "\n", encoding="utf-8")
 
     def row(self, row: Trial) -> None:
-        """Log a candidate: settings and status as hyperparameters, numbers as scalars at the number of its trial."""
+        """Log a candidate: settings and status as hyperparameters, numbers as scalars with the trial's number as step."""
         began = seconds_of(row.started) or 0.0
         ended = seconds_of(row.ended) or began
         step = row.trial or 0
@@ -74,18 +82,14 @@ class TensorboardTracker:
         self._write(place, f"attempt-{row.attempt or 1:04d}", [_event(ended, step, values)])
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:
-        """Log points of an adapter's curve as scalars by step."""
+        """Log points of an adapter's curve as scalars by training step."""
         at = seconds_of(of.started) or 0.0
         events = [] if known else [_event(at, 0, [_text("about", f"- {adapter_title(of)}\n- adapter: {adapter}")])]
-        for point in points:
-            numbers = {"train_loss": point.train_loss, "learning_rate": point.learning_rate}
-            numbers |= {str(point.metric): point.score} if point.metric else {}
-            filled = {name: value for name, value in numbers.items() if value is not None}
-            events.append(_event(at, point.step or 0, _scalars(filled)))
+        events += [_event(at, point.step or 0, _scalars(numbers_of(point))) for point in points]
         self._write(Path("adapters") / adapter[:16], f"from-{known:08d}", events)
 
     def end(self, ending: Ending) -> None:
-        """Log the choice, where the winner is, and the picture of the front where it can be drawn in pixels."""
+        """Log the choice, the winner's place, and a PNG picture of the front where there is one."""
         best = "\n".join(f"- best: {place}" for place in ending.best)
         files = "\n".join(f"- {file.name}: {file.resolve().as_uri()}" for file in ending.files)
         text = f"```\n{ending.text}\n```\n{best}\n{files}"
@@ -94,7 +98,7 @@ class TensorboardTracker:
         self._write(Path("sweep"), "end", [_event(time.time(), 0, values)])
 
     def _write(self, place: Path, name: str, events: Iterable[Event]) -> None:
-        """Write a file of events aside, and put it in its place."""
+        """Write a file of events under another name, and rename it: a reader sees a whole file or none."""
         folder = self._root / place
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / f".{name}.new"
@@ -107,7 +111,7 @@ class TensorboardTracker:
 
 
 def _free(folder: Path, about: About) -> Path:
-    """Return the sweep's folder: with the key of the results folder where another folder's sweep has the name."""
+    """Return the sweep's folder; its name ends with the id of the results folder if another folder's sweep has the same name."""
     place = folder / about.name
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if (place / _KEY).read_text(encoding="utf-8").strip() != about.key:

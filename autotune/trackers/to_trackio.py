@@ -1,6 +1,6 @@
 """trackio: a project with the sweep's name, and in it a run for each candidate, each adapter and the sweep.
 
-A run is found again by its name, and has a step for each logged thing: what is there already is not logged again.
+The name identifies a run, so a resumed sweep continues it; only steps behind its last one are logged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from trackio.sqlite_storage import SQLiteStorage
 
 from autotune.errors import MachineError
 from autotune.results.rows import CurvePoint, Trial
-from autotune.trackers.tracker import About, Ending, adapter_title, flat, metrics_of, params_of, tags_of, title_of
+from autotune.trackers.tracker import (
+    About,
+    Ending,
+    adapter_params,
+    adapter_title,
+    flat,
+    metrics_of,
+    numbers_of,
+    params_of,
+    tags_of,
+    title_of,
+)
 
 
 class TrackioTracker:
@@ -27,8 +38,8 @@ class TrackioTracker:
         self._space = options.get("space")
         self.place = f"{trackio.utils.TRACKIO_DIR} {self._project} {self._space or ''}"
         self.fresh = self._space is None and not SQLiteStorage.get_runs(self._project)
-        # Its threads say by a warning that something was lost.
-        warnings.showwarning = self._warned  # type: ignore[assignment] # it takes what it is given
+        # trackio's threads report lost data by a warning.
+        warnings.showwarning = self._warned  # type: ignore[assignment] # it takes any arguments
         self._lost = ""
 
     def _warned(self, message: Warning | str, *_: Any) -> None:
@@ -50,8 +61,8 @@ class TrackioTracker:
     def _log(
         self, name: str, group: str, config: Mapping[str, Any], steps: Sequence[tuple[int, dict[str, Any]]]
     ) -> None:
-        """Log steps in a run, those that it has not."""
-        name = f"{name}-{self._about.key[:6]}"  # two folders may hold sweeps of one name
+        """Log the steps that a run does not have."""
+        name = f"{name}-{self._about.key[:6]}"  # two folders may hold sweeps of the same name
         last = SQLiteStorage.get_max_step_for_run(self._project, name) if self._space is None else None
         new = [(step, numbers) for step, numbers in steps if last is None or step > last]
         if not new:
@@ -62,26 +73,23 @@ class TrackioTracker:
         self._close(run)
 
     def row(self, row: Trial) -> None:
-        """Log a candidate: settings and texts as its config, numbers and status at the step of its attempt."""
+        """Log a candidate: settings and texts as its config, numbers and status with the attempt as step."""
         config = {**params_of(row), **tags_of(row), "title": title_of(row), "results": self._about.key}
         numbers = {**metrics_of(row), "status": row.status, "trial": row.trial or 0}
         name = row.candidate if row.trial else f"{row.candidate}-base"
         self._log(name, "candidates", config, [(row.attempt or 1, numbers)])
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:
-        """Log points of an adapter's curve; trackio's step is the place in the curve, for a step may have a loss and a
-        score.
-        """
-        config = {**{n: v for n, v in params_of(of).items() if n.startswith("lora_")}, "adapter": adapter}
-        steps = []
-        for place, point in enumerate(points, start=known + 1):
-            numbers = {"train_step": point.step, "train_loss": point.train_loss, "learning_rate": point.learning_rate}
-            numbers |= {str(point.metric): point.score} if point.metric else {}
-            steps.append((place, {name: value for name, value in numbers.items() if value is not None}))
-        self._log(f"adapter-{adapter[:16]}", "adapters", config | {"title": adapter_title(of)}, steps)
+        """Log points of an adapter's curve. The step is the place in the curve: one training step may have a loss and a score."""
+        config = {**adapter_params(of), "adapter": adapter, "title": adapter_title(of)}
+        steps = [
+            (place, {"train_step": point.step or 0, **numbers_of(point)})
+            for place, point in enumerate(points, start=known + 1)
+        ]
+        self._log(f"adapter-{adapter[:16]}", "adapters", config, steps)
 
     def end(self, ending: Ending) -> None:
-        """Log the winner, the files, and where the winner's folder is."""
+        """Log the winners, the files, and references to the winners' folders."""
         about = {**flat(self._about.sweep), "best": " ".join(ending.best), "choice": ending.text[:4000]}
         numbers = {"ended": ending.ended, **ending.values()}
         name = f"sweep-{self._about.key[:6]}"

@@ -1,8 +1,8 @@
-"""Weights & Biases: a project with the sweep's name, and in it a run for each candidate, each adapter and the sweep, in one
-group. Offline unless the user asks: `wandb sync` sends what was written.
+"""Weights & Biases: a project with the sweep's name, and in it one group with a run for each candidate, each adapter and the
+sweep. It is offline unless the user asks for more: `wandb sync` sends what was written.
 
-The id of a run depends on its content alone, so that a resumed sweep continues it: the files of one id are one run, in the
-order of their times. Runs of adapters stay open, because an adapter may be trained further; their number is limited.
+The id of a run depends on what it logs, so a resumed sweep continues it: W&B joins files of the same id, in the order of
+their times. Runs of adapters stay open, because an adapter may be trained further; `_MOST_OPEN` limits their number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ import wandb
 
 from autotune.candidate import digest
 from autotune.results.rows import CurvePoint, Trial
-from autotune.trackers.tracker import About, Ending, adapter_title, flat, metrics_of, params_of, tags_of, title_of
+from autotune.trackers.tracker import (
+    About,
+    Ending,
+    adapter_params,
+    adapter_title,
+    flat,
+    metrics_of,
+    numbers_of,
+    params_of,
+    tags_of,
+    title_of,
+)
 
 _MOST_OPEN = 16
 """Runs of adapters that are open at once."""
@@ -39,7 +50,7 @@ class WandbTracker:
         self._adapters: OrderedDict[str, Any] = OrderedDict()
 
     def _open(self, item: str, name: str, job: str, config: Mapping[str, Any]) -> Any:
-        """Open the run of an item: a new one, or the one that it has."""
+        """Open the run of an item, a new or an earlier one."""
         Path(self._folder).mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(
             console="off", disable_code=True, disable_git=True, disable_job_creation=True, save_code=False, silent=True,
@@ -69,22 +80,20 @@ class WandbTracker:
         run.finish(exit_code=1 if row.status in _FAILED else 0)
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:
-        """Log points of an adapter's curve; W&B's step is the place in the curve, for a step may have a loss and a score."""
+        """Log points of an adapter's curve. The step is the place in the curve: one training step may have a loss and a score."""
         run = self._adapters.pop(adapter, None)
         if run is None:
-            config = {name: value for name, value in params_of(of).items() if name.startswith("lora_")}
-            run = self._open(f"adapter {adapter}", adapter_title(of), "adapter", config | {"adapter": adapter})
+            config = {**adapter_params(of), "adapter": adapter}
+            run = self._open(f"adapter {adapter}", adapter_title(of), "adapter", config)
             run.define_metric("*", step_metric="train_step")
         self._adapters[adapter] = run
         for place, point in enumerate(points, start=known + 1):
-            numbers = {"train_step": point.step, "train_loss": point.train_loss, "learning_rate": point.learning_rate}
-            numbers |= {str(point.metric): point.score} if point.metric else {}
-            run.log({name: value for name, value in numbers.items() if value is not None}, step=place)
+            run.log({"train_step": point.step or 0, **numbers_of(point)}, step=place)
         while len(self._adapters) > _MOST_OPEN:
             self._adapters.popitem(last=False)[1].finish()
 
     def end(self, ending: Ending) -> None:
-        """Log the winner and the files; the winner's folder is a reference in the artifact, not copied."""
+        """Log the winners and the files, and references to the winners' folders."""
         for run in self._adapters.values():
             run.finish()
         self._adapters.clear()

@@ -1,6 +1,4 @@
-"""The interface of a tracker, and what it logs of a sweep: rows as parameters, metrics and tags, under the names of
-results.csv.
-"""
+"""The interface of a tracker, and rows as trackers want them: parameters, metrics and tags, under the names of results.csv."""
 
 from __future__ import annotations
 
@@ -16,16 +14,16 @@ from autotune.results.rows import SETTINGS, CurvePoint, Trial
 from autotune.secrets import redact
 
 ABOUT_CANDIDATE = ("candidate", "kind", "status", "target")
-"""The columns that a candidate is looked up by in a tracker."""
+"""The columns by which users look up a candidate in a tracker."""
 _IDENTITY = ("trial", "attempt")
 
 
 @dataclass(frozen=True)
 class About:
-    """A sweep, as a tracker is told of it."""
+    """A sweep, as trackers know it."""
 
     key: str
-    """Of its results folder: two sweeps may have one name."""
+    """The id of its results folder: two sweeps may have the same name."""
     folder: Path
     sweep: Mapping[str, Any]
     """As resolved, without secrets."""
@@ -37,7 +35,7 @@ class About:
 
     @property
     def place(self) -> Path:
-        """Where trackers keep what is theirs."""
+        """The folder for the trackers' files."""
         return self.folder / "trackers"
 
 
@@ -50,14 +48,14 @@ class Ending:
     winners: Sequence[Trial] = ()
     """The winner of each target."""
     best: Sequence[str] = ()
-    """The folders in which the winners are."""
+    """The URIs of the winners' folders."""
     text: str = ""
     """The choice in words."""
     files: Sequence[Path] = field(default_factory=list)
-    """What goes along: pictures and tables."""
+    """Pictures and tables to upload."""
 
     def values(self) -> dict[str, str | float]:
-        """Return what was measured of the winner of each target, by the names that trackers show; `candidate` is its id."""
+        """Return the metrics of each target's winner by `winner/METRIC`, or `winner/TARGET/METRIC`; `candidate` is its id."""
         found: dict[str, str | float] = {}
         for winner in self.winners:
             prefix = f"winner/{winner.target}" if winner.target else "winner"
@@ -67,26 +65,28 @@ class Ending:
 
 
 class Tracker(Protocol):
-    """A tracker that is open for one sweep. Each method may be told the same thing again after a crash; whatever it raises
-    ends the tracker for this run of the command, and costs nothing else.
+    """A tracker that is open for one sweep.
+
+    After a crash a method may be called again with the same row. Whatever a method raises ends the tracker for this run of
+    the command, and nothing else.
     """
 
     @property
     def place(self) -> str:
-        """Where it logs: what was logged is noted by place."""
+        """Where it logs. Each place has its own journal."""
         ...
 
     @property
     def fresh(self) -> bool:
-        """Whether nothing of this sweep is there yet, so that all of it is to be logged, whatever was noted."""
+        """Whether the place holds nothing of this sweep, so that all of it is logged, whatever the journal says."""
         ...
 
     def row(self, row: Trial) -> None:
-        """Log one attempt at a candidate: the last one counts."""
+        """Log one attempt at a candidate. The last attempt counts."""
         ...
 
     def curve(self, adapter: str, of: Trial, points: Sequence[CurvePoint], known: int) -> None:
-        """Log points of an adapter's learning curve, of which so many are known; `of`: a row of that adapter."""
+        """Log points of an adapter's learning curve. `known`: points that were logged before; `of`: a row of the adapter."""
         ...
 
     def end(self, ending: Ending) -> None:
@@ -99,9 +99,22 @@ def params_of(row: Trial) -> dict[str, Cell]:
     return {name: _clean(value) for name, value in row.settings.items() if value is not None}
 
 
+def adapter_params(row: Trial) -> dict[str, Cell]:
+    """Return the settings of a row's adapter that are not empty."""
+    return {name: value for name, value in params_of(row).items() if name.startswith("lora_")}
+
+
+def numbers_of(point: CurvePoint) -> dict[str, float]:
+    """Return the numbers of a point of a learning curve: training loss and learning rate, or a score, or all."""
+    numbers = {"train_loss": point.train_loss, "learning_rate": point.learning_rate}
+    numbers |= {str(point.metric): point.score} if point.metric else {}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
 def metrics_of(row: Trial) -> dict[str, float]:
-    """Return every number that a row has measured: metrics and the ends of their intervals, losses, costs. The metric of a
-    workload, `itl_ms_p50@long`, is `itl_ms_p50/long`: trackers take no `@`.
+    """Return every measured number of a row: metrics, the ends of their intervals, losses, costs.
+
+    The metric of a workload, `itl_ms_p50@long`, becomes `itl_ms_p50/long`: trackers take no `@`.
     """
     return {
         name.replace("@", "/"): float(value)
@@ -114,21 +127,21 @@ def metrics_of(row: Trial) -> dict[str, float]:
 
 
 def tags_of(row: Trial) -> dict[str, str]:
-    """Return the texts of a row, with its numbers of trial and attempt."""
+    """Return the texts of a row, and the numbers of its trial and attempt as texts."""
     texts = {c.name: row[c.name] for c in COLUMNS if c.type is str and not c.name.startswith(SETTINGS)}
     texts |= {name: row[name] for name in _IDENTITY}
     return {name: str(_clean(value)) for name, value in texts.items() if value is not None}
 
 
 def title_of(row: Trial) -> str:
-    """Return what a candidate is called where people read it."""
+    """Return a candidate's title for people: the trial and the settings."""
     who = f"trial {row.trial}" if row.trial else "base"
     what = settings(row.settings) or "the untouched model"
     return f"{who}: {what}" + (f" on {row.target}" if row.target else "")
 
 
 def adapter_title(row: Trial) -> str:
-    """Return what an adapter is called: its settings alone."""
+    """Return an adapter's title for people: its settings."""
     lora = {name: value for name, value in row.settings.items() if name.startswith("lora_")}
     return f"adapter: {settings(lora)}"
 
@@ -142,7 +155,7 @@ def seconds_of(time: str | None) -> float | None:
 
 
 def flat(sweep: Mapping[str, Any], key: str = "") -> dict[str, Cell]:
-    """Return a resolved sweep with dotted keys; lists are texts."""
+    """Return a resolved sweep with dotted keys, and lists as texts."""
     found: dict[str, Cell] = {}
     for name, value in sweep.items():
         here = f"{key}.{name}" if key else str(name)

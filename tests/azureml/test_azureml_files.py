@@ -19,8 +19,8 @@ from autotune.artifacts.store import Cache, default_root
 from autotune.data.sources import AzureFile, hub_source, part_of
 from autotune.errors import MachineError, UsageError
 from autotune.models import is_remote
-from autotune.remote.addresses import Workspace, parse, split_rows
-from autotune.remote.files import fetch_folder, fetch_model, put_folder, read_address, stamp, version_of
+from autotune.remote.addresses import Address, Workspace, parse, split_rows
+from autotune.remote.files import fetch_folder, fetch_model, filesystem, read_address, stamp, version_of
 from autotune.remote.objects import Objects
 from autotune.remote.workspace import workspace_at_hand
 from autotune.stages.jobs import BaseJob, RemoteFileJob, TinyJob, function_of
@@ -31,6 +31,15 @@ REGISTERED: dict[str, Any] = sys.modules["fsspec.registry"]._registry
 """The filesystems that fsspec has loaded."""
 HOME = "azureml://subscriptions/s/resourcegroups/g/workspaces/w"
 STORE = f"{HOME}/datastores/store/paths"
+
+
+def put_folder(folder: Path, address: Address) -> None:
+    """Upload the files below a folder."""
+    files = filesystem()
+    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+        target = str(address.below(file.relative_to(folder).as_posix()))
+        files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        files.put_file(str(file), target)
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------
@@ -146,7 +155,7 @@ def test_folders_go_there_and_back_and_none_leaves_its_place(there: Path, tmp_pa
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "x").write_bytes(b"x" * 10)
     (folder / "manifest.json").write_bytes(b"{}")
-    put_folder(folder, parse(f"{STORE}/kept"), last="manifest.json")
+    put_folder(folder, parse(f"{STORE}/kept"))
     assert fetch_folder(parse(f"{STORE}/kept"), tmp_path / "back") == 2
     assert (tmp_path / "back" / "deep" / "x").read_bytes() == b"x" * 10
     assert fetch_folder(parse(f"{STORE}/nothing"), tmp_path / "back") == 0

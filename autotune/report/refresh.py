@@ -1,4 +1,4 @@
-"""`run --report`: write the page again while the sweep runs, at intervals that keep its cost small."""
+"""`run --report`: rewrites the report while the sweep runs, at intervals that keep its cost small."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from autotune.report.write import write_report
 from autotune.scheduler.events import Event, RowWritten
 
 LEAST_S, SHARE = 30.0, 0.01
-"""Seconds between two writings at least, and the share of the wall-clock that they may take."""
+"""The least seconds between two writings, and the largest share of the wall-clock that they take."""
 
 
-class Fresh:
-    """A listener that writes the report of a running sweep after a row, unless it was written just before."""
+class ReportRefresher:
+    """A listener that rewrites the report of a running sweep after a row, unless it did so a moment ago."""
 
     def __init__(self, folder: Path, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._say, self._clock = folder, say, clock
@@ -23,12 +23,12 @@ class Fresh:
         self._told = ""
 
     def __call__(self, event: Event) -> None:
-        """Write the report where a row was written and it is time."""
+        """Write the report after a new row, once the interval has passed."""
         if isinstance(event, RowWritten) and self._clock() >= self._next:
             self.write()
 
     def write(self) -> bool:
-        """Write the report now. Returns whether it was written; what hinders it is said once, and the sweep goes on."""
+        """Write the report now. Returns whether it was written; says why not, but each reason once in a row."""
         began, written = self._clock(), False
         try:
             write_report([self._folder], say=_nothing)
@@ -43,4 +43,4 @@ class Fresh:
 
 
 def _nothing(_: str) -> None:
-    """A picture that cannot be drawn yet is no news."""
+    """Do nothing with the note that there is nothing to draw yet."""
