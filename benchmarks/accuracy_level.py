@@ -4,10 +4,10 @@
 
 MODEL_FOLDER is the built-in model as safetensors. Beside it, random models of the shapes of Qwen3-0.6B and
 Phi-3.5-mini, with fewer layers, stand for models with massive activations (microsoft/onnxruntime#29849): a few channels of
-the residual stream, and of what the down projection reads, are hundreds of times the others. Each is built once in a
-recipe; levels are only attributes of its nodes, so the same weights are run at each. What a level changes is therefore the
-rounding of activations alone. Times are those of the processor, on one thread, of the built-in model: they tell a ratio of
-20 from one of 1.4, and are no benchmark.
+the residual stream, and of the input of the down projection, are hundreds of times the others. Each model is built once per
+recipe. Levels are attributes of the graph's nodes, so every level runs the same weights, and changes only how activations are
+rounded. Times are processor times of the built-in model on one thread: they tell a ratio of 20 from one of 1.4, and are no
+benchmark.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python -m benchmarks.architectures [--only NAME ...] [--write]
 
 Builds a tiny random model of every architecture, and of its variants (`VARIANTS`), at each precision for the CPU, checks
-it as a sweep does, and runs it through ONNX Runtime GenAI. Prints one line each; `--write` makes `autotune/probed.py` of
-them, which `plan` and `run` read. Takes a few minutes; a crash of a model's process costs that model alone.
+it as a sweep does, and runs it through ONNX Runtime GenAI. It prints one line per model; `--write` writes these results to
+`autotune/probed.py`, which `plan` and `run` read. It takes a few minutes. Each model has a process of its own, so a crash
+loses one model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Does `autotune bench` say what the benchmark script of onnxruntime-genai says?
 
 `python -m benchmarks.bench_parity SCRIPT MODEL_FOLDER ...` times built models with both, in turns: a fresh process of
-ours, then one of theirs, then the other way round. SCRIPT is `benchmark/python/benchmark_e2e.py` of
-https://github.com/microsoft/onnxruntime-genai, which is run as it is; each MODEL_FOLDER one that the model builder wrote.
+ours, then one of theirs, then the other way round. SCRIPT is the unchanged `benchmark/python/benchmark_e2e.py` of
+https://github.com/microsoft/onnxruntime-genai; each MODEL_FOLDER is one that the model builder wrote.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How long a training step takes beside other work: waiting policies, threads, niceness and allocators, quiet and busy.
 
-`python -m benchmarks.busy MODEL_FOLDER --out benchmarks/measured/busy.md` takes steps of two models: a tiny random one
-and that of the folder (the built-in one lies in the cache under `base/` once a sweep has run). Each way of running is a
-process of its own, because OpenMP and the allocator read their environment when they are loaded. All processes live side
-by side, and one at a time takes steps, beside 0, 1, 2 and 4 busy processes. A round goes through every load and every way,
-in an order that is drawn anew; so what else the machine does hits all ways alike. `--ways` names the ways that are compared.
+`python -m benchmarks.busy MODEL_FOLDER --out benchmarks/measured/busy.md` takes training steps of two models: a tiny random
+one and that of the folder (the built-in one lies in the cache under `base/` once a sweep has run). Each configuration ("way")
+has a process of its own, because OpenMP and the allocator read their environment when they are loaded. All processes live
+side by side, and one at a time takes steps, beside 0, 1, 2 and 4 busy processes. A round goes through every load and every
+way in a random order, so that other work on the machine affects all ways alike. `--ways` selects the ways.
 
 The steps are those of `autotune.stages.finetune`: LoRA of rank 8 on all linear layers, 8 phrases a batch.
 """

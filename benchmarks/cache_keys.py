@@ -2,10 +2,10 @@
 
     python -m benchmarks.cache_keys > benchmarks/measured/cache_keys.md
 
-A result is found by the key of its job. `cache_keys_718160a.json` has jobs of every stage, made by 718160a for the sweeps
-and candidates below: what each key is the digest of, and the key. Here the same jobs are made by the present code and
-their keys are compared; versions of packages are those of then. The command ends with 1 where a result is lost and no
-reason is given in `REASONS`, or where a reason is given and nothing is lost.
+A job's key names its result in the cache. `cache_keys_718160a.json` holds jobs of every stage that 718160a made for the sweeps
+and candidates below: each key, and the content of which it is the digest. This script makes the same jobs with the present code
+and the package versions of then, and compares the keys. It exits with 1 if a result is lost without a reason in `REASONS`, or if
+a reason is given for a result that is not lost.
 """
 
 from __future__ import annotations

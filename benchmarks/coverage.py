@@ -1,10 +1,10 @@
 """How often does the interval of a latency hold the truth, although measuring ends when it is narrow?
 
 `python -m benchmarks.coverage [RESULTS_FOLDER ...] --pools benchmarks/measured/coverage.jsonl --out
-benchmarks/measured/coverage.md`. A pool is what many single processes measured of one build: the truth of the pool is its
-mean, and timings are drawn from it with replacement, one process after another, until the rule of the sweep ends them. The
-pools of the file are large. Those of results folders (`outcomes/timings.jsonl`) have a dozen processes each: what they
-differ from their own mean by, as a share, is put together in one pool for each folder.
+benchmarks/measured/coverage.md`. A pool holds the measurements of many single processes of one build, and its mean is the
+truth. The script simulates timings: it draws processes from the pool with replacement until the sweep's rule stops. The file's
+pools are large. The timings of a results folder (`outcomes/timings.jsonl`) have a dozen processes each, so their relative
+deviations from their own mean are joined into one pool per folder.
 
 `--collect MODEL_FOLDER --name NAME --processes 100` times a build (a folder for ONNX Runtime GenAI) and adds a pool.
 """

@@ -2,9 +2,9 @@
 
     python -m benchmarks.fidelity MODEL_FOLDER [--builds FOLDER] [--write]
 
-MODEL_FOLDER is the model as safetensors, `--builds` keeps the builds for the next time. Prints the table that the
-limits in `autotune/stages/fidelity.py` and `weights.py` come from; `--write` puts it into measured/fidelity.md. Exits
-with 1 where an honest build is refused or a damaged one is not.
+MODEL_FOLDER is the model as safetensors; `--builds` keeps the builds for the next run. The script prints the table from which
+the limits in `autotune/stages/check_build.py` and `weights.py` were set; `--write` puts it into measured/fidelity.md. It exits
+with 1 if an honest build is refused or a damaged one accepted.
 """
 
 from __future__ import annotations

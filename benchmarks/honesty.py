@@ -3,9 +3,9 @@
 python -m benchmarks.honesty            # writes benchmarks/measured/honesty.md; about a quarter of an hour
 python -m benchmarks.honesty --sweeps 50    # fewer simulated sweeps, printed only
 
-Coverage is computed exactly for proportions, from the binomial distribution, on a grid that was fixed beforehand, and
-simulated elsewhere. Choices are simulated through the rule of the winner itself (`analysis/selection.py`), for each kind
-of number that a sweep may be judged by. Items differ in difficulty, so that candidates are right and wrong together.
+For proportions the coverage is exact, from the binomial distribution on a grid that was fixed beforehand; for other numbers it
+is simulated. Choices are simulated with the winner's rule itself (`analysis/selection.py`), for each kind of metric. Items differ
+in difficulty, so that the outcomes of candidates are correlated.
 """
 
 from __future__ import annotations

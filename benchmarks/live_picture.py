@@ -1,4 +1,4 @@
-"""A picture of the live view of `run`, drawn from the events of the committed example: no sweep is run for it.
+"""Draw the live view of `run` from the events of the committed example, without running a sweep.
 
 python -m benchmarks.live_picture   # writes benchmarks/measured/live_view.svg
 """

@@ -1,11 +1,11 @@
-"""How much of four workers' time is used: a sweep over real worker processes whose stages sleep as long as they are said to.
+"""How much of four workers' time is used, in a sweep with real worker processes whose stages only sleep?
 
 python -m benchmarks.many_workers                      # writes benchmarks/measured/many_workers.md
 python -m benchmarks.many_workers --workers 2 --candidates 16
 
-Workers, cache, record, pipeline, loop and the host's lock are the real ones. The ideal: the stages that share the machine,
-divided among the workers, and after one another the untouched model before the search, the end of the sweep, and the
-timings, which have the machine to themselves. `timeline.csv` of the run says what ran when.
+Workers, cache, record, pipeline, loop and the host's lock are the real ones. The ideal time is the sum of three: the stages
+that share the machine, divided by the number of workers; the untouched model and the end of the sweep; and the timings,
+which have the machine to themselves. `timeline.csv` of the run says what ran when.
 """
 
 from __future__ import annotations

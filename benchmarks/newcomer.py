@@ -4,8 +4,8 @@ python -m benchmarks.newcomer                     # prints the questions and the
 python -m benchmarks.newcomer ANSWERS             # counts: ANSWERS has one file a line, in the order of the questions
 python -m benchmarks.newcomer ANSWERS --write     # and writes measured/newcomer.md
 
-A question names no file and no function. Its answer is the file that defines the function or class which does it; a test
-checks that it is still there. The reader opens nothing, and has one guess a question.
+A question names no file and no function. The answer is the file that defines the function or class in question; a test checks
+that it still does. The reader opens no file, and has one guess per question.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Olive configurations to try the reader on: our own of the guide's kind, in both spellings, and ways to change them at random."""
+"""Olive configurations for testing the reader: our own ones like the guide's, in both spellings, and functions that mutate them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 `python -m benchmarks.olive_guide ../shared/olive/phi3-local.json --write` gives the file to the command as a user would:
 `--set` names the built-in model, the CPU provider and the phrases of this repository as data. It runs the file as it is,
-then with `--search`, and writes benchmarks/measured/olive_guide.md from what the runs left. A run that is done in `--work` is
-not done again.
+then with `--search`, and writes benchmarks/measured/olive_guide.md from the results. It does not repeat a finished run in `--work`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write of Olive files what became of each of their keys: the guide's two files key by key, recipes as a whole.
+"""Write a page on how each key of Olive files was mapped or refused: the guide's two files key by key, recipes as a whole.
 
 python -m benchmarks.olive_keys ../shared/olive --write     # benchmarks/measured/olive_keys.md
 """

@@ -1,4 +1,4 @@
-"""The page about one configuration by Olive and by us: made of what `benchmarks.olive_side_by_side` has measured."""
+"""Write the page of `benchmarks.olive_side_by_side` from its measurements: one configuration run by Olive and by autotune."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every script that makes a page does with it."""
+"""Print or write a page: the last step of every script here."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 python -m benchmarks.plan_accuracy --work FOLDER --out benchmarks/measured/plan_accuracy.md
 
-Models are tiny and random, every stage is real. One sweep runs first; what its stages took is all that the machine "that
-has run once" knows (no result of it is kept). Each of the ten is planned on a new machine (an empty cache), then on one
-that has run once, and then run there; its seconds are those of the whole command. What is done in `--work` is not done again.
+Models are tiny and random, and every stage is real. One sweep runs first; the machine "that has run once" knows the seconds of
+its stages, and none of its results. Each of the ten sweeps is planned on a new machine (an empty cache), then on one that has run
+once, and then run there, timed as a whole command. A finished sweep in `--work` is not repeated.
 """
 
 from __future__ import annotations

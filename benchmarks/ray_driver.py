@@ -1,7 +1,7 @@
-"""What the tuner itself costs on a cluster of 1,000 workers, which are simulated: each order is done as soon as it is there.
+"""What the tuner itself costs on a simulated cluster of 1,000 workers, each of which does an order at once.
 
-Sending, booking, cache, record, pipeline and loop are the real ones. What the simulated nodes cost (they write the files that
-followers read) is taken off. It counts processor time, so that other work on this machine changes little.
+Sending, booking, cache, record, pipeline and loop are the real ones. The cost of the simulated nodes, which write the files
+that later stages read, is subtracted. The script counts processor time, so that other work on this machine changes little.
 """
 
 from __future__ import annotations

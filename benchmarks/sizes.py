@@ -1,4 +1,4 @@
-"""How large the package is, and how much of it takes everything at once: one column for each checkout.
+"""How large is the package, and how many of its functions are long or take many parameters? One column for each checkout.
 
 git worktree add ../before 718160a
 python -m benchmarks.sizes ../before . --out benchmarks/measured/sizes.md

@@ -1,9 +1,9 @@
 """Stages of known length for `benchmarks.many_workers` and `benchmarks.ray_engine`: each writes the files that its followers
 read, and sleeps.
 
-They run in the tuner's own worker processes, so everything but the work itself is real. The variable SLEEPING_SCALE says how
-many times as long they sleep, SLEEPING_SIZE how large their results are, and SLEEPING_JOURNAL names a file in which each notes
-when it begins and ends.
+They run in the tuner's own worker processes, so everything but the work itself is real. SLEEPING_SCALE multiplies the seconds
+that they sleep, SLEEPING_SIZE sets the size of their results, and SLEEPING_JOURNAL names a file in which each notes when it
+begins and ends.
 """
 
 from __future__ import annotations

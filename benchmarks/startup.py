@@ -1,4 +1,4 @@
-"""How long the light commands take: wall-clock of `autotune --help` and `select`, median of ten, in turns.
+"""How long do the light commands take? The median wall-clock of ten runs of `autotune --help` and `select`, alternating.
 
 python -m benchmarks.startup results/example
 """

@@ -6,11 +6,11 @@ of the Hugging Face kind (the built-in one lies in the cache under `base/` once 
 - A/A: both are the same build. Who calls them different is wrong.
 - apart: the second is the same model without its last 4 layers. Who calls them alike is blind.
 
-A set is an A/A pair, and as long as pairs apart are wanted one of those, too, with the same first. While every other
-set is timed, another job keeps the cores busy in bursts. Ours: the models of the set in turns, as finalists are timed,
-the first of them twice in each round, and the verdict is that of the winner's rule (`search.winner.choose`). The usual:
-one process for each, 10 warm-up sequences, 20 timed ones, the mean taken at face value. Rows are written as they come,
-and the command goes on where it stopped; `--report` prints the table of the rows that are there.
+A set is an A/A pair, together with a pair apart (until there are enough of those) that has the same first model. During every
+other set, another job keeps the cores busy in bursts. Our protocol times the models of the set in turns, as finalists are, the
+first of them twice in each round, and judges by the winner's rule (`autotune.analysis.selection`). The usual protocol runs one
+process per model, with 10 warm-up sequences and 20 timed ones, and takes the mean at face value. Rows are written at once, and
+the command goes on where it stopped; `--report` prints the table of the existing rows.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The way of a sweep file from the command down: who is given the sweep or a section of it, file after file.
+"""Which functions get the sweep or a section of it, from the command down, file after file?
 
 git worktree add ../before 718160a
 python -m benchmarks.way ../before . --out benchmarks/measured/way.md
 
-A small sweep of a random model of two layers is run in a process of its own, one for each checkout, and each function of the package that is called in the
-main thread is noted the first time. It counts where one of its arguments is the sweep or a section of it (the classes are
-`SECTIONS`), or where it reads one that its object holds. A step goes from one counted function to the next. It is a climb where it goes
-to a module that is higher in the order of imports, and a return where it goes to a file that was left before.
+For each checkout, the script runs a small sweep of a random model of two layers in a process of its own, and notes the first call
+of each function of the package in the main thread. A function counts if one of its arguments is the sweep or a section of it
+(the classes in `SECTIONS`), or if it reads one from its object. A step goes from one counted function to the next: a climb goes to
+a module that is higher in the order of imports, a return to a file that was left before.
 """
 
 from __future__ import annotations

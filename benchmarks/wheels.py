@@ -1,11 +1,11 @@
-"""Whether the extras resolve to wheels alone, nothing built from source, on systems other than this one.
+"""Do the extras resolve to wheels alone, with nothing built from source, on systems other than this one?
 
     python -m benchmarks.wheels                     # needs uv: pip install uv
     python -m benchmarks.wheels --python 3.12       # for another version of Python
 
 It asks uv to resolve every extra of pyproject.toml, and every install line of the README, with constraints.txt, for Windows
-x64 and for macOS 14 arm64, and prints a table. What has no wheel anywhere because it is pure Python is named. Exit code 1
-where something does not resolve.
+x64 and for macOS 14 arm64, and prints a table. It names pure Python packages that have no wheel anywhere. It exits with 1 if
+something does not resolve.
 """
 
 from __future__ import annotations

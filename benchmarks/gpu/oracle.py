@@ -1,10 +1,10 @@
-"""Go on with oracle tables on a machine with a GPU and many cores, a process a core.
+"""Add rows to oracle tables on a machine with a GPU and many cores, with one process per core.
 
     python -m benchmarks.gpu.oracle snips xed --minutes 20 --workers 16 --out gpu-tables
     python -m benchmarks.search.oracle xed --merge gpu-tables/xed.jsonl     # afterwards, where the tables are kept
 
-Adapters are trained on the GPU and scored there at fp32; the quantised builds are scored on the CPU, a core each. What
-stages cost is not measured here. A task whose next rows wait for others' is left to them and looked at again.
+It trains adapters on the GPU and scores them there at fp32; it scores quantised builds on the CPU, with one core each. It does
+not measure what stages cost. A process skips a task whose next rows depend on rows that another process makes, and comes back.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.side_by_side --out side-by-side [--providers cuda NvTensorRtRtx webgpu] [--python cuda=PYTHON]
 
-The wheel of CUDA excludes the plain one, beside which plugins stand: `--python` names the Python of an environment in which
-`.[cuda]` or `.[webgpu,tensorrt-rtx]` is installed; without it this one serves. `--providers cpu` shows that the script works.
+The wheel of CUDA excludes the plain wheel, which plugins need. So `--python` names, for a provider, the Python of an environment
+with `.[cuda]` or `.[webgpu,tensorrt-rtx]`; the default is the running one. `--providers cpu` tests the script without a GPU.
 """
 
 from __future__ import annotations

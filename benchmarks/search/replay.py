@@ -1,9 +1,9 @@
 """Any strategy against an oracle table, on simulated time.
 
-`World` answers proposals as the stages would: it charges what a stage takes, remembers what the cache would hold, and
-shows what a sweep would see. Every seed is another sweep: another draw of the validation items (with replacement, so
-that they are a sample of a population whose truth is known), another timing drawn from the raw samples, and (`table.drawn`)
-other training seeds.
+`World` answers proposals as the stages would: it charges the seconds of a stage, remembers what the cache would hold, and
+shows the results that a sweep would get. Every seed is another sweep: another draw of the validation items (with replacement:
+they are a sample of a population whose truth is known), another draw of timings from the raw samples, and other training seeds
+(`table.drawn`).
 """
 
 from __future__ import annotations

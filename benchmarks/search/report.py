@@ -1,7 +1,7 @@
-"""What `compare` says of its replays: tables, curves, a picture.
+"""Write the results of `compare`: tables, curves, a picture.
 
-Everything takes the runs by table, strategy and proportion (how many times as long training takes), one a seed, and what
-is true of each table.
+Every function takes the runs by table, strategy and proportion (the factor on the seconds of training), one per seed, and the
+truth of each table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a good engineer writes instead of `frontier`, in an afternoon, on the same cache of adapters.
+"""Rivals of `frontier` that a good engineer writes in an afternoon, with the same cache of adapters.
 
 | name | what |
 |---|---|
@@ -9,7 +9,7 @@
 | crossed | random adapters, each in every recipe |
 | random | random pairs |
 
-Our favourite setting is what the prior of `frontier` thinks best; what it does not know is as the tool's defaults have it.
+Our favourite setting is the one that `frontier`'s prior thinks best; parameters without a prior have the tool's defaults.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Which signal, on how many items, at which rung, says which adapter will be the best?
+"""Which signal, on how many items, at which rung, best predicts the best adapter?
 
 python -m benchmarks.search.signals                      # every table but the one that nothing is chosen by
 python -m benchmarks.search.signals --table synthetic    # the made-up one
 
-For each rung and number of items, over draws of the items and of the training seeds: how a signal ranks the adapters
-(Spearman's correlation with their true accuracy, the mean over recipes), and what is lost by trusting it (the true
-accuracy of the best adapter less that of the best of the three that the signal puts first, in points). Beside it what
-that knowledge costs, in seconds an adapter.
+For each rung and number of items, over draws of the items and of the training seeds, the table has: how well a signal ranks the
+adapters (Spearman's correlation with their true accuracy, the mean over recipes); the loss of trusting it (the true accuracy of
+the best adapter less that of the best of the signal's first three, in points); and its cost in seconds per adapter.
 """
 
 from __future__ import annotations

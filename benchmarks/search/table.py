@@ -1,8 +1,8 @@
-"""An oracle table as arrays: what every candidate does, item by item, and what every stage costs.
+"""An oracle table as arrays: the outcome of every candidate on every item, and the cost of every stage.
 
-Truth is the mean over all items and training seeds that the table has; of a sweep (`drawn`) it is that of its own models,
-each trained with one seed: what a user ships. Cost is the median of the quiet half of its samples: those during which
-other processes used the machine least.
+The truth of a candidate is its mean over all items and training seeds of the table. The truth of a simulated sweep (`drawn`) is
+that of its own models, each trained with one seed, because a user ships one model. The cost is the median of the quiet half of
+the samples: those during which other processes used the machine least.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Replays with several workers: how much sooner a strategy has the front with many hands, and what bounds that.
+"""Replays with several workers: how much sooner does a strategy have the front, and what bounds that?
 
 python -m benchmarks.search.workers                                  # frontier, tpe, random; 1 to 16 workers; all tables
 python -m benchmarks.search.workers --strategy frontier --table xed --seeds 5
 python -m benchmarks.search.workers --out benchmarks/measured        # writes workers.md and workers.csv there
 
 The simulation goes from event to event. A worker does one stage at a time: it trains, merges, builds, checks or scores. Stages
-of proposals that were asked for first go first. What one proposal makes is not made again for another one, which waits for
-it. As many proposals are in flight as there are workers. A timing is alone on the host: once one waits, no other stage begins,
-and nothing is asked for, until the running stages have ended and all timings that wait are done, one after another.
+of earlier proposals go first. A proposal that needs a result that another one is making waits for it. As many proposals are in
+flight as there are workers. A timing is alone on the host: once one waits, no other stage begins and no proposal is asked for,
+until the running stages have ended and all waiting timings are done, one after another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Strategies on made-up worlds, over many seeds, on simulated time: who is how far at each moment?
+"""Strategies on made-up worlds, over many seeds, on simulated time: how good is the front of each at each moment?
 
 python -m benchmarks.search.worlds --seeds 12 --runs runs.jsonl                      # all default worlds, all strategies
 python -m benchmarks.search.worlds --worlds 'grid-low-*' wide-bad-3 --strategies frontier two-stages
@@ -7,12 +7,12 @@ python -m benchmarks.search.worlds --runs new.jsonl --beside old.jsonl          
 python -m benchmarks.search.worlds --workers 1 4 16 --runs runs.jsonl                # with several workers
 python -m benchmarks.search.worlds --list                                            # the worlds, and what they are like
 
-`kinds.py` says which worlds there are, `landscape.py` how settings become scores, `rivals.py` what `frontier` is compared with.
-FILE of `--runs` keeps the replays, one a line, so that the command may be stopped and gone on with; those that were made
-by other code are done again (a strategy of the tool by `autotune/strategies`, a rival by its own modules).
+`kinds.py` defines the worlds, `landscape.py` how settings become scores, `rivals.py` the rivals of `frontier`. The file of
+`--runs` keeps the replays, one a line, so that the command can be stopped and continued; replays by other code are done again
+(for a strategy of the tool, if `autotune/strategies` has changed; for a rival, if its own modules have).
 
-All strategies are charged alike, as the tool charges its own: a look at the untouched model first, checks of builds, timings in
-five processes. With `--charge loop` a rival pays what a loop of one's own pays: none of that, and timings in one process.
+All strategies pay the tool's costs: a first look at the untouched model, checks of builds, timings in five processes. With
+`--charge loop` a rival pays those of a hand-written loop: no look, no checks, and timings in one process.
 """
 
 from __future__ import annotations
