@@ -1,1 +1,1 @@
-"""What people look at and take away: progress, plan, status, select, doctor, bench."""
+"""Prepares what users see of a sweep, a machine or a model: progress, plan, status, select, doctor, bench, export."""

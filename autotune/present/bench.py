@@ -1,4 +1,4 @@
-"""Time one built model in fresh processes, as a sweep does."""
+"""The `bench` command: times one built model in fresh processes, as a sweep does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autotune.sweepfile.resolve import no_such_provider
 def session_of(
     provider: str, threads: int | None, arena: bool | None, options: Sequence[str], problems: list[Problem]
 ) -> Session:
-    """Return the session that the command line asks for; `options` are KEY=VALUE. Mistakes go to `problems`."""
+    """Return the session of the command line's options; `options` are KEY=VALUE. Mistakes go to `problems`."""
     pairs: dict[str, str] = {}
     for text in options:
         name, equals, value = text.partition("=")
@@ -51,9 +51,9 @@ def bench(
     options: Sequence[str] = (),
     device: int | None = None,
 ) -> dict[str, Any]:
-    """Return the card of a built model: latency columns, size, machine. Raises UsageError, MachineError.
+    """Return the measurements of a built model: latency columns, size, machine. Raises UsageError, MachineError.
 
-    What threads, arena and options leave open is as the model's own settings say.
+    The model's own settings decide where threads, arena or options are not given.
     """
     problems: list[Problem] = []
     session = session_of(provider, threads, arena, options, problems)

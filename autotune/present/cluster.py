@@ -1,4 +1,4 @@
-"""A cluster, as `doctor --engine ray` shows it: what each node has, and what is missing where."""
+"""`doctor --engine ray`: shows what each node of a cluster has, and what it lacks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from autotune.sweepfile.schema import Sweep
 
 @dataclass(frozen=True)
 class Clustered:
-    """What `plan` knows of the cluster that a sweep names."""
+    """The cluster of a sweep, as far as `plan` knows it."""
 
     jobs: int = 0
-    """How many jobs it does at once; 0: there is none, or it does not answer."""
+    """The number of jobs that it does at once; 0: there is no cluster, or it does not answer."""
     notes: tuple[str, ...] = ()
-    """What to know of it, one line each: also which targets have no node there."""
+    """Notes for the user, one line each, also about targets without a node."""
 
 
 def clustered(sweep: Sweep, address: str | None) -> Clustered:
-    """Ask the cluster that a sweep runs on; where it does not answer, the plan is for this machine, and says so.
-    Raises UsageError for an address where the engine is no cluster.
+    """Return the cluster of a sweep; if it does not answer, a note says that the plan is for this machine alone.
+
+    Raises UsageError for an address if the engine is no cluster.
     """
     check_address(sweep.engine, address)
     if sweep.engine != "ray":
@@ -45,7 +46,7 @@ def clustered(sweep: Sweep, address: str | None) -> Clustered:
 
 
 def waiting(sweep: Sweep, nodes: Sequence[Node]) -> list[str]:
-    """Return in lines which targets of a sweep have no node of the cluster, and what `run` does then."""
+    """Return lines about the sweep's targets without a node in the cluster, and what `run` does about them."""
     asked = {name: (one.target.label, takes_gpu(one)) for name, one in sweep.by_target.items()}
     why = {name: found for name, wanted in asked.items() if any(wanted) and (found := lacking(nodes, *wanted))}
     if len(why) == len(asked):
@@ -75,7 +76,7 @@ def _seen(address: str | None) -> tuple[list[Node], str, str]:
 def summary(
     nodes: list[Node], address: str, cache: str, here: dict[str, str], at_once: int | None = None
 ) -> dict[str, Any]:
-    """Return what nodes have as plain data; `here`: the versions of packages that the tuner has."""
+    """Return the findings about nodes as plain data; `here`: the versions of the tuner's packages."""
     doing = [node for node in nodes if node.cpus >= 1]
     timed = {node.id for node in to_time(doing, kind_to_time(doing, machine_digest()))}
     problems = [] if doing else ["the cluster has no node with processors"]

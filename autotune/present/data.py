@@ -1,4 +1,4 @@
-"""The data of a sweep in lines, as `run` prints them."""
+"""Describes the data of a sweep in lines, as `run` prints them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the device of a target runs, for `plan` and `doctor`, which ask as a run does and keep the answers for it."""
+"""Tests what a target's device runs, for `plan` and `doctor`: with the stages of a run, which finds the answers in the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autotune.sweepfile.schema import Sweep
 
 @contextmanager
 def asking(log: str) -> Iterator[DoJob]:
-    """Give what does jobs in workers of this machine; what they print goes to a log of that name in the cache."""
+    """Yield a function that does jobs in workers of this machine. Their output goes to a log of that name in the cache."""
     from autotune.execution.executor import Stages
     from autotune.execution.local import LocalEngine
 
@@ -32,10 +32,10 @@ def asking(log: str) -> Iterator[DoJob]:
 
 
 def asked_of_device(sweep: Sweep, config: Mapping[str, Any]) -> tuple[Sweep, list[str]]:
-    """Return the sweep with the recipes that its target's device runs, and notes.
+    """Return the sweep with only the recipes that its target's device runs, and notes.
 
-    Where the device is not at hand, a note says so, and the sweep is as the provider is known. Raises MachineError where
-    the device runs none of its recipes.
+    If the device is not in this machine, the sweep stays as it is, and a note says so. Raises MachineError if the device runs
+    none of its recipes.
     """
     provider = sweep.provider
     if provider.name == "cpu" or not sweep.space.recipes:

@@ -1,6 +1,5 @@
-"""What this machine can run: a provider counts as there when a tiny model runs on it and computes what PyTorch computes,
-not by what is said.
-"""
+"""The `doctor` command: tests what this machine can run. A provider counts only if a tiny model runs on it and computes what
+PyTorch computes."""
 
 from __future__ import annotations
 
@@ -21,13 +20,13 @@ from autotune.sweepfile.schema import Target
 
 _CORE_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")
 WIDTH = 80
-"""Columns of a terminal that everything fits into."""
+"""The width of the text, in columns of a terminal."""
 TOKENS = 64
-"""Of the longest text on which a device is compared with PyTorch."""
+"""The length of the longest text on which a device is compared with PyTorch."""
 
 
 def examine() -> dict[str, Any]:
-    """Return hardware, versions, wheel conflicts, space, and for each provider what a tiny model does on it."""
+    """Return hardware, versions, wheel conflicts, free space, and for each provider the result of a tiny model on it."""
     cache = Cache(default_root())
     problems = []
     for family, names in (("onnxruntime-genai", ORT_WHEELS), ("onnxruntime", _CORE_WHEELS)):
@@ -61,7 +60,7 @@ def examine() -> dict[str, Any]:
 
 
 def _examined(provider: Provider, do: DoJob) -> dict[str, Any]:
-    """Ask a provider for its devices, and the first of them for every precision."""
+    """Return a provider's devices, and the result of every precision on the first one."""
     result: dict[str, Any] = {
         "runs": False, "precisions": [], "does_not_run": {}, "devices": [], "extra": provider.extra,
         "install": provider.remedy,
@@ -85,7 +84,7 @@ def _examined(provider: Provider, do: DoJob) -> dict[str, Any]:
 
 
 def _does_not_generate(provider: Provider, recipe: Recipe, do: DoJob) -> str:
-    """Return why ONNX Runtime GenAI generates no text there, in a process that holds nothing else; empty where it does."""
+    """Return why ONNX Runtime GenAI generates no text on a device, in a process that holds nothing else; empty if it does."""
     try:
         source = do(TinyJob())
         build = do(BuildJob(source=TinyJob().key, recipe=recipe, provider=provider.builds_as, source_dir=source.path))

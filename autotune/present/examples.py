@@ -30,9 +30,10 @@ class Example:
 
     name: str
     about: str
-    """What it is for: the first sentence of its first comment."""
+    """Its purpose: the first sentence of its first comment."""
     files: dict[str, str | Path]
-    """By path beside each other, the sweep file and the texts that it reads, and where the data lies that these read."""
+    """By relative path: the sweep file and texts beside it, as their content, and data files, as the path that they are copied
+    from."""
 
 
 def find_examples(package: Path = _PACKAGE) -> dict[str, Example]:
@@ -61,7 +62,7 @@ def _read(file: Path, root: Path) -> Example | None:
 
 
 def _same(path: Path, source: str | Path) -> bool:
-    """Whether a data file is there as another example wrote it."""
+    """Whether a data file already has the content that an example would write."""
     return isinstance(source, Path) and is_file(path) and path.read_bytes() == source.read_bytes()
 
 
@@ -77,7 +78,9 @@ def list_examples() -> list[str]:
 
 
 def write_example(name: str, out: Path, force: bool = False) -> list[str]:
-    """Write an example's sweep file, and what it reads, into a folder. Returns what to do next. Raises UsageError."""
+    """Write an example's sweep file, and the files that it reads, into a folder. Returns the next steps as text. Raises
+    UsageError.
+    """
     examples = find_examples()
     if name not in examples:
         remedy = did_you_mean(name, list(examples))

@@ -1,4 +1,4 @@
-"""A choice in words: the winner first, then why it and no other, or why there is none."""
+"""Puts a choice into words: the winner, and why this one; or why there is none."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from autotune.results.rows import Trial
 from autotune.results.trust import is_another_model, is_in_doubt
 
 _SHOWN, _LONGEST = 3, 240
-"""Candidates of a kind that are named, and characters of an error that are shown."""
+"""The most candidates of a kind that are named, and the most characters of an error."""
 
 
 def explain(selection: Selection, found: Sequence[str] = ()) -> str:
-    """Return the choice in words: the winner, what it ties with, which limits are uncertain, and the front.
+    """Return the choice in words: the winner, what ties with it, which limits are uncertain, and the front.
 
-    `found`: what else is known of the winner, in lines: they stand before what led to it.
+    `found`: further lines about the winner, which are put before the reasons.
     """
     notes = [f"Note: {note}" for note in selection.notes]
     if selection.won is None:
@@ -65,7 +65,7 @@ def _winner(selection: Selection, row: Trial, found: Sequence[str]) -> list[str]
 
 
 def _said(step: Step) -> str:
-    """Return in words what an objective decided."""
+    """Return a line on how an objective decided among the candidates."""
     how = f" ({step.method})" if step.method else ""
     worse = f"{len(step.beaten)} {'is' if len(step.beaten) == 1 else 'are'} worse"
     if not step.tied:
@@ -78,7 +78,7 @@ def _said(step: Step) -> str:
 
 
 def _leader(selection: Selection, row: Trial) -> list[str]:
-    """Return why the best of the first objective is not the winner; nothing where it is."""
+    """Return a line on why the best in the first objective is not the winner; nothing if it is."""
     choice = selection.choice
     if choice.leader is None or choice.leader.id == row.candidate or not choice.steps:
         return []
@@ -102,7 +102,7 @@ def _front(selection: Selection) -> list[str]:
 
 
 def _without_winner(selection: Selection) -> list[str]:
-    """Return in lines that there is no winner, and why: what the nearest miss, what was given up, what failed."""
+    """Return lines on why there is no winner: limits that the nearest candidates break, candidates given up, failures."""
     choice, aims, rows = selection.choice, selection.wanted, selection.rows
     lines = ["No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."]
     base = base_of(rows)
@@ -120,7 +120,7 @@ def _without_winner(selection: Selection) -> list[str]:
 
 
 def given_up_lines(rows: Sequence[Trial]) -> list[str]:
-    """Return in lines which candidates were given up for a limit, before they were measured."""
+    """Return lines about candidates that were given up for a limit before they were measured."""
     given_up = [row for row in rows if row.status == "over_limit" and row.trial]
     lines = [f"  {row.candidate[:8]} {settings(row.settings)}: {_error(row)}" for row in given_up[:_SHOWN]]
     more = len(given_up) - _SHOWN
@@ -128,7 +128,7 @@ def given_up_lines(rows: Sequence[Trial]) -> list[str]:
 
 
 def failure_lines(rows: Sequence[Trial], logs: bool = False) -> list[str]:
-    """Return in lines how many candidates failed in which way, with the error of one; `logs`: where its log is."""
+    """Return lines with the number of failed candidates by status, and the error of one; `logs`: the folder of its log."""
     failed: dict[str, list[Trial]] = defaultdict(list)
     for row in rows:
         if row.trial and row.status not in ("ok", "over_limit", "stopped"):
@@ -163,7 +163,7 @@ def _in_doubt(base: Trial | None) -> list[str]:
 
 
 def tie_lines(choices: Mapping[str, Choice], rows: Sequence[Trial]) -> list[str]:
-    """Return in words whether one adapter is the winner, or ties with it, on every target."""
+    """Return lines that say whether one adapter wins, or ties with the winner, on every target."""
     adapters = {row.candidate: str(row.adapter) for row in rows if row.adapter}
     near: list[set[str]] = []
     for choice in choices.values():

@@ -1,4 +1,5 @@
-"""A candidate as a folder ready to deploy: found or made again, written, tried from text, described, and perhaps uploaded."""
+"""The `export` command: finds a candidate's parts or makes them again, writes them as a folder, tests it, describes it, uploads
+it."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     to: Path
     candidate: str | None = None
@@ -60,7 +61,7 @@ class Wishes:
     zipped: bool = False
     force: bool = False
     items: int | None = None
-    """Items on which the folder is tried; 0: none; None: the usual number."""
+    """Items on which the folder is tested; 0: none; None: the usual number."""
     base_model: str | None = None
     push: str | None = None
     public: bool = False
@@ -68,7 +69,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` did; without a `folder` nothing could be chosen, and `text` says why."""
+    """The result of `export`; without a `folder` no candidate could be chosen, and `text` says why."""
 
     text: str
     exit_code: Exit
@@ -113,8 +114,8 @@ def export(folder: Path, wishes: Wishes) -> Exported:
 
 
 def _meant(to: Path) -> Path:
-    """Return the folder to write: where a link leads, so that the link stays. Raises UsageError for the one where the command runs,
-    or that holds it: it is put in place as a whole.
+    """Return the folder to write; for a link, its destination. Raises UsageError for the working directory and the folders
+    above it, because the export replaces the folder as a whole.
     """
     try:
         whole = to.resolve()
@@ -164,7 +165,9 @@ def _check(wishes: Wishes) -> None:
 
 
 def choose_row(recorded: Recorded, selection: Selection, wanted: str | None) -> Trial | None:
-    """Return the row to export: of the candidate whose name begins so, or of the best under the limits. Raises UsageError."""
+    """Return the row to export: the candidate whose id begins with `--candidate`, or the best under the limits. Raises
+    UsageError.
+    """
     if wanted is None:
         winner = selection.choice.winner
         return None if winner is None else selection.row(winner.id)
@@ -187,7 +190,9 @@ def choose_row(recorded: Recorded, selection: Selection, wanted: str | None) -> 
 
 
 def _write(facts: Facts, made: Made, shop: Workshop, wishes: Wishes) -> Verified:
-    """Write the folder aside, try it, describe it, and put it in place. Returns how it did. Raises OSError, StageError."""
+    """Write the folder under another name, test it, describe it, and rename it. Returns the result of the test. Raises OSError,
+    StageError.
+    """
     task, to, candidate = made.hand.task, wishes.to, facts.candidate
     about = about_model(candidate, str(facts.sweep["model"]), task) | {"name": facts.name}
     provider = PROVIDERS.get(task.provider)
@@ -208,12 +213,12 @@ def _write(facts: Facts, made: Made, shop: Workshop, wishes: Wishes) -> Verified
 
 
 def _session(facts: Facts, candidate: Candidate) -> Session:
-    """Return how the candidate was served: as its own session says, and where that is silent as the target says."""
+    """Return the candidate's session, with the target's settings where its own leaves them open."""
     return (candidate.session or Session()).over(_target(facts.target).session)
 
 
 def _target(plain: Mapping[str, Any]) -> Target:
-    """Return a target of a resolved sweep; what only a later version knows of it is left out."""
+    """Return a target of a resolved sweep, without keys that only later versions know."""
     return Target.model_validate({name: value for name, value in plain.items() if name in Target.model_fields})
 
 
@@ -235,7 +240,7 @@ def _template(task: Task, folder: Path, shop: Workshop) -> str:
 
 
 def _verified(facts: Facts, made: Made, shop: Workshop, folder: Path, items: int | None) -> Verified:
-    """Try the model in the folder by ONNX Runtime GenAI alone, in a fresh process, from the text of prompts."""
+    """Test the model in the folder with ONNX Runtime GenAI alone, in a fresh process, on prompts as text."""
     if "onnx" not in made.parts:
         return Verified(why_not="it is an adapter, which ONNX Runtime GenAI does not run")
     if items == 0:
@@ -267,7 +272,7 @@ def _archive(to: Path) -> Path:
 
 
 def _zip(to: Path) -> Path:
-    """Write the folder as one file beside it: weights are not compressible, so nothing is compressed. Raises OSError."""
+    """Write the folder as an uncompressed zip file beside it, because weights do not compress. Raises OSError."""
     archive = _archive(to)
     aside = archive.with_name(f".{archive.name}.new")
     with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as stream:
@@ -279,7 +284,7 @@ def _zip(to: Path) -> Path:
 
 
 def _push(shop: Workshop, wishes: Wishes, facts: Facts) -> str:
-    """Upload the folder. Returns where it is. Raises StageError."""
+    """Upload the folder to the hub. Returns its URL. Raises StageError."""
     assert wishes.push is not None
     say(f"uploading to {wishes.push} ...")
     message = f"{facts.name}, exported by autotune"

@@ -1,4 +1,4 @@
-"""Results as a pandas table, for notebooks and dashboards: right types, missing cells as NA."""
+"""Reads results into a pandas table, for notebooks and dashboards: typed columns, missing cells as NA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep file to begin with: guessed from a model and labelled rows, each line explained."""
+"""The `init` command: writes a first sweep file, guessed from a model and labelled rows, with a comment on each line."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from autotune.sweepfile.syntax import read_file
 
 _SPLITS = {"validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 _ENOUGH = 300
-"""Rows from which on a share is held out for test."""
+"""With at least this many rows, a share is held out for test."""
 _SCORED = 300
-"""Validation items that tell candidates apart well enough to begin with."""
+"""Enough validation items to tell candidates apart in a first sweep."""
 _RARE = 15
-"""Rows of a label below which it may be missing from a share that is held out."""
+"""With fewer rows, a label may be missing from a held-out share."""
 _CHARACTERS = 3.0
 """Characters of a token: English has about four, other languages fewer."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     model: str
     data: str
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def write_sweep(wanted: Wanted) -> list[str]:
-    """Write a sweep file that `plan` accepts as it is. Returns what was guessed, and what to do next. Raises UsageError."""
+    """Write a sweep file that `plan` accepts. Returns a text with the guesses and the next steps. Raises UsageError."""
     if wanted.provider not in PROVIDERS:
         remedy = did_you_mean(wanted.provider, list(PROVIDERS))
         raise UsageError(Problem("no such execution provider", "--provider", value=wanted.provider, remedy=remedy))
@@ -85,7 +85,7 @@ def write_sweep(wanted: Wanted) -> list[str]:
 
 
 def _check(text: str, file: Path) -> None:
-    """Raise UsageError where the sweep or its data would be refused."""
+    """Raise UsageError if `plan` would refuse the sweep or its data."""
     aside = file.with_name(f".{file.stem}.init.yaml")
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _name(data: str, provider: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name of a sweep, and so of its results folder, that every system takes."""
+    """Return a name for the sweep that every operating system takes as that of a folder."""
     plain = (
         "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in name).strip("-")[:40].rstrip("-")
     )
@@ -118,7 +118,7 @@ def _plain(name: str) -> str:
 
 
 def _beside(data: str, found: Guess) -> dict[str, str]:
-    """Return files that look like the other splits: of the same kind, with the same columns, in the same folder."""
+    """Return files in the same folder that look like the other splits: same format, same columns."""
     path = Path(data)
     begin = path.name.partition(".")[0]
     if "train" not in begin.lower() or not is_file(path):
@@ -210,7 +210,7 @@ def _text(
 
 
 def is_folderish(model: str) -> bool:
-    """Whether a model is named by a path that is there."""
+    """Whether the text that names a model is an existing path."""
     return exists(Path(model).expanduser())
 
 

@@ -1,7 +1,6 @@
-"""Inspect model, tokenizer and data for `plan`: with the stage of a run, in a worker, so that `plan` itself imports little.
+"""Inspects model, tokenizer and data for `plan`, with the stage of a run in a worker, so that `plan` itself imports little.
 
-The first time takes some seconds, because the worker imports the libraries. Then the cache has the result.
-"""
+The first time takes some seconds, because the worker imports the libraries. Later the cache has the result."""
 
 from __future__ import annotations
 
@@ -70,7 +69,7 @@ def _say(line: str) -> None:
 
 
 def _look(job: InspectJob, cache: Cache, model: str) -> Inspection:
-    """Do the job in a worker. Raises StageError, MachineError."""
+    """Do the inspection's job in a worker. Returns its result. Raises StageError, MachineError."""
     from autotune.execution.executor import Stages
     from autotune.execution.local import LocalEngine
 

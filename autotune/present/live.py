@@ -29,11 +29,11 @@ from autotune.scheduler.events import BestSoFar
 from autotune.secrets import redact
 
 EVERY_S = 0.5
-"""Seconds between two drawings."""
+"""Seconds between two redraws."""
 _LABEL, _STAGE, _TIME = 10, 11, 7
 """Columns of a line's label, of a stage's name, and of a time."""
 _NARROW, _NARROW_LABEL = 60, 7
-"""Below how many columns a view is narrow, and those of a label then."""
+"""A view with fewer columns is narrow; the columns of its labels then."""
 _BAR = 24
 """The most columns of the bar."""
 _LEAST_WORKERS, _MOST_TARGETS = 1, 6
@@ -54,7 +54,7 @@ def view_lines(picture: Picture, width: int, height: int) -> list[Text]:
 
 
 def _text(*parts: str | tuple[str, str]) -> Text:
-    """Return a line of parts, each with its style, without secrets and without what would command a terminal."""
+    """Return a line of styled parts, without secrets and control characters."""
     line = Text()
     for part in parts:
         content, style = part if isinstance(part, tuple) else (part, "")
@@ -78,7 +78,7 @@ def _head(picture: Picture, width: int) -> Text:
 
 
 def _workers(picture: Picture, room: int, narrow: bool) -> list[tuple[str, Text]]:
-    """Return a line for each worker; where there are more than `room`, the last line says what the others do."""
+    """Return a line for each worker; with more than `room`, the last line sums up the others."""
     if not picture.begun:
         return [("worker", _text("preparing model and data"))]
     shown = picture.workers if len(picture.workers) <= room else picture.workers[: room - 1]
@@ -127,7 +127,9 @@ def _found(picture: Picture) -> list[tuple[str, Text]]:
 
 
 def _best(picture: Picture, standing: BestSoFar) -> tuple[Text, Text]:
-    """Return the best so far, and its values; the second is empty where there is none, so that the view keeps its height."""
+    """Return two lines: the best candidate so far, and its values. Without one the second is empty, so that the view keeps its
+    height.
+    """
     best = standing.best
     if best is None:
         return _text("no candidate keeps the limits" if picture.counts.get("measured") else "none yet"), _text()
@@ -139,7 +141,7 @@ def _best(picture: Picture, standing: BestSoFar) -> tuple[Text, Text]:
 
 
 def _front(picture: Picture, standing: BestSoFar) -> str:
-    """Return the size of the front so far, and between which values it lies in each objective."""
+    """Return a line with the size of the front so far, and its range in each objective."""
     if not standing.front:
         return "none yet"
     parts = []
@@ -162,10 +164,10 @@ def _left(picture: Picture) -> tuple[str, Text]:
 
 
 class LiveView:
-    """The view as a context: while it is open, it is drawn twice a second, and what is said appears above it."""
+    """The view, a context manager: while it is open, it is redrawn twice a second, and messages appear above it."""
 
     def __init__(self, so_far: SoFar, console: Console | None = None) -> None:
-        """`console`: of the terminal; default: on stderr."""
+        """`console`: rich's console of the terminal; default: stderr."""
         self._so_far = so_far
         self.console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._refold = _Refold(self.console)
@@ -196,11 +198,11 @@ class LiveView:
         self.console.print(Text(text))
 
     def _leave(self) -> None:
-        """Leave the terminal to the shell: with its cursor, on a new line."""
+        """Give the terminal back to the shell: show the cursor, on a new line."""
         self._write("\x1b[?2026l\x1b[?25h\r\n")
 
     def _come_back(self) -> None:
-        """Take the terminal again: the next drawing goes up over empty lines, and not over what the shell said."""
+        """Take the terminal again: the next drawing overwrites new empty lines, and not the shell's output."""
         self._write("\n" * (self._refold.forget() - 1) + "\r\x1b[?25l")
 
     def _write(self, codes: str) -> None:
@@ -223,9 +225,9 @@ class _Refold(RenderHook):
     def __init__(self, console: Console) -> None:
         self._console = console
         self.next: list[int] = []
-        """The cells of each line that is drawn next."""
+        """The width in cells of each line of the next drawing."""
         self._before: list[int] = []
-        """Those of each line that stands there."""
+        """The width in cells of each line on the screen."""
 
     def forget(self) -> int:
         """Reckon no longer with the lines that stand there. Returns how many they are."""
@@ -249,7 +251,7 @@ def _erase(rows: int, lines: int) -> Control:
 
 
 class _Code:
-    """A control code that rich has no name for."""
+    """A control code that rich does not define."""
 
     def __init__(self, code: str) -> None:
         self._segment = Segment(

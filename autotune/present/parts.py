@@ -1,4 +1,4 @@
-"""The parts of a candidate: found in the cache or in `best/`, or made again, and then scored anew."""
+"""Finds the parts of a candidate in the cache or in `best/`; or makes them again, and scores those."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from autotune.results.layout import ABOUT
 from autotune.shipping.facts import Anew, Facts, read_json, score_of
 
 _SAME = 1e-3
-"""Nats a token by which a recorded likelihood may differ and count as the same."""
+"""Likelihoods that differ by less (nats a token) count as the same."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """The parts of a model, and what can be asked of it."""
+    """The parts of a candidate's model, and the items on which it can be scored."""
 
     parts: dict[str, Path]
     hand: AtHand
     again: bool = False
-    """Whether something of it was made again."""
+    """Whether any part was made again."""
     anew: dict[str, Anew] = field(default_factory=dict)
 
 
 def make_parts(recorded: Recorded, facts: Facts, shop: Workshop, merged: bool) -> Made:
-    """Return the parts of a candidate, as they are there or made again. Raises UsageError, MachineError."""
+    """Return the parts of a candidate, found or made again. Raises UsageError, MachineError."""
     candidate = facts.candidate
     needed = ["onnx"] * (candidate.recipe is not None) + ["adapter"] * (candidate.lora is not None)
     if not needed:
@@ -73,7 +73,7 @@ def make_parts(recorded: Recorded, facts: Facts, shop: Workshop, merged: bool) -
 
 
 def _there(recorded: Recorded, facts: Facts, shop: Workshop, needed: Sequence[str]) -> dict[str, Path]:
-    """Return those parts that the cache has under the row's keys, or `best/` holds."""
+    """Return the parts that the cache has under the row's keys, or that are in `best/`."""
     keys = {"onnx": ("build", facts.row.built), "adapter": ("finetune", facts.row.adapter)}
     stored = {name: shop.cache.find_key(keys[name][0], str(keys[name][1])) for name in needed if keys[name][1]}
     parts = {name: one.path for name, one in stored.items() if one is not None}
@@ -85,7 +85,7 @@ def _there(recorded: Recorded, facts: Facts, shop: Workshop, needed: Sequence[st
 
 
 def _scored_anew(facts: Facts, pipeline: Pipeline, shop: Workshop) -> dict[str, Anew]:
-    """Score what was made again, by split, and return where its answers are not those that are recorded."""
+    """Score a model that was made again, by split. Returns the splits on which its answers differ from the recorded ones."""
     found = {}
     for split in ("validation", "test"):
         recorded = read_outcomes(facts.folder, facts.candidate.id, split)
@@ -112,7 +112,7 @@ def _scored_anew(facts: Facts, pipeline: Pipeline, shop: Workshop) -> dict[str, 
 
 
 def _differing(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> int | None:
-    """Return how many answers are not those that are recorded; None where the items are others."""
+    """Return how many answers differ from the recorded ones; None if the items are not the same."""
     if list(recorded["ids"]) != list(found["ids"]):
         return None
     if "nll" in found:

@@ -1,4 +1,4 @@
-"""What a sweep would do and cost, said before it starts and without training anything."""
+"""The `plan` command: predicts what a sweep would do and cost, without training anything."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ _STANDS_FOR = {"tpe": "random", "nsga2": "random", "gp": "random"}
 
 
 def make_plan(file: str, sets: Sequence[str] = (), address: str | None = None) -> dict[str, Any]:
-    """Check a sweep and return what it would do, as plain data: of each target, where there are several. Raises UsageError
-    with every problem. `address`: of the cluster, where the engine is one.
+    """Check a sweep and return its plan as plain data, for each target. `address`: the cluster's, if the engine is one.
+
+    Raises UsageError with every problem.
     """
     sweep = load_sweep(file, sets)
     return _plan_of(sweep, clustered(sweep, address))
@@ -129,7 +130,7 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
 
 
 def _of_target(sweep: Sweep, config: dict[str, Any] | None, asked: Sequence[str]) -> dict[str, Any]:
-    """Return what a plan says of one target; `asked`: what its device has answered."""
+    """Return the plan of one target; `asked`: notes from the tests on its device."""
     notes = [*asked, *_many_threads([sweep.target.session, *filter(None, sweep.space.sessions)])]
     if config is not None and sweep.space.recipes:
         notes += remarks(config, sweep.target.provider, sweep.train.max_length)
@@ -188,7 +189,7 @@ def _rehearsed(
 
 
 def _counted(rehearsed: Rehearsed) -> dict[str, Any]:
-    """Return how often the expensive stages are done."""
+    """Return the expected number of each expensive stage."""
     lines = rehearsed.bill.lines
     return {
         "trainings": round(rehearsed.trained, 1),
@@ -201,7 +202,7 @@ def _counted(rehearsed: Rehearsed) -> dict[str, Any]:
 
 
 def _estimate(rehearsed: Rehearsed) -> dict[str, Any]:
-    """Return how long it takes, by stage, and on what evidence that is said."""
+    """Return the expected seconds of each stage, with their evidence."""
     lines = {stage: rehearsed.bill.lines[stage] for stage in STAGES if stage in rehearsed.bill.lines}
     return {
         "total_s": round(rehearsed.wall_s),
@@ -224,7 +225,7 @@ def _estimate(rehearsed: Rehearsed) -> dict[str, Any]:
 
 
 def _workloads(target: Target) -> list[str]:
-    """Return in words what is timed."""
+    """Return the timed workloads in words."""
     words = []
     for name, work in (target.workloads or {"": target.workload}).items():
         prompt, new = (
@@ -236,7 +237,7 @@ def _workloads(target: Target) -> list[str]:
 
 
 def _many_threads(sessions: Sequence[Session]) -> list[str]:
-    """Return a note where a session asks for more threads than this machine has."""
+    """Return a note if a session asks for more threads than this machine has."""
     there = logical_processors()
     asked = max((session.threads or 0 for session in sessions), default=0)
     if asked <= there:

@@ -1,4 +1,4 @@
-"""A plan as people read it: what a sweep will do, how long each stage takes, on what evidence, and what would be cheaper."""
+"""Puts a plan into words: what a sweep will do, how long each stage takes, on what evidence, and what would be cheaper."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _short(seconds: float) -> str:
 
 
 def _evidence(line: dict[str, Any]) -> str:
-    """Return on what the seconds of a stage rest."""
+    """Return the evidence behind the seconds of a stage, in words."""
     count = line["measured"]
     return {
         ALIKE: f"{count} like these, measured here",

@@ -1,4 +1,4 @@
-"""What a running sweep says on stderr: a live view in a terminal, plain lines elsewhere, or where they are asked for."""
+"""Shows a running sweep on stderr: as a live view in a terminal, as plain lines elsewhere or on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def has_live_view() -> bool:
 
 
 class Progress:
-    """Says what happens; as a context it owns the live view."""
+    """A listener that shows the sweep's events; a context manager, which opens and closes the live view."""
 
     def __init__(self, so_far: SoFar, plain: bool = False) -> None:
         """`so_far` hears what this hears; `plain`: no live view, whatever stderr is."""
@@ -47,7 +47,7 @@ class Progress:
             view.__exit__(kind, error, trace)
 
     def __call__(self, event: Event) -> None:
-        """Say what happened."""
+        """Show an event."""
         self.so_far.hear(event)
         match event:
             case StageBegan(trial, candidate, stage):
@@ -84,7 +84,7 @@ class Progress:
         return f"{number} {settings(row.settings) or 'the untouched model'}: {what}"
 
     def _number(self, trial: int, target: str | None) -> str:
-        """Return a trial's number; each of several targets counts its own, and the budget is that of all."""
+        """Return a trial's number with its target, if there are several: each target counts its own trials."""
         if target is not None:
             return f"[{target} {trial or '-'}]"
         total = self.so_far.budget.trials

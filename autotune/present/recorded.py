@@ -1,7 +1,6 @@
-"""What a results folder lets a command do again: its sweep, what its models were tuned to do, and its items.
+"""Recovers from a results folder what a command needs to use its models again: the sweep, its task, its items.
 
-What lies in the folder and the cache comes first: model and data of the sweep are needed only where it is not there.
-"""
+It looks in the folder and the cache first, and reads the sweep's model and data only for what is missing there."""
 
 from __future__ import annotations
 
@@ -36,32 +35,32 @@ from autotune.sweepfile.schema import Sweep
 
 @dataclass(frozen=True)
 class Recorded:
-    """A results folder, as far as it was read."""
+    """A results folder that was read."""
 
     folder: Path
     plain: Mapping[str, Any]
     """The sweep as resolved."""
     rows: list[Trial]
     inputs: Mapping[str, Any]
-    """Digests of what the rows were measured with."""
+    """Digests of the model, the data and the code with which the rows were measured."""
     target: str | None = None
-    """The one of several targets that the rows are of."""
+    """The target of the rows, if the sweep has several."""
 
     @property
     def best(self) -> Path:
-        """Where the winner lies."""
+        """The folder of the winner."""
         return self.folder / "best" / self.target if self.target is not None else self.folder / "best"
 
     def sweep(self) -> Sweep:
-        """Return the sweep, of several targets that of this one. Raises UsageError, also where its model is no longer there."""
+        """Return the sweep, for several targets with this one alone. Raises UsageError, also if its model is gone."""
         root = self.folder / str(self.inputs.get("root") or ".")
         sweep = parse_sweep(self.plain, root=root, shown=str(self.folder / "sweep.yaml"))
         return sweep if self.target is None else sweep.targets[self.target]
 
     def of_target(self, name: str | None, candidate: str | None = None) -> Recorded:
-        """Return the results of one target: of `name`, or of that which a candidate's name (or its beginning) belongs to.
+        """Return the results of one target: `name`, or the target of a candidate, which is given by the beginning of its id.
 
-        Raises UsageError where the folder has several targets and neither says which, or `name` is none of them.
+        Raises UsageError if the folder has several targets and neither selects one, or `name` is none of them.
         """
         names = targets_in(self.rows) if isinstance(self.plain.get("targets"), dict) else []
         file = str(self.folder / "results.csv")
@@ -92,13 +91,13 @@ def open_results(folder: Path, remedy: str = "name a results folder that `autotu
 
 @dataclass(frozen=True)
 class AtHand:
-    """What can be asked of the models of a sweep without making any of them."""
+    """The task and the items of a sweep, with which any of its models can be scored."""
 
     task: Task
     items: Path | None
-    """The validation items as they were scored; None where they are no longer there."""
+    """The file of the validation items, as they were scored; None if it is gone."""
     why_not: str = ""
-    """Why there are no items."""
+    """Why there are no items; empty if there are."""
 
 
 def at_hand(recorded: Recorded, cache: Path) -> AtHand:
@@ -125,9 +124,9 @@ def at_hand(recorded: Recorded, cache: Path) -> AtHand:
 
 
 def prepared(recorded: Recorded, shop: Workshop) -> tuple[Sweep, Inputs]:
-    """Return the sweep and what all its candidates share, with model and data at hand.
+    """Return the sweep and the inputs of its candidates, from its model and data.
 
-    Raises UsageError where they are not there, or have changed since the rows were measured; MachineError.
+    Raises UsageError if these are missing, or have changed since the rows were measured; MachineError.
     """
     sweep, _, inputs = prepare(recorded.sweep(), shop.stages, shop.cache.root)
     now = {"model": inputs.base, **{split: digest for split, (digest, _) in inputs.items.items()}}
@@ -152,7 +151,7 @@ def _kept_task(best: Path) -> Task | None:
 
 
 def _kept_items(cache: Path, digest: str) -> Path | None:
-    """Return the file of a split's items in the cache, if it is what its name says."""
+    """Return the file of a split's items in the cache, if its content matches the digest in its name."""
     file = cache / "items" / f"{digest}.json"
     try:
         ids = [item["id"] for item in json.loads(file.read_text(encoding="utf-8"))]
@@ -169,7 +168,7 @@ def _inputs_of(dataset: Dataset, cache: Path, seen: Inspected | None) -> Inputs:
 
 
 def _plain_task(recorded: Recorded) -> Task:
-    """Return what the sweep's own words say of the task; labels that stood in the data alone are not known."""
+    """Return the task as the sweep file alone describes it, without labels that only the data has."""
     plain = recorded.plain
     several = plain.get("targets") or {}
     target = several.get(recorded.target) if recorded.target is not None else plain.get("target")

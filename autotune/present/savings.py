@@ -1,4 +1,4 @@
-"""What would make a sweep cheaper: changes of its file, with the seconds that each saves by the plan's own reckoning."""
+"""Suggests changes of the sweep file that make a sweep cheaper, with the seconds that each saves by the plan's estimate."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from autotune.space.domains import Choice
 from autotune.sweepfile.schema import Sweep
 
 _LEAST_SHARE, _LEAST_S = 0.08, 20.0
-"""A change is named that saves this share of the sweep, and so many seconds."""
+"""The share of the sweep, and the seconds, that a suggested change saves at least."""
 _SHOWN = 3
 _ENOUGH_ITEMS = 200
-"""Validation items below which fewer would make every comparison a tie."""
+"""The fewest validation items that a change suggests: with fewer, almost every comparison is a tie."""
 
 
 def savings(sweep: Sweep, rehearsed: Rehearsed, dataset: Dataset | None) -> list[str]:
-    """Return in words what would save most, the most first. Where the hours end the search, nothing saves any of them."""
+    """Return the changes in words, the largest saving first; none if `budget.hours` ends the search, which then uses all hours
+    anyway.
+    """
     if rehearsed.ended == "hours":
         return []
     lines, share = rehearsed.bill.lines, rehearsed.wall_s / max(rehearsed.bill.seconds, 1e-9)

@@ -1,4 +1,5 @@
-"""A model on new labelled data: the sweep's own metric with its interval, beside the untouched model, and what it gets wrong."""
+"""The `score` command: scores a model on new labelled data with the sweep's metric, compares it with the untouched model, and
+lists the wrong items."""
 
 from __future__ import annotations
 
@@ -42,12 +43,12 @@ from autotune.sweepfile.schema import Target
 from autotune.usercode import Code, find_function
 
 _HEADINGS = ("row", "id", "prompt", "right", "answer", "value", "untouched")
-"""Of the file with the wrong items."""
+"""The columns of the file with the wrong items."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     data: str
     candidate: str | None = None
@@ -55,16 +56,16 @@ class Asked:
     prefer: str | None = None
     wrong: Path | None = None
     most: int | None = None
-    """Items at most, drawn by content; None: all."""
+    """The most items to score, drawn by content; None: all."""
     base: bool = True
-    """Whether the untouched model is scored, too."""
+    """Whether to score the untouched model, too."""
     target: str | None = None
-    """Whose winner, where the results have several targets."""
+    """The target whose winner to score, if the results have several."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A built model, and by what its content is known."""
+    """A built model, and the digest of its content."""
 
     folder: Path
     key: str
@@ -72,20 +73,20 @@ class Built:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is scored: a built model, its task, and what may be known of the untouched one."""
+    """The built model to score, its task, and how to find the untouched model."""
 
     name: str
     built: Built
     task: Task
     options: str | None
     root: Path
-    """Where a user's own metric, and the base model's path, may start."""
+    """The folder from which paths of the user's own metric and of the base model start."""
     base: Built | None
     why_no_base: str = ""
     results: Path | None = None
-    """The results folder that it is of, where that is at hand."""
+    """The results folder of the model, if there is one."""
     trained: bool = True
-    """Whether it is an adapter."""
+    """Whether the model has an adapter."""
 
 
 def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
@@ -121,7 +122,7 @@ def _wrong_file(asked: Asked) -> Path:
 
 
 def _check_wrong(asked: Asked) -> None:
-    """Raise UsageError where the wrong items would be written over something else than those of an earlier call."""
+    """Raise UsageError if the file for the wrong items exists, and an earlier call did not write it."""
     file = _wrong_file(asked)
     rule = "is a folder, and a file is written" if is_folder(file) else ""
     if is_file(file):

@@ -1,4 +1,4 @@
-"""How many of the items that a model is scored on it has seen before: its score on those says little of new text."""
+"""Counts the scored items that the sweep has used before: a score on those says little about new text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from autotune.shipping.facts import read_json
 
 
 def count_seen(results: Path | None, cache: Path, ids: Collection[str], trained: bool) -> dict[str, int]:
-    """Return how many of the items are in the sweep's own splits, by split; those that are not known here are left out.
+    """Return how many of the items are in each of the sweep's splits; splits whose items are not known here are left out.
 
-    `trained`: whether the model is an adapter, which has learned from the training items.
+    `trained`: whether the model has an adapter, which learned from the training items.
     """
     if results is None:
         return {}
@@ -25,7 +25,7 @@ def count_seen(results: Path | None, cache: Path, ids: Collection[str], trained:
 
 
 def seen_notes(counts: Mapping[str, int], items: int) -> list[str]:
-    """Return in words what follows for the score of so many items."""
+    """Return notes that say what the counts mean for the score."""
     words = {
         "train": "are items that the model was trained on: a score on them says nothing about new text",
         "validation": "are validation items, by which this candidate was chosen: on new text expect a little less",
@@ -34,7 +34,7 @@ def seen_notes(counts: Mapping[str, int], items: int) -> list[str]:
 
 
 def _ids(file: Path) -> set[str]:
-    """Return the ids of the items in a file: of whole items, or the ids alone; none where it is gone or damaged."""
+    """Return the ids in a file of items or of ids; empty if the file is missing or damaged."""
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which candidate to ship: from the rows that are there, under limits that may be new, without running anything."""
+"""The `select` command: chooses a candidate from existing rows, under old or new limits, without running anything."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from autotune.results.table import read_table, write_table
 
 @dataclass(frozen=True)
 class Selection:
-    """What `select` found: the choice, the rows behind it, and how it compared."""
+    """The result of `select`: the choice, the rows behind it, and the methods of comparison."""
 
     choice: Choice
     rows: list[Trial]
@@ -33,13 +33,13 @@ class Selection:
     final: Finalist | None = None
     """The winner's row of finalists.csv, where the sweep ended with this winner."""
     notes: tuple[str, ...] = ()
-    """What a reader should know of the files behind it."""
+    """Notes for the user about the files behind the choice."""
     in_folder: bool = False
-    """Whether the rows are of a results folder, and not of a lone CSV."""
+    """Whether the rows come from a results folder, and not from a CSV file alone."""
 
     @property
     def exit_code(self) -> Exit:
-        """0 with a winner; 4 where none keeps the limits; 5 where none finished."""
+        """The exit code: 0 with a winner, 4 if no candidate keeps the limits, 5 if none finished."""
         if self.choice.winner is not None:
             return Exit.OK
         return (
@@ -54,12 +54,12 @@ class Selection:
         return self.row(self.choice.winner.id) if self.choice.winner is not None else None
 
     def row(self, name: str) -> Trial:
-        """Return a candidate's row; rather that of a trial than the untouched model's that was measured first."""
+        """Return a candidate's row; for the untouched model, its row as a trial rather than its first measurement."""
         return max((row for row in self.rows if row.candidate == name), key=lambda row: row.trial != 0)
 
 
 def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str], prefer: str | None) -> Aims:
-    """Return objectives and limits: the sweep's, or for a lone CSV the usual ones; `limits` replace the sweep's.
+    """Return the objectives and limits of the sweep, or default objectives for a CSV file alone. `limits` replace the sweep's.
 
     `prefer` makes a metric the first objective. Raises UsageError, also for a metric that no row has.
     """
@@ -115,13 +115,13 @@ def wanted(sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence
 
 
 def _direction(name: str, rows: Sequence[Trial]) -> Direction:
-    """Return which way a metric is better; where that is not built in, the rows say so."""
+    """Return the direction of a metric; for a user's own metric, as the rows have it."""
     said = next((row.score_direction for row in rows if row.score_direction), None)
     return "minimize" if METRICS[name].turns and said == "minimize" else METRICS[name].direction
 
 
 def targets_of(place: Path) -> list[str]:
-    """Return the targets of a results folder or a lone CSV; empty where it has one. Raises UsageError."""
+    """Return the targets of a results folder or a CSV file; empty if the sweep has no `targets`. Raises UsageError."""
     from autotune.results.folder import read_results
 
     return targets_in(read_results(place))
@@ -198,7 +198,7 @@ def select(
 
 
 def _notes(place: Path, sweep: dict[str, Any] | None, limits: Sequence[str]) -> tuple[str, ...]:
-    """Return in words what is not there of a results folder, or not whole, and was done without."""
+    """Return notes about files of the results folder that are missing or damaged, and without which the choice was made."""
     notes = []
     if is_folder(place) and sweep is None:
         held = "limits or " if not limits else ""
@@ -220,7 +220,7 @@ def _notes(place: Path, sweep: dict[str, Any] | None, limits: Sequence[str]) -> 
 
 
 def _loosened(rows: Sequence[Trial], aims: Aims, base: Trial | None) -> list[str]:
-    """Return a note where candidates were given up unmeasured for a limit of the sweep, and may keep the limits of `aims`."""
+    """Return a note if candidates were given up unmeasured for a limit of the sweep, but may keep the limits of `aims`."""
     known = base.values if base is not None else {}
     given_up = [row for row in rows if row.status == "over_limit" and row.trial]
     might = [row for row in given_up if over_limit(row.values, aims.limits, known) is None]
@@ -235,7 +235,7 @@ def _loosened(rows: Sequence[Trial], aims: Aims, base: Trial | None) -> list[str
 
 
 def _final(folder: Path | None, choice: Choice) -> Finalist | None:
-    """Return the winner's row of finalists.csv; None where the sweep has not ended, or ended with another winner."""
+    """Return the winner's row of finalists.csv; None if the sweep has not ended, or has another winner."""
     if folder is None or choice.winner is None or not is_file(folder / "finalists.csv"):
         return None
     try:
@@ -279,5 +279,5 @@ def as_json(selection: Selection) -> str:
 def write_front(
     folder: Path, rows: Sequence[Trial], objectives: dict[str, Direction], columns: Sequence[Column] = Trial.columns
 ) -> None:
-    """Write `front.csv`: the rows that no other is better than in every objective. Raises OSError."""
+    """Write `front.csv`: the rows that no other row beats in every objective. Raises OSError."""
     write_table(folder / "front.csv", columns, front_of(rows, objectives))

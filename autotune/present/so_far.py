@@ -1,7 +1,4 @@
-"""What a sweep has done so far, as the stream of its events tells it: for whoever shows that while it runs.
-
-It knows nothing but what it hears, and the rows of earlier runs: no part of the scheduler is asked.
-"""
+"""Keeps the state of a running sweep, from its events and the rows of earlier runs alone, for whatever shows it."""
 
 from __future__ import annotations
 
@@ -40,11 +37,11 @@ _DOING = {
 _ALONE = ("time", "turns")
 """Stages that run while no other does."""
 _KINDS = {"ok": "measured", "over_limit": "over a limit", "stopped": "stopped"}
-"""What people call a status; every other is a failure."""
+"""The words for a status; every other status is a failure."""
 
 
 def stage_name(stage: str) -> str:
-    """Return what a worker does in a stage, in words; `stage` may say more behind a blank."""
+    """Return a stage in words; `stage` may have details after a space."""
     first = stage.split(" ")[0]
     return _DOING.get(first, first) + stage.removeprefix(first)
 
@@ -56,7 +53,7 @@ def candidate_name(candidate: Candidate) -> str:
 
 @dataclass(frozen=True)
 class Doing:
-    """What is being done for one candidate."""
+    """The stage that runs for a candidate."""
 
     candidate: str
     """Its id."""
@@ -67,31 +64,32 @@ class Doing:
     """When it began, seconds by the clock."""
     target: str | None = None
     host: str = ""
-    """On which host of a cluster; empty: on this machine, or it is not known yet."""
+    """The host in a cluster; empty: this machine, or not known yet."""
 
     @property
     def alone(self) -> bool:
-        """Whether no other stage may run meanwhile."""
+        """Whether the stage has the machine to itself."""
         return self.stage.split(" ")[0] in _ALONE
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A sweep at one moment."""
+    """The state of a sweep at one moment."""
 
     sweep: str
     budget: Budget
     objectives: tuple[str, ...]
     trials: int
-    """Trials that are done, those of earlier runs included."""
+    """Finished trials, with those of earlier runs."""
     workers: tuple[Doing | None, ...]
-    """What each worker does; None: nothing."""
+    """The stage of each worker; None: it is idle."""
     counts: dict[str, int]
-    """Candidates by how they ended, in words: measured, over a limit, stopped, failed. Only what there is."""
+    """The number of candidates by outcome (measured, over a limit, stopped, failed); outcomes without a candidate are left out.
+    """
     failures: dict[str, int]
-    """Those that failed, by their status."""
+    """The number of failed candidates by status."""
     standings: tuple[BestSoFar, ...]
-    """The best and the front so far: of the sweep, or of each of its targets."""
+    """The best candidate and the front so far, of the sweep or of each target."""
     now: float
     """Seconds by the clock."""
     spent_s: float
@@ -104,8 +102,8 @@ class Picture:
     """Whether all workers are on one machine."""
 
     def waits(self, doing: Doing) -> bool:
-        """Return whether a stage waits for others. A timing runs while no other stage does: it waits for those at work when it
-        came up, and what comes up meanwhile waits for it.
+        """Return whether a stage waits for others: a timing waits for the stages that run, and later stages wait for the
+        timing.
         """
         if not self.one_host:
             return False  # nobody says here which of them share a machine
@@ -117,7 +115,7 @@ class Picture:
 
 @dataclass
 class SoFar:
-    """Call `hear` with each event; `picture` may be called from another thread."""
+    """The state so far: `hear` takes each event, `picture` returns the state, from any thread."""
 
     sweep: str
     budget: Budget
@@ -145,7 +143,7 @@ class SoFar:
             self._learn(row)
 
     def hear(self, event: Event) -> None:
-        """Take in what happened."""
+        """Update the state by an event."""
         with self._lock:
             match event:
                 case WorkersEmployed(count, one_host):
@@ -178,12 +176,12 @@ class SoFar:
                     pass
 
     def doing(self, candidate: str) -> Doing | None:
-        """Return what is being done for a candidate, given by its id; None: nothing."""
+        """Return the stage that runs for a candidate, by its id; None if none does."""
         with self._lock:
             return next((one for one in self._workers if one is not None and one.candidate == candidate), None)
 
     def _place(self, candidate: str) -> int:
-        """Return the line of a candidate: it keeps the one that it has, else it takes the first that is free."""
+        """Return the line of a candidate in the view: its present line, or else the first free one."""
         names = [doing.candidate if doing is not None else None for doing in self._workers]
         for wanted in (candidate, None):
             if wanted in names:
@@ -202,7 +200,7 @@ class SoFar:
         return None if left is None else max(0.0, left[0] - (self.clock() - left[1]))
 
     def picture(self) -> Picture:
-        """Return the sweep as it is now."""
+        """Return the present state."""
         with self._lock:
             ended = Counter(self._ended.values())
             failures = {status: count for status, count in sorted(ended.items()) if status not in _KINDS}

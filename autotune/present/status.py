@@ -1,4 +1,4 @@
-"""How far a sweep is: read from its folder, while it runs or after it stopped."""
+"""The `status` command: reads from a results folder how far its sweep is."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from autotune.results.table import read_table
 from autotune.results.trials import Trials
 
 _FAILURES = 3
-"""Failures that are told: the last ones."""
+"""The number of failures that are shown, the latest ones."""
 _SILENT = 5
-"""How many times as long as between two notes a process of another host may be silent."""
+"""A process of another host counts as silent after this many intervals between updates."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Return state, counts, the best so far and what is being done, as plain data. Raises UsageError."""
+    """Return state, counts, the best candidate so far and the running stages, as plain data. Raises UsageError."""
     sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
         rule = "no results of a sweep here"
@@ -84,7 +84,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def _ended(folder: Path) -> str:
-    """Return how the last run of the command ended, as runs.csv has it; empty where that is not known."""
+    """Return how the last run of the command ended, from runs.csv; empty if that is not known."""
     file = folder / "runs.csv"
     if not file.exists():
         return ""
@@ -114,7 +114,9 @@ def _alive(folder: Path, running: dict[str, Any]) -> bool:
 
 
 def _silent_s(folder: Path, running: dict[str, Any]) -> float | None:
-    """Return for how long another host's process has noted nothing, seconds; None where it is of this host, or has just done so."""
+    """Return the seconds since another host's process last updated its note; None for a process of this host, or after a recent
+    update.
+    """
     if running.get("host") == socket.gethostname():
         return None
     with contextlib.suppress(OSError):

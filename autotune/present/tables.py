@@ -1,4 +1,4 @@
-"""Rows as people read them: short names for candidates, aligned columns."""
+"""Formats rows for people: short names for candidates, aligned columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"itl_ms_p50": "ms/token", "size_mb": "MB", "ttft_ms_p50": "ms to first
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
+    """Return a duration in its largest fitting unit, as in `12.3 minutes`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: Any) -> str:
-    """Return a number as short as it can be read; empty where it is missing."""
+    """Return a number with about three significant digits; an empty text if it is missing or not finite."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -41,7 +41,7 @@ def number(value: Any) -> str:
 
 
 def settings(cells: Mapping[str, Cell]) -> str:
-    """Return a candidate's settings in a few words: the adapter's that people search most, recipe and session."""
+    """Return a candidate's settings in a few words: the adapter's most searched ones, the recipe and the session."""
     parts = []
     if cells.get("lora_r") is not None:
         alpha, rate, modules = (cells.get(f"lora_{name}") for name in ("alpha", "learning_rate", "target_modules"))
@@ -128,7 +128,7 @@ def score_text(row: Measured, name: str) -> str:
 
 
 def verified_lines(winner: Finalist | None) -> list[str]:
-    """Return whether the model in `best/` was found to do what is recorded; nothing where that was not tried."""
+    """Return a line on whether the model in `best/` answers as recorded; nothing if it was not tested."""
     if winner is None:
         return []
     match winner.verified:
@@ -150,7 +150,7 @@ The report tells it from the same number (`PACE_MOVED` in summary.js)."""
 
 
 def finalist_lines(rows: Sequence[Finalist], score: str, searched: Trial | None = None) -> list[str]:
-    """Return what the finalists scored, and how fast the winner is beside the untouched model.
+    """Return lines with the finalists' scores, and with the winner's speed compared with the untouched model.
 
     `searched`: the winner's row of results.csv; if the machine's pace has changed since, a line says so.
     """
@@ -171,7 +171,7 @@ def finalist_lines(rows: Sequence[Finalist], score: str, searched: Trial | None 
 
 
 def pace_lines(winner: Finalist, searched: Trial | None) -> list[str]:
-    """Return a line if the winner was timed at another pace of the machine in turns than in the search; else nothing."""
+    """Return a line if the machine's pace was another in the winner's timing in turns than in the search; else nothing."""
     then, now = (row.values.get("itl_ms_p50") if row is not None else None for row in (searched, winner))
     if not then or not now or max(now / then, then / now) < PACE_MOVED:
         return []

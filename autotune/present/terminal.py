@@ -1,4 +1,5 @@
-"""What a terminal can do. A console of Windows understands escape sequences once it is told to."""
+"""Detects what a terminal can do, and handles Ctrl-Z. A Windows console understands escape sequences once a program enables
+them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import TextIO
 
 
 def takes_escapes(stream: TextIO) -> bool:
-    """Whether a stream goes to a terminal in which the cursor can be moved."""
+    """Return whether a stream is a terminal that understands escape sequences; enables them in Windows."""
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return False
     if sys.platform != "win32":

@@ -1,4 +1,4 @@
-"""Is the winner better than the untouched model? Where it is not, whoever reads of the winner is told."""
+"""Warns where the winner is no better than the untouched model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from autotune.results.rows import Trial
 
 
 def beside_untouched(row: Trial, base: Trial | None, name: str, direction: Direction) -> list[str]:
-    """Return in words that a winner's score `name` is no better than the untouched model's; nothing where it is better.
+    """Return a line that says that the winner's score `name` is no better than the untouched model's; nothing if it is better.
 
-    A winner that was only built loses some of the score by that: it is told where the difference is beyond the noise.
+    A winner without an adapter always loses a little by quantisation: its line appears only if the loss is beyond the noise.
     """
     if base is None or base.status != "ok" or row.candidate == base.candidate or METRICS[name].kind != "score":
         return []

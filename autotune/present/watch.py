@@ -1,4 +1,4 @@
-"""`status` again and again, until the sweep is at its end: a steady view in a terminal, a line at each change elsewhere."""
+"""`status --watch`: shows the status until the sweep ends, as a steady view in a terminal, as a line at each change elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autotune.present.terminal import takes_escapes
 from autotune.secrets import redact, redacted
 
 EVERY_S = 2.0
-"""Seconds between two looks."""
+"""Seconds between two readings."""
 
 
 def watch(
@@ -25,10 +25,10 @@ def watch(
     every_s: float = EVERY_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show a sweep's status until it no longer runs. Raises UsageError where there is none.
+    """Show a sweep's status until it no longer runs. Raises UsageError if the folder holds no sweep.
 
-    With `as_json` each look is one line of JSON. In a terminal the text is written over itself, without clearing it
-    first, so that nothing flickers.
+    With `as_json` each reading is one line of JSON. In a terminal the text overwrites itself without being cleared first, so
+    that it does not flicker.
     """
     stream = stream or sys.stdout
     in_place, before = takes_escapes(stream) and not as_json, None
@@ -52,7 +52,7 @@ def _json_line(status: dict[str, Any]) -> str:
 
 
 def _lasting(status: dict[str, Any]) -> str:
-    """Return what of a status is news: not how long a stage has run."""
+    """Return the part of a status whose changes are worth a line: everything but running times."""
     running = {
         name: value for name, value in status.get("running", {}).items() if name in ("stage", "trial", "candidate")
     }

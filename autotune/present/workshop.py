@@ -1,4 +1,4 @@
-"""The executor of a command that makes or tries one model: workers, the cache, one log."""
+"""Sets up workers, cache and log for a command that makes or tests one model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from autotune.stages.jobs import Job, Result
 
 
 def say(line: str) -> None:
-    """Say on stderr what is being done, or what the user should know."""
+    """Print a progress line or a note to stderr."""
     sys.stderr.write(f"autotune: {printable(redact(line))}\n")
     sys.stderr.flush()
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Workers and the cache, as a sweep has them."""
+    """The workers and the cache of a command."""
 
     cache: Cache
     stages: Stages
@@ -39,7 +39,7 @@ class Workshop:
 
 @contextlib.contextmanager
 def workshop(name: str, model: str = "", offline: bool = True) -> Iterator[Workshop]:
-    """Open a workshop for the command `name`, whose log is in the cache. A full disk and the like become MachineError."""
+    """Open a workshop for the command `name`, whose log is in the cache. Errors of the disk become MachineError."""
     cache = Cache(default_root())
     log = cache.root / "logs" / f"{name}.log"
     try:

@@ -38,14 +38,15 @@ PASS = 8
 _BF16 = "tensor(bfloat16)"
 _CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, _BF16: np.uint16,
                 "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}  # fmt: skip
-"""Of key-value caches, and what they are held in here: NumPy has no bfloat16, so its bits are kept."""
+"""ONNX types of key-value caches, and the NumPy types that hold them: NumPy has no bfloat16, so 16-bit integers hold its bits.
+"""
 
 
 _FLOATS = {"tensor(float)": "fp32", "tensor(float16)": "fp16", _BF16: "bf16"}
 
 
 def _array(value: ort.OrtValue) -> NDArray[Any]:
-    """Return an output as an array of its own."""
+    """Return a copy of an output."""
     if value.data_type() != _BF16:
         return np.asarray(value.numpy())
     if value.device_name() != "cpu":
@@ -58,7 +59,7 @@ def _array(value: ort.OrtValue) -> NDArray[Any]:
 
 
 class Branches(Protocol):
-    """Prompts that were run once, and what may follow them."""
+    """Prompts that were run once, and from which continuations can be run."""
 
     logits: NDArray[np.float32]
     """(prompts, vocabulary), after each prompt."""
@@ -101,7 +102,7 @@ class Backend(Protocol):
 
 
 def session_options(folder: Path, threads: int | None) -> ort.SessionOptions:
-    """Return session options as the built model's own settings ask for, with `threads`."""
+    """Return session options from the built model's own settings, with `threads`."""
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     if threads:
@@ -144,9 +145,9 @@ class OnnxBackend:
         self.reads = READ in self.inputs
         logits = next(output for output in self.session.get_outputs() if output.name == "logits")
         self.floats = _FLOATS.get(logits.type, "fp32")
-        """What it computes in."""
+        """The floating-point type in which the model computes."""
         self.last_only = not self.reads and logits.shape[1] == 1
-        """Whether nothing but the logits of the last position can be had of it."""
+        """Whether the graph returns only the logits of the last position."""
         config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         self.head_size = config["model"]["decoder"]["head_size"]
         self.pasts = [n for n in self.inputs if n.startswith("past_key_values.")]
@@ -328,7 +329,7 @@ class OnnxBranches:
 def by_depth(
     asked: list[tuple[int, Tokens]], step: Callable[[list[tuple[int, Tokens]]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Return what `step` gives for all that is asked, called with paths of one length at a time."""
+    """Return the results of `step` for all requests, calling it with paths of one length at a time."""
     found: dict[tuple[int, Tokens], NDArray[np.float32]] = {}
     for depth in sorted({len(path) for _, path in asked}):
         part = [key for key in asked if len(key[1]) == depth]
@@ -353,7 +354,7 @@ class TorchBackend:
         model = load_model(folder, self.device, resolve_dtype(dtype, self.device), threads=threads)
         self.sliced = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.padded = not rotates_by_length(model.config)
-        """Whether texts may be padded at their ends to the longest, and nothing of them changes."""
+        """Whether texts may be padded at their ends to the longest without changing their logits."""
         if adapter is not None:
             model = load_adapter(model, adapter)
         self.model = model.eval()
@@ -395,7 +396,7 @@ class TorchBackend:
 
 
 class TorchBranches:
-    """The prompts' cache alone: what follows is run from there each time."""
+    """The prompts' cache, from which each continuation is run."""
 
     def __init__(self, backend: TorchBackend, prompts: list[Tokens]) -> None:
         self.backend = backend

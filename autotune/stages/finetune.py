@@ -66,7 +66,7 @@ def batches(lengths: list[int], batch_size: int, seed: int, start: int) -> Itera
 
 
 def given_tokens(item: Encoded, loss_on: str) -> int:
-    """Return how many tokens at the beginning of an item no loss is taken of: the prompt's, or the first alone.
+    """Return the number of tokens at the beginning of an item that have no loss: the prompt's, or the first alone.
 
     Nothing predicts the first token of a text.
     """
@@ -109,14 +109,14 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor], sliced: bool) ->
 
 
 def _labelled(item: Encoded, loss_on: str) -> int:
-    """Return how many tokens of an item a loss is taken of, with the end-of-text token."""
+    """Return the number of an item's tokens that have a loss, with the end-of-text token."""
     return len(item.prompt) + len(item.completion) + 1 - given_tokens(item, loss_on)
 
 
 def target_modules(model: Any, wanted: str | tuple[str, ...]) -> str | list[str]:
-    """Return what PEFT understands for a preset or a list of names.
+    """Return PEFT's form of a preset or a list of module names.
 
-    Raises StageError (`unsupported`) where nothing matches, and for a head that shares its weights with the embedding.
+    Raises StageError (`unsupported`) if no module matches, and for a head that shares its weights with the embedding.
     """
     if wanted == "all-linear":
         return wanted
@@ -217,7 +217,7 @@ class Checkpoints:
         return max(whole, key=lambda path: int(path.name[5:]), default=None)
 
     def due(self) -> bool:
-        """Whether it is time for another."""
+        """Whether it is time for the next checkpoint."""
         return self.folder is not None and time.perf_counter() - self._last > max(self.DUE_S, 50 * self._cost_s)
 
     def write(self, model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ class Checkpoints:
 
 
 def _go_on(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
-    """Load a checkpoint. Returns its state."""
+    """Load a checkpoint into the model and the optimiser. Returns its state."""
     set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     _load_optimizer(optimizer, folder / "optimizer.safetensors")
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))

@@ -79,7 +79,7 @@ def read_back(folder: Path) -> dict[str, Any]:
 
 
 def differences(recipe: Recipe, built: dict[str, Any]) -> list[str]:
-    """Return in words where a graph is not what its recipe asked for."""
+    """Return in words how a graph differs from its recipe."""
     found = []
     if bool(recipe.prune_lm_head) != built["pruned"]:
         found.append(f"asked for prune_lm_head {bool(recipe.prune_lm_head)}, got {built['pruned']}")

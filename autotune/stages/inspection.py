@@ -99,7 +99,7 @@ class _Looker:
         self.dated: str | None = None
 
     def look(self) -> dict[str, Any]:
-        """Return what was seen."""
+        """Return the findings."""
         tokenizer, found = self.tokenizer, self.found
         splits = {name: read_items(file) for (name, _), file in zip(self.job.data, self.job.files, strict=True)}
         self.ends = ends = sorted(end_tokens(self.job.model_dir, tokenizer))
@@ -129,7 +129,7 @@ class _Looker:
         return found
 
     def _texts(self, splits: dict[str, list[dict[str, Any]]], labels: list[str]) -> None:
-        """Look at all texts. Raises StageError where the runtime makes no tokens of one."""
+        """Encode and check all texts. Raises StageError if the runtime cannot encode one."""
         self._render(splits)
         self._labels(list(dict.fromkeys(labels)))
         self._encode(splits, labels)
@@ -191,7 +191,7 @@ class _Looker:
         return text
 
     def _labels(self, labels: list[str]) -> None:
-        """Find labels that have the same tokens, or none."""
+        """Find labels without tokens, and labels with the same tokens."""
         alike: list[tuple[str, ...]] = []
         blank: list[str] = []
         for encode in self._encoders():
@@ -203,7 +203,7 @@ class _Looker:
         self.found |= {"alike": list(dict.fromkeys(alike)), "blank": list(dict.fromkeys(blank))}
 
     def _encoders(self) -> list[Any]:
-        """Return the ways to make tokens of a completion: transformers', and the runtime's where it reads the tokenizer."""
+        """Return the encoders of a completion: that of transformers, and the runtime's if it reads the tokenizer."""
         theirs = [lambda text: tuple(self.tokenizer.encode(text, add_special_tokens=False))]
         runtime = self.runtime
         return theirs if runtime is None else [*theirs, lambda text: tuple(runtime.encode(text))]
@@ -348,6 +348,6 @@ def _added(tokenizer: Any) -> set[str]:
 
 
 def runtime_name() -> str:
-    """Return what ONNX Runtime GenAI is called in a key, with its version."""
+    """Return the name of ONNX Runtime GenAI in a key, with its version."""
     wheel = next((name for name in ORT_WHEELS if installed(name)), ORT_WHEELS[0])
     return f"onnxruntime-genai {installed(wheel)}"

@@ -24,16 +24,16 @@ from autotune.providers import PROVIDERS
 from autotune.providers import installed as installed
 
 Result = dict[str, Any]
-"""What a stage reports besides its files: plain JSON."""
+"""The values that a stage returns besides its files, as plain JSON."""
 
 
 def where(default: Any = ...) -> Any:
-    """A field that is not part of the key."""
+    """Return a dataclass field that is not part of the job's key."""
     return Field(default, exclude=True)
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what a library's error says, or its kind where it says nothing."""
+    """Return the first line of a library's error, or its class if it has no message."""
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
     told = first.endswith(":") and bool(more) and more[0][:1].isspace()
     return f"{first} {more[0].strip()}" if told else first
@@ -43,12 +43,12 @@ _NO_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "bad all
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether a library's error says that memory did not suffice."""
+    """Whether a library's error reports a lack of memory."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _NO_MEMORY)
 
 
 def refused(error: Exception, what: str) -> StageError:
-    """Return a library's error as the candidate's trouble: `out_of_memory` where it says so, else `unsupported`."""
+    """Return a library's error as a StageError of the candidate: `out_of_memory` if it reports that, else `unsupported`."""
     return StageError("out_of_memory" if short_of_memory(error) else "unsupported", f"{what}: {reason(error)}")
 
 
@@ -56,26 +56,26 @@ ORT_WHEELS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-
 
 
 class Job(Frozen):
-    """One piece of work for a stage."""
+    """One piece of work for a stage: the inputs that decide its result, and where they lie."""
 
     stage: ClassVar[str]
     function: ClassVar[str]
-    """What does it, as `module:name`; imported in a worker process only."""
+    """The function that does the job, as `module:name`; imported in a worker process only."""
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
     """The packages whose versions change the result."""
     sources: ClassVar[Mapping[str, str]] = {}
-    """Of each field that says where an input lies, the field that holds the input's key. See `resolved`."""
+    """Maps each field with an input's path to the field with the input's key. See `resolved`."""
 
     def described(self) -> dict[str, Any]:
-        """All inputs that decide the result, as plain data."""
+        """The inputs that decide the result, as plain data."""
         packages = {name: installed(name) for name in self.packages} | self.brought
         content = self.model_dump(mode="json", exclude_none=True)
         return {"stage": self.stage, "version": self.version, "packages": packages, "inputs": content}
 
     @property
     def brought(self) -> dict[str, str]:
-        """What brings the execution provider that a job runs on, with its version, where that is a plugin."""
+        """The package and version of the job's execution provider, if it is a plugin."""
         return {}
 
     @cached_property
@@ -114,11 +114,11 @@ class RemoteFileJob(Job):
 
     address: str
     seen: str
-    """What says which content it has, see `remote.files.stamp`."""
+    """A digest that changes with the file's content, see `remote.files.stamp`."""
 
     @property
     def file_name(self) -> str:
-        """The file in the result: its ending says its format."""
+        """The name of the file in the result; its suffix is that of the format."""
         return "rows" + PurePosixPath(self.address).suffix
 
 
@@ -132,20 +132,20 @@ class ProbeJob(Job):
     machine: str
     packages_digest: str
     gpus: int | None = None
-    """GPUs that the driver lists."""
+    """The number of GPUs that the driver lists."""
     visible: str | None = None
-    """CUDA_VISIBLE_DEVICES, where it is set."""
+    """CUDA_VISIBLE_DEVICES, if it is set."""
 
 
 class DevicesJob(Job):
-    """Ask which devices an execution provider offers. Never kept: a device may go at any time."""
+    """List the devices of an execution provider. The result is never cached: a device may go at any time."""
 
     stage: ClassVar[str] = "devices"
     function: ClassVar[str] = "autotune.stages.devices:devices"
 
     provider: str
     device_index: int | None = None
-    """The one that is to be opened; None: the first."""
+    """The device to open, from 0; None: the first."""
     label: str | None = where(None)
     """As in `DeviceJob`."""
 
@@ -163,14 +163,14 @@ class FinetuneJob(Job):
     """Digest of the training items."""
     lora: Lora
     horizon: int | None = None
-    """Steps that the schedule is laid out for; None: from `lora`, by the number of items."""
+    """The steps of the whole schedule; None: from `lora`, by the number of items."""
     stop_at: int | None = None
     """The step to stop at; None: the horizon."""
     seed: int
     device: str
     threads: int | None = None
     encoding: str | None = None
-    """What makes tokens of text, as `Inspection.encoding`; None: transformers."""
+    """How text becomes tokens, as `Inspection.encoding`; None: by transformers."""
     sources: ClassVar[Mapping[str, str]] = {
         "base_dir": "base", "data_file": "data", "checkpoint_dir": "checkpoint",
     }  # fmt: skip
@@ -180,9 +180,9 @@ class FinetuneJob(Job):
     data_file: Path = where(Path())
     checkpoint_dir: Path | None = where(None)
     keep_dir: Path | None = where(None)
-    """Where to keep checkpoints, and to go on from the last one if there is one."""
+    """The folder for checkpoints; training goes on from the last one in it."""
     stop_file: Path | None = where(None)
-    """A file that asks for the end between two steps, once it is there."""
+    """Training ends between two steps once this file exists."""
     time_limit_s: float | None = where(None)
 
 
@@ -218,9 +218,9 @@ class BuildJob(Job):
     recipe: Recipe
     provider: str
     data: str | None = None
-    """Digest of the training items, where the recipe is calibrated on them."""
+    """Digest of the training items, if the recipe is calibrated on them."""
     max_length: int | None = None
-    """Tokens kept of such an item."""
+    """Tokens kept of a calibration item."""
     whole_caches: bool | None = None
     """True where layers attend to a window, and the builder would give them caches of its size: theirs hold all positions,
     too. None: nothing else could have been built."""
@@ -232,7 +232,7 @@ class BuildJob(Job):
 
 
 class OwnBuildJob(BuildJob):
-    """The same with a user's own stages before and behind the model builder."""
+    """Build a model folder with a user's own stages before and after the model builder."""
 
     function: ClassVar[str] = "autotune.stages.own_stage:build"
 
@@ -242,11 +242,11 @@ class OwnBuildJob(BuildJob):
     model_file: Path | None = where(None)
     graph_file: Path | None = where(None)
     code_root: Path | None = where(None)
-    """The folder that they are imported from, where they are not installed."""
+    """The folder from which they are imported, unless they are installed."""
 
 
 class OwnStageJob(Job):
-    """Import a user's own stage and see that it can be called with its options."""
+    """Import a user's own stage and check that it can be called with its options."""
 
     stage: ClassVar[str] = "own_stage"
     function: ClassVar[str] = "autotune.stages.own_stage:check_stage"
@@ -264,13 +264,13 @@ class DeviceJob(Job):
     device_index: int | None = None
     """Which of the provider's devices, from 0; None: the first."""
     hardware: str | None = None
-    """That device with its driver, where the digest of the machine does not say; None: it does."""
+    """The device with its driver, if the digest of the machine leaves it open; else None."""
     label: str | None = where(None)
-    """Of a cluster: the resource of the only nodes that have the device; None: any node has it."""
+    """In a cluster, the resource of the nodes that have the device; None: any node has it."""
 
     @property
     def brought(self) -> dict[str, str]:
-        """What brings the execution provider that it runs on, with its version, where that is a plugin."""
+        """The package and version of the execution provider, if it is a plugin."""
         provider = PROVIDERS.get(str(getattr(self, "provider", None)))
         return provider.packages if provider is not None else {}
 
@@ -293,20 +293,20 @@ class CheckJob(DeviceJob):
     beyond: int | None = None
     """Tokens of a text that shows all that the model computes, where it is another one beyond a length; None: any does."""
     shares: bool | None = None
-    """True where it is told which share of the weights' nodes the provider took; None: the provider is the CPU."""
+    """True: the result says which share of the nodes with weights the provider took; None: the provider is the CPU."""
     threads: int | None = where(None)
     sources: ClassVar[Mapping[str, str]] = {"model_dir": "source", "source_dir": "original", "data_file": "data"}
     original: str = where("")
-    """Key of what it was built from: the merged model, or digest of the base model."""
+    """Key of the source of the build: the merged model, or digest of the base model."""
     model_dir: Path = where(Path())
     source_dir: Path = where(Path())
     data_file: Path = where(Path())
     code_file: Path | None = where(None)
-    """Where the task of lm-evaluation-harness lies that the items are of."""
+    """The file of the lm-evaluation-harness task to which the items belong."""
 
 
 class TaskCheckJob(CheckJob):
-    """The same on the prompts of a task of lm-evaluation-harness: `data_file` says which of its items."""
+    """Compare a build with its model on the prompts of a task of lm-evaluation-harness; `data_file` selects its items."""
 
     function: ClassVar[str] = "autotune.stages.lm_task:check"
     packages: ClassVar[tuple[str, ...]] = (*CheckJob.packages, "lm-eval", "datasets")
@@ -323,11 +323,11 @@ class ScoreJob(DeviceJob):
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu", "tokenizers")
 
     source: str
-    """Key of the build; or of the adapter, or digest of the base model, where nothing is built."""
+    """Key of the build; without a build that of the adapter, or the digest of the base model."""
     provider: str | None = None
     """The execution provider; None: PyTorch."""
     provider_options: str | None = None
-    """As in `Session`: they may change numbers, as threads and memory do not."""
+    """As in `Session`. They are part of the key because they may change numbers, which threads and memory do not."""
     data: str
     metric: str
     block: tuple[int, int] | None = None
@@ -338,44 +338,44 @@ class ScoreJob(DeviceJob):
     threads: int | None = None
     device: str | None = None
     dtype: str | None = None
-    """PyTorch's arithmetic; None: as the device is used best."""
+    """PyTorch's arithmetic; None: the best one for the device."""
     max_new_tokens: int | None = None
-    """Tokens to generate at most; None: one more than the longest completion."""
+    """The most tokens to generate; None: one more than the longest completion."""
     stop: tuple[str, ...] | None = None
     """Texts at which generation ends."""
     code: str | None = None
-    """Digest of a user's own metric, or the library that scores and its version."""
+    """Digest of a user's own metric, or the scoring library and its version."""
     batched: bool = True
-    """False: one item at a time (to show that it makes no difference)."""
+    """False: one item at a time, to test that batches make no difference."""
     encoding: str | None = None
-    """What makes tokens of text, as `Inspection.encoding`; None: transformers."""
+    """How text becomes tokens, as `Inspection.encoding`; None: by transformers."""
     sources: ClassVar[Mapping[str, str]] = {"model_dir": "model", "adapter_dir": "adapter", "data_file": "data"}
     model: str = where("")
-    """Key of the build; digest of the base model where nothing is built."""
+    """Key of the build; without a build the digest of the base model."""
     adapter: str | None = where(None)
-    """Key of the adapter, where nothing is built."""
+    """Key of the adapter, if there is no build."""
     model_dir: Path = where(Path())
     adapter_dir: Path | None = where(None)
     data_file: Path = where(Path())
     items: int | None = where(None)
-    """How many items are to be scored."""
+    """The number of items to score."""
     code_file: Path | None = where(None)
     code_root: Path | None = where(None)
-    """Where the module of a user's own metric lies, and the folder that it is imported from."""
+    """The file of a user's own metric, and the folder from which it is imported."""
 
 
 class TaskScoreJob(ScoreJob):
-    """Score on a task of lm-evaluation-harness: `data_file` says which of its items."""
+    """Score on a task of lm-evaluation-harness; `data_file` selects its items."""
 
     function: ClassVar[str] = "autotune.stages.lm_task:score"
     packages: ClassVar[tuple[str, ...]] = (*ScoreJob.packages, "lm-eval", "datasets")
 
     parts: bool | None = None
-    """True where each item's part in the score is kept because the score is no mean; None: it is the mean of the items."""
+    """True: the score is no mean, so the result holds each item's part in it; None: it is the mean of the items."""
 
 
 class MetricJob(Job):
-    """Import a user's own metric and see that it can be called."""
+    """Import a user's own metric and check that it can be called."""
 
     stage: ClassVar[str] = "metric"
     function: ClassVar[str] = "autotune.stages.own_metric:check_metric"
@@ -415,13 +415,13 @@ class LengthsJob(Job):
     labels: tuple[str, ...] = ()
     max_length: int
     encoding: str | None = None
-    """What makes tokens of text, as `Inspection.encoding`; None: transformers."""
+    """How text becomes tokens, as `Inspection.encoding`; None: by transformers."""
     base_dir: Path = where()
     data_file: Path = where()
 
 
 class InspectJob(Job):
-    """Look at a model, its tokenizer and the data before anything is trained; the result is an `Inspection`."""
+    """Inspect a model, its tokenizer and the data before anything is trained; the result is an `Inspection`."""
 
     stage: ClassVar[str] = "inspect"
     version: ClassVar[int] = 2
@@ -429,9 +429,9 @@ class InspectJob(Job):
     packages: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "jinja2", *ORT_WHEELS)
 
     model: str
-    """Digest of what decides the result: `models.digest_outline`."""
+    """Digest of the files that decide the result: `models.digest_outline`."""
     data: tuple[tuple[str, str], ...]
-    """Of each split: its name and the digest of its items."""
+    """The name of each split, and the digest of its items."""
     labels: tuple[str, ...] = ()
     metric: str
     max_length: int
@@ -445,7 +445,7 @@ class InspectJob(Job):
 
 
 class Control(BaseModel):
-    """A token with a meaning of its own that is written out in texts of the data."""
+    """A special token that is written out in texts of the data."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -474,7 +474,7 @@ class Unwritten(BaseModel):
 
 
 class Inspection(BaseModel):
-    """What was seen of a model, its tokenizer and the data."""
+    """The findings about a model, its tokenizer and the data."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -484,20 +484,20 @@ class Inspection(BaseModel):
     missing: tuple[str, ...] = ()
     """Tensors that the model needs and its files do not hold: they would be random."""
     mismatched: tuple[str, ...] = ()
-    """Tensors of another shape than the model's, with both shapes."""
+    """Tensors whose shape differs from the model's, with both shapes."""
     foreign: tuple[str, ...] = ()
-    """Tensors of the files that would be dropped although they belong to a module of the model."""
+    """Tensors in the files that loading would drop although they belong to a module of the model."""
     unused: tuple[str, ...] = ()
-    """Tensors of the files for which the model has no module."""
+    """Tensors in the files for which the model has no module."""
     tokens: int = 0
     rows: int = 0
-    """Of the tokenizer, and of the embedding."""
+    """The number of tokens of the tokenizer, and of rows of the embedding."""
     linear: tuple[str, ...] = ()
     """The last parts of the names of its linear modules."""
     tied_head: bool = False
     """Whether the head shares its weights with the embedding."""
     beyond: tuple[str, ...] = ()
-    """Tokens without a row that the data uses."""
+    """Tokens in the data that have no row in the embedding."""
     ends_beyond: tuple[int, ...] = ()
     """Tokens without a row that the model's settings name as ends of a text."""
     pad: int | None = None
@@ -553,7 +553,7 @@ class Inspection(BaseModel):
 
 
 class VerifyItem(BaseModel):
-    """One item of a scored split, and what is recorded of it."""
+    """One item of a scored split, and its recorded outcome."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -569,7 +569,7 @@ class VerifyItem(BaseModel):
 
 
 class VerifyJob(DeviceJob):
-    """Run a kept model from the text of prompts by ONNX Runtime GenAI alone, and compare with what is recorded."""
+    """Run a model with ONNX Runtime GenAI alone on prompts as text, and compare its answers with the recorded ones."""
 
     stage: ClassVar[str] = "verify"
     function: ClassVar[str] = "autotune.stages.verify_best:verify"
@@ -653,7 +653,7 @@ class TimeJob(DeviceJob):
 
     @property
     def session(self) -> Session:
-        """How the model is served."""
+        """The session that serves the model."""
         return Session(
             threads=self.threads, arena=self.arena, mem_pattern=self.mem_pattern,
             provider_options=self.provider_options,
@@ -661,11 +661,11 @@ class TimeJob(DeviceJob):
 
 
 SLICE = 3
-"""Tokens that a model generates at most before it is another's turn."""
+"""The most tokens that a model generates in one turn."""
 
 
 class TurnsJob(Job):
-    """Time graphs in turns, one process of each a round, so that what drifts hits all alike and ratios hold."""
+    """Time graphs in turns, one process of each per round, so that a drift of the machine affects all alike and ratios hold."""
 
     stage: ClassVar[str] = "turns"
     version: ClassVar[int] = 2
@@ -698,7 +698,7 @@ class TinyJob(Job):
 
 
 class CapabilityJob(DeviceJob):
-    """See whether a device runs a tiny random model in a recipe, and computes what PyTorch computes."""
+    """Test whether a device runs a tiny random model in a recipe, and computes what PyTorch computes."""
 
     stage: ClassVar[str] = "capability"
     function: ClassVar[str] = "autotune.stages.capability:capability"

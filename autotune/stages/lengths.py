@@ -1,4 +1,4 @@
-"""Measure the lengths of the data's prompts and completions, for timings whose workload says `data`."""
+"""Measures the lengths of the data's prompts and completions, for workloads whose lengths are `data`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autotune.stages.text import context_length, encode, load_tokenizer, read_it
 DRAWN = 8
 """Lengths that are drawn: at the middles of eight parts of equal weight."""
 LEAST_NEW = 2
-"""New tokens of a sequence at least: fewer have no time between them."""
+"""The fewest new tokens of a sequence: with fewer there is no time between tokens."""
 
 
 def quantiles(lengths: list[int]) -> list[int]:

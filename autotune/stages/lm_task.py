@@ -253,7 +253,7 @@ def score(job: TaskScoreJob, out: Path) -> Result:
 
 
 def check(job: TaskCheckJob, out: Path) -> Result:
-    """Do what `fidelity.check` does on the prompts of a task, without their answers."""
+    """Compare a build as `check_build.check` does, on the prompts of a task without their answers."""
     del out
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
     assert job.code_file is not None

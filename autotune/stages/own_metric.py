@@ -1,4 +1,4 @@
-"""Call a user's own metric: the only place where a sweep's own code runs, and only where the sweep names it."""
+"""Calls a user's own metric. Besides `own_stage`, only this module runs code of the user's, and only if the sweep names it."""
 
 from __future__ import annotations
 

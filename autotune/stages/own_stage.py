@@ -27,7 +27,7 @@ _NEEDED = {"model_stage": ("config.json",), "graph_stage": ("genai_config.json",
 
 
 def check_stage(job: OwnStageJob, out: Path) -> Result:
-    """Import a stage, and see that it takes its options. Raises StageError (`failed`)."""
+    """Import a stage, and check that it takes its options. Raises StageError (`failed`)."""
     del out
     _load(job.text, job.code, job.file, job.root)
     return {}
@@ -66,7 +66,7 @@ def change(kind: str, text: str, code: str, file: Path, root: Path | None, sourc
 
 
 def build(job: OwnBuildJob, out: Path) -> Result:
-    """Build as `stages.build` does, with the user's stages before and behind. Raises StageError."""
+    """Build as `stages.build` does, with the user's stages before and after it. Raises StageError."""
     recipe = job.recipe
     plain = recipe.model_copy(update={"model_stage": None, "graph_stage": None})
     with scratch("own") as aside:

@@ -22,11 +22,11 @@ _GONE = (
     "no supported adapters", "no cuda-capable device", "cuda_error_no_device", "device removed", "device_removed",
     "dxgi_error_device", "gpu is lost", "no device",
 )  # fmt: skip
-"""What libraries say of a device that is there no more."""
+"""Messages of libraries about a device that is gone."""
 
 
 def gone(error: BaseException) -> bool:
-    """Whether a library's error says that its device is not there."""
+    """Whether a library's error says that its device is gone."""
     return any(sign in str(error).lower() for sign in _GONE)
 
 
@@ -128,7 +128,7 @@ def open_session(
 
 
 def put_on_device(config: Any, provider: Provider, index: int | None) -> None:
-    """Have a configuration of ONNX Runtime GenAI use one of a provider's devices. Raises StageError."""
+    """Set one of a provider's devices in a configuration of ONNX Runtime GenAI. Raises StageError."""
     if index is None or provider.genai_name is None:
         return
     if not provider.plugged:

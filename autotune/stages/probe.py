@@ -1,4 +1,4 @@
-"""Look at this machine's accelerators, in a worker process."""
+"""Detects this machine's accelerators, in a worker process."""
 
 from __future__ import annotations
 

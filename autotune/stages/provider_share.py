@@ -1,6 +1,5 @@
-"""Which share of a model a provider really runs: ONNX Runtime runs the other operators on the CPU without a word, and times
-them too.
-"""
+"""Finds which share of a model a provider really runs. ONNX Runtime silently runs other operators on the CPU, and a timing
+includes them."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 RECORDED = "session.record_ep_graph_assignment_info"
-"""The setting of a session that has it know which provider took which node."""
+"""The session setting that records which provider took which node."""
 
 WEIGHTS = frozenset(
     {"MatMul", "MatMulNBits", "MatMulBnb4", "MatMulInteger", "MatMulIntegerToFloat", "MatMulFpQ4", "DynamicQuantizeMatMul",
@@ -22,7 +21,7 @@ ATTENTION = frozenset(
      "DecoderMaskedSelfAttention", "PackedAttention", "PackedMultiHeadAttention", "PagedAttention", "SparseAttention",
      "LinearAttention", "GatedDeltaNet", "CausalConvWithState", "FlexAttention", "Scan"}
 )  # fmt: skip
-"""Operators that compute attention, or what stands for it in recurrent layers."""
+"""Operators that compute attention, or its replacement in recurrent layers."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Share:
 
 
 def share_of(session: Any, runtime_name: str) -> Share:
-    """Return what the provider `runtime_name` took of a session that was opened with the setting `RECORDED`."""
+    """Return the share of a session, opened with the setting `RECORDED`, that the provider `runtime_name` took."""
     taken, left = 0, Counter[str]()
     for part in session.get_provider_graph_assignment_info():
         for node in part.get_nodes():

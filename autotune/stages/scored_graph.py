@@ -13,7 +13,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
 READ = "autotune.read"
-"""The input that says what is read: (reads, 2) pairs of sequence and position."""
+"""The name of the input with the positions to read: (reads, 2) pairs of sequence and position."""
 _AFTER_HEAD = {"Cast", "Mul", "Div", "Tanh", "Add"}
 _HEADS = {"MatMul", "MatMulNBits", "Gemm"}
 _PRUNING = {"Gather", "Unsqueeze", "Slice"}
@@ -59,7 +59,7 @@ def _set(node: NodeProto, name: str, value: int) -> None:
 
 
 def _read_some(graph: GraphProto, makers: dict[str, NodeProto], head: NodeProto) -> None:
-    """Give the head only what is read."""
+    """Give the head only the positions that are read."""
     hidden = head.input[0]
     while hidden in makers and makers[hidden].op_type in _PRUNING:
         hidden = makers[hidden].input[0]

@@ -28,7 +28,7 @@ def _gpu_processes() -> float | None:
 
 
 class Conditions:
-    """What the machine does beside this process. Use it as a context around each part of the work; then ask `so_far`."""
+    """The load of the machine beside this process: a context manager around each part of the work, summed up by `so_far`."""
 
     def __init__(self) -> None:
         self._passed = self._foreign = 0.0

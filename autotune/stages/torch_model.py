@@ -1,4 +1,4 @@
-"""Load a causal language model with PyTorch: the one place that knows dtypes, devices and bitsandbytes."""
+"""Loads a causal language model with PyTorch. Only this module knows dtypes, devices and bitsandbytes."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class _Verifier:
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
     def _differs(self, item: VerifyItem, prompt: list[int]) -> list[Difference]:
-        """Return how an item's answer differs from what is recorded, or nothing."""
+        """Return how an item's answer differs from the recorded one; None if it does not."""
         if item.label is not None:
             whole = [self._log_likelihood(prompt, label) for label in self.labels]
             found = int(np.argmax(whole))
@@ -137,7 +137,7 @@ class _Verifier:
         return self._unlikely(item, prompt, self._tokens(item.completion))
 
     def _unlikely(self, item: VerifyItem, prompt: list[int], completion: list[int]) -> list[Difference]:
-        """Return how the likelihood of a completion differs from what is recorded, or nothing."""
+        """Return how the likelihood of a completion differs from the recorded one; None if it does not."""
         assert item.nll is not None
         share = max(1, len(completion))
         nll = -self._log_likelihood(prompt, completion)
@@ -202,10 +202,10 @@ class _Verifier:
 
 @dataclass(frozen=True)
 class Difference:
-    """An item that was not answered as recorded."""
+    """An item whose answer differs from the recorded one."""
 
     said: str
-    """In words: what was found, and what is recorded."""
+    """The found and the recorded answer, in words."""
     whole: float = math.inf
     """How far what was found is from what is recorded (nats), in one pass over the whole text."""
     by_token: float = math.inf

@@ -61,7 +61,7 @@ class Weight:
     kind: str
     """`weight` or `bias`."""
     shape: tuple[int, ...]
-    """Of the whole, as PyTorch has it: (outputs, inputs) or (numbers,)."""
+    """The shape of the whole weight in PyTorch: (outputs, inputs) or (numbers,)."""
     rows: slice
     columns: slice
     values: torch.Tensor
@@ -96,7 +96,7 @@ class _Tensors:
 
 
 def _stride(shape: tuple[int, ...], along: int, whole: bool = False) -> slice:
-    """Return which rows (or columns) to compare, so that about NUMBERS are; all if `whole`."""
+    """Return the rows (or columns) to compare, about NUMBERS numbers in all; every one if `whole`."""
     if whole:
         return slice(None)
     each = math.prod(shape) // max(1, shape[along])
@@ -227,7 +227,7 @@ def _by_place(state: Mapping[str, torch.Tensor]) -> dict[tuple[int | None, str, 
 
 
 def _counterpart(weight: Weight, source: Mapping[tuple[int | None, str, str], torch.Tensor]) -> torch.Tensor | None:
-    """Return what a weight of the graph should be, in float32; None where the source has no such thing."""
+    """Return the weight of the source that a weight of the graph should equal, in float32; None if the source has none."""
     layer, leaf, kind = weight.layer, weight.leaf, weight.kind
     names = _OUTSIDE.get(leaf, (leaf,)) if layer is None else (leaf,)
     whole = next((source[layer, name, kind] for name in names if (layer, name, kind) in source), None)
