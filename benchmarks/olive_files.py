@@ -114,15 +114,7 @@ def mutate(document: dict[str, Any], rng: random.Random, others: list[dict[str, 
         elif kind == 1:  # a key gone
             del at(new, path[:-1])[path[-1]]
         elif kind in (2, 3):  # a key renamed, or one more
-            parent = at(new, path[:-1])
-            if isinstance(parent, dict):
-                name = str(path[-1])
-                cut = rng.randrange(len(name) + 1)
-                other = rng.choice(
-                    (name[:cut] + rng.choice("xA_ .é0") + name[cut:], name[:cut] + name[cut + 1 :], name.upper())
-                )
-                value = parent.pop(path[-1]) if kind == 2 else copy.deepcopy(rng.choice(ODD))
-                parent[other] = value
+            _misspell(at(new, path[:-1]), path[-1], rng, rename=kind == 2)
         elif kind == 4:  # a value from elsewhere in the same document
             put(new, path, copy.deepcopy(at(new, rng.choice(paths))))
         elif kind == 5:  # a part of another document
@@ -138,11 +130,26 @@ def mutate(document: dict[str, Any], rng: random.Random, others: list[dict[str, 
             inside = value[0] if isinstance(value, list) and value else value
             put(new, path, rng.choice(([value], {"config": value}, inside)))
         else:  # a number or truth nudged
-            value = at(new, path)
-            if isinstance(value, bool):
-                put(new, path, not value)
-            elif isinstance(value, int | float):
-                put(new, path, rng.choice((-value, value * 1000, value / 3, str(value))))
-            elif isinstance(value, str):
-                put(new, path, value[: rng.randrange(len(value) + 1)] + rng.choice(("", "x", "\n", "{q}")))
+            put(new, path, _nudged(at(new, path), rng))
     return new
+
+
+def _misspell(parent: Any, key: Any, rng: random.Random, rename: bool) -> None:
+    """Give a mapping a misspelt key: renamed from `key`, or beside it with an odd value."""
+    if not isinstance(parent, dict):
+        return
+    name = str(key)
+    cut = rng.randrange(len(name) + 1)
+    misspelt = rng.choice((name[:cut] + rng.choice("xA_ .é0") + name[cut:], name[:cut] + name[cut + 1 :], name.upper()))
+    parent[misspelt] = parent.pop(key) if rename else copy.deepcopy(rng.choice(ODD))
+
+
+def _nudged(value: Any, rng: random.Random) -> Any:
+    """Return another value of the same type; mappings, lists and null as they are."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return rng.choice((-value, value * 1000, value / 3, str(value)))
+    if isinstance(value, str):
+        return value[: rng.randrange(len(value) + 1)] + rng.choice(("", "x", "\n", "{q}"))
+    return value

@@ -7,7 +7,7 @@ the samples: those during which other processes used the machine least.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -142,15 +142,8 @@ def from_rows(rows: Sequence[Row]) -> Table:
     names = list(header["recipes"])
     gold = {split: unpack_labels(text) for split, text in header["gold"].items()}
     rungs = tuple(header["rungs"])
-    scores: dict[tuple[Any, ...], Seen] = {}
-    trained: dict[tuple[str, int, float], Row] = {}
-    for row in rows:
-        if row["kind"] == "train":
-            trained[row["adapter"], row["seed"], row["rung"]] = row
-        if row["kind"] == "score" and row["status"] == "ok":
-            right = (unpack_labels(row["predicted"]) == gold[row["split"]]).astype(np.float64)
-            key = (row.get("adapter"), row.get("seed"), row.get("rung"), row.get("recipe"), row["split"])
-            scores[key] = Seen(right, unpack_nats(row["loss"]), unpack_nats(row["margin"]))
+    trained = {(row["adapter"], row["seed"], row["rung"]): row for row in rows if row["kind"] == "train"}
+    scores = _scores(rows, gold)
 
     def whole(adapter: str, seed: int) -> bool:
         low = all((adapter, seed, rung, None, "validation") in scores for rung in rungs[:-1])
@@ -159,15 +152,7 @@ def from_rows(rows: Sequence[Row]) -> Table:
     loras = {name: Lora.model_validate(settings) for name, settings in header["adapters"].items()}
     all_seeds = sorted({seed for _, seed, _ in trained})
     seeds = {name: tuple(seed for seed in all_seeds if whole(name, seed)) for name in loras}
-    failed = {
-        name: next((row for (a, _, _), row in trained.items() if a == name and row["status"] != "ok"), None)
-        for name in loras
-    }
-    for name, failure in failed.items():  # half made
-        if failure is not None and any(
-            (name, failure["seed"], rung, None, "validation") not in scores for rung in rungs if rung < failure["rung"]
-        ):
-            failed[name] = None
+    failed = {name: _failure(name, trained.values(), scores, rungs) for name in loras}
     known = {name: lora for name, lora in loras.items() if seeds[name] or failed[name]}
     space, kept = _full_grid(header["sweep"]["space"]["lora"], loras, known, recipes)
     missing = [name for name in names if (None, None, None, name, "validation") not in scores]
@@ -208,6 +193,29 @@ def from_rows(rows: Sequence[Row]) -> Table:
         costs=_costs(rows, kept, names, len(gold["validation"]), steps),
         number=places, recipe_number={name: r for r, name in enumerate(names)},
     )  # fmt: skip
+
+
+def _scores(rows: Sequence[Row], gold: Mapping[str, NDArray[Any]]) -> dict[tuple[Any, ...], Seen]:
+    """Return the outcomes of items by adapter, seed, rung, recipe and split."""
+    found: dict[tuple[Any, ...], Seen] = {}
+    for row in rows:
+        if row["kind"] == "score" and row["status"] == "ok":
+            right = (unpack_labels(row["predicted"]) == gold[row["split"]]).astype(np.float64)
+            key = (row.get("adapter"), row.get("seed"), row.get("rung"), row.get("recipe"), row["split"])
+            found[key] = Seen(right, unpack_nats(row["loss"]), unpack_nats(row["margin"]))
+    return found
+
+
+def _failure(
+    adapter: str, trained: Iterable[Row], scores: Mapping[tuple[Any, ...], Seen], rungs: Sequence[float]
+) -> Row | None:
+    """Return the row of an adapter's failed training, if all rungs before it are scored; else None."""
+    failure = next((row for row in trained if row["adapter"] == adapter and row["status"] != "ok"), None)
+    if failure is None:
+        return None
+    before = [rung for rung in rungs if rung < failure["rung"]]
+    scored = all((adapter, failure["seed"], rung, None, "validation") in scores for rung in before)
+    return failure if scored else None
 
 
 def _axis(lora: Lora, name: str) -> Value:
