@@ -296,6 +296,10 @@ def test_a_model_that_generates_no_text_is_refused_once_and_passes_by_name(model
     _, refused = read(document)
     assert sorted(refused) == sorted([key, "passes.c.type", "passes.q.type"])
     assert "not taken" in refused[key] or key.endswith("model_loader")
+    assert (
+        refused["passes.c.type"]
+        == "the pass 'OnnxConversion' has no equal here; use a language model first: the file's is not taken"
+    )
 
 
 @pytest.mark.parametrize(
@@ -329,6 +333,9 @@ def test_int4_for_tensorrt_rtx_is_read() -> None:
         assert (refused, sweep["target"]["provider"]) == ({}, "NvTensorRtRtx")
         (recipe,) = parse_sweep(sweep).space.recipes
         assert (recipe.precision, recipe.algorithm, recipe.use_qdq) == ("int4", "default", True)
+        wide = parse_sweep(read_olive({**document, "passes": passes}, True).sweep).space
+        assert recipe in wide.recipes
+        assert wide.left_out == ()
         notes = read_olive({**document, "passes": passes}).notes
         assert any("int4_algo_config" in note and "default alone" in note for note in notes)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autotune.errors import shown
@@ -78,6 +79,9 @@ def keep_what_matters(draft: Draft) -> None:
         return entry.path == draft.foreign or (entry.path[0] == "passes" and entry.path[-1] == "type")
 
     draft.ledger.set_aside(WHY, matters)
+    for path, entry in draft.ledger.entries.items():
+        if entry.fate == "refused" and path != draft.foreign:
+            draft.ledger.entries[path] = replace(entry, remedy="use a language model first: the file's is not taken")
 
 
 def builds_text(passes: Any) -> bool:

@@ -171,11 +171,13 @@ def settle(
     on the hub.
     """
     _fit_length(sweep, root, origins)
-    _choose_metric(sweep, root, origins)
-    return fit_batch(sweep, root, origins) if joined else ({}, [])
+    chosen = _choose_metric(sweep, root, origins)
+    found, told = fit_batch(sweep, root, origins) if joined else ({}, [])
+    return {**found, **({"data.metric": chosen} if chosen else {})}, told
 
 
-def _choose_metric(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> None:
+def _choose_metric(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]) -> str:
+    """Choose the metric of prompts with answers, where none is named; returns why, or nothing."""
     data = sweep.get("data")
     own = isinstance(sweep.get("model"), str) and not is_remote(sweep["model"], root)
     train = data.get("train") if isinstance(data, dict) else None
@@ -190,10 +192,10 @@ def _choose_metric(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]
             Problem(rule, "data_configs", remedy="add data_configs, or --set data.train=FILE and data.text='{column}'")
         )
     if not isinstance(data, dict) or data.get("metric") is not None or data.get("prompt") is None:
-        return
+        return ""
     data["metric"] = "perplexity"
     if sweep.get("objectives"):
-        return
+        return "the answers are scored as texts"
     try:
         spec = DataSpec.model_validate(data)
         if isinstance(spec.train, str) and hub_source(spec.train, root) is None:
@@ -203,8 +205,10 @@ def _choose_metric(sweep: dict[str, Any], root: Path, origins: Mapping[str, str]
             if 2 <= len(answers) <= _FEW and rows >= _ROWS_EACH * len(answers):
                 load_dataset(spec.model_copy(update={"metric": "choice"}), root)
                 data["metric"] = "choice"
+                return f"the rows have {len(answers)} different answers"
     except (UsageError, ValueError):
         pass
+    return "the answers are free text, or their rows are not at hand"
 
 
 def _fit_length(sweep: Mapping[str, Any], root: Path, origins: Mapping[str, str]) -> None:

@@ -76,15 +76,18 @@ def _widen_adapter(draft: Draft) -> None:
 def _widen_builds(draft: Draft, providers: Sequence[str]) -> None:
     first, *others = [PROVIDERS.get(name, PROVIDERS["cpu"]).precisions for name in providers]
     precisions = tuple(one for one in first if all(one in other for other in others))
-    draft.sweep["space"]["build"] = _around(draft.sweep["space"]["build"], precisions)
+    qdq = any(PROVIDERS[name].qdq for name in providers if name in PROVIDERS)
+    draft.sweep["space"]["build"] = _around(draft.sweep["space"]["build"], precisions, qdq)
     draft.origins["space.build"] = f"{_WHY}, around {draft.origins.get('space.build', 'the file')}"
 
 
-def _around(given: list[dict[str, Any]], precisions: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the file's recipes, and others for what runs on the provider."""
+def _around(given: list[dict[str, Any]], precisions: tuple[str, ...], qdq: bool) -> list[dict[str, Any]]:
+    """Return the file's recipes, and others for what runs on the provider; `qdq`: with the algorithm default alone."""
     builds = list(given)
     for precision in precisions:
-        if precision == "int4":
+        if precision == "int4" and qdq:
+            builds.append({"precision": "int4", "symmetric": [True, False], "block_size": [32, 128]})
+        elif precision == "int4":
             builds += [
                 {"precision": "int4", "algorithm": ["default", "rtn"], "block_size": [32, 128]},
                 {
