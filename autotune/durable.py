@@ -37,7 +37,7 @@ def write_aside(file: Path, content: str, *, sync: bool = True) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        error.filename = error.filename or str(aside)  # the error of a full disk names no file
+        error.filename = str(file)  # what somebody named, and not where it is written aside
         raise
 
 

@@ -19,6 +19,20 @@ _WORDS = {
     "info": "doctor", "env": "doctor",
 }  # fmt: skip
 """Commands of other tools, and what they are called here."""
+_OPTIONS = {
+    "--dry-run": "autotune plan checks a sweep and runs nothing", "--resume": "leave it out: run goes on where the sweep stopped",
+    "--continue": "leave it out: run goes on where the sweep stopped", "--config": "name the file alone, without an option",
+    "--sweep": "name the file alone, without an option", "--file": "name the file alone, without an option",
+    "--overwrite": "give another --out, or remove the results folder", "--force": "give another --out, or remove the results folder",
+    "--quiet": "send stderr elsewhere: 2>log.txt", "--verbose": "leave it out: logs/ in the results folder has what stages print",
+}  # fmt: skip
+"""Options of other tools, and what to do instead of each in `run` and `plan`."""
+_KEYS = {
+    "model": "model", "seed": "seed", "strategy": "strategy", "name": "name", "provider": "target.provider", "device": "train.device",
+    "threads": "target.threads", "metric": "data.metric", "data": "data.train", "train": "data.train", "batch-size": "train.batch_size",
+    "workers": "workers.cpu", "test": "data.test", "validation": "data.validation", "limits": "limits",
+}  # fmt: skip
+"""Options that are keys of the sweep file."""
 
 
 def hint(parser: argparse.ArgumentParser, given: Sequence[str], message: str) -> str:
@@ -27,7 +41,7 @@ def hint(parser: argparse.ArgumentParser, given: Sequence[str], message: str) ->
     `given`: the whole command line.
     """
     if refused := re.search(r"argument COMMAND: invalid choice: '([^']*)'", message):
-        return _command(parser, refused[1])
+        return _command(parser, given, refused[1])
     if refused := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message):
         near = nearest(refused[1], re.findall(r"[^\s,']+", refused[2]))
         return f"did you mean '{near}'?" if near else ""
@@ -36,8 +50,10 @@ def hint(parser: argparse.ArgumentParser, given: Sequence[str], message: str) ->
     return ""
 
 
-def _command(parser: argparse.ArgumentParser, word: str) -> str:
+def _command(parser: argparse.ArgumentParser, given: Sequence[str], word: str) -> str:
     """Return what was meant by a word that is no command."""
+    if given and given[0].startswith("-"):
+        return "write the command first, and its options behind it"
     if word.lower() in _WORDS:
         return f"did you mean 'autotune {_WORDS[word.lower()]}'?"
     if near := nearest(word, _commands(parser)):
@@ -59,6 +75,11 @@ def _left_over(parser: argparse.ArgumentParser, given: Sequence[str], words: lis
     for word in words:
         name = word.partition("=")[0]
         if name.startswith("--"):
+            if own is not None and "--set" in known:
+                if name in _OPTIONS:
+                    return _OPTIONS[name]
+                if name[2:] in _KEYS:
+                    return f"write --set {_KEYS[name[2:]]}=VALUE"
             owners = [command for command, one in every.items() if name in set(_options(one))]
             if owners:
                 return f"{name} belongs to {', '.join(owners)}"

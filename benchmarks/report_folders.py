@@ -84,6 +84,7 @@ def make_folder(folder: Path, shape: Shape) -> Path:
         level = (-0.6 if base else known) - 0.12 * (kind >= 2) + draw.normal(0, 0.05)
         outcomes = _outcomes(shape.metric, draw, hardness, gold, tokens, level)
         value, interval, n = summarise(shape.metric, outcomes, resamples=60 if shape.rows < 200 else 20)
+        assert interval is not None
         row |= {score: value, f"{score}_low": interval.low, f"{score}_high": interval.high, f"{score}_n": n}
         if shape.outcomes:
             kept = {"metric": shape.metric, "split": "validation", **outcomes}

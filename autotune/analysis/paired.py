@@ -42,6 +42,8 @@ def paired_difference(metric: str, this: Mapping[str, Any], other: Mapping[str, 
     if all(((part == 0) | (part == 1)).all() for part in (first, second)):
         only_this, only_other = int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum())
         return Difference(value, _newcombe(first, second), first.size, only_this, only_other)
+    if first.size < 2:  # one item says nothing of how much others differ from it
+        return None
     return Difference(value, bootstrap_mean(first - second), first.size)
 
 

@@ -84,9 +84,10 @@ def probability(outcomes: Outcomes) -> float | None:
     return float(np.exp(-np.array(outcomes["loss"], dtype=np.float64)).mean())
 
 
-def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[float, Interval, int]:
+def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[float, Interval | None, int]:
     """Return (value, 95 % interval, items): Wilson for proportions, the percentile bootstrap otherwise.
 
+    One item says nothing of how much others differ from it: but for a proportion there is no interval then.
     Perplexity is infinite where it is beyond what a float holds, or a likelihood is not a number.
     """
     shares = None if metric in ("perplexity", "f1") or "score" in outcomes else per_item(metric, outcomes)
@@ -94,19 +95,22 @@ def summarise(metric: str, outcomes: Outcomes, resamples: int = 2000) -> tuple[f
         n = len(shares)
         # An interval of width 0, which the bootstrap gives where all are right, would claim too much.
         proportion = bool(((shares == 0) | (shares == 1)).all())
-        interval = wilson(float(shares.sum()), n) if proportion else bootstrap_mean(shares, resamples=resamples)
-        return float(shares.mean()), interval, n
+        if proportion:
+            return float(shares.mean()), wilson(float(shares.sum()), n), n
+        return float(shares.mean()), bootstrap_mean(shares, resamples=resamples) if n > 1 else None, n
     if metric == "f1":
         predicted, gold = np.array(outcomes["predicted"], np.intp), np.array(outcomes["gold"], np.intp)
         value = macro_f1(predicted, gold)
-        interval = bootstrap(len(gold), lambda i: macro_f1(predicted[i], gold[i]), resamples=resamples)
-        return value, interval, len(gold)
+        each = bootstrap(len(gold), lambda i: macro_f1(predicted[i], gold[i]), resamples=resamples)
+        return value, each if len(gold) > 1 else None, len(gold)
     if "score" in outcomes:
         return outcomes["score"], Interval(outcomes["low"], outcomes["high"]), len(outcomes["ids"])
     nll, tokens = np.array(outcomes["nll"], dtype=np.float64), np.array(outcomes["tokens"])
     mean = float(nll.sum() / tokens.sum())
     if not math.isfinite(mean):
         return math.inf, Interval(math.inf, math.inf), len(nll)
+    if len(nll) < 2:
+        return _exp(mean), None, len(nll)
     # In nats first: exp keeps the order of the resamples, and may overflow.
     low, high = bootstrap(len(nll), lambda i: float(nll[i].sum() / tokens[i].sum()), resamples=resamples)
     return _exp(mean), Interval(_exp(low), _exp(high)), len(nll)

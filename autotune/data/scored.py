@@ -10,12 +10,12 @@ from pathlib import Path
 from autotune.data.duplicates import clean, merge_references
 from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.schema import DataSpec, Item, LeftOut
-from autotune.data.sources import columns_needed, load_table, locate, part_of
+from autotune.data.sources import columns_needed, load_table, locate, part_of, some_of
 from autotune.data.splits import cap
 from autotune.errors import Problem, UsageError, shown
 from autotune.metrics import LABELLED, REFERENCED
 
-_SHOWN = 3
+_SHOWN, _LISTED = 3, 12
 _KEY = "--data"
 
 
@@ -47,7 +47,9 @@ def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
         known = [row for row in splits["test"] if row.item.completion in labels]
         for row in splits["test"]:
             if row.item.completion not in labels:
-                left_out["test", f"{shown(row.item.completion)} is none of the model's labels"].append(row.place)
+                near = next((one for one in labels if _plain(one) == _plain(row.item.completion)), None)
+                meant = f", but nearly {shown(near)}" if near is not None else ""
+                left_out["test", f"{shown(row.item.completion)} is none of the model's labels{meant}"].append(row.place)
         splits["test"] = known
     elif spec.metric in REFERENCED:
         merge_references(splits)
@@ -60,10 +62,15 @@ def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
     if not rows:
         why = "; ".join(f"{left.rows} left out: {left.reason}" for left in told[:5])
         rule = f"the file must have rows to score, but none remain ({why or 'it has none'})"
-        raise UsageError(
-            Problem(rule, _KEY, str(spec.train), remedy="name a file with the columns that the model was tuned on")
-        )
+        remedy = "name a file with the columns that the model was tuned on"
+        if any("model's labels" in left.reason for left in told):
+            remedy = f"write the labels as the model knows them: {some_of(sorted(label.strip() for label in labels), _LISTED)}"
+        raise UsageError(Problem(rule, _KEY, str(spec.train), remedy=remedy))
     return Scored(tuple(row.item for row in rows), {row.item.id: row.place for row in rows}, told, tuple(notes))
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.split()).casefold()
 
 
 def _said(problem: Problem) -> Problem:

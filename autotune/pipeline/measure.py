@@ -582,7 +582,8 @@ class Pipeline:
         if not math.isfinite(value):
             done.outcomes = None
             raise StageError("diverged" if candidate.lora else "failed", f"score: {name} is {value}")
-        done.cells |= {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high, f"{name}_n": n}
+        low, high = interval if interval is not None else (None, None)
+        done.cells |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
         if split == "validation":
             done.cells["probability"] = probability(done.outcomes)
         if METRICS[name].turns:

@@ -22,6 +22,9 @@ from autotune.space.sessions import check_served, spell_options
 from autotune.stages.jobs import TimeJob
 from autotune.sweepfile.resolve import no_such_provider
 
+_BELOW = ("onnx", "best/onnx")
+"""Where a built model is in a model folder, and in a results folder."""
+
 
 def session_of(
     provider: str, threads: int | None, arena: bool | None, options: Sequence[str], problems: list[Problem]
@@ -58,7 +61,9 @@ def bench(
     problems: list[Problem] = []
     session = session_of(provider, threads, arena, options, problems)
     if not is_file(folder / "genai_config.json"):
+        below = next((one for one in _BELOW if is_file(folder / one / "genai_config.json")), None)
         remedy = "name a folder that the model builder wrote, such as results/<sweep>/best/onnx"
+        remedy = remedy if below is None else f"name the folder in it: {folder / below}"
         problems.append(Problem("is no built model: it has no genai_config.json", file=str(folder), remedy=remedy))
     if provider not in PROVIDERS:
         problems.append(no_such_provider(provider, "--provider"))

@@ -104,7 +104,11 @@ def _front(selection: Selection) -> list[str]:
 def _without_winner(selection: Selection) -> list[str]:
     """Return lines on why there is no winner: limits that the nearest candidates break, candidates given up, failures."""
     choice, aims, rows = selection.choice, selection.wanted, selection.rows
-    lines = ["No candidate keeps the limits." if selection.exit_code == Exit.NO_FEASIBLE else "No candidate finished."]
+    lines = ["No candidate finished."]
+    if selection.exit_code == Exit.NO_FEASIBLE:
+        measured = any(row.status == "ok" and row.trial for row in rows)
+        more = "" if measured else " None was measured: each was given up before, for a limit that it could not keep."
+        lines = [f"No candidate keeps the limits.{more}"]
     base = base_of(rows)
     status = base.status if base is not None else None
     known = base.values if base is not None and status == "ok" else {}

@@ -23,7 +23,7 @@ from autotune.pipeline.shipped import task_of
 from autotune.present.inspection import inspected
 from autotune.present.select import targets_in
 from autotune.present.workshop import Workshop, say
-from autotune.results.folder import read_results, read_sweep
+from autotune.results.folder import no_sweep, read_results, read_sweep
 from autotune.results.layout import ABOUT
 from autotune.results.nearby import remedy_for
 from autotune.results.rows import Trial
@@ -85,7 +85,7 @@ def open_results(folder: Path, remedy: str = "name a results folder that `autotu
         raise UsageError(Problem(rule, file=str(folder), remedy=remedy_for(folder, remedy)))
     plain = read_sweep(folder)
     if plain is None or not isinstance(plain.get("data"), dict) or "model" not in plain:
-        raise UsageError(Problem("no results of a sweep here", file=str(folder), remedy=remedy_for(folder, remedy)))
+        raise UsageError(no_sweep(folder, remedy))
     return Recorded(folder, plain, read_results(folder), read_json(folder / "inputs.json"))
 
 

@@ -96,6 +96,9 @@ def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
     """
     if asked.most is not None and asked.most < 1:
         raise UsageError(Problem("must be 1 or more", "--max-items", value=asked.most))
+    if asked.candidate is not None and (asked.limits or asked.prefer):
+        rule = "--candidate names the model, and --limit or --prefer choose one"
+        raise UsageError(Problem(rule, "--candidate", remedy="give one of them"))
     _check_wrong(asked)
     with workshop("score") as shop:
         if is_file(place / ABOUT):
@@ -125,6 +128,8 @@ def _check_wrong(asked: Asked) -> None:
     """Raise UsageError if the file for the wrong items exists, and an earlier call did not write it."""
     file = _wrong_file(asked)
     rule = "is a folder, and a file is written" if is_folder(file) else ""
+    if not is_folder(file.parent):
+        rule = f"cannot be written, because there is no folder {file.parent}"
     if is_file(file):
         with file.open("rb") as stream:
             first = stream.readline(1000).decode("utf-8", errors="replace").strip("\ufeff\r\n")
@@ -268,7 +273,7 @@ def _outcomes(
         write_aside(file, json.dumps([item.model_dump(mode="json") for item in data.items], ensure_ascii=False))
     job = score_job(subject.task, built.key, built.folder, (name, file, len(data.items)), subject.options, code)
     if shop.stages.find(job) is None:
-        say(f"scoring {who} on {len(data.items)} items ...")
+        say(f"scoring {who} on {_items(len(data.items))} ...")
     outcomes: dict[str, Any] = json.loads((shop.stages(job).path / "outcomes.json").read_text(encoding="utf-8"))
     return outcomes
 
@@ -312,7 +317,9 @@ def _text(
     document: Mapping[str, Any], found: Score, other: Score | None, difference: Difference | None, data: Scored
 ) -> str:
     better = "higher" if METRICS[found.metric].direction == "maximize" else "lower"
-    lines = [f"{document['model']} on {document['data']}: {_shown(found)} of {found.items} items ({better} is better)"]
+    lines = [
+        f"{document['model']} on {document['data']}: {_shown(found)} of {_items(found.items)} ({better} is better)"
+    ]
     if other is not None:
         lines.append(f"untouched model: {_shown(other)}")
     if difference is not None:
@@ -327,10 +334,18 @@ def _text(
     elif document["why_no_untouched"]:
         lines.append(f"not compared with the untouched model: {document['why_no_untouched']}")
     if document["wrong_items"] is not None:
-        lines.append(f"{document['wrong']} items are not right: {document['wrong_items']}")
-    lines += [f"left out: {left.rows} rows: {left.reason}{left.places}" for left in data.left_out]
+        lines.append(
+            f"{_items(document['wrong'])} {'is' if document['wrong'] == 1 else 'are'} not right: {document['wrong_items']}"
+        )
+    lines += [
+        f"left out: {left.rows} row{'s' * (left.rows != 1)}: {left.reason}{left.places}" for left in data.left_out
+    ]
     lines += [f"note: {note}" for note in document["notes"]]
     return "\n".join(lines)
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'s' * (count != 1)}"
 
 
 def _shown(score: Score) -> str:

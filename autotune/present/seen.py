@@ -27,10 +27,14 @@ def count_seen(results: Path | None, cache: Path, ids: Collection[str], trained:
 def seen_notes(counts: Mapping[str, int], items: int) -> list[str]:
     """Return notes that say what the counts mean for the score."""
     words = {
-        "train": "are items that the model was trained on: a score on them says nothing about new text",
-        "validation": "are validation items, by which this candidate was chosen: on new text expect a little less",
+        "train": "in the training data: a score on what a model has learned says nothing about new text",
+        "validation": "in the validation data, by which this candidate was chosen: on new text expect a little less",
     }  # fmt: skip
-    return [f"{counts[split]} of {items} items {what}" for split, what in words.items() if counts.get(split)]
+    return [
+        f"{count} of {items} items {'was' if count == 1 else 'were'} {what}"
+        for split, what in words.items()
+        if (count := counts.get(split, 0))
+    ]
 
 
 def _ids(file: Path) -> set[str]:

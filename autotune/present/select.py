@@ -162,7 +162,7 @@ def select(
     """
     from autotune.results.folder import check_whole, read_results, read_sweep
 
-    rows = list(rows) if rows is not None else read_results(place)
+    rows = every = list(rows) if rows is not None else read_results(place)
     if is_file(place) and not place.stat().st_size:
         raise UsageError(Problem("is empty", file=str(place), remedy="name a results folder or its results.csv"))
     check_whole(rows, place)
@@ -193,13 +193,15 @@ def select(
     folder = place if is_folder(place) else None
     turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
-    notes = (*_notes(place, sweep, limits), *(_loosened(rows, aims, base) if limits else ()))
+    notes = (*_notes(place, sweep, every, limits), *(_loosened(rows, aims, base) if limits else ()))
     return Selection(choice, rows, aims, choice.paired, _final(folder, choice), notes, folder is not None)
 
 
-def _notes(place: Path, sweep: dict[str, Any] | None, limits: Sequence[str]) -> tuple[str, ...]:
-    """Return notes about files of the results folder that are missing or damaged, and without which the choice was made."""
-    notes = []
+def _notes(place: Path, sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str]) -> tuple[str, ...]:
+    """Return notes about files of the results folder that are missing, cut or damaged, and without which the choice was made."""
+    from autotune.results.folder import missing_rows
+
+    notes = [missing] if is_folder(place) and (missing := missing_rows(place, rows)) else []
     if is_folder(place) and sweep is None:
         held = "limits or " if not limits else ""
         notes.append(

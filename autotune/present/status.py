@@ -11,12 +11,11 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from autotune.errors import Exit, Problem, UsageError, printable
-from autotune.paths import is_folder
+from autotune.errors import Exit, UsageError, printable
+from autotune.paths import exists, is_folder
 from autotune.present.select import selections
 from autotune.present.tables import candidates, duration, settings
-from autotune.results.folder import read_running, read_sweep, that_count
-from autotune.results.nearby import remedy_for
+from autotune.results.folder import missing_rows, no_sweep, read_results, read_running, read_sweep, that_count
 from autotune.results.record import NOTE_S
 from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
@@ -31,13 +30,10 @@ _SILENT = 5
 def read_status(folder: Path) -> dict[str, Any]:
     """Return state, counts, the best candidate so far and the running stages, as plain data. Raises UsageError."""
     sweep = read_sweep(folder) if is_folder(folder) else None
-    if sweep is None or not {"name", "objectives", "budget"} <= set(sweep) or not (folder / "results.csv").exists():
-        rule = "no results of a sweep here"
-        raise UsageError(
-            Problem(
-                rule, file=str(folder), remedy=remedy_for(folder, "name a results folder that `autotune run` wrote")
-            )
-        )
+    if sweep is None or not {"name", "objectives", "budget"} <= set(sweep):
+        raise UsageError(no_sweep(folder, "name a results folder that `autotune run` wrote"))
+    if not exists(folder / "results.csv"):
+        read_results(folder)  # it says why
     file = folder / "results.csv"
     every = read_table(file, Trial)
     rows = that_count(every, file)
@@ -75,6 +71,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     if len(found) < len(chosen):
         finished = any(one.exit_code == Exit.NO_FEASIBLE for one in chosen.values())
         status["none_because"] = "no candidate keeps the limits" if finished else "no candidate has finished"
+    status["notes"] = [missing] if not alive and (missing := missing_rows(folder, rows)) else []
     status["failures"] = [
         {"candidate": row.candidate, "status": row.status, "error": row.error}
         for row in trials
@@ -142,7 +139,7 @@ def as_text(status: dict[str, Any]) -> str:
             lines.append(
                 f"nothing was heard of it for {duration(age)}: it may have been killed, or this folder is a copy of one that ran there"
             )
-    lines = [printable(line) for line in lines]
+    lines = [printable(line) for line in (*lines, *(f"note: {note}" for note in status.get("notes", ())))]
     for name, cells in (status.get("best_by_target") or {"": status["best"]}).items():
         where = f" on {name}" * bool(name)
         if cells:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune import __version__
 from autotune.analysis.selection import Entry
-from autotune.errors import Problem, UsageError, printable, printable_lines
+from autotune.errors import UsageError, printable, printable_lines
 from autotune.metrics import METRICS, beside
 from autotune.paths import is_file, is_folder
 from autotune.present.explained import explain
@@ -20,9 +20,8 @@ from autotune.report.history import curves_of, progress_of, table_of, timeline_o
 from autotune.report.importance import importance
 from autotune.report.outcomes import details_of, items_of, packed_outcomes
 from autotune.results.columns import STAGES, STATUSES, Column, with_workloads
-from autotune.results.folder import read_running, read_sweep
+from autotune.results.folder import no_sweep, read_running, read_sweep
 from autotune.results.judge import entries_of, front_of, kept_turns, without_pairs
-from autotune.results.nearby import remedy_for
 from autotune.results.record import now
 from autotune.results.rows import CommandRun, Finalist, Trial, behind
 from autotune.secrets import redact, redacted
@@ -48,12 +47,7 @@ def opened(folder: Path, target: str | None = None) -> tuple[dict[str, Any], Sel
     """
     sweep = read_sweep(folder) if is_folder(folder) else None
     if sweep is None or not {"name", "objectives"} <= set(sweep):
-        rule = "no results of a sweep here"
-        raise UsageError(
-            Problem(
-                rule, file=str(folder), remedy=remedy_for(folder, "name a results folder that `autotune run` wrote")
-            )
-        )
+        raise UsageError(no_sweep(folder, "name a results folder that `autotune run` wrote"))
     selection = select(folder, target=target)
     return (sweep if target is None else sweep | {"name": f"{sweep['name']} on {target}"}), selection
 

@@ -32,7 +32,7 @@ def write_report(folders: Sequence[Path], to: Path | None = None, say: Callable[
         if len(found) > 1:
             return [file]
         _, sweep, selection, _ = found[0]
-        return [file, *_pictures(file.parent, str(sweep["name"]), selection, say)]
+        return [file, *_pictures(file, str(sweep["name"]), selection, say)]
     except OSError as error:
         place = error.filename or file
         raise MachineError(
@@ -67,14 +67,17 @@ def _targets(folder: Path) -> list[str] | list[None]:
     return names if len(names) > 1 else [None]
 
 
-def _pictures(folder: Path, name: str, selection: Selection, say: Callable[[str], None]) -> list[Path]:
-    """Write the front as SVG and, if Pillow is installed, as PNG. Returns the written files. Raises OSError."""
+def _pictures(page: Path, title: str, selection: Selection, say: Callable[[str], None]) -> list[Path]:
+    """Write the front as SVG and, where Pillow is installed, as PNG, beside a page: of one with another name than the usual
+    they have its name too, so that two pages in a folder have their own. Raises OSError.
+    """
+    folder, name = page.parent, PICTURE if page.name == NAME else f"{page.stem}-{PICTURE}"
     aims = selection.wanted
-    scene = draw_front(printable(name), selection.rows, aims.objectives, aims.limits, selection.choice)
+    scene = draw_front(printable(title), selection.rows, aims.objectives, aims.limits, selection.choice)
     if scene is None:
         say("no picture of the front: fewer than two objectives, or no candidate with both was measured")
         return []
-    svg, png = folder / f"{PICTURE}.svg", folder / f"{PICTURE}.png"
+    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
     write_aside(svg, scene.svg())
     try:
         content = scene.png()

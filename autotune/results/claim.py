@@ -28,8 +28,17 @@ _RESOLVED = {
 """Keys that a resolved sweep always has, and a file that somebody wrote hardly ever."""
 
 
-def check_folder(folder: Path, sweep_file: str) -> None:
-    """Raise UsageError where a run into `folder` would replace what no run has written there; `sweep_file`: what is run."""
+def check_folder(folder: Path, sweep_file: str, model: Path | None = None) -> None:
+    """Raise UsageError where a run into `folder` would replace what no run has written there; `sweep_file`: what is run.
+
+    `model`: the folder of the base model, which results would change.
+    """
+    if is_file(folder):
+        remedy = "choose another --out"
+        raise UsageError(Problem("is a file, and results need a folder", "--out", str(folder), remedy=remedy))
+    if model is not None and folder.resolve().is_relative_to(model.resolve()):
+        rule = "lies in the folder of the base model, which results would change: it would count as another model"
+        raise UsageError(Problem(rule, "--out", str(folder), remedy="choose an --out outside of it"))
     if is_file(folder / "results.csv") and _is_ours(folder / "results.csv"):
         return
     kept = folder / "sweep.yaml"

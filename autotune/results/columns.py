@@ -276,6 +276,7 @@ RUNS: tuple[Column, ...] = (
     Column("stages_s", float, "of those, seconds inside stages"),
     Column("trials", int, "trials of this run"),
     Column("ended", str, "done; interrupted: Ctrl-C or SIGTERM; stopped: by an error; killed: found by the next run"),
+    Column("rows", int, "rows of results.csv that counted when it ended: of each candidate the last attempt"),
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_folder
 from autotune.results.nearby import remedy_for
-from autotune.results.rows import Trial
+from autotune.results.rows import CommandRun, Trial
 from autotune.results.spoilt import row_problems
 from autotune.results.table import read_table
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, read_resolved
@@ -95,6 +95,14 @@ _RESOLVED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+def no_sweep(folder: Path, remedy: str) -> Problem:
+    """Return why a folder is no results folder: its sweep.yaml says nothing of a sweep, or is not there."""
+    if exists(folder / "results.csv") and not exists(folder / "sweep.yaml"):
+        rule = "sweep.yaml is missing, and the rest of a results folder is there"
+        return Problem(rule, file=str(folder), remedy="bring it back; `autotune select` does without it")
+    return Problem("no results of a sweep here", file=str(folder), remedy=remedy_for(folder, remedy))
+
+
 def read_running(folder: Path) -> dict[str, Any] | None:
     """Return the content of `running.json`; None where no sweep runs, or it is damaged."""
     try:
@@ -147,9 +155,27 @@ def read_results(folder_or_csv: Path) -> list[Trial]:
     """Return the rows that count, see `that_count`. Raises UsageError."""
     file = folder_or_csv / "results.csv" if is_folder(folder_or_csv) else folder_or_csv
     if not exists(file):
+        if exists(folder_or_csv / "sweep.yaml") and exists(folder_or_csv / "outcomes"):
+            rule = "is missing, and the rest of a results folder is there"
+            remedy = "bring it back, or run the sweep again: what is in the cache is not done again"
+            raise UsageError(Problem(rule, file=str(file), remedy=remedy))
         rule = "no results here" if is_folder(folder_or_csv) else "no such file"
         raise UsageError(Problem(rule, file=str(file), remedy=remedy_for(folder_or_csv)))
     return that_count(read_table(file, Trial), file)
+
+
+def missing_rows(folder: Path, rows: Sequence[Trial]) -> str:
+    """Return in words that results.csv has fewer rows than when the sweep ended; empty where it has not. `rows`: those that count."""
+    try:
+        noted = [run.rows for run in read_table(folder / "runs.csv", CommandRun) if run.rows is not None]
+    except UsageError:  # gone, or damaged: it says nothing of the candidates
+        return ""
+    if not noted or len(rows) >= noted[-1]:
+        return ""
+    return (
+        f"results.csv has {len(rows)} of the {noted[-1]} rows that it had when the sweep ended: it is cut, or older than the rest of "
+        "the folder, and what is said here is of these rows alone"
+    )
 
 
 def that_count(rows: Iterable[Trial], file: Path) -> list[Trial]:

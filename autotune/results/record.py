@@ -22,10 +22,11 @@ from filelock import FileLock, Timeout
 from autotune.candidate import Session
 from autotune.durable import put, remove_asides, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
+from autotune.models import local_folder
 from autotune.providers import Provider
 from autotune.results.claim import check_folder
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
-from autotune.results.folder import TIMINGS, check_names, read_running, read_sweep, read_timings, turns_file
+from autotune.results.folder import TIMINGS, check_names, read_running, read_sweep, read_timings, that_count, turns_file
 from autotune.results.layout import fill, put_in_place
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table, write_table
@@ -66,8 +67,8 @@ class Record:
         self._spent_before_s = 0.0
         self._lock = FileLock(str(folder / ".lock"))
         try:
+            check_folder(folder, sweep.file, local_folder(sweep.model, sweep.root))
             folder.mkdir(parents=True, exist_ok=True)
-            check_folder(folder, sweep.file)
             self._lock.acquire(timeout=0)
             whole = redacted(sweep.resolved())
             self._check_same(whole, sweep.file)
@@ -143,7 +144,8 @@ class Record:
         wall = self._clock() - self._began
         started = iso(datetime.fromtimestamp(self._started, UTC))
         spent: dict[str, Cell] = {"wall_s": wall, "stages_s": stages_s}
-        self.runs.append(CommandRun({"started": started, **spent, "trials": trials, "ended": ended}))
+        rows = len(that_count(self.results.rows, self.results.file))
+        self.runs.append(CommandRun({"started": started, **spent, "trials": trials, "ended": ended, "rows": rows}))
         return wall
 
     def _count(self, killed: Mapping[str, Any] | None) -> None:

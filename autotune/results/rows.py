@@ -324,6 +324,7 @@ class CommandRun(TableRow):
     stages_s = Number()
     trials = Whole()
     ended = Text()
+    rows = Whole()
 
 
 class StageSpan(TableRow):

@@ -13,7 +13,7 @@ from autotune.errors import Exit, Problem, UsageError
 from autotune.remote.addresses import Workspace, is_address
 from autotune.remote.workspace import has_sdk
 from autotune.submit import azureml, sending, skypilot, slurm
-from autotune.submit.plan import Plan, make_plan, refuse_own_file
+from autotune.submit.plan import Plan, make_plan, refuse_others_file, refuse_own_file
 from autotune.submit.staging import refuse_secrets, refuse_secrets_in_words, stage
 
 PLACES = {"slurm": "slurm.sh", "skypilot": "sky.yaml", "azureml": "azureml.yaml"}
@@ -29,6 +29,7 @@ def write(file: Path, place: str, output: Path | None, sets: Sequence[str]) -> s
         raise UsageError([_elsewhere(one, place) for one in error.problems]) from None
     output = output or Path(f"{plan.sweep.name}.{PLACES[place]}")
     refuse_own_file(plan, output)
+    refuse_others_file(output)
     if place == "azureml":
         return _written(output, _write_azure(plan, output).notes, place)
     refuse_secrets_in_words(plan)
@@ -44,6 +45,7 @@ def submit(file: Path, output: Path | None, sets: Sequence[str], follow: bool, s
     plan = make_plan(file, sets)
     output = output or Path(f"{plan.sweep.name}.{PLACES['azureml']}")
     refuse_own_file(plan, output)
+    refuse_others_file(output)
     draft = _write_azure(plan, output)
     if not has_sdk():
         say(_written(output, draft.notes, "azureml"))

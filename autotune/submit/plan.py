@@ -11,12 +11,16 @@ from autotune.data.sources import hub_source, locate, part_of
 from autotune.distribution import requirement
 from autotune.errors import Problem, UsageError
 from autotune.models import BUILT_IN, local_folder
+from autotune.paths import is_file
 from autotune.providers import NVIDIA
 from autotune.remote.addresses import is_address
 from autotune.sweepfile.olive.reader import SEARCH
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
 from autotune.sweepfile.submit import Submit
+
+_STARTS, _LARGEST = (b"autotune run", b"autotune.in_job"), 1_000_000
+"""What stands in each file that submit writes, and bytes in which it is looked for."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,17 @@ def refuse_own_file(plan: Plan, output: Path) -> None:
     sweep = plan.file.resolve()
     if output.resolve() in (sweep, *sweep.parents):
         rule = "would be written over the sweep file, or over a folder that holds it"
+        raise UsageError(Problem(rule, file=str(output), remedy="name another file with -o"))
+
+
+def refuse_others_file(output: Path) -> None:
+    """Raise UsageError where `output` is a file that starts no sweep: submit has not written it."""
+    if not is_file(output):
+        return
+    with output.open("rb") as stream:
+        content = stream.read(_LARGEST)
+    if content.strip() and not any(word in content for word in _STARTS):
+        rule = "is there already, and is no file that submit has written"
         raise UsageError(Problem(rule, file=str(output), remedy="name another file with -o"))
 
 

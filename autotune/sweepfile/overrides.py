@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,11 @@ def apply_set(data: dict[str, Any], assignment: str) -> str:
     if names_secret(key):
         assignment = f"{key}={HIDDEN}"
     if not equals or not key:
-        raise UsageError(Problem("--set takes KEY=VALUE", value=assignment, remedy="e.g. --set budget.trials=4"))
+        meant = re.fullmatch(r"\s*([A-Za-z_]\w*(?:\.\w+)*)\s*(?::|\s)\s*(\S.*)", assignment, re.DOTALL)
+        remedy = (
+            "e.g. --set budget.trials=4" if meant is None else f"write --set {shlex.quote(f'{meant[1]}={meant[2]}')}"
+        )
+        raise UsageError(Problem("--set takes KEY=VALUE", value=assignment, remedy=remedy))
     *parents, last = key.split(".")
     if not all(name.strip() for name in (*parents, last)):
         rule = "--set takes KEY=VALUE, and KEY has an empty part"

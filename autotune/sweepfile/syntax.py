@@ -189,6 +189,10 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     if suffix not in _SUFFIXES:
         rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
         remedy = "name a .yaml, .toml or .json file"
+        if is_folder(path) and (
+            inside := sorted(one.name for one in path.glob("*") if one.suffix.lower() in _SUFFIXES)
+        ):
+            remedy = f"name the sweep file in it: {path / ('sweep.yaml' if 'sweep.yaml' in inside else inside[0])}"
         if suffix == ".txt":
             remedy = f"rename it to {path.with_suffix('').name.removesuffix('.yaml')}.yaml"
         raise UsageError(Problem(rule, file=shown, value=suffix or None, remedy=remedy))
@@ -204,6 +208,7 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
         remedy = did_you_mean(path.name, there) if there else "check the path"
+        remedy = "download it, and name the file: no address is fetched" if "://" in shown else remedy
         raise UsageError(Problem("no such sweep file", file=shown, remedy=remedy)) from None
     except UnicodeDecodeError as error:
         rule = f"a sweep file is UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start} is not)"
