@@ -43,6 +43,12 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     print(printable_lines(redact(text)), file=stream or sys.stdout, flush=True)
 
 
+def _tell(text: str) -> None:
+    """Print a line to stderr, if anybody can read it: the exit code says the same."""
+    with contextlib.suppress(OSError):
+        _say(text, sys.stderr)
+
+
 def _say_json(document: str) -> None:
     clean = json.dumps(redacted(json.loads(document)), indent=1, ensure_ascii=False)
     sys.stdout.write(printable_json(clean) + "\n")
@@ -659,19 +665,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(function(arguments))
     except UsageError as error:
         count = len(error.problems)
-        _say(f"autotune: {count} problem{'s' if count != 1 else ''}:" if count > 1 else "autotune:", sys.stderr)
+        _tell(f"autotune: {count} problem{'s' if count != 1 else ''}:" if count > 1 else "autotune:")
         for problem in error.problems:
-            _say(f"  {problem}", sys.stderr)
+            _tell(f"  {problem}")
         return error.exit_code
     except AutotuneError as error:
-        _say(f"autotune: {printable(str(error))}", sys.stderr)
+        _tell(f"autotune: {printable(str(error))}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("autotune: interrupted; run the same command again to go on", sys.stderr)
+        _tell("autotune: interrupted; run the same command again to go on")
         return Exit.INTERRUPTED
     except OSError as error:
         if not reader_gone(error):
-            _say(f"autotune: {printable(refused_by_system(error))}", sys.stderr)
+            _tell(f"autotune: {printable(refused_by_system(error))}")
             return Exit.MACHINE
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK

@@ -136,6 +136,8 @@ def reader_gone(error: OSError) -> bool:
 
 def refused_by_system(error: OSError) -> str:
     """Return what a file system refuses, in words: where, why, and what to do."""
+    if error.errno == errno.ENOENT and not error.filename:
+        return "the folder where the command runs is no longer there; change into one that is"
     place = f"{error.filename}: " if error.filename else ""
     remedy = {
         errno.ENOSPC: "free some space on that disk",
@@ -300,6 +302,8 @@ def number_remedy(text: str, name: str = "", quoted: bool = True) -> str:
             return f"write {plain}"
         if re.fullmatch(r"[+-]?0[0-9]+", plain):
             return f"write {int(plain)}"
+        if not quoted and "e" in digits.lower() and value.is_integer() and abs(value) < 1e12:
+            return f"write {int(value)}"
         return "write it without quotes" if quoted else ""
     factor = _unit(name)(unit)
     return f"write {value * factor:.6g}" if factor is not None else f"write the number alone, without '{unit}'"

@@ -98,6 +98,8 @@ def typed_path(text: str) -> Path:
         raise ValueError(
             "must be a path, and it is empty; write one, and look whether a variable of the shell is not set"
         )
+    if re.search(r"[\ud800-\udfff]", text):
+        raise ValueError("its name is no UTF-8 text, which tables and notes could not hold; rename it")
     home = re.match(r"~[^/\\]*", text)
     if home is not None and (home[0] == "~" or not exists(Path(text))):
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from autotune.analysis.latency import latency_cells
 from autotune.analysis.stopping import stretch
+from autotune.artifacts.place import check_place
 from autotune.artifacts.store import default_root
 from autotune.candidate import Session
 from autotune.errors import MachineError, Problem, StageError, UsageError
@@ -82,6 +83,7 @@ def bench(
         graph="", provider=provider, **session.model_dump(), prompt_tokens=prompt_tokens, new_tokens=new_tokens,
         batch=batch, machine=machine_digest(), device_index=device, processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
     )  # fmt: skip
+    check_place(default_root())
     log = default_root() / "logs" / "bench.log"
     with LocalEngine() as engine:
         try:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from autotune.artifacts.place import check_place
 from autotune.artifacts.store import Cache, default_root, too_deep
 from autotune.candidate import Recipe
 from autotune.distribution import pip_install
-from autotune.errors import AutotuneError, StageError
+from autotune.errors import AutotuneError, MachineError, StageError
 from autotune.machine import describe, free_disk_mb, free_memory_mb, machine_digest
 from autotune.pipeline.capability import ASK_S, Answers, ask_device
 from autotune.pipeline.devices import DoJob, offered_devices, plugin_problem
@@ -42,6 +43,10 @@ def examine() -> dict[str, Any]:
         problems.append(f"not installed: {', '.join(missing)} (they come with the extras cpu, cuda and directml)")
     if deep := too_deep(cache.root):
         problems.append(deep)
+    try:
+        check_place(cache.root)
+    except MachineError as error:
+        problems.append(str(error))
     providers: dict[str, Any] = {}
     if not problems:
         with asking("doctor") as do:

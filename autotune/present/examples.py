@@ -7,6 +7,7 @@ them there); a clone, and an installation that points to one, has the repository
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import textwrap
 from dataclasses import dataclass
@@ -105,4 +106,7 @@ def write_example(name: str, out: Path, force: bool = False) -> list[str]:
     file = out / f"{name}.yaml"
     folders = sorted({place.parent for place, source in places.items() if isinstance(source, Path)})
     data = f" and its data in {', '.join(map(str, folders))}" if folders else ""
-    return [f"{file}{data}", f"Next: autotune plan {file}; then autotune run {file}"]
+    return [
+        f"{file}{data}",
+        f"Next: autotune plan {shlex.quote(str(file))}; then autotune run {shlex.quote(str(file))}",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.machine import hardware
 from autotune.metrics import METRICS, score_column
 from autotune.models import config_of, context_of
-from autotune.paths import exists, is_file, is_portable
+from autotune.paths import exists, is_file, is_folder, is_portable
 from autotune.providers import PROVIDERS
 from autotune.sweepfile.resolve import load_data, parse_sweep
 from autotune.sweepfile.syntax import read_file
@@ -62,6 +63,14 @@ def write_sweep(wanted: Wanted) -> list[str]:
     splits = {split: source or beside.get(split) for split, source in given.items()}
     name = _plain(wanted.out.stem) if wanted.out is not None else _name(wanted.data, wanted.provider)
     file = wanted.out or Path(f"{name}.yaml")
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        rule = "a sweep file with comments is YAML, and its name must say so"
+        remedy = (
+            f"write --out {shlex.quote(str(file.with_name(f'{file.stem}.yaml') if file.name else Path('sweep.yaml')))}"
+        )
+        raise UsageError(Problem(rule, "--out", str(file), remedy=remedy))
+    if is_folder(file):
+        raise UsageError(Problem("is a folder, and a file is written", "--out", str(file), remedy="name a file in it"))
     if exists(file) and not wanted.force:
         raise UsageError(
             Problem("is there already", "--out", str(file), remedy="name another file, or replace it: --force")
@@ -81,7 +90,7 @@ def write_sweep(wanted: Wanted) -> list[str]:
     write_aside(file, text)
     lines = [f"{file}: {found.rows} rows", *(f"  {line}" for line in found.why)]
     lines += [f"  {split}: {source} lies beside it" for split, source in beside.items() if given[split] is None]
-    return [*lines, f"Look at it, then: autotune plan {file}"]
+    return [*lines, f"Look at it, then: autotune plan {shlex.quote(str(file))}"]
 
 
 def _check(text: str, file: Path) -> None:

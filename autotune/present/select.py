@@ -193,7 +193,7 @@ def select(
     folder = place if is_folder(place) else None
     turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
-    notes = (*_notes(place, sweep, every, limits), *(_loosened(rows, aims, base) if limits else ()))
+    notes = (*_notes(place, sweep, every, limits), *(_loosened(rows, every, aims, base) if limits else ()))
     return Selection(choice, rows, aims, choice.paired, _final(folder, choice), notes, folder is not None)
 
 
@@ -221,18 +221,23 @@ def _notes(place: Path, sweep: dict[str, Any] | None, rows: Sequence[Trial], lim
     return tuple(notes)
 
 
-def _loosened(rows: Sequence[Trial], aims: Aims, base: Trial | None) -> list[str]:
-    """Return a note if candidates were given up unmeasured for a limit of the sweep, but may keep the limits of `aims`."""
+def _loosened(rows: Sequence[Trial], every: Sequence[Trial], aims: Aims, base: Trial | None) -> list[str]:
+    """Return a note if candidates were given up unmeasured for a limit of the sweep, but may keep the limits of `aims`; `rows`:
+    of the target that is meant, among `every` one.
+    """
     known = base.values if base is not None else {}
     given_up = [row for row in rows if row.status == "over_limit" and row.trial]
     might = [row for row in given_up if over_limit(row.values, aims.limits, known) is None]
     if not might:
         return []
     limits = json.dumps([str(limit) for limit in aims.limits], ensure_ascii=False)
+    last: dict[str | None, int] = {}  # each target counts its own, and the budget is that of all
+    for row in every:
+        last[row.target] = max(last.get(row.target, 0), row.trial or 0)
     were = "1 candidate was" if len(might) == 1 else f"{len(might)} candidates were"
     return [
         f"{were} given up unmeasured for a limit of the sweep, and might win under these limits: "
-        f"to measure, run the sweep again with --set 'limits={limits}'"
+        f"to measure, run the sweep again with --trials {sum(last.values()) + len(might)} --set 'limits={limits}'"
     ]
 
 
@@ -282,4 +287,8 @@ def write_front(
     folder: Path, rows: Sequence[Trial], objectives: dict[str, Direction], columns: Sequence[Column] = Trial.columns
 ) -> None:
     """Write `front.csv`: the rows that no other row beats in every objective. Raises OSError."""
-    write_table(folder / "front.csv", columns, front_of(rows, objectives))
+    names = {column.name for column in columns}  # somebody may have added one of his own to results.csv
+    front = [
+        Trial({name: cell for name, cell in row.cells.items() if name in names}) for row in front_of(rows, objectives)
+    ]
+    write_table(folder / "front.csv", columns, front)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.artifacts.place import check_place
 from autotune.artifacts.room import Room, budget_mb
 from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError, StageError, printable, refused_by_system
@@ -42,6 +43,7 @@ def workshop(name: str, model: str = "", offline: bool = True) -> Iterator[Works
     """Open a workshop for the command `name`, whose log is in the cache. Errors of the disk become MachineError."""
     cache = Cache(default_root())
     log = cache.root / "logs" / f"{name}.log"
+    check_place(cache.root)
     try:
         with LocalEngine(offline, say=say) as engine:
             stages = Stages(cache, engine, lambda: log, model, room=Room(cache, budget_mb()), say=say)

@@ -33,9 +33,6 @@ def check_folder(folder: Path, sweep_file: str, model: Path | None = None) -> No
 
     `model`: the folder of the base model, which results would change.
     """
-    if is_file(folder):
-        remedy = "choose another --out"
-        raise UsageError(Problem("is a file, and results need a folder", "--out", str(folder), remedy=remedy))
     if model is not None and folder.resolve().is_relative_to(model.resolve()):
         rule = "lies in the folder of the base model, which results would change: it would count as another model"
         raise UsageError(Problem(rule, "--out", str(folder), remedy="choose an --out outside of it"))

@@ -131,6 +131,11 @@ def _is(value: Any, kind: type) -> bool:
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
+def without_blanks(rows: Iterable[Trial]) -> list[Trial]:
+    """Return rows without those that hold nothing: a spreadsheet writes its blank lines as commas."""
+    return [row for row in rows if row.cells.get("candidate") or any(cell is not None for cell in row.cells.values())]
+
+
 def check_names(rows: Iterable[Trial], file: Path) -> None:
     """Raise UsageError where the name of a row's candidate is unsafe: files are named by it, and it is displayed."""
     for row in rows:
@@ -184,7 +189,7 @@ def that_count(rows: Iterable[Trial], file: Path) -> list[Trial]:
     The untouched model measured first (trial 0) counts beside the same candidate as a trial. Raises UsageError.
     """
     last: dict[tuple[str, bool], Trial] = {}
-    rows = list(rows)
+    rows = without_blanks(rows)
     check_names(rows, file)
     if problems := list(islice(row_problems(rows, str(file)), _SHOWN_PROBLEMS)):
         raise UsageError(problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,15 +24,24 @@ from autotune.results.folder import turns_file
 from autotune.results.outcomes import MOST_NUMBERS, parts_of
 from autotune.results.rows import Trial, cells_of, layout_of_rows, served_as
 
+_NAMED = re.compile(r"[0-9a-f]{16}")
+"""A name that is the digest of a candidate's settings."""
+
 
 def candidate_of(row: Trial, file: Path) -> Candidate:
     """Return the candidate of a row of `file`. Raises UsageError where its settings cannot be read."""
     try:
         settings = {name: str(value) for name, value in row.settings.items() if value is not None}
-        return Candidate.from_columns(settings | ({"target": row.target} if row.target else {}))
+        found = Candidate.from_columns(settings | ({"target": row.target} if row.target else {}))
     except ValueError:
         rule = f"the settings of candidate {row.candidate} cannot be read"
         raise UsageError(Problem(rule, file=str(file), remedy="restore the file, or remove that line")) from None
+    if found.id != row.candidate and _NAMED.fullmatch(row.candidate):
+        rule = f"the settings of candidate {row.candidate} are others than those that it was named by: its line was changed"
+        raise UsageError(
+            Problem(rule, file=str(file), remedy="restore the file: a spreadsheet may have rounded its numbers")
+        )
+    return found
 
 
 def entry_of(row: Trial, folder: Path | None = None) -> Entry:

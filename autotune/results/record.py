@@ -26,7 +26,16 @@ from autotune.models import local_folder
 from autotune.providers import Provider
 from autotune.results.claim import check_folder
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
-from autotune.results.folder import TIMINGS, check_names, read_running, read_sweep, read_timings, that_count, turns_file
+from autotune.results.folder import (
+    TIMINGS,
+    check_names,
+    read_running,
+    read_sweep,
+    read_timings,
+    that_count,
+    turns_file,
+    without_blanks,
+)
 from autotune.results.layout import fill, put_in_place
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table, write_table
@@ -80,6 +89,7 @@ class Record:
             self.results = Table(folder / "results.csv", Trial, workloads)
             self.finalists = with_workloads(FINALISTS, workloads)
             """The columns of finalists.csv."""
+            self.results.rows = without_blanks(self.results.rows)
             check_names(self.results.rows, self.results.file)
             self.curves = Table(folder / "curves.csv", CurvePoint)
             self.runs = Table(folder / "runs.csv", CommandRun)

@@ -99,6 +99,11 @@ def parse_table(text: str, kind: type[R], file: Path) -> list[R]:
         if len(set(header)) < len(header):
             twice = next(name for name in header if header.count(name) > 1)
             rule, remedy = f"has the column '{twice}' twice", "restore the file or remove the column"
+            if not twice:
+                rule, remedy = (
+                    "has columns without a name, as a spreadsheet adds them",
+                    "restore the file or remove those columns",
+                )
             raise UsageError(Problem(rule, file=str(file), remedy=remedy))
         empty: Cells = dict.fromkeys(header)
         places = range(len(header))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -135,4 +136,4 @@ def _put(output: Path, text: str) -> None:
 
 
 def _written(output: Path, notes: Sequence[str], place: str) -> str:
-    return "\n".join([*notes, f"wrote {output}; run it with: {_NEXT[place].format(output)}"])
+    return "\n".join([*notes, f"wrote {output}; run it with: {_NEXT[place].format(shlex.quote(str(output)))}"])

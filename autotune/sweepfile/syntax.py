@@ -190,7 +190,7 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
         rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
         remedy = "name a .yaml, .toml or .json file"
         if is_folder(path) and (
-            inside := sorted(one.name for one in path.glob("*") if one.suffix.lower() in _SUFFIXES)
+            inside := sorted(one.name for one in path.glob("*") if one.suffix.lower() in _SUFFIXES[:3])
         ):
             remedy = f"name the sweep file in it: {path / ('sweep.yaml' if 'sweep.yaml' in inside else inside[0])}"
         if suffix == ".txt":

@@ -1,0 +1,301 @@
+"""Commands on the results of a real sweep, as people use and misuse them: copies that are cut, tables that a spreadsheet has saved,
+places that hold something else. Each ends with the right code, a message that names the remedy, and nothing lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import TONES, Ran, TinySweep
+
+from autotune.errors import Exit
+from autotune.results.folder import read_results
+
+Autotune = Callable[..., Ran]
+Rows = list[list[str]]
+
+
+@pytest.fixture
+def copied(tiny_sweep: TinySweep, tmp_path: Path) -> Path:
+    """A copy of the results, for tests that change them."""
+    return Path(shutil.copytree(tiny_sweep.out, tmp_path / "copied"))
+
+
+def rows_of(folder: Path) -> Rows:
+    with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def save(folder: Path, rows: Rows, encoding: str = "utf-8-sig", delimiter: str = ",", end: str = "\r\n") -> None:
+    """Save the table as a spreadsheet does."""
+    with (folder / "results.csv").open("w", encoding=encoding, newline="") as stream:
+        csv.writer(stream, delimiter=delimiter, lineterminator=end).writerows(rows)
+
+
+def winner(done: Ran) -> str:
+    assert "Traceback" not in done.err
+    return done.out.split("Winner: ", 1)[1].split(" ", 1)[0]
+
+
+# --- tables that a spreadsheet has saved ------------------------------------------------------------------------------
+
+HARMLESS: dict[str, Callable[[Rows], Rows]] = {
+    "a mark and other line ends": lambda rows: rows,
+    "sorted": lambda rows: [rows[0], *rows[:0:-1]],
+    "blank lines at the end": lambda rows: [*rows, *[[""] * len(rows[0])] * 3],
+    "a blank line within": lambda rows: [rows[0], [""] * len(rows[0]), *rows[1:]],
+    "a column of remarks": lambda rows: [[*row, "remark" if row is rows[0] else "look at this"] for row in rows],
+    "capital truth values": lambda rows: [[{"true": "TRUE", "false": "FALSE"}.get(c, c) for c in row] for row in rows],
+}
+
+
+@pytest.mark.parametrize("how", HARMLESS)
+def test_what_a_spreadsheet_does_without_harm_changes_nothing(
+    how: str, tiny_sweep: TinySweep, copied: Path, autotune: Autotune
+) -> None:
+    save(copied, HARMLESS[how](rows_of(copied)))
+    assert winner(autotune("select", copied)) == winner(autotune("select", tiny_sweep.out))
+    again = autotune("run", tiny_sweep.file, "--out", copied)
+    assert again.code == Exit.OK, again.err
+    assert winner(again) == winner(autotune("select", tiny_sweep.out))
+    assert len(read_results(copied)) == len(read_results(tiny_sweep.out))
+    assert autotune("report", copied).code == Exit.OK
+
+
+def changed_setting(rows: Rows, column: str, value: str) -> Rows:
+    place = rows[0].index(column)
+    return [rows[0], *([*row[:place], value, *row[place + 1 :]] if row[place] else row for row in rows[1:])]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("lora_adam_beta2", "1"), ("lora_learning_rate", "0"), ("lora_r", "4"), ("build_precision", "int8")],
+)
+def test_settings_that_were_changed_are_not_taken_for_the_candidates(
+    column: str, value: str, tiny_sweep: TinySweep, copied: Path, autotune: Autotune, tmp_path: Path
+) -> None:
+    save(copied, changed_setting(rows_of(copied), column, value))
+    for words in (("run", tiny_sweep.file, "--out", copied), ("export", copied, "--to", tmp_path / "x")):
+        done = autotune(*words)
+        assert (done.code, "others than those that it was named by" in done.err) == (Exit.USAGE, True), done.err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: [[*row, "", ""] for row in rows], "has columns without a name"),
+        (lambda rows: [["my sweep"], *rows], "has no column 'candidate'"),
+    ],
+)
+def test_what_a_spreadsheet_has_spoilt_is_said(
+    change: Callable[[Rows], Rows], said: str, copied: Path, autotune: Autotune
+) -> None:
+    save(copied, change(rows_of(copied)))
+    done = autotune("select", copied)
+    assert (done.code, said in done.err) == (Exit.USAGE, True), done.err
+
+
+# --- folders that came in part ----------------------------------------------------------------------------------------
+
+
+def test_a_table_that_is_cut_between_two_rows_is_told(tiny_sweep: TinySweep, copied: Path, autotune: Autotune) -> None:
+    save(copied, rows_of(copied)[:3], encoding="utf-8", end="\n")
+    told = "results.csv has 2 of the 7 rows that it had when the sweep ended"
+    assert told in autotune("select", copied).out
+    assert told in autotune("status", copied).out
+    assert any(told in note for note in json.loads(autotune("select", copied, "--json").out)["notes"])
+    assert told in json.loads(autotune("status", copied, "--json").out)["notes"][0]
+    (copied / "results.csv").write_text("", encoding="utf-8")
+    assert told.replace("2 of", "0 of") in autotune("select", copied).out
+    again = autotune("run", tiny_sweep.file, "--out", copied)
+    assert again.code == Exit.OK, again.err
+    assert "of the 7 rows" not in again.out + autotune("select", copied).out
+    assert "of the 7 rows" not in autotune("select", tiny_sweep.out).out
+
+
+def test_a_folder_without_its_table_or_its_sweep_says_what_is_missing(copied: Path, autotune: Autotune) -> None:
+    table = (copied / "results.csv").read_bytes()
+    (copied / "results.csv").unlink()
+    for command in ("select", "status", "report"):
+        done = autotune(command, copied)
+        assert done.code == Exit.USAGE
+        assert "results.csv: is missing, and the rest of a results folder is there; bring it back" in done.err
+    (copied / "results.csv").write_bytes(table)
+    (copied / "sweep.yaml").unlink()
+    assert autotune("select", copied).code == Exit.OK
+    for words in (("status", copied), ("report", copied), ("export", copied, "--to", "x")):
+        done = autotune(*words)
+        assert (done.code, "sweep.yaml is missing" in done.err) == (Exit.USAGE, True), done.err
+
+
+# --- places that hold something else ----------------------------------------------------------------------------------
+
+
+def test_no_command_writes_over_what_it_has_not_written(
+    tiny_sweep: TinySweep, copied: Path, autotune: Autotune, tmp_path: Path
+) -> None:
+    data = tmp_path / "new.csv"
+    data.write_text("text,tone\n1 I felt joy today,joy\n", encoding="utf-8")
+    notes, link, real = tmp_path / "notes.html", tmp_path / "link", tmp_path / "real"
+    notes.write_text("<p>mine</p>", encoding="utf-8")
+    mine = tmp_path / "mine"
+    shutil.copytree(tiny_sweep.file.parent, mine, ignore=shutil.ignore_patterns("out"))
+    before = {path: path.read_bytes() for path in (data, notes, copied / "results.csv", *mine.iterdir())}
+    refused = [
+        ("score", copied, "--data", data, "--wrong", data),
+        ("score", copied, "--data", data, "--wrong", notes),
+        ("report", copied, "--to", notes),
+        ("report", copied, "--to", copied / "results.csv"),
+        ("submit", mine / "sweep.yaml", "--to", "slurm", "-o", data),
+        ("submit", mine / "sweep.yaml", "--to", "skypilot", "-o", notes),
+        ("run", mine / "sweep.yaml", "--out", mine),
+        ("run", mine / "sweep.yaml", "--out", data),
+        ("init", "--model", "smollm2-135m-instruct", "--data", data, "--out", data, "--force"),
+        ("export", copied, "--to", mine),
+        ("export", copied, "--to", data),
+        ("export", copied, "--to", data / "in"),
+        ("export", copied, "--to", "."),
+        ("export", copied, "--to", copied),
+    ]
+    for words in refused:
+        done = autotune(*words)
+        assert done.code == Exit.USAGE, (words, done)
+        assert "Traceback" not in done.err
+    assert {path: path.read_bytes() for path in before} == before
+    real.mkdir()
+    link.symlink_to(real)
+    assert autotune("export", copied, "--to", link, "--items", 0).code == Exit.OK
+    assert link.is_symlink()
+    assert (real / "onnx").is_dir()
+    for name in ("a.html", "b.html"):
+        assert autotune("report", copied, "--to", tmp_path / name).code == Exit.OK
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"a-pareto.svg", "b-pareto.svg"}
+    assert autotune("report", copied, "--to", tmp_path / "a.html").code == Exit.OK, "a report is written anew"
+
+
+def test_results_never_go_into_the_folder_of_the_base_model(
+    tiny_sweep: TinySweep, tiny_llama: Path, autotune: Autotune
+) -> None:
+    before = sorted(tiny_llama.iterdir())
+    for out in (tiny_llama, tiny_llama / "results"):
+        done = autotune("run", tiny_sweep.file, "--out", out)
+        assert (done.code, "lies in the folder of the base model" in done.err) == (Exit.USAGE, True), done.err
+    assert sorted(tiny_llama.iterdir()) == before
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (["accuracy<=0.9"], "this limit would keep what is worse"),
+        (["accuracy>=90"], "write 0.9"),
+        (["size_mb<=0"], "give a bound above 0"),
+        (["size_mb<=1", "size_mb>=2"], "no candidate could keep this limit and 'size_mb<=1'"),
+        (["accuracy"], "a shell takes < and > for files"),
+        (["size_mb<=1 and accuracy>=0.5"], "write --limit before each limit"),
+        (["itl_ms_p50<=base/2"], "write base * 0.5"),
+        (["accuracy>=inf"], "leave the limit out for none"),
+    ],
+)
+def test_a_limit_that_contradicts_itself_or_its_metric_is_refused(
+    limits: Sequence[str], said: str, tiny_sweep: TinySweep, autotune: Autotune
+) -> None:
+    words = [word for limit in limits for word in ("--limit", limit)]
+    for command in (["select", tiny_sweep.out], ["export", tiny_sweep.out, "--to", "x"]):
+        done = autotune(*command, *words)
+        assert (done.code, said in done.err) == (Exit.USAGE, True), done.err
+
+
+def test_what_was_given_up_for_a_stricter_limit_is_told(
+    tiny_sweep: TinySweep, autotune: Autotune, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = autotune("run", tiny_sweep.file, "--out", out, "--set", "limits=[size_mb <= 0.2]")
+    assert done.code == Exit.OK, done.err
+    said = autotune("select", out, "--limit", "size_mb<=10").out
+    assert (
+        "Note: 4 candidates were given up unmeasured for a limit of the sweep, and might win under these limits" in said
+    )
+    assert """run the sweep again with --trials 10 --set 'limits=["size_mb<=10"]'""" in said
+    for limits in ([], ["--limit", "size_mb<=0.2"], ["--limit", "size_mb<=0.3"]):
+        assert "given up unmeasured" not in autotune("select", out, *limits).out, limits
+    again = autotune("run", tiny_sweep.file, "--out", out, "--trials", "10", "--set", 'limits=["size_mb<=10"]')
+    assert again.code == Exit.OK, again.err
+    assert "given up unmeasured" not in autotune("select", out, "--limit", "size_mb<=10").out
+    nothing = autotune("run", tiny_sweep.file, "--out", tmp_path / "none", "--set", "limits=[size_mb <= 0.001]")
+    assert nothing.code == Exit.NO_FEASIBLE
+    assert "None was measured: each was given up before" in nothing.out
+    assert "size_mb <= 0.001 cannot be kept: size_mb is" in nothing.out
+    assert len(json.loads(autotune("select", tmp_path / "none", "--json").out)["given_up"]) == 6
+    assert "no candidate keeps the limits\n" in autotune("status", tmp_path / "none").out
+
+
+# --- new data ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_the_model_has_seen_are_told(tiny_sweep: TinySweep, autotune: Autotune, tmp_path: Path) -> None:
+    data = tiny_sweep.file.parent
+    found = {
+        split: json.loads(autotune("score", tiny_sweep.out, "--data", data / f"{split}.jsonl", "--json").out)
+        for split in ("train", "validation", "test")
+    }
+    assert {split: one["seen"] for split, one in found.items()} == {
+        "train": {"train": 48}, "validation": {"validation": 24}, "test": {},
+    }  # fmt: skip
+    assert "a score on what a model has learned says nothing about new text" in found["train"]["notes"][0]
+    base = read_results(tiny_sweep.out)[0]
+    assert base.kind == "base"
+    done = autotune("score", tiny_sweep.out, "--data", data / "train.jsonl", "--candidate", base.candidate, "--json")
+    assert json.loads(done.out)["seen"] == {}, "it was never trained"
+    done = autotune("score", tiny_sweep.out / "best", "--data", data / "validation.jsonl", "--json")
+    assert json.loads(done.out)["seen"] == {"validation": 24}
+
+
+def test_labels_that_the_model_does_not_know_are_answered_with_those_that_it_does(
+    tiny_sweep: TinySweep, autotune: Autotune, tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text("text,tone\n1 I felt joy,Joy\n2 I felt fear,FEAR\n", encoding="utf-8")
+    done = autotune("score", tiny_sweep.out, "--data", "new.csv")
+    assert done.code == Exit.USAGE
+    assert "' Joy' is none of the model's labels, but nearly ' joy'" in done.err
+    assert f"write the labels as the model knows them: {', '.join(map(repr, TONES))}" in done.err
+    done = autotune("score", tiny_sweep.out, "--data", "new.csv", "--candidate", "x", "--limit", "size_mb<=1")
+    assert "--candidate names the model, and --limit or --prefer choose one" in done.err
+    done = autotune("score", tiny_sweep.out, "--data", "new.csv", "--wrong", "no/such/x.csv")
+    assert "cannot be written, because there is no folder" in done.err
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_closed_streams_a_full_device_and_a_cache_that_cannot_be_written(tiny_sweep: TinySweep) -> None:
+    def ran(words: str, **environment: str) -> tuple[int, str]:
+        command = f'exec "{sys.executable}" -m autotune {words}'
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stderr
+
+    before = (tiny_sweep.out / "results.csv").read_bytes()
+    assert ran(f'select "{tiny_sweep.out}" >&-') == (Exit.OK, "")
+    assert ran(f'select "{tiny_sweep.out}" --json >&- 2>&- <&-')[0] == Exit.OK
+    assert ran("select nothing 2>&-")[0] == Exit.USAGE
+    assert (tiny_sweep.out / "results.csv").read_bytes() == before
+    if Path("/dev/full").exists():
+        code, err = ran(f'select "{tiny_sweep.out}" >/dev/full')
+        assert (code, "free some space on that disk" in err) == (Exit.MACHINE, True)
+    code, err = ran(f'score "{tiny_sweep.out}" --data x.csv', AUTOTUNE_CACHE="/dev/null/x")
+    assert (code, "name another folder in AUTOTUNE_CACHE" in err) == (Exit.MACHINE, True)
