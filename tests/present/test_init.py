@@ -157,7 +157,17 @@ def test_a_sweep_is_called_as_the_file_that_was_asked_for(
         (("--model", "nobody", "--data", "t.csv"), "no such model"),
         (("--model", MODEL, "--data", "t.csv", "--provider", "gpu"), "did you mean 'cuda'?"),
         (("--model", MODEL, "--data", "ids.csv"), "no column holds texts"),
-        (("--model", MODEL, "--data", "t.csv", "--out", "t.csv"), "is there already"),
+        (("--model", MODEL, "--data", "t.csv", "--out", "there.yaml"), "is there already"),
+        (
+            ("--model", MODEL, "--data", "t.csv", "--out", "t.csv", "--force"),
+            "its name must say so; write --out t.yaml",
+        ),
+        (("--model", MODEL, "--data", "t.csv", "--out", "sweep.json"), "its name must say so; write --out sweep.yaml"),
+        (("--model", MODEL, "--data", "t.csv", "--out", "my sweep"), "write --out 'my sweep.yaml'"),
+        (
+            ("--model", MODEL, "--data", "t.csv", "--out", "folder.yaml", "--force"),
+            "is a folder, and a file is written",
+        ),
         (("--example", "nothing"), "no such example"),
         *(
             (("--example", *name, f"--{option}", "x"), f"so --{option} would be ignored")
@@ -172,9 +182,13 @@ def test_a_sweep_is_called_as_the_file_that_was_asked_for(
 def test_what_it_cannot_do_is_said(arguments: tuple[str, ...], said: str, autotune: Callable[..., Ran]) -> None:
     Path("t.csv").write_text(SHAPES["labels"][1], encoding="utf-8")
     Path("ids.csv").write_text("a,b\n,\n,\n", encoding="utf-8")
+    Path("there.yaml").write_text("name: mine\n", encoding="utf-8")
+    Path("folder.yaml").mkdir()
     done = autotune("init", *arguments)
     assert (done.code, said in done.err, "Traceback" in done.err) == (Exit.USAGE, True, False), done.err
-    assert sorted(path.name for path in Path().iterdir()) == ["ids.csv", "t.csv"]
+    assert sorted(path.name for path in Path().iterdir()) == ["folder.yaml", "ids.csv", "t.csv", "there.yaml"]
+    assert Path("there.yaml").read_text(encoding="utf-8") == "name: mine\n"
+    assert Path("t.csv").read_text(encoding="utf-8") == SHAPES["labels"][1]
 
 
 def test_rows_of_which_most_are_labels_in_every_column(tmp_path: Path) -> None:
