@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import UsageError
+from autotune.metrics import METRICS
 from autotune.present.select import as_json, select
 from autotune.report.data import read_report
 from autotune.report.page import bundle
@@ -76,7 +77,10 @@ def questions_for(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any
             )
             if bound.startswith("base") and draw.random() < 0.5:
                 bound = f"{value:.6g}"
-            limits.append(f"{name} {draw.choice(['<=', '>='])} {bound}")
+            sign, metric = draw.choice(["<=", ">="]), METRICS[name]
+            if metric.kind == "score" and not metric.turns:  # `select` refuses a limit that would keep what is worse
+                sign = ">=" if metric.direction == "maximize" else "<="
+            limits.append(f"{name} {sign} {bound}")
         found.append({"limits": limits, "prefer": draw.choice([None, None, *measured])})
     return found
 

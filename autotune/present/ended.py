@@ -22,7 +22,8 @@ def ended_line(ended: str, trials: int, wall_s: float, own_s: float, waited_s: f
     """
     share = own_s / wall_s if wall_s else 0.0
     waited = f"; waited {duration(waited_s)} for other sweeps on this machine" if waited_s > 1 else ""
+    earlier = ", by earlier runs: --trials N with a larger N goes on" if not trials and ended == "trials" else ""
     return (
-        f"{trials} trial{'s' * (trials != 1)} in {duration(wall_s)} ({REASONS[ended]}); "
+        f"{trials} trial{'s' * (trials != 1)} in {duration(wall_s)} ({REASONS[ended]}{earlier}); "
         f"the tuner's own cost: {own_s:.1f} s, {share:.1%} of the wall-clock{waited}"
     )

@@ -36,6 +36,14 @@ def candidate_of(row: Trial, file: Path) -> Candidate:
     except ValueError:
         rule = f"the settings of candidate {row.candidate} cannot be read"
         raise UsageError(Problem(rule, file=str(file), remedy="restore the file, or remove that line")) from None
+    return found
+
+
+def named_candidate(row: Trial, file: Path) -> Candidate:
+    """Return the candidate of a row as `candidate_of` does, for whoever makes it again. Raises UsageError, also where the row's
+    settings are not those that its name is the digest of.
+    """
+    found = candidate_of(row, file)
     if found.id != row.candidate and _NAMED.fullmatch(row.candidate):
         rule = f"the settings of candidate {row.candidate} are others than those that it was named by: its line was changed"
         raise UsageError(

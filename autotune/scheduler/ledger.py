@@ -11,7 +11,7 @@ from autotune.analysis.limits import Aims
 from autotune.candidate import Candidate
 from autotune.metrics import METRICS
 from autotune.results.columns import STAGES, Cell
-from autotune.results.judge import candidate_of
+from autotune.results.judge import named_candidate
 from autotune.results.rows import Trial
 from autotune.results.trials import Trials
 from autotune.strategies.protocol import Proposal, Told
@@ -85,7 +85,7 @@ class Ledger:
 
     def candidate_of(self, row: Trial) -> Candidate:
         """Return the candidate of a row. Raises UsageError where its settings cannot be read."""
-        return candidate_of(row, self.file)
+        return named_candidate(row, self.file)
 
     def proposal_of(self, row: Trial) -> Proposal:
         """Return the proposal that a row came from."""

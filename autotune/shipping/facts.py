@@ -19,7 +19,7 @@ from autotune.metrics import METRICS, score_column
 from autotune.models import BUILT_IN, HUB_NAME, local_folder
 from autotune.paths import is_file
 from autotune.results.folder import read_outcomes
-from autotune.results.judge import base_of, candidate_of
+from autotune.results.judge import base_of, named_candidate
 from autotune.results.rows import Finalist, Measured, Trial
 from autotune.results.table import read_table
 
@@ -146,7 +146,7 @@ def score_of(metric: str, split: str, outcomes: Mapping[str, Any]) -> Score:
 
 def gather(folder: Path, sweep: Mapping[str, Any], rows: list[Trial], row: Trial, base_model: str | None) -> Facts:
     """Return the facts about the candidate of `row`. `base_model`: the base model's name on the hub, if the user gives it."""
-    candidate = candidate_of(row, folder / "results.csv")
+    candidate = named_candidate(row, folder / "results.csv")
     finals: list[Finalist] = []
     if is_file(folder / "finalists.csv"):
         finals = read_table(folder / "finalists.csv", Finalist)
