@@ -178,5 +178,5 @@ def pace_lines(winner: Finalist, searched: Trial | None) -> list[str]:
     slower = "slower" if now > then else "faster"
     return [
         f"the machine was {slower} in these turns: {number(now)} ms/token for the winner, {number(then)} in the search; "
-        "compare times of one pace only, as in turns"
+        "to compare two models, use times taken in turns"
     ]

@@ -104,7 +104,7 @@ const PACE_MOVED = 1.25; // as in present/tables.py
 function paceLine(winner, row) {
   const [then, now] = [winner.values.itl_ms_p50, row?.itl_ms_p50];
   if (!then || !now || Math.max(now / then, then / now) < PACE_MOVED) return null;
-  return h("li", {}, `The machine was ${now > then ? "slower" : "faster"} in these turns: ${withUnit("itl_ms_p50", now)} for the winner, ${withUnit("itl_ms_p50", then)} in the search. Compare times of one pace only, as in turns.`);
+  return h("li", {}, `The machine was ${now > then ? "slower" : "faster"} in these turns: ${withUnit("itl_ms_p50", now)} for the winner, ${withUnit("itl_ms_p50", then)} in the search. To compare two models, use times taken in turns.`);
 }
 
 /** The tiles of the winner's objectives and limits. */
@@ -178,7 +178,7 @@ export function advice(sweep, found) {
     if (rivals.length) {
       const words = rivals.map(({ entry, items }) => `${entry.id.slice(0, 8)} (${nameOf(sweep, entry)}): about ${items} items`);
       const have = headToHead(sweep, leader, rivals[0].entry, step.metric).n;
-      say(`To resolve the tie by ${step.metric}, score these candidates on more items; now there are ${have}. If the observed difference from the best, ${leader.id.slice(0, 8)}, is real, so many items show it: ${words.join("; ")}.`);
+      say(`To resolve the tie by ${step.metric}, score these candidates on more than the present ${have} items. If a candidate really differs from the best (${leader.id.slice(0, 8)}) as much as observed, this many items are needed to show it: ${words.join("; ")}.`);
     }
   }
   const disturbed = sweep.candidates.filter((entry) => sweep.cell(entry.row, "foreign_cpu") > BUSY);
