@@ -346,7 +346,7 @@ def recipes(draw: st.DrawFn, provider: Provider) -> dict[str, Any]:
     fits = [n for n, p in RECIPE.items() if n not in left and (not p.providers or provider.name in p.providers)]
     recipe: dict[str, Any] = {"precision": draw(st.lists(st.sampled_from(provider.precisions), min_size=1, max_size=2))}
     for name in draw(st.sets(st.sampled_from(fits), max_size=5)):
-        one = values(RECIPE[name])
+        one = st.just(True) if name == "use_qdq" and provider.qdq else values(RECIPE[name])  # false is refused there
         recipe[name] = draw(one | st.lists(one, min_size=1, max_size=2))
     return recipe
 
