@@ -18,7 +18,7 @@ import yaml
 from autotune.candidate import Recipe
 from autotune.cli import main
 from autotune.execution.worker import OFFLINE, QUIET
-from autotune.stages.jobs import BuildJob, Job, Result, TinyJob, function_of
+from autotune.stages.jobs import AS_SAVED, BuildJob, Job, Result, TinyJob, function_of
 
 os.environ.update(QUIET | OFFLINE)
 # Threads that wait for one another cost more than the tiny model's work, above all on a busy machine.
@@ -125,7 +125,7 @@ def built(do: Do) -> Do:
 
     def build(recipe: Recipe, source: Path) -> tuple[Path, Result]:
         if (recipe, source) not in made:
-            job = BuildJob(source=str(source), recipe=recipe, provider="cpu", source_dir=source)
+            job = BuildJob(source=str(source), recipe=recipe, provider="cpu", source_dir=source, tokenizer=AS_SAVED)
             made[recipe, source] = do(job)
         return made[recipe, source]
 

@@ -400,17 +400,27 @@ def test_a_limit_that_is_certain_to_break_ends_a_candidate_before_it_is_timed(
 
 
 def test_candidates_that_all_fail(write: Callable[..., Path], place: Path, autotune: Callable[..., Ran]) -> None:
-    lora = {**LORA, "target_modules": ["no_such_module"]}
-    file = write("failing", space={"lora": lora, "build": [INT4]}, budget={"trials": 2})
+    changes = {"train": {"max_length": 64, "time_limit_s": 0.001}, "space": {"lora": LORA, "build": [INT4]}}
+    file = write("failing", budget={"trials": 2}, **changes)
     out = place / "failing"
     ran = autotune("run", file, "--out", out)
     assert ran.code == Exit.NO_RESULT
     found = table(out)
-    assert found["status"].tolist() == ["ok", "unsupported", "unsupported"]
-    assert found["error"][1].startswith("target_modules: the model has no linear module named no_such_module")
+    assert found["status"].tolist() == ["ok", "timeout", "timeout"]
+    assert found["error"][1].startswith("training passed train.time_limit_s = 0.001 at step 1")
     assert found[["accuracy", "itl_ms_p50", "size_mb"]][1:].isna().all().all()
     assert not (out / "best").exists()
-    assert json.loads(autotune("status", out, "--json").out)["status_counts"] == {"unsupported": 2}
+    assert json.loads(autotune("status", out, "--json").out)["status_counts"] == {"timeout": 2}
+
+
+def test_a_target_module_that_the_model_lacks_is_refused_before_anything_runs(
+    write: Callable[..., Path], place: Path, autotune: Callable[..., Ran]
+) -> None:
+    file = write("no-module", space={"lora": {**LORA, "target_modules": ["no_such_module"]}, "build": [INT4]})
+    ran = autotune("run", file, "--out", place / "no-module")
+    assert ran.code == Exit.USAGE
+    assert "no_such_module" in ran.err
+    assert "q_proj" in ran.err
 
 
 @pytest.mark.slow

@@ -68,6 +68,9 @@ def _run_builder(source: Path, recipe: Recipe, provider: str, out: Path, scratch
         raise refused(plain(error), f"the model builder refuses {recipe}") from error
 
 
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
 def _with_its_tokenizer(source: Path, place: Path) -> Path:
     """Return a model folder for the builder, which loads the tokenizer by the class that the model names: the model's own, or
     `place`, with the same files and the tokenizer as its tokenizer.json says.
@@ -84,7 +87,7 @@ def _with_its_tokenizer(source: Path, place: Path) -> Path:
             os.link(file.resolve(), place / file.name)
         except OSError:  # on another disk
             shutil.copyfile(file, place / file.name)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+    for name in _TOKENIZER:
         (place / name).unlink(missing_ok=True)  # a linked file must not be written into
     tokenizer.save_pretrained(str(place))
     return place
@@ -111,11 +114,17 @@ def build(job: BuildJob, out: Path) -> Result:
     Raises StageError: `unsupported` where the builder refuses, `failed` where it built something else.
     """
     with scratch("build") as folder:
-        job = job.model_copy(update={"source_dir": _with_its_tokenizer(job.source_dir, folder / "source")})
+        source = _with_its_tokenizer(job.source_dir, folder / "source")
+        own_tokenizer, job = source != job.source_dir, job.model_copy(update={"source_dir": source})
         given = {}
         if job.recipe.calibrated:
             given["kv_cache_scale_file"] = str(_calibrated(job, folder))
         _run_builder(job.source_dir, job.recipe, job.provider, out, folder, given)
+        if own_tokenizer:  # of some kinds of model (Qwen2) transformers takes its own class, whatever the files name
+            for name in _TOKENIZER:
+                (out / name).unlink(missing_ok=True)
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, out / name)
     built = read_back(out)
     wrong = differences(job.recipe, built)
     if wrong:

@@ -20,6 +20,7 @@ from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.stages.jobs import TaskCheckJob, TaskJob, TaskScoreJob
 from autotune.stages.lm_task import _parts
+from autotune.stages.text import load_tokenizer
 from autotune.tasks import find_task
 
 HEAD = """\
@@ -106,7 +107,8 @@ def theirs(folder: Path, model: Path, metric: str, split: str = "validation") ->
     if split == "test":
         task.set_config("test_split", "test")
     task.set_config("num_fewshot", 0)
-    lm = HFLM(pretrained=str(model), device="cpu", batch_size=1, dtype="float32")
+    tokenizer = load_tokenizer(model)  # of the file: transformers has a class of its own for Qwen2, which splits digits
+    lm = HFLM(pretrained=str(model), tokenizer=tokenizer, device="cpu", batch_size=1, dtype="float32")
     found = evaluator.evaluate(lm, {"tasks": {"my_tones": task}}, bootstrap_iters=0)
     chosen = found["samples"]["my_tones"][0]["filter"]
     return found["results"]["my_tones"][f"{metric},{chosen}"], [s[metric] for s in found["samples"]["my_tones"]]

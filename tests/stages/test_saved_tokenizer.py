@@ -64,6 +64,18 @@ def test_a_build_ships_the_tokenizer_of_the_file(named: str, do: Do, model: Path
         assert load_tokenizer(built, encoding).encode(TEXT, add_special_tokens=False) == saved(model)
 
 
+def test_a_build_ships_the_tokenizer_of_the_file_where_a_kind_of_model_has_a_class_of_its_own(
+    do: Do, tiny_qwen2: Path
+) -> None:
+    job = BuildJob(
+        source="s", recipe=Recipe(precision="fp32"), provider="cpu", source_dir=tiny_qwen2, tokenizer=AS_SAVED
+    )
+    built, _ = do(job)
+    assert saved(built) == saved(tiny_qwen2)
+    for encoding in (None, AS_SAVED):
+        assert load_tokenizer(built, encoding).encode(TEXT, add_special_tokens=False) == saved(tiny_qwen2)
+
+
 @pytest.mark.parametrize("named", ["GemmaTokenizerFast", "T5TokenizerFast", "BertTokenizerFast", "MyOwnTokenizer"])
 def test_a_class_that_does_not_take_the_vocabulary_does_not_matter(named: str, model: Path) -> None:
     own = {"AutoTokenizer": ["tokenization_my.MyOwnTokenizer", None]} if named == "MyOwnTokenizer" else None
