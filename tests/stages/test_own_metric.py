@@ -229,7 +229,8 @@ def test_generation_ends_after_so_many_tokens(generated: Callable[..., list[str]
 
 def test_generation_ends_at_the_first_stop_wherever_in_a_token_it_is(generated: Callable[..., list[str]]) -> None:
     whole = generated(max_new_tokens=20)
-    letters = sorted({text[at : at + 2] for text in whole for at in range(2, len(text) - 2, 3)} - {""})
+    pairs = {text[at : at + 2] for text in whole for at in range(2, len(text) - 2, 3)}
+    letters = sorted(pair for pair in pairs if not any(map(str.isspace, pair)))  # outer white space is taken away first
     assert len(letters) > 3
     for stop in (letters[:1], letters[1:4], ["no such text"]):
         for batched in (True, False):
