@@ -87,6 +87,6 @@ def _ways(tokenizer: Tokenizer, text: str) -> object:
 
 
 def _is_sentencepiece(tokenizer: Tokenizer) -> bool:
-    content = json.loads(tokenizer.to_str())
-    said = json.dumps([content.get(name) for name in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
+    parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
+    said = b"".join(part.__getstate__() for part in parts if part is not None).decode()
     return "\u2581" in said and "ByteLevel" not in said
