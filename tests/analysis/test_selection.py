@@ -246,7 +246,7 @@ def test_outcomes_other_than_right_or_wrong_need_a_smaller_p_value() -> None:
     seen = set()
     for shift in np.linspace(0, 0.4, 41):
         rows = draws - draws.mean(axis=1, keepdims=True) + np.array([[shift], [0.0]])
-        p = float(paired_family(rows, 0)[1])
+        p = float(paired_family(rows, 0, 0.05 / 1.5)[1])
         pair = [Entry(str(n), {"f1": float(row.mean())}, outcomes={"f1": row}) for n, row in enumerate(rows)]
         (step,) = choose(pair, {"f1": "maximize"}, [], None).steps
         assert ("1" in step.beaten) == (1.5 * p <= 0.05)
