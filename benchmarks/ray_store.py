@@ -114,12 +114,12 @@ def sizes(copies: dict[tuple[str, str], list[float]], kept: dict[str, float], jo
         parts = [_copies("sent", there), _copies("copied to a machine", back)]
         found.append((f"{'model and items' if stage == INPUTS else stage}: bytes moved", "; ".join(parts)))
     total = sum(map(sum, copies.values()))
-    twice = sum(len(copy) > 1 for result, copy in sent.items() if not result.startswith(f"{INPUTS}/"))
+    twice = sum(len(copy) > 1 for copy in sent.values())
     differ = sum(abs(kept.get(name, 0.0) - sum(copy[:1])) > 1e-6 for name, copy in sent.items())
     return [
         *found,
         ("moved in all, for each job that was begun", f"{total:.1f} MB, {total / jobs:.2f} MB"),
-        ("results of jobs sent more than once; whose bytes in the store are not those that were reported", f"{twice}; {differ}"),
+        ("results and inputs sent more than once; whose bytes in the store are not those that were reported", f"{twice}; {differ}"),
     ]  # fmt: skip
 
 

@@ -226,10 +226,26 @@ class SharedStore:
     def offer(self, folder: Path, always: bool = False) -> None:
         """Put a local result into the store if the store lacks it: it may have been unreachable when the result was made.
 
-        `always`: also a result of a stage in `HERE`.
+        `always`: also a result of a stage in `HERE`. Otherwise nothing is done while another maker makes the same result.
         """
-        if (always or self.takes(folder)) and _name(folder) not in self._there and self.manifest(folder) is None:
-            self.publish(folder)
+        if always:
+            self.send_once(folder, lambda: self.publish(folder))
+        elif self.takes(folder):
+            with contextlib.suppress(_OtherMakerError):
+                self.send_once(folder, lambda: self.publish(folder), _leave)
+
+    def send_once(
+        self, folder: Path, send: Callable[[], object], waiting: Callable[[Maker | None, float], None] = lambda *_: None
+    ) -> None:
+        """Call `send`, which puts a result into the store, if the store lacks it: one machine sends it, others wait.
+
+        `waiting`: as in `makers.making`. Raises MachineError, and what `waiting` raises.
+        """
+        if _name(folder) in self._there or self.manifest(folder) is not None:
+            return
+        with self.making(folder, "a copy to the shared cache", waiting):
+            if self.manifest(folder) is None:
+                send()
 
     @contextlib.contextmanager
     def _copying(self, kind: str, folder: Path) -> Iterator[Callable[[int], None]]:
@@ -330,6 +346,14 @@ class SharedStore:
         while not over.wait(BEAT_S):
             with contextlib.suppress(AutotuneError):  # it is tried again; meanwhile another maker may take over
                 self._renew()
+
+
+class _OtherMakerError(Exception):
+    """Another maker makes the result."""
+
+
+def _leave(*_: object) -> None:
+    raise _OtherMakerError
 
 
 def _name(folder: Path) -> str:

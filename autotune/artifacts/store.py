@@ -332,15 +332,16 @@ class Cache:
         described = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
         key = digest(described)
         place = self.root / INPUTS / key
-        if self.shared.manifest(place) is None:
-            manifest = {
-                "described": {"inputs": sorted(files)},
-                "result": {},
-                "seconds": 0.0,
-                "made": time.time(),
-                "model": "",
-            }
-            self.shared.put(place, files, manifest | {"files": described})
+        manifest = {
+            "described": {"inputs": sorted(files)},
+            "result": {},
+            "seconds": 0.0,
+            "made": time.time(),
+            "model": "",
+            "files": described,
+        }
+        shared = self.shared
+        shared.send_once(place, lambda: shared.put(place, files, manifest))
         return key
 
     def _pulled(self, folder: Path) -> Stored | None:

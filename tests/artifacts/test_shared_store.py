@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,6 +134,51 @@ def test_bytes_are_reported_by_result_and_never_beside_a_timing(
         assert cache.shared.around == host.shared
 
 
+def test_machines_that_send_the_same_at_once_send_it_once(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of stages that stay on their machine, and files from outside the cache."""
+    (tmp_path / "data.jsonl").write_bytes(CONTENT)
+    caches = [cache_on(machine, monkeypatch) for machine in ("one", "two", "three")]
+    made = [cache.make(TinyJob(), run).folder for cache in caches]
+    sent: list[str] = []
+    put = Objects.put
+
+    def slow(self: Objects, file: Path, name: str) -> None:
+        sent.append(name)
+        time.sleep(0.3)  # the others look into the store meanwhile
+        put(self, file, name)
+
+    monkeypatch.setattr(Objects, "put", slow)
+    with ThreadPoolExecutor() as pool:
+        for cache, folder in zip(caches, made, strict=True):
+            assert cache.shared is not None
+            pool.submit(cache.shared.offer, folder, always=True)
+        keys = list(pool.map(lambda cache: cache.put_inputs({"data.jsonl": tmp_path / "data.jsonl"}), caches))
+    assert len(set(keys)) == 1
+    assert sorted(name.split("/")[0] for name in sent) == ["inputs", "tiny"]
+    for stage, key in (("inputs", keys[0]), ("tiny", TinyJob().key)):
+        assert cache_on("four", monkeypatch).bring(stage, key).is_dir()
+
+
+def test_a_result_that_is_found_while_its_maker_sends_it_is_sent_once(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    put = Objects.put
+
+    def found_meanwhile(self: Objects, file: Path, name: str) -> None:
+        sent.append(name)
+        if len(sent) == 1:
+            assert cache_on("one", monkeypatch).find(Work()) is not None  # another process of this machine
+        put(self, file, name)
+
+    monkeypatch.setattr(Objects, "put", found_meanwhile)
+    cache_on("one", monkeypatch).make(Work(), run)
+    assert len(sent) == 1
+    assert cache_on("two", monkeypatch).make(Work(), never).cached
+
+
 def test_of_two_who_made_a_result_the_first_to_publish_wins(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is stopped for longer than its lease; another makes the result; then the first goes on."""
     one, two = cache_on("one", monkeypatch), cache_on("two", monkeypatch)
@@ -192,6 +239,7 @@ def test_a_store_that_does_not_answer_is_a_trouble_of_the_machine(store: str, mo
 
 DRIVER = """
 import sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 from autotune.artifacts import shared_store

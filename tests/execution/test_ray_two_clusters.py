@@ -19,8 +19,8 @@ def test_two_clusters_make_each_result_once_and_report_what_they_move(monkeypatc
     assert int(results) >= 10
     assert sum(map(int, made.split(", "))) >= int(results)
     assert found["of them, timings aside, begun more than once"] == "0"
-    assert found["results of jobs sent more than once; whose bytes in the store are not those that were reported"] == (
-        "0; 0"
-    )
+    assert found[
+        "results and inputs sent more than once; whose bytes in the store are not those that were reported"
+    ] == ("0; 0")
     assert found["build: bytes moved"].startswith("sent ")
     assert float(found["moved in all, for each job that was begun"].partition(" MB")[0]) > 1.0
