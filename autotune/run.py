@@ -33,9 +33,9 @@ from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
-from autotune.pipeline.pace import Pace
 from autotune.pipeline.prepare import needs_network, prepare
 from autotune.pipeline.subject import subject_of
+from autotune.pipeline.timing_validity import Pace
 from autotune.present.data import data_lines
 from autotune.present.ended import ended_line
 from autotune.present.explained import explain, tie_lines

@@ -16,8 +16,8 @@ from autotune.artifacts.store import Stored
 from autotune.candidate import Lora, Recipe
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
-from autotune.pipeline.pace import Pace
 from autotune.pipeline.steps import call_with
+from autotune.pipeline.timing_validity import Pace
 from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.scheduler.events import Event, Events, Note, RowWritten, StageBegan

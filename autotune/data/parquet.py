@@ -7,16 +7,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from autotune.data.encodings import decode, other_content
-from autotune.data.found import SHOWN_PROBLEMS, Found, Record, with_fields
+from autotune.data.records import SHOWN_PROBLEMS, FileRecords, Record, with_fields
 from autotune.errors import Problem, shown
 
 
-def read_parquet(data: bytes, wanted: Collection[str], also: Collection[str]) -> Found:
+def read_parquet(data: bytes, wanted: Collection[str], also: Collection[str]) -> FileRecords:
     """Return the wanted columns of a parquet file, and those of `also` that it has."""
     import pyarrow
     import pyarrow.parquet
 
-    found = Found(mark=" row ")
+    found = FileRecords(mark=" row ")
     if not data.startswith(b"PAR1") and data:
         remedy = "rename it for what it holds: .jsonl, .csv or .tsv"
         text = Problem("the file must be parquet, and its content is text", remedy=remedy)

@@ -10,8 +10,8 @@ from pathlib import Path
 from autotune.data.content import another_format, header_of, list_within
 from autotune.data.delimited import read_delimited
 from autotune.data.encodings import decode, unpacked
-from autotune.data.found import SHOWN_PROBLEMS, Found, Record, with_fields
 from autotune.data.parquet import read_parquet
+from autotune.data.records import SHOWN_PROBLEMS, FileRecords, Record, with_fields
 from autotune.data.schema import FORMATS
 from autotune.errors import Problem, RepeatedKeyError, did_you_mean, different_keys
 
@@ -152,7 +152,7 @@ def _by_column(value: dict[str, object], wanted: Collection[str]) -> list[object
     return None
 
 
-def _read_json(text: str, wanted: Collection[str]) -> Found:
+def _read_json(text: str, wanted: Collection[str]) -> FileRecords:
     try:
         value = _parsed(text)
     except (ValueError, RecursionError) as error:
@@ -167,7 +167,7 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
         elif isinstance(error, RepeatedKeyError):
             remedy = "keep one of them"
         line = getattr(error, "lineno", None)
-        return Found(problems=[Problem(f"the file must be JSON ({error})", line=line, remedy=remedy)])
+        return FileRecords(problems=[Problem(f"the file must be JSON ({error})", line=line, remedy=remedy)])
     rows: object = value
     if isinstance(value, dict):
         lists = {name: part for name, part in value.items() if isinstance(part, list) and _some_object(part)}
@@ -178,10 +178,12 @@ def _read_json(text: str, wanted: Collection[str]) -> Found:
             rows = value["data"]
         if rows is None and len(lists) > 1:
             remedy = "keep one of them in the file, and write the others to files of their own"
-            return Found(problems=[Problem("the file must hold one list of objects", value=list(lists), remedy=remedy)])
+            return FileRecords(
+                problems=[Problem("the file must hold one list of objects", value=list(lists), remedy=remedy)]
+            )
     if not isinstance(rows, list):
         remedy = 'write [{...}, ...] or {"data": [{...}, ...]}'
-        return Found(problems=[Problem("the file must hold a list of objects", remedy=remedy)])
+        return FileRecords(problems=[Problem("the file must hold a list of objects", remedy=remedy)])
     found = _collected(_of_list(rows, wanted))
     found.mark = " row "
     return found
@@ -204,18 +206,18 @@ def _some_object(rows: list[object]) -> bool:
     return any(isinstance(row, dict) for row in rows)
 
 
-def _read_table(text: str, usual: str, wanted: Collection[str], also: Collection[str]) -> Found:
+def _read_table(text: str, usual: str, wanted: Collection[str], also: Collection[str]) -> FileRecords:
     table = read_delimited(text, usual, wanted)
     asked = [(name, place) for place, name in enumerate(table.columns) if name in wanted or name in also]
     records = [
         Record(line.number, {name: line.cells[place] for name, place in asked if place < len(line.cells)})
         for line in table.lines
     ]
-    return Found([name for name in table.columns if name], records, table.problems, table.notes)
+    return FileRecords([name for name in table.columns if name], records, table.problems, table.notes)
 
 
-def _collected(rows: Iterable[Record | Problem]) -> Found:
-    found = Found()
+def _collected(rows: Iterable[Record | Problem]) -> FileRecords:
+    found = FileRecords()
     columns: dict[str, None] = {}
     for row in rows:
         if isinstance(row, Problem):
@@ -228,7 +230,7 @@ def _collected(rows: Iterable[Record | Problem]) -> Found:
     return found
 
 
-def _read_text(suffix: str, text: str, wanted: Collection[str], also: Collection[str]) -> Found:
+def _read_text(suffix: str, text: str, wanted: Collection[str], also: Collection[str]) -> FileRecords:
     if suffix in (".csv", ".tsv"):
         return _read_table(text, "," if suffix == ".csv" else "\t", wanted, also)
     if suffix == ".json":
@@ -248,32 +250,34 @@ def format_of(path: Path) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else ""
 
 
-def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None, also: Collection[str]) -> Found:
+def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None, also: Collection[str]) -> FileRecords:
     suffix = format_of(path)
     if not suffix:
         ending = path.suffix.lower()
         remedy = _ELSEWHERE.get(ending) or did_you_mean(ending, FORMATS)
-        return Found(problems=[Problem("the file name must end in a known format", value=path.name, remedy=remedy)])
+        return FileRecords(
+            problems=[Problem("the file name must end in a known format", value=path.name, remedy=remedy)]
+        )
     if path.suffix.lower() == ".gz":
         content = unpacked(data)
         if isinstance(content, Problem):
-            return Found(problems=[content])
+            return FileRecords(problems=[content])
         data = content
         if data.startswith(b"\x1f\x8b"):
-            return Found(
+            return FileRecords(
                 problems=[Problem("the file is compressed with gzip twice", remedy="unpack it once (gzip -d)")]
             )
     if suffix == ".parquet":
         return read_parquet(data, wanted, also)
     text = decode(data, encoding)
     if isinstance(text, Problem):
-        return Found(problems=[text])
+        return FileRecords(problems=[text])
     if text[0].endswith("\0"):
         whole = text[0].rstrip("\0")
         rule = f"the file ends with {len(text[0]) - len(whole):,} NUL characters: it was not written to its end"
-        return Found(problems=[Problem(rule, line=whole.count("\n") + 1, remedy="write or copy it again")])
+        return FileRecords(problems=[Problem(rule, line=whole.count("\n") + 1, remedy="write or copy it again")])
     if other := another_format(text[0], suffix):
-        return Found(problems=[other])
+        return FileRecords(problems=[other])
     found = with_fields(_read_text(suffix, text[0], wanted, also), wanted)
     found.notes = [note for note in (text[1], *found.notes) if note]
     if "\ufffd" in text[0]:
@@ -284,7 +288,7 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
 
 def read_rows(
     path: Path, data: bytes, wanted: Collection[str], encoding: str | None = None, also: Collection[str] = ()
-) -> Found:
+) -> FileRecords:
     """Return the content of a file, with its first problems in full and the number of the others.
 
     `wanted`: the columns that the sweep needs. `encoding`: that of text without a byte order mark; None: UTF-8.

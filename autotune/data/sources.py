@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from autotune.data.elsewhere import column_remedy, folder_problem
 from autotune.data.readers import format_of, read_rows
 from autotune.data.schema import (
     HUB_NAME,
@@ -22,6 +21,7 @@ from autotune.data.schema import (
     chat_columns,
     chat_templates,
 )
+from autotune.data.source_remedies import column_remedy, folder_problem
 from autotune.data.templates import template_columns
 from autotune.errors import Problem, UsageError, nearest, shown
 from autotune.paths import exists, is_file, is_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.candidate import Candidate
-from autotune.costs.bill import Bill
+from autotune.costs.estimate import Estimate
 from autotune.costs.imports import Imports
 from autotune.costs.model import CostModel, Expected
 from autotune.costs.work import Work, processes_of
@@ -53,52 +53,52 @@ class Prices:
         self.costs.note(build)
         return self.graph.time_job(candidate, build.key, signature or str(candidate.recipe), suffix)
 
-    def whole(self, candidate: Candidate, timed: bool = False) -> Bill:
-        """Return the bill of measuring one candidate in full, with nothing in the cache; `timed`: without its timing."""
-        bill, graph, costs = Bill(), self.graph, self.costs
+    def whole(self, candidate: Candidate, timed: bool = False) -> Estimate:
+        """Return the estimate of measuring one candidate in full, with nothing in the cache; `timed`: without its timing."""
+        estimate, graph, costs = Estimate(), self.graph, self.costs
         items = graph.inputs.counts["validation"]
         if candidate.lora is not None:
-            bill.add("train", *self.training(candidate))
+            estimate.add("train", *self.training(candidate))
         served = graph.scored_as(candidate)
         if served.recipe is not None:
             if candidate.lora is not None:
-                bill.add("merge", costs.expect(graph.merge_job(candidate), self.first("merge")))
-            bill.add("build", costs.expect(graph.build_job(served), self.first("build")))
+                estimate.add("merge", costs.expect(graph.merge_job(candidate), self.first("merge")))
+            estimate.add("build", costs.expect(graph.build_job(served), self.first("build")))
         if candidate.recipe is not None:
-            bill.add("check", costs.expect(graph.check_job(candidate), self.first("check")))
+            estimate.add("check", costs.expect(graph.check_job(candidate), self.first("check")))
             for suffix in () if timed else self.suffixes:
-                bill.add("time", costs.expect(self.time_job(candidate, suffix)))
-        bill.add("score", self.scoring(candidate, "validation", items), items)
-        return bill
+                estimate.add("time", costs.expect(self.time_job(candidate, suffix)))
+        estimate.add("score", self.scoring(candidate, "validation", items), items)
+        return estimate
 
-    def finale(self, winner: Candidate | None, base: Candidate, graphs: Sequence[Candidate]) -> Bill:
-        """Return the bill of the end of a sweep. `graphs`: candidates whose graphs are timed in turns, the winner first.
+    def finale(self, winner: Candidate | None, base: Candidate, graphs: Sequence[Candidate]) -> Estimate:
+        """Return the estimate of the end of a sweep. `graphs`: candidates whose graphs are timed in turns, the winner first.
 
         The untouched model takes part in the turns. The winner and the untouched model are scored on test, and `best/` is
         verified.
         """
-        bill, counts = Bill(), self.graph.inputs.counts
+        estimate, counts = Estimate(), self.graph.inputs.counts
         if winner is None:
-            return bill
+            return estimate
         if winner.recipe is not None:
             jobs = [self.time_job(one) for one in graphs or (winner,)]
             if base.recipe is not None and base.recipe not in {one.recipe for one in graphs or (winner,)}:
                 jobs.append(self.time_job(base))
             turns = TurnsJob(graphs=(*jobs, jobs[0]), **self.timing.model_dump())
-            bill.add("turns", self.costs.expect(turns))
+            estimate.add("turns", self.costs.expect(turns))
         if "test" in self.graph.inputs.items:
             for one in (winner, base):
-                bill.add("score", self.scoring(one, "test", counts["test"]), counts["test"])
+                estimate.add("score", self.scoring(one, "test", counts["test"]), counts["test"])
         if winner.recipe is not None and not is_task(self.graph.data.metric):
             work = Work("verify", "", units=MOST_VERIFIED, parameters=self.costs.subject.parameters)
-            bill.add("verify", self.costs.expect_work(work))
-        return bill
+            estimate.add("verify", self.costs.expect_work(work))
+        return estimate
 
-    def completed(self, candidate: Candidate) -> Bill:
-        """Return the bill of completing a timing that so far has the least number of processes."""
-        bill, timing = Bill(), self.timing
+    def completed(self, candidate: Candidate) -> Estimate:
+        """Return the estimate of completing a timing that so far has the least number of processes."""
+        estimate, timing = Estimate(), self.timing
         more = processes_of(timing.processes, timing.most) - timing.processes
         if candidate.recipe is not None and more > 0:
             for suffix in self.suffixes:
-                bill.add("time", self.costs.expect(self.time_job(candidate, suffix), units=more))
-        return bill
+                estimate.add("time", self.costs.expect(self.time_job(candidate, suffix), units=more))
+        return estimate

@@ -29,8 +29,8 @@ from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.on_provider import left_to_cpu
 from autotune.pipeline.over_limit import over_limit
-from autotune.pipeline.pace import Pace, agree, provisional, recent
 from autotune.pipeline.steps import Do, Steps, call_with, complete
+from autotune.pipeline.timing_validity import Pace, agree, provisional, recent
 from autotune.results.columns import Cells, in_workload
 from autotune.results.rows import Trial
 from autotune.results.trials import rounded

@@ -12,7 +12,7 @@ from typing import Any
 
 from autotune.architectures import checked_tokens, has_windowed_caches
 from autotune.artifacts.store import Cache
-from autotune.costs.bill import Bill
+from autotune.costs.estimate import Estimate
 from autotune.costs.work import USUAL_TOKENS
 from autotune.data.schema import SPLITS, Dataset
 from autotune.machine import machine_digest
@@ -93,9 +93,9 @@ def _digest(folder: Path | None, cache: Cache) -> str:
 
 def preparation(
     sweep: Sweep, dataset: Dataset | None, prices: Prices, cache: Cache, found: Callable[[Job], Result | None]
-) -> Bill:
-    """Return the bill of the jobs before the first candidate, without those whose result `found` returns."""
-    folder, bill, metric = model_folder(sweep, cache), Bill(), sweep.data.metric
+) -> Estimate:
+    """Return the estimate of the jobs before the first candidate, without those whose result `found` returns."""
+    folder, estimate, metric = model_folder(sweep, cache), Estimate(), sweep.data.metric
     jobs: list[Job] = [probe_job()]
     if folder is None:
         jobs.append(BaseJob(name=sweep.model))
@@ -110,5 +110,5 @@ def preparation(
         jobs.append(TaskJob(metric=metric, code="", file=Path()))
     for job in jobs:
         if found(job) is None:
-            bill.add("prepare", prices.costs.expect(job, prices.first(job.stage)))
-    return bill
+            estimate.add("prepare", prices.costs.expect(job, prices.first(job.stage)))
+    return estimate

@@ -9,7 +9,7 @@ from typing import Any
 from autotune.architectures import remarks
 from autotune.artifacts.store import Cache, default_root
 from autotune.candidate import Session
-from autotune.costs.bill import Line
+from autotune.costs.estimate import Line
 from autotune.costs.evidence import costs_of
 from autotune.costs.model import ALIKE, MODEL
 from autotune.data.schema import AzureFile, Dataset, DataSpec
@@ -113,7 +113,7 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
         "savings": savings(fitted, rehearsed, dataset),
     }
     parameters = parameters_of(config)
-    builds = rehearsed.bill.lines.get("build", Line()).times
+    builds = rehearsed.estimate.lines.get("build", Line()).times
     plan["disk"] = {
         "needed_mb": round(needed_disk_mb(parameters, fitted.space.recipes, max(1, round(builds) - 1))),
         "free_mb": round(free_disk_mb(default_root())),
@@ -190,7 +190,7 @@ def _rehearsed(
 
 def _counted(rehearsed: Rehearsed) -> dict[str, Any]:
     """Return the expected number of each expensive stage."""
-    lines = rehearsed.bill.lines
+    lines = rehearsed.estimate.lines
     return {
         "trainings": round(rehearsed.trained, 1),
         "adapters": rehearsed.adapters,
@@ -203,7 +203,7 @@ def _counted(rehearsed: Rehearsed) -> dict[str, Any]:
 
 def _estimate(rehearsed: Rehearsed) -> dict[str, Any]:
     """Return the expected seconds of each stage, with their evidence."""
-    lines = {stage: rehearsed.bill.lines[stage] for stage in STAGES if stage in rehearsed.bill.lines}
+    lines = {stage: rehearsed.estimate.lines[stage] for stage in STAGES if stage in rehearsed.estimate.lines}
     return {
         "total_s": round(rehearsed.wall_s),
         "low_s": round(rehearsed.low_s),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotune.costs.bill import ALONE, Line
+from autotune.costs.estimate import ALONE, Line
 from autotune.data.schema import Dataset
 from autotune.metrics import is_task
 from autotune.present.tables import duration
@@ -23,7 +23,7 @@ def savings(sweep: Sweep, rehearsed: Rehearsed, dataset: Dataset | None) -> list
     """
     if rehearsed.ended == "hours":
         return []
-    lines, share = rehearsed.bill.lines, rehearsed.wall_s / max(rehearsed.bill.seconds, 1e-9)
+    lines, share = rehearsed.estimate.lines, rehearsed.wall_s / max(rehearsed.estimate.seconds, 1e-9)
 
     def saved(stage: str, part: float) -> float:
         """Return the wall-clock that a part of a stage takes."""

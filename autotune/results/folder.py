@@ -14,8 +14,8 @@ from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_folder
 from autotune.results.nearby import remedy_for
 from autotune.results.rows import CommandRun, Trial
-from autotune.results.spoilt import row_problems
 from autotune.results.table import read_table
+from autotune.results.table_problems import row_problems
 from autotune.sweepfile.syntax import SYNTAX_ERRORS, read_resolved
 
 _SHOWN_PROBLEMS = 5

@@ -20,7 +20,7 @@ from autotune.errors import Problem, UsageError
 from autotune.paths import exists, is_file
 from autotune.results.columns import Cell, Cells, Column, bounds_of, with_workloads
 from autotune.results.rows import TableRow
-from autotune.results.spoilt import cell_remedy, no_header, not_utf8
+from autotune.results.table_problems import cell_remedy, no_header, not_utf8
 
 _RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are full-width
 R = TypeVar("R", bound=TableRow)

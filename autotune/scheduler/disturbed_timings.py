@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from autotune.machine import foreign_cpu
-from autotune.pipeline.pace import provisional, quieter
+from autotune.pipeline.timing_validity import provisional, quieter
 from autotune.results.rows import Trial
 from autotune.scheduler.events import Events
 from autotune.sweepfile.schema import Timing

@@ -24,13 +24,13 @@ def priced(prices: Prices, space: Space, seed: int = 0) -> FirstCosts:
     over candidates of a space. What no candidate has keeps its default.
     """
     rng = random.Random(f"priced-{seed}")  # noqa: S311 - no secret
-    bills = [prices.whole(drawn(space, rng)) for _ in range(_DRAWN)]
+    estimates = [prices.whole(drawn(space, rng)) for _ in range(_DRAWN)]
     items = prices.graph.inputs.counts["validation"]
     found: dict[str, float] = {}
     for name, stage, units in (
         ("train_s", "train", 1), ("build_s", "build", 1), ("merge_s", "merge", 1), ("time_s", "time", 1), ("item_s", "score", items),
     ):  # fmt: skip
-        seconds = [bill.lines[stage].seconds / units for bill in bills if stage in bill.lines]
+        seconds = [estimate.lines[stage].seconds / units for estimate in estimates if stage in estimate.lines]
         found |= {name: statistics.fmean(seconds)} if seconds else {}
     return FirstCosts(**found)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from autotune.candidate import Candidate
-from autotune.costs.bill import Bill
+from autotune.costs.estimate import Estimate
 from autotune.pipeline.expected import Prices
 from autotune.scheduler.ledger import Ledger
 
@@ -61,22 +61,22 @@ class Forecast:
             self._end = known, self._ending().wall_s()
         return self._end[1]
 
-    def _ending(self) -> Bill:
+    def _ending(self) -> Estimate:
         ledger, prices, base = self.ledger, self.prices, self.ledger.untouched
         served = {str(row.served_as): row for row in ledger.timed()}
         candidates = [ledger.candidate_of(row) for row in served.values()]
-        bill = Bill()
+        estimate = Estimate()
         if self.in_parts:
             for candidate in candidates:
-                bill = bill.plus(prices.completed(candidate))
+                estimate = estimate.plus(prices.completed(candidate))
             if ledger.base_is_open and ledger.base_row is not None:
                 items = prices.graph.inputs.counts["validation"]
                 more = max(0.0, items - float(ledger.base_row.behind(ledger.score) or 0))
-                bill.add("score", prices.scoring(base, "validation", more), more)
+                estimate.add("score", prices.scoring(base, "validation", more), more)
                 if base.recipe is not None:
                     for suffix in prices.suffixes:
-                        bill.add("time", prices.costs.expect(prices.time_job(base, suffix)))
+                        estimate.add("time", prices.costs.expect(prices.time_job(base, suffix)))
         winner = candidates[-1] if candidates else None
         # Every graph could tie with the winner's; about half of them do.
         rivals = candidates[: math.ceil(len(candidates) / 2)]
-        return bill.plus(prices.finale(winner, base, rivals))
+        return estimate.plus(prices.finale(winner, base, rivals))

@@ -15,7 +15,7 @@ from functools import reduce
 
 from autotune.analysis.pareto import front
 from autotune.candidate import Candidate, Recipe, Session
-from autotune.costs.bill import Bill
+from autotune.costs.estimate import Estimate
 from autotune.costs.work import Work
 from autotune.metrics import METRICS, Direction
 from autotune.pipeline.expected import Prices
@@ -37,7 +37,7 @@ Found = Callable[[Job], Result | None]
 class Part:
     """What a part of a rehearsed sweep did."""
 
-    bill: Bill = field(default_factory=Bill)
+    estimate: Estimate = field(default_factory=Estimate)
     adapters: float = 0.0
     """Adapters that were trained to any rung."""
     trained: float = 0.0
@@ -45,18 +45,18 @@ class Part:
 
     def plus(self, other: Part) -> Part:
         """Return both together."""
-        return Part(self.bill.plus(other.bill), self.adapters + other.adapters, self.trained + other.trained)
+        return Part(self.estimate.plus(other.estimate), self.adapters + other.adapters, self.trained + other.trained)
 
     def times(self, factor: float) -> Part:
         """Return everything multiplied by a factor."""
-        return Part(self.bill.scaled(factor), self.adapters * factor, self.trained * factor)
+        return Part(self.estimate.scaled(factor), self.adapters * factor, self.trained * factor)
 
 
 @dataclass(frozen=True)
 class Rehearsed:
     """What a whole sweep is expected to do."""
 
-    bill: Bill
+    estimate: Estimate
     """By stage, the end of the sweep included."""
     candidates: int
     """Candidates that are fully measured."""
@@ -102,9 +102,9 @@ class Simulation:
         return len(self._whole)
 
     @property
-    def bill(self) -> Bill:
+    def estimate(self) -> Estimate:
         """All that was done."""
-        return self.climbed.bill.plus(self.crossed.bill)
+        return self.climbed.estimate.plus(self.crossed.estimate)
 
     def _is_new(self, job: Job) -> bool:
         """Whether a job has to be done; from now on it need not be."""
@@ -120,32 +120,32 @@ class Simulation:
         """Take what is trained, merged and built for another target as done for this one too."""
         self._reached, self._done, self._merges, self.cached = other._reached, other._done, other._merges, other.cached
 
-    def begin(self, items: float | None) -> Bill:
-        """Return the bill of measuring the untouched model; `items`: that it is scored on, and then not timed; None: all."""
-        bill = Bill()
-        self._make(self._base, bill, 1.0)
+    def begin(self, items: float | None) -> Estimate:
+        """Return the estimate of measuring the untouched model; `items`: that it is scored on, and then not timed; None: all."""
+        estimate = Estimate()
+        self._make(self._base, estimate, 1.0)
         if items is None:
-            self._time(self._base, bill)
-        self._score(self._base, bill, 1.0, self._items if items is None else items)
-        return bill
+            self._time(self._base, estimate)
+        self._score(self._base, estimate, 1.0, self._items if items is None else items)
+        return estimate
 
     def measure(self, proposal: Proposal) -> Told:
         """Return the simulated measurement of a proposal, and add what it takes."""
-        candidate, rung, before = proposal.candidate, proposal.rung, self.bill
+        candidate, rung, before = proposal.candidate, proposal.rung, self.estimate
         part = self.climbed if candidate.recipe is None and rung < 1 else self.crossed
         self.rows += 1
         if candidate.lora is not None:
             self._train(candidate, rung)
-        self._make(candidate, part.bill, rung)
-        self._time(candidate, part.bill)
+        self._make(candidate, part.estimate, rung)
+        self._time(candidate, part.estimate)
         items = self._items if proposal.items is None else min(proposal.items, self._items)
-        self._score(candidate, part.bill, rung, items)
+        self._score(candidate, part.estimate, rung, items)
         values = {name: self._guess(name, proposal) for name in self._objectives}
         scores = {name: value for name, value in values.items() if METRICS[name].kind == "score"}
         whole = rung == 1 and items == self._items and (candidate.recipe is not None or len(scores) == len(values))
         if whole:
             self._whole[candidate.id] = candidate, tuple(values.values())
-        after = self.bill.lines
+        after = self.estimate.lines
         seconds = {
             stage: line.seconds - (before.lines[stage].seconds if stage in before.lines else 0.0)
             for stage, line in after.items()
@@ -164,9 +164,9 @@ class Simulation:
         if self._is_new(job):
             self.climbed.adapters += before == 0
             self.climbed.trained += rung - before
-            self.climbed.bill.add("train", *self.prices.training(candidate, rung, before))
+            self.climbed.estimate.add("train", *self.prices.training(candidate, rung, before))
 
-    def _make(self, candidate: Candidate, bill: Bill, rung: float) -> None:
+    def _make(self, candidate: Candidate, estimate: Estimate, rung: float) -> None:
         """Merge, build and check, as far as what a candidate is scored as asks for it."""
         served = self.graph.scored_as(candidate)
         if served.recipe is None:
@@ -180,8 +180,8 @@ class Simulation:
         for stage, job in jobs:
             if self._is_new(job):
                 if candidate.lora is not None and self._is_to_merge(merge := self.graph.merge_job(candidate, rung)):
-                    bill.add("merge", self.costs.expect(merge, self.prices.first("merge")))
-                bill.add(stage, self.costs.expect(job, self.prices.first(stage)))
+                    estimate.add("merge", self.costs.expect(merge, self.prices.first("merge")))
+                estimate.add(stage, self.costs.expect(job, self.prices.first(stage)))
 
     def _is_to_merge(self, merge: Job) -> bool:
         there = merge.key in self._merges if self.keeps_merged else self._merged == merge.key
@@ -189,7 +189,7 @@ class Simulation:
         self._merges.add(merge.key)
         return not there
 
-    def _time(self, candidate: Candidate, bill: Bill) -> None:
+    def _time(self, candidate: Candidate, estimate: Estimate) -> None:
         if candidate.recipe is None or (candidate.recipe, candidate.session) in self._served:
             return
         self._served[candidate.recipe, candidate.session] = candidate
@@ -199,34 +199,36 @@ class Simulation:
             job = self.prices.time_job(candidate, suffix, signature)
             job = job.model_copy(update={"most": job.processes}) if self._in_parts else job
             if self._is_new(job):
-                bill.add("time", self.costs.expect(job))
+                estimate.add("time", self.costs.expect(job))
 
-    def _score(self, candidate: Candidate, bill: Bill, rung: float, items: float) -> None:
+    def _score(self, candidate: Candidate, estimate: Estimate, rung: float, items: float) -> None:
         what = Candidate(lora=candidate.lora).id, rung, str(candidate.recipe or "")
         more = max(0.0, items - self._scored.get(what, 0.0))
         self._scored[what] = max(items, self._scored.get(what, 0.0))
         job = self.prices.score_job(candidate, "validation", rung)
         if more and (items < self._items or self._is_new(job)):
-            bill.add("score", self.prices.scoring(candidate, "validation", more, rung), more)
+            estimate.add("score", self.prices.scoring(candidate, "validation", more, rung), more)
 
-    def end(self) -> Bill:
-        """Return the bill of the end: what was begun is completed, the winner is timed in turns and scored on test."""
-        bill = Bill()
+    def end(self) -> Estimate:
+        """Return the estimate of the end: what was begun is completed, the winner is timed in turns and scored on test."""
+        estimate = Estimate()
         known = [(candidate, values) for candidate, values in self._whole.values()]
         on_front = [
             known[place][0] for place in front([values for _, values in known], list(self._objectives.values()))
         ]
         if self._in_parts:
-            self._score(self._base, bill, 1.0, self._items)
-            self._time(self._base, bill)
+            self._score(self._base, estimate, 1.0, self._items)
+            self._time(self._base, estimate)
             graphs = {(one.recipe, one.session): one for one in (*on_front, self._base)}
             for candidate in graphs.values():
-                bill = bill.plus(self.prices.completed(candidate))
+                estimate = estimate.plus(self.prices.completed(candidate))
         if not on_front:
-            return bill
+            return estimate
         timed = any(METRICS[name].kind == "latency" for name in self._objectives)
         rivals = {(one.recipe, one.session): one for one in on_front}
-        return bill.plus(self.prices.finale(on_front[0], self._base, list(rivals.values()) if timed else on_front[:1]))
+        return estimate.plus(
+            self.prices.finale(on_front[0], self._base, list(rivals.values()) if timed else on_front[:1])
+        )
 
     def _guess(self, name: str, proposal: Proposal) -> float:
         candidate, metric = proposal.candidate, METRICS[name]
@@ -277,27 +279,27 @@ class Simulations:
         return reduce(Part.plus, (part.crossed for part in self._parts.values()))
 
     @property
-    def bill(self) -> Bill:
+    def estimate(self) -> Estimate:
         """All that was done."""
-        return self.climbed.bill.plus(self.crossed.bill)
+        return self.climbed.estimate.plus(self.crossed.estimate)
 
-    def begin(self, items: float | None) -> Bill:
-        """Return the bill of measuring the untouched model on each target."""
-        return reduce(Bill.plus, [part.begin(items) for part in self._parts.values()])
+    def begin(self, items: float | None) -> Estimate:
+        """Return the estimate of measuring the untouched model on each target."""
+        return reduce(Estimate.plus, [part.begin(items) for part in self._parts.values()])
 
     def measure(self, proposal: Proposal) -> Told:
         """Return the simulated measurement of a proposal, and add what it takes."""
         return self._parts[proposal.candidate.target].measure(proposal)
 
-    def end(self) -> Bill:
-        """Return the bill of the end on each target."""
-        return reduce(Bill.plus, [part.end() for part in self._parts.values()])
+    def end(self) -> Estimate:
+        """Return the estimate of the end on each target."""
+        return reduce(Estimate.plus, [part.end() for part in self._parts.values()])
 
 
 def rehearse(
     strategy: Strategy,
     simulation: Simulation | Simulations,
-    before: Bill,
+    before: Estimate,
     trials: int | None,
     seconds: float = math.inf,
     width: int = 1,
@@ -314,11 +316,11 @@ def rehearse(
     in_parts, ended = bool(strategy.rungs), ""
     before = before.plus(simulation.begin(looked_at))
 
-    def spent(bill: Bill) -> float:
-        return before.plus(bill).wall_s(width) + (simulation.end().wall_s() if in_parts else 0.0)
+    def spent(estimate: Estimate) -> float:
+        return before.plus(estimate).wall_s(width) + (simulation.end().wall_s() if in_parts else 0.0)
 
     for _ in range(MOST):
-        if math.isfinite(seconds) and spent(simulation.bill) >= seconds:
+        if math.isfinite(seconds) and spent(simulation.estimate) >= seconds:
             ended = "hours"
             break
         full = trials is not None and simulation.candidates >= trials
@@ -334,7 +336,7 @@ def rehearse(
         # When every adapter is trained, only further recipes of the same adapters cost anything.
         last = adapters / max(1.0, climbed.adapters)
         left = seconds - before.wall_s(width) - (end.wall_s() if in_parts else 0.0)
-        climbed_s, crossed_s = climbed.bill.wall_s(width), crossed.bill.wall_s(width)
+        climbed_s, crossed_s = climbed.estimate.wall_s(width), crossed.estimate.wall_s(width)
         hours = left / max(climbed_s + crossed_s, 1e-9)
         if hours > last:
             hours = (left - last * climbed_s) / max(crossed_s, 1e-9)
@@ -342,10 +344,10 @@ def rehearse(
         ended = min(more, key=lambda name: more[name])
         climbed, crossed = climbed.times(min(more[ended], last)), crossed.times(more[ended])
         candidates, rows = round(candidates * more[ended]), rows * more[ended]
-    bill = before.plus(climbed.bill).plus(crossed.bill)
-    bill.add("own", simulation.costs.expect_work(Work("own", "", units=rows)), rows)
-    wall_s = bill.wall_s(width) + end.wall_s()
-    whole = bill.plus(end)
+    estimate = before.plus(climbed.estimate).plus(crossed.estimate)
+    estimate.add("own", simulation.costs.expect_work(Work("own", "", units=rows)), rows)
+    wall_s = estimate.wall_s(width) + end.wall_s()
+    whole = estimate.plus(end)
     low, high = whole.interval(wall_s)
     return Rehearsed(
         whole, candidates, round(climbed.adapters), climbed.trained, ended, wall_s, low, high, len(simulation.cached)

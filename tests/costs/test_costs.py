@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autotune.artifacts.store import Cache
 from autotune.candidate import Recipe
-from autotune.costs.bill import Bill, Line
+from autotune.costs.estimate import Estimate, Line
 from autotune.costs.evidence import costs_of
 from autotune.costs.history import KEPT, History, Took
 from autotune.costs.imports import Imports
@@ -202,23 +202,23 @@ def test_results_of_a_cache_without_a_history_count(tmp_path: Path) -> None:
     assert costs_of(cache, Subject("another", 1e8)).expect(BUILD).evidence == SIZE
 
 
-# --- bills -----------------------------------------------------------------------------------------------------------
+# --- estimates -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_bill_adds_up() -> None:
     costs = CostModel(SUBJECT)
-    bill = Bill()
+    estimate = Estimate()
     for items in (100, 200):
-        bill.add("score", costs.expect_work(scored(items)), items)
-    bill.add("time", costs.expect(TIME), times=2)
-    assert bill.lines["score"].units == 300
-    assert (bill.lines["score"].times, bill.lines["time"].times) == (2, 2)
-    both = bill.plus(bill)
-    assert both.seconds == pytest.approx(2 * bill.seconds) == bill.scaled(2).seconds
-    assert bill.wall_s() == pytest.approx(bill.seconds)
-    assert bill.wall_s(2) == pytest.approx(bill.seconds - bill.lines["score"].seconds / 2)
-    low, high = bill.interval(bill.seconds)
-    assert 0 < low < bill.seconds < high
+        estimate.add("score", costs.expect_work(scored(items)), items)
+    estimate.add("time", costs.expect(TIME), times=2)
+    assert estimate.lines["score"].units == 300
+    assert (estimate.lines["score"].times, estimate.lines["time"].times) == (2, 2)
+    both = estimate.plus(estimate)
+    assert both.seconds == pytest.approx(2 * estimate.seconds) == estimate.scaled(2).seconds
+    assert estimate.wall_s() == pytest.approx(estimate.seconds)
+    assert estimate.wall_s(2) == pytest.approx(estimate.seconds - estimate.lines["score"].seconds / 2)
+    low, high = estimate.interval(estimate.seconds)
+    assert 0 < low < estimate.seconds < high
 
 
 def test_jobs_of_a_stage_err_together_and_their_noise_averages_out() -> None:
@@ -226,7 +226,7 @@ def test_jobs_of_a_stage_err_together_and_their_noise_averages_out() -> None:
     for _ in range(20):
         costs.learn(BUILD, {}, 10.0)
     expected = costs.expect(BUILD)
-    one, many = Bill(), Bill()
+    one, many = Estimate(), Estimate()
     one.add("build", expected)
     many.add("build", expected, times=100)
     widths = [high / low for low, high in (one.interval(10), many.interval(10))]

@@ -19,7 +19,7 @@ from autotune.errors import StageError
 from autotune.metrics import METRICS
 from autotune.pipeline.graph import base_candidate, recipe_alone
 from autotune.pipeline.measure import Pipeline
-from autotune.pipeline.pace import Pace
+from autotune.pipeline.timing_validity import Pace
 from autotune.providers import PROVIDERS
 from autotune.space.domains import Choice
 from autotune.space.space import Space

@@ -10,7 +10,7 @@ import pytest
 from fakes import FINITE, Sweeping, make_sweep
 
 from autotune.analysis.latency import TokenTiming
-from autotune.pipeline.pace import provisional, quieter
+from autotune.pipeline.timing_validity import provisional, quieter
 from autotune.results.folder import read_results, read_timings
 from autotune.results.rows import Trial
 from autotune.results.table import read_table

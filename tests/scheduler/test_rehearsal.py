@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import ITEMS, Sweeping, inputs_in, make_sweep
 
-from autotune.costs.bill import Bill
+from autotune.costs.estimate import Estimate
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.pipeline.expected import Prices
@@ -35,7 +35,7 @@ def played(
     base = base_candidate(sweep.space.recipes, sweep.provider)
     simulation = Simulation(prices, sweep.objectives, base, in_parts, found)
     look = first_items(sweep.aims, sweep.data.metric, ITEMS, in_parts)
-    return rehearse(strategy, simulation, Bill(), trials, seconds, looked_at=look, **more)
+    return rehearse(strategy, simulation, Estimate(), trials, seconds, looked_at=look, **more)
 
 
 def test_a_rehearsal_counts_what_the_sweep_then_does(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_rehearsal_counts_what_the_sweep_then_does(tmp_path: Path) -> None:
         sweeping = Sweeping(folder, sweep, test=True)
         summary = sweeping.run()
         ran = sweeping.stages.ran
-        lines = said.bill.lines
+        lines = said.estimate.lines
         times = {stage: round(lines[stage].times) for stage in lines}
         assert said.candidates == summary.trials, kind
         assert said.ended == summary.ended, kind
@@ -73,9 +73,9 @@ def test_frontier_begins_more_adapters_than_it_trains_to_the_end(tmp_path: Path)
     said = played(sweep, tmp_path, trials=40)
     assert (said.candidates, said.ended) == (40, "trials")
     assert 1 < said.trained < said.adapters
-    assert said.bill.lines["score"].units > 40 * ITEMS  # those that were left on the way are none of the forty
+    assert said.estimate.lines["score"].units > 40 * ITEMS  # those that were left on the way are none of the forty
     assert said.low_s < said.wall_s < said.high_s
-    assert said.wall_s == pytest.approx(said.bill.seconds)
+    assert said.wall_s == pytest.approx(said.estimate.seconds)
     again = played(sweep, tmp_path, trials=40)
     assert (again.wall_s, again.adapters) == (said.wall_s, said.adapters)
 
@@ -125,26 +125,28 @@ def test_an_adapter_that_pytorch_scores_is_not_built(tmp_path: Path) -> None:
     here = make_sweep(WIDE, [{"precision": "fp32"}, *coarse], strategy="frontier", **AIMS)
     cuda = {"target": {"provider": "cuda"}}
     away = make_sweep(WIDE, [{"precision": "bf16"}, *coarse], strategy="frontier", **cuda, **AIMS)
-    assert played(away, tmp_path, trials=20).bill.lines["build"].times == 20 + 1
-    assert played(here, tmp_path, trials=20).bill.lines["build"].times > 20 + 1
+    assert played(away, tmp_path, trials=20).estimate.lines["build"].times == 20 + 1
+    assert played(here, tmp_path, trials=20).estimate.lines["build"].times > 20 + 1
 
 
 def test_what_is_in_the_cache_costs_nothing(tmp_path: Path) -> None:
     sweep = make_sweep(LORA, strategy="grid", **AIMS)
     new = played(sweep, tmp_path)
     trained = played(sweep, tmp_path, found=lambda job: {"step": 10} if job.stage == "finetune" else None)
-    assert "train" not in trained.bill.lines
+    assert "train" not in trained.estimate.lines
     assert trained.cached == new.adapters == 6
-    assert trained.wall_s == pytest.approx(new.wall_s - new.bill.lines["train"].seconds)
+    assert trained.wall_s == pytest.approx(new.wall_s - new.estimate.lines["train"].seconds)
     everything = played(sweep, tmp_path, found=lambda job: {"signature": "g"})
-    assert set(everything.bill.lines) <= {"turns", "verify", "own"}
+    assert set(everything.estimate.lines) <= {"turns", "verify", "own"}
 
 
 def test_more_workers_need_less_time_but_for_timings(tmp_path: Path) -> None:
     sweep = make_sweep(LORA, strategy="grid", **AIMS)
     one, four = (played(sweep, tmp_path, width=width) for width in (1, 4))
-    assert one.bill.seconds == pytest.approx(four.bill.seconds)
-    alone = sum(line.seconds for stage, line in one.bill.lines.items() if stage in ("time", "turns", "verify", "own"))
+    assert one.estimate.seconds == pytest.approx(four.estimate.seconds)
+    alone = sum(
+        line.seconds for stage, line in one.estimate.lines.items() if stage in ("time", "turns", "verify", "own")
+    )
     assert alone < four.wall_s < one.wall_s
 
 
@@ -159,4 +161,4 @@ def test_a_score_that_is_minimised_and_adapters_alone(tmp_path: Path) -> None:
     sweep = make_sweep(LORA, None, strategy="frontier", objectives={"perplexity": "minimize"}, data=data)
     said = played(sweep, tmp_path, trials=6)
     assert said.candidates == 6
-    assert set(said.bill.lines) == {"train", "score", "own"}
+    assert set(said.estimate.lines) == {"train", "score", "own"}

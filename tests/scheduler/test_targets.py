@@ -11,7 +11,7 @@ from fakes import FINITE, ITEMS, Clock, FakeStages, Inline, Watched, inputs_in, 
 from test_many import Simulated
 
 from autotune.candidate import Candidate, Recipe, digest
-from autotune.costs.bill import Bill
+from autotune.costs.estimate import Estimate
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.errors import Exit, StageError, UsageError
@@ -459,15 +459,15 @@ def test_a_rehearsal_counts_what_the_sweep_then_does(tmp_path: Path, strategy: s
         parts[name] = Simulation(prices, one.objectives, base, False, lambda _: None)
     spaces = [one.space for one in sweep.targets.values()]
     strategies = make_for_targets(strategy, spaces, sweep.objectives, sweep.seed, ITEMS)
-    said = rehearse(strategies, Simulations(parts), Bill(), trials)
+    said = rehearse(strategies, Simulations(parts), Estimate(), trials)
     stages = TwoMachines(tmp_path / "cache")
     summary = run(tmp_path, sweep, stages)
-    times = {stage: round(line.times) for stage, line in said.bill.lines.items()}
+    times = {stage: round(line.times) for stage, line in said.estimate.lines.items()}
     assert (said.candidates, said.ended) == (summary.trials, summary.ended)
     assert times["train"] == stages.ran["finetune"] == said.adapters
     for stage in ("merge", "build", "check", "time", "turns"):
         assert times[stage] == pytest.approx(stages.ran[stage], abs=stage == "merge"), stage
-    assert said.bill.lines["score"].units == stages.scored
+    assert said.estimate.lines["score"].units == stages.scored
 
 
 def test_frontier_is_rehearsed_for_all_targets_together(tmp_path: Path) -> None:
@@ -480,7 +480,7 @@ def test_frontier_is_rehearsed_for_all_targets_together(tmp_path: Path) -> None:
             parts[name] = Simulation(prices, one.objectives, base, True, lambda _: None)
         spaces = [one.space for one in sweep.targets.values()]
         strategy = make_for_targets("frontier", spaces, sweep.objectives, sweep.seed, ITEMS)
-        return rehearse(strategy, Simulations(parts), Bill(), trials)
+        return rehearse(strategy, Simulations(parts), Estimate(), trials)
 
     one, both = said({"laptop": LAPTOP}, 8), said({"laptop": LAPTOP, "box": BOX}, 16)
     assert (one.candidates, both.candidates) == (8, 16)

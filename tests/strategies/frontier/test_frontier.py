@@ -17,7 +17,7 @@ from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
 from autotune.metrics import Direction
 from autotune.pipeline.measure import Pipeline
-from autotune.pipeline.pace import Pace
+from autotune.pipeline.timing_validity import Pace
 from autotune.results.judge import front_of
 from autotune.results.rows import CurvePoint, Trial
 from autotune.results.table import read_table

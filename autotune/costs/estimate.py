@@ -1,4 +1,4 @@
-"""A bill: the expected seconds of many jobs by stage, with the number of jobs, the uncertainty and the evidence."""
+"""An estimate: the expected seconds of many jobs by stage, with the number of jobs, the uncertainty and the evidence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sweeps on a busy machine (`benchmarks.plan_accuracy`)."""
 
 @dataclass(frozen=True)
 class Line:
-    """One stage of a bill."""
+    """One stage of an estimate."""
 
     times: float = 0.0
     units: float = 0.0
@@ -60,7 +60,7 @@ class Line:
         )  # fmt: skip
 
 
-class Bill:
+class Estimate:
     """The lines of a sweep, or of a part of it."""
 
     def __init__(self, lines: Iterable[tuple[str, Line]] = ()) -> None:
@@ -76,16 +76,16 @@ class Bill:
         )  # fmt: skip
         self.lines[stage] = self.lines.get(stage, Line()).plus(line)
 
-    def plus(self, other: Bill) -> Bill:
+    def plus(self, other: Estimate) -> Estimate:
         """Return the sum of both."""
         lines = dict(self.lines)
         for stage, line in other.lines.items():
             lines[stage] = lines.get(stage, Line()).plus(line)
-        return Bill(lines.items())
+        return Estimate(lines.items())
 
-    def scaled(self, factor: float) -> Bill:
-        """Return this bill times a factor."""
-        return Bill((stage, line.scaled(factor)) for stage, line in self.lines.items())
+    def scaled(self, factor: float) -> Estimate:
+        """Return this estimate times a factor."""
+        return Estimate((stage, line.scaled(factor)) for stage, line in self.lines.items())
 
     @property
     def seconds(self) -> float:
@@ -98,7 +98,7 @@ class Bill:
         return alone + (self.seconds - alone) / width
 
     def interval(self, seconds: float) -> tuple[float, float]:
-        """Return the 80 % interval of the wall-clock, where `seconds` is the wall-clock of this bill."""
+        """Return the 80 % interval of the wall-clock, where `seconds` is the wall-clock of this estimate."""
         # Stages without a measurement of this model err together, as the machine is faster or slower; the errors of measured
         # stages are independent. A sum of lognormals is approximated by a lognormal.
         lines = self.lines.values()

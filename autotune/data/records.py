@@ -19,7 +19,7 @@ class Record(NamedTuple):
 
 
 @dataclass
-class Found:
+class FileRecords:
     """The content of a file: its columns, records with at least the wanted columns, and problems without key and file."""
 
     columns: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Found:
     """The text between the file's name and a record's number: a colon before a line, ` row ` before a row."""
 
 
-def with_fields(found: Found, wanted: Collection[str]) -> Found:
+def with_fields(found: FileRecords, wanted: Collection[str]) -> FileRecords:
     """Lift the fields of objects into columns, where all wanted columns are fields of the objects in one column.
 
     `{"translation": {"de": ..., "en": ...}}` then has the columns de and en, and `{"row": {...}}`, as servers wrap rows, the

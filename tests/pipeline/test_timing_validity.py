@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autotune.analysis.latency import TokenTiming
-from autotune.pipeline.pace import RESOLUTION_MS, TOLERANCE, TRUST_S, Pace, agree
+from autotune.pipeline.timing_validity import RESOLUTION_MS, TOLERANCE, TRUST_S, Pace, agree
 
 
 def timing(itl: float, half: float | None = None) -> TokenTiming:
