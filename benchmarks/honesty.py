@@ -24,17 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.analysis.latency import Turns
+from autotune.analysis.multiple_comparisons import against_leader
 from autotune.analysis.scores import f1_parts, per_item
 from autotune.analysis.selection import Entry, choose
-from autotune.analysis.statistics import (
-    Interval,
-    against_leader,
-    bootstrap_mean,
-    mcnemar_exact,
-    t_interval,
-    two_proportion_p,
-    wilson,
-)
+from autotune.analysis.statistics import Interval, bootstrap_mean, mcnemar_exact, t_interval, two_proportion_p, wilson
 from autotune.metrics import METRICS, PRECISION, Direction
 
 Array = NDArray[np.float64]

@@ -28,14 +28,8 @@ from numpy.typing import NDArray
 
 from autotune.analysis.latency import Turns
 from autotune.analysis.limits import Limit
-from autotune.analysis.statistics import (
-    Interval,
-    against_leader,
-    interval_p,
-    paired_family,
-    two_proportion_p,
-    welch_p,
-)
+from autotune.analysis.multiple_comparisons import against_leader, paired_family
+from autotune.analysis.statistics import Interval, interval_p, two_proportion_p, welch_p
 from autotune.metrics import METRICS, Direction
 
 Misses = tuple[tuple[Limit, float], ...]  # each limit that is broken, and by how much, in the metric's unit

@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 
 from autotune.analysis.latency import Turns
 from autotune.analysis.limits import Limit, parse_limit
+from autotune.analysis.multiple_comparisons import against_leader, paired_family
 from autotune.analysis.selection import Choice, Entry, choose
-from autotune.analysis.statistics import (
-    Interval,
-    against_leader,
-    interval_p,
-    mcnemar_exact,
-    paired_family,
-    two_proportion_p,
-    welch_p,
-    wilson,
-)
+from autotune.analysis.statistics import Interval, interval_p, mcnemar_exact, two_proportion_p, welch_p, wilson
 from autotune.metrics import METRICS, Direction
 
 OBJECTIVES: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.analysis.statistics import mcnemar_exact, paired_family, signs_bound, t_quantile, welch_p
+from autotune.analysis.multiple_comparisons import paired_family, signs_bound
+from autotune.analysis.statistics import mcnemar_exact, t_quantile, welch_p
 from autotune.present.select import select
 from autotune.report.data import read_report
 from autotune.report.page import bundle

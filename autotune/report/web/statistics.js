@@ -1,4 +1,5 @@
-// The tests behind a choice: the same numbers as autotune/analysis/statistics.py, which holds the sources of the formulas.
+// The tests behind a choice: the same numbers as autotune/analysis/statistics.py and multiple_comparisons.py, which hold the
+// sources of the formulas.
 import { randomBytes } from "./draws.js";
 
 export const RESAMPLES = 4000; // draws of a family's null distribution
