@@ -123,7 +123,8 @@ def variants(architecture: str) -> dict[str, dict[str, Any]]:
 
 def probe(architecture: str, feature: str, changes: dict[str, Any]) -> list[Fact]:
     """Build a tiny model at each precision, check it, and run it with ONNX Runtime GenAI."""
-    from autotune.stages.jobs import TinyJob, reason
+    from autotune.stages.library_errors import reason
+    from autotune.stages.preparation_jobs import TinyJob
     from autotune.stages.tiny import tiny
 
     logging.disable(logging.WARNING)
@@ -151,7 +152,8 @@ def outcome_of(source: Path, precision: str, out: Path) -> tuple[str, str, str]:
     from autotune.stages.backends import OnnxBackend, TorchBackend
     from autotune.stages.build import build
     from autotune.stages.check_build import Reference, judge
-    from autotune.stages.jobs import BuildJob, reason
+    from autotune.stages.jobs import BuildJob
+    from autotune.stages.library_errors import reason
 
     recipe = Recipe(precision=precision, **({} if precision == "fp32" else BLOCKS))
     draw = np.random.default_rng(0)

@@ -236,7 +236,7 @@ def main() -> None:
     if not arguments.no_tiny:
         with tempfile.TemporaryDirectory() as scratch:
             tiny = Path(scratch) / "tiny"
-            code = "import sys; from pathlib import Path; from autotune.stages.jobs import TinyJob\n"
+            code = "import sys; from pathlib import Path; from autotune.stages.preparation_jobs import TinyJob\n"
             code += "from autotune.stages.tiny import tiny\nout = Path(sys.argv[1]); out.mkdir(); tiny(TinyJob(), out)"
             subprocess.run([sys.executable, "-c", code, str(tiny)], check=True, stderr=subprocess.DEVNULL)
             parts.append(report("A tiny random model", measure(tiny, ways, loads, arguments.rounds, arguments.seconds)))

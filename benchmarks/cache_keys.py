@@ -21,17 +21,9 @@ from unittest.mock import patch
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
-from autotune.stages.jobs import (
-    BaseJob,
-    DataJob,
-    Job,
-    LengthsJob,
-    MetricJob,
-    ProbeJob,
-    TaskJob,
-    TinyJob,
-    TurnsJob,
-)
+from autotune.stages.jobs import TurnsJob
+from autotune.stages.preparation_jobs import BaseJob, DataJob, LengthsJob, MetricJob, ProbeJob, TaskJob, TinyJob
+from autotune.stages.protocol import Job
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.usercode import Code
 
@@ -197,7 +189,7 @@ def compared() -> list[Compared]:
     then = json.loads(THEN.read_text(encoding="utf-8"))
     packages = then["packages"]
     with (
-        patch("autotune.stages.jobs.installed", lambda name: packages.get(name, "")),
+        patch("autotune.stages.protocol.installed", lambda name: packages.get(name, "")),
         patch("autotune.pipeline.graph.installed", lambda name: packages.get(name, "")),
     ):
         now = jobs()

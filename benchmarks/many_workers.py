@@ -33,7 +33,8 @@ from autotune.scheduler.loop import Loop
 from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.timeline import Timeline
-from autotune.stages.jobs import Job, Result, TurnsJob
+from autotune.stages.jobs import TurnsJob
+from autotune.stages.protocol import Job, Result
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep

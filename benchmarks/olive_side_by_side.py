@@ -29,7 +29,7 @@ import psutil
 from autotune.analysis.statistics import wilson
 from autotune.present.workshop import workshop
 from autotune.results.folder import read_results
-from autotune.stages.jobs import BaseJob
+from autotune.stages.preparation_jobs import BaseJob
 from benchmarks.olive_in_its_place import PATCHES
 from benchmarks.olive_page import BLOCK, BLOCKS, ITEMS, JUDGED, LAST, ONE_ROW, STEPS, page
 from benchmarks.pages import put

@@ -25,7 +25,8 @@ from typing import Any
 import yaml
 
 from autotune.machine import hardware
-from autotune.stages.jobs import TinyJob, function_of
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import function_of
 
 AIMS = (1.5, 3.0)
 """By which factor a plan may be wrong, on a machine that has run once and on a new one."""

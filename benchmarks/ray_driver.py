@@ -34,7 +34,9 @@ from autotune.scheduler.loop import Loop
 from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.timeline import Timeline
-from autotune.stages.jobs import Call, Job, TimeJob, TinyJob, TurnsJob
+from autotune.stages.jobs import TimeJob, TurnsJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Call, Job
 from autotune.strategies.named import make_strategy
 from benchmarks.scale import ITEMS, Idle, sweep_of
 

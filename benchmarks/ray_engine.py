@@ -38,7 +38,7 @@ from autotune.execution.remote import RemoteExecutor
 from autotune.execution.runs import run_folder
 from autotune.results.rows import StageSpan, Trial
 from autotune.results.table import read_table
-from autotune.stages.jobs import Call
+from autotune.stages.protocol import Call
 from benchmarks.ray_driver import candidates_cost, jobs_cost
 from benchmarks.ray_nodes import NODES, Nodes, driver, kill_tree, nodes_in
 from benchmarks.ray_store import store

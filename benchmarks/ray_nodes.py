@@ -48,7 +48,7 @@ from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
 from autotune.scheduler.timeline import Timeline
-from autotune.stages.jobs import Call, Job
+from autotune.stages.protocol import Call, Job
 from autotune.strategies.named import make_strategy
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import parse_sweep

@@ -33,7 +33,8 @@ from autotune.scheduler.events import Event, Events, RowWritten
 from autotune.scheduler.loop import Loop
 from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, Result, ScoreJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, ScoreJob
+from autotune.stages.protocol import Job, Result
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, MergeJob, Result, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Job, Result
 
 ITEMS = 100
 SECONDS = {"finetune": 8.0, "merge": 0.5, "build": 3.0, "check": 0.5, "score": 4.0, "time": 0.5}

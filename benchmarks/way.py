@@ -74,7 +74,8 @@ class Step:
 
 def small_sweep(folder: Path) -> Path:
     """Write a sweep file that every checkout reads, with its model and its data. Returns the file."""
-    from autotune.stages.jobs import TinyJob, function_of
+    from autotune.stages.preparation_jobs import TinyJob
+    from autotune.stages.protocol import function_of
 
     model = folder / "model"
     model.mkdir()

@@ -18,7 +18,10 @@ import yaml
 from autotune.candidate import Recipe
 from autotune.cli import main
 from autotune.execution.worker import OFFLINE, QUIET
-from autotune.stages.jobs import AS_SAVED, BuildJob, Job, Result, TinyJob, function_of
+from autotune.stages.inspection_findings import AS_SAVED
+from autotune.stages.jobs import BuildJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job, Result, function_of
 
 os.environ.update(QUIET | OFFLINE)
 # Threads that wait for one another cost more than the tiny model's work, above all on a busy machine.

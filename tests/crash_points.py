@@ -50,7 +50,9 @@ from autotune.execution import engines, worker
 from autotune.execution.local import LocalEngine
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, TableRow, Trial
 from autotune.results.table import Table, read_table
-from autotune.stages.jobs import FinetuneJob, Inspection, Job, Result, TimeJob, TurnsJob
+from autotune.stages.inspection_findings import Inspection
+from autotune.stages.jobs import FinetuneJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Job, Result
 
 How = Literal["kill", "power cut", "full disk"]
 HOWS: tuple[How, ...] = ("kill", "power cut", "full disk")

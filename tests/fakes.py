@@ -25,19 +25,9 @@ from autotune.scheduler.loop import Loop, Summary
 from autotune.scheduler.search import run_loop
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.under_way import Executor
-from autotune.stages.jobs import (
-    BuildJob,
-    Call,
-    CheckJob,
-    FinetuneJob,
-    Job,
-    MergeJob,
-    ScoreJob,
-    TimeJob,
-    TurnsJob,
-    VerifyJob,
-    resolved,
-)
+from autotune.stages.delivery_jobs import VerifyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, ScoreJob, TimeJob, TurnsJob, resolved
+from autotune.stages.protocol import Call, Job
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Strategy
 from autotune.sweepfile.resolve import parse_sweep

@@ -35,7 +35,8 @@ from autotune.execution.worker import QUIET
 from autotune.results.rows import CommandRun, CurvePoint, Finalist, TableRow, Trial
 from autotune.results.table import Table, read_table, write_table
 from autotune.secrets import HIDDEN
-from autotune.stages.jobs import Result, TimeJob
+from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Result
 
 APART = ["unshare", "--map-root-user", "--net"]
 """Runs a command in a network namespace without interfaces."""

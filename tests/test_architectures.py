@@ -23,7 +23,7 @@ from autotune.models import ARCHITECTURES, check_export, shape_from
 from autotune.probed import FACTS, VERSIONS, Fact
 from autotune.providers import PROVIDERS
 from autotune.space.recipes import recipe_impossible
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.sweepfile.resolve import parse_sweep
 from benchmarks.architectures import PACKAGES, probe, source_of, variants
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from autotune.candidate import Recipe
-from autotune.stages.jobs import BuildJob, CheckJob, Job, MergeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, MergeJob, ScoreJob, TimeJob
+from autotune.stages.protocol import Job
 from autotune.sweepfile.resolve import load_sweep
 from benchmarks import many_workers, plan_accuracy, scale, side_by_side, sleeping
 

@@ -207,7 +207,7 @@ def test_a_real_sweep_goes_on_in_it(place: Path, name: str, capsys: pytest.Captu
 @pytest.mark.parametrize("name", SWEEPS)
 def test_results_of_its_rows_are_found_in_its_cache(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = json.loads((OLD / "cache.json").read_text(encoding="utf-8"))
-    monkeypatch.setattr("autotune.stages.jobs.installed", lambda package: kept["packages"].get(package, ""))
+    monkeypatch.setattr("autotune.stages.protocol.installed", lambda package: kept["packages"].get(package, ""))
     digests = json.loads((OLD / name / "inputs.json").read_text(encoding="utf-8"))
     items = {split: (digests[split], place / "items.json") for split in ("train", "validation")}
     labels = (" fear", " joy", " sadness", " surprise")

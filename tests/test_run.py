@@ -26,7 +26,8 @@ from autotune.results.record import Record
 from autotune.results.rows import CommandRun, Finalist, Trial
 from autotune.results.table import Table, read_table
 from autotune.run import RunOptions, run_command
-from autotune.stages.jobs import Job, ScoreJob
+from autotune.stages.jobs import ScoreJob
+from autotune.stages.protocol import Job
 from autotune.sweepfile.schema import Sweep
 
 DATA = Dataset(train=(), validation=(), test=(), labels=(" fear", " joy"), left_out=(), files={})

@@ -12,7 +12,8 @@ from autotune.metrics import generates, is_task
 from autotune.pipeline.prepare import read_data
 from autotune.present.plan import make_plan
 from autotune.present.plan_table import as_text
-from autotune.stages.jobs import TaskJob, function_of
+from autotune.stages.preparation_jobs import TaskJob
+from autotune.stages.protocol import function_of
 from autotune.sweepfile.resolve import load_sweep, parse_sweep
 from autotune.tasks import find_task
 from benchmarks.orders.make import lines

@@ -28,8 +28,9 @@ from autotune.errors import Exit
 from autotune.pipeline.on_provider import left_to_cpu
 from autotune.providers import PROVIDERS
 from autotune.results.folder import read_results
-from autotune.stages.jobs import BuildJob, TinyJob
+from autotune.stages.jobs import BuildJob
 from autotune.stages.plugins import open_session
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.provider_share import RECORDED, share_of
 from autotune.sweepfile.schema import Target
 

@@ -29,7 +29,8 @@ from autotune.errors import Exit
 from autotune.results.folder import read_results
 from autotune.results.rows import CommandRun, CurvePoint, Trial
 from autotune.results.table import read_table
-from autotune.stages.jobs import TinyJob, function_of
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import function_of
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("yes", "no", "maybe")

@@ -18,7 +18,8 @@ from autotune.candidate import digest
 from autotune.durable import write_aside
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS, installed
-from autotune.stages.jobs import Result, TimeJob
+from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Result
 
 ENGINES = "engines"
 

@@ -37,7 +37,7 @@ from autotune.machine import longest_path
 from autotune.models import PICKLED
 from autotune.paths import folder_named_by, size_mb
 from autotune.remote.objects import is_store
-from autotune.stages.jobs import Job, Result
+from autotune.stages.protocol import Job, Result
 
 MANIFEST = "manifest.json"
 PINS = "pins"

@@ -11,19 +11,9 @@ from autotune.costs.history import History
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.machine import machine_digest
-from autotune.stages.jobs import (
-    BaseJob,
-    BuildJob,
-    CheckJob,
-    FinetuneJob,
-    InspectJob,
-    Job,
-    MergeJob,
-    ProbeJob,
-    Result,
-    ScoreJob,
-    TimeJob,
-)
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, ScoreJob, TimeJob
+from autotune.stages.preparation_jobs import BaseJob, InspectJob, ProbeJob
+from autotune.stages.protocol import Job, Result
 
 _KINDS: tuple[type[Job], ...] = (
     BaseJob, ProbeJob, InspectJob, FinetuneJob, MergeJob, BuildJob, CheckJob, ScoreJob, TimeJob,

@@ -19,7 +19,8 @@ from autotune.costs.history import History, Took
 from autotune.costs.imports import Imports
 from autotune.costs.prior import PARTS, parts_of
 from autotune.costs.work import Subject, Work, work_of
-from autotune.stages.jobs import BuildJob, Job, Result
+from autotune.stages.jobs import BuildJob
+from autotune.stages.protocol import Job, Result
 
 SIZE, MACHINE, MODEL, ALIKE = "size", "machine", "model", "alike"
 """The kinds of evidence for an expectation, the weakest first."""

@@ -8,17 +8,9 @@ from dataclasses import dataclass, field
 
 from autotune.candidate import Recipe
 from autotune.metrics import ENOUGH_FOR_P90, generates
-from autotune.stages.jobs import (
-    BuildJob,
-    CheckJob,
-    FinetuneJob,
-    Job,
-    Result,
-    ScoreJob,
-    TimeJob,
-    TurnsJob,
-    VerifyJob,
-)
+from autotune.stages.delivery_jobs import VerifyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Job, Result
 
 USUAL_TOKENS = 100.0
 """The assumed number of tokens of an item, where it is unknown."""

@@ -16,7 +16,9 @@ from autotune.artifacts.store import INPUTS, Cache
 from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.worker import to_plain
 from autotune.models import PICKLED, model_files
-from autotune.stages.jobs import BaseJob, Job, TurnsJob
+from autotune.stages.jobs import TurnsJob
+from autotune.stages.preparation_jobs import BaseJob
+from autotune.stages.protocol import Job
 
 CODE = ("file", "root", "code_file", "code_root", "model_file", "graph_file")
 """Fields of a job with paths to the user's own functions: these files must be on all nodes."""

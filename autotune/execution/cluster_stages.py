@@ -8,7 +8,8 @@ from autotune.artifacts.shared_store import HERE as STAYS
 from autotune.artifacts.store import Stored
 from autotune.execution.protocol import Blocking
 from autotune.execution.sweep_artifacts import SweepArtifacts
-from autotune.stages.jobs import Job, Result, TimeJob
+from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Job, Result
 
 _DONE_WITH = 50
 """The most results that an order lists for removal."""

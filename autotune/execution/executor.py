@@ -16,7 +16,8 @@ from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
 from autotune.execution.sweep_artifacts import SweepArtifacts
 from autotune.execution.timeouts import Timeouts
-from autotune.stages.jobs import Job, Result, TimeJob, resolved
+from autotune.stages.jobs import TimeJob, resolved
+from autotune.stages.protocol import Job, Result
 
 PATIENCE_S = 3.0
 """The user is told that a stage waits for another process after so many seconds."""

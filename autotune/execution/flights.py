@@ -10,7 +10,7 @@ from pathlib import Path
 from autotune.artifacts.store import Stored
 from autotune.execution.cluster import Needs
 from autotune.execution.runs import AtWork
-from autotune.stages.jobs import Call
+from autotune.stages.protocol import Call
 
 BEGIN_S = 60.0
 """An order must begin within so many seconds after a node has left, or has room for it. Else it may lie on the node that has

@@ -18,7 +18,7 @@ from autotune.errors import MachineError, StageError
 from autotune.execution.worker import TOO_LARGE, to_plain
 from autotune.machine import oom_kills
 from autotune.scratch import Scratch
-from autotune.stages.jobs import Job, Result
+from autotune.stages.protocol import Job, Result
 
 _ENDED = ("SIGTERM", "SIGINT", "SIGHUP")
 """Signals by which a user or the system ends a process: the candidate did not cause them."""

@@ -10,7 +10,8 @@ from autotune.artifacts.store import Cache
 from autotune.errors import StageError
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
-from autotune.stages.jobs import FinetuneJob, Job, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import FinetuneJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Job, Result
 
 _GOES_ON = ("lost", "timeout")
 """Errors of a training after which its checkpoint is kept."""

@@ -29,7 +29,8 @@ from autotune.execution.worker import OFFLINE, QUIET
 from autotune.execution.workers import Slot, WorkerPool
 from autotune.machine import total_memory_mb
 from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
-from autotune.stages.jobs import SLICE, Job, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import SLICE, TimeJob, TurnsJob
+from autotune.stages.protocol import Job, Result
 
 MEMORY_SHARE = 0.95
 """The share of this machine's memory above which it would swap."""

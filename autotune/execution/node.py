@@ -39,7 +39,8 @@ from autotune.machine import logical_processors, machine_digest
 from autotune.remote.objects import is_store
 from autotune.scratch import scratch
 from autotune.secrets import redact
-from autotune.stages.jobs import Job, Result, TimeJob, TurnsJob, resolved
+from autotune.stages.jobs import TimeJob, TurnsJob, resolved
+from autotune.stages.protocol import Job, Result
 
 BUSY_S = 2.0
 """Seconds that an order waits for another maker on its node; then it frees the node, and is sent again."""

@@ -9,7 +9,9 @@ from dataclasses import replace
 from autotune.execution.cluster import QUIET, Needs, Node, to_time
 from autotune.execution.workers import needs_gpu
 from autotune.providers import NVIDIA
-from autotune.stages.jobs import DeviceJob, DevicesJob, Job, ProbeJob, TimeJob, TurnsJob
+from autotune.stages.jobs import TimeJob, TurnsJob
+from autotune.stages.preparation_jobs import DevicesJob, ProbeJob
+from autotune.stages.protocol import DeviceJob, Job
 
 _SOME = 0.001
 """The amount of a label that an order takes: so small that any number of orders fits on the node."""

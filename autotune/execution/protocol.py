@@ -10,7 +10,7 @@ from typing import Protocol
 
 from autotune.artifacts.store import Stored
 from autotune.errors import StageError
-from autotune.stages.jobs import Call, Job
+from autotune.stages.protocol import Call, Job
 
 
 class Executor(Protocol):

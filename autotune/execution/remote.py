@@ -45,7 +45,7 @@ from autotune.execution.runs import STOP, nodes_at_work, run_place, sign
 from autotune.execution.worker import to_plain
 from autotune.execution.workers import CORES_EACH
 from autotune.machine import machine_digest
-from autotune.stages.jobs import Call
+from autotune.stages.protocol import Call
 
 ATTEMPTS = 5
 """The most attempts at a call whose nodes are lost one after another; then its candidate is lost in this run."""

@@ -15,7 +15,7 @@ from autotune.errors import StageError
 from autotune.execution.input_guard import Guard
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
-from autotune.stages.jobs import Job, Result
+from autotune.stages.protocol import Job, Result
 
 _NO_INPUTS = ("check", "score", "time", "turns")
 """Stages whose results no other job reads."""

@@ -15,7 +15,8 @@ from autotune.artifacts.store import Stored
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.protocol import follow
-from autotune.stages.jobs import Call, TimeJob
+from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Call
 
 _POLL_S = 0.5
 """Seconds of one wait: on Windows, Python handles signals only between two waits."""

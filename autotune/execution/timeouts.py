@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.costs.model import ALIKE, CostModel
-from autotune.stages.jobs import FinetuneJob, Job, TimeJob, TurnsJob
+from autotune.stages.jobs import FinetuneJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Job
 
 FIRST_S = 3600.0
 """The least time-out of a stage of which nothing is known yet, seconds."""

@@ -19,7 +19,7 @@ from autotune.errors import StageError
 from autotune.execution.fresh_process import died
 from autotune.execution.worker import perform, start_warm
 from autotune.machine import oom_kills
-from autotune.stages.jobs import Job, Result
+from autotune.stages.protocol import Job, Result
 
 LEAVE_S = 20
 """Seconds in which a worker must end by itself."""

@@ -27,7 +27,8 @@ from pydantic_core import to_jsonable_python
 from autotune.errors import Interrupted, MachineError, StageError
 from autotune.providers import in_worker
 from autotune.secrets import redact
-from autotune.stages.jobs import Job, Result, function_of, reason, short_of_memory
+from autotune.stages.library_errors import reason, short_of_memory
+from autotune.stages.protocol import Job, Result, function_of
 
 QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",

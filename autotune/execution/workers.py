@@ -11,7 +11,8 @@ from typing import Literal
 
 from autotune.execution.warm_worker import WarmWorker
 from autotune.providers import NVIDIA
-from autotune.stages.jobs import CheckJob, FinetuneJob, Job, ScoreJob
+from autotune.stages.jobs import CheckJob, FinetuneJob, ScoreJob
+from autotune.stages.protocol import Job
 
 CORES_EACH = 4
 """The number of cores for each worker: a training of a small model gains little from more threads."""

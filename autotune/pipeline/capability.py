@@ -16,7 +16,7 @@ from autotune.pipeline.on_provider import left_to_cpu
 from autotune.providers import PROVIDERS, Provider
 from autotune.space.recipes import LeftOut
 from autotune.space.space import Space
-from autotune.stages.jobs import CapabilityJob, TinyJob
+from autotune.stages.preparation_jobs import CapabilityJob, TinyJob
 from autotune.sweepfile.schema import Target
 
 TOKENS = 512

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from autotune.artifacts.store import Stored
 from autotune.errors import MachineError, StageError
 from autotune.providers import Provider, installed
-from autotune.stages.jobs import DevicesJob, Job
+from autotune.stages.preparation_jobs import DevicesJob
+from autotune.stages.protocol import Job
 
 ASK_S = 180.0
 """Seconds after which a provider that is asked for its devices counts as hung."""

@@ -12,10 +12,10 @@ from typing import Any
 from autotune.candidate import Candidate, Lora, Recipe, Session
 from autotune.metrics import LABELLED, ROUGE_TOKENS, generates, is_task
 from autotune.pipeline.inputs import Inputs
-from autotune.providers import Provider
+from autotune.providers import Provider, installed
 from autotune.space.own_stages import read_stage
+from autotune.stages.inspection_findings import AS_SAVED
 from autotune.stages.jobs import (
-    AS_SAVED,
     BuildJob,
     CheckJob,
     FinetuneJob,
@@ -25,7 +25,6 @@ from autotune.stages.jobs import (
     TaskCheckJob,
     TaskScoreJob,
     TimeJob,
-    installed,
 )
 from autotune.sweepfile.schema import Sweep
 

@@ -23,7 +23,8 @@ from autotune.metrics import LABELLED, generates
 from autotune.models import digest_outline, tensors_of
 from autotune.pipeline.unanswerable import unanswerable_notes, unanswerable_problems
 from autotune.pipeline.wording import SHOWN, counted, exact, listed, named, place_of
-from autotune.stages.jobs import Control, Inspection, InspectJob
+from autotune.stages.inspection_findings import Control, Inspection
+from autotune.stages.preparation_jobs import InspectJob
 
 _AGAIN = "fetch or save the model again"
 _SHIPPED = "ONNX Runtime GenAI, which is all that users of best/ need,"

@@ -35,7 +35,8 @@ from autotune.results.columns import Cells, in_workload
 from autotune.results.rows import Trial
 from autotune.results.trials import rounded
 from autotune.secrets import redact
-from autotune.stages.jobs import Call, Job, MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.jobs import MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Call, Job
 from autotune.sweepfile.schema import Sweep
 
 AGAIN = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotune.errors import Problem, StageError, UsageError
 from autotune.pipeline.devices import DoJob
 from autotune.space.own_stages import read_stage
-from autotune.stages.jobs import OwnStageJob
+from autotune.stages.preparation_jobs import OwnStageJob
 from autotune.sweepfile.schema import Sweep
 from autotune.usercode import STAGE, Code, find_function
 

@@ -22,7 +22,8 @@ from autotune.pipeline.expected import Prices
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Inspected, has_weights, inspect_job
 from autotune.pipeline.prepare import known_digests, probe_job
-from autotune.stages.jobs import BaseJob, Job, LengthsJob, MetricJob, Result, TaskJob
+from autotune.stages.preparation_jobs import BaseJob, LengthsJob, MetricJob, TaskJob
+from autotune.stages.protocol import Job, Result
 from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task
 

@@ -37,21 +37,13 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Inspected, inspect_job, items_file, judge_inspection
 from autotune.pipeline.modules import module_notes, refused_modules
 from autotune.pipeline.own_stages import own_stages
+from autotune.providers import installed
 from autotune.remote.addresses import is_address
 from autotune.remote.files import stamp, version_of
 from autotune.space.space import fit_recipes
-from autotune.stages.jobs import (
-    ORT_WHEELS,
-    BaseJob,
-    DataJob,
-    Inspection,
-    LengthsJob,
-    MetricJob,
-    ProbeJob,
-    RemoteFileJob,
-    TaskJob,
-    installed,
-)
+from autotune.stages.inspection_findings import Inspection
+from autotune.stages.preparation_jobs import BaseJob, DataJob, LengthsJob, MetricJob, ProbeJob, RemoteFileJob, TaskJob
+from autotune.stages.protocol import ORT_WHEELS
 from autotune.sweepfile.resolve import load_data
 from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task, on_the_hub

@@ -10,7 +10,8 @@ from typing import Any
 from autotune.metrics import LABELLED, generates, is_task
 from autotune.pipeline.graph import Graph, rouge_code
 from autotune.shipping.task import Task
-from autotune.stages.jobs import ScoreJob, VerifyItem, VerifyJob
+from autotune.stages.delivery_jobs import VerifyItem, VerifyJob
+from autotune.stages.jobs import ScoreJob
 from autotune.usercode import Code
 
 MOST = 16

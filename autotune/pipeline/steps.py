@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from autotune.artifacts.store import Stored
 from autotune.errors import StageError
-from autotune.stages.jobs import Call, Job, TimeJob
+from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Call, Job
 
 T = TypeVar("T")
 

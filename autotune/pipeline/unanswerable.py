@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from autotune.data.schema import Dataset, DataSpec
 from autotune.errors import Problem, shown
 from autotune.pipeline.wording import exact, named, place_of
-from autotune.stages.jobs import Inspection, Unwritten
+from autotune.stages.inspection_findings import Inspection, Unwritten
 
 
 def unanswerable_problems(

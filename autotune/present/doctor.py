@@ -15,8 +15,10 @@ from autotune.machine import describe, free_disk_mb, free_memory_mb, machine_dig
 from autotune.pipeline.capability import ASK_S, Answers, ask_device
 from autotune.pipeline.devices import DoJob, offered_devices, plugin_problem
 from autotune.present.device import asking
-from autotune.providers import PROVIDERS, Provider
-from autotune.stages.jobs import ORT_WHEELS, BuildJob, TimeJob, TinyJob, installed
+from autotune.providers import PROVIDERS, Provider, installed
+from autotune.stages.jobs import BuildJob, TimeJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import ORT_WHEELS
 from autotune.sweepfile.schema import Target
 
 _CORE_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-silicon")

@@ -34,7 +34,7 @@ from autotune.shipping.card import card
 from autotune.shipping.facts import Facts, Verified, gather
 from autotune.shipping.files import conversation, foundry, parts_of, reproduction, run_script
 from autotune.shipping.task import Task
-from autotune.stages.jobs import PromptJob, PushJob
+from autotune.stages.delivery_jobs import PromptJob, PushJob
 from autotune.sweepfile.schema import Target
 
 _PARTS = {

@@ -13,7 +13,10 @@ from autotune.errors import MachineError, StageError
 from autotune.models import BUILT_IN, local_folder
 from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, judge_inspection
 from autotune.pipeline.modules import module_notes, refused_modules
-from autotune.stages.jobs import ORT_WHEELS, BaseJob, Inspection, InspectJob, installed
+from autotune.providers import installed
+from autotune.stages.inspection_findings import Inspection
+from autotune.stages.preparation_jobs import BaseJob, InspectJob
+from autotune.stages.protocol import ORT_WHEELS
 from autotune.sweepfile.schema import Sweep
 
 

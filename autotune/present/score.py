@@ -38,7 +38,9 @@ from autotune.results.rows import Trial
 from autotune.results.table import text_of
 from autotune.shipping.facts import Score, gather, read_json, score_of
 from autotune.shipping.task import Task, read_task
-from autotune.stages.jobs import AS_SAVED, BaseJob, BuildJob
+from autotune.stages.inspection_findings import AS_SAVED
+from autotune.stages.jobs import BuildJob
+from autotune.stages.preparation_jobs import BaseJob
 from autotune.sweepfile.schema import Target
 from autotune.usercode import Code, find_function
 

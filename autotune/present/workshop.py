@@ -15,7 +15,7 @@ from autotune.errors import MachineError, StageError, printable, refused_by_syst
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.secrets import redact
-from autotune.stages.jobs import Job, Result
+from autotune.stages.protocol import Job, Result
 
 
 def say(line: str) -> None:

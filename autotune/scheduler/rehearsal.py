@@ -19,7 +19,7 @@ from autotune.costs.estimate import Estimate
 from autotune.costs.work import Work
 from autotune.metrics import METRICS, Direction
 from autotune.pipeline.expected import Prices
-from autotune.stages.jobs import Job, Result
+from autotune.stages.protocol import Job, Result
 from autotune.strategies.frontier.priors import bits_of, prior_mean
 from autotune.strategies.protocol import Proposal, Strategy, Told
 

@@ -16,7 +16,7 @@ from autotune.errors import StageError
 from autotune.execution.protocol import Executor as Executor
 from autotune.pipeline.measure import Measurement
 from autotune.pipeline.steps import Steps, complete
-from autotune.stages.jobs import Call
+from autotune.stages.protocol import Call
 from autotune.strategies.protocol import Proposal
 
 T = TypeVar("T")

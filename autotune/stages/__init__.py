@@ -1,3 +1,4 @@
 """The stages of a candidate. Only modules in here import torch, transformers, peft or onnxruntime.
 
-`jobs` describes the stages and imports little; each other module does one of them, in a worker process."""
+`protocol`, `jobs`, `preparation_jobs`, `delivery_jobs` and `inspection_findings` describe the stages and import little; each
+other module does one of them, or helps with it, in a worker process."""

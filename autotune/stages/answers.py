@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import takewhile
 
 from autotune.data.control import cut_at
-from autotune.stages.jobs import Unwritten
+from autotune.stages.inspection_findings import Unwritten
 
 Tokens = tuple[int, ...]
 

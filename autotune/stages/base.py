@@ -18,7 +18,9 @@ from autotune.remote.addresses import is_address
 from autotune.remote.files import fetch_file as fetch_remote
 from autotune.remote.files import fetch_model
 from autotune.scratch import scratch
-from autotune.stages.jobs import BaseJob, DataJob, RemoteFileJob, Result, reason
+from autotune.stages.library_errors import reason
+from autotune.stages.preparation_jobs import BaseJob, DataJob, RemoteFileJob
+from autotune.stages.protocol import Result
 
 
 def _gguf(model: BuiltIn, scratch: Path) -> Path:

@@ -17,8 +17,10 @@ from autotune.scratch import scratch
 from autotune.space.own_stages import OWN_STAGES
 from autotune.space.parameter_tables import RECIPE
 from autotune.stages.graph_nodes import differences, read_back
-from autotune.stages.jobs import BuildJob, Result, refused
+from autotune.stages.jobs import BuildJob
 from autotune.stages.kv_scales import baseline, calibrate, calibration_texts
+from autotune.stages.library_errors import refused
+from autotune.stages.protocol import Result
 from autotune.stages.saved_tokenizer import open_tokenizer
 from autotune.stages.text import encode, load_tokenizer, read_items
 

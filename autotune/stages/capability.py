@@ -17,7 +17,9 @@ from autotune.scratch import scratch
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.build import build
 from autotune.stages.check_build import Reference, computed_error, computed_limit, judge
-from autotune.stages.jobs import BuildJob, CapabilityJob, Result
+from autotune.stages.jobs import BuildJob
+from autotune.stages.preparation_jobs import CapabilityJob
+from autotune.stages.protocol import Result
 from autotune.stages.provider_share import share_of
 
 TEXT = 12

@@ -24,7 +24,8 @@ from autotune.architectures import CHECKED
 from autotune.candidate import Recipe
 from autotune.providers import PROVIDERS
 from autotune.stages.backends import OnnxBackend, Tokens, TorchBackend, padded
-from autotune.stages.jobs import CheckJob, Result
+from autotune.stages.jobs import CheckJob
+from autotune.stages.protocol import Result
 from autotune.stages.provider_share import share_of
 from autotune.stages.score import groups
 from autotune.stages.text import encode, load_tokenizer, read_items

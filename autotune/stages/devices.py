@@ -11,8 +11,9 @@ from typing import Any
 
 from autotune.errors import StageError
 from autotune.providers import NVIDIA, PROVIDERS, Provider
-from autotune.stages.jobs import DevicesJob, Result
 from autotune.stages.plugins import devices_of, kind_of, open_session
+from autotune.stages.preparation_jobs import DevicesJob
+from autotune.stages.protocol import Result
 from autotune.stages.vulkan import vulkan_devices
 
 

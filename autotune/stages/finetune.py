@@ -26,7 +26,8 @@ from autotune.candidate import Lora
 from autotune.durable import put, remove_tree, sync_tree
 from autotune.errors import Interrupted, StageError
 from autotune.space.adapters import fit_modules
-from autotune.stages.jobs import FinetuneJob, Result
+from autotune.stages.jobs import FinetuneJob
+from autotune.stages.protocol import Result
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
 from autotune.stages.torch_model import load_model, not_finite, resolve_device, resolve_dtype
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotune.errors import StageError
-from autotune.stages.jobs import PushJob, Result, reason
+from autotune.stages.delivery_jobs import PushJob
+from autotune.stages.library_errors import reason
+from autotune.stages.protocol import Result
 
 
 def push(job: PushJob, out: Path) -> Result:

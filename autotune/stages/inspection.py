@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 from autotune.data.control import found_in, without_end
 from autotune.errors import StageError
 from autotune.metrics import LABELLED, generates
+from autotune.providers import installed
 from autotune.stages.answers import same_prompts, unwritten
 from autotune.stages.chat_template import changing, chat_text, first_difference, hidden_roles
-from autotune.stages.jobs import AS_SAVED, ORT_WHEELS, Control, Inspection, InspectJob, Result, installed, reason
+from autotune.stages.inspection_findings import AS_SAVED, Control, Inspection
+from autotune.stages.library_errors import reason
 from autotune.stages.padding import padding
+from autotune.stages.preparation_jobs import InspectJob
+from autotune.stages.protocol import ORT_WHEELS, Result
 from autotune.stages.saved_tokenizer import open_tokenizer
 from autotune.stages.tensors import weights
 from autotune.stages.text import (

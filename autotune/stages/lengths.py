@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autotune.stages.jobs import LengthsJob, Result
+from autotune.stages.preparation_jobs import LengthsJob
+from autotune.stages.protocol import Result
 from autotune.stages.score import label_tokens
 from autotune.stages.text import context_length, encode, load_tokenizer, read_items
 

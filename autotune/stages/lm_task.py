@@ -32,7 +32,10 @@ from autotune.errors import StageError, did_you_mean
 from autotune.metrics import task_of
 from autotune.stages.backends import Backend
 from autotune.stages.check_build import compare, texts_of
-from autotune.stages.jobs import Result, TaskCheckJob, TaskJob, TaskScoreJob, reason
+from autotune.stages.jobs import TaskCheckJob, TaskScoreJob
+from autotune.stages.library_errors import reason
+from autotune.stages.preparation_jobs import TaskJob
+from autotune.stages.protocol import Result
 from autotune.stages.score import generate, groups, log_likelihood, open_backend
 from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer, prompt_ids
 from autotune.tasks import data_files, read_task

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotune.errors import StageError
-from autotune.stages.jobs import MergeJob, Result, reason
+from autotune.stages.jobs import MergeJob
+from autotune.stages.library_errors import reason
+from autotune.stages.protocol import Result
 from autotune.stages.text import load_tokenizer
 from autotune.stages.torch_model import load_adapter, load_model
 

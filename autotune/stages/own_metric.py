@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from autotune.errors import StageError, UsageError
-from autotune.stages.jobs import MetricJob, Result, reason
+from autotune.stages.library_errors import reason
+from autotune.stages.preparation_jobs import MetricJob
+from autotune.stages.protocol import Result
 from autotune.stages.rouge import scorer
 from autotune.usercode import ARGUMENTS, METRIC, SIGNATURE, Kind, digest_code
 

@@ -18,8 +18,11 @@ from autotune.space.own_stages import read_stage
 from autotune.stages.build import build as build_model
 from autotune.stages.build import shipped_bytes
 from autotune.stages.graph_nodes import read_back
-from autotune.stages.jobs import BuildJob, OwnBuildJob, OwnStageJob, Result, reason
+from autotune.stages.jobs import BuildJob, OwnBuildJob
+from autotune.stages.library_errors import reason
 from autotune.stages.own_metric import load_function
+from autotune.stages.preparation_jobs import OwnStageJob
+from autotune.stages.protocol import Result
 from autotune.usercode import STAGE
 
 _NEEDED = {"model_stage": ("config.json",), "graph_stage": ("genai_config.json", "model.onnx")}

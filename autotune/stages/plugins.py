@@ -13,7 +13,7 @@ from typing import Any
 
 from autotune.errors import StageError
 from autotune.providers import PROVIDERS, Provider
-from autotune.stages.jobs import reason, refused
+from autotune.stages.library_errors import reason, refused
 
 _registered: set[tuple[str, str]] = set()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autotune.stages.jobs import ProbeJob, Result
+from autotune.stages.preparation_jobs import ProbeJob
+from autotune.stages.protocol import Result
 
 
 def probe(job: ProbeJob, out: Path) -> Result:

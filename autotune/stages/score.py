@@ -20,8 +20,9 @@ from autotune.data.control import cut_at
 from autotune.errors import StageError
 from autotune.metrics import LABELLED
 from autotune.stages.backends import Backend, OnnxBackend, Tokens, TorchBackend
-from autotune.stages.jobs import Result, ScoreJob
+from autotune.stages.jobs import ScoreJob
 from autotune.stages.own_metric import evaluate, load_metric, nearest_reference, rouge_l, with_references
+from autotune.stages.protocol import Result
 from autotune.stages.text import Encoded, context_length, encode, end_token, end_tokens, load_tokenizer, read_items
 
 TOKENS = 512

@@ -17,7 +17,8 @@ import numpy as np
 
 from autotune.errors import StageError
 from autotune.scratch import scratch
-from autotune.stages.jobs import ORT_WHEELS, reason
+from autotune.stages.library_errors import reason
+from autotune.stages.protocol import ORT_WHEELS
 from autotune.stages.saved_tokenizer import open_tokenizer
 
 

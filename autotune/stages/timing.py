@@ -21,8 +21,9 @@ from autotune.candidate import Session
 from autotune.errors import StageError
 from autotune.metrics import ENOUGH_FOR_P90
 from autotune.providers import NVIDIA, PROVIDERS
-from autotune.stages.jobs import SLICE, Result, TimeJob
+from autotune.stages.jobs import SLICE, TimeJob
 from autotune.stages.plugins import device_of, put_on_device, register, trouble, with_settings
+from autotune.stages.protocol import Result
 from autotune.stages.timing_conditions import Conditions
 
 MOST_S = 20.0

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from autotune.models import ARCHITECTURES
-from autotune.stages.jobs import Result, TinyJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Result
 
 _TEXT = (
     "The text of a sentence has a tone: sadness, joy, fear or surprise. Which is it?",

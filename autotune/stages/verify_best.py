@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from autotune.candidate import Session
 from autotune.errors import StageError, shown
-from autotune.stages.jobs import PromptJob, Result, VerifyItem, VerifyJob, reason
+from autotune.stages.delivery_jobs import PromptJob, VerifyItem, VerifyJob
+from autotune.stages.library_errors import reason
+from autotune.stages.protocol import Result
 from autotune.stages.timing import load
 
 TOLERANCE = 1e-3

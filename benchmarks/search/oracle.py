@@ -55,7 +55,9 @@ from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.space.domains import Choice
 from autotune.space.parameter_tables import Value
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, ProbeJob, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, ScoreJob, TimeJob
+from autotune.stages.preparation_jobs import ProbeJob
+from autotune.stages.protocol import Job
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
 from benchmarks.search.rows import FORMAT, KEY, TABLES, Row, RowFile, pack_labels, pack_nats

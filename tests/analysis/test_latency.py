@@ -10,7 +10,7 @@ from autotune.analysis.statistics import paired_ratio, t_interval
 from autotune.analysis.stopping import stretch
 from autotune.metrics import ENOUGH_FOR_P90, METRICS
 from autotune.results.columns import CONDITIONS, LATENCY, SPREAD
-from autotune.stages.jobs import Result
+from autotune.stages.protocol import Result
 
 
 def process(itl: list[float], ttft: list[float] | None = None, **others: float) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from autotune.artifacts.leases import Leases, Process, lives, this_process
 from autotune.artifacts.room import evict, tidy
 from autotune.artifacts.store import Cache
 from autotune.errors import MachineError
-from autotune.stages.jobs import Result, TinyJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Result
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and signals of Linux")
 TINY = TinyJob()
@@ -32,7 +33,7 @@ LONG_S, SHORT_S = 3600.0, 1.5
 HOLDING = """
 import sys
 from pathlib import Path
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.artifacts.leases import Leases
 from autotune.artifacts.store import Cache
 root, beat_s = Path(sys.argv[1]), float(sys.argv[2])

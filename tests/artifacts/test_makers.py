@@ -19,7 +19,8 @@ from autotune.artifacts import makers
 from autotune.artifacts.leases import Leases
 from autotune.artifacts.makers import MAKER_S, Maker, Turn, is_made, making, newest
 from autotune.artifacts.store import Cache
-from autotune.stages.jobs import Result, TinyJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Result
 
 TINY = TinyJob()
 Run = Callable[[Path], tuple[Result, float]]

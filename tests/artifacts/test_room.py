@@ -13,7 +13,9 @@ from autotune.artifacts.room import Room, budget_mb, by_worth, evict, tidy
 from autotune.artifacts.store import MANIFEST, Cache
 from autotune.candidate import Recipe
 from autotune.errors import MachineError, UsageError
-from autotune.stages.jobs import BuildJob, Job, MergeJob, Result, TinyJob
+from autotune.stages.jobs import BuildJob, MergeJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job, Result
 
 pytestmark = pytest.mark.usefixtures("own_temporary")
 

@@ -24,7 +24,7 @@ from autotune.errors import MachineError, UsageError
 from autotune.execution.host_lock import HostLock
 from autotune.execution.transfers import note_transfers
 from autotune.remote.objects import Objects
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 
 CONTENT = b"weights" * 1000
 
@@ -244,7 +244,7 @@ from pathlib import Path
 from typing import ClassVar
 from autotune.artifacts import shared_store
 from autotune.artifacts.store import Cache, default_root
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 shared_store.MAKER_S, shared_store.BEAT_S, shared_store._POLL_S = 3.0, 0.5, 0.2
 class Work(TinyJob):
     stage: ClassVar[str] = "build"

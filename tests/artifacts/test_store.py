@@ -22,21 +22,10 @@ from autotune.artifacts.store import MANIFEST, Cache, default_root
 from autotune.candidate import Lora, Recipe
 from autotune.errors import StageError
 from autotune.execution.runs import run_folder
-from autotune.stages import jobs
-from autotune.stages.jobs import (
-    BaseJob,
-    BuildJob,
-    DataJob,
-    FinetuneJob,
-    Job,
-    LengthsJob,
-    MergeJob,
-    ProbeJob,
-    Result,
-    ScoreJob,
-    TimeJob,
-    TinyJob,
-)
+from autotune.stages import protocol
+from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob, ScoreJob, TimeJob
+from autotune.stages.preparation_jobs import BaseJob, DataJob, LengthsJob, ProbeJob, TinyJob
+from autotune.stages.protocol import Job, Result
 
 HERE = Path("somewhere")
 LORA = Lora(
@@ -257,9 +246,9 @@ def test_lesson_4_the_key_is_of_versions(job: Job, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     for package in job.packages:
         with monkeypatch.context() as patch:
-            patch.setattr(jobs, "installed", lambda name, package=package: "other" if name == package else "")
+            patch.setattr(protocol, "installed", lambda name, package=package: "other" if name == package else "")
             changed = key_now()
-            patch.setattr(jobs, "installed", lambda name: "")
+            patch.setattr(protocol, "installed", lambda name: "")
             assert changed != key_now(), package
     assert key_now() == key
 
@@ -313,7 +302,7 @@ def test_what_another_process_holds_stays_until_it_is_gone(tmp_path: Path) -> No
     code = f"""
 import sys
 from pathlib import Path
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.artifacts.store import Cache
 cache = Cache(Path({str(tmp_path)!r}))
 cache.hold(TinyJob())

@@ -23,7 +23,8 @@ from autotune.remote.addresses import Address, Workspace, parse, split_rows
 from autotune.remote.files import fetch_folder, fetch_model, filesystem, read_address, stamp, version_of
 from autotune.remote.objects import Objects
 from autotune.remote.workspace import workspace_at_hand
-from autotune.stages.jobs import BaseJob, RemoteFileJob, TinyJob, function_of
+from autotune.stages.preparation_jobs import BaseJob, RemoteFileJob, TinyJob
+from autotune.stages.protocol import function_of
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -250,7 +251,7 @@ def test_a_cache_must_be_a_folder_of_a_datastore(there: Path, monkeypatch: pytes
 def test_a_sweep_names_data_on_azure_and_its_workspace_once(there: Path, tmp_path: Path) -> None:
     from autotune.artifacts.store import Stored
     from autotune.pipeline.prepare import read_data
-    from autotune.stages.jobs import Job
+    from autotune.stages.protocol import Job
     from autotune.sweepfile.resolve import load_sweep
 
     rows = [{"a": f"text {n}", "b": ("yes", "no")[n % 2]} for n in range(40)]

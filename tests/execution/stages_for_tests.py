@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from autotune.errors import StageError
-from autotune.stages.jobs import Job, Result, TimeJob
+from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Job, Result
 
 
 class TroubleJob(Job):

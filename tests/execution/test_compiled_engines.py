@@ -18,7 +18,8 @@ from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.providers import PROVIDERS
 from autotune.stages import timing
-from autotune.stages.jobs import Result, TimeJob, TurnsJob
+from autotune.stages.jobs import TimeJob, TurnsJob
+from autotune.stages.protocol import Result
 
 COMPILING = sorted(name for name, provider in PROVIDERS.items() if provider.engines_option)
 OTHERS = sorted(set(PROVIDERS) - set(COMPILING))

@@ -24,7 +24,9 @@ from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import FIRST_S, LEAST_S, Timeouts
 from autotune.space.adapters import resolve_lora
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, MergeJob, Result, TinyJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job, Result
 
 HERE = Path(__file__).parent
 BUILD = BuildJob(source="s", recipe=Recipe(precision="int8"), provider="cpu", source_dir=HERE)
@@ -198,7 +200,7 @@ MAKING = """
 import sys, time
 from pathlib import Path
 from autotune.artifacts.store import Cache
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 def run(out):
     (out / "file").write_text("made by the other", encoding="utf-8")
     print("making", flush=True)

@@ -24,7 +24,9 @@ from autotune.execution.executor import Stages
 from autotune.execution.fresh_process import died
 from autotune.execution.local import LocalEngine
 from autotune.execution.worker import OFFLINE, QUIET, TRAINING, from_plain, to_plain
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, Result, TimeJob, TinyJob, TurnsJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, TimeJob, TurnsJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job, Result
 
 HERE = Path(__file__).parent
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -20,7 +20,9 @@ from autotune.execution.cluster import Needs, Node
 from autotune.execution.placing import Able, Absent, label_of, needs_of
 from autotune.execution.ray_cluster import _load
 from autotune.execution.remote import RemoteExecutor
-from autotune.stages.jobs import Job, MergeJob, ScoreJob, TinyJob, TurnsJob
+from autotune.stages.jobs import MergeJob, ScoreJob, TurnsJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job
 
 __all__ = ["cluster"]  # the fixture
 SOUND = [Node("a", "host-a", HERE, 4.0), Node("b", "host-b", HERE, 4.0)]

@@ -36,18 +36,9 @@ from autotune.execution.timeouts import Timeouts
 from autotune.execution.worker import from_plain, to_plain
 from autotune.machine import machine_digest
 from autotune.pipeline.graph import Graph, base_candidate
-from autotune.stages.jobs import (
-    Call,
-    DevicesJob,
-    Job,
-    MergeJob,
-    MetricJob,
-    Result,
-    ScoreJob,
-    TimeJob,
-    TinyJob,
-    TurnsJob,
-)
+from autotune.stages.jobs import MergeJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.preparation_jobs import DevicesJob, MetricJob, TinyJob
+from autotune.stages.protocol import Call, Job, Result
 
 HERE = machine_digest()
 Act = Callable[[Job, Path], None]
@@ -266,7 +257,7 @@ MAKING = """
 import sys
 from pathlib import Path
 from autotune.artifacts.store import Cache
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 def run(out):
     print("making", flush=True)
     sys.stdin.readline()

@@ -22,7 +22,8 @@ from autotune.execution.cluster import QUIET, Needs, Node
 from autotune.execution.flights import Flight
 from autotune.execution.placing import has_room
 from autotune.execution.runs import AtWork, at_work, nodes_at_work
-from autotune.stages.jobs import Call, Job, TinyJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Call, Job
 
 __all__ = ["cluster"]  # the fixture
 TIMING = QuickTimeJob(graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine=HERE, processes=1, most=1)

@@ -10,18 +10,9 @@ from autotune.candidate import Lora, Recipe
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.execution.timeouts import FIRST_S, LEAST_S, TIMES, Timeouts
-from autotune.stages.jobs import (
-    BuildJob,
-    CheckJob,
-    DevicesJob,
-    FinetuneJob,
-    Job,
-    Result,
-    ScoreJob,
-    TimeJob,
-    TinyJob,
-    TurnsJob,
-)
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.preparation_jobs import DevicesJob, TinyJob
+from autotune.stages.protocol import Job, Result
 
 HERE = Path()
 LORA = Lora(

@@ -12,7 +12,9 @@ from autotune.candidate import Recipe
 from autotune.execution.overlap import Overlaps
 from autotune.execution.workers import Slot, WorkerPool, needs_gpu, slots
 from autotune.space.adapters import resolve_lora
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, Job, ScoreJob, TinyJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, ScoreJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job
 
 LORA = resolve_lora({"steps": 4, "batch_size": 2, "max_length": 64})
 
@@ -148,7 +150,7 @@ def test_company_is_noticed_by_both() -> None:
 def test_what_ran_out_of_memory_beside_others_is_done_again_alone(tmp_path: Path) -> None:
     from autotune.errors import StageError
     from autotune.execution.local import LocalEngine
-    from autotune.stages.jobs import Result
+    from autotune.stages.protocol import Result
 
     started, release = threading.Event(), threading.Event()
     ran: list[tuple[str, float]] = []

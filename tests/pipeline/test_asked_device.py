@@ -10,7 +10,8 @@ from autotune.artifacts.store import Stored
 from autotune.candidate import Recipe
 from autotune.errors import MachineError, StageError
 from autotune.pipeline.capability import HANGS, Answers, ask_device
-from autotune.stages.jobs import CapabilityJob, Job, TinyJob
+from autotune.stages.preparation_jobs import CapabilityJob, TinyJob
+from autotune.stages.protocol import Job
 from autotune.sweepfile.schema import Target
 
 

@@ -17,7 +17,7 @@ from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, ju
 from autotune.pipeline.modules import refused_modules
 from autotune.pipeline.prepare import read_data
 from autotune.space.domains import Choice
-from autotune.stages.jobs import Control, Inspection, Unwritten
+from autotune.stages.inspection_findings import Control, Inspection, Unwritten
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
 

@@ -23,17 +23,8 @@ from autotune.pipeline.timing_validity import Pace
 from autotune.providers import PROVIDERS
 from autotune.space.domains import Choice
 from autotune.space.space import Space
-from autotune.stages.jobs import (
-    BuildJob,
-    CheckJob,
-    FinetuneJob,
-    Job,
-    MergeJob,
-    ScoreJob,
-    TaskCheckJob,
-    TimeJob,
-    resolved,
-)
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, ScoreJob, TaskCheckJob, TimeJob, resolved
+from autotune.stages.protocol import Job
 from autotune.usercode import Code
 
 SPACE = Space({"r": Choice((8, 16))}, (), (), {"batch_size": 8, "max_length": 128, "steps": 10})

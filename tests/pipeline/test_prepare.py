@@ -19,7 +19,8 @@ from autotune.errors import MachineError, StageError, UsageError
 from autotune.pipeline import prepare as prepare_module
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.prepare import _ORDER, check_packages, needs_network, prepare
-from autotune.stages.jobs import BaseJob, DataJob, Job, LengthsJob, MetricJob, ProbeJob, TaskJob
+from autotune.stages.preparation_jobs import BaseJob, DataJob, LengthsJob, MetricJob, ProbeJob, TaskJob
+from autotune.stages.protocol import Job
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
 

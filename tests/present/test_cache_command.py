@@ -13,7 +13,8 @@ import pytest
 from autotune.artifacts.store import MANIFEST, Cache
 from autotune.cli import main
 from autotune.errors import Exit
-from autotune.stages.jobs import Job, Result, TinyJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Job, Result
 
 pytestmark = pytest.mark.usefixtures("own_temporary")
 

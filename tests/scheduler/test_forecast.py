@@ -18,7 +18,7 @@ from autotune.results.record import Record
 from autotune.results.rows import Trial
 from autotune.scheduler.events import Event, TimeLeft
 from autotune.scheduler.first_estimates import first_items, priced
-from autotune.stages.jobs import Job
+from autotune.stages.protocol import Job
 from autotune.strategies.frontier.cost_model import NOTED, FirstCosts, first_costs
 from autotune.strategies.frontier.cost_model import CostModel as StrategyCosts
 from autotune.strategies.named import make_strategy

@@ -25,7 +25,8 @@ from autotune.results.judge import candidate_of, judge, kept_turns
 from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table
 from autotune.scheduler.loop import Summary
-from autotune.stages.jobs import BuildJob, FinetuneJob, Job, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.jobs import BuildJob, FinetuneJob, ScoreJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Job
 from autotune.strategies.named import make_strategy
 from autotune.strategies.protocol import Proposal, Told
 

@@ -19,7 +19,8 @@ from autotune.pipeline.steps import call_with
 from autotune.results.record import Record
 from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
-from autotune.stages.jobs import Call, FinetuneJob, Job, TimeJob, TurnsJob
+from autotune.stages.jobs import FinetuneJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Call, Job
 
 SECONDS = {"finetune": 30.0, "merge": 3.0, "build": 10.0, "check": 2.0, "score": 6.0, "time": 8.0, "turns": 20.0}
 AIMS = {"objectives": {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}}

@@ -21,7 +21,7 @@ from autotune.scheduler.search import Joined
 from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
-from autotune.stages.jobs import Job
+from autotune.stages.protocol import Job
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.schema import Sweep
 

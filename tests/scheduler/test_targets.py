@@ -31,7 +31,8 @@ from autotune.scheduler.shared import Shared
 from autotune.scheduler.status_note import Running
 from autotune.scheduler.targets import run_loops
 from autotune.scheduler.under_way import Executor
-from autotune.stages.jobs import Job, TimeJob, TurnsJob
+from autotune.stages.jobs import TimeJob, TurnsJob
+from autotune.stages.protocol import Job
 from autotune.strategies.named import make_strategy
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.schema import Budget, Sweep

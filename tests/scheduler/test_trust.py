@@ -13,7 +13,8 @@ from autotune.present.explained import explain
 from autotune.present.select import select
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
-from autotune.stages.jobs import BuildJob, CheckJob, Job
+from autotune.stages.jobs import BuildJob, CheckJob
+from autotune.stages.protocol import Job
 
 WRONG = "the build's logits are not PyTorch's: they differ by 29%"
 STRATEGIES = ("frontier", "random", "tpe", "nsga2")

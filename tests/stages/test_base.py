@@ -19,7 +19,8 @@ from autotune.errors import StageError
 from autotune.models import BUILT_IN, SMOLLM2
 from autotune.stages import base
 from autotune.stages.base import fetch, fetch_data
-from autotune.stages.jobs import BaseJob, DataJob, reason, refused
+from autotune.stages.library_errors import reason, refused
+from autotune.stages.preparation_jobs import BaseJob, DataJob
 
 FAKE = replace(
     SMOLLM2,

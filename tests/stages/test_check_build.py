@@ -17,7 +17,8 @@ from autotune.errors import StageError
 from autotune.stages import backends
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.check_build import ITEMS, LOGIT_ERROR, TOKENS, agreement, limit_of, logits_of, texts_of, trouble
-from autotune.stages.jobs import BuildJob, CheckJob, Result
+from autotune.stages.jobs import BuildJob, CheckJob
+from autotune.stages.protocol import Result
 from autotune.stages.weights import compare_weights, damaged
 from benchmarks.fidelity import Change, edit, one_nan, scrambled
 

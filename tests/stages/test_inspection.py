@@ -13,7 +13,8 @@ import torch
 from conftest import TONES, Do, tone_items
 from odd_models import ALTERNATING, Weights, around, copied, with_json, with_template, with_tokens, with_weights
 
-from autotune.stages.jobs import AS_SAVED, Inspection, InspectJob
+from autotune.stages.inspection_findings import AS_SAVED, Inspection
+from autotune.stages.preparation_jobs import InspectJob
 from autotune.stages.text import load_tokenizer, prompt_ids
 
 Write = Callable[[list[dict[str, Any]]], Path]

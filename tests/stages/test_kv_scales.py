@@ -23,7 +23,7 @@ from autotune.execution.local import LocalEngine
 from autotune.space.adapters import resolve_lora
 from autotune.stages.backends import OnnxBackend, Tokens
 from autotune.stages.graph_nodes import read_back
-from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, Result, ScoreJob, TimeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob, ScoreJob, TimeJob
 from autotune.stages.kv_scales import (
     Captured,
     baseline,
@@ -34,6 +34,7 @@ from autotune.stages.kv_scales import (
     scales,
     threshold,
 )
+from autotune.stages.protocol import Result
 from autotune.stages.text import encode, load_tokenizer, read_items
 from autotune.stages.timing import load
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from conftest import TONES, Do, tone_items
 
-from autotune.stages.jobs import LengthsJob, Result
 from autotune.stages.lengths import DRAWN, quantiles
+from autotune.stages.preparation_jobs import LengthsJob
+from autotune.stages.protocol import Result
 from autotune.stages.text import encode, load_tokenizer
 
 Write = Callable[[list[dict[str, Any]]], Path]

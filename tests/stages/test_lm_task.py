@@ -18,8 +18,9 @@ from lm_eval.tasks import TaskManager
 from autotune.analysis.scores import PARTS, summarise
 from autotune.candidate import Recipe
 from autotune.errors import StageError
-from autotune.stages.jobs import TaskCheckJob, TaskJob, TaskScoreJob
+from autotune.stages.jobs import TaskCheckJob, TaskScoreJob
 from autotune.stages.lm_task import _parts
+from autotune.stages.preparation_jobs import TaskJob
 from autotune.stages.text import load_tokenizer
 from autotune.tasks import find_task
 

@@ -17,7 +17,8 @@ from autotune.candidate import Recipe
 from autotune.errors import StageError
 from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.check_build import Reference, judge, logits_of
-from autotune.stages.jobs import Result, TinyJob
+from autotune.stages.preparation_jobs import TinyJob
+from autotune.stages.protocol import Result
 from autotune.stages.score import choose_labels, completion_nll, generate
 from autotune.stages.text import Encoded, load_tokenizer
 from benchmarks.fidelity import RECIPES as ALL_RECIPES

@@ -21,7 +21,8 @@ from autotune.results.folder import read_results
 from autotune.space.own_stages import OWN_STAGES, read_stage, spell_stage, stage_choices
 from autotune.space.recipes import parse_recipes
 from autotune.stages.check_build import check
-from autotune.stages.jobs import BuildJob, CheckJob, OwnBuildJob, OwnStageJob
+from autotune.stages.jobs import BuildJob, CheckJob, OwnBuildJob
+from autotune.stages.preparation_jobs import OwnStageJob
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.usercode import STAGE, Code, find_function
 

@@ -19,8 +19,9 @@ from autotune.analysis.statistics import wilson
 from autotune.candidate import Recipe
 from autotune.data.control import cut_at
 from autotune.errors import StageError
-from autotune.stages.jobs import MetricJob, ScoreJob
+from autotune.stages.jobs import ScoreJob
 from autotune.stages.own_metric import evaluate, load_metric, nearest_reference, rouge_l, with_references
+from autotune.stages.preparation_jobs import MetricJob
 from autotune.usercode import find_function
 
 ITEMS = [{"id": f"{n}", "prompt": "Tone:", "completion": f" {tone} "} for n, tone in enumerate(TONES)]

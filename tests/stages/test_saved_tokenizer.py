@@ -11,7 +11,8 @@ from odd_models import copied, with_json
 from tokenizers import Tokenizer
 
 from autotune.candidate import Recipe
-from autotune.stages.jobs import AS_SAVED, BuildJob
+from autotune.stages.inspection_findings import AS_SAVED
+from autotune.stages.jobs import BuildJob
 from autotune.stages.saved_tokenizer import open_tokenizer
 from autotune.stages.text import load_tokenizer
 

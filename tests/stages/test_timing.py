@@ -20,7 +20,8 @@ from autotune.errors import StageError
 from autotune.execution.local import LocalEngine
 from autotune.providers import PROVIDERS
 from autotune.stages import timing
-from autotune.stages.jobs import BuildJob, Result, TimeJob, TurnsJob
+from autotune.stages.jobs import BuildJob, TimeJob, TurnsJob
+from autotune.stages.protocol import Result
 from autotune.stages.timing_conditions import Conditions
 
 BLOCKS = {"algorithm": "default", "block_size": 32, "accuracy_level": 4, "symmetric": True}

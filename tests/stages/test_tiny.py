@@ -9,7 +9,7 @@ from conftest import Do
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.text import load_tokenizer, prompt_ids
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autotune.stages import torch_model
-from autotune.stages.jobs import TinyJob
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.tiny import tiny
 
 

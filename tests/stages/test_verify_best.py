@@ -18,8 +18,10 @@ from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.shipped import MOST, task_of, verify_job
 from autotune.stages.backends import OnnxBackend
+from autotune.stages.delivery_jobs import VerifyItem, VerifyJob
 from autotune.stages.inspection import runtime_name
-from autotune.stages.jobs import BuildJob, Result, ScoreJob, VerifyItem, VerifyJob
+from autotune.stages.jobs import BuildJob, ScoreJob
+from autotune.stages.protocol import Result
 from autotune.stages.score import log_likelihood
 from autotune.stages.text import load_tokenizer
 from autotune.stages.verify_best import Difference, explained, same_text, verify

@@ -21,7 +21,8 @@ from autotune.space.adapters import fit_modules, resolve_lora
 from autotune.space.domains import Choice
 from autotune.space.space import Space
 from autotune.stages.finetune import collate, completion_loss
-from autotune.stages.jobs import FinetuneJob, ScoreJob, TinyJob
+from autotune.stages.jobs import FinetuneJob, ScoreJob
+from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.text import Encoded, encode, load_tokenizer
 
 Write = Callable[[list[dict[str, Any]]], Path]

@@ -23,7 +23,8 @@ from autotune.results.rows import CurvePoint, Trial
 from autotune.results.table import read_table
 from autotune.scheduler import first_estimates
 from autotune.space.space import Space
-from autotune.stages.jobs import FinetuneJob, Job, ScoreJob, TimeJob
+from autotune.stages.jobs import FinetuneJob, ScoreJob, TimeJob
+from autotune.stages.protocol import Job
 from autotune.strategies.baselines import Grid
 from autotune.strategies.frontier.constants import POOL, RUNGS
 from autotune.strategies.frontier.strategy import Frontier
