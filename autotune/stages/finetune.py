@@ -8,24 +8,21 @@ own rather than a Trainer, because a Trainer keeps pickles and computes the logi
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import shutil
 import time
-import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from autotune.candidate import Lora
-from autotune.durable import put, remove_tree, sync_tree
 from autotune.errors import Interrupted, StageError
 from autotune.space.adapters import fit_modules
+from autotune.stages.checkpoints import Checkpoints, Progress, restore, save
 from autotune.stages.jobs import FinetuneJob
 from autotune.stages.protocol import Result
 from autotune.stages.text import Encoded, encode, end_token, load_tokenizer, read_items
@@ -170,86 +167,105 @@ def adapt(model: Any, lora: Lora, seed: int) -> Any:
     return get_peft_model(model, config)
 
 
-def _save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    tensors = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
-    save_file(tensors, file)
+@dataclass(frozen=True)
+class _Training:
+    """What every step of a training needs: items, model, adapter and optimiser."""
+
+    job: FinetuneJob
+    device: str
+    items: list[Encoded]
+    cut: int
+    """Items whose prompt lost its beginning."""
+    end: int
+    pad: int
+    horizon: int
+    base: Any
+    model: Any
+    """The base model with its adapter."""
+    sliced: bool
+    """Whether the model computes logits at the positions that are asked for alone."""
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(file).items():
-        index, _, part = name.partition(".")
-        state.setdefault(int(index), {})[part] = value
-    whole = optimizer.state_dict()
-    whole["state"] = state
-    optimizer.load_state_dict(whole)
+def _set_up(job: FinetuneJob) -> _Training:
+    """Read the items, load the model, and give it a fresh adapter and an optimiser."""
+    lora = job.lora
+    device = resolve_device(job.device)
+    tokenizer = load_tokenizer(job.base_dir, job.encoding)
+    end = end_token(tokenizer)
+    items, cut = encode(tokenizer, read_items(job.data_file), lora.max_length)
+    dtype = resolve_dtype(lora.dtype, device)
+    base = load_model(job.base_dir, device, dtype, lora.quantized_base, bool(lora.double_quant), job.threads)
+    sliced = "logits_to_keep" in inspect.signature(base.forward).parameters
+    model = adapt(base, lora, job.seed)
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=lora.learning_rate, betas=(lora.adam_beta1, lora.adam_beta2), weight_decay=lora.weight_decay
+    )
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    horizon = job.horizon or lora.horizon(len(items))
+    return _Training(job, device, items, cut, end, pad, horizon, base, model, sliced, parameters, optimizer)
 
 
-def _save(model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any], out: Path) -> None:
-    """Write adapter, optimiser and `state` into the folder `out`."""
-    # `embedding_layers` off: it would ask the hub whether the base model's vocabulary was changed.
-    model.save_pretrained(str(out), save_embedding_layers=False)
-    (out / "README.md").unlink(missing_ok=True)
-    _save_optimizer(optimizer, out / "optimizer.safetensors")
-    (out / "state.json").write_text(json.dumps(state), encoding="utf-8")
+def _step(training: _Training, step: int, micro: list[list[int]]) -> tuple[float, float]:
+    """Do one step (from 0) on batches of item indices, whose gradients add up. Returns its loss and learning rate.
 
-
-class Checkpoints:
-    """The last checkpoint of a training, in a folder that outlives the process.
-
-    One is written when `DUE_S` have passed since the last, or so long that writing costs at most 2 % of the time.
+    Raises StageError: `diverged`; `failed` if the base model itself computes no finite numbers.
     """
-
-    DUE_S = 60.0
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._last = time.perf_counter()
-        self._cost_s = 0.0
-
-    def latest(self) -> Path | None:
-        """Return the last whole checkpoint."""
-        if self.folder is None:
-            return None
-        whole = [path for path in self.folder.glob("step-*") if (path / "state.json").is_file()]
-        return max(whole, key=lambda path: int(path.name[5:]), default=None)
-
-    def due(self) -> bool:
-        """Whether it is time for the next checkpoint."""
-        return self.folder is not None and time.perf_counter() - self._last > max(self.DUE_S, 50 * self._cost_s)
-
-    def write(self, model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Keep the training as it is; earlier checkpoints go.
-
-        Another process may do the same training: one that was stopped, or cut off, and goes on. So the name aside is its
-        own, and later checkpoints stay.
-        """
-        if self.folder is None:
-            return
-        began = time.perf_counter()
-        step: int = state["step"]
-        aside, place = self.folder / f"new-{uuid.uuid4().hex[:12]}", self.folder / f"step-{step}"
-        aside.mkdir(parents=True)
-        _save(model, optimizer, state, aside)
-        sync_tree(aside)
-        remove_tree(place)
-        put(aside, place)
-        for old in self.folder.glob("step-*"):
-            if int(old.name[5:]) < step:
-                shutil.rmtree(old, ignore_errors=True)
-        self._last = time.perf_counter()
-        self._cost_s = self._last - began
+    job, lora, optimizer = training.job, training.job.lora, training.optimizer
+    parts = [[training.items[i] for i in batch] for batch in micro]
+    tokens = sum(_labelled(item, lora.loss_on) for part in parts for item in part)
+    rate = learning_rate(lora, step, training.horizon)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    total = 0.0
+    for index, part in enumerate(parts):
+        torch.manual_seed((job.seed * 1_000_003 + step * lora.accumulation + index) % 2**63)
+        batch = collate(part, training.end, training.pad, training.device, lora.loss_on)
+        loss = completion_loss(training.model, batch, training.sliced) / tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    if not math.isfinite(total):
+        if step == 0 and (trouble := not_finite(training.base)):
+            raise StageError("failed", trouble)
+        raise StageError("diverged", f"the training loss became {total} at step {step + 1} (learning rate {rate:.2g})")
+    if lora.max_grad_norm > 0:
+        norm = torch.nn.utils.clip_grad_norm_(training.parameters, lora.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise StageError("diverged", f"the gradient became {norm.item()} at step {step + 1}")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total, rate
 
 
-def _go_on(model: Any, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
-    """Load a checkpoint into the model and the optimiser. Returns its state."""
-    set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-    _load_optimizer(optimizer, folder / "optimizer.safetensors")
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    return state
+def _train(training: _Training, progress: Progress, stop_at: int, kept: Checkpoints) -> list[float]:
+    """Train up to `stop_at`; `progress` grows. Returns the seconds of each step.
+
+    Raises StageError: `diverged`, `timeout`, `failed`; Interrupted where `job.stop_file` asks for it, with a checkpoint kept.
+    """
+    job, lora, first = training.job, training.job.lora, progress.step
+    lengths = [len(item.prompt) + len(item.completion) for item in training.items]
+    feed = batches(lengths, lora.batch_size, job.seed, first * lora.accumulation)
+    seconds = []
+    for step in range(first, stop_at):
+        started = time.perf_counter()
+        loss, rate = _step(training, step, [next(feed) for _ in range(lora.accumulation)])
+        seconds.append(time.perf_counter() - started)
+        progress.add(loss, rate)
+        if progress.step == stop_at:
+            break
+        ended = job.stop_file is not None and job.stop_file.exists()
+        late = job.time_limit_s is not None and progress.spent_s > job.time_limit_s
+        if ended or late or kept.due():
+            kept.write(training.model, training.optimizer, progress)
+        if ended:
+            raise Interrupted
+        if late:
+            limit = f"train.time_limit_s = {job.time_limit_s:g}"
+            raise StageError("timeout", f"training passed {limit} at step {progress.step} of {stop_at}")
+    return seconds
 
 
 def finetune(job: FinetuneJob, out: Path) -> Result:
@@ -261,87 +277,25 @@ def finetune(job: FinetuneJob, out: Path) -> Result:
     with a checkpoint kept in `job.keep_dir`.
     """
     began = time.perf_counter()
-    lora = job.lora
-    device = resolve_device(job.device)
-    tokenizer = load_tokenizer(job.base_dir, job.encoding)
-    end = end_token(tokenizer)
-    items, cut = encode(tokenizer, read_items(job.data_file), lora.max_length)
-    horizon = job.horizon or lora.horizon(len(items))
-    stop_at = min(job.stop_at or horizon, horizon)
-
-    dtype = resolve_dtype(lora.dtype, device)
-    base = load_model(job.base_dir, device, dtype, lora.quantized_base, bool(lora.double_quant), job.threads)
-    sliced = "logits_to_keep" in inspect.signature(base.forward).parameters
-    model = adapt(base, lora, job.seed)
-    model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=lora.learning_rate, betas=(lora.adam_beta1, lora.adam_beta2), weight_decay=lora.weight_decay
-    )
+    training = _set_up(job)
     kept = Checkpoints(job.keep_dir)
     before = kept.latest() or job.checkpoint_dir
-    state: dict[str, Any] = {"step": 0, "curve": [], "horizon": horizon, "seconds": 0.0}
+    progress = Progress(training.horizon, began)
     if before is not None:
-        state |= _go_on(model, optimizer, before)
-    first, curve, earlier_s = state["step"], state["curve"], state["seconds"]
-
-    def spent_s() -> float:
-        return float(earlier_s + time.perf_counter() - began)
-
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    lengths = [len(item.prompt) + len(item.completion) for item in items]
-    feed = batches(lengths, lora.batch_size, job.seed, first * lora.accumulation)
-    seconds = []
-    for step in range(first, stop_at):
-        started = time.perf_counter()
-        micro = [[items[i] for i in next(feed)] for _ in range(lora.accumulation)]
-        tokens = sum(_labelled(item, lora.loss_on) for part in micro for item in part)
-        rate = learning_rate(lora, step, horizon)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        total = 0.0
-        for index, part in enumerate(micro):
-            torch.manual_seed((job.seed * 1_000_003 + step * lora.accumulation + index) % 2**63)
-            loss = completion_loss(model, collate(part, end, pad, device, lora.loss_on), sliced) / tokens
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        if not math.isfinite(total):
-            if step == 0 and (trouble := not_finite(base)):
-                raise StageError("failed", trouble)
-            raise StageError(
-                "diverged", f"the training loss became {total} at step {step + 1} (learning rate {rate:.2g})"
-            )
-        if lora.max_grad_norm > 0:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, lora.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise StageError("diverged", f"the gradient became {norm.item()} at step {step + 1}")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - started)
-        curve.append([step + 1, round(total, 6), rate])
-        if step + 1 == stop_at:
-            break
-        ended = job.stop_file is not None and job.stop_file.exists()
-        late = job.time_limit_s is not None and spent_s() > job.time_limit_s
-        if ended or late or kept.due():
-            kept.write(model, optimizer, state | {"step": step + 1, "seconds": spent_s()})
-        if ended:
-            raise Interrupted
-        if late:
-            limit = f"train.time_limit_s = {job.time_limit_s:g}"
-            raise StageError("timeout", f"training passed {limit} at step {step + 1} of {stop_at}")
-
-    if not all(bool(torch.isfinite(p).all()) for p in parameters):
+        progress.go_on(restore(training.model, training.optimizer, before))
+    stop_at = min(job.stop_at or training.horizon, training.horizon)
+    seconds = _train(training, progress, stop_at, kept)
+    if not all(bool(torch.isfinite(p).all()) for p in training.parameters):
         raise StageError("diverged", f"the adapter's weights are not finite after step {stop_at}")
-    _save(model, optimizer, state | {"step": stop_at, "seconds": spent_s()}, out)
-    tail = [loss for _, loss, _ in curve[-max(1, len(curve) // 10) :]]
+    save(training.model, training.optimizer, progress, out)
+    tail = [loss for _, loss, _ in progress.curve[-max(1, len(progress.curve) // 10) :]]
     return {
         "step": stop_at,
-        "horizon": horizon,
+        "horizon": training.horizon,
         "loss": sum(tail) / len(tail),
-        "trainable": sum(p.numel() for p in parameters),
-        "items": len(items),
-        "cut": cut,
+        "trainable": sum(p.numel() for p in training.parameters),
+        "items": len(training.items),
+        "cut": training.cut,
         "step_s": float(np.median(seconds)) if seconds else None,
-        "device": device,
+        "device": training.device,
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from autotune.candidate import Session
 from autotune.errors import StageError
@@ -147,6 +148,75 @@ def sequence(model: Any, prompt: Any, total: int, batch: int) -> Iterator[tuple[
         yield "itl_ms", gaps
 
 
+class _Rounds:
+    """Rounds of sequences, one of each length, and what they measured."""
+
+    def __init__(self, model: Any, job: TimeJob, on_gpu: Callable[[], float | None]) -> None:
+        self._model, self._batch, self._on_gpu = model, job.batch, on_gpu
+        self._lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
+        self._prompts = _prompts(job.model_dir, job.batch, max(prompt for prompt, _ in self._lengths))
+        self.samples: dict[str, list[float]] = {"ttft_ms": [], "itl_ms": []}
+        self.took: list[float] = []
+        """Seconds of each sequence."""
+        self.held: list[float] = []
+        """The memory on GPUs after each sequence, 10^6 bytes, as far as it is known."""
+
+    def slices(self) -> Iterator[dict[str, list[float]]]:
+        """Generate a sequence of each length; yield its samples slice by slice."""
+        for prompt, new in self._lengths:
+            feed = np.ascontiguousarray(self._prompts[0, :prompt] if self._batch == 1 else self._prompts[:, :prompt])
+            began = time.perf_counter()
+            for name, values in sequence(self._model, feed, prompt + new, self._batch):
+                self.samples[name] += values
+                yield {name: values}
+            self.took.append(time.perf_counter() - began)
+            self.held.extend(filter(None, [self._on_gpu()]))
+
+    @property
+    def fewest(self) -> bool:
+        """Whether there are the two sequences that every process times."""
+        return len(self.samples["ttft_ms"]) >= 2
+
+    def warm_up(self) -> float:
+        """Generate two sequences whose samples do not count. Returns the seconds of the first."""
+        while not self.fewest:
+            list(self.slices())
+        for values in self.samples.values():
+            values.clear()
+        return self.took[0]
+
+    def repeat(self, conditions: Conditions) -> None:
+        """Repeat rounds until there are enough samples, or `MOST_S` have passed."""
+        with conditions:
+            began = time.perf_counter()
+            while not self.fewest or (
+                len(self.samples["itl_ms"]) < ENOUGH_FOR_P90 and time.perf_counter() - began < MOST_S
+            ):
+                list(self.slices())
+
+    def in_turns(self, turns: Iterable[None], conditions: Conditions) -> list[dict[str, list[float]]]:
+        """Do one slice whenever `turns` yields; a round follows the other. Returns the samples of each turn."""
+        laps = []
+        going = self.slices()
+        for _ in turns:
+            with conditions:
+                lap = next(going, None)
+                if lap is None:
+                    going = self.slices()
+                    lap = next(going)
+            laps.append(lap)
+        return laps
+
+
+def _prompts(folder: Path, batch: int, longest: int) -> NDArray[np.int32]:
+    """Return random tokens [batch, longest], the same for every process.
+
+    Any tokens do: the work does not depend on which. The lowest are left out: they are often special.
+    """
+    vocabulary = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
+    return np.random.default_rng(0).integers(vocabulary // 10, vocabulary, size=(batch, longest)).astype(np.int32)
+
+
 def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -> Result:
     """Load, warm up and time one model: until there are enough samples, or slice by slice, whenever `turns` yields.
 
@@ -168,63 +238,24 @@ def time_process(job: TimeJob, out: Path, turns: Iterable[None] | None = None) -
     model = load(job.model_dir, job.provider, job.session, job.device_index, job.engines_dir)
     load_s = time.perf_counter() - started
     threads = process.num_threads() - others + 1 if job.provider == "cpu" else None
-    # Any tokens do: the work does not depend on which. The lowest are left out: they are often special.
-    vocabulary = json.loads((job.model_dir / "genai_config.json").read_text(encoding="utf-8"))["model"]["vocab_size"]
-    rng = np.random.default_rng(0)
-    lengths = job.lengths or ((job.prompt_tokens, job.new_tokens),)
-    longest = max(prompt for prompt, _ in lengths)
-    prompts = rng.integers(vocabulary // 10, vocabulary, size=(job.batch, longest)).astype(np.int32)
-    samples: dict[str, list[float]] = {"ttft_ms": [], "itl_ms": []}
-    held: list[float] = []
-    took: list[float] = []
-    laps: list[dict[str, list[float]]] = []
-
-    def slices() -> Iterator[dict[str, list[float]]]:
-        """Generate a sequence of each length."""
-        for prompt, new in lengths:
-            feed = np.ascontiguousarray(prompts[0, :prompt] if job.batch == 1 else prompts[:, :prompt])
-            began = time.perf_counter()
-            for name, values in sequence(model, feed, prompt + new, job.batch):
-                samples[name] += values
-                yield {name: values}
-            took.append(time.perf_counter() - began)
-            held.extend(filter(None, [on_gpu()]))
-
-    def enough() -> Iterator[None]:
-        began = time.perf_counter()
-        while len(samples["ttft_ms"]) < 2 or (
-            len(samples["itl_ms"]) < ENOUGH_FOR_P90 and time.perf_counter() - began < MOST_S
-        ):
-            yield
-
+    rounds = _Rounds(model, job, on_gpu)
+    laps: Result = {}
     try:
-        while len(samples["ttft_ms"]) < 2:
-            list(slices())
-        warm_up_s = took[0]
-        for values in samples.values():
-            values.clear()
+        warm_up_s = rounds.warm_up()
         conditions = Conditions()
         if turns is None:
-            with conditions:
-                for _ in enough():
-                    list(slices())
+            rounds.repeat(conditions)
         else:
-            going = slices()
-            for _ in turns:
-                with conditions:
-                    lap = next(going, None)
-                    if lap is None:
-                        going = slices()
-                        lap = next(going)
-                laps.append(lap)
+            laps["laps"] = rounds.in_turns(turns, conditions)
     except Exception as error:
         raise trouble(error, f"the build does not run on {job.provider}") from error
     return {
         "load_s": load_s,
         "warm_up_s": warm_up_s,
-        **samples,
+        **rounds.samples,
         "peak_memory_mb": peak_memory_bytes() / 1e6,
         "threads": threads,
-        "gpu_memory_mb": max(held, default=None),
+        "gpu_memory_mb": max(rounds.held, default=None),
         "conditions": conditions.so_far(),
-    } | ({} if turns is None else {"laps": laps})
+        **laps,
+    }

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from autotune.candidate import Lora
 from autotune.errors import Interrupted, StageError
 from autotune.space.adapters import resolve_lora
+from autotune.stages.checkpoints import Checkpoints, Progress
 from autotune.stages.finetune import (
-    Checkpoints,
     adapt,
     batches,
     collate,
@@ -123,9 +123,9 @@ def test_checkpoints_are_written_as_time_goes_by(
     written: list[int] = []
     write = Checkpoints.write
 
-    def noted(self: Checkpoints, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-        write(self, model, optimizer, state)
-        written.append(state["step"])
+    def noted(self: Checkpoints, model: Any, optimizer: Any, progress: Progress) -> None:
+        write(self, model, optimizer, progress)
+        written.append(progress.step)
         self._cost_s = 0.0  # however slow this disk is
 
     monkeypatch.setattr(Checkpoints, "write", noted)
