@@ -22,7 +22,7 @@ from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
 from autotune.errors import Exit, MachineError, printable_lines, reader_gone
-from autotune.execution.engines import Engine, EngineSettings, engine_of, takes_gpu
+from autotune.execution.engines import Engine, EngineSettings, engine_of
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
 from autotune.execution.stop import Stop, stop_on_signals
@@ -65,7 +65,8 @@ from autotune.strategies.named import make_strategy, strategy_of
 from autotune.strategies.several import make_for_targets
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
-from autotune.trackers.listener import Trackers, trackers_of
+from autotune.trackers.listener import Trackers, Wanted, optuna_mirror, wanted_trackers
+from autotune.trackers.study import study_of
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def run_command(options: RunOptions) -> Exit:
     """
     sweep = load_sweep(options.file, options.sets, options.trials, options.hours)
     folder = options.out or Path("results") / sweep.name
-    trackers = trackers_of(sweep, folder, options.optuna_storage, lambda line: _say(f"autotune: {line}"))
+    trackers = Trackers(_trackers(sweep, options.optuna_storage), folder, lambda line: _say(f"autotune: {line}"))
     try:
         with stop_on_signals(_stopping) as stop:
             refresher = ReportRefresher(folder, lambda line: _say(f"autotune: {line}")) if options.report else None
@@ -111,6 +112,15 @@ def run_command(options: RunOptions) -> Exit:
         remedy = "what has ended is kept: mend it, then run the same command again"
         raise MachineError(f"{place}{error.strerror or error}; {remedy}") from error
     return summary.exit_code
+
+
+def _trackers(sweep: Sweep, storage: str | None) -> list[Wanted]:
+    """Return the trackers that a sweep asks for; `storage`: that of Optuna in which it is mirrored. Raises MachineError."""
+    wanted = wanted_trackers(sweep.report_to)
+    if storage is not None:
+        studies = [study_of(sweep.name, one.aims, one.space) for one in sweep.by_target.values()]
+        wanted.append(optuna_mirror(storage, studies))
+    return wanted
 
 
 def _say(line: str) -> None:
@@ -240,11 +250,9 @@ def _prepared(sweep: Sweep, parts: _Parts) -> _Study:
     """Prepare the sweep for each target. Raises MachineError where no target has a node, and as `prepare`."""
     parts.record.busy(stage="prepare")
     engine, sweeps = parts.engine, sweep.by_target
-    missing = {name: engine.missing(one.target.label, takes_gpu(one)) for name, one in sweeps.items()}
+    missing = {name: engine.missing(*one.needs) for name, one in sweeps.items()}
     away = {name: why for name, why in missing.items() if why} if not all(missing.values()) else {}
-    machines = {
-        name: engine.machine_of(one.target.label, takes_gpu(one)) for name, one in sweeps.items() if name not in away
-    }
+    machines = {name: engine.machine_of(*one.needs) for name, one in sweeps.items() if name not in away}
     exact, elsewhere = _exact_before(parts.record), next(iter(machines.values()))
     prepared = {}
     for name, one in sweeps.items():
@@ -330,15 +338,15 @@ def _search(study: _Study, prior: TransferPrior, parts: _Parts) -> tuple[Summary
     def loop_of(name: str | None, own: Record, beside: Shared | None) -> Loop:
         one, inputs = study.targets[name]
         others = beside.others if beside is not None else None
-        pipeline = Pipeline(one, inputs, engine.stages, paces[inputs.machine], others)
+        pipeline = Pipeline(Graph(one, inputs), one.aims, engine.stages, paces[inputs.machine], others)
         return Loop(
-            one, own, pipeline, strategy, engine.executor, parts.events, costs=parts.costs, shared=beside,
-            foreign_cpu=lambda: engine.foreign_cpu(one.target.label, takes_gpu(one)),
+            pipeline, sweep.budget, own, strategy, engine.executor, parts.events, costs=parts.costs, shared=beside,
+            foreign_cpu=lambda: engine.foreign_cpu(*one.needs),
         )  # fmt: skip
 
     def missing(name: str | None) -> str:
         one, _ = study.targets[name]
-        return engine.missing(one.target.label, takes_gpu(one))
+        return engine.missing(*one.needs)
 
     def trouble(name: str | None) -> str:
         one, _ = study.targets[name]
@@ -353,10 +361,7 @@ def _first_costs(study: _Study, parts: _Parts) -> FirstCosts | None:
     sweep, (shared, _), sweeps = study.sweep, study.first, study.targets.values()
 
     def first() -> FirstCosts:
-        return mean_of([
-            priced(Prices(Graph(one, own), parts.costs, one.target.timing, tuple(one.target.timed)), one.space, one.seed)
-            for one, own in sweeps
-        ])  # fmt: skip
+        return mean_of([priced(Prices(Graph(one, own), parts.costs)) for one, own in sweeps])
 
     searching = strategy_of(sweep.strategy, shared.space, sweep.objectives) == "frontier"
     return first_costs(parts.record, first) if searching else None

@@ -23,6 +23,7 @@ from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.workers import Slot
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
@@ -114,7 +115,9 @@ def measured(folder: Path, workers: int, candidates: int) -> list[tuple[str, str
         executor = ThreadedExecutor(stages, engine, log)
         strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
         events = Events(rows, Running(record), Timeline(record, engine.host.intervals))
-        loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), strategy, executor, events)
+        loop = Loop(
+            Pipeline(Graph(sweep, inputs), sweep.aims, stages), sweep.budget, record, strategy, executor, events
+        )
         assert run_loop(loop).trials == candidates
     spans = [
         (span.stage, span.began or 0.0, span.ended or 0.0, bool(span.alone))

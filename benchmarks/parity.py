@@ -18,7 +18,7 @@ from autotune.artifacts.store import Cache, Stored, default_root
 from autotune.candidate import Candidate
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
-from autotune.pipeline.graph import base_candidate
+from autotune.pipeline.graph import Graph, base_candidate
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.results.folder import read_results
@@ -58,7 +58,7 @@ def main(folder: Path) -> int:
     with LocalEngine() as engine:
         stages = Stages(cache, engine, lambda: log, sweep.model)
         sweep, _, inputs = prepare(sweep, stages, cache.root)
-        pipeline = Pipeline(sweep, inputs, stages)
+        pipeline = Pipeline(Graph(sweep, inputs), sweep.aims, stages)
         adapter = stages(pipeline.graph.finetune_job(chosen))
         torch_job = pipeline.graph.score_job(Candidate(lora=chosen.lora), "test")
         where: dict[str, Path] = {"model_dir": inputs.base_dir, "adapter_dir": adapter.path}

@@ -26,6 +26,7 @@ from autotune.execution.remote import RemoteExecutor
 from autotune.execution.runs import run_folder
 from autotune.execution.worker import from_plain
 from autotune.machine import machine_digest
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
@@ -172,7 +173,16 @@ def candidates_cost(nodes: int = NODES, candidates: int = 2_000) -> list[tuple[s
             stages.settle([], 0.0, inputs.places)
             searching = make_strategy("random", sweep.space, sweep.objectives, sweep.seed)
             events = Events(costs, Running(record), Timeline(record, executor.intervals))
-            run_loop(Loop(sweep, record, Pipeline(sweep, inputs, stages), searching, executor, events))
+            run_loop(
+                Loop(
+                    Pipeline(Graph(sweep, inputs), sweep.aims, stages),
+                    sweep.budget,
+                    record,
+                    searching,
+                    executor,
+                    events,
+                )
+            )
             stages.close()
         spent, tenth = time.process_time() - began - cluster.own_s, candidates // 10
         own, memory = costs.own_s, costs.memory_mb

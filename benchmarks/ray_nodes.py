@@ -38,6 +38,7 @@ from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.transfers import note_own_transfers
 from autotune.execution.workers import Slot
 from autotune.machine import machine_digest
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
@@ -313,8 +314,10 @@ def drive(
 
             def loop_of(target: str | None, own: Record, beside: Shared | None) -> Loop:
                 others = beside.others if beside is not None else None
-                pipeline = Pipeline(sweeps[target], inputs, stages, others=others)
-                return Loop(sweeps[target], own, pipeline, strategy_made, AsSleeping(executor), events, shared=beside)
+                pipeline = Pipeline(Graph(sweeps[target], inputs), sweeps[target].aims, stages, others=others)
+                return Loop(
+                    pipeline, sweeps[target].budget, own, strategy_made, AsSleeping(executor), events, shared=beside
+                )
 
             away = {name: why for name in sweeps if (why := missing(name))}
             run_loops(list(sweeps), record, AsSleeping(executor), loop_of, several, missing=missing, away=away)

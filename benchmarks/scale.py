@@ -26,6 +26,7 @@ from autotune.artifacts.store import Cache
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.results.record import Record
@@ -120,7 +121,14 @@ def one(folder: Path, strategy: str, candidates: int) -> dict[str, Any]:
         stages.settle([], 0.0, dict.fromkeys(("base", *items), folder))
         executor = ThreadedExecutor(stages, engine, log)
         searching = make_strategy(strategy, sweep.space, sweep.objectives, sweep.seed)
-        loop = Loop(sweep, record, Pipeline(sweep, inputs, stages), searching, executor, Events(watch, Running(record)))
+        loop = Loop(
+            Pipeline(Graph(sweep, inputs), sweep.aims, stages),
+            sweep.budget,
+            record,
+            searching,
+            executor,
+            Events(watch, Running(record)),
+        )
         run_loop(loop)
         rows = len(record.results.rows)
     times = [after - before for before, after in zip(watch.ended, watch.ended[1:], strict=False)]

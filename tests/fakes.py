@@ -14,6 +14,7 @@ from typing import Any
 
 from autotune.artifacts.store import Stored
 from autotune.candidate import Lora, Recipe
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.steps import call_with
@@ -331,7 +332,7 @@ class Sweeping:
     def pipeline(self, sweep: Sweep | None = None) -> Pipeline:
         """Return the stages of a sweep, in order."""
         pace = Pace(self.folder / "cache", self.machine) if self.machine else None
-        return Pipeline(sweep or self.sweep, self.inputs, self.stages, pace)
+        return Pipeline(Graph(sweep or self.sweep, self.inputs), (sweep or self.sweep).aims, self.stages, pace)
 
     def run(self, sweep: Sweep | None = None, strategy: Strategy | None = None) -> Summary:
         sweep = sweep or self.sweep
@@ -339,7 +340,7 @@ class Sweeping:
             pipeline = self.pipeline(sweep)
             strategy = strategy or make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed)
             events = Events(self.watched, Running(record))
-            self.loop = Loop(sweep, record, pipeline, strategy, self.executor(self.stages), events, self.clock)
+            self.loop = Loop(pipeline, sweep.budget, record, strategy, self.executor(self.stages), events, self.clock)
             provisional = self.loop.stale_timings.provisional
             provisional.foreign, provisional.wait = self.foreign, lambda seconds: None
             return run_loop(self.loop)

@@ -28,8 +28,7 @@ from autotune.execution.timeouts import Timeouts
 from autotune.execution.transfers import note_own_transfers, note_transfers
 from autotune.execution.workers import slots
 from autotune.machine import foreign_cpu
-from autotune.providers import NVIDIA
-from autotune.sweepfile.schema import Sweep, Workers
+from autotune.sweepfile.schema import Workers
 
 GONE_S = 60.0
 """Seconds without a node that has a target's label after which the other targets of a sweep go on without that target."""
@@ -145,11 +144,6 @@ def _on_ray(setting: EngineSettings, address: str | None) -> Iterator[Engine]:
             lambda label, gpu: (executor.machine_of(label, gpu), executor.gpus),
             executor.missing, executor.foreign_cpu, {"cluster": nodes},
         )  # fmt: skip
-
-
-def takes_gpu(sweep: Sweep) -> bool:
-    """Whether a target's builds run on a GPU that the cluster must assign; `sweep`: of that target."""
-    return bool(sweep.space.recipes) and sweep.target.provider in NVIDIA
 
 
 def check_address(engine: str, address: str | None) -> None:

@@ -13,19 +13,15 @@ from autotune.metrics import is_task
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.shipped import MOST as MOST_VERIFIED
 from autotune.stages.jobs import ScoreJob, TimeJob, TurnsJob
-from autotune.sweepfile.schema import Timing
 
 
 class Prices:
-    """The expected seconds of the jobs of one sweep. Nothing is run or looked up."""
+    """The expected seconds of the jobs of one target. Nothing is run or looked up."""
 
-    def __init__(
-        self, graph: Graph, costs: CostModel, timing: Timing, suffixes: Sequence[str] = ("",), cold: int = 0
-    ) -> None:
-        """`suffixes`: of the workloads that are timed; `cold`: the number of new workers, which import the packages of a stage
-        when they first do it.
-        """
-        self.graph, self.costs, self.timing, self.suffixes = graph, costs, timing, tuple(suffixes)
+    def __init__(self, graph: Graph, costs: CostModel, cold: int = 0) -> None:
+        """`cold`: the number of new workers, which import the packages of a stage when they first do it."""
+        self.graph, self.costs = graph, costs
+        self.timing, self.suffixes = graph.target.timing, tuple(graph.target.timed)
         self.first = Imports(cold).first
         """Counts a job of a stage that is priced. Returns whether its worker still has to import the stage's packages."""
 

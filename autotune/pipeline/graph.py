@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.candidate import Candidate, Lora, Recipe, Session
-from autotune.metrics import LABELLED, ROUGE_TOKENS, generates, is_task
+from autotune.metrics import LABELLED, ROUGE_TOKENS, generates, is_task, score_column
 from autotune.pipeline.inputs import Inputs
 from autotune.providers import Provider, installed
 from autotune.space.own_stages import read_stage
@@ -30,17 +30,25 @@ from autotune.sweepfile.schema import Sweep
 
 
 class Graph:
-    """The jobs of one sweep's candidates."""
+    """The jobs of the candidates of one target, and the sections of the sweep that they are made from."""
 
     def __init__(self, sweep: Sweep, inputs: Inputs) -> None:
-        self.data, self.train, self.target, self.seed = sweep.data, sweep.train, sweep.target, sweep.seed
-        self.provider, self.recipes = sweep.provider, sweep.space.recipes
+        self.model, self.data, self.train, self.target = sweep.model, sweep.data, sweep.train, sweep.target
+        self.space, self.provider, self.seed = sweep.space, sweep.provider, sweep.seed
         self.inputs = inputs
+        untouched = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
+        self.untouched = untouched.model_copy(update={"target": sweep.space.target})
+        """The base model as a candidate."""
+
+    @property
+    def score(self) -> str:
+        """The column of scores."""
+        return score_column(self.data.metric)
 
     @property
     def alone(self) -> Recipe | None:
         """The recipe in which an adapter without a recipe is scored; None: PyTorch scores it."""
-        return recipe_alone(self.recipes, self.provider, self.inputs.device)
+        return recipe_alone(self.space.recipes, self.provider, self.inputs.device)
 
     @property
     def _device(self) -> dict[str, Any]:

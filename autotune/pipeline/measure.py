@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.analysis.latency import TokenTiming, Turns, at_place, latency_cells, medians, turns_of
-from autotune.analysis.limits import Limit
+from autotune.analysis.limits import Aims, Limit
 from autotune.analysis.scores import probability, summarise
 from autotune.analysis.stopping import stretch
 from autotune.artifacts.store import Stored
@@ -37,7 +37,6 @@ from autotune.results.trials import rounded
 from autotune.secrets import redact
 from autotune.stages.jobs import MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.stages.protocol import Call, Job
-from autotune.sweepfile.schema import Sweep
 
 AGAIN = 3
 """The number of processes that check whether an earlier timing still holds."""
@@ -89,16 +88,15 @@ class Pipeline:
     """The stages of one sweep, in order. `measure` and `timing` do the jobs; `steps` and the like yield them to the caller."""
 
     def __init__(
-        self, sweep: Sweep, inputs: Inputs, do: Do, pace: Pace | None = None, others: Others | None = None
+        self, graph: Graph, aims: Aims, do: Do, pace: Pace | None = None, others: Others | None = None
     ) -> None:
         """`pace`: says whether earlier timings still hold; None: they do. `others`: what the targets of one sweep share."""
-        self.do, self.pace, self.others = do, pace, others
-        self.target = sweep.space.target
+        self.graph, self.aims, self.do, self.pace, self.others = graph, aims, do, pace, others
+        self.target = graph.space.target
         """Its target, where the sweep has several."""
-        self.graph = Graph(sweep, inputs)
-        self.score = sweep.score
+        self.score = graph.score
         """The column of scores."""
-        self.direction = sweep.objectives.get(sweep.score, METRICS[sweep.score].direction)
+        self.direction = aims.objectives.get(self.score, METRICS[self.score].direction)
         """Whether a larger or a smaller score is better."""
         self.rungs: tuple[float, ...] = ()
         """The shares of its steps at which a training may have stopped before."""

@@ -37,10 +37,10 @@ from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Inspected, inspect_job, items_file, judge_inspection
 from autotune.pipeline.modules import module_notes, refused_modules
 from autotune.pipeline.own_stages import own_stages
-from autotune.providers import installed
+from autotune.providers import Provider, installed
 from autotune.remote.addresses import is_address
 from autotune.remote.files import stamp, version_of
-from autotune.space.space import fit_recipes
+from autotune.space.space import Space, fit_recipes
 from autotune.stages.inspection_findings import Inspection
 from autotune.stages.preparation_jobs import BaseJob, DataJob, LengthsJob, MetricJob, ProbeJob, RemoteFileJob, TaskJob
 from autotune.stages.protocol import ORT_WHEELS
@@ -159,8 +159,9 @@ def prepare(
     folder = base_folder(sweep.model, sweep.root, sweep.target.provider if sweep.space.recipes else None, do)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_disk(parameters_of(config), cache)
-    sweep = _fit_to_model(sweep, config)
-    probe = _probe(sweep, do, machine, gpus)
+    space = _fit_to_model(sweep.space, sweep.target.provider, config, sweep.file)
+    sweep = sweep.model_copy(update={"space": space})
+    probe = _probe(sweep.train.device, sweep.provider if space.recipes else None, do, machine, gpus)
     hardware, device_notes = None, list[str]()
     if sweep.space.recipes and sweep.provider.name != "cpu" and not away:
         offered = required_devices(sweep.provider, sweep.target.device, do, sweep.target.label)
@@ -171,7 +172,7 @@ def prepare(
     seen = inspect(sweep, dataset, folder, do, cache)
     base = _base_digest(folder, cache)
     items = _items(sweep, seen.dataset, do, cache)
-    stages = own_stages(sweep, do, IMPORT_S)
+    stages = own_stages(sweep.space.recipes, sweep.root, sweep.file, do, IMPORT_S)
     code_files = [file for code in (items.code, *stages.values()) if code for file in code.files]
     inputs = Inputs(
         base_dir=folder, base=base, items=items.files, counts=items.counts, labels=seen.dataset.labels,
@@ -187,28 +188,30 @@ def prepare(
     return sweep, seen.dataset, replace(inputs, lengths=_lengths(sweep, inputs, do))
 
 
-def _fit_to_model(sweep: Sweep, config: dict[str, Any]) -> Sweep:
-    """Return the sweep with the recipes that can run on the model. Raises UsageError where none can."""
-    space = fit_recipes(sweep.space, shape_from(config, sweep.target.provider))
-    if sweep.space.recipes and not space.recipes:
-        reasons = "; ".join(f"{item.settings}: {item.reason}" for item in space.left_out[:3])
+def _fit_to_model(space: Space, provider: str, config: dict[str, Any], sweep_file: str) -> Space:
+    """Return the space with the recipes that can run on the model. Raises UsageError where none can."""
+    fitted = fit_recipes(space, shape_from(config, provider))
+    if space.recipes and not fitted.recipes:
+        reasons = "; ".join(f"{item.settings}: {item.reason}" for item in fitted.left_out[:3])
         rule = f"no recipe can run on this model ({reasons})"
-        raise UsageError(Problem(rule, "space.build", sweep.file, remedy="change or add one"))
-    return sweep.model_copy(update={"space": space})
+        raise UsageError(Problem(rule, "space.build", sweep_file, remedy="change or add one"))
+    return fitted
 
 
-def _probe(sweep: Sweep, do: DoJob, machine: str | None, gpus: int | None) -> Mapping[str, Any]:
-    """Return which accelerators and providers the machine has. Raises MachineError where the sweep needs one that is
-    missing.
+def _probe(
+    train_device: str, provider: Provider | None, do: DoJob, machine: str | None, gpus: int | None
+) -> Mapping[str, Any]:
+    """Return which accelerators and providers the machine has. `provider`: of the builds; None: nothing is built.
+
+    Raises MachineError where the device of trainings or the provider is missing.
     """
     try:
         probe = do(probe_job(machine, gpus)).result
     except StageError as error:
         raise MachineError(f"this machine could not be looked at: {error}") from None
-    if sweep.train.device == "cuda" and probe["device"] != "cuda":
+    if train_device == "cuda" and probe["device"] != "cuda":
         raise MachineError("train.device is cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    provider = sweep.provider
-    if sweep.space.recipes and not provider.plugged and provider.runtime_name not in probe["providers"]:
+    if provider is not None and not provider.plugged and provider.runtime_name not in probe["providers"]:
         has = ", ".join(probe["providers"])
         remedy = f"install the {provider.extra} extra on a machine that has it; `autotune doctor` shows what loads"
         raise MachineError(f"provider {provider.name}: this ONNX Runtime has only {has}; {remedy}")

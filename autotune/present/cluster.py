@@ -9,7 +9,7 @@ from typing import Any
 from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError
 from autotune.execution.cluster import QUIET, Node, cpus_each, how_to_start, kind_to_time, lacking, to_time, width_of
-from autotune.execution.engines import check_address, takes_gpu
+from autotune.execution.engines import check_address
 from autotune.execution.ray_cluster import RayCluster
 from autotune.execution.runs import run_in, run_place
 from autotune.execution.workers import CORES_EACH
@@ -47,7 +47,7 @@ def clustered(sweep: Sweep, address: str | None) -> Clustered:
 
 def waiting(sweep: Sweep, nodes: Sequence[Node]) -> list[str]:
     """Return lines about the sweep's targets without a node in the cluster, and what `run` does about them."""
-    asked = {name: (one.target.label, takes_gpu(one)) for name, one in sweep.by_target.items()}
+    asked = {name: one.needs for name, one in sweep.by_target.items()}
     why = {name: found for name, wanted in asked.items() if any(wanted) and (found := lacking(nodes, *wanted))}
     if len(why) == len(asked):
         later = "`run` refuses to begin before one has joined"

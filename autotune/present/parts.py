@@ -11,6 +11,7 @@ from typing import Any
 from autotune.errors import MachineError, Problem, UsageError
 from autotune.metrics import score_column
 from autotune.paths import is_folder
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.shipped import task_of
 from autotune.present.recorded import AtHand, Recorded, at_hand, prepared
@@ -48,7 +49,7 @@ def make_parts(recorded: Recorded, facts: Facts, shop: Workshop, merged: bool) -
     if set(parts) == set(needed) and not merged:
         return Made(parts, at_hand(recorded, shop.cache.root))
     sweep, inputs = prepared(recorded, shop)
-    pipeline = Pipeline(sweep, inputs, shop.stages)
+    pipeline = Pipeline(Graph(sweep, inputs), sweep.aims, shop.stages)
     graph, again, anew = pipeline.graph, False, {}
     hand = AtHand(task_of(graph), inputs.items["validation"][1])
     if set(parts) != set(needed):

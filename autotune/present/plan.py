@@ -19,7 +19,7 @@ from autotune.execution.workers import slots
 from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.pipeline.expected import Prices
-from autotune.pipeline.graph import Graph, base_candidate
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.inspection import Inspected
 from autotune.pipeline.planned import planned_inputs, preparation
 from autotune.pipeline.prepare import needed_disk_mb, read_data
@@ -163,25 +163,20 @@ def _rehearsed(
     costs.about(subject, inputs[0].counts.get("train"))
     width = jobs or len(slots(sweep.workers.train, sweep.workers.cpu, inputs[0].device, inputs[0].gpus))
     prices, warm = (
-        [
-            Prices(Graph(one, own), costs, one.target.timing, tuple(one.target.timed), cold=cold)
-            for one, own in zip(sweeps, inputs, strict=True)
-        ]
-        for cold in (width, 0)
+        [Prices(Graph(one, own), costs, cold) for one, own in zip(sweeps, inputs, strict=True)] for cold in (width, 0)
     )
     name, items = strategy_of(sweep.strategy, sweep.space, sweep.objectives), inputs[0].counts["validation"]
-    each = zip(warm, sweeps, strict=True)
-    first = mean_of([priced(own, one.space, one.seed) for own, one in each]) if name == "frontier" else None
+    first = mean_of([priced(own) for own in warm]) if name == "frontier" else None
     name = _STANDS_FOR.get(name, name)
     spaces = [one.space for one in sweeps]
     prior = prior_of(inputs[0].width)
     strategy = make_for_targets(name, spaces, sweep.objectives, sweep.seed, items, prior, first)
-    simulation = Simulations({
-        one.space.target: Simulation(
-            own, one.objectives, base_candidate(one.space.recipes, one.provider, one.exact), bool(strategy.rungs), cache.peek
-        )
-        for own, one in zip(prices, sweeps, strict=True)
-    })  # fmt: skip
+    simulation = Simulations(
+        {
+            one.space.target: Simulation(own, one.objectives, bool(strategy.rungs), cache.peek)
+            for own, one in zip(prices, sweeps, strict=True)
+        }
+    )
     before = preparation(sweep, dataset, prices[0], cache, cache.peek)
     adapters = min(POOL, _adapters(sweep.space)) if strategy.rungs else math.inf
     look = first_items(sweep.aims, sweep.data.metric, items, bool(strategy.rungs))

@@ -58,11 +58,9 @@ class Final:
 class Finalists:
     """The end of a sweep: call `run` once."""
 
-    def __init__(
-        self, model: str, record: Record, pipeline: Pipeline, complete: Complete, events: Events, ledger: Ledger
-    ) -> None:
-        """`model`: its name; `complete` drives steps to their end, with what they print going to a log."""
-        self.model, self.record, self.pipeline, self.events = model, record, pipeline, events
+    def __init__(self, record: Record, pipeline: Pipeline, complete: Complete, events: Events, ledger: Ledger) -> None:
+        """`complete` drives steps to their end, with what they print going to a log."""
+        self.record, self.pipeline, self.events = record, pipeline, events
         self.complete, self.ledger = complete, ledger
         self.rows, self.base, self.base_id = ledger.rows, ledger.base_row, ledger.base_id
         self.seconds = 0.0
@@ -244,6 +242,6 @@ class Finalists:
             self.events.note(f"the winner {candidate.id} could not be made again for best/: {measured.error}")
             return False
         graph = self.pipeline.graph
-        about = about_model(candidate, self.model, task_of(graph))
+        about = about_model(candidate, graph.model, task_of(graph))
         self.record.keep_best(made, about, graph.session(candidate), graph.provider)
         return True

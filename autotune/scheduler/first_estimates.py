@@ -10,7 +10,6 @@ from autotune.analysis.limits import Aims
 from autotune.metrics import is_task
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.measure import LOOKS
-from autotune.space.space import Space
 from autotune.strategies.baselines import drawn
 from autotune.strategies.frontier.cost_model import FirstCosts
 from autotune.strategies.protocol import LEAST_ITEMS
@@ -19,12 +18,12 @@ _DRAWN = 24
 """Candidates that are priced."""
 
 
-def priced(prices: Prices, space: Space, seed: int = 0) -> FirstCosts:
+def priced(prices: Prices) -> FirstCosts:
     """Return the expected seconds of a whole training, a build, a merge, a timing, and of scoring one item: each the mean
-    over candidates of a space. What no candidate has keeps its default.
+    over candidates of the space. What no candidate has keeps its default.
     """
-    rng = random.Random(f"priced-{seed}")  # noqa: S311 - no secret
-    estimates = [prices.whole(drawn(space, rng)) for _ in range(_DRAWN)]
+    rng = random.Random(f"priced-{prices.graph.seed}")  # noqa: S311 - no secret
+    estimates = [prices.whole(drawn(prices.graph.space, rng)) for _ in range(_DRAWN)]
     items = prices.graph.inputs.counts["validation"]
     found: dict[str, float] = {}
     for name, stage, units in (

@@ -18,7 +18,6 @@ from autotune.errors import Exit, MachineError, StageError, stage_status
 from autotune.machine import foreign_cpu
 from autotune.metrics import is_task
 from autotune.pipeline.expected import Prices
-from autotune.pipeline.graph import base_candidate
 from autotune.pipeline.measure import Measurement, Pipeline
 from autotune.results.columns import Cells
 from autotune.results.judge import front_of, judge
@@ -37,7 +36,7 @@ from autotune.scheduler.shared import Shared
 from autotune.scheduler.stale_timings import StaleTimings
 from autotune.scheduler.under_way import Executor, Flight
 from autotune.strategies.protocol import Proposal, Strategy
-from autotune.sweepfile.schema import Sweep
+from autotune.sweepfile.schema import Budget
 
 ATTEMPTS = 2
 """The most attempts of a candidate whose worker was lost."""
@@ -78,9 +77,9 @@ class Loop:
 
     def __init__(
         self,
-        sweep: Sweep,
-        record: Record,
         pipeline: Pipeline,
+        budget: Budget,
+        record: Record,
         strategy: Strategy,
         executor: Executor,
         events: Events,
@@ -90,23 +89,24 @@ class Loop:
         foreign_cpu: Callable[[], float] = foreign_cpu,
     ) -> None:
         """`foreign_cpu`: cores that other programs keep busy where the target is timed; `costs`: what stages are expected to take; None: nothing was measured yet; `shared`: with the loops of other targets."""
-        self.target, self.shared = sweep.space.target, shared or Shared(executor)
+        graph = pipeline.graph
+        self.target, self.shared = pipeline.target, shared or Shared(executor)
         self.record, self.pipeline = record, pipeline
-        self.model, self.metric, self.recipes = sweep.model, sweep.data.metric, sweep.space.recipes
-        self.tunes_adapters = sweep.space.lora is not None
+        self.metric, self.recipes, self.tunes_adapters = (
+            graph.data.metric,
+            graph.space.recipes,
+            graph.space.lora is not None,
+        )
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
-        untouched = base_candidate(sweep.space.recipes, sweep.provider, sweep.exact)
-        untouched = untouched.model_copy(update={"target": sweep.space.target})
-        self.ledger = Ledger(sweep.aims, sweep.score, untouched, record.results.rows, record.results.file)
+        self.ledger = Ledger(pipeline.aims, graph.score, graph.untouched, record.results.rows, record.results.file)
         self.under_way = self.shared.under_way
-        timing, in_parts = sweep.target.timing, bool(strategy.rungs)
-        prices = Prices(pipeline.graph, costs or CostModel(), timing, tuple(sweep.target.timed))
-        self.forecast = Forecast(prices, self.ledger, clock, executor.width, in_parts, self.shared.done)
+        prices = Prices(graph, costs or CostModel())
+        self.forecast = Forecast(prices, self.ledger, clock, executor.width, bool(strategy.rungs), self.shared.done)
         self.shared.add(self.target, self.ledger, self.forecast)
-        self.budget = BudgetLeft(sweep.budget, self.shared, record.spent_s, self.forecast)
+        self.budget = BudgetLeft(budget, self.shared, record.spent_s, self.forecast)
         self.stale_timings = StaleTimings(
-            self.ledger, record, pipeline, self.under_way, events, timing, clock, foreign_cpu
+            self.ledger, record, pipeline, self.under_way, events, graph.target.timing, clock, foreign_cpu
         )
         self._like: Candidate | None = None
         """A candidate like those that come."""
@@ -340,7 +340,7 @@ class Loop:
     def _finish(self, trials: int, ended: str, gone: bool) -> Summary:
         """Choose the winner among the rows, and time, score and keep it, unless the target's device is gone."""
         finalists = Finalists(
-            self.model, self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
+            self.record, self.pipeline, self.under_way.complete, self.events, self.ledger
         )  # fmt: skip
         final = finalists.chosen() if gone else finalists.run()
         self.stages_s += final.seconds

@@ -75,12 +75,10 @@ class Rehearsed:
 class Simulation:
     """The simulated stages of one sweep. What was done before costs nothing."""
 
-    def __init__(
-        self, prices: Prices, objectives: Mapping[str, Direction], base: Candidate, in_parts: bool, found: Found
-    ) -> None:
-        """`base`: the untouched model; `in_parts`: the strategy has lower fidelities."""
+    def __init__(self, prices: Prices, objectives: Mapping[str, Direction], in_parts: bool, found: Found) -> None:
+        """`in_parts`: the strategy has lower fidelities."""
         self.prices, self.graph, self.costs = prices, prices.graph, prices.costs
-        self._objectives, self._base, self._in_parts, self._found = objectives, base, in_parts, found
+        self._objectives, self._in_parts, self._found = objectives, in_parts, found
         self._items = self.graph.inputs.counts["validation"]
         self._reached: dict[str, float] = {}
         self._done: set[str] = set()
@@ -123,10 +121,10 @@ class Simulation:
     def begin(self, items: float | None) -> Estimate:
         """Return the estimate of measuring the untouched model; `items`: that it is scored on, and then not timed; None: all."""
         estimate = Estimate()
-        self._make(self._base, estimate, 1.0)
+        self._make(self.graph.untouched, estimate, 1.0)
         if items is None:
-            self._time(self._base, estimate)
-        self._score(self._base, estimate, 1.0, self._items if items is None else items)
+            self._time(self.graph.untouched, estimate)
+        self._score(self.graph.untouched, estimate, 1.0, self._items if items is None else items)
         return estimate
 
     def measure(self, proposal: Proposal) -> Told:
@@ -217,9 +215,9 @@ class Simulation:
             known[place][0] for place in front([values for _, values in known], list(self._objectives.values()))
         ]
         if self._in_parts:
-            self._score(self._base, estimate, 1.0, self._items)
-            self._time(self._base, estimate)
-            graphs = {(one.recipe, one.session): one for one in (*on_front, self._base)}
+            self._score(self.graph.untouched, estimate, 1.0, self._items)
+            self._time(self.graph.untouched, estimate)
+            graphs = {(one.recipe, one.session): one for one in (*on_front, self.graph.untouched)}
             for candidate in graphs.values():
                 estimate = estimate.plus(self.prices.completed(candidate))
         if not on_front:
@@ -227,7 +225,7 @@ class Simulation:
         timed = any(METRICS[name].kind == "latency" for name in self._objectives)
         rivals = {(one.recipe, one.session): one for one in on_front}
         return estimate.plus(
-            self.prices.finale(on_front[0], self._base, list(rivals.values()) if timed else on_front[:1])
+            self.prices.finale(on_front[0], self.graph.untouched, list(rivals.values()) if timed else on_front[:1])
         )
 
     def _guess(self, name: str, proposal: Proposal) -> float:

@@ -17,7 +17,7 @@ from autotune.metrics import (
     score_column,
 )
 from autotune.paths import NOT_PORTABLE, is_portable
-from autotune.providers import PROVIDERS, Provider
+from autotune.providers import NVIDIA, PROVIDERS, Provider
 from autotune.space.adapters import resolve_lora
 from autotune.space.domains import Choice, Range
 from autotune.space.parameter_tables import LORA, PRESETS
@@ -234,6 +234,11 @@ class Sweep(BaseModel):
     def provider(self) -> Provider:
         """The target's provider."""
         return PROVIDERS[self.target.provider]
+
+    @property
+    def needs(self) -> tuple[str | None, bool]:
+        """What a node of a cluster must have to work for the target: its label, and whether a GPU that the cluster assigns."""
+        return self.target.label, bool(self.space.recipes) and self.target.provider in NVIDIA
 
     @property
     def aims(self) -> Aims:

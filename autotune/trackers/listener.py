@@ -27,9 +27,7 @@ from autotune.present.select import Selection, select, targets_of
 from autotune.report.picture import draw_front
 from autotune.scheduler.events import Event, RowWritten
 from autotune.secrets import redact_file
-from autotune.sweepfile.schema import Sweep
 from autotune.trackers.clients import check_clients, environment
-from autotune.trackers.study import studies_of
 
 PATIENCE_S, SHORT_S, OPENING_S = 120.0, 10.0, 60.0
 """Seconds that trackers have for the last rows: after a sweep that is done, after an interrupted one; and that a storage has
@@ -216,16 +214,15 @@ class Trackers:
                 one.process.kill()
 
 
-def trackers_of(sweep: Sweep, folder: Path, storage: str | None, say: Callable[[str], None]) -> Trackers:
-    """Return the trackers that a sweep asks for, not yet started. Raises MachineError where a client is not installed.
+def wanted_trackers(report_to: Mapping[str, Mapping[str, Any]]) -> list[Wanted]:
+    """Return the trackers of the key `report_to`. Raises MachineError where a client is not installed."""
+    check_clients(report_to)
+    return [Wanted(name, options) for name, options in report_to.items()]
 
-    `storage`: the storage of Optuna in which the sweep is mirrored.
-    """
-    check_clients(sweep.report_to)
-    wanted = [Wanted(name, options) for name, options in sweep.report_to.items()]
-    if storage is not None:
-        wanted.append(Wanted("optuna", {"storage": storage, "studies": studies_of(sweep)}, must_open=True))
-    return Trackers(wanted, folder, say)
+
+def optuna_mirror(storage: str, studies: Sequence[Mapping[str, Any]]) -> Wanted:
+    """Return the tracker that mirrors a sweep in a storage of Optuna; `studies`: as `study.study_of` describes each target."""
+    return Wanted("optuna", {"storage": storage, "studies": list(studies)}, must_open=True)
 
 
 def _key(file: Path) -> str:

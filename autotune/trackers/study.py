@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.analysis.limits import Aims
 from autotune.space.domains import Choice, Domain
 from autotune.space.parameter_tables import Value
 from autotune.space.space import Space
-from autotune.sweepfile.schema import Sweep
 
 Plain = str | int | float | bool
 
 
-def studies_of(sweep: Sweep) -> list[dict[str, Any]]:
-    """Return the study of each target: its name, objectives with directions, limits, and the domains of its parameters."""
-    return [
-        {
-            "name": sweep.name if target is None else f"{sweep.name}-{target}",
-            "target": target,
-            "objectives": dict(one.objectives),
-            "limits": [str(limit) for limit in one.limits],
-            "domains": _domains(one.space),
-        }
-        for target, one in sweep.by_target.items()
-    ]
+def study_of(name: str, aims: Aims, space: Space) -> dict[str, Any]:
+    """Return the study of one target of the sweep `name`: its objectives with directions, limits, and the domains of its
+    parameters.
+    """
+    return {
+        "name": name if space.target is None else f"{name}-{space.target}",
+        "target": space.target,
+        "objectives": dict(aims.objectives),
+        "limits": [str(limit) for limit in aims.limits],
+        "domains": _domains(space),
+    }
 
 
 def label(value: Value) -> Plain:

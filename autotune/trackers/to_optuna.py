@@ -38,7 +38,7 @@ class OptunaMirror:
     """A sweep in a storage of Optuna: a study for each of its targets."""
 
     def __init__(self, about: About, options: Mapping[str, Any]) -> None:
-        """`options`: `storage`, a URL or the name of a file, and `studies`, see `study.studies_of`."""
+        """`options`: `storage`, a URL or the name of a file, and `studies`, each as `study.study_of` describes it."""
         storage = str(options["storage"])
         self.place = storage
         opened = open_storage(storage)

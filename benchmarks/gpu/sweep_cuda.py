@@ -17,6 +17,7 @@ from autotune.cli import main as autotune
 from autotune.errors import StageError
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.sweepfile.resolve import parse_sweep
@@ -66,7 +67,9 @@ def step_times(device: str, model: str) -> dict[str, float | str]:
                 {"r": 16, "learning_rate": 1e-3, "quantized_base": base, "steps": STEPS}, None
             )
             try:
-                result = stages(Pipeline(wanted, inputs, stages).graph.finetune_job(candidate)).result
+                result = stages(
+                    Pipeline(Graph(wanted, inputs), wanted.aims, stages).graph.finetune_job(candidate)
+                ).result
                 found[base] = float(result["step_s"])
             except StageError as error:
                 found[base] = str(error)

@@ -33,6 +33,7 @@ from autotune.artifacts.store import Cache
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.metrics import Direction
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.results.judge import candidate_of, front_of
@@ -125,7 +126,7 @@ def score(turn: Turn, file: Path, rows: Sequence[Trial]) -> dict[str, float]:
         with closing(stages):
             resolved, _, inputs = prepare(wanted, stages, cache.root)
             stages.settle(inputs.files, inputs.model_mb, inputs.places)
-            pipeline = Pipeline(resolved, inputs, stages)
+            pipeline = Pipeline(Graph(resolved, inputs), resolved.aims, stages)
             for name, row in missing.items():
                 measured = pipeline.measure(candidate_of(row, turn.folder / "results.csv"), "test", timed=False)
                 if measured.status != "ok":

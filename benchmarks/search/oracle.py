@@ -51,6 +51,7 @@ from autotune.execution.host_lock import HostLock
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop, stop_on_signals
 from autotune.machine import describe, machine_digest
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.prepare import prepare
 from autotune.space.domains import Choice
@@ -166,7 +167,7 @@ class Maker:
         self.on_gpu = self.inputs.device == "cuda"
         self.threads = threads or self.sweep.target.threads
         self.stages, self.rows, self.say = stages, rows, say
-        self.pipeline = Pipeline(self.sweep, self.inputs, stages)
+        self.pipeline = Pipeline(Graph(self.sweep, self.inputs), self.sweep.aims, stages)
         self.adapters = adapters_of(self.sweep)
         self.recipes = self.sweep.space.recipes
         self.exact = Recipe(precision=self.sweep.provider.precisions[0])

@@ -17,7 +17,7 @@ from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError
 from autotune.metrics import METRICS
-from autotune.pipeline.graph import base_candidate, recipe_alone
+from autotune.pipeline.graph import Graph, base_candidate, recipe_alone
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.timing_validity import Pace
 from autotune.providers import PROVIDERS
@@ -37,7 +37,8 @@ def candidate(r: int = 8, recipe: Recipe | None = INT8) -> Candidate:
 
 def make(tmp_path: Path, stages: FakeStages | None = None, **keys: Any) -> tuple[Pipeline, FakeStages]:
     stages = stages or FakeStages(tmp_path / "cache")
-    return Pipeline(make_sweep(**keys), inputs_in(tmp_path, test=True), stages), stages
+    sweep = make_sweep(**keys)
+    return Pipeline(Graph(sweep, inputs_in(tmp_path, test=True)), sweep.aims, stages), stages
 
 
 def limits(*texts: str) -> list[Limit]:
@@ -405,6 +406,6 @@ def test_a_timing_that_another_sweep_has_just_made_holds(tmp_path: Path, ago_s: 
     pipeline.measure(candidate())
     for key, stored in stages.done.items():
         stages.done[key] = replace(stored, made=time.time() - ago_s)
-    other = Pipeline(make_sweep(), pipeline.inputs, stages, Pace(tmp_path / "empty", "machine"))
+    other = Pipeline(Graph(make_sweep(), pipeline.inputs), pipeline.aims, stages, Pace(tmp_path / "empty", "machine"))
     assert other.measure(candidate()).status == "ok"
     assert stages.repeated == again

@@ -84,12 +84,10 @@ def test_a_strategy_in_parts_keeps_time_for_the_end(tmp_path: Path) -> None:
 def test_a_strategy_is_given_what_the_cost_model_expects(tmp_path: Path) -> None:
     sweep = make_sweep(strategy="frontier", **AIMS)
     graph = Graph(sweep, inputs_in(tmp_path))
-    small, large = (
-        priced(Prices(graph, CostModel(Subject("m", p)), sweep.target.timing), sweep.space) for p in (1e6, 1e9)
-    )
+    small, large = (priced(Prices(graph, CostModel(Subject("m", p)))) for p in (1e6, 1e9))
     assert all(getattr(small, name) < getattr(large, name) for name in asdict(small))
     recipes = make_sweep(lora=None, **AIMS)
-    only = priced(Prices(Graph(recipes, inputs_in(tmp_path)), CostModel(), recipes.target.timing), recipes.space)
+    only = priced(Prices(Graph(recipes, inputs_in(tmp_path)), CostModel()))
     assert only.train_s == FirstCosts().train_s, "there is nothing to train"
     costs = StrategyCosts(100, large)
     assert costs.training(100) == pytest.approx(large.train_s)

@@ -10,6 +10,7 @@ from fakes import Inline, Watched, inputs_in
 from test_targets import TwoMachines, rows_of, two
 
 from autotune.errors import Exit, StageError
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Pipeline
 from autotune.results.folder import read_results
 from autotune.results.record import Record
@@ -56,9 +57,11 @@ def search(record: Record, sweep: Sweep, stages: Cluster, watched: Watched, fold
 
     def loop_of(name: str | None, own: Record, shared: Shared | None) -> Loop:
         assert shared is not None
-        pipeline = Pipeline(sweep.by_target[name], inputs, stages, None, shared.others)
+        pipeline = Pipeline(
+            Graph(sweep.by_target[name], inputs), sweep.by_target[name].aims, stages, None, shared.others
+        )
         events = Events(watched, Running(record))
-        return Loop(sweep.by_target[name], own, pipeline, strategy, executor, events, shared=shared)
+        return Loop(pipeline, sweep.budget, own, strategy, executor, events, shared=shared)
 
     given = list(sweep.by_target), record, executor, loop_of, strategy
     return run_loops(*given, missing=stages.missing, away=away)[0]

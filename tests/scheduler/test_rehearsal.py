@@ -13,7 +13,7 @@ from autotune.costs.estimate import Estimate
 from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.pipeline.expected import Prices
-from autotune.pipeline.graph import Graph, base_candidate
+from autotune.pipeline.graph import Graph
 from autotune.scheduler.first_estimates import first_items
 from autotune.scheduler.rehearsal import MOST, Found, Rehearsed, Simulation, rehearse
 from autotune.strategies.named import make_strategy
@@ -29,11 +29,10 @@ def played(
     found: Found = lambda _: None, costs: CostModel | None = None, **more: Any,
 ) -> Rehearsed:  # fmt: skip
     costs = costs or CostModel(Subject("m", 1e8))
-    prices = Prices(Graph(sweep, inputs_in(folder, test)), costs, sweep.target.timing, tuple(sweep.target.timed))
+    prices = Prices(Graph(sweep, inputs_in(folder, test)), costs)
     strategy = make_strategy(sweep.strategy, sweep.space, sweep.objectives, sweep.seed, ITEMS)
     in_parts = bool(strategy.rungs)
-    base = base_candidate(sweep.space.recipes, sweep.provider)
-    simulation = Simulation(prices, sweep.objectives, base, in_parts, found)
+    simulation = Simulation(prices, sweep.objectives, in_parts, found)
     look = first_items(sweep.aims, sweep.data.metric, ITEMS, in_parts)
     return rehearse(strategy, simulation, Estimate(), trials, seconds, looked_at=look, **more)
 

@@ -16,7 +16,7 @@ from autotune.costs.model import CostModel
 from autotune.costs.work import Subject
 from autotune.errors import Exit, StageError, UsageError
 from autotune.pipeline.expected import Prices
-from autotune.pipeline.graph import Graph, base_candidate
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Others, Pipeline
 from autotune.present.explained import tie_lines
 from autotune.present.select import select, targets_of
@@ -73,8 +73,8 @@ def run(
 
         def loop_of(name: str | None, own: Record, shared: Shared | None) -> Loop:
             one, others = sweep.by_target[name], shared.others if shared is not None else None
-            pipeline = Pipeline(one, inputs, stages, None, others)
-            return Loop(one, own, pipeline, strategy, executor, events, shared=shared)
+            pipeline = Pipeline(Graph(one, inputs), one.aims, stages, None, others)
+            return Loop(pipeline, one.budget, own, strategy, executor, events, shared=shared)
 
         return run_loops(list(sweep.by_target), record, executor, loop_of, several, trouble)[0]
 
@@ -372,8 +372,8 @@ def test_the_part_of_the_budget_of_a_target_whose_device_is_gone_is_kept(tmp_pat
         shared, events = Shared(Inline(stages)), Events()
         loops = [
             Loop(
-                one.model_copy(update={"budget": Budget(trials=10, hours=3)}), record.for_target(name),
-                Pipeline(one, inputs_in(tmp_path), stages), strategy, Inline(stages), events, clock, shared=shared,
+                Pipeline(Graph(one, inputs_in(tmp_path)), one.aims, stages), Budget(trials=10, hours=3),
+                record.for_target(name), strategy, Inline(stages), events, clock, shared=shared,
             )
             for name, one in sweep.targets.items()
         ]  # fmt: skip
@@ -416,7 +416,9 @@ def test_candidates_of_different_targets_are_under_way_at_once(tmp_path: Path, s
 
 def test_nothing_is_let_go_of_that_a_candidate_of_another_target_uses(tmp_path: Path) -> None:
     sweep, stages, others = two(), TwoMachines(tmp_path / "cache"), Others()
-    pipelines = [Pipeline(one, inputs_in(tmp_path), stages, None, others) for one in sweep.targets.values()]
+    pipelines = [
+        Pipeline(Graph(one, inputs_in(tmp_path)), one.aims, stages, None, others) for one in sweep.targets.values()
+    ]
     laptop, box = pipelines
     candidate = next(sweep.targets["laptop"].space.grid())
     steps = laptop.steps(candidate)
@@ -455,9 +457,8 @@ def test_a_rehearsal_counts_what_the_sweep_then_does(tmp_path: Path, strategy: s
     inputs, costs = inputs_in(tmp_path, test=True), CostModel(Subject("m", 1e8))
     parts = {}
     for name, one in sweep.targets.items():
-        prices = Prices(Graph(one, inputs), costs, one.target.timing, tuple(one.target.timed))
-        base = base_candidate(one.space.recipes, one.provider).model_copy(update={"target": name})
-        parts[name] = Simulation(prices, one.objectives, base, False, lambda _: None)
+        prices = Prices(Graph(one, inputs), costs)
+        parts[name] = Simulation(prices, one.objectives, False, lambda _: None)
     spaces = [one.space for one in sweep.targets.values()]
     strategies = make_for_targets(strategy, spaces, sweep.objectives, sweep.seed, ITEMS)
     said = rehearse(strategies, Simulations(parts), Estimate(), trials)
@@ -476,9 +477,8 @@ def test_frontier_is_rehearsed_for_all_targets_together(tmp_path: Path) -> None:
         sweep = two("frontier", targets=targets, objectives=OBJECTIVES)
         inputs, costs, parts = inputs_in(tmp_path, test=True), CostModel(Subject("m", 1e8)), {}
         for name, one in sweep.targets.items():
-            prices = Prices(Graph(one, inputs), costs, one.target.timing, tuple(one.target.timed))
-            base = base_candidate(one.space.recipes, one.provider).model_copy(update={"target": name})
-            parts[name] = Simulation(prices, one.objectives, base, True, lambda _: None)
+            prices = Prices(Graph(one, inputs), costs)
+            parts[name] = Simulation(prices, one.objectives, True, lambda _: None)
         spaces = [one.space for one in sweep.targets.values()]
         strategy = make_for_targets("frontier", spaces, sweep.objectives, sweep.seed, ITEMS)
         return rehearse(strategy, Simulations(parts), Estimate(), trials)

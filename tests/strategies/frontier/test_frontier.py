@@ -16,6 +16,7 @@ from autotune.analysis.limits import parse_limit
 from autotune.candidate import Candidate, Recipe
 from autotune.errors import StageError
 from autotune.metrics import Direction
+from autotune.pipeline.graph import Graph
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.timing_validity import Pace
 from autotune.results.judge import front_of
@@ -119,7 +120,7 @@ def test_an_untouched_model_whose_score_is_known_is_still_timed(tmp_path: Path) 
 def test_timings_are_gone_on_with_only_where_the_pace_still_holds(tmp_path: Path, slower: float, begun: int) -> None:
     sweeping = sweeping_of(tmp_path)
     pace = Pace(tmp_path / "cache", "machine")
-    pipeline = Pipeline(sweeping.sweep, sweeping.inputs, sweeping.stages, pace)
+    pipeline = Pipeline(Graph(sweeping.sweep, sweeping.inputs), sweeping.sweep.aims, sweeping.stages, pace)
     pipeline.rungs = RUNGS
     candidate = Candidate(recipe=Recipe(precision="fp32"))
     assert pipeline.timing(candidate).status == "ok"
@@ -229,9 +230,11 @@ def test_a_recipe_over_a_limit_is_built_once(tmp_path: Path, limit: str) -> None
 
 def test_outcomes_of_some_items_say_which(tmp_path: Path) -> None:
     stages = FakeStages(tmp_path / "cache")
-    pipeline = Pipeline(make_sweep(LORA, **AIMS), inputs_in(tmp_path), stages)
+    sweep = make_sweep(LORA, **AIMS)
+    graph = Graph(sweep, inputs_in(tmp_path))
+    pipeline = Pipeline(graph, sweep.aims, stages)
     pipeline.rungs = RUNGS
-    candidate = next(make_sweep(LORA, **AIMS).space.grid())
+    candidate = next(sweep.space.grid())
     some = pipeline.measure(candidate, items=20)
     assert some.outcomes is not None
     assert (some.cells["accuracy_n"], len(some.outcomes["items"])) == (25, 25)  # the next look is at a quarter
@@ -247,13 +250,14 @@ def test_outcomes_of_some_items_say_which(tmp_path: Path) -> None:
     assert "items" not in whole.outcomes
     assert stages.scored == ITEMS
     again = FakeStages(tmp_path / "again")
-    at_once = Pipeline(make_sweep(LORA, **AIMS), inputs_in(tmp_path), again).measure(candidate)
+    at_once = Pipeline(graph, sweep.aims, again).measure(candidate)
     assert at_once.outcomes == whole.outcomes
 
 
 def test_timed_only_is_without_a_score(tmp_path: Path) -> None:
-    pipeline = Pipeline(make_sweep(LORA, **AIMS), inputs_in(tmp_path), FakeStages(tmp_path / "cache"))
-    done = pipeline.measure(next(make_sweep(LORA, **AIMS).space.grid()), items=0)
+    sweep = make_sweep(LORA, **AIMS)
+    pipeline = Pipeline(Graph(sweep, inputs_in(tmp_path)), sweep.aims, FakeStages(tmp_path / "cache"))
+    done = pipeline.measure(next(sweep.space.grid()), items=0)
     assert done.status == "ok"
     assert done.cells["itl_ms_p50"]
     assert "accuracy" not in done.cells
