@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autotune.errors import UsageError
-from autotune.tasks import direction_of, find_task, on_the_hub, read_task, shipped
+from autotune.tasks import Group, direction_of, find_task, group_of, is_group, on_the_hub, read_task, shipped
 
 TASK = """\
 task: tones
@@ -20,6 +20,9 @@ metric_list:
   - { metric: acc, higher_is_better: true }
   - { metric: brier_score }
 """
+
+
+GROUP = "group: tones\naggregate_metric_list: [{ metric: acc, aggregation: mean }]\n"
 
 
 @pytest.fixture
@@ -67,7 +70,19 @@ def test_a_name_or_data_elsewhere_is_on_the_hub(root: Path) -> None:
         ("", "a task file is a mapping"),
         ("- a\n", "a task file is a mapping"),
         ("task: [\n", "tones.yaml:2: data.metric: cannot be read as a task file"),
-        ("group: tones\ntask: [a, b]\n", "a task file names one task, and this is a group"),
+        (
+            "group: tones\ntask: [a, b]\n",
+            "the group has a task a, which neither lm-eval nor a file beside it describes",
+        ),
+        (
+            "group: tones\ntask: [arc_easy, piqa]\n",
+            "has no score: its file has no aggregate_metric_list; name one of its",
+        ),
+        (GROUP + "task: []\n", "the group tones has no tasks"),
+        (GROUP + "task: [[piqa]]\n", "each part of a group is a name, or a mapping with task or group"),
+        (GROUP + "task: [tones]\n", "the group tones is in itself"),
+        (GROUP + "task: [arc_esy]\n", "did you mean 'arc_easy'?"),
+        (GROUP.replace("mean", "!function words.best") + "task: [piqa]\n", "by their mean, not by words.best"),
         ("dataset_path: json\n", "a task file names one task; write task: <name>"),
         ("task: a\ninclude: other.yaml\n", "includes other.yaml, which is not there"),
         ("task: a\ninclude: tones.yaml\n", "includes itself"),
@@ -92,8 +107,10 @@ def test_tasks_that_come_with_the_harness_are_found_by_name(root: Path) -> None:
         assert read_task(found.file)["task"] == name
         assert on_the_hub(found)
     assert direction_of("lm-eval:wikitext", root) == "minimize"
-    with pytest.raises(UsageError, match=r"this is a group of tasks of lm-eval, got 'mmlu'; name one of its tasks"):
-        find_task("lm-eval:mmlu", root)
+    with pytest.raises(
+        UsageError, match=r"this is a tag of several tasks of lm-eval, and has no score, got 'ai2_arc'; .*arc_"
+    ):
+        find_task("lm-eval:ai2_arc", root)
     with pytest.raises(UsageError, match=r"lm-eval has no such task, got 'helaswag'; did you mean 'hellaswag'\?"):
         find_task("lm-eval:helaswag", root)
 
@@ -101,9 +118,13 @@ def test_tasks_that_come_with_the_harness_are_found_by_name(root: Path) -> None:
 def test_every_task_of_the_harness_can_be_read_as_text() -> None:
     spec = find_spec("lm_eval")
     assert spec is not None
-    tasks, groups = shipped(Path(str(spec.origin)).parent / "tasks")
+    tasks, groups, tags = shipped(Path(str(spec.origin)).parent / "tasks")
     assert len(tasks) > 1000
     assert "mmlu" in groups
+    assert {"mmlu_anatomy", "scrolls_qasper"} <= set(tasks)  # with names in quotes, and a class that runs it
+    assert "scrolls" not in groups
+    assert tags["ai2_arc"] == ("arc_challenge", "arc_easy")
+    assert "crows_pairs_french_age" in tags["crows_pairs"]  # from a file that an included file includes
     for name in sorted(tasks)[::97]:
         assert read_task(tasks[name])["task"] == name
 
@@ -114,3 +135,50 @@ def test_without_lm_eval_a_name_is_left_to_the_run(root: Path, monkeypatch: pyte
     assert found.files == ()
     assert on_the_hub(found)
     assert direction_of("lm-eval:helaswag", root) == "maximize"
+
+
+def group_in(metric: str, root: Path) -> Group:
+    found = group_of(metric, find_task(metric, root).file)
+    assert found is not None
+    return found
+
+
+def test_a_group_of_the_harness_has_the_tasks_of_its_groups_and_tags(root: Path) -> None:
+    mmlu, stem = group_in("lm-eval:mmlu", root), group_in("lm-eval:mmlu_stem", root)
+    assert (len(mmlu.members), len(stem.members)) == (57, 19)
+    assert (mmlu.metric, mmlu.weighted, mmlu.filters) == ("acc", True, ())
+    assert {str(member.config["task"]) for member in stem.members} <= {str(one.config["task"]) for one in mmlu.members}
+    assert len(find_task("lm-eval:mmlu", root).files) > 57 + 4
+    assert on_the_hub(find_task("lm-eval:mmlu", root))
+    assert is_group("lm-eval:mmlu", root)
+    assert not is_group("lm-eval:arc_easy", root)
+    assert group_in("lm-eval:leaderboard@acc_norm", root).metric == "acc_norm"
+    with pytest.raises(
+        UsageError, match=r"the group mmlu has no metric acc_norm, got 'lm-eval:mmlu@acc_norm'; use one of: acc"
+    ):
+        find_task("lm-eval:mmlu@acc_norm", root)
+
+
+def test_a_group_of_ones_own_has_tasks_beside_it_and_what_it_changes_of_them(root: Path) -> None:
+    (root / "both.yaml").write_text(
+        "group: both\nnum_fewshot: 2\naggregate_metric_list: { metric: brier_score, weight_by_size: false, filter_list: strict }\n"
+        "task:\n- tones\n- { task: tones, num_fewshot: 3 }\n- { task: own, dataset_path: json, dataset_kwargs: "
+        "{ data_files: more.jsonl } }\n- { group: inner, task: [arc_easy] }\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UsageError, match=r"both.yaml: data.metric: its data file more.jsonl is not there"):
+        find_task("lm-eval:both.yaml", root)
+    (root / "more.jsonl").write_text("{}\n", encoding="utf-8")
+    code, group = find_task("lm-eval:both.yaml", root), group_in("lm-eval:both.yaml", root)
+    assert (group.metric, group.weighted, group.filters) == ("brier_score", False, ("strict",))
+    assert [(one.config["task"], one.config["num_fewshot"]) for one in group.members] == [
+        ("tones", 2), ("tones", 3), ("own", 2), ("arc_easy", 2),
+    ]  # fmt: skip
+    assert {"both.yaml", "tones.yaml", "items.jsonl", "more.jsonl", "arc_easy.yaml"} <= {
+        file.name for file in code.files
+    }
+    assert direction_of("lm-eval:both.yaml", root) == "minimize"
+    for name in ("both.yaml", "tones.yaml", "items.jsonl", "more.jsonl"):
+        before = find_task("lm-eval:both.yaml", root).digest
+        (root / name).write_text((root / name).read_text(encoding="utf-8") + "\n# more\n", encoding="utf-8")
+        assert find_task("lm-eval:both.yaml", root).digest != before, name

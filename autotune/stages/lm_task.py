@@ -1,4 +1,4 @@
-"""Score a model on a task of lm-evaluation-harness: its prompts, its metrics, our model on our provider.
+"""Score a model on a task of lm-evaluation-harness, or a group of them: its prompts, its metrics, our model on our provider.
 
 The harness asks a model for three things: the log-likelihood of a continuation, that of a whole text, and a greedy
 continuation. They are answered by the backend of the score stage, so that what is scored is the build that ships.
@@ -6,82 +6,41 @@ continuation. They are answered by the backend of the score stage, so that what 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lm_eval.api.metrics import mean
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from autotune.analysis.scores import PARTS
-from autotune.errors import StageError, did_you_mean
+from autotune.errors import StageError
 from autotune.metrics import task_of
 from autotune.stages.backends import Backend
 from autotune.stages.check_build import compare, texts_of
 from autotune.stages.jobs import TaskCheckJob, TaskScoreJob
 from autotune.stages.library_errors import reason
+from autotune.stages.lm_load import Loaded, load_tasks
 from autotune.stages.preparation_jobs import TaskJob
 from autotune.stages.protocol import Result
 from autotune.stages.score import generate, groups, log_likelihood, open_backend
 from autotune.stages.text import Encoded, context_length, end_token, end_tokens, load_tokenizer, prompt_ids
-from autotune.tasks import data_files, read_task
+from autotune.tasks import Group
 
 _CAP_SALT = "autotune/max_items/1"
 NEW_TOKENS = 256
 """Tokens to generate where a task does not say: the harness's own default."""
 RESAMPLES = 500
-
-
-@contextlib.contextmanager
-def _beside(file: Path) -> Iterator[None]:
-    """Work in the task file's folder where its data lies there and not in the working directory."""
-    config = read_task(file)
-    named = data_files(config, file)
-    inside = [path for path in named if path.is_relative_to(file.parent)]
-    away = bool(named) and len(inside) == len(named) and Path.cwd() != file.parent
-    with contextlib.chdir(file.parent) if away else contextlib.nullcontext():
-        yield
-
-
-def load_task(metric: str, file: Path) -> Task:
-    """Return the one task that `lm-eval:<name or file>` names. Raises StageError."""
-    name, _ = task_of(metric)
-    logging.getLogger("lm_eval").setLevel(logging.WARNING)
-    try:
-        with _beside(file):
-            tasks = TaskManager(include_defaults=False).load([str(file)])["tasks"]
-    except (Exception, SystemExit) as error:
-        said = f"{type(error).__name__}: {reason(error)}"
-        raise StageError("failed", f"the task {name} cannot be loaded: {said}") from error
-    task = next(iter(tasks.values()))
-    if getattr(task, "UNSAFE_CODE", False):
-        raise StageError("unsupported", f"the task {name} runs code that the model writes, which is never done here")
-    if task.OUTPUT_TYPE not in ("loglikelihood", "loglikelihood_rolling", "generate_until", "multiple_choice"):
-        raise StageError("unsupported", f"the task {name} asks for {task.OUTPUT_TYPE}, which is not supported")
-    return task
-
-
-def _metric_of(task: Task, metric: str) -> str:
-    """Return the metric of a task that the sweep names after `@`, or its first. Raises StageError."""
-    known = list(task.higher_is_better())
-    wanted = task_of(metric)[1] or known[0]
-    if wanted not in known:
-        raise StageError("failed", f"{metric}: the task has no metric {wanted}; {did_you_mean(wanted, known)}")
-    return wanted
 
 
 def _text(doc: Any) -> str:
@@ -96,35 +55,64 @@ def _narrow(task: Task, split: str) -> list[Any]:
 
 
 def read(job: TaskJob, out: Path) -> Result:
-    """Read a task: write for each split that it has what is scored, `validation.json` and `test.json`.
+    """Read a task or group: write for each split that it has what is scored, `validation.json` and `test.json`.
 
-    A task with one split only is searched on that one. Result: `metric`, `higher_is_better`, `mean` (whether the score is
-    the mean of the items'), and of each split its digest and its number of items. Raises StageError (`failed`,
-    `unsupported`).
+    A task with one split only is searched on that one, and a group with a task that has only one. Result: `metric`,
+    `higher_is_better`, `mean` (whether the score is the mean of the items'), and of each split its digest and its number
+    of items. Raises StageError (`failed`, `unsupported`).
     """
-    task = load_task(job.metric, job.file)
-    metric = _metric_of(task, job.metric)
-    both = task.has_validation_docs() and task.has_test_docs()
+    loaded = load_tasks(job.metric, job.file)
+    both = all(task.has_validation_docs() and task.has_test_docs() for task in loaded.tasks.values())
     splits: Result = {}
     for split in ("test", "validation") if both else ("validation",):
-        documents = [_text(doc) for doc in _narrow(task, split)]
+        documents = {name: [_text(doc) for doc in _narrow(task, split)] for name, task in loaded.tasks.items()}
+        if loaded.group is not None:  # two tasks may ask different things of one document
+            documents = {name: [f"{name}\n{text}" for text in texts] for name, texts in documents.items()}
+        for name, texts in documents.items():
+            if not texts:
+                said = f"the task {name if loaded.group is not None else task_of(job.metric)[0]} has no {split} items"
+                raise StageError("failed", said)
         limit = {"validation": job.max_validation, "test": job.max_test}[split]
-        indices = list(range(len(documents)))
-        if limit is not None and limit < len(documents):
-            drawn = sorted(indices, key=lambda i: hashlib.sha256(f"{_CAP_SALT}\n{documents[i]}".encode()).digest())
-            indices = sorted(drawn[:limit])
-        ids = [hashlib.sha256(documents[i].encode()).hexdigest()[:16] for i in indices]
-        if not ids:
-            raise StageError("failed", f"the task {task_of(job.metric)[0]} has no {split} items")
+        drawn = _draw(documents, limit, loaded)
+        ids = [
+            hashlib.sha256(documents[name][i].encode()).hexdigest()[:16]
+            for name, chosen in drawn.items()
+            for i in chosen
+        ]
+        indices: Any = drawn if loaded.group is not None else next(iter(drawn.values()))
         (out / f"{split}.json").write_text(json.dumps({"split": split, "indices": indices, "ids": ids}), "utf-8")
         content = hashlib.sha256("\n".join([job.code, split, *ids]).encode()).hexdigest()
         splits[split] = {"digest": content, "items": len(ids)}
+    task = next(iter(loaded.tasks.values()))
     return {
-        "metric": metric,
-        "higher_is_better": bool(task.higher_is_better()[metric]),
-        "mean": task.aggregation()[metric] is mean,
+        "metric": loaded.metric,
+        "higher_is_better": bool(task.higher_is_better()[loaded.metric]),
+        "mean": loaded.is_mean,
         "splits": splits,
     }
+
+
+def _draw(documents: dict[str, list[str]], limit: int | None, loaded: Loaded) -> dict[str, list[int]]:
+    """Return of each task which documents are scored, in order: all, or so many of them together, drawn by content.
+
+    Where each task of a group counts the same, each gives the same number while it has more. Raises StageError.
+    """
+    places = [(name, i) for name, texts in documents.items() for i in range(len(texts))]
+    if limit is None or limit >= len(places):
+        return {name: list(range(len(texts))) for name, texts in documents.items()}
+    order = {
+        place: hashlib.sha256(f"{_CAP_SALT}\n{documents[place[0]][place[1]]}".encode()).digest() for place in places
+    }
+    if loaded.is_mean or loaded.group is None:
+        chosen = sorted(places, key=order.__getitem__)[:limit]
+    elif limit < len(documents):
+        said = f"each of the {len(documents)} tasks of {loaded.group.name} counts the same, so max_items needs as many at least"
+        raise StageError("failed", said)
+    else:
+        ranked = {name: sorted((p for p in places if p[0] == name), key=order.__getitem__) for name in documents}
+        turns = [(turn, place) for own in ranked.values() for turn, place in enumerate(own)]
+        chosen = [place for _, place in sorted(turns, key=lambda one: (one[0], order[one[1]]))[:limit]]
+    return {name: sorted(i for own, i in chosen if own == name) for name in documents}
 
 
 class _Model(TemplateLM):  # type: ignore[misc]
@@ -209,50 +197,94 @@ class _Model(TemplateLM):  # type: ignore[misc]
 
 
 def score(job: TaskScoreJob, out: Path) -> Result:
-    """Score `job.model_dir` on a task and write `outcomes.json` into `out`, in the order of the task's items.
+    """Score `job.model_dir` on a task or group and write `outcomes.json` into `out`, in the order of its items.
 
     `values` of the items where the score is their mean; elsewhere `score` with `low` and `high`, its 95 % bootstrap
-    interval, and `parts`, each item's part in it (`_parts`). `stderr` is the harness's own. Raises StageError: `failed`,
-    `unsupported`.
+    interval, and `parts`, each item's part in it (`_parts`). `stderr` is the harness's own, of one task. Raises
+    StageError: `failed`, `unsupported`.
     """
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
     assert job.code_file is not None
-    task = load_task(job.metric, job.code_file)
-    metric = _metric_of(task, job.metric)
-    _narrow(task, wanted["split"])
-    if task.get_config("num_fewshot") is None:
-        task.set_config("num_fewshot", 0)
-    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    loaded = load_tasks(job.metric, job.code_file)
+    indices = _indices(loaded, wanted)
+    for name in indices:
+        task = loaded.tasks[name]
+        _narrow(task, wanted["split"])
+        if task.get_config("num_fewshot") is None:
+            task.set_config("num_fewshot", 0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     model = _Model(open_backend(job), load_tokenizer(job.model_dir, job.encoding), job.model_dir, job.batched)
-    name = task.task_name
+    tasks = {name: loaded.tasks[name] for name in indices}
     try:
-        found = evaluate(
-            model, {"tasks": {name: task}}, samples={name: wanted["indices"]}, bootstrap_iters=RESAMPLES
-        )  # fmt: skip
+        found = evaluate(model, {"tasks": tasks}, samples=indices, bootstrap_iters=RESAMPLES)
     except (StageError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise StageError("failed", f"score: {job.metric} raised {type(error).__name__}: {reason(error)}") from error
-    chosen = found["samples"][name][0]["filter"]
-    shares = [sample[metric] for sample in found["samples"][name] if sample["filter"] == chosen and metric in sample]
-    value, stderr = (found["results"][name].get(f"{key},{chosen}") for key in (metric, f"{metric}_stderr"))
-    outcomes: dict[str, Any] = {"ids": wanted["ids"], "stderr": stderr if isinstance(stderr, float) else None}
-    if isinstance(value, Real) and len(shares) == len(wanted["ids"]) and _is_mean(float(value), shares):
-        outcomes["values"] = [float(share) for share in shares]
-    elif isinstance(value, Real) and math.isfinite(value):
-        draw, aggregate = random.Random(0), task.aggregation()[metric]  # noqa: S311 - a bootstrap keeps no secret
-        scores = [float(aggregate(draw.choices(shares, k=len(shares)))) for _ in range(RESAMPLES)]
-        low, high = np.quantile(scores, [0.025, 0.975])
-        outcomes |= {
-            "score": float(value),
-            "low": float(low),
-            "high": float(high),
-            "parts": _parts(aggregate, shares, float(value)),
-        }
+    outcomes: dict[str, Any] = {"ids": wanted["ids"], "stderr": None}
+    if loaded.group is not None:
+        outcomes |= _of_group(loaded.group, found, indices)
     else:
-        raise StageError("failed", f"score: {metric} of {job.metric} is {value!r}, which is no finite number")
+        outcomes |= _of_task(job.metric, loaded, found, len(wanted["ids"]))
     (out / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
-    return {"items": len(shares), "cut": 0}
+    return {"items": len(wanted["ids"]), "cut": 0}
+
+
+def _indices(loaded: Loaded, wanted: dict[str, Any]) -> dict[str, list[int]]:
+    """Return which documents of each task are scored, of those tasks that have some."""
+    indices = wanted["indices"]
+    if loaded.group is None:
+        return dict.fromkeys(loaded.tasks, indices)
+    return {name: chosen for name, chosen in indices.items() if chosen}
+
+
+def _shares(found: Any, name: str, metric: str, filters: tuple[str, ...]) -> tuple[list[Any], str]:
+    """Return the items' numbers of a task, and the filter of answers that they are of: the first that is meant."""
+    samples = found["samples"][name]
+    chosen = filters[0] if filters else samples[0]["filter"]
+    return [sample[metric] for sample in samples if sample["filter"] == chosen and metric in sample], chosen
+
+
+def _of_task(metric: str, loaded: Loaded, found: Any, count: int) -> dict[str, Any]:
+    ((name, task),) = loaded.tasks.items()
+    own = loaded.metric
+    shares, chosen = _shares(found, name, own, ())
+    value, stderr = (found["results"][name].get(f"{key},{chosen}") for key in (own, f"{own}_stderr"))
+    said = {"stderr": stderr if isinstance(stderr, float) else None}
+    if isinstance(value, Real) and len(shares) == count and _is_mean(float(value), shares):
+        return said | {"values": [float(share) for share in shares]}
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise StageError("failed", f"score: {own} of {metric} is {value!r}, which is no finite number")
+    draw, aggregate = random.Random(0), task.aggregation()[own]  # noqa: S311 - a bootstrap keeps no secret
+    scores = [float(aggregate(draw.choices(shares, k=len(shares)))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(scores, [0.025, 0.975])
+    parts = _parts(aggregate, shares, float(value))
+    return said | {"score": float(value), "low": float(low), "high": float(high), "parts": parts}
+
+
+def _of_group(group: Group, found: Any, indices: dict[str, list[int]]) -> dict[str, Any]:
+    """Return the outcomes of a group: the items' numbers where their mean is its score; where each task counts the same
+    the mean of the tasks' scores, with an interval whose resamples keep the number of items of each task.
+
+    Raises StageError.
+    """
+    numbers = []
+    for name, chosen in indices.items():
+        shares, filtered = _shares(found, name, group.metric, group.filters)
+        value = found["results"][name].get(f"{group.metric},{filtered}")
+        if len(shares) != len(chosen) or not isinstance(value, Real) or not _is_mean(float(value), shares):
+            said = f"score: {group.metric} of {name}, a task of the group {group.name}, is not the mean of its items"
+            raise StageError("unsupported", f"{said} (filter {filtered}); name one of the tasks")
+        numbers.append(np.array(shares, dtype=np.float64))
+    if group.weighted:
+        return {"values": [float(one) for one in np.concatenate(numbers)]}
+    draw = np.random.default_rng(0)
+    scores = np.mean([draw.choice(own, (RESAMPLES, len(own))).mean(axis=1) for own in numbers], axis=0)
+    low, high = np.quantile(scores, [0.025, 0.975])
+    total = sum(map(len, numbers))
+    parts = np.concatenate([own * (total / (len(numbers) * len(own))) for own in numbers])
+    score_ = float(np.mean([own.mean() for own in numbers]))
+    return {"score": score_, "low": float(low), "high": float(high), "parts": [float(one) for one in parts]}
 
 
 def check(job: TaskCheckJob, out: Path) -> Result:
@@ -260,13 +292,15 @@ def check(job: TaskCheckJob, out: Path) -> Result:
     del out
     wanted = json.loads(job.data_file.read_text(encoding="utf-8"))
     assert job.code_file is not None
-    task = load_task(job.metric, job.code_file)
-    documents = _narrow(task, wanted["split"])
+    loaded = load_tasks(job.metric, job.code_file)
     prompts = []
-    for index in wanted["indices"]:
-        prompt = task.doc_to_text(documents[index])
-        # Some tasks have answers to choose between where others have the prompt.
-        prompts.append(prompt if isinstance(prompt, str) and prompt.strip() else _text(documents[index]))
+    for name, indices in _indices(loaded, wanted).items():
+        task = loaded.tasks[name]
+        documents = _narrow(task, wanted["split"])
+        for index in indices:
+            prompt = task.doc_to_text(documents[index])
+            # Some tasks have answers to choose between where others have the prompt.
+            prompts.append(prompt if isinstance(prompt, str) and prompt.strip() else _text(documents[index]))
     tokenizer = load_tokenizer(job.source_dir)
     return compare(job, texts_of([(prompt_ids(tokenizer, prompt)[-job.max_length :], ()) for prompt in prompts]))
 

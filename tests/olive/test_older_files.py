@@ -215,6 +215,19 @@ def test_an_evaluator_with_tasks_is_one_of_lm_eval(kind: dict[str, str], nested:
     assert (sweep["data"]["metric"], sweep["data"]["max_items"]) == ("lm-eval:arc_easy", {"validation": 10})
     _, refused = read({**copy.deepcopy(TRAINED), "evaluator": {**kind, "tasks": ["a", "b"]}})
     assert "scored by one task" in refused["evaluator.tasks"]
+    assert "group, task and aggregate_metric_list, which say how" in refused["evaluator.tasks"]
+
+
+def test_a_group_of_lm_eval_is_scored_as_a_whole_and_a_limit_of_each_of_its_tasks_is_told() -> None:
+    pytest.importorskip("lm_eval")
+    evaluator = {"type": "LMEvaluator", "tasks": ["mmlu_stem"], "limit": 200}
+    imported = import_olive({**copy.deepcopy(TRAINED), "evaluator": evaluator}, "olive.json")
+    assert imported.sweep["data"]["metric"] == "lm-eval:mmlu_stem"
+    parse_sweep(imported.sweep)
+    said = "evaluator.limit: of all tasks of the group together, where Olive takes as many of each"
+    assert said in imported.notes
+    alone = import_olive({**copy.deepcopy(TRAINED), "evaluator": {**evaluator, "tasks": ["arc_easy"]}}, "olive.json")
+    assert not any("evaluator.limit" in note for note in alone.notes)
 
 
 def test_a_task_that_is_described_and_an_evaluator_that_is_unknown_are_refused_once() -> None:

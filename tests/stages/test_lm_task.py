@@ -268,3 +268,128 @@ def test_a_build_is_checked_on_the_prompts_of_a_task(
     _, result = do(job)
     assert (result["trouble"], result["texts"], result["greedy_agreement"]) == (None, 8, 1.0)
     assert 8 < result["positions"] <= 8 * 16
+
+
+GROUP = """\
+group: all_tones
+task: [my_tones, other_tones]
+aggregate_metric_list:
+  - { metric: acc, aggregation: mean, weight_by_size: true }
+  - { metric: acc_norm, aggregation: mean, weight_by_size: false }
+"""
+OTHER = CHOICE.replace("my_tones", "other_tones").replace("items.jsonl", "more.jsonl")
+
+
+def with_group(folder: Path, other: str = OTHER) -> None:
+    (folder / "mine.yaml").write_text(CHOICE, encoding="utf-8")
+    (folder / "other.yaml").write_text(other, encoding="utf-8")
+
+
+def theirs_of_group(folder: Path, model: Path, key: str) -> float:
+    """Return the score that the harness itself gives the group."""
+    loaded = TaskManager(include_defaults=False, include_path=str(folder)).load(["all_tones"])
+    for task in loaded["tasks"].values():
+        task.set_config("num_fewshot", 0)
+    lm = HFLM(pretrained=str(model), tokenizer=load_tokenizer(model), device="cpu", batch_size=1, dtype="float32")
+    return float(evaluator.evaluate(lm, loaded, bootstrap_iters=0)["groups"]["all_tones"][f"{key},none"])
+
+
+def test_a_group_is_scored_as_by_the_harness_itself_whether_tasks_count_by_size_or_the_same(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path, built: Do
+) -> None:
+    """The tasks have 14 and 6 items, and different scores: by size is not the same as each alike."""
+    with_group(folder)
+    by_size, alike = (scored(GROUP, tiny_qwen2, metric) for metric in ("acc", "acc_norm"))
+    assert (len(by_size["values"]), len(alike["parts"])) == (20, 20)
+    assert np.mean(by_size["values"]) == pytest.approx(theirs_of_group(folder, tiny_qwen2, "acc"))
+    assert alike["score"] == pytest.approx(theirs_of_group(folder, tiny_qwen2, "acc_norm"))
+    assert np.mean(alike["parts"]) == pytest.approx(alike["score"])
+    each = [np.mean(own) for own in (alike["parts"][:14], alike["parts"][14:])]
+    assert each[0] * 14 / 20 + each[1] * 6 / 20 == pytest.approx(alike["score"])
+    assert alike["low"] < alike["score"] < alike["high"]
+    assert summarise("lm-eval:tones.yaml", alike) == (alike["score"], (alike["low"], alike["high"]), 20)
+    swapped = GROUP.replace("weight_by_size: true", "weight_by_size: false")
+    assert scored(swapped, tiny_qwen2, "acc")["score"] != pytest.approx(np.mean(by_size["values"]))
+    onnx, _ = built(Recipe(precision="fp32"), tiny_qwen2)
+    assert scored(GROUP, onnx, "acc", provider="cpu")["values"] == by_size["values"]
+
+
+def test_a_cap_of_a_group_is_of_all_its_tasks_and_alike_where_each_counts_the_same(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path
+) -> None:
+    with_group(folder)
+    whole = scored(GROUP, tiny_qwen2, "acc")
+    assert len(set(whole["ids"])) == 20
+    capped = scored(GROUP, tiny_qwen2, "acc", max_validation=8)
+    assert capped["values"] == [whole["values"][whole["ids"].index(item)] for item in capped["ids"]]
+    assert len(capped["values"]) == 8
+    few = scored(
+        GROUP, tiny_qwen2, "acc", max_validation=1
+    )  # a task without an item is left out, and not scored in full
+    assert few["values"] == [whole["values"][whole["ids"].index(few["ids"][0])]]
+    alike = scored(GROUP, tiny_qwen2, "acc_norm", max_validation=8)
+    assert sum(item in whole["ids"][:14] for item in alike["ids"]) == 4
+    with pytest.raises(
+        StageError, match="each of the 2 tasks of all_tones counts the same, so max_items needs as many at least"
+    ):
+        scored(GROUP, tiny_qwen2, "acc_norm", max_validation=1)
+
+
+def test_a_group_has_a_test_split_where_each_of_its_tasks_has(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path
+) -> None:
+    both = "validation_split: validation\ntest_split: test"
+    with_group(folder, OTHER.replace("validation_split: validation", both))
+    assert list(scored(GROUP, tiny_qwen2, "acc")["about"]["splits"]) == ["validation"]
+    (folder / "mine.yaml").write_text(CHOICE.replace("validation_split: validation", both), encoding="utf-8")
+    assert len(scored(GROUP, tiny_qwen2, "acc", split="test")["values"]) == 12
+    assert len(scored(GROUP, tiny_qwen2, "acc")["values"]) == 20
+
+
+def test_a_group_changes_its_tasks_and_describes_some_itself(
+    scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path
+) -> None:
+    with_group(folder)
+    plain = scored(GROUP, tiny_qwen2, "acc")["values"]
+    text = GROUP.replace("other_tones]", "{ task: other_tones, doc_to_text: 'Not at all: {{text}}. So' }]")
+    assert scored(text, tiny_qwen2, "acc")["values"][:14] == plain[:14]
+    own = (
+        "{ "
+        + ", ".join(line for line in OTHER.split("metric_list")[0].splitlines())
+        + ", metric_list: [{ metric: acc }] }"
+    )
+    assert scored(GROUP.replace("other_tones", own, 1), tiny_qwen2, "acc")["values"] == plain
+
+
+@pytest.mark.parametrize(
+    ("other", "own", "says"),
+    [
+        (WRITE.replace("my_tones", "other_tones"), "acc", "no score of all its tasks: other_tones has no metric acc; name"),
+        (OTHER.replace("acc, aggregation: mean", "acc, aggregation: median"), "acc", "a task of the group all_tones, is not the mean"),
+        (OTHER.replace("acc, aggregation: mean, higher_is_better: true", "acc, aggregation: mean, higher_is_better: false"),
+         "acc", "acc is maximized in some tasks of the group all_tones, and minimized in others"),
+        (OTHER.replace("multiple_choice", "drawing"), "acc", "cannot be loaded"),
+    ],
+)  # fmt: skip
+def test_a_group_whose_score_is_not_made_of_its_items_is_refused(
+    other: str, own: str, says: str, scored: Callable[..., dict[str, Any]], folder: Path, tiny_qwen2: Path
+) -> None:
+    with_group(folder, other)
+    with pytest.raises(StageError) as caught:
+        scored(GROUP, tiny_qwen2, own)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_build_is_checked_on_the_prompts_of_a_group(do: Do, built: Do, folder: Path, tiny_llama: Path) -> None:
+    with_group(folder)
+    (folder / "tones.yaml").write_text(GROUP, encoding="utf-8")
+    found = find_task("lm-eval:tones.yaml", folder)
+    read, _ = do(TaskJob(metric="lm-eval:tones.yaml", code=found.digest, file=found.file))
+    recipe = Recipe(precision="fp32")
+    job = TaskCheckJob(
+        source="s", provider="cpu", recipe=recipe, data="d", max_length=16, metric="lm-eval:tones.yaml", threads=1,
+        model_dir=built(recipe, tiny_llama)[0], source_dir=tiny_llama, data_file=read / "validation.json",
+        code_file=found.file,
+    )  # fmt: skip
+    assert do(job)[1]["trouble"] is None

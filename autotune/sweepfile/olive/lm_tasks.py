@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from autotune.errors import shown
+from autotune.metrics import TASK
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.sections import Node, Section
+from autotune.tasks import is_group
 
 _TASK_FILE = "write a task file with it, and name that: data.metric: lm-eval:tasks/mine.yaml"
 
@@ -34,12 +37,16 @@ def read_tasks(draft: Draft, section: Section) -> None:
         draft.put("data.metric", f"lm-eval:{tasks.value[0]}", tasks)
     elif tasks is not None and tasks.value:
         rule = f"candidates are scored by one task, and {len(tasks.value)} are named"
-        ledger.refuse(tasks.path, rule, "keep one of them")
+        remedy = "keep one; or write a file with group, task and aggregate_metric_list, which say how their scores make one, "
+        ledger.refuse(tasks.path, rule, f'{remedy}and name it: "tasks": ["tasks/mine.yaml"]')
     elif tasks is not None or given is None or given.value is None:
         ledger.refuse(tasks.path if tasks is not None else section.path, "needs a task", 'add "tasks": ["arc_easy"]')
     limit = section.take_number("limit")
     if limit is not None and limit.value >= 1 and limit.value == int(limit.value):
-        draft.put("data.max_items.validation", int(limit.value), limit)
+        metric = str(draft.get("data.metric"))
+        grouped = metric.startswith(TASK) and is_group(metric, Path())
+        why = "of all tasks of the group together, where Olive takes as many of each" if grouped else ""
+        draft.put("data.max_items.validation", int(limit.value), limit, why, tell=grouped)
     elif limit is not None:
         ledger.refuse(limit.path, "a number of items is taken, 1 or more", "write e.g. 100")
     length = section.take_number("max_length", whole=True)
