@@ -1,7 +1,10 @@
-"""Notes on `target_modules`: the model may fuse layers that the sweep names separately, or have them apart."""
+"""Notes on LoRA settings that train otherwise than they read: modules that the model fuses or has apart, a warm-up that never
+ends.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +12,9 @@ from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.models import tensors_of
 from autotune.pipeline.inspection import Inspected
 from autotune.space.adapters import fit_modules
-from autotune.space.domains import Choice, Domain
-from autotune.space.parameter_tables import PRESETS
+from autotune.space.domains import Choice, Domain, Range
+from autotune.space.parameter_tables import LORA, PRESETS
+from autotune.space.space import Space
 
 
 def _module_problems(lora: Mapping[str, Domain] | None, file: str, seen: Inspected) -> list[Problem]:
@@ -67,3 +71,39 @@ def module_notes(lora: Mapping[str, Domain] | None, folder: Path) -> list[str]:
         for name, found in fitted.items()
         if found != (name,)
     ]
+
+
+def adapter_notes(space: Space, folder: Path, items: int) -> list[str]:
+    """Return the notes on the settings of adapters, for the model in `folder` and `items` rows to train on."""
+    return [*module_notes(space.lora, folder), *_warmup_notes(space, items)]
+
+
+def _warmup_notes(space: Space, items: int) -> list[str]:
+    """Return a note if a warm-up in steps is longer than a training: the learning rate then never reaches the one that is set."""
+    if space.lora is None:
+        return []
+    warmup = _ends(space, "warmup")[1]
+    if warmup < 1:  # a share of the steps
+        return []
+    few = _ends(space, "batch_size")[1] * _ends(space, "accumulation")[1]
+    shortest = (
+        _ends(space, "steps")[0] if "epochs" not in space.lora else math.ceil(_ends(space, "epochs")[0] * items / few)
+    )
+    steps = max(1, int(shortest))
+    if warmup <= steps:
+        return []
+    share = steps / (warmup + 1)
+    return [
+        f"space.lora.warmup: {warmup:g} are steps, and a training of {steps:,} ends before: its learning rate reaches "
+        f"{share:.2g} of learning_rate; for a share of the steps write a number below 1"
+    ]
+
+
+def _ends(space: Space, name: str) -> tuple[float, float]:
+    """Return the least and the greatest value of a numeric setting."""
+    domain = (space.lora or {}).get(name)
+    if isinstance(domain, Range):
+        return domain.low, domain.high
+    values = domain.values if domain is not None else (space.defaults.get(name, LORA[name].default),)
+    numbers = [float(value) for value in values if isinstance(value, int | float)]
+    return min(numbers), max(numbers)

@@ -35,7 +35,7 @@ from autotune.pipeline.capability import ask_device, exact_recipe, fit_device, t
 from autotune.pipeline.devices import DoJob, plugin_problem, required_devices
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Inspected, inspect_job, items_file, judge_inspection
-from autotune.pipeline.modules import module_notes, refused_modules
+from autotune.pipeline.modules import adapter_notes, refused_modules
 from autotune.pipeline.own_stages import own_stages
 from autotune.providers import Provider, installed
 from autotune.remote.addresses import is_address
@@ -180,7 +180,9 @@ def prepare(
         machine=machine or machine_digest(), model_mb=parameters_of(config) * 4 / 1e6,
         files=(*model_files(folder), *(file for _, file in items.files.values()), *code_files), code=items.code,
         encoding=seen.encoding, pad=seen.pad,
-        notes=(*sweep.notes, *device_notes, *seen.notes, *provider_notes, *module_notes(sweep.space.lora, folder)),
+        notes=(
+            *sweep.notes, *device_notes, *seen.notes, *provider_notes, *adapter_notes(sweep.space, folder, items.counts["train"]),
+        ),
         gpus=probe["gpus"], aggregated=items.aggregated, hardware=hardware, stages=stages,
         window=has_windowed_caches(config, sweep.target.provider),
         beyond=checked_tokens(config, seen.longest or sweep.train.max_length), width=int(config.get("hidden_size") or 0),

@@ -12,7 +12,7 @@ from autotune.data.schema import Dataset
 from autotune.errors import MachineError, StageError
 from autotune.models import BUILT_IN, local_folder
 from autotune.pipeline.inspection import Inspected, has_weights, inspect_job, judge_inspection
-from autotune.pipeline.modules import module_notes, refused_modules
+from autotune.pipeline.modules import adapter_notes, refused_modules
 from autotune.providers import installed
 from autotune.stages.inspection_findings import Inspection
 from autotune.stages.preparation_jobs import BaseJob, InspectJob
@@ -38,7 +38,7 @@ def inspected(sweep: Sweep, dataset: Dataset) -> tuple[Inspected | None, list[st
     found = cache.find(job)
     if found is not None:
         seen = judged(Inspection.model_validate(found.result))
-        return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
+        return seen, [*seen.notes, *adapter_notes(sweep.space, folder, len(dataset.train))]
     missing = _missing(sweep.provider.wheel if sweep.space.recipes else None)
     if missing:
         return None, [f"model, tokenizer and texts were not looked at, because {missing} is not installed"]
@@ -46,7 +46,7 @@ def inspected(sweep: Sweep, dataset: Dataset) -> tuple[Inspected | None, list[st
         seen = judged(_look(job, cache, sweep.model))
     except (StageError, MachineError) as error:
         return None, [f"model, tokenizer and texts could not be looked at: {error}"]
-    return seen, [*seen.notes, *module_notes(sweep.space.lora, folder)]
+    return seen, [*seen.notes, *adapter_notes(sweep.space, folder, len(dataset.train))]
 
 
 def _folder(model: str, root: Path, cache: Cache) -> Path | None:

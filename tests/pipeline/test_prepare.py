@@ -320,3 +320,27 @@ def test_only_a_model_with_a_window_is_built_under_a_key_of_its_own(
     job = Graph(sweep, inputs).build_job(Candidate(recipe=sweep.space.recipes[0]))
     assert job.whole_caches is window
     assert ("whole_caches" in job.described()["inputs"]) is (window is not None)
+
+
+@pytest.mark.parametrize(
+    ("lora", "told"),
+    [
+        ({"warmup": 30, "steps": 20}, "30 are steps, and a training of 20 ends before: its learning rate reaches 0.65"),
+        ({"warmup": {"choice": [0.1, 10, 50]}, "steps": {"choice": [40, 200]}}, "50 are steps, and a training of 40 ends"),
+        ({"warmup": {"uniform": [1, 99.5]}, "steps": {"int": [60, 70]}}, "99.5 are steps, and a training of 60 ends"),
+        ({"warmup": 5, "epochs": 1, "batch_size": 4}, "5 are steps, and a training of 2 ends"),  # of 8 items
+        ({"warmup": 5, "epochs": {"choice": [1, 8]}, "batch_size": {"choice": [2, 4]}, "accumulation": 2}, "a training of 1 ends"),
+        ({"warmup": 1000}, "1000 are steps"),  # of the default number of steps
+        ({"warmup": 20, "steps": 20}, ""),
+        ({"warmup": 0.9, "steps": 1}, ""),
+        ({"warmup": 4, "epochs": 2, "batch_size": 4}, ""),
+        ({"steps": 1}, ""),
+    ],
+)  # fmt: skip
+def test_a_warm_up_that_outlasts_a_training_is_told(tmp_path: Path, lora: dict[str, Any], told: str) -> None:
+    (tmp_path / "cache").mkdir()
+    sweep = sweep_in(tmp_path, space={"lora": lora, "build": [{"precision": "int8"}]}, budget={"trials": 4})
+    _, _, inputs = prepare(sweep, Fetched(tmp_path), tmp_path / "cache")
+    notes = [note for note in inputs.notes if "warmup" in note]
+    assert len(notes) == bool(told)
+    assert told in "".join(notes)
