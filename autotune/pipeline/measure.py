@@ -397,15 +397,16 @@ class Pipeline:
         wider = stretch(timing.processes, timing.most)
         return turns_of([*names, names[0]], rounds, batch, suffix, wider), cells, done.seconds
 
-    def holds_steps(self, row: Trial, candidate: Candidate) -> Steps[bool]:
-        """Time a candidate's graph again. Returns whether that agrees with its row; a new pace begins if not.
+    def holds_steps(self, row: Trial, candidate: Candidate) -> Steps[float]:
+        """Time a candidate's graph again; a new pace begins if that does not agree with its row. Returns the seconds inside stages.
 
         Raises StageError, MachineError.
         """
         done = self._begin(lambda _: None)
         try:
             yield from self._make_to_time(candidate, done, row.graph)
-            return (yield from self._holds(self._time_job(candidate, done), row.timing, done))
+            yield from self._holds(self._time_job(candidate, done), row.timing, done)
+            return done.seconds
         finally:
             self._end(done)
 

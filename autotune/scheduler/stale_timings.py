@@ -51,14 +51,14 @@ class StaleTimings:
             return []
         same = [row for row in self.ledger.timed() if row.pace == pace.name]
         if same and not pace.trusted:
-            began = self.clock()
             candidate = self.ledger.candidate_of(same[0])
             try:
                 steps = self.pipeline.holds_steps(same[0], candidate)
-                self.under_way.complete(steps, self.record.log(candidate.id))
+                # Not the wall-clock: the timing may wait for other sweeps on this machine.
+                self.seconds += self.under_way.complete(steps, self.record.log(candidate.id))
             except StageError as error:
                 self.events.note(f"it could not be checked whether earlier timings still hold: {error}")
-            self.seconds += self.clock() - began
+                self.seconds += error.seconds or 0.0
         return self.at_this_pace()
 
     def at_this_pace(self) -> list[Trial]:

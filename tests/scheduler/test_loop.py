@@ -671,6 +671,23 @@ def test_timings_of_yesterday_are_trusted_where_one_taken_again_agrees(tmp_path:
     assert {row["pace"] for row in rows_of(sweeping)} == {"machine1"}
 
 
+def test_a_wait_for_other_sweeps_before_that_timing_is_not_spent_in_stages(tmp_path: Path) -> None:
+    """Else the tuner's own cost, which is what is left of the wall-clock, would be below 0."""
+    sweeping = paced(tmp_path)
+    sweeping.run()
+    long_ago(sweeping)
+    timed_again = sweeping.stages.again
+
+    def waits(job: TimeJob, timings: int = 1) -> tuple[dict[str, Any], float]:
+        sweeping.clock.now += 1000.0
+        return timed_again(job, timings)
+
+    sweeping.stages.again = waits  # type: ignore[method-assign]
+    summary = sweeping.run()
+    assert (sweeping.stages.repeated, summary.trials) == (1, 0)
+    assert summary.stages_s == 2.0
+
+
 def test_where_it_does_not_agree_all_are_timed_anew(tmp_path: Path) -> None:
     sweeping = paced(tmp_path)
     sweeping.run()
