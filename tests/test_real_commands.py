@@ -104,6 +104,108 @@ def test_what_a_spreadsheet_has_spoilt_is_said(
     assert (done.code, said in done.err) == (Exit.USAGE, True), done.err
 
 
+def shifted(rows: Rows, column: str) -> Rows:
+    """Sort one column alone, as a spreadsheet does where only that column is marked."""
+    place = rows[0].index(column)
+    cells = [row[place] for row in rows[1:]]
+    turned = cells[1:] + cells[:1]
+    return [rows[0], *([*row[:place], cell, *row[place + 1 :]] for row, cell in zip(rows[1:], turned, strict=True))]
+
+
+def test_scores_that_are_not_those_of_the_items_are_told(copied: Path, autotune: Autotune) -> None:
+    before = rows_of(copied)
+    table = before[0].index("accuracy")
+    assert len({row[table] for row in before[1:]}) > 1
+    said = "in results.csv is not that of its items"
+    assert said not in autotune("select", copied).out
+    save(copied, shifted(before, "accuracy"))
+    for words in (("select", copied), ("status", copied), ("select", copied, "--json"), ("status", copied, "--json")):
+        done = autotune(*words)
+        assert (done.code, said in done.out) == (Exit.OK, True), done.out
+    assert autotune("report", copied).code == Exit.OK
+    assert said in (copied / "report.html").read_text(encoding="utf-8")
+    save(copied, shifted(before, "size_mb"))  # no items say what it was
+    assert said not in autotune("select", copied).out
+
+
+def test_settings_of_the_front_that_are_not_the_candidates_are_told(copied: Path, autotune: Autotune) -> None:
+    said = "settings are not those that it was named by"
+    assert said not in autotune("select", copied).out
+    save(copied, changed_setting(rows_of(copied), "lora_r", "4"))
+    for command in ("select", "status"):
+        done = autotune(command, copied)
+        assert (done.code, said in done.out) == (Exit.OK, True), done.out
+
+
+# --- a sweep.yaml of other settings than the rows --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("Tone:", "Mood:", "data.prompt was"),
+        ("threads: 1", "threads: 2", "target.threads was 1, and is 2"),
+        ("prompt_tokens: 4", "prompt_tokens: 8", "target.workload.prompt_tokens was 4, and is 8"),
+        ("seed: 0", "seed: 1", "seed was 0, and is 1"),
+        ("metric: choice", "metric: exact_match", "data.metric was 'choice', and is 'exact_match'"),
+        ("validation: validation.jsonl", "holdout: 0.3", "data.validation was"),
+    ],
+)
+def test_a_sweep_that_was_changed_beside_its_rows_is_told(
+    before: str, after: str, key: str, tiny_sweep: TinySweep, copied: Path, autotune: Autotune
+) -> None:
+    file = copied / "sweep.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after), encoding="utf-8")
+    for words in (("select", copied), ("status", copied), ("select", copied, "--json"), ("status", copied, "--json")):
+        done = autotune(*words)
+        assert (done.code, key in done.out) == (Exit.OK, True), done.out
+    assert autotune("report", copied).code == Exit.OK
+    assert f"{key.partition(chr(32))[0]} was" in (copied / "report.html").read_text(encoding="utf-8")
+    for words in (("export", copied, "--to", "x"), ("score", copied, "--data", tiny_sweep.file.parent / "test.jsonl")):
+        done = autotune(*words)
+        assert (done.code, f"was changed since the rows in this folder were measured: {key}" in done.err) == (
+            2,
+            True,
+        ), done.err
+    again = autotune("run", tiny_sweep.file, "--out", copied)  # the sweep that the rows are of
+    assert again.code == Exit.OK, again.err
+    assert file.read_text(encoding="utf-8") == text
+    assert "was changed" not in again.out + autotune("select", copied).out
+
+
+def test_what_may_change_between_runs_is_no_change(copied: Path, autotune: Autotune) -> None:
+    file = copied / "sweep.yaml"
+    text = file.read_text(encoding="utf-8")
+    for before, after in (
+        ("limits: []", "limits: [size_mb <= 1]"),
+        ("processes: 2", "processes: 3"),
+        ("trials: 6", "trials: 9"),
+    ):
+        assert before in text
+        file.write_text(text.replace(before, after), encoding="utf-8")
+        assert "was changed" not in autotune("select", copied).out
+
+
+def test_rows_of_another_sweep_in_a_folder_are_told(copied: Path, autotune: Autotune) -> None:
+    """A table that was copied in: nothing was noted with it (or it is of an earlier version)."""
+    (copied / "inputs.json").unlink()
+    rows, score = rows_of(copied), ("", "_low", "_high", "_n")
+    swapped = {
+        f"{one}{end}": f"{other}{end}"
+        for end in score
+        for one, other in (("accuracy", "rouge_l"), ("rouge_l", "accuracy"))
+    }
+    save(copied, [[swapped.get(name, name) for name in rows[0]], *rows[1:]])
+    for command in ("select", "status"):
+        done = autotune(command, copied)
+        assert (
+            "the sweep's metric is choice, and the rows of results.csv have rouge_l: they are of another sweep"
+            in done.out
+        )
+
+
 # --- folders that came in part ----------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,8 @@ def export(folder: Path, wishes: Wishes) -> Exported:
     recorded = open_results(folder).of_target(wishes.target, wishes.candidate)
     selection = select(folder, wishes.limits, wishes.prefer, recorded.target)
     row = choose_row(recorded, selection, wishes.candidate)
+    for note in selection.notes:
+        say(note)
     if row is None:
         return Exported(
             explain(selection), selection.exit_code, {"folder": None, "selection": json.loads(as_json(selection))}

@@ -23,6 +23,7 @@ from autotune.pipeline.shipped import task_of
 from autotune.present.inspection import inspected
 from autotune.present.select import targets_in
 from autotune.present.workshop import Workshop, say
+from autotune.results.agreement import changed_settings, in_words
 from autotune.results.folder import no_sweep, read_results, read_sweep
 from autotune.results.layout import ABOUT
 from autotune.results.nearby import remedy_for
@@ -86,6 +87,10 @@ def open_results(folder: Path, remedy: str = "name a results folder that `autotu
     plain = read_sweep(folder)
     if plain is None or not isinstance(plain.get("data"), dict) or "model" not in plain:
         raise UsageError(no_sweep(folder, remedy))
+    changed = {key: both for key, both in changed_settings(folder, plain).items() if not key.startswith("objectives")}
+    if changed:
+        rule = f"was changed since the rows in this folder were measured: {in_words(changed)}"
+        raise UsageError(Problem(rule, file=str(folder / "sweep.yaml"), remedy="restore the file"))
     return Recorded(folder, plain, read_results(folder), read_json(folder / "inputs.json"))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.pipeline.over_limit import over_limit
+from autotune.results.agreement import disagreements, renamed
 from autotune.results.columns import Column
 from autotune.results.judge import base_of, front_of, judge, kept_turns
 from autotune.results.rows import Finalist, Trial, measured_in
 from autotune.results.table import read_table, write_table
+
+_SHOWN = 100
+"""The most candidates of the front whose settings are held to their names."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,15 @@ def select(
     turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
     notes = (*_notes(place, sweep, every, limits), *(_loosened(rows, every, aims, base) if limits else ()))
-    return Selection(choice, rows, aims, choice.paired, _final(folder, choice), notes, folder is not None)
+    found = Selection(choice, rows, aims, choice.paired, _final(folder, choice), notes, folder is not None)
+    return replace(found, notes=(*notes, *renamed_notes(found, place)))
+
+
+def renamed_notes(selection: Selection, place: Path) -> list[str]:
+    """Return a note if the settings of candidates that are shown, those of the front and the winner, are not their own."""
+    front = front_of(selection.rows, selection.wanted.objectives)[:_SHOWN]
+    shown = {row.candidate: row for row in (*front, *filter(None, [selection.won]))}
+    return renamed(list(shown.values()), place / "results.csv" if is_folder(place) else place)
 
 
 def _notes(place: Path, sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str]) -> tuple[str, ...]:
@@ -211,6 +223,8 @@ def _notes(place: Path, sweep: dict[str, Any] | None, rows: Sequence[Trial], lim
         notes.append(
             "sweep.yaml has no limits, not even an empty list of them: it was changed, and no limit is applied"
         )
+    if is_folder(place):
+        notes += disagreements(place, sweep, rows)
     file = place / "results.csv" if is_folder(place) else place
     with contextlib.suppress(OSError), file.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)

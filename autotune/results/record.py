@@ -7,7 +7,6 @@ import copy
 import errno
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -24,6 +23,7 @@ from autotune.durable import put, remove_asides, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.models import local_folder
 from autotune.providers import Provider
+from autotune.results.agreement import SETTINGS, differing, fixed_settings, recorded_settings
 from autotune.results.claim import check_folder
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
 from autotune.results.folder import (
@@ -44,8 +44,6 @@ from autotune.sweepfile.schema import Sweep
 from autotune.sweepfile.syntax import to_yaml
 
 _OLD = ".best.old"
-_TIMING = re.compile(r"target(s\.[^.]+)?\.timing\.")
-"""The settings of timings, which may change between runs of a sweep."""
 NOTE_S = 60.0
 """Seconds between two notes that a stage is still at work: a killed run loses at most so much of its wall-clock."""
 
@@ -81,6 +79,7 @@ class Record:
             self._lock.acquire(timeout=0)
             whole = redacted(sweep.resolved())
             self._check_same(whole, sweep.file)
+            self._settings = fixed_settings(whole)
             self._mend()
             killed = read_running(folder)
             write_aside(folder / "sweep.yaml", to_yaml(whole))
@@ -182,13 +181,13 @@ class Record:
         before = read_sweep(self.folder)
         if before is None or not _has_rows(self.folder / "results.csv"):
             return
-        then, now_ = (_fixed(whole) for whole in (before, settings))
+        # What was noted with the rows counts: somebody may have changed sweep.yaml since.
+        then, now_ = recorded_settings(self.folder) or fixed_settings(before), fixed_settings(settings)
         problems = []
-        for key in dict.fromkeys([*then, *now_]):
-            if then.get(key) != now_.get(key) and not _TIMING.match(key):
-                rule = f"differs from the sweep whose results are in {self.folder}"
-                remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
-                problems.append(Problem(rule, key, file, value=now_.get(key), remedy=remedy))
+        for key in differing(then, now_):
+            rule = f"differs from the sweep whose results are in {self.folder}"
+            remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
+            problems.append(Problem(rule, key, file, value=now_.get(key), remedy=remedy))
         if problems:
             raise UsageError(problems)
 
@@ -211,6 +210,10 @@ class Record:
         except (OSError, ValueError, RecursionError):
             noted = None
         return noted if self.results.rows and isinstance(noted, dict) else {}
+
+    def note_settings(self) -> None:
+        """Note in `inputs.json` the settings with which the rows are measured. Raises OSError."""
+        self.note_input(SETTINGS, self._settings)
 
     def note_input(self, name: str, value: Any) -> None:
         """Add one more input, as plain data, to `inputs.json`. Raises OSError."""
@@ -354,21 +357,3 @@ def _has_rows(table: Path) -> bool:
         return table.read_bytes().count(b"\n") > 1
     except OSError:
         return False
-
-
-def _fixed(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a resolved sweep that cannot change once there are rows, with dotted keys."""
-    flat = _flat({key: sweep.get(key) for key in ("model", "data", "target", "objectives", "seed")})
-    for name, named in (sweep.get("targets") or {}).items():
-        flat |= _flat({key: value for key, value in named.items() if key != "limits"}, f"targets.{name}")
-    target = sweep.get("target")
-    workloads = target.get("workloads") if isinstance(target, Mapping) else None
-    # The first of them fills the columns without a name, so their order counts.
-    return flat | ({"target.workloads": list(workloads)} if isinstance(workloads, Mapping) else {})
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys."""
-    if not isinstance(value, Mapping):
-        return {key: list(value) if isinstance(value, tuple) else value}
-    return {k: v for name, part in value.items() for k, v in _flat(part, f"{key}.{name}" if key else str(name)).items()}
