@@ -21,7 +21,7 @@ from autotune.costs.model import CostModel
 from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
-from autotune.errors import Exit, MachineError, printable_lines, reader_gone
+from autotune.errors import Exit, Interrupted, MachineError, printable_lines, reader_gone
 from autotune.execution.engines import Engine, EngineSettings, engine_of
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
@@ -101,7 +101,13 @@ def run_command(options: RunOptions) -> Exit:
         with stop_on_signals(_stopping) as stop:
             refresher = ReportRefresher(folder, lambda line: _say(f"autotune: {line}")) if options.report else None
             with trackers:
-                summary = _sweep(sweep, folder, options, stop, trackers, refresher)
+                try:
+                    summary = _sweep(sweep, folder, options, stop, trackers, refresher)
+                except MachineError as error:
+                    if not stop.asked:
+                        raise
+                    _say(f"autotune: {error}")  # it may be what the stop has done to a stage
+                    raise Interrupted from error
         _report(folder, sweep.score, summary)
         if refresher is not None and refresher.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -284,6 +290,7 @@ def _keep_inputs(study: _Study, parts: _Parts) -> None:
     record.check_inputs({"model": inputs.base, **searched, **code})
     record.note_input("root", relative(sweep.root.resolve(), record.folder.resolve()))
     record.note_input("results_schema", VERSION)
+    record.note_settings()
     if exact := {name: one.exact for name, (one, _) in study.targets.items() if name and one.exact}:
         record.note_input("exact", {name: recipe.model_dump(exclude_none=True) for name, recipe in exact.items()})
     parts.engine.stages.settle(inputs.files, inputs.model_mb, inputs.places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fakes import FakeStages, inputs_in, make_sweep
 
 from autotune import run as run_module
 from autotune.data.schema import Dataset, LeftOut
-from autotune.errors import Exit, MachineError, UsageError
+from autotune.errors import Exit, Interrupted, MachineError, UsageError
 from autotune.execution import engines
 from autotune.execution import threads as threads_module
 from autotune.pipeline.inputs import Inputs
@@ -56,6 +57,26 @@ class Command:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     return Command(tmp_path, monkeypatch)
+
+
+def test_what_a_stop_has_done_to_a_stage_is_no_trouble_of_the_machine(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C goes to all processes of a terminal: a stage of the preparation may end before the tuner looks for the request."""
+    asked = [True]
+
+    def lost(*_: object, **__: object) -> None:
+        if asked:
+            signal.raise_signal(signal.SIGINT)
+        raise MachineError("this machine could not be looked at: probe: the worker process was lost")
+
+    monkeypatch.setattr(run_module, "prepare", lost)
+    with pytest.raises(Interrupted):
+        command(trials=3)
+    assert "probe: the worker process was lost" in capsys.readouterr().err
+    asked.clear()
+    with pytest.raises(MachineError):
+        command(trials=3)
 
 
 def test_a_run_writes_its_files_and_says_what_it_chose(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from autotune.errors import MachineError, StageError
-from autotune.execution.worker import TOO_LARGE, to_plain
+from autotune.execution.worker import TOO_LARGE, starting, to_plain
 from autotune.machine import oom_kills
 from autotune.scratch import Scratch
 from autotune.stages.protocol import Job, Result
@@ -78,7 +78,7 @@ class Fresh:
         arguments += [str(os.getpid()), str(memory_mb), *(["turns"] if turns else [])]
         log.parent.mkdir(parents=True, exist_ok=True)
         self._began = time.perf_counter()
-        with log.open("ab") as stream:
+        with log.open("ab") as stream, starting():
             pipe = subprocess.PIPE
             self.process = subprocess.Popen(
                 arguments,

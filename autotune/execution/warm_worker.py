@@ -17,7 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from autotune.errors import StageError
 from autotune.execution.fresh_process import died
-from autotune.execution.worker import perform, start_warm
+from autotune.execution.worker import perform, start_warm, starting
 from autotune.machine import oom_kills
 from autotune.stages.protocol import Job, Result
 
@@ -39,7 +39,8 @@ class WarmWorker:
         """Do a job. Returns its result and its seconds. Raises StageError, MachineError, Interrupted."""
         kills = oom_kills()
         try:
-            future = self._started().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
+            with starting(tracked=True):  # pebble's threads, which replace a worker that died, keep the mask
+                future = self._started().schedule(perform, args=[job, str(out), str(log)], timeout=timeout)
             while not future.done():
                 wait([future], timeout=_POLL_S)
             result: tuple[Result, float] = future.result()

@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,34 @@ TOO_LARGE = 77
 _WATCH_S = 0.5
 
 
+@contextlib.contextmanager
+def starting(*, tracked: bool = False) -> Iterator[None]:
+    """Keep Ctrl-C and the end of a terminal from processes that are started inside, until `start` has said what they do then.
+
+    Both go to all processes of a terminal, and one that still imports its modules would end with a traceback: its stage would
+    count as lost, although the tuner was asked to stop. Windows has no such mask.
+    `tracked`: they are of `multiprocessing`, whose own helper must outlive the terminal, too.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        if tracked:
+            resource_tracker.ensure_running()  # first, because its start ends a block of SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start(parent: int, memory_mb: float) -> None:
     """Prepare a worker: it ignores Ctrl-C, and ends when the tuner ends or when it needs more than `memory_mb` (10^6 bytes)."""
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     in_worker()
     this = psutil.Process()
     alive = _living(parent)
@@ -97,9 +121,9 @@ def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | N
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     for name, value in (TRAINING | environment).items():  # PyTorch reads them when it is imported, later
         os.environ.setdefault(name, value)
-    start(parent, memory_mb)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    start(parent, memory_mb)
     with contextlib.suppress(ImportError):
         from tqdm import tqdm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -508,6 +509,35 @@ def test_a_worker_that_dies_between_two_jobs_is_replaced(engine: LocalEngine, tm
             assert error.status == "lost"  # noqa: PT017
             second = engine.run(TroubleJob(), tmp_path, log)[0]["pid"]
         assert second != first
+
+
+@posix
+@pytest.mark.parametrize("kind", ["warm", "fresh"])
+def test_ctrl_c_while_a_worker_starts_does_not_end_it(kind: str, tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to all of its processes, also to one that still imports its modules; at its end it sends SIGHUP."""
+    sent, ended = set[int](), threading.Event()
+    numbers = [signal.SIGINT, signal.SIGHUP] if kind == "warm" else [signal.SIGINT]
+
+    def interrupt() -> None:
+        while not ended.is_set():
+            for pid in children():
+                for number in numbers:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                sent.add(pid)
+            time.sleep(0.002)
+
+    thread, log, job = threading.Thread(target=interrupt), tmp_path / "log", TroubleJob()
+    thread.start()
+    try:
+        with LocalEngine() as own:
+            result = (own.run(job, tmp_path, log) if kind == "warm" else own.run_fresh(job, log))[0]
+    finally:
+        ended.set()
+        thread.join()
+    assert sent
+    assert result["pid"] in sent
+    assert "KeyboardInterrupt" not in log.read_text(encoding="utf-8")
 
 
 def test_exit_codes_have_a_meaning() -> None:
