@@ -132,7 +132,28 @@ def choose(
     feasible = _in_relation(feasible, objectives, turns)
     # Best first, by the point estimates of the objectives in their order, then by id.
     feasible.sort(key=lambda entry: ([_loss(entry, *objective) for objective in objectives.items()], entry.id))
-    left = feasible
+    winner, steps = _compared(feasible, objectives, alpha, turns)
+    return Choice(
+        winner=winner,
+        leader=feasible[0],
+        steps=steps,
+        uncertain=tuple(
+            limit
+            for limit in limits
+            if limit.metric in winner.intervals
+            and limit.uncertain(winner.intervals[limit.metric], _base_value(base, limit))
+        ),
+        feasible=tuple(entry.id for entry in feasible),
+        nearest=(),
+        paired=any("paired" in step.method.split("+") for step in steps),
+    )
+
+
+def _compared(
+    feasible: Sequence[Entry], objectives: Mapping[str, Direction], alpha: float, turns: Turns | None
+) -> tuple[Entry, tuple[Step, ...]]:
+    """Return the winner of the feasible entries, best first, and the step of each objective that it took."""
+    left = list(feasible)
     steps: list[Step] = []
     noisy = [metric for metric in objectives if _has_noise(metric, feasible, turns)]
     families: dict[bool, list[Entry]] = {}
@@ -145,21 +166,7 @@ def choose(
         left = [entry for entry in left if entry.id not in step.beaten]
         if len(left) == 1:
             break
-    winner = left[0]
-    return Choice(
-        winner=winner,
-        leader=feasible[0],
-        steps=tuple(steps),
-        uncertain=tuple(
-            limit
-            for limit in limits
-            if limit.metric in winner.intervals
-            and limit.uncertain(winner.intervals[limit.metric], _base_value(base, limit))
-        ),
-        feasible=tuple(entry.id for entry in feasible),
-        nearest=(),
-        paired=any("paired" in step.method.split("+") for step in steps),
-    )
+    return left[0], tuple(steps)
 
 
 def _value(entry: Entry, metric: str) -> float | None:

@@ -145,23 +145,9 @@ def load_dataset(
 
     notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
     left_out: LeftOutPlaces = defaultdict(list)
-    splits: Splits = {split: [] for split in SPLITS}
-    for split, table in tables.items():
-        notes += [f"{split}: {note}" for note in format_notes(spec, table)]
-        splits[split] = clean(spec, split, table, left_out, notes)
-    _raise_any(replace(_no_rows(left_out, split), file=sweep_file) for split in tables if not splits[split])
-    hold_out(spec, splits)
-    separate(splits, left_out)
-    _raise_any(replace(problem, file=sweep_file) for problem in _empty_splits(spec, splits, left_out))
-
+    splits = _split(spec, tables, sweep_file, left_out, notes)
     labels = _labels(spec, splits)
-    rows: dict[str, dict[str, int]] = {}
-    if spec.metric in LABELLED:
-        _raise_any(replace(problem, file=sweep_file) for problem in wrong_labels(spec, labels, splits))
-        rows = label_rows(labels, splits)
-        notes += label_notes(rows)
-        if unused := [label for label, counts in rows.items() if not sum(counts.values())]:
-            notes.append(f"data.labels has {some_of(unused, 5)}, which no row has")
+    rows = _rows_of_labels(spec, labels, splits, sweep_file, notes) if spec.metric in LABELLED else {}
     if spec.metric in REFERENCED and (merged := merge_references(splits)):
         notes.append(
             f"{merged} rows of validation and test are further references: a text is scored against the best of its own"
@@ -183,6 +169,39 @@ def load_dataset(
         notes=(*template_notes(spec), *notes),
         places={row.item.id: row.place for members in splits.values() for row in members},
     )
+
+
+def _split(
+    spec: DataSpec,
+    tables: Mapping[Split, SourceTable],
+    sweep_file: str,
+    left_out: LeftOutPlaces,
+    notes: list[str],
+) -> Splits:
+    """Return the cleaned rows of each split, which have no prompt in common. What is left out goes to `left_out`, what is
+    worth a note to `notes`. Raises UsageError for a split without rows.
+    """
+    splits: Splits = {split: [] for split in SPLITS}
+    for split, table in tables.items():
+        notes += [f"{split}: {note}" for note in format_notes(spec, table)]
+        splits[split] = clean(spec, split, table, left_out, notes)
+    _raise_any(replace(_no_rows(left_out, split), file=sweep_file) for split in tables if not splits[split])
+    hold_out(spec, splits)
+    separate(splits, left_out)
+    _raise_any(replace(problem, file=sweep_file) for problem in _empty_splits(spec, splits, left_out))
+    return splits
+
+
+def _rows_of_labels(
+    spec: DataSpec, labels: tuple[str, ...], splits: Splits, sweep_file: str, notes: list[str]
+) -> dict[str, dict[str, int]]:
+    """Return how many rows of each split each label has. Notes go to `notes`. Raises UsageError for wrong labels."""
+    _raise_any(replace(problem, file=sweep_file) for problem in wrong_labels(spec, labels, splits))
+    rows = label_rows(labels, splits)
+    notes += label_notes(rows)
+    if unused := [label for label, counts in rows.items() if not sum(counts.values())]:
+        notes.append(f"data.labels has {some_of(unused, 5)}, which no row has")
+    return rows
 
 
 def _labels(spec: DataSpec, splits: Splits) -> tuple[str, ...]:

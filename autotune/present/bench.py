@@ -21,6 +21,7 @@ from autotune.providers import PROVIDERS
 from autotune.results.trials import rounded
 from autotune.space.sessions import check_served, spell_options
 from autotune.stages.jobs import TimeJob
+from autotune.stages.protocol import Result
 from autotune.sweepfile.resolve import no_such_provider
 
 _BELOW = ("onnx", "best/onnx")
@@ -59,6 +60,28 @@ def bench(
 
     The model's own settings decide where threads, arena or options are not given.
     """
+    job = _timing(folder, provider, threads, workload, processes, arena, options, device)
+    check_place(default_root())
+    log = default_root() / "logs" / "bench.log"
+    with LocalEngine() as engine:
+        try:
+            samples = engine.time(job, log)[0]
+        except StageError as error:
+            raise MachineError(f"{error}; the log is {log}") from None
+    return _card(folder, job, samples)
+
+
+def _timing(
+    folder: Path,
+    provider: str,
+    threads: int | None,
+    workload: tuple[int, int, int],
+    processes: int,
+    arena: bool | None,
+    options: Sequence[str],
+    device: int | None,
+) -> TimeJob:
+    """Return the timing that the command line asks for. Raises UsageError with every mistake in it."""
     problems: list[Problem] = []
     session = session_of(provider, threads, arena, options, problems)
     if not is_file(folder / "genai_config.json"):
@@ -79,38 +102,30 @@ def bench(
     ]
     if problems:
         raise UsageError(problems)
-    job = TimeJob(
+    return TimeJob(
         graph="", provider=provider, **session.model_dump(), prompt_tokens=prompt_tokens, new_tokens=new_tokens,
         batch=batch, machine=machine_digest(), device_index=device, processes=processes, most=max(processes, 12), model_dir=folder.resolve(),
     )  # fmt: skip
-    check_place(default_root())
-    log = default_root() / "logs" / "bench.log"
-    with LocalEngine() as engine:
-        try:
-            samples = engine.time(job, log)[0]
-        except StageError as error:
-            raise MachineError(f"{error}; the log is {log}") from None
-    size = size_mb(folder)
+
+
+def _card(folder: Path, job: TimeJob, samples: Sequence[Result]) -> dict[str, Any]:
+    """Return what is shown of a timing; `samples`: what each process measured."""
+    several = job.processes > 1
+    latency = rounded(dict(latency_cells(samples, job.batch, job.processes if several else None, job.most)))
     return {
         "model": str(folder),
-        "provider": provider,
-        "device": device,
-        "threads": threads,
-        "arena": arena,
-        "provider_options": session.options,
-        "workload": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "batch": batch},
+        "provider": job.provider,
+        "device": job.device_index,
+        "threads": job.threads,
+        "arena": job.arena,
+        "provider_options": job.session.options,
+        "workload": {"prompt_tokens": job.prompt_tokens, "new_tokens": job.new_tokens, "batch": job.batch},
         "processes": len(samples),
-        **{
-            k: v
-            for k, v in rounded(
-                dict(latency_cells(samples, batch, job.processes if job.processes > 1 else None, job.most))
-            ).items()
-            if v is not None
-        },
+        **{name: value for name, value in latency.items() if value is not None},
         "resolved": narrow(
-            [[sample] for sample in samples], PRECISION, stretch(processes, job.most) if processes > 1 else 1.0
+            [[sample] for sample in samples], PRECISION, stretch(job.processes, job.most) if several else 1.0
         ),
-        "size_mb": round(size, 3),
+        "size_mb": round(size_mb(folder), 3),
         "machine": hardware(),
     }
 

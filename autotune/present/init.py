@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from autotune.machine import hardware
 from autotune.metrics import METRICS, score_column
 from autotune.models import config_of, context_of
 from autotune.paths import exists, is_file, is_folder, is_portable
-from autotune.providers import PROVIDERS
+from autotune.providers import PROVIDERS, Provider
 from autotune.sweepfile.resolve import load_data, parse_sweep
 from autotune.sweepfile.syntax import read_file
 
@@ -158,64 +158,72 @@ def _text(
     name: str,
     listed: bool,
 ) -> str:
-    provider = PROVIDERS[wanted.provider]
     score = score_column(found.metric)
     better = METRICS[score].direction
-    longest = _length(found, context)
-    steps = max(30, min(200, 3 * found.rows // 8 // 10 * 10))
+    sign = ">=" if better == "maximize" else "<="
+    objectives = f"{score}: {better}, itl_ms_p50: minimize, size_mb: minimize"
     lines = [
         f"# Written by `autotune init` from {_one_line(Path(wanted.data.replace(chr(92), '/')).name)}: what stands here was guessed. Check the lines with",
         "# a question mark. `autotune plan` says what it would do and cost, `autotune run` does it.",
         f"name: {name}",
         f"model: {_quoted(_path(wanted.model, file) if is_folderish(wanted.model) else wanted.model)}",
-        "data:",
-        f"  train: {_quoted(_path(wanted.data, file))}",
-    ]
-    if splits["validation"] is not None:
-        lines.append(f"  validation: {_quoted(_path(splits['validation'], file))}   # candidates are compared on it")
-    else:
-        lines.append(
-            "  holdout: 0.2                          # this share of train is validation: candidates are compared on it"
-        )
-    if splits["test"] is not None:
-        lines.append(f"  test: {_quoted(_path(splits['test'], file))}   # only the finalists are scored on it, once")
-    elif found.rows >= _ENOUGH:
-        lines.append("  test_holdout: 0.1                     # only the finalists are scored on it, once")
-    if wanted.encoding is not None:
-        lines.append(f"  encoding: {_quoted(wanted.encoding)}")
-    lines += [f"  # {_one_line(line)} (?)" for line in found.why]
-    lines += _templates(found)
-    lines.append(f"  metric: {found.metric:<30}  # {_metric_words(found.metric)} (?)")
-    if found.way == "label" and listed:
-        labels = ", ".join(_quoted(f" {label}") for label in found.labels)
-        lines.append(f"  labels: [{labels}]   # all that occur: some are too rare to be in every split")
-    if found.rows > 5 * _SCORED:
-        lines.append(
-            f"  max_items: {{ validation: {_SCORED}, test: {2 * _SCORED} }}   # more items show smaller differences and take longer"
-        )
-    cut = f"; the model's limit is {context}" if context is not None else ""
-    cores = hardware()["cores"] or 1
-    served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
-    lines += [
-        f"train: {{ batch_size: 8, max_length: {longest} }}   # max_length in tokens: 99 % of the rows have fewer, estimated from their characters{cut}",
-        f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_chars, longest)}, new_tokens: {_workload(found.answer_chars, longest)} }} }}   # where it will run, and what it is timed on (?)",
-        "space:",
-        "  lora:                                 # without this section nothing is trained, and the untouched model is made small and fast",
-        "    r: { choice: [8, 16] }",
-        "    learning_rate: { loguniform: [3.0e-4, 4.0e-3] }",
-        "    target_modules: { choice: [attention, all-linear] }",
-        f"    steps: {steps:<30}  # about {steps * 8 / max(1, found.rows):.1g} passes over {found.rows} rows, at most 200 steps; more steps learn more and take longer",
-        "  build:                                # each item is a recipe; lists inside it multiply",
-    ]
-    lines += [f"    - {recipe}" for recipe in _recipes(provider.precisions)]
-    sign = ">=" if better == "maximize" else "<="
-    objectives = f"{score}: {better}, itl_ms_p50: minimize, size_mb: minimize"
-    lines += [
+        *_data_lines(wanted, found, splits, file, listed),
+        *_target_lines(PROVIDERS[wanted.provider], found, context),
+        *_space_lines(PROVIDERS[wanted.provider], found.rows),
         f"objectives: {{ {objectives} }}   # in this order: where candidates tie on the first, the next decides",
         f'limits: ["{score} {sign} base"]           # base: the untouched model. Add what you need: "size_mb <= 200", "itl_ms_p50 <= 20" (?)',
         "budget: { trials: 12, hours: 2 }        # whichever is first; run it again with more, and it goes on",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _data_lines(wanted: Wanted, found: Guess, splits: dict[str, str | None], file: Path, listed: bool) -> Iterator[str]:
+    """Yield the section data; `listed`: its labels are written out."""
+    yield "data:"
+    yield f"  train: {_quoted(_path(wanted.data, file))}"
+    if splits["validation"] is not None:
+        yield f"  validation: {_quoted(_path(splits['validation'], file))}   # candidates are compared on it"
+    else:
+        yield "  holdout: 0.2                          # this share of train is validation: candidates are compared on it"
+    if splits["test"] is not None:
+        yield f"  test: {_quoted(_path(splits['test'], file))}   # only the finalists are scored on it, once"
+    elif found.rows >= _ENOUGH:
+        yield "  test_holdout: 0.1                     # only the finalists are scored on it, once"
+    if wanted.encoding is not None:
+        yield f"  encoding: {_quoted(wanted.encoding)}"
+    for line in found.why:
+        yield f"  # {_one_line(line)} (?)"
+    yield from _templates(found)
+    yield f"  metric: {found.metric:<30}  # {_metric_words(found.metric)} (?)"
+    if found.way == "label" and listed:
+        labels = ", ".join(_quoted(f" {label}") for label in found.labels)
+        yield f"  labels: [{labels}]   # all that occur: some are too rare to be in every split"
+    if found.rows > 5 * _SCORED:
+        yield f"  max_items: {{ validation: {_SCORED}, test: {2 * _SCORED} }}   # more items show smaller differences and take longer"
+
+
+def _target_lines(provider: Provider, found: Guess, context: int | None) -> Iterator[str]:
+    """Yield the sections train and target; `context`: the most tokens that the model takes, where it is known."""
+    longest = _length(found, context)
+    cut = f"; the model's limit is {context}" if context is not None else ""
+    cores = hardware()["cores"] or 1
+    served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
+    yield f"train: {{ batch_size: 8, max_length: {longest} }}   # max_length in tokens: 99 % of the rows have fewer, estimated from their characters{cut}"
+    yield f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_chars, longest)}, new_tokens: {_workload(found.answer_chars, longest)} }} }}   # where it will run, and what it is timed on (?)"
+
+
+def _space_lines(provider: Provider, rows: int) -> Iterator[str]:
+    """Yield the section space; `rows`: of the training data."""
+    steps = max(30, min(200, 3 * rows // 8 // 10 * 10))
+    yield "space:"
+    yield "  lora:                                 # without this section nothing is trained, and the untouched model is made small and fast"
+    yield "    r: { choice: [8, 16] }"
+    yield "    learning_rate: { loguniform: [3.0e-4, 4.0e-3] }"
+    yield "    target_modules: { choice: [attention, all-linear] }"
+    yield f"    steps: {steps:<30}  # about {steps * 8 / max(1, rows):.1g} passes over {rows} rows, at most 200 steps; more steps learn more and take longer"
+    yield "  build:                                # each item is a recipe; lists inside it multiply"
+    for recipe in _recipes(provider.precisions):
+        yield f"    - {recipe}"
 
 
 def is_folderish(model: str) -> bool:

@@ -225,6 +225,40 @@ def open_backend(job: ScoreJob) -> Backend:
     )  # fmt: skip
 
 
+def _chosen(
+    job: ScoreJob, backend: Backend, items: list[Encoded], labels: list[tuple[int, ...]]
+) -> dict[str, list[Any]]:
+    """Return the outcomes of choosing a label for every item."""
+    predicted, margins, scores = choose_labels(backend, items, labels, job.batched)
+    gold = [job.labels.index(item.text) for item in items]
+    return {
+        "predicted": predicted,
+        "gold": gold,
+        "margin": [round(margin, 6) for margin in margins],
+        "loss": [round(float(loss), 6) for loss in label_loss(scores, gold)],
+    }
+
+
+def _generated(
+    job: ScoreJob, backend: Backend, tokenizer: Any, items: list[Encoded], given: list[dict[str, Any]], limit: int
+) -> dict[str, list[Any]]:
+    """Return the outcomes of generating at most `limit` tokens for every item; `given`: the items as they were read."""
+    _room(job.model_dir, items, limit)
+    ends = end_tokens(job.model_dir, tokenizer)
+    texts = generate(backend, items, tokenizer, ends, limit, job.batched, job.stop or ())
+    predicted = [text.strip() for text in texts]
+    if job.metric == "rouge_l":
+        return {"predicted": predicted, "values": evaluate("rouge_l", rouge_l(), predicted, given)}
+    if job.code is not None:
+        assert job.code_file is not None
+        function = load_metric(job.metric, job.code, job.code_file, job.code_root)
+        return {"predicted": predicted, "values": evaluate(job.metric, function, predicted, given)}
+    return {
+        "predicted": predicted,
+        "gold": [nearest_reference(text, item) for text, item in zip(predicted, given, strict=True)],
+    }
+
+
 def score(job: ScoreJob, out: Path) -> Result:
     """Score `job.model_dir` and write `outcomes.json` into `out`: the outcome of every item, in the items' order.
 
@@ -248,36 +282,15 @@ def score(job: ScoreJob, out: Path) -> Result:
     if job.block is not None:
         places = sorted(range(len(given)), key=lambda place: given[place]["id"])[slice(*job.block)]
         given, items = [given[place] for place in places], [items[place] for place in places]
-    outcomes: dict[str, Any] = {"ids": [item.id for item in items]}
     if job.metric in LABELLED:
-        predicted, margins, scores = choose_labels(backend, items, labels, job.batched)
-        gold = [job.labels.index(item.text) for item in items]
-        outcomes |= {
-            "predicted": predicted,
-            "gold": gold,
-            "margin": [round(margin, 6) for margin in margins],
-            "loss": [round(float(loss), 6) for loss in label_loss(scores, gold)],
-        }
-    elif job.metric != "perplexity":
-        limit = job.max_new_tokens or answer + 1
-        _room(job.model_dir, items, limit)
-        ends = end_tokens(job.model_dir, tokenizer)
-        texts = generate(backend, items, tokenizer, ends, limit, job.batched, job.stop or ())
-        outcomes["predicted"] = [text.strip() for text in texts]
-        if job.metric == "rouge_l":
-            outcomes["values"] = evaluate("rouge_l", rouge_l(), outcomes["predicted"], given)
-        elif job.code is not None:
-            assert job.code_file is not None
-            function = load_metric(job.metric, job.code, job.code_file, job.code_root)
-            outcomes["values"] = evaluate(job.metric, function, outcomes["predicted"], given)
-        else:
-            outcomes["gold"] = [
-                nearest_reference(text, item) for text, item in zip(outcomes["predicted"], given, strict=True)
-            ]
-    else:
-        outcomes |= {
+        found = _chosen(job, backend, items, labels)
+    elif job.metric == "perplexity":
+        found = {
             "nll": [round(value, 6) for value in completion_nll(backend, items, job.batched)],
             "tokens": [len(item.completion) for item in items],
         }
+    else:
+        found = _generated(job, backend, tokenizer, items, given, job.max_new_tokens or answer + 1)
+    outcomes = {"ids": [item.id for item in items], **found}
     (out / "outcomes.json").write_text(json.dumps(outcomes, ensure_ascii=False), encoding="utf-8")
     return {"items": len(items), "cut": cut, "load_s": load_s}

@@ -187,37 +187,8 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
     """Return a sweep file's mapping and the line of each key (YAML only). Raises UsageError."""
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
-        remedy = "name a .yaml, .toml or .json file"
-        if is_folder(path) and (
-            inside := sorted(one.name for one in path.glob("*") if one.suffix.lower() in _SUFFIXES[:3])
-        ):
-            remedy = f"name the sweep file in it: {path / ('sweep.yaml' if 'sweep.yaml' in inside else inside[0])}"
-        if suffix == ".txt":
-            remedy = f"rename it to {path.with_suffix('').name.removesuffix('.yaml')}.yaml"
-        raise UsageError(Problem(rule, file=shown, value=suffix or None, remedy=remedy))
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise OSError(f"it has more than {_LARGEST:,} bytes")
-        encoding = marked(content) or "utf-8"
-        text = content.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError:
-        there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
-        remedy = did_you_mean(path.name, there) if there else "check the path"
-        remedy = "download it, and name the file: no address is fetched" if "://" in shown else remedy
-        raise UsageError(Problem("no such sweep file", file=shown, remedy=remedy)) from None
-    except UnicodeDecodeError as error:
-        rule = f"a sweep file is UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start} is not)"
-        line = error.object.count(b"\n", 0, error.start) + 1
-        remedy = "save it as UTF-8 (Notepad: Save as, Encoding)"
-        raise UsageError(Problem(rule, file=shown, line=line, remedy=remedy)) from None
-    except (OSError, ValueError) as error:
-        rule = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise UsageError(Problem(rule, file=shown, remedy="check the path")) from None
+        raise UsageError(_no_format(path, shown))
+    text = _read_text(path, shown)
     lines: dict[str, int] = {}
     problems: list[Problem] = []
     try:
@@ -231,6 +202,51 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise UsageError(replace(_syntax(error, suffix, text), file=shown)) from None
     if problems:
         raise UsageError([replace(problem, file=shown) for problem in problems])
+    return _mapping(data, lines, shown), lines
+
+
+def _no_format(path: Path, shown: str) -> Problem:
+    """Return the problem of a file whose ending names no format of sweep files, or of a folder."""
+    suffix = path.suffix.lower()
+    rule = "a sweep file is YAML, TOML or JSON" + (", and this is a folder" if is_folder(path) else "")
+    remedy = "name a .yaml, .toml or .json file"
+    if is_folder(path) and (
+        inside := sorted(one.name for one in path.glob("*") if one.suffix.lower() in _SUFFIXES[:3])
+    ):
+        remedy = f"name the sweep file in it: {path / ('sweep.yaml' if 'sweep.yaml' in inside else inside[0])}"
+    if suffix == ".txt":
+        remedy = f"rename it to {path.with_suffix('').name.removesuffix('.yaml')}.yaml"
+    return Problem(rule, file=shown, value=suffix or None, remedy=remedy)
+
+
+def _read_text(path: Path, shown: str) -> str:
+    """Return the text of a sweep file, with line ends of one kind. Raises UsageError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(f"it has more than {_LARGEST:,} bytes")
+        encoding = marked(content) or "utf-8"
+        return content.decode(encoding).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        there = sorted(p.name for p in path.parent.glob("*") if p.suffix.lower() in _SUFFIXES)
+        remedy = did_you_mean(path.name, there) if there else "check the path"
+        remedy = "download it, and name the file: no address is fetched" if "://" in shown else remedy
+        raise UsageError(Problem("no such sweep file", file=shown, remedy=remedy)) from None
+    except UnicodeDecodeError as error:
+        rule = f"a sweep file is UTF-8 text (byte {error.object[error.start]:#04x} at offset {error.start} is not)"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        remedy = "save it as UTF-8 (Notepad: Save as, Encoding)"
+        raise UsageError(Problem(rule, file=shown, line=line, remedy=remedy)) from None
+    except (OSError, ValueError) as error:
+        rule = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise UsageError(Problem(rule, file=shown, remedy="check the path")) from None
+
+
+def _mapping(data: Any, lines: Mapping[str, int], shown: str) -> dict[str, Any]:
+    """Return parsed data, which must be a mapping whose keys are texts. Raises UsageError."""
     rule = "a sweep file is a mapping with the keys model, data and space"
     remedy = "see search_spaces/ for examples"
     if data is None:
@@ -239,7 +255,7 @@ def read_file(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise UsageError(Problem("its keys must be texts", str(odd[0]), shown, lines.get(str(odd[0])), odd[0], remedy))
     if not isinstance(data, dict):
         raise UsageError(Problem(rule, file=shown, value=data, remedy=remedy))
-    return data, lines
+    return data
 
 
 def _syntax(error: Exception, suffix: str, text: str) -> Problem:

@@ -68,6 +68,23 @@ def _check(name: str, value: Any) -> tuple[Any, str]:
     return value, ""
 
 
+_UNNEEDED = {
+    "search": "how text is generated is the application's choice; it changes neither the graph nor its scores",
+    "filename": "the graph is model.onnx",
+    "config_only": "the graph is built",
+    "hf_remote": "no code of a model's own is run",
+    **dict.fromkeys(_FILES, "weights lie beside the graph"),
+}
+"""What a ModelBuilder pass may say and is not needed, each with the reason."""
+_REFUSED = {
+    "include_hidden_states": _WHOLE,
+    "exclude_embeds": _WHOLE,
+    "exclude_lm_head": _WHOLE,
+    "adapter_path": ("an adapter is trained here, and merged before the build", "remove it"),
+}
+"""What a ModelBuilder pass may say and is refused, each with the reason and the remedy."""
+
+
 def read_builder(draft: Draft, section: Section, builds: Builds, nodes: dict[str, Node]) -> None:
     """Add the recipes of a ModelBuilder pass to `builds`; `nodes` says of each parameter where it was read."""
     ledger = draft.ledger
@@ -106,23 +123,8 @@ def read_builder(draft: Draft, section: Section, builds: Builds, nodes: dict[str
     if draft.searching and "int4" in recipe.get("precision", ()):
         for name, values in _SEARCHED.items():
             recipe.setdefault(name, values)
-    section.unneeded(
-        {
-            "search": "how text is generated is the application's choice; it changes neither the graph nor its scores",
-            "filename": "the graph is model.onnx",
-            "config_only": "the graph is built",
-            "hf_remote": "no code of a model's own is run",
-            **dict.fromkeys(_FILES, "weights lie beside the graph"),
-        }
-    )
-    section.refuse(
-        {
-            "include_hidden_states": _WHOLE,
-            "exclude_embeds": _WHOLE,
-            "exclude_lm_head": _WHOLE,
-            "adapter_path": ("an adapter is trained here, and merged before the build", "remove it"),
-        }
-    )
+    section.unneeded(_UNNEEDED)
+    section.refuse(_REFUSED)
     section.no_token("hf_token")
     section.close("the pass ModelBuilder")
     if "precision" in recipe:

@@ -68,6 +68,17 @@ class Found(NamedTuple):
 _Source = tuple[str | dict[str, Any], list[Node]]
 
 
+_UNNEEDED = {
+    "trust_remote_code": "no code of a data set's own is ever run",
+    "task": "the template says what is learned",
+    "model_name": "the tokenizer is the model's",
+    "streaming": "rows are fetched once, and kept",
+    "num_proc": "the templates are filled in one process",
+    "cache_dir": "the cache is where AUTOTUNE_CACHE says",
+}
+"""What load_dataset_config may say and is not needed, each with the reason."""
+
+
 class DataConfigs:
     """The data configs of a file by name; each is read when something names it."""
 
@@ -161,16 +172,7 @@ class DataConfigs:
             return None
         if kind is not None:
             ledger.unneeded(kind.path, "files and data sets on the hub are read alike")
-        section.unneeded(
-            {
-                "trust_remote_code": "no code of a data set's own is ever run",
-                "task": "the template says what is learned",
-                "model_name": "the tokenizer is the model's",
-                "streaming": "rows are fetched once, and kept",
-                "num_proc": "the templates are filled in one process",
-                "cache_dir": "the cache is where AUTOTUNE_CACHE says",
-            }
-        )
+        section.unneeded(_UNNEEDED)
         section.refuse(
             {
                 "col_filters": ("rows are not filtered here", "save the rows that are meant as a jsonl file"),

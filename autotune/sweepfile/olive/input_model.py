@@ -20,6 +20,33 @@ _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 
 
+_UNNEEDED = {
+    "io_config": "the model builder knows inputs and outputs",
+    "generation_config": "how text is generated is the application's choice",
+    "dummy_inputs_func": "the model builder needs no dummy inputs",
+    "is_file": "the path shows it",
+    "model_storage_kind": "the path shows it",
+    "use_ort_implementation": "the model is PyTorch's own until it is built",
+    "generative": "every model here generates text",
+    "model_attributes": "they are read from config.json",
+}
+"""What an input model may say and is not needed, each with the reason."""
+_REFUSED = {
+    "components": ("a model is exported as a whole", "remove it"),
+    "dataset": ("data is named by data_configs", "write a data config, and name it in the pass"),
+    "model_script": _CODE,
+    "model_loader": _CODE,
+    "script_dir": _CODE,
+    "adapter_path": (
+        "a model with an adapter beside it is not taken",
+        "merge the adapter, save the model, and name that folder",
+    ),
+    "test_model_config": ("there are no test models here", "remove it: autotune plan checks without training"),
+    "test_model_path": ("there are no test models here", "remove it: autotune plan checks without training"),
+}
+"""What an input model may say and is refused, each with the reason and the remedy."""
+
+
 def read_input_model(draft: Draft, top: Section) -> None:
     """Set `model`, and account for every key of `input_model`."""
     node = top.take("input_model")
@@ -59,33 +86,8 @@ def read_input_model(draft: Draft, top: Section) -> None:
     model_format = section.take_text("model_file_format")
     if model_format is not None:
         _read_format(draft, model_format)
-    section.unneeded(
-        {
-            "io_config": "the model builder knows inputs and outputs",
-            "generation_config": "how text is generated is the application's choice",
-            "dummy_inputs_func": "the model builder needs no dummy inputs",
-            "is_file": "the path shows it",
-            "model_storage_kind": "the path shows it",
-            "use_ort_implementation": "the model is PyTorch's own until it is built",
-            "generative": "every model here generates text",
-            "model_attributes": "they are read from config.json",
-        }
-    )
-    section.refuse(
-        {
-            "components": ("a model is exported as a whole", "remove it"),
-            "dataset": ("data is named by data_configs", "write a data config, and name it in the pass"),
-            "model_script": _CODE,
-            "model_loader": _CODE,
-            "script_dir": _CODE,
-            "adapter_path": (
-                "a model with an adapter beside it is not taken",
-                "merge the adapter, save the model, and name that folder",
-            ),
-            "test_model_config": ("there are no test models here", "remove it: autotune plan checks without training"),
-            "test_model_path": ("there are no test models here", "remove it: autotune plan checks without training"),
-        }
-    )
+    section.unneeded(_UNNEEDED)
+    section.refuse(_REFUSED)
     section.close("an input model")
 
 
