@@ -143,3 +143,21 @@ def test_an_import_says_where_the_batch_comes_from(tmp_path: Path, capsys: pytes
     assert "batch_size: 32" in line
     assert "per_device_train_batch_size" in line
     assert "would hold about 16 rows" in line
+
+
+def test_a_bound_on_blocks_grows_where_the_batch_is_at_its_most_and_is_told_where_the_rows_are_elsewhere(
+    tmp_path: Path,
+) -> None:
+    file = written(tmp_path, max_samples=3)
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["passes"]["l"]["training_args"]["per_device_train_batch_size"] = 4096
+    file.write_text(json.dumps(document), encoding="utf-8")
+    sweep = load_sweep(file, ["target.provider=cpu"])
+    assert sweep.data.max_items.train == 3 * 16
+    document["data_configs"][0]["load_dataset_config"] = {"data_name": "owner/rows", "split": "train"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    sweep = load_sweep(file, ["target.provider=cpu"])
+    assert sweep.data.max_items.train == 3
+    assert [
+        note for note in sweep.notes if note.startswith("data.max_items.train: so many rows are trained on, and Olive")
+    ]

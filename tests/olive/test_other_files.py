@@ -419,3 +419,34 @@ def test_how_batches_are_padded_is_not_needed() -> None:
     document = changed("data_configs", 0, "pre_process_data_config", "padding", value="max_length")
     document["data_configs"][0]["pre_process_data_config"]["truncation"] = True
     assert read(document)[1] == {}
+
+
+def test_an_adapter_of_qlora_is_on_every_layer_that_is_quantised_as_in_olive() -> None:
+    """Olive's QLoRA sets target_modules to its quantised layers, whatever the file says; LoRA and DoRA ask PEFT."""
+    for kind, modules in (("QLoRA", "all-linear"), ("LoRA", ["q_proj", "v_proj"]), ("DoRA", ["q_proj", "v_proj"])):
+        document = changed("passes", "l", "type", value=kind)
+        document["passes"]["l"].pop("target_modules", None)
+        imported, refused = read(document)
+        assert refused == {}
+        assert imported.sweep["space"]["lora"]["target_modules"] == modules
+        document["passes"]["l"]["target_modules"] = ["k_proj"]
+        imported, _ = read(document)
+        assert imported.sweep["space"]["lora"]["target_modules"] == ["k_proj"]
+        told = [note for note in imported.notes if "Olive's QLoRA adapts every linear layer, whatever is named" in note]
+        assert len(told) == (kind == "QLoRA")
+
+
+@pytest.mark.parametrize("name", ["use_cpu", "no_cuda"])
+def test_training_on_the_processor_is_taken(name: str) -> None:
+    imported, refused = read(changed("passes", "l", "training_args", name, value=True))
+    assert refused == {}
+    assert imported.sweep["train"]["device"] == "cpu"
+    imported, refused = read(changed("passes", "l", "training_args", name, value=False))
+    assert refused == {}
+    assert "device" not in imported.sweep.get("train", {})
+
+
+def test_an_epsilon_that_is_not_adamws_own_is_refused() -> None:
+    assert read(changed("passes", "l", "training_args", "adam_epsilon", value=1e-8))[1] == {}
+    _, refused = read(changed("passes", "l", "training_args", "adam_epsilon", value=1e-6))
+    assert "AdamW's epsilon is 1e-8, got 1e-06" in refused["passes.l.training_args.adam_epsilon"]

@@ -37,24 +37,30 @@ def fit_batch(sweep: Mapping[str, Any], root: Path, origins: Mapping[str, str]) 
         return {}, []
     items = _rows(sweep.get("data"), root)
     if not items:
-        told = f"a batch has batch_size rows, and Olive's has as many blocks of {length} tokens, each with several short rows"
-        return {}, [f"{_BATCH}: {told}; if yours are short, set it to the rows that such blocks would hold"]
+        blocks = f"a batch has batch_size rows, and Olive's has as many blocks of {length} tokens, each with several short rows"
+        said = [f"{_BATCH}: {blocks}; if yours are short, set it to the rows that such blocks would hold"]
+        if _ITEMS in origins:
+            said.append(
+                f"{_ITEMS}: so many rows are trained on, and Olive takes as many blocks; if yours are short, raise it"
+            )
+        return {}, said
     each = max(1, round(length / _tokens(items, length)))
     if each == 1:
         return {}, []
     why = f"a block of {length} tokens would hold about {each} rows, and a row is a text of its own"
     before = lora.get("batch_size")
     after = _times(before, each, int(LORA["batch_size"].high))
-    if after == before:
-        return {}, []
-    lora["batch_size"] = after
-    found = {_BATCH: f"{origins[_BATCH]}; {why}"}
+    found, told = {}, []
+    if after != before:
+        lora["batch_size"] = after
+        found[_BATCH] = f"{origins[_BATCH]}; {why}"
+        told.append(f"{_BATCH}: {_said(after)} rows in place of {_said(before)} of Olive's blocks: {why}")
     data = sweep.get("data")
     most = data.get("max_items") if isinstance(data, Mapping) else None
     if _ITEMS in origins and isinstance(most, dict) and isinstance(most.get("train"), int):
         most["train"] *= each
         found[_ITEMS] = f"{origins[_ITEMS]}; {why}"
-    return found, [f"{_BATCH}: {_said(after)} rows in place of {_said(before)} of Olive's blocks: {why}"]
+    return found, told
 
 
 def _times(value: Any, each: int, most: int) -> Any:

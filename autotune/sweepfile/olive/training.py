@@ -12,6 +12,7 @@ from autotune.sweepfile.olive.data import DataConfigs, put_source
 from autotune.sweepfile.olive.draft import Check, Draft, chosen, one_or_choice
 from autotune.sweepfile.olive.sections import Node, Section, is_number
 from autotune.sweepfile.olive.texts import put_shape
+from autotune.sweepfile.olive.trainer_arguments import ORDERED, OTHER_NAMES, REFUSED, UNNEEDED
 
 TRAINING = ("lora", "qlora", "dora")
 _OLD = {
@@ -77,7 +78,7 @@ def read_training(draft: Draft, section: Section, kind: str, data: DataConfigs) 
     put("r", "r", _within("r"), [16, 32, 64])
     put("alpha", "alpha", _within("alpha"))
     put("lora_dropout", "dropout", _within("dropout"))
-    _read_modules(draft, section)
+    _read_modules(draft, section, kind)
     put("torch_dtype", "dtype", _one_of(_DTYPES))
     _read_kind(draft, section, kind)
     put("use_rslora", "rslora", _truth)
@@ -135,19 +136,29 @@ class _Putter:
             self.draft.put(f"space.lora.{to}", one_or_choice(values), node)
 
 
-def _read_modules(draft: Draft, section: Section) -> None:
+def _read_modules(draft: Draft, section: Section, kind: str) -> None:
+    """Set the modules that get the adapter: in Olive those that PEFT takes, and of QLoRA all that are quantised."""
     node = section.take("target_modules")
-    if node is None or node.value == "DEFAULT_VALUE":
+    if node is None or node.value in (None, "DEFAULT_VALUE"):
         if node is not None:
             draft.ledger.unneeded(node.path, "it asks for the default")
-        draft.default("space.lora.target_modules", list(_MODULES), "what PEFT takes of most models")
+        if kind == "qlora":
+            draft.default(
+                "space.lora.target_modules", "all-linear", "Olive's QLoRA adapts every layer that it quantises"
+            )
+        else:
+            draft.default("space.lora.target_modules", list(_MODULES), "what PEFT takes of most models")
         return
     value, rule = _modules(node.value)
     if rule:
         remedy = "list the last parts of their names, such as q_proj, or write all-linear"
         draft.ledger.refuse(node.path, rule, remedy)
     else:
-        draft.put("space.lora.target_modules", value, node)
+        other = kind == "qlora" and value != "all-linear"
+        why = (
+            "Olive's QLoRA adapts every linear layer, whatever is named; for the same write all-linear" if other else ""
+        )
+        draft.put("space.lora.target_modules", value, node, why, tell=other)
 
 
 def _read_kind(draft: Draft, section: Section, kind: str) -> None:
@@ -223,7 +234,7 @@ def _read_data(draft: Draft, section: Section, data: DataConfigs, train: Node | 
 
 def _read_arguments(draft: Draft, section: Section) -> None:
     """Set what the arguments of transformers' Trainer say."""
-    section.rename(_OTHER_NAMES)
+    section.rename(OTHER_NAMES)
     put, ledger = _Putter(draft, section), draft.ledger
     seed = section.take_number("seed", whole=True)
     if seed is not None and 0 <= seed.value < 2**31:
@@ -241,14 +252,20 @@ def _read_arguments(draft: Draft, section: Section) -> None:
     _read_schedule(draft, section)
     _read_optimiser(draft, section)
     _read_dtype(draft, section)
+    for name in ("use_cpu", "no_cuda"):
+        flag = section.take_flag(name)
+        if flag is not None and flag.value:
+            draft.put("train.device", "cpu", flag)
+        elif flag is not None:
+            ledger.unneeded(flag.path, "a GPU is used where there is one")
     order = section.take_text("train_sampling_strategy")
     if order is not None:
-        ledger.unneeded(order.path, _ORDERED, tell=order.value != "group_by_length")
+        ledger.unneeded(order.path, ORDERED, tell=order.value != "group_by_length")
     grouped = section.take_flag("group_by_length")
     if grouped is not None:
-        ledger.unneeded(grouped.path, _ORDERED, tell=not grouped.value)
-    section.unneeded(_UNNEEDED)
-    section.refuse(_REFUSED)
+        ledger.unneeded(grouped.path, ORDERED, tell=not grouped.value)
+    section.unneeded(UNNEEDED)
+    section.refuse(REFUSED)
     section.close("training_args")
 
 
@@ -301,6 +318,11 @@ def _read_schedule(draft: Draft, section: Section) -> None:
 
 
 def _read_optimiser(draft: Draft, section: Section) -> None:
+    epsilon = section.take_number("adam_epsilon")
+    if epsilon is not None and epsilon.value == 1e-8:
+        draft.ledger.unneeded(epsilon.path, "it is AdamW's own")
+    elif epsilon is not None:
+        draft.ledger.refuse(epsilon.path, f"AdamW's epsilon is 1e-8, got {shown(epsilon.value)}", "remove it")
     node = section.take_text("optim")
     if node is None:
         return
@@ -321,80 +343,3 @@ def _read_dtype(draft: Draft, section: Section) -> None:
             draft.ledger.unneeded(node.path, "torch_dtype says it")
         else:
             draft.ledger.unneeded(node.path, "it asks for nothing")
-
-
-_OTHER_NAMES = {
-    "activation_checkpointing": "gradient_checkpointing",
-    "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
-    "per_gpu_train_batch_size": "per_device_train_batch_size", "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-}  # fmt: skip
-_ORDERED = "items of similar length always share a batch"
-_LOGGED = "the loss of every step is in curves.csv"
-_JUDGED = "every adapter is scored on validation; looks on the way are the strategy's"
-_SAVED = "checkpoints are kept by time, and a stopped training goes on from the last"
-_LOADED = "items are in memory"
-_UNNEEDED = {
-    "data_seed": "the order of items follows from seed",
-    "per_device_eval_batch_size": "items of one length are scored together, as many as fit",
-    "logging_steps": _LOGGED, "logging_strategy": _LOGGED, "logging_first_step": _LOGGED, "logging_dir": _LOGGED,
-    "log_level": _LOGGED, "report_to": _LOGGED, "run_name": _LOGGED, "disable_tqdm": _LOGGED, "logging_nan_inf_filter": _LOGGED,
-    "evaluation_strategy": _JUDGED, "eval_strategy": _JUDGED, "eval_steps": _JUDGED, "eval_accumulation_steps": _JUDGED,
-    "do_eval": _JUDGED, "do_train": "it is what the pass is for", "eval_on_start": _JUDGED, "eval_delay": _JUDGED,
-    "metric_for_best_model": "objectives say it", "greater_is_better": "each metric has its direction",
-    "load_best_model_at_end": "the strategy looks at adapters on the way",
-    "save_strategy": _SAVED, "save_steps": _SAVED, "save_total_limit": _SAVED, "save_safetensors": "safetensors is all that is written",
-    "save_only_model": _SAVED, "output_dir": _SAVED, "overwrite_output_dir": _SAVED, "resume_from_checkpoint": _SAVED,
-    "dataloader_num_workers": _LOADED, "dataloader_pin_memory": _LOADED, "dataloader_drop_last": _LOADED,
-    "remove_unused_columns": "columns that no template names are left out", "torch_compile": "the model runs as it is",
-    "use_liger_kernel": "the model runs as it is", "tf32": "PyTorch's own setting is kept",
-    "gradient_checkpointing_kwargs": "the kind that is not re-entrant is taken", "adam_epsilon": "1e-8 is kept",
-    **dict.fromkeys(
-        ("ddp_find_unused_parameters", "ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_static_graph",
-         "ddp_timeout", "local_rank", "accelerator_config", "average_tokens_across_devices", "tpu_num_cores", "ray_scope"),
-        "an adapter is trained on one device",
-    ),
-    **dict.fromkeys(
-        ("batch_eval_metrics", "bf16_full_eval", "fp16_full_eval", "do_predict", "eval_do_concat_batches",
-         "eval_use_gather_object", "include_for_metrics", "include_inputs_for_metrics", "label_names"), _JUDGED,
-    ),
-    **dict.fromkeys(
-        ("dataloader_in_order", "dataloader_multiprocessing_context", "dataloader_persistent_workers",
-         "dataloader_prefetch_factor"), _LOADED,
-    ),
-    **dict.fromkeys(
-        ("enable_jit_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint", "save_on_each_node"), _SAVED,
-    ),
-    **dict.fromkeys(
-        ("log_level_replica", "log_on_each_node", "skip_memory_metrics", "debug", "project", "trackio_bucket_id",
-         "trackio_space_id", "trackio_static_space_id"), _LOGGED,
-    ),
-    **dict.fromkeys(
-        ("hub_always_push", "hub_private_repo", "hub_revision", "hub_strategy"), "nothing is uploaded",
-    ),
-    **dict.fromkeys(
-        ("torch_compile_backend", "torch_compile_mode", "liger_kernel_config", "use_ipex", "jit_mode_eval"),
-        "the model runs as it is",
-    ),
-    "length_column_name": "lengths are counted in tokens", "use_cache": "training keeps no cache",
-    "torch_empty_cache_steps": "the memory of PyTorch is its own", "use_mps_device": "train.device says it",
-    "auto_find_batch_size": "a batch that does not fit ends the candidate as out_of_memory, and the search goes on",
-    "use_cpu": "train.device says it", "no_cuda": "train.device says it", "full_determinism": "equal seeds give equal adapters",
-    "include_tokens_per_second": _LOGGED, "include_num_input_tokens_seen": _LOGGED, "prediction_loss_only": _JUDGED,
-}  # fmt: skip
-_REMOVE = "remove it"
-_REFUSED = {
-    "deepspeed": ("an adapter is trained on one device, without DeepSpeed", _REMOVE),
-    "fsdp": ("an adapter is trained on one device, without FSDP", _REMOVE),
-    "fsdp_config": ("an adapter is trained on one device, without FSDP", _REMOVE),
-    "label_smoothing_factor": ("labels are not smoothed", _REMOVE),
-    "neftune_noise_alpha": ("no noise is added to embeddings", _REMOVE),
-    "lr_scheduler_kwargs": ("schedules have no settings of their own", _REMOVE),
-    "optim_args": ("AdamW has no settings but its betas and weight decay", _REMOVE),
-    "push_to_hub": ("nothing is uploaded", "autotune export writes a folder: upload that"),
-    "hub_token": ("a token is never read from a file", _REMOVE),
-    "hub_model_id": ("nothing is uploaded", _REMOVE),
-    "optim_target_modules": ("AdamW trains every weight of the adapter", _REMOVE),
-    "parallelism_config": ("an adapter is trained on one device", _REMOVE),
-    "adafactor": ("AdamW trains, and not Adafactor", _REMOVE),
-    "half_precision_backend": ("the backend is PyTorch's", _REMOVE),
-}
