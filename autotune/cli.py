@@ -1,7 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that help and `select` start at once.
 
-It is one module because a command is a parser and the few lines that call its room: whoever looks for an option finds all
-of them here.
+It is one module because a command is its options and the few lines that call its room, which stand side by side here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import argparse
 import contextlib
 import gc
 import json
-import math
 import os
 import signal
 import sys
@@ -18,23 +16,32 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TextIO
+from typing import TextIO, TypeAlias
 
 from autotune import __version__
+from autotune.arguments import (
+    Once,
+    Parser,
+    as_days,
+    as_hours,
+    as_megabytes,
+    as_path,
+    as_source,
+    as_whole,
+    library_option,
+    repeated,
+)
 from autotune.errors import (
     AutotuneError,
     Exit,
     Problem,
     UsageError,
-    number_remedy,
     printable,
     printable_json,
     printable_lines,
     reader_gone,
     refused_by_system,
 )
-from autotune.misspelt import hint
-from autotune.paths import typed_path
 from autotune.secrets import redact, redacted
 
 
@@ -55,332 +62,26 @@ def _say_json(document: str) -> None:
     sys.stdout.flush()
 
 
-class _Parser(argparse.ArgumentParser):
-    """One whose errors are one line, whatever the arguments hold, and say what was probably meant."""
-
-    words: Sequence[str] = ()
-    """What it was given."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        self.words = tuple(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        message = printable(redact(message))
-        remedy = hint(self, self.words, message)
-        message = message if len(message) <= 500 else message[:497] + "..."
-        super().error(f"{message}; {remedy}" if remedy else message)
-
-
-class _Once(argparse.Action):
-    """An option of which a second one would silently replace the first."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        del parser, option
-        if getattr(namespace, self.dest) is not None:
-            raise argparse.ArgumentError(
-                self, "takes one metric, and stands twice; the objectives behind it keep their order"
-            )
-        setattr(namespace, self.dest, values)
-
-
-def _refused(rule: str, text: str, name: str = "") -> argparse.ArgumentTypeError:
-    """Return what is said of a number that is none, with how it is written where that can be told."""
-    remedy = number_remedy(text, name, quoted=False) if text.strip() else ""
-    return argparse.ArgumentTypeError(f"{rule}, got '{redact(text)[:80]}'" + (f"; {remedy}" if remedy else ""))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _hours(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise _refused("must be a number above 0", text, "hours")
-    return value
-
-
-def _megabytes(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < math.inf:
-        raise _refused("must be a number, 0 or more", text, "size_mb")
-    return value
-
-
-def _days(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < math.inf:
-        raise _refused("must be a number, 0 or more", text)
-    return value
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise _refused("must be a whole number", text) from None
-
-
-def _path(text: str) -> Path:
-    try:
-        return typed_path(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{redact(text)[:200]}': {error}") from None
-
-
-def _source(text: str) -> str:
-    """Return the name of a file, or an address: what is not on this machine stays as it was typed."""
-    return str(_path(text)) if text.startswith("~") or not text.strip() else text
-
-
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 _SEARCH = "widen an Olive configuration into a space around it"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    whole = _Parser(
+    line = Parser(
         prog="autotune",
         description="Search LoRA settings and precisions of a small language model for ONNX Runtime.",
         epilog="Exit codes: 0 done; 1 a bug in autotune; 2 command line, sweep file or data wrong; 3 this machine cannot "
         "run it; 4 no candidate keeps the limits; 5 no candidate finished; 130 interrupted, run again to go on.",
     )
-    whole.add_argument("--version", action="version", version=f"autotune {__version__}")
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    run = commands.add_parser("run", help="run a sweep, or go on where it stopped")
-    run.add_argument(
-        "sweep", type=_source, metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration"
-    )
-    run.add_argument("--out", type=_path, metavar="DIR", help="results folder; default: results/<name>")
-    run.add_argument("--trials", type=_whole, metavar="N", help="candidates to measure, instead of budget.trials")
-    run.add_argument("--hours", type=_hours, metavar="H", help="hours to spend, instead of budget.hours")
-    _repeated(run, "--set", "KEY=VALUE", "change a key of the sweep file")
-    run.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
-    run.add_argument("--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here")
-    _library_option(run)
-    run.add_argument(
-        "--report", action="store_true", help="keep report.html in the results folder up to date during the sweep"
-    )
-    run.add_argument(
-        "--optuna-storage", metavar="URL", help="mirror the sweep as a study, for optuna-dashboard; e.g. sqlite:///x.db"
-    )
-    run.add_argument("--plain", action="store_true", help="plain lines instead of the live view, in a terminal too")
-    run.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
-    run.set_defaults(function=_run)
-
-    init = commands.add_parser(
-        "init", help="a commented sweep file for your model and data, or an example with its data"
-    )
-    init.add_argument("--model", type=_source, metavar="MODEL", help="built-in name, name on the hub, or folder")
-    init.add_argument(
-        "--data", type=_source, metavar="FILE", help="labelled rows: .jsonl, .json, .csv, .tsv or .parquet"
-    )
-    init.add_argument(
-        "--validation", type=_source, metavar="FILE", help="rows that candidates are compared on; default: held out"
-    )
-    init.add_argument(
-        "--test", type=_source, metavar="FILE", help="rows that only the finalists are scored on; default: held out"
-    )
-    init.add_argument("--provider", help="execution provider; default: cpu")
-    init.add_argument("--encoding", help="encoding of a text file that is not UTF-8, e.g. cp1252")
-    init.add_argument(
-        "--example",
-        nargs="?",
-        const="",
-        metavar="NAME",
-        help="write this example with its data; without NAME: list them",
-    )
-    init.add_argument(
-        "--out", type=_path, metavar="PATH", help="the file to write; with --example the folder; default: here"
-    )
-    init.add_argument("--force", action="store_true", help="replace what is there")
-    init.set_defaults(function=_init)
-
-    plan = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
-    plan.add_argument(
-        "sweep", type=_source, metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration"
-    )
-    _repeated(plan, "--set", "KEY=VALUE", "change a key of the sweep file")
-    plan.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
-    plan.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
-    plan.add_argument("--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here")
-    plan.add_argument("--json", action="store_true", help="print one JSON document")
-    _library_option(plan)
-    plan.set_defaults(function=_plan)
-
-    olive = commands.add_parser("import-olive", help="write an Olive configuration as a sweep file, with comments")
-    olive.add_argument("config", type=_path, metavar="CONFIG", help="Olive configuration: .json, or .yaml")
-    olive.add_argument("-o", "--output", type=_path, metavar="FILE", help="sweep file to write; default: print it")
-    olive.add_argument("--search", action="store_true", help="widen it into a space around it")
-    olive.set_defaults(function=_import_olive)
-
-    submit = commands.add_parser("submit", help="run a sweep on a cluster or in a cloud: write the file, send the job")
-    submit.add_argument("sweep", type=_path, metavar="SWEEP", help="sweep file, or an Olive configuration")
-    submit.add_argument("--to", required=True, choices=("slurm", "skypilot", "azureml"), help="where it is to run")
-    submit.add_argument(
-        "-o", "--output", type=_path, metavar="FILE", help="file to write; default: named after the sweep"
-    )
-    _repeated(submit, "--set", "KEY=VALUE", "change a key of the sweep file")
-    submit.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
-    only = "azureml: write the job, and do not send it, as slurm and skypilot always do"
-    submit.add_argument("--write-only", action="store_true", help=only)
-    submit.add_argument("--follow", action="store_true", help="azureml: print what the job logs until it ends")
-    submit.set_defaults(function=_submit)
-
-    job = commands.add_parser(
-        "job", help="a job that submit has sent: show its state or log, cancel it, or fetch its results"
-    )
-    job.add_argument("action", choices=("status", "logs", "cancel", "fetch"), help="what to do with the job")
-    job.add_argument("job", metavar="JOB", help="name of the job or of its sweep, or the file that was sent")
-    job.add_argument(
-        "--workspace",
-        metavar="SUB/GROUP/NAME",
-        help="workspace of Azure ML, for a job that was sent from another folder",
-    )
-    job.add_argument("--out", type=_path, metavar="DIR", help="fetch: results folder; default: results/<name>")
-    job.add_argument("--cache", action="store_true", help="fetch: its cache too, so that the sweep can go on here")
-    job.add_argument("--json", action="store_true", help="status: print one JSON document")
-    job.set_defaults(function=_job)
-
-    status = commands.add_parser("status", help="how far a running or stopped sweep is")
-    status.add_argument("folder", type=_path, metavar="DIR", help="results folder")
-    status.add_argument("--json", action="store_true", help="print one JSON document")
-    status.add_argument("--watch", action="store_true", help="show it again and again, until the sweep has stopped")
-    status.set_defaults(function=_status)
-
-    select = commands.add_parser("select", help="the best candidate under limits, without running anything")
-    select.add_argument("place", type=_path, metavar="DIR|CSV", help="results folder, or a results.csv")
-    _repeated(select, "--limit", "LIMIT", "e.g. 'size_mb<=100'; replaces the sweep's limits")
-    select.add_argument("--prefer", action=_Once, metavar="METRIC", help="make this the first objective")
-    select.add_argument("--target", metavar="NAME", help="which of the sweep's targets; default: each in turn")
-    select.add_argument("--json", action="store_true", help="print one JSON document")
-    select.set_defaults(function=_select)
-
-    report = commands.add_parser(
-        "report", help="one HTML file that explains a sweep, or compares several; works offline"
-    )
-    report.add_argument(
-        "folders", type=_path, nargs="+", metavar="DIR", help="results folder; several are compared in one report"
-    )
-    report.add_argument(
-        "--to",
-        type=_path,
-        metavar="FILE",
-        help="file to write; default: report.html in DIR; of several, comparison.html here",
-    )
-    report.set_defaults(function=_report)
-
-    export = commands.add_parser("export", help="a candidate as a folder ready to deploy, tried after it is written")
-    export.add_argument("folder", type=_path, metavar="DIR", help="results folder")
-    export.add_argument("--to", type=_path, required=True, metavar="FOLDER", help="where the export is written")
-    export.add_argument("--candidate", metavar="ID", help="id of the candidate, or its beginning; default: the winner")
-    export.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
-    _repeated(export, "--limit", "LIMIT", "choose under this limit, as `select` does")
-    export.add_argument("--prefer", action=_Once, metavar="METRIC", help="choose with this as the first objective")
-    export.add_argument(
-        "--merged", action="store_true", help="add base model and adapter merged into one, in safetensors"
-    )
-    export.add_argument("--zip", action="store_true", help="write FOLDER.zip as well")
-    export.add_argument(
-        "--items", type=_whole, metavar="N", help="items on which the export is tried; 0: none; default: 16"
-    )
-    export.add_argument("--base-model", metavar="OWNER/NAME", help="the base model's name on the hub, for the card")
-    export.add_argument("--force", action="store_true", help="replace an earlier export in FOLDER")
-    export.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository on the Hugging Face hub")
-    export.add_argument(
-        "--public", action="store_true", help="with --push: a new repository is public; default: private"
-    )
-    export.add_argument("--json", action="store_true", help="print one JSON document")
-    export.set_defaults(function=_export)
-
-    score = commands.add_parser("score", help="a built model on new labelled data, beside the untouched model")
-    score.add_argument("place", type=_path, metavar="FOLDER|DIR", help="an export, best/, or a results folder")
-    score.add_argument(
-        "--data", type=_source, required=True, metavar="FILE", help="labelled rows with the columns of the sweep's data"
-    )
-    score.add_argument(
-        "--candidate",
-        metavar="ID",
-        help="of a results folder: the candidate's id, or its beginning; default: the winner",
-    )
-    score.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
-    _repeated(score, "--limit", "LIMIT", "choose under this limit, as `select` does")
-    score.add_argument("--prefer", action=_Once, metavar="METRIC", help="choose with this as the first objective")
-    score.add_argument("--max-items", type=_whole, metavar="N", help="items at most, drawn by content; default: all")
-    score.add_argument(
-        "--wrong", type=_path, metavar="CSV", help="file for the wrong items; default: <data>.wrong.csv here"
-    )
-    score.add_argument("--no-base", action="store_true", help="leave out the untouched model")
-    score.add_argument("--json", action="store_true", help="print one JSON document")
-    score.set_defaults(function=_score)
-
-    bench = commands.add_parser("bench", help="time one built model with the same care as a sweep")
-    bench.add_argument("model_dir", type=_path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
-    bench.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
-    bench.add_argument("--device", type=_whole, metavar="N", help="which of the provider's devices; default: the first")
-    _library_option(bench)
-    bench.add_argument(
-        "--threads", type=_whole, metavar="N", help="threads of one operator; default: the model's, or ONNX Runtime's"
-    )
-    bench.add_argument(
-        "--arena", choices=("on", "off"), help="ONNX Runtime's arena for CPU memory; default: the model's"
-    )
-    _repeated(bench, "--provider-option", "KEY=VALUE", "an option of the provider")
-    bench.add_argument(
-        "--prompt-tokens", type=_whole, default=32, metavar="N", help="tokens of each prompt; default: 32"
-    )
-    bench.add_argument(
-        "--new-tokens", type=_whole, default=16, metavar="N", help="tokens generated after each prompt; default: 16"
-    )
-    bench.add_argument("--batch", type=_whole, default=1, metavar="N", help="sequences at once; default: 1")
-    bench.add_argument("--processes", type=_whole, default=5, metavar="N", help="fresh processes at least; default: 5")
-    bench.add_argument("--json", action="store_true", help="print one JSON document")
-    bench.set_defaults(function=_bench)
-
-    cache = commands.add_parser("cache", help="what is kept between sweeps: list it, or make room")
-    cache.add_argument("action", nargs="?", choices=("list", "prune"), default="list", help="default: list")
-    cache.add_argument("--to", type=_megabytes, metavar="MB", help="prune: until no more than this is left")
-    cache.add_argument("--unused", type=_days, metavar="DAYS", help="prune: what was not used for this many days")
-    cache.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
-    cache.add_argument("--json", action="store_true", help="print one JSON document")
-    cache.set_defaults(function=_cache)
-
-    completion = commands.add_parser("completion", help="print a script that completes this command in a shell")
-    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help='e.g. eval "$(autotune completion bash)"')
-    completion.set_defaults(function=_completion)
-
-    schema = commands.add_parser("schema", help="the JSON schema of a table of results, for other tools")
-    schema.add_argument(
-        "table", nargs="?", choices=("results", "finalists", "curves"), default="results", help="default: results"
-    )
-    schema.set_defaults(function=_schema)
-
-    doctor = commands.add_parser("doctor", help="what this machine can run")
-    doctor.add_argument("--json", action="store_true", help="print one JSON document")
-    doctor.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the nodes of a Ray cluster")
-    doctor.add_argument("--address", metavar="HOST:PORT", help="head of the cluster; default: the one that runs here")
-    _library_option(doctor)
-    doctor.set_defaults(function=_doctor)
-    return whole
-
-
-def _repeated(command: argparse.ArgumentParser, option: str, metavar: str, what: str) -> None:
-    """Add an option that may be given several times, each with one value."""
-    command.add_argument(option, action="append", default=[], metavar=metavar, help=f"{what}; may be repeated")
-
-
-def _library_option(command: argparse.ArgumentParser) -> None:
-    """Let a command take a provider that its vendor ships as a library. No sweep file can: it must not load native code."""
-    _repeated(
-        command,
-        "--provider-library",
-        "NAME=PATH",
-        "an execution provider that its vendor ships: its name, and its library, which is loaded and run",
-    )
+    line.add_argument("--version", action="version", version=f"autotune {__version__}")
+    commands = line.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (
+        _add_run, _add_init, _add_plan, _add_import_olive, _add_submit, _add_job, _add_status, _add_select, _add_report,
+        _add_export, _add_score, _add_bench, _add_cache, _add_completion, _add_schema, _add_doctor,
+    ):  # fmt: skip
+        add(commands)
+    return line
 
 
 def _use_libraries(given: Sequence[str]) -> None:
@@ -396,6 +97,31 @@ def _use_libraries(given: Sequence[str]) -> None:
             raise UsageError(Problem(str(error), "--provider-library", value=text, remedy=remedy)) from None
 
 
+def _add_run(commands: _Commands) -> None:
+    command = commands.add_parser("run", help="run a sweep, or go on where it stopped")
+    command.add_argument(
+        "sweep", type=as_source, metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration"
+    )
+    command.add_argument("--out", type=as_path, metavar="DIR", help="results folder; default: results/<name>")
+    command.add_argument("--trials", type=as_whole, metavar="N", help="candidates to measure, instead of budget.trials")
+    command.add_argument("--hours", type=as_hours, metavar="H", help="hours to spend, instead of budget.hours")
+    repeated(command, "--set", "KEY=VALUE", "change a key of the sweep file")
+    command.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
+    command.add_argument(
+        "--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here"
+    )
+    library_option(command)
+    command.add_argument(
+        "--report", action="store_true", help="keep report.html in the results folder up to date during the sweep"
+    )
+    command.add_argument(
+        "--optuna-storage", metavar="URL", help="mirror the sweep as a study, for optuna-dashboard; e.g. sqlite:///x.db"
+    )
+    command.add_argument("--plain", action="store_true", help="plain lines instead of the live view, in a terminal too")
+    command.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
+    command.set_defaults(function=_run)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from autotune.run import RunOptions, run_command
 
@@ -407,6 +133,36 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sets(arguments: argparse.Namespace) -> list[str]:
     """Return what the command line changes of the sweep file."""
     return [*arguments.set, *([f"engine={arguments.engine}"] if arguments.engine else [])]
+
+
+def _add_init(commands: _Commands) -> None:
+    command = commands.add_parser(
+        "init", help="a commented sweep file for your model and data, or an example with its data"
+    )
+    command.add_argument("--model", type=as_source, metavar="MODEL", help="built-in name, name on the hub, or folder")
+    command.add_argument(
+        "--data", type=as_source, metavar="FILE", help="labelled rows: .jsonl, .json, .csv, .tsv or .parquet"
+    )
+    command.add_argument(
+        "--validation", type=as_source, metavar="FILE", help="rows that candidates are compared on; default: held out"
+    )
+    command.add_argument(
+        "--test", type=as_source, metavar="FILE", help="rows that only the finalists are scored on; default: held out"
+    )
+    command.add_argument("--provider", help="execution provider; default: cpu")
+    command.add_argument("--encoding", help="encoding of a text file that is not UTF-8, e.g. cp1252")
+    command.add_argument(
+        "--example",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="write this example with its data; without NAME: list them",
+    )
+    command.add_argument(
+        "--out", type=as_path, metavar="PATH", help="the file to write; with --example the folder; default: here"
+    )
+    command.add_argument("--force", action="store_true", help="replace what is there")
+    command.set_defaults(function=_init)
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -445,6 +201,12 @@ def _check_example(arguments: argparse.Namespace) -> None:
         raise UsageError(Problem(rule, "--example", file="command line", remedy=remedy))
 
 
+def _add_completion(commands: _Commands) -> None:
+    command = commands.add_parser("completion", help="print a script that completes this command in a shell")
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"), help='e.g. eval "$(autotune completion bash)"')
+    command.set_defaults(function=_completion)
+
+
 def _completion(arguments: argparse.Namespace) -> int:
     import shtab
 
@@ -452,11 +214,35 @@ def _completion(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _add_schema(commands: _Commands) -> None:
+    command = commands.add_parser("schema", help="the JSON schema of a table of results, for other tools")
+    command.add_argument(
+        "table", nargs="?", choices=("results", "finalists", "curves"), default="results", help="default: results"
+    )
+    command.set_defaults(function=_schema)
+
+
 def _schema(arguments: argparse.Namespace) -> int:
     from autotune.results.schema import json_schema
 
     _say_json(json.dumps(json_schema(arguments.table), ensure_ascii=False))
     return Exit.OK
+
+
+def _add_plan(commands: _Commands) -> None:
+    command = commands.add_parser("plan", help="check a sweep and say what it would do and cost, without training")
+    command.add_argument(
+        "sweep", type=as_source, metavar="SWEEP", help="sweep file: .yaml, .toml or .json; or an Olive configuration"
+    )
+    repeated(command, "--set", "KEY=VALUE", "change a key of the sweep file")
+    command.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
+    command.add_argument("--engine", choices=("local", "ray"), help="who does the jobs, instead of the file's engine")
+    command.add_argument(
+        "--address", metavar="HOST:PORT", help="head of the Ray cluster; default: the one that runs here"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    library_option(command)
+    command.set_defaults(function=_plan)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -468,6 +254,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _add_import_olive(commands: _Commands) -> None:
+    command = commands.add_parser("import-olive", help="write an Olive configuration as a sweep file, with comments")
+    command.add_argument("config", type=as_path, metavar="CONFIG", help="Olive configuration: .json, or .yaml")
+    command.add_argument("-o", "--output", type=as_path, metavar="FILE", help="sweep file to write; default: print it")
+    command.add_argument("--search", action="store_true", help="widen it into a space around it")
+    command.set_defaults(function=_import_olive)
+
+
 def _import_olive(arguments: argparse.Namespace) -> int:
     from autotune.present.olive import import_file
 
@@ -475,6 +269,21 @@ def _import_olive(arguments: argparse.Namespace) -> int:
     if text:
         _say(text.rstrip("\n"))
     return Exit.OK
+
+
+def _add_submit(commands: _Commands) -> None:
+    command = commands.add_parser("submit", help="run a sweep on a cluster or in a cloud: write the file, send the job")
+    command.add_argument("sweep", type=as_path, metavar="SWEEP", help="sweep file, or an Olive configuration")
+    command.add_argument("--to", required=True, choices=("slurm", "skypilot", "azureml"), help="where it is to run")
+    command.add_argument(
+        "-o", "--output", type=as_path, metavar="FILE", help="file to write; default: named after the sweep"
+    )
+    repeated(command, "--set", "KEY=VALUE", "change a key of the sweep file")
+    command.add_argument("--search", action="append_const", dest="set", const="search=true", help=_SEARCH)
+    only = "azureml: write the job, and do not send it, as slurm and skypilot always do"
+    command.add_argument("--write-only", action="store_true", help=only)
+    command.add_argument("--follow", action="store_true", help="azureml: print what the job logs until it ends")
+    command.set_defaults(function=_submit)
 
 
 def _submit(arguments: argparse.Namespace) -> int:
@@ -489,6 +298,23 @@ def _submit(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _add_job(commands: _Commands) -> None:
+    command = commands.add_parser(
+        "job", help="a job that submit has sent: show its state or log, cancel it, or fetch its results"
+    )
+    command.add_argument("action", choices=("status", "logs", "cancel", "fetch"), help="what to do with the job")
+    command.add_argument("job", metavar="JOB", help="name of the job or of its sweep, or the file that was sent")
+    command.add_argument(
+        "--workspace",
+        metavar="SUB/GROUP/NAME",
+        help="workspace of Azure ML, for a job that was sent from another folder",
+    )
+    command.add_argument("--out", type=as_path, metavar="DIR", help="fetch: results folder; default: results/<name>")
+    command.add_argument("--cache", action="store_true", help="fetch: its cache too, so that the sweep can go on here")
+    command.add_argument("--json", action="store_true", help="status: print one JSON document")
+    command.set_defaults(function=_job)
+
+
 def _job(arguments: argparse.Namespace) -> int:
     from autotune.submit.command import look_after
 
@@ -499,6 +325,14 @@ def _job(arguments: argparse.Namespace) -> int:
             raise UsageError(Problem(rule, option, file="command line", remedy="leave it out"))
     asked = (arguments.action, arguments.job, arguments.workspace, arguments.out, arguments.cache, arguments.json)
     return look_after(*asked, _say)
+
+
+def _add_status(commands: _Commands) -> None:
+    command = commands.add_parser("status", help="how far a running or stopped sweep is")
+    command.add_argument("folder", type=as_path, metavar="DIR", help="results folder")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.add_argument("--watch", action="store_true", help="show it again and again, until the sweep has stopped")
+    command.set_defaults(function=_status)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -526,6 +360,16 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _add_select(commands: _Commands) -> None:
+    command = commands.add_parser("select", help="the best candidate under limits, without running anything")
+    command.add_argument("place", type=as_path, metavar="DIR|CSV", help="results folder, or a results.csv")
+    repeated(command, "--limit", "LIMIT", "e.g. 'size_mb<=100'; replaces the sweep's limits")
+    command.add_argument("--prefer", action=Once, metavar="METRIC", help="make this the first objective")
+    command.add_argument("--target", metavar="NAME", help="which of the sweep's targets; default: each in turn")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(function=_select)
+
+
 def _select(arguments: argparse.Namespace) -> int:
     from autotune.present.explained import explain
     from autotune.present.select import as_json, selections
@@ -543,12 +387,53 @@ def _select(arguments: argparse.Namespace) -> int:
     return max(one.exit_code for one in found.values())
 
 
+def _add_report(commands: _Commands) -> None:
+    command = commands.add_parser(
+        "report", help="one HTML file that explains a sweep, or compares several; works offline"
+    )
+    command.add_argument(
+        "folders", type=as_path, nargs="+", metavar="DIR", help="results folder; several are compared in one report"
+    )
+    command.add_argument(
+        "--to",
+        type=as_path,
+        metavar="FILE",
+        help="file to write; default: report.html in DIR; of several, comparison.html here",
+    )
+    command.set_defaults(function=_report)
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from autotune.report.write import write_report
 
     for file in write_report(arguments.folders, arguments.to, lambda line: _say(f"autotune: {line}", sys.stderr)):
         _say(str(file))
     return Exit.OK
+
+
+def _add_export(commands: _Commands) -> None:
+    command = commands.add_parser("export", help="a candidate as a folder ready to deploy, tried after it is written")
+    command.add_argument("folder", type=as_path, metavar="DIR", help="results folder")
+    command.add_argument("--to", type=as_path, required=True, metavar="FOLDER", help="where the export is written")
+    command.add_argument("--candidate", metavar="ID", help="id of the candidate, or its beginning; default: the winner")
+    command.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
+    repeated(command, "--limit", "LIMIT", "choose under this limit, as `select` does")
+    command.add_argument("--prefer", action=Once, metavar="METRIC", help="choose with this as the first objective")
+    command.add_argument(
+        "--merged", action="store_true", help="add base model and adapter merged into one, in safetensors"
+    )
+    command.add_argument("--zip", action="store_true", help="write FOLDER.zip as well")
+    command.add_argument(
+        "--items", type=as_whole, metavar="N", help="items on which the export is tried; 0: none; default: 16"
+    )
+    command.add_argument("--base-model", metavar="OWNER/NAME", help="the base model's name on the hub, for the card")
+    command.add_argument("--force", action="store_true", help="replace an earlier export in FOLDER")
+    command.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository on the Hugging Face hub")
+    command.add_argument(
+        "--public", action="store_true", help="with --push: a new repository is public; default: private"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(function=_export)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -562,6 +447,35 @@ def _export(arguments: argparse.Namespace) -> int:
     return done.exit_code
 
 
+def _add_score(commands: _Commands) -> None:
+    command = commands.add_parser("score", help="a built model on new labelled data, beside the untouched model")
+    command.add_argument("place", type=as_path, metavar="FOLDER|DIR", help="an export, best/, or a results folder")
+    command.add_argument(
+        "--data",
+        type=as_source,
+        required=True,
+        metavar="FILE",
+        help="labelled rows with the columns of the sweep's data",
+    )
+    command.add_argument(
+        "--candidate",
+        metavar="ID",
+        help="of a results folder: the candidate's id, or its beginning; default: the winner",
+    )
+    command.add_argument("--target", metavar="NAME", help="of several targets: the one whose winner is meant")
+    repeated(command, "--limit", "LIMIT", "choose under this limit, as `select` does")
+    command.add_argument("--prefer", action=Once, metavar="METRIC", help="choose with this as the first objective")
+    command.add_argument(
+        "--max-items", type=as_whole, metavar="N", help="items at most, drawn by content; default: all"
+    )
+    command.add_argument(
+        "--wrong", type=as_path, metavar="CSV", help="file for the wrong items; default: <data>.wrong.csv here"
+    )
+    command.add_argument("--no-base", action="store_true", help="leave out the untouched model")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(function=_score)
+
+
 def _score(arguments: argparse.Namespace) -> int:
     from autotune.present.score import Asked, score
 
@@ -572,6 +486,35 @@ def _score(arguments: argparse.Namespace) -> int:
     text, code, document = score(arguments.place, asked)
     _say_json(json.dumps(document, ensure_ascii=False)) if arguments.json else _say(text)
     return code
+
+
+def _add_bench(commands: _Commands) -> None:
+    command = commands.add_parser("bench", help="time one built model with the same care as a sweep")
+    command.add_argument("model_dir", type=as_path, metavar="MODEL_DIR", help="folder that holds genai_config.json")
+    command.add_argument("--provider", default="cpu", help="execution provider; default: cpu")
+    command.add_argument(
+        "--device", type=as_whole, metavar="N", help="which of the provider's devices; default: the first"
+    )
+    library_option(command)
+    command.add_argument(
+        "--threads", type=as_whole, metavar="N", help="threads of one operator; default: the model's, or ONNX Runtime's"
+    )
+    command.add_argument(
+        "--arena", choices=("on", "off"), help="ONNX Runtime's arena for CPU memory; default: the model's"
+    )
+    repeated(command, "--provider-option", "KEY=VALUE", "an option of the provider")
+    command.add_argument(
+        "--prompt-tokens", type=as_whole, default=32, metavar="N", help="tokens of each prompt; default: 32"
+    )
+    command.add_argument(
+        "--new-tokens", type=as_whole, default=16, metavar="N", help="tokens generated after each prompt; default: 16"
+    )
+    command.add_argument("--batch", type=as_whole, default=1, metavar="N", help="sequences at once; default: 1")
+    command.add_argument(
+        "--processes", type=as_whole, default=5, metavar="N", help="fresh processes at least; default: 5"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(function=_bench)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -591,6 +534,16 @@ def _bench(arguments: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _add_cache(commands: _Commands) -> None:
+    command = commands.add_parser("cache", help="what is kept between sweeps: list it, or make room")
+    command.add_argument("action", nargs="?", choices=("list", "prune"), default="list", help="default: list")
+    command.add_argument("--to", type=as_megabytes, metavar="MB", help="prune: until no more than this is left")
+    command.add_argument("--unused", type=as_days, metavar="DAYS", help="prune: what was not used for this many days")
+    command.add_argument("--dry-run", action="store_true", help="prune: only say what would be removed")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.set_defaults(function=_cache)
+
+
 def _cache(arguments: argparse.Namespace) -> int:
     from autotune.present import cache
 
@@ -606,6 +559,15 @@ def _cache(arguments: argparse.Namespace) -> int:
     pruned = cache.prune(arguments.to, arguments.unused, arguments.dry_run)
     _say_json(json.dumps(pruned)) if arguments.json else _say(cache.pruned_as_text(pruned))
     return Exit.OK
+
+
+def _add_doctor(commands: _Commands) -> None:
+    command = commands.add_parser("doctor", help="what this machine can run")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: the nodes of a Ray cluster")
+    command.add_argument("--address", metavar="HOST:PORT", help="head of the cluster; default: the one that runs here")
+    library_option(command)
+    command.set_defaults(function=_doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

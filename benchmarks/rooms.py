@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "autotune"
 
 ROOMS = (
-    ("cli", "__main__", "in_job", "misspelt"),
+    ("cli", "__main__", "arguments", "in_job", "misspelt"),
     ("run", "submit"),
     ("trackers",),
     ("present", "report"),
