@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.architectures import remarks
 from autotune.artifacts.store import Cache, default_root
-from autotune.candidate import Session
+from autotune.candidate import Recipe, Session
 from autotune.costs.estimate import Line
 from autotune.costs.evidence import costs_of
 from autotune.costs.model import ALIKE, MODEL
-from autotune.data.schema import AzureFile, Dataset, DataSpec
+from autotune.data.schema import AzureFile, Dataset, DataSpec, Remote
 from autotune.data.sources import hub_source
 from autotune.errors import MachineError
 from autotune.execution.workers import slots
@@ -75,6 +75,8 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
     sizes = [one["candidates"] for one in targets.values()]
     size = None if None in sizes else sum(sizes)
     most, ends_by = _bound(list(sweeps.values()), size)
+    own_notes = [] if sweep.targets else targets[None]["notes"]
+    data_notes = dataset.notes if dataset else ()
     plan: dict[str, Any] = {
         "sweep": sweep.name,
         "model": sweep.model,
@@ -87,46 +89,66 @@ def _plan_of(sweep: Sweep, engine: Clustered) -> dict[str, Any]:
         "hours_budget": sweep.budget.hours,
         "metric": sweep.data.metric,
         "data": _data(sweep.data, dataset),
-        "notes": [*sweep.notes, *engine.notes, *(dataset.notes if dataset else ()), *notes],
+        "notes": [
+            *sweep.notes,
+            *engine.notes,
+            *data_notes,
+            *notes,
+            *own_notes,
+            *_of_fetched(sweep.model, remote, config),
+        ],
     }
-    plan["notes"] += [] if sweep.targets else targets[None]["notes"]
-    if sweep.model in BUILT_IN:
-        plan["notes"].append(f"{sweep.model}: {BUILT_IN[sweep.model].note}")
-    if remote:
-        where = " and ".join(
-            dict.fromkeys("on Azure" if isinstance(one, AzureFile) else "on the hub" for one in remote)
-        )
-        plan["notes"].append(f"data is {where}: it is checked when it is fetched")
     if config is None:
-        at = f"the model {sweep.model} is" if is_address(sweep.model) else f"there is no folder {sweep.model}, so it is"
-        where = "Azure" if is_address(sweep.model) else "the hub"
-        plan["notes"].append(f"{at} fetched from {where}, and its architecture checked then")
         return plan
     fitted = next(iter(sweeps.values()))
     rehearsed, workers = _rehearsed(list(sweeps.values()), dataset, seen, config, plan["trials"], engine.jobs)
-    plan |= {
+    room = _room(parameters_of(config), fitted.space.recipes, rehearsed)
+    return plan | {
         "trials": rehearsed.candidates,
         "ends_by": plan["ends_by"] if rehearsed.ended == "trials" else rehearsed.ended,
         "workers": workers,
         **_counted(rehearsed),
         "estimate": _estimate(rehearsed),
         "savings": savings(fitted, rehearsed, dataset),
+        **room,
+        "notes": [*plan["notes"], *_of_room(room)],
     }
-    parameters = parameters_of(config)
-    builds = rehearsed.estimate.lines.get("build", Line()).times
-    plan["disk"] = {
-        "needed_mb": round(needed_disk_mb(parameters, fitted.space.recipes, max(1, round(builds) - 1))),
-        "free_mb": round(free_disk_mb(default_root())),
+
+
+def _of_fetched(model: str, remote: Sequence[Remote], config: Mapping[str, Any] | None) -> list[str]:
+    """Return notes about what `run` fetches first. `remote`: sources of data; `config`: None where the model is not here yet."""
+    notes = [f"{model}: {BUILT_IN[model].note}"] if model in BUILT_IN else []
+    if remote:
+        where = dict.fromkeys("on Azure" if isinstance(one, AzureFile) else "on the hub" for one in remote)
+        notes.append(f"data is {' and '.join(where)}: it is checked when it is fetched")
+    if config is None:
+        at = f"the model {model} is" if is_address(model) else f"there is no folder {model}, so it is"
+        where_from = "Azure" if is_address(model) else "the hub"
+        notes.append(f"{at} fetched from {where_from}, and its architecture checked then")
+    return notes
+
+
+def _room(parameters: int, recipes: Sequence[Recipe], rehearsed: Rehearsed) -> dict[str, dict[str, int]]:
+    """Return the disk and memory that the sweep needs, and those that are free, 10^6 bytes. Raises MachineError where the
+    cache's disk is too full even for a few candidates.
+    """
+    builds = max(1, round(rehearsed.estimate.lines.get("build", Line()).times) - 1)
+    free = round(free_disk_mb(default_root()))
+    if free < parameters * 4 / 1e6 * 5:
+        raise MachineError(f"the disk of the cache has only {free} MB free")
+    return {
+        "disk": {"needed_mb": round(needed_disk_mb(parameters, recipes, builds)), "free_mb": free},
+        "memory": {"needed_mb": round(parameters * 4 / 1e6 * 4 + 1500), "free_mb": round(free_memory_mb())},
     }
-    plan["memory"] = {"needed_mb": round(parameters * 4 / 1e6 * 4 + 1500), "free_mb": round(free_memory_mb())}
-    for what in ("disk", "memory"):
-        if plan[what]["needed_mb"] > plan[what]["free_mb"]:
-            plan["notes"].append(
-                f"{what}: about {plan[what]['needed_mb']} MB may be needed, {plan[what]['free_mb']} are free"
-            )
-    if plan["disk"]["free_mb"] < parameters * 4 / 1e6 * 5:
-        raise MachineError(f"the disk of the cache has only {plan['disk']['free_mb']} MB free")
-    return plan
+
+
+def _of_room(room: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return notes about disk and memory where less is free than is needed."""
+    return [
+        f"{what}: about {one['needed_mb']} MB may be needed, {one['free_mb']} are free"
+        for what, one in room.items()
+        if one["needed_mb"] > one["free_mb"]
+    ]
 
 
 def _of_target(sweep: Sweep, config: dict[str, Any] | None, asked: Sequence[str]) -> dict[str, Any]:
