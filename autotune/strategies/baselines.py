@@ -1,4 +1,4 @@
-"""The strategies that learn nothing, grid and random, and draws from what is left of a space."""
+"""The strategies that learn nothing, grid and random; and random draws among the candidates that are left of a space."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autotune.space.space import Space
 from autotune.strategies.protocol import Proposal, Told, Whole
 
 _DRAWS = 10_000
-"""Random draws of known candidates in a row, after which a space that is not enumerated counts as used up."""
+"""A space that is not enumerated counts as used up after so many random draws in a row that are all known."""
 _COUNTABLE = 10_000
-"""Combinations up to which a finite space is enumerated, to know what is left of it."""
+"""The most combinations of a finite space that is enumerated, so that it is known which are left."""
 
 
 def ids_of(pending: Sequence[Proposal]) -> set[str]:
@@ -26,9 +26,10 @@ def ids_of(pending: Sequence[Proposal]) -> set[str]:
 
 
 class Grid(Whole):
-    """Every candidate of a finite space, in the order written: an adapter in all its recipes and their sessions, then the next.
+    """Proposes every candidate of a finite space in the order of the sweep file: an adapter in all recipes and sessions,
+    then the next.
 
-    Of several targets: an adapter in all its recipes and sessions on all of them, the targets in turn, then the next.
+    With several targets: an adapter in all recipes and sessions on all of them, the targets in turn, then the next.
     """
 
     def __init__(self, *spaces: Space) -> None:
@@ -37,7 +38,7 @@ class Grid(Whole):
         self._left_out: set[str | None] = set()
 
     def leave_out(self, target: str | None) -> None:
-        """Propose nothing for a target any more."""
+        """Propose no more candidates of a target."""
         self._left_out.add(target)
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
@@ -65,7 +66,9 @@ def _in_step(spaces: Sequence[Space]) -> Iterator[Candidate]:
 
 
 class Left:
-    """The candidates of a space that are not known yet: all of them where it is small, else whatever is not known."""
+    """The candidates of a space that were not proposed or replayed yet. A small space is enumerated, a larger one is drawn
+    from.
+    """
 
     def __init__(self, space: Space) -> None:
         self._space = space
@@ -78,23 +81,23 @@ class Left:
             self._all = {candidate.id: candidate for candidate in space.grid()}
 
     def none(self, busy: Set[str] = frozenset()) -> bool:
-        """Whether the space is used up but for the candidates with the ids `busy`, as far as that is known."""
+        """Whether no candidate is left besides those with the ids `busy`; always false for a space that is not enumerated."""
         return self._all is not None and len(self._all) <= len(busy) and self._all.keys() <= busy
 
     def __contains__(self, candidate: Candidate) -> bool:
-        """Whether it is new, and can run."""
+        """Whether a candidate is new, and can run."""
         if candidate.id in self._known:
             return False
         return candidate.lora is None or not lora_impossible(candidate.lora, self._space.device)
 
     def remove(self, candidate: Candidate) -> None:
-        """Make it known."""
+        """Count a candidate as known."""
         self._known.add(candidate.id)
         if self._all is not None:
             self._all.pop(candidate.id, None)
 
     def draw(self, seed: str, busy: Set[str] = frozenset()) -> Candidate | None:
-        """Return one at random that is none of `busy`; None where there is none."""
+        """Return a random candidate whose id is not in `busy`; None where none is found."""
         rng = random.Random(seed)  # noqa: S311 - no secret
         if self._all is not None:
             free = [candidate for name, candidate in self._all.items() if name not in busy]
@@ -117,7 +120,7 @@ def _random_value(domain: Domain, rng: random.Random) -> Value:
         return rng.randint(int(domain.low), int(domain.high))
     if not domain.log:
         return domain.value(rng.uniform(domain.low, domain.high))
-    # Half a step beyond both ends, so that the first and the last whole number get their share.
+    # The range is half a step wider at both ends, so that the first and the last whole number get their share.
     margin = 0.5 if domain.integer else 0.0
     value = math.exp(rng.uniform(math.log(domain.low - margin), math.log(domain.high + margin)))
     return domain.value(min(max(round(value), domain.low), domain.high) if domain.integer else value)

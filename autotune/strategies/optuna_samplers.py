@@ -29,8 +29,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 POPULATION = 10
 """NSGA-II's population: Optuna's 50 would be a whole sweep of random draws."""
 _REPEATS = {"tpe": 10, "nsga2": 10, "gp": 2}
-"""Draws of known candidates in a row, after which a new one is drawn at random: a sampler that has converged would go
-on for ever, and each draw of gp takes seconds."""
+"""After so many draws in a row that are all known, a new candidate is drawn at random: a sampler that has converged would
+repeat itself for ever, and each draw of gp takes seconds."""
 
 Samplers = Mapping[str, Callable[[int, bool], BaseSampler]]
 """Each takes a seed, and whether other trials are running."""
@@ -59,8 +59,8 @@ _GENERATION = "NSGAIISampler:generation"
 class Sampled(Whole):
     """One of Optuna's samplers over the space of adapters times recipes times sessions.
 
-    Numbers are ordered for the sampler, choices of numbers by their place; recipe and session are one categorical
-    choice each.
+    To the sampler, ranges and choices of numbers are ordered parameters, a choice by its place; recipe and session are one
+    categorical parameter each.
     """
 
     def __init__(self, name: str, space: Space, directions: Sequence[Direction], seed: int) -> None:
@@ -71,7 +71,7 @@ class Sampled(Whole):
         self._nsga2 = name == "nsga2"
         self._repeats = _REPEATS[name]
         self._domains = space.searched
-        # A condition first: double_quant is asked for only where the base drawn before is of 4 bits.
+        # The condition is drawn first: double_quant is drawn only where the base that was drawn before has 4 bits.
         self._order = sorted(self._domains, key=lambda n: n != "quantized_base")
         self._recipes = {str(recipe): recipe for recipe in space.recipes}
         self._sessions = {_session_label(session): session for session in space.sessions}
@@ -90,7 +90,9 @@ class Sampled(Whole):
         return asked
 
     def _another(self, busy: Set[str]) -> Proposal | None:
-        """Return one more candidate. A draw that is known or running already is forgotten: it has taught what it can."""
+        """Return one more candidate. A draw that is known or running already is told to the study as failed, and another
+        follows: its result teaches nothing new.
+        """
         for _ in range(self._repeats):
             if self._left.none(busy):
                 return None

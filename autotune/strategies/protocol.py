@@ -64,10 +64,10 @@ class Proposal:
     candidate: Candidate
     trial: Any = None
     rung: float = 1.0
-    """The share of its steps to train an adapter to; a recipe can be built at 1 only. Without a recipe, the adapter is
+    """The share of its steps to which the adapter is trained; a recipe is built at 1 only. Without a recipe, the adapter is
     scored at full precision at that rung."""
     items: int | None = None
-    """Score on the first so many validation items of a fixed order; 0: build and time only; None: on all."""
+    """The number of validation items to score, the first of a fixed order; 0: build and time only; None: all."""
 
 
 class Strategy(Protocol):
@@ -81,12 +81,12 @@ class Strategy(Protocol):
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:
         """Return up to `n` proposals to run at the same time as those that are `pending`: asked for, and not told yet.
 
-        None of them is known or pending, and no two of them, nor one of them and a pending one, answer the same question.
-        An empty list means that there is nothing to propose now: with nothing pending the search is over, else the answer
-        may change once a pending proposal is told.
+        No proposal repeats a known or a pending one, and no two proposals, pending ones included, measure the same thing. An
+        empty list means that there is nothing to propose now: with nothing pending the search is over, else the answer may
+        change once a pending proposal is told.
 
         A proposal may need an adapter that a pending proposal trains, at the same rung or a higher one. The scheduler starts
-        its own stages when that training has ended; until then it occupies no worker.
+        the other stages of that proposal when the training has ended; until then the proposal occupies no worker.
         """
         ...
 

@@ -1,10 +1,10 @@
-"""One search for several targets: the same adapters, in deployments of which each belongs to one of the targets.
+"""One search for several targets: all targets get the same adapters, and each deployment belongs to one target.
 
-`frontier` has one belief about adapters for all of them, and `grid` one order (see both). The samplers that look at values
-have a study for each target, because a latency means another thing on each: a candidate of one target has no values in the
-study of another. The targets take turns, so that each has the same share of the budget, and the studies have the same seed,
-so that those that draw alike draw the same adapters: `random` always, the others until they have learned something. What an
-adapter's training costs is paid once, whichever target asks for it first.
+`frontier` has one model of adapters for all targets, and `grid` one order (see both). Of every other strategy there is one
+for each target, because latencies on two targets cannot be compared: a candidate of one target has no values for the
+strategy of another. The targets take turns, so that each has the same share of the budget. These strategies have the same
+seed, so that they draw the same adapters: `random` always, Optuna's samplers until they have learned something. An adapter
+is trained once, whichever target asks for it first.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from autotune.strategies.protocol import Proposal, Strategy, Told, Whole
 
 
 class ForTargets(Strategy, Protocol):
-    """A strategy for several targets: a candidate says of which it is."""
+    """A strategy for several targets: each candidate names its target."""
 
     def leave_out(self, target: str | None) -> None:
-        """Propose nothing for a target any more: its device is gone, or builds another model."""
+        """Propose no more candidates of a target: its device is gone, or builds another model."""
         ...
 
 
 class InTurns(Whole):
-    """A strategy for each target, of which that is asked next whose target has the fewest candidates so far."""
+    """One strategy for each target. The one whose target has the fewest candidates so far is asked next."""
 
     def __init__(self, parts: Mapping[str | None, Strategy]) -> None:
         """`parts`: by target; strategies that propose full candidates only."""
@@ -41,7 +41,7 @@ class InTurns(Whole):
         self._told: Counter[str | None] = Counter()
 
     def leave_out(self, target: str | None) -> None:
-        """Propose nothing for a target any more."""
+        """Propose no more candidates of a target."""
         self._parts.pop(target, None)
 
     def ask(self, n: int, pending: Sequence[Proposal]) -> list[Proposal]:

@@ -1,4 +1,4 @@
-"""What the strategy believes of each adapter's score: the surrogate's posterior, also beside proposals in flight."""
+"""The belief about each adapter's score: the surrogate's posterior, with and without the proposals in flight."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Belief:
 
 
 class ScoreModel:
-    """The belief about all adapters. It keeps the last belief and the surrogate, which are dear to compute."""
+    """The belief about all adapters. It keeps the last belief and the surrogate, because they take long to compute."""
 
     def __init__(self, observations: Observations, centre_rates: bool = False) -> None:
         """`centre_rates`: measure learning rates from their mean, instead of from the prior's best rate."""
@@ -74,7 +74,7 @@ class ScoreModel:
         self._belief = None
 
     def refine(self) -> None:
-        """Refine the pool of a large space: those that may be best, by mean and standard deviation, get neighbours."""
+        """Refine the pool of a large space: adapters that may be best, by mean and standard deviation, get neighbours."""
         belief = self.belief()
         promise = dict(zip(self._observations.adapters, belief.mean + belief.deviation, strict=True))
         self._observations.refine(promise)
@@ -103,7 +103,7 @@ class ScoreModel:
                 bias_variance = 1 / sum(loss_deviations[name] ** -2 for name in observations.distinct(adapter.pairs))
                 own.append(Observation(number, LAST, share, max(weights), variance(share), bias_variance))
             elif adapter.diverges:
-                # It has no score. Its neighbours are likely to diverge too, so that it counts as one that has learned nothing.
+                # It has no score. Its neighbours are likely to diverge too, so it counts as an adapter that has learned nothing.
                 floor = observations.floor
                 own.append(Observation(number, LAST, floor, observations.items, variance(floor), DIVERGED_SD**2))
             # Below an adapter's highest rung, observations show only how rungs correlate: some tens of adapters show that.

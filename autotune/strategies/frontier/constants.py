@@ -22,13 +22,13 @@ these rungs only; `benchmarks/measured/signals.md` gives the rank correlation an
 Moves: what a low-fidelity evaluation costs, and how well it ranks adapters."""
 
 POOL = 256
-"""The most adapters that the surrogate models, beside those that were evaluated once these fill half of it; a larger space is
-sampled at random.
+"""The most adapters that the surrogate models; a larger space is sampled at random. Once half of them were evaluated,
+further evaluated ones come on top.
 Source: chosen, not measured; `benchmarks.search.own_cost` prints the time of a decision.
 Moves: the time of a decision, which grows with it, and how finely a continuous space is covered."""
 
 REFINED_EACH = 1.1
-"""By how many times the number of fully scored adapters grows, by one at least, until the pool is refined again.
+"""The pool is refined again once the number of fully scored adapters has grown by this factor, and by one at least.
 Source: chosen for the time of a resume. Moves: that time."""
 
 REFINED, REFINED_AROUND, NEIGHBOURS_CHANGED, NEIGHBOUR_STEP = 64, 6, 2.0, 0.12
@@ -42,16 +42,18 @@ DRAWS_PER_ADAPTER = 4
 Source: chosen, not measured. Moves: whether the pool of a barely large space is filled."""
 
 KNOWN_TO_PRIOR = ("target_modules", "r", "learning_rate", "alpha_over_r", "alpha")
-"""The parameters of a large space of which the prior mean knows what is good; the favourite has the tool's defaults in others.
+"""The parameters of a large space for which the prior mean knows good values; the favourite has the tool's defaults in all
+others.
 Source: what `priors` reads. Moves: the first adapter of a large space."""
 
 FAVOURITE_LEVELS, LINE_LEVELS = 81, 9
-"""Values of a range that are looked at for the favourite, and learning rates at which it is in the pool of a large space.
+"""The number of values of a range that are compared for the favourite, and of learning rates at which the favourite is in
+the pool of a large space.
 Source: chosen. Moves: how near the favourite comes to the usual rate, and how finely its rate is looked for."""
 
 AS_GOOD = 0.001
-"""A difference of prior means (a share) that does not count when the first adapter is chosen: the first of the pool is taken, which
-is the favourite in a large space, and the favourite keeps a default that is as good.
+"""A difference of prior means (a share) that does not count when the first adapter is chosen: among equals the first of the
+pool is taken, which is the favourite in a large space; and the favourite keeps a default that is as good.
 Source: chosen, below all effects of the prior. Moves: the first adapter of a large space."""
 
 FULL_HISTORIES = 32
@@ -86,23 +88,25 @@ UNKNOWN_BASE = 0.25
 Source: chosen, not measured. Moves: only sweeps whose untouched model could not be scored."""
 
 BUILD_PRIOR_WEIGHT = 0.2
-"""Pseudo-count: how many successful builds the prior belief counts for that a recipe can be built. The probability is
+"""A pseudo-count of successful builds: the prior that a recipe can be built counts like so many of them. The probability is
 (built + weight) / (built + failed + weight).
 Source: chosen, not measured. Moves: after how many failures a recipe is proposed last."""
 
 DIVERGED_SD = 0.05
-"""Standard deviation (a share) of the score that an adapter counts for whose training diverged: the untouched model's.
+"""An adapter whose training diverged counts as one that has the untouched model's score with this standard deviation (a
+share).
 Source: chosen. Moves: how far around such an adapter others are avoided."""
 
 EXACT_BITS = 16
-"""Bits of a weight from which on a build predicts as the adapter does.
+"""A build whose weights have at least so many bits predicts what the adapter predicts.
 Source: at fp32 `benchmarks/measured/parity.md` finds no difference in 400 items; 16 was chosen, not measured.
-Moves: whether a score that is no number in one recipe, or in two, marks the adapter itself as diverged."""
+Moves: whether one recipe in which the score is no number marks the adapter as diverged, or only two such recipes do."""
 
 SAME_MODEL_SD = 0.003
 """Standard deviation (a share) of the difference between the scores of one adapter in one recipe on two targets: they differ
 by rounding alone.
-Source: chosen, not measured. Moves: only sweeps with several targets: how sure a pair is that another target has scored."""
+Source: chosen, not measured. Moves: in sweeps with several targets only, the assumed certainty of a pair's score that
+another target has measured."""
 
 LEAST_DEVIATION = 1e-9
 """The standard deviation of a score that is known (a share).
@@ -149,8 +153,8 @@ chances follow; the tails are for the made-up worlds where it is a decade off. W
 Moves: how soon other rates are tried, and after how many scores a wrong prior is overruled."""
 
 STEEPNESSES, STEEP_CHANCES, STEEP_WIDTHS = (1.0, 3.0), (0.7, 0.3), 2.0
-"""By how many times a wrong rate may cost more than usual, the prior probability of each, with any shift, and by how many times
-fewer decades cost that much where it is more than once.
+"""The factors by which a wrong rate may cost more than usual; the prior probability of each, with any shift; and the factor
+by which the width in decades is smaller where the first factor is above 1.
 Source: a training at a wrong rate may learn nothing, which costs some 35 points, three times `MOST_RATE_LOSS`; the chances are chosen. On
 the made-up worlds they replaced wide variances of slope and curvature, which sent the search far from a good favourite.
 Moves: where the search goes on after a favourite that has learned nothing."""
@@ -160,7 +164,7 @@ FLAT_CHANCE = 1 - sum(SHIFT_CHANCES)
 Source: what the other hypotheses leave. Moves: the same."""
 
 SHORT_STEPS = 50
-"""Steps of a training whose best rate is twice `BEST_RATE`: the factor is 1 + SHORT_STEPS / steps.
+"""The steps of a training whose best rate is twice `BEST_RATE`: the factor on it is 1 + SHORT_STEPS / steps.
 Source: Schulman et al. (2025) for higher rates in short trainings; the number is from small sweeps.
 Moves: which rates are trained first where `steps` is below some hundreds."""
 
@@ -239,7 +243,8 @@ Source: chosen, not scanned. `frontier-misled` in benchmarks/README.md shows wha
 Moves: after how many scores a wrong prior is overruled."""
 
 RATE_DELAY = 0.05
-"""How much lower a score is below the last rung for each decade of learning rate above the best: high rates gain at decay.
+"""How much lower a score is below the last rung for each decade of learning rate above the best: high rates gain most while
+the rate decays.
 Source: set on the tables. Moves: whether high rates are given up at a low rung."""
 
 LENGTH_SCALE, CHOICE_CORRELATION = 0.35, 0.7
@@ -247,7 +252,7 @@ LENGTH_SCALE, CHOICE_CORRELATION = 0.35, 0.7
 Source: set on the tables. Moves: how similar two adapters are taken to be."""
 
 USUAL_DIMENSIONS = 4
-"""The number of searched parameters from which on length scales begin larger: by the root of the number over this one.
+"""With more searched parameters than this, length scales begin larger: by the root of their number over this one.
 Source: the tables search four. Moves: how related adapters are in a wide space."""
 
 FACTOR_SD, LENGTH_FACTOR_SD = 0.5, 0.7

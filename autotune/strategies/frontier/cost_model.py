@@ -1,9 +1,10 @@
-"""What the strategy takes each stage to cost: the mean of what it was told in this sweep, and until then what it was given.
+"""The costs of stages that the strategy expects: the mean of those that it was told in this sweep, and until then those that
+the sweep gave it.
 
-A sweep gives it the expectations of the shared cost model (`autotune.costs`). What it learns itself are plain means of
-what it was told, because its choices in replays and in resumed sweeps must follow from its rows alone: the shared model
-also learns from other sweeps, and while stages still run. So the expectations are noted in `inputs.json` when the sweep
-begins, and a resumed sweep begins with the same.
+A sweep gives it the expectations of the shared cost model (`autotune.costs`). The strategy itself learns plain means,
+because its choices in replays and in resumed sweeps must follow from its rows alone: the shared model also learns from other
+sweeps, and while stages still run. So the expectations are noted in `inputs.json` when the sweep begins, and a resumed sweep
+begins with the same.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class FirstCosts:
 
 
 def first_costs(record: Record, expected: Callable[[], FirstCosts]) -> FirstCosts:
-    """Return the expectations that a sweep began with; noted now, as `expected` says, if it begins. Raises OSError."""
+    """Return the expectations that a sweep began with; a sweep that begins now notes those that `expected` returns. Raises
+    OSError.
+    """
     noted = record.inputs().get(NOTED)
     try:
         values = {name: float(noted[name]) for name in asdict(FirstCosts())} if isinstance(noted, dict) else {}
@@ -61,7 +64,7 @@ def work_of(lora: Lora) -> float:
 
 
 class CostModel:
-    """Mean seconds of each stage. A deployment that was not measured yet takes the mean of all others."""
+    """Mean seconds of each stage. For a deployment that was not measured yet they are the mean of all others."""
 
     def __init__(self, usual_work: float, first: FirstCosts | None = None) -> None:
         """`usual_work`: the mean work of the space's adapters, as in `work_of`; `first`: None: for a model of 100 million
@@ -127,7 +130,7 @@ class CostModel:
         return merge + build if built else merge
 
     def _on(self, kind: str, target: str | None, default: float) -> float:
-        """Return the mean seconds on a target, or until one was measured there the mean of all."""
+        """Return the mean seconds on a target; until one is measured there, the mean of all targets."""
         return self._mean(f"{kind} on {target}", self._mean(kind, default))
 
     def alone(self, items: int) -> float:

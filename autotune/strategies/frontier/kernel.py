@@ -138,7 +138,7 @@ class Kernel:
         return np.asarray(np.exp(-0.5 * np.maximum(squares, 0.0)))
 
     def forget(self) -> None:
-        """Take back what was learned."""
+        """Set the scales to what they are before any score."""
         self.scales = Scales.usual(len(self.scales.lengths))
 
     def covariance(
@@ -216,7 +216,7 @@ class Kernel:
 
         found = minimum(slope, np.zeros(2 + len(usual.lengths)))
         effects, luck, *lengths = np.exp(found)
-        # Scores that are all alike say little about what settings can do that were never tried: effects are not taken for less.
+        # Scores that are all alike say little about settings that were never tried, so this factor is at least 1.
         self.scales = Scales(max(1.0, float(effects)), float(luck), np.array(lengths) * usual.lengths)
 
 
@@ -241,8 +241,8 @@ def _by_rungs(grown: Array) -> tuple[Array, Array, Array, Array]:
 def minimum(slope: Callable[[Array], tuple[float, Array]], begun: Array) -> Array:
     """Return the place of the least value that `FIT_STEPS` steps find; `slope` returns a value and its gradient.
 
-    Each coordinate steps by the sign of its slope: further while that stays, less far once it changes (Rprop; Igel and Huesken,
-    Neurocomputing 50 (2003), 105-123). A value that cannot be computed ends the descent.
+    Each coordinate moves against the sign of its slope: its step grows while the sign stays, and shrinks once it changes
+    (Rprop; Igel and Huesken, Neurocomputing 50 (2003), 105-123). A value that cannot be computed ends the descent.
     """
     here, size, before = begun, np.full(len(begun), RPROP_FIRST), np.zeros(len(begun))
     best, least = begun, math.inf

@@ -1,6 +1,6 @@
 """What the search has observed: scores of adapters, footprints of recipes, costs, failures. No decision is made here.
 
-It is one module because each row that the search is told changes most of what is observed together.
+It is one module because each new row changes most of these observations at once.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class Adapter:
     reached: int = -1
     """The highest rung that it was trained to; -1: none."""
     in_space: bool = True
-    """Whether the sweep may propose it. An adapter of an earlier version of the space is only learned from."""
+    """Whether the sweep may propose it. From an adapter of an earlier version of the space the search only learns."""
     unusable: bool = False
     """Whether it diverged, or cannot be trained."""
     diverges: bool = False
-    """Whether its training, or what it predicts, came to no number."""
+    """Whether its training, or its predictions, gave values that are no finite numbers."""
     rung_scores: dict[int, RungScore] = field(default_factory=dict)
     """Its scores without a recipe, by rung."""
     pairs: dict[str, tuple[Scores, int]] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Deployment:
 
     @property
     def model(self) -> str:
-        """The deployment without its target: what it predicts is the same on all of them, but for rounding."""
+        """The deployment without its target: its predictions are the same on all targets, apart from rounding."""
         return f"{self.recipe or ''} {self.session or ''}".strip()
 
 
@@ -133,10 +133,11 @@ class Observations:
         first: FirstCosts | None = None,
         others: Sequence[Space] = (),
     ) -> None:
-        """`space`: that of the sweep's target, or of the first of several; `others`: those of the other targets, which have the
-        same adapters; `seed`: of the adapters that are sampled from a large space; `items`: validation items, until a candidate that was
-        fully scored shows their number; `prior`: what an adapter's settings add to the score (a share), if the best learning rate
-        is so many decades above the usual one; `first`: what stages are taken to cost until they were measured.
+        """`space`: that of the sweep's target, or of the first of several; `others`: those of the other targets, which have
+        the same adapters; `seed`: for the adapters that are sampled from a large space; `items`: the number of validation
+        items, until a fully scored candidate shows it; `prior`: what an adapter's settings add to the score (a share), if
+        the best learning rate is so many decades above the usual one; `first`: the assumed seconds of stages, until they are
+        measured.
         """
         self.space, self.items, self._prior = space, items, prior
         self.spaces = {one.target: one for one in (space, *others)}
@@ -150,13 +151,13 @@ class Observations:
         self.directions = [objectives[name] for name in self.others]
         self.deployments = {str(one): one for each in self.spaces.values() for one in _deployments(each)}
         self.models = {name: one.model for name, one in self.deployments.items()}
-        """What is scored in each deployment, by the name that is the same on all targets."""
+        """The model that is scored in each deployment, by its name, which is the same on all targets."""
         self.prior_losses = {self.models[name]: prior_loss(one.recipe) for name, one in self.deployments.items()}
         """The prior of the quantisation loss, by model."""
         self._bits = {name: stored_bits(one.recipe) for name, one in self.deployments.items()}
         """Bits of a stored weight, also of the untouched model's deployment, which may not belong to the space."""
         self._targets = {name: one.target for name, one in self.deployments.items()}
-        """The target of each, also of the untouched model's."""
+        """The target of each deployment, also of the untouched model's."""
         self.over_limit: set[str] = set()
         """The deployments whose footprint breaks a limit, with any adapter."""
         self.footprints: dict[str, list[float]] = {}
@@ -193,7 +194,9 @@ class Observations:
         return self.adapters[name]
 
     def _expected_prior(self, lora: Lora) -> float:
-        """Return the prior mean of an adapter's settings over all hypotheses: it leans to where a mistake costs less."""
+        """Return the prior mean of an adapter's settings over all hypotheses. It favours settings that lose little under a
+        wrong hypothesis.
+        """
         each = itertools.product(
             zip(STEEPNESSES, STEEP_CHANCES, strict=True), zip(RATE_SHIFTS, SHIFT_CHANCES, strict=True)
         )
@@ -211,7 +214,7 @@ class Observations:
     def refine(self, promise: Mapping[str, float]) -> None:
         """Replace the untouched adapters that promise least by neighbours of those that promise most, and by random draws.
 
-        `promise` of each adapter: a score that it may have (a share).
+        `promise`: by adapter, a score that it may have (a share).
         """
         self._refined_at = self._scored
         rng = random.Random(f"frontier-{self._seed}-{self._refined_at}")  # noqa: S311 - no secret
@@ -263,11 +266,11 @@ class Observations:
         return any(name != deployment and self.models[name] == model for name in adapter.pairs)
 
     def distinct(self, deployments: Iterable[str]) -> list[str]:
-        """Return of these deployments one for each model."""
+        """Return one of these deployments for each model."""
         return list({self.models[name]: name for name in deployments}.values())
 
     def of_models(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """Return an adapter's scores by model, from those by deployment; of several targets their mean. Both are shares."""
+        """Return an adapter's scores by model, from those by deployment: the mean over the targets. Both are shares."""
         scores: dict[str, list[float]] = {}
         for deployment, share in shares.items():
             scores.setdefault(self.models[deployment], []).append(share)
@@ -293,7 +296,7 @@ class Observations:
         return self.floor_of(self.space.target)
 
     def floor_of(self, target: str | None) -> float:
-        """Return the same for one target; where it has no score yet, another target's stands for it."""
+        """Return the floor for one target; where it has no score yet, another target's score stands for it."""
         untouched = self._untouched.get(target, self.untouched)
         if untouched is not None:
             return self.scale.share(untouched)
@@ -301,8 +304,8 @@ class Observations:
         return min(known, default=MIDDLE_SCORE) - UNKNOWN_BASE
 
     def footprint(self, deployment: str) -> list[float]:
-        """Return the footprint of a deployment: measured, or predicted from its bits and the nearest measured one, and then
-        better by `OPTIMISM`. Those of another target are taken only until one was measured on its own.
+        """Return the footprint of a deployment: as measured, or predicted from its bits and the nearest measured footprint,
+        and then made better by `OPTIMISM`. A footprint of another target is used only until its own target has one.
         """
         if deployment in self.footprints:
             return self.footprints[deployment]
@@ -349,7 +352,7 @@ class Observations:
             if score is not None:
                 self._untouched[candidate.target] = score
             return
-        if not alone and deployment not in self.deployments:  # it belongs to an earlier version of the space
+        if not alone and deployment not in self.deployments:  # that deployment is of an earlier version of the space
             return
         if score is None:
             self._learn_failure(adapter, candidate, told)

@@ -41,7 +41,8 @@ def draws(space: Space, rng: random.Random) -> Iterator[Candidate]:
 def favourites(space: Space, prior: Callable[[Lora], float]) -> Iterator[Candidate]:
     """Yield the candidate that the prior mean thinks best, then the same at other learning rates of the space.
 
-    Of what the prior says nothing about, it has the tool's defaults, or the middle of a range that leaves them out.
+    A parameter of which the prior says nothing has the tool's default, or the middle of a range that does not hold the
+    default.
     """
     values = {name: _usual(name, domain) for name, domain in space.searched.items()}
     recipe = space.recipes[0] if space.recipes else None

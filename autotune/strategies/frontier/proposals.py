@@ -37,21 +37,21 @@ from autotune.strategies.protocol import LEAST_ITEMS, Proposal
 
 @dataclass(frozen=True)
 class _State:
-    """What one decision is made from."""
+    """The inputs of one decision."""
 
     observations: Observations
     model: ScoreModel
     belief: Belief
     deployments: list[str]
-    """Those within the limits."""
+    """The deployments within the limits."""
     pair_s: Array
-    """The expected seconds of measuring a trained adapter in each: (deployments,)."""
+    """The expected seconds of measuring a trained adapter in each deployment: (deployments,)."""
     build_chances: list[float]
-    """The probability that the next adapter can be built and run in each."""
+    """The probability that the next adapter can be built and run in each deployment."""
     fronts: Mapping[str | None, HypervolumeImprovement]
     """By target."""
     weights: Mapping[str | None, float]
-    """By target: what a gain of its hypervolume adds to the mean of the targets' hypervolumes, each a share of its box."""
+    """By target: the factor by which a gain of its hypervolume becomes a gain of the mean of all targets (see `_expected_fronts`)."""
 
 
 def next_proposal(
@@ -161,7 +161,7 @@ def _low_fidelity(state: _State, direct: Array) -> Iterator[tuple[float, Proposa
 
 def _pair_gains(state: _State) -> Array:
     """Return the expected hypervolume improvement of each pair: (deployments, adapters); 0 for a pair that was measured, is
-    being measured, or cannot be.
+    being measured, or cannot be measured.
     """
     belief, observations = state.belief, state.observations
     gains = _expected_gains(state, belief.mean, belief.deviation)
@@ -174,8 +174,8 @@ def _pair_gains(state: _State) -> Array:
 
 
 def _without_loss_known_elsewhere(state: _State, gains: Array) -> None:
-    """Put in the gains of pairs whose adapter was scored in the same recipe on another target: its quantisation loss is known
-    but for rounding. `gains`: (deployments, adapters).
+    """Replace the gains of pairs whose adapter was scored in the same recipe on another target: its quantisation loss there
+    is the same, apart from rounding. `gains`: (deployments, adapters).
     """
     belief, observations = state.belief, state.observations
     for place, name in enumerate(state.deployments):
@@ -191,7 +191,7 @@ def _excluded(adapter: Adapter, deployment: str) -> bool:
 
 def _expected_gains(state: _State, mean: Array, deviation: Array) -> Array:
     """Return the expected hypervolume improvement of models in each deployment: (deployments, *the shape of mean and
-    deviation), which are those of their scores without quantisation loss (shares).
+    deviation). `mean`, `deviation`: of the models' scores without quantisation loss (shares).
     """
     belief = state.belief
     return np.array([

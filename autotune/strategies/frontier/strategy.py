@@ -5,8 +5,9 @@ Gaussian process (`surrogate`) and crosses them with a small table of recipes. I
 LoRA settings (`priors`) and what earlier sweeps found (`transfer`). Scores of adapters at lower rungs and in recipes
 update it (`belief`). `proposals` chooses among pairs, new adapters and low-fidelity evaluations.
 
-A sweep with several targets is one search: a deployment is of one of them, what is known of adapters holds for all, and a
-proposal is worth what it adds to the mean of the targets' hypervolumes, each a share of the largest that it may have.
+A sweep with several targets is one search. A deployment belongs to one target, and what is known of adapters holds for all
+targets. The worth of a proposal is what it adds to the mean of the targets' hypervolumes, each as a share of the largest
+hypervolume that the target may have.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ class Frontier:
         first: FirstCosts | None = None,
         others: Sequence[Space] = (),
     ) -> None:
-        """`space`: of the sweep's target, or of the first of several, and `others` of the other targets; `items`: validation items, until a candidate that was fully scored shows their number; `prior`: the prior mean of
-        an adapter's settings, in units of the score (a share); `first`: what stages are taken to cost until measured.
+        """`space`: that of the sweep's target, or of the first of several; `others`: those of the other targets; `items`:
+        the number of validation items, until a fully scored candidate shows it; `prior`: the prior mean of an adapter's
+        settings, in units of the score (a share); `first`: the assumed seconds of stages, until they are measured.
         """
         self._levers = levers
         known = prior if levers.prior else _no_prior
@@ -75,7 +77,7 @@ class Frontier:
         return asked
 
     def leave_out(self, target: str | None) -> None:
-        """Propose nothing for a target any more."""
+        """Propose no more candidates of a target."""
         self.observations.left_out.add(target)
 
     def _next(self, in_flight: InFlight) -> Proposal | None:
@@ -91,7 +93,7 @@ class Frontier:
         self.model.outdate()
         if (
             self.observations.to_refine
-        ):  # not when asked, so that a resumed sweep has the pool of one that never stopped
+        ):  # here and not in `ask`, so that a resumed sweep has the same pool as one that never stopped
             self.model.refine()
 
 

@@ -57,7 +57,7 @@ class Posterior:
     """The posterior of each adapter's score at the last rung, over infinitely many items: (adapters,) each.
 
     Of an adapter that was not scored at the last rung it is the value of its settings, without the luck of one training:
-    a neighbour of a finished adapter is no fresh ticket in a lottery.
+    otherwise the unknown luck alone would make each neighbour of a finished adapter look promising.
     """
 
     mean: Array
@@ -72,7 +72,8 @@ class Posterior:
     inverse: Array
     """The inverse of the covariance of the observed scores: (observations, observations)."""
     weights: Array
-    """The weight of each observation in each adapter's mean, but for the prior's factor: (observations, adapters)."""
+    """The weight of each observation in each adapter's mean, without the part of the prior's factor: (observations,
+    adapters)."""
     means: Array
     """The mean of each hypothesis: (hypotheses, adapters)."""
     slopes: Array
@@ -82,7 +83,7 @@ class Posterior:
 
 
 class Factors(NamedTuple):
-    """What the scores say of the factor on the prior mean, by each hypothesis; in standard deviations of the factor's own prior."""
+    """The posterior of the factor on the prior mean, by each hypothesis, in standard deviations of the factor's own prior."""
 
     residuals: Array
     """The observed scores without their prior means, times the inverse of their covariance: (observations, hypotheses)."""
@@ -121,7 +122,7 @@ class Surrogate:
 
     def anchor(self, floor: float) -> None:
         """Expect the level of the scores to lie a usual gain above the untouched model's score, `floor` (a share; below zero
-        where less is better), but at most half of the way to the best there is.
+        where less is better), but at most half of the way to the best possible score.
         """
         most = 1 - floor if floor >= 0 else -floor
         self.level, self.kernel.level_sd = floor + min(LEVEL_GAIN, 0.5 * most), GAIN_SD
@@ -148,7 +149,7 @@ class Surrogate:
         residuals, slopes = self._left(observed, seen, at)
         noise = noise_of(observed)
         if learn:
-            self.kernel.forget()  # what is learned depends on these scores alone
+            self.kernel.forget()  # the scales depend on these scores alone
             gram = self.kernel.covariance(seen, at, seen, at) + noise
             solved = np.linalg.solve(gram, np.concatenate([residuals, slopes]).T)
             likely = int(np.argmax(self._hypotheses(residuals, slopes, solved)[0]))
@@ -163,7 +164,8 @@ class Surrogate:
     def posterior_beside(self, known: Posterior, more: Sequence[Observation]) -> Posterior:
         """Return the posterior after more observations, by the scales and the probabilities of hypotheses of the known one.
 
-        It is that of all observations together, by the inverse of a bordered matrix: what was solved is not solved again.
+        It is that of all observations together, by the inverse of a bordered matrix: the system of the known observations is
+        not solved again.
         """
         (seen, at), (new, new_at) = known.at, places_of(more)
         everyone, last = np.arange(len(self)), np.full(len(self), self._last)

@@ -81,7 +81,8 @@ def _sha256(table: Path) -> str:
 
 
 def sweeps_for(record: Record, model: str, say: Callable[[str], None]) -> list[EarlierSweep]:
-    """Return the earlier sweeps that a sweep uses: those that were beside it when it began, with their adapters of then.
+    """Return the earlier sweeps that a sweep uses: those that were beside it when it began, with the adapters that they had
+    then.
 
     `model`: its key; `say` takes messages: which they are, and which have changed or are gone. Raises OSError.
     """
@@ -177,7 +178,8 @@ def _model_of(folder: Path) -> str | None:
 def _adapters_of(rows: Sequence[Trial], table: Path) -> list[tuple[Lora, float, int]]:
     """Return the fully trained adapters, each with its best score among those on the most items, the best first.
 
-    Of more than `TRANSFER_ADAPTERS` it returns so many, evenly spaced between the best and the worst. Raises UsageError where columns are lost.
+    If there are more than `TRANSFER_ADAPTERS`, it returns that many, evenly spaced between the best and the worst. Raises
+    UsageError where columns are missing.
     """
     check_whole(rows, table)
     score = next(
