@@ -97,6 +97,12 @@ def test_a_task_of_skypilot_keeps_results_in_a_bucket(sweep: Path) -> None:
     assert "'autotune-genai[cuda]'" in task["setup"]
 
 
+def test_an_instance_of_skypilot_gets_what_metric_and_data_need(sweep: Path) -> None:
+    write(sweep, "skypilot", None, ["data.metric=lm-eval:arc_easy", "data.train={dataset: owner/rows, split: train}"])
+    task = yaml.safe_load(Path("tones.sky.yaml").read_text(encoding="utf-8"))
+    assert "'autotune-genai[cuda,hub,lm-eval]'" in task["setup"]
+
+
 def test_skypilots_own_parser_takes_the_task(sweep: Path) -> None:
     sky = pytest.importorskip("sky", reason="SkyPilot is not installed")
     write(sweep, "skypilot", None, [])

@@ -27,6 +27,8 @@ _CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 _GPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.4-cudnn9-ubuntu22.04:latest"
 _ORDER = ("model", "data.train", "data.validation", "data.test")
 _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
+_COMPUTE = re.compile(r"[A-Za-z0-9][\w.-]*|/subscriptions/\S+")
+"""A name, or an address in the workspace's cloud; other texts are placeholders of a file that nobody has filled in."""
 _SIZE = re.compile(r"(?:Standard|Basic)_[A-Z]", re.IGNORECASE)
 """How the names of Azure's sizes of machines begin."""
 _IN_THE_JOB = ("azure-identity>=1.25", "azure-keyvault-secrets>=4.10")
@@ -116,6 +118,8 @@ def _check_place(plan: Plan, given: AzureML) -> None:
     if not compute:
         also = f", with instance_type={example}" if plan.needs_gpu else ""
         wrong("names no compute", "", f"--set submit.azureml.compute=NAME, or serverless{also}")
+    elif not _COMPUTE.fullmatch(compute):
+        wrong("is no name of a compute", ".compute", "write its name as the workspace shows it", compute)
     elif _SIZE.match(compute):
         remedy = f"write compute: serverless and instance_type: {compute}, or the name of a cluster of that size"
         wrong("is a size of machines, and no compute", ".compute", remedy, compute)
@@ -172,7 +176,7 @@ def _environment(plan: Plan, given: AzureML, notes: list[str]) -> Any:
         if named.startswith("//"):
             return given.environment
         return f"azureml:{named}" if re.search("[:@]", named) else f"azureml:{named}@latest"
-    pip = [given.install] if given.install else requirements(plan.sweep.provider.extra)
+    pip = [given.install] if given.install else requirements(*plan.extras)
     if given.hf_token:
         pip += [one for one in _IN_THE_JOB if one not in pip]
     older = plan.file.parent / given.conda_file if given.conda_file else None

@@ -34,11 +34,11 @@ _RUNTIME = "onnxruntime"
 """The beginning of the names of wheels that exclude one another: only the target's one stays."""
 
 
-def requirements(extra: str) -> list[str]:
-    """Return the requirements of an extra of this tool on Linux, without markers and without the tool itself."""
+def requirements(*extras: str) -> list[str]:
+    """Return the requirements of extras of this tool on Linux, without markers and without the tool itself."""
     declared, tested = _declared(), _tested()
     found: dict[str, str] = {}
-    waiting, seen = [extra, ""], set[str]()
+    waiting, seen = [*extras, ""], set[str]()
     while waiting:
         name = waiting.pop()
         if name in seen:

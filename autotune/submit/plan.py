@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotune.data.schema import SPLITS
+from autotune.data.schema import SPLITS, HubDataset
 from autotune.data.sources import hub_source, locate, part_of
 from autotune.distribution import requirement
 from autotune.errors import Problem, UsageError
+from autotune.metrics import is_task
 from autotune.models import BUILT_IN, local_folder
 from autotune.paths import is_file
 from autotune.providers import NVIDIA
@@ -44,9 +45,23 @@ class Plan:
         """Whether the target, or the training, needs an NVIDIA GPU."""
         return self.sweep.target.provider in NVIDIA or self.sweep.train.device == "cuda"
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras of this tool that the sweep needs: the target's, then those of data, metric, strategy, engine, trackers."""
+        sweep, data = self.sweep, self.sweep.data
+        sources = [source for split in SPLITS if (source := getattr(data, split)) is not None]
+        needed = {
+            "hub": any(isinstance(hub_source(source, sweep.root), HubDataset) for source in sources),
+            "lm-eval": is_task(data.metric),
+            "rouge": data.metric == "rouge_l",
+            "gp": sweep.strategy == "gp",
+            "ray": sweep.engine == "ray",
+        }
+        return (sweep.provider.extra, *(extra for extra, needs in needed.items() if needs), *sorted(sweep.report_to))
+
     def install(self, named: str | None) -> str:
         """Return the requirement that pip installs in the job: `named` by the user, or this version of autotune."""
-        return named or requirement(self.sweep.provider.extra)
+        return named or requirement(*self.extras)
 
 
 def make_plan(file: Path, sets: Sequence[str]) -> Plan:

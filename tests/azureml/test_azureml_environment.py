@@ -184,6 +184,35 @@ def test_the_code_is_the_sweep_the_users_functions_and_the_tool(sweep: dict[str,
     made(sweep, "seed=1")  # written again
 
 
+@pytest.mark.parametrize(
+    ("sets", "package"),
+    [
+        (["data.metric=lm-eval:arc_easy"], "lm-eval"),
+        (["data.metric=rouge_l"], "rouge-score"),
+        (["data.train={dataset: owner/rows, split: train}"], "datasets"),
+        (["strategy=gp"], "scipy"),
+        (["engine=ray"], "ray"),
+        (["report_to=[mlflow]"], "mlflow-skinny"),
+    ],
+)
+def test_the_environment_has_what_metric_data_strategy_engine_and_trackers_need(
+    sets: list[str], package: str, sweep: dict[str, Any]
+) -> None:
+    del sweep["data"]["max_new_tokens"]
+
+    def packages(*changes: str) -> set[str]:
+        return names(made(sweep, *changes)["environment"]["conda_file"]["dependencies"][-1]["pip"])
+
+    assert package not in packages("data.metric=exact_match")
+    assert package in packages("data.metric=exact_match", *sets)
+
+
+def test_a_compute_that_is_a_placeholder_is_refused(sweep: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"submit.azureml.compute: is no name of a compute, got 'Your Compute Name'"):
+        made(sweep, "submit.azureml.compute=Your Compute Name")
+    made(sweep, "submit.azureml.compute=/subscriptions/s/resourceGroups/g/providers/p/computes/c")
+
+
 def test_another_autotune_may_be_named(sweep: dict[str, Any]) -> None:
     job = made(sweep, "submit.azureml.install=autotune-genai[cpu]==0.1.0")
     assert not (Path(job["code"]) / "tool").exists()
