@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import Counter
@@ -54,6 +55,9 @@ _TEXTS = (
     "text", "sentence", "phrase", "question", "prompt", "instruction", "input", "context", "document", "article", "premise",
     "hypothesis", "content", "body", "message", "query", "utterance", "review", "dialogue", "source", "passage", "subject",
 )  # fmt: skip
+_CHARACTERS, _BYTES = 3.0, 2.0
+"""Characters of a token of English, which has about four; bytes of a token of letters that are not ASCII."""
+_DIGIT, _ASCII = re.compile(r"[0-9]"), re.compile(r"[\x00-\x7f]+")
 _NAME = re.compile(r"[^.\[\]!:{}?]+")
 """A column that a template can name."""
 
@@ -76,12 +80,14 @@ class Guess:
     """The values of a column of labels, as texts."""
     rarest: int = 0
     """The number of rows of the rarest label."""
-    prompt_chars: int = 0
-    """Characters of a prompt: the median."""
-    long_chars: int = 0
-    """Characters of a prompt: the 99th percentile."""
-    answer_chars: int = 0
-    """Characters of an answer: the 99th percentile."""
+    prompt_tokens: int = 0
+    """Tokens of a prompt, as `about_tokens` has them: the median."""
+    long_tokens: int = 0
+    """Tokens of a prompt: the 99th percentile."""
+    answer_tokens: int = 0
+    """Tokens of an answer: the 99th percentile."""
+    longest_answer: int = 0
+    """Tokens of the longest answer: none is ever cut."""
     why: tuple[str, ...] = ()
     """The reasons for the guess, a line each."""
     columns: tuple[str, ...] = field(default=())
@@ -95,7 +101,7 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
     found = read_rows(path, data, columns, encoding)
     if found.problems or not found.records:
         raise UsageError(
-            [Problem(p.rule, p.key or "--data", str(path), p.line, p.value, p.remedy) for p in found.problems]
+            [Problem(p.rule, p.key or "--data", str(path), p.line, p.value, _here(p.remedy)) for p in found.problems]
         )
     rows = [record.cells for record in found.records[:: 1 + len(found.records) // _LOOKED_AT]]
     if path.suffix.lower() != ".parquet" and (first := row_for_header(found.columns, rows)):
@@ -113,6 +119,11 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
             raise
         raise UsageError([replace(problem, remedy=remedy) for problem in error.problems]) from None
     return replace(made, why=(*made.why, f"not used: {remedy}")) if others else made
+
+
+def _here(remedy: str) -> str:
+    """Return a remedy for a sweep file as one for this command, which writes it."""
+    return remedy.replace("write data.encoding: ", "give --encoding ")
 
 
 def _columns(path: Path, data: bytes, encoding: str | None) -> set[str]:
@@ -164,9 +175,9 @@ def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, ob
 
 def _plain_texts(only: str, cells: Sequence[str], unused: tuple[str, ...], total: int, columns: Sequence[str]) -> Guess:
     """Return the guess for texts without answers. `unused`: why the other columns are not used."""
-    lengths = [len(cell) for cell in cells if cell]
+    lengths = [about_tokens(cell) for cell in cells if cell]
     why = f"'{only}' is the only column of texts, and no other says what they are: they are modelled as they stand"
-    return Guess(total, "text", only, metric="perplexity", prompt_chars=_median(lengths), long_chars=_long(lengths),
+    return Guess(total, "text", only, metric="perplexity", prompt_tokens=_median(lengths), long_tokens=_long(lengths),
                  why=(why, *unused), columns=tuple(columns))  # fmt: skip
 
 
@@ -175,8 +186,9 @@ def _answered(kinds: Sequence[str], texts: Mapping[str, Sequence[str]], total: i
     answer = _named(kinds, _ANSWERS) or kinds[-1]
     asks = _asking([name for name in kinds if name != answer], texts)
     metric, reason = _written([cell for cell in texts[answer] if cell])
+    lengths = [about_tokens(cell) for cell in texts[answer]]
     why = f"'{answer}' answers {_list(asks)}: its texts are nearly all different, so that it holds no labels"
-    found = Guess(total, "answer", answer, asks, metric=metric, answer_chars=_long([len(c) for c in texts[answer]]),
+    found = Guess(total, "answer", answer, asks, metric=metric, answer_tokens=_long(lengths), longest_answer=_longest(texts[answer]),
                   why=(why, reason), columns=tuple(columns))  # fmt: skip
     return _with_prompts(asks, texts, found)
 
@@ -185,15 +197,16 @@ def _conversations(
     named: tuple[str, ...], turns: Sequence[Sequence[Message]], total: int, columns: Sequence[str]
 ) -> Guess:
     """Return the guess for conversations in the columns `named`."""
-    prompts = [sum(len(turn.content) + 8 for turn in one[:-1]) for one in turns]
+    prompts = [sum(about_tokens(turn.content) + 3 for turn in one[:-1]) for one in turns]
     answers = [one[-1].content for one in turns]
+    lengths = [about_tokens(answer) for answer in answers]
     why = f"{_list(named)} {'hold' if len(named) > 1 else 'holds'} conversations of a user and an assistant; the last turn is what is learned"
     metric, reason = _written(answers)
     counts = Counter(answers)
     if len(counts) > 1 and min(counts.values()) >= _EACH_ANSWER and metric == "exact_match":
         metric, reason = "choice", f"the last turns have {len(counts)} different texts: they are labels"
-    return Guess(total, "messages", named[-1], named[:-1], metric=metric, prompt_chars=_median(prompts), long_chars=_long(prompts),
-                 answer_chars=_long([len(a) for a in answers]), why=(why, reason), columns=tuple(columns))  # fmt: skip
+    return Guess(total, "messages", named[-1], named[:-1], metric=metric, prompt_tokens=_median(prompts), long_tokens=_long(prompts),
+                 answer_tokens=_long(lengths), longest_answer=_longest(answers), why=(why, reason), columns=tuple(columns))  # fmt: skip
 
 
 def _unused(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> Iterator[str]:
@@ -226,16 +239,19 @@ def _labelled(label: str, texts: Mapping[str, Sequence[str]], columns: Sequence[
         f"'{label}' has {len(counts)} different values in {sum(counts.values())} rows: it holds labels, and {_list(asks)} what they are of",
     )
     found = Guess(total, "label", label, asks, metric="choice", labels=tuple(sorted(counts)), rarest=min(counts.values()),
-                  answer_chars=max(map(len, counts)), why=why, columns=tuple(columns))  # fmt: skip
+                  answer_tokens=max(map(about_tokens, counts)), why=why, columns=tuple(columns))  # fmt: skip
     return _with_prompts(asks, texts, found)
 
 
 def _with_prompts(asks: Sequence[str], texts: Mapping[str, Sequence[str]], found: Guess) -> Guess:
-    lengths = [sum(len(texts[name][place]) + len(name) + 3 for name in asks) for place in range(len(texts[asks[0]]))]
+    lengths = [
+        sum(about_tokens(texts[name][place]) + about_tokens(name) + 1 for name in asks)
+        for place in range(len(texts[asks[0]]))
+    ]
     empty = frozenset(name for name in asks if not all(texts[name]))
     if len(empty) == len(asks):  # one must be there: else there is no prompt
         empty -= {max(asks, key=lambda name: sum(map(bool, texts[name])))}
-    return replace(found, may_be_empty=empty, prompt_chars=_median(lengths), long_chars=_long(lengths))
+    return replace(found, may_be_empty=empty, prompt_tokens=_median(lengths), long_tokens=_long(lengths))
 
 
 def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
@@ -322,6 +338,22 @@ def _text(value: object) -> str:
         return cell_text(value).strip()
     except RowError:
         return ""
+
+
+def about_tokens(text: str, letters: float = _BYTES) -> int:
+    """Return about how many tokens a text has: an upper estimate, because no tokenizer is at hand.
+
+    English has about four characters a token, and many tokenizers make a token of each digit. `letters`: bytes of a token of
+    letters that are not ASCII, which have two or three bytes each; 1 where the tokenizer knows none of them.
+    """
+    digits, others = len(_DIGIT.findall(text)), "" if text.isascii() else _ASCII.sub("", text)
+    plain = len(text) - digits - len(others)
+    return math.ceil(plain / _CHARACTERS + digits + len(others.encode("utf-8", "replace")) / letters)
+
+
+def _longest(answers: Sequence[str]) -> int:
+    """Return the tokens of the longest answer, at most."""
+    return max((about_tokens(answer, 1.0) for answer in answers), default=0)
 
 
 def _median(values: Sequence[int]) -> int:

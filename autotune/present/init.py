@@ -28,8 +28,8 @@ _SCORED = 300
 """Enough validation items to tell candidates apart in a first sweep."""
 _RARE = 15
 """With fewer rows, a label may be missing from a held-out share."""
-_CHARACTERS = 3.0
-"""Characters of a token: English has about four, other languages fewer."""
+_LONGEST = 2048
+"""The longest context that is written for prompts; only answers, which are never cut, ask for more."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _target_lines(provider: Provider, found: Guess, context: int | None) -> Iter
     cores = hardware()["cores"] or 1
     served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
     yield f"train: {{ batch_size: 8, max_length: {longest} }}   # max_length in tokens: 99 % of the rows have fewer, estimated from their characters{cut}"
-    yield f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_chars, longest)}, new_tokens: {_workload(found.answer_chars, longest)} }} }}   # where it will run, and what it is timed on (?)"
+    yield f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_tokens, longest)}, new_tokens: {_workload(found.answer_tokens, longest)} }} }}   # where it will run, and what it is timed on (?)"
 
 
 def _space_lines(provider: Provider, rows: int) -> Iterator[str]:
@@ -274,15 +274,15 @@ def _recipes(precisions: Sequence[str]) -> Iterable[str]:
 
 
 def _length(found: Guess, context: int | None) -> int:
-    tokens = (found.long_chars + (found.answer_chars if found.way != "text" else 0)) / _CHARACTERS + 16
+    tokens = found.long_tokens + (found.answer_tokens if found.way != "text" else 0) + 16
     longest = 64
-    while longest < min(tokens, 2048):
+    while longest < max(min(tokens, _LONGEST), found.longest_answer + 2):
         longest *= 2
     return min(longest, context or longest)
 
 
-def _workload(characters: int, longest: int) -> int:
-    return max(4, min(longest, round(characters / _CHARACTERS / 4) * 4))
+def _workload(tokens: int, longest: int) -> int:
+    return max(4, min(longest, round(tokens / 4) * 4))
 
 
 def _path(source: str, file: Path) -> str:

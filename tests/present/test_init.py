@@ -131,6 +131,41 @@ def test_a_short_run_of_it_completes(autotune: Callable[..., Ran], tiny_llama: P
     assert done.code == Exit.OK, done.err
 
 
+LONG_ANSWERS: dict[str, list[str]] = {
+    "one of them is long": [f"{n * 7919:08d}" * (40 if n == 77 else 1) for n in range(120)],
+    "another script": [f"{'商品坏了，我要退货' * (4 if n == 50 else 2)}{n}" for n in range(80)],
+    "letters with marks": [f"{'ชื้อแล้วพัง' * 5} {n}" for n in range(80)],
+    "digits": [f"{n * 7919:060d}" * (3 if n == 9 else 1) for n in range(80)],
+}
+
+
+@pytest.mark.parametrize("answers", LONG_ANSWERS)
+@pytest.mark.parametrize("chat", [False, True])
+def test_every_answer_fits_into_what_it_writes(
+    answers: str, chat: bool, autotune: Callable[..., Ran], tiny_llama: Path
+) -> None:
+    """`plan` refuses a completion that does not fit: the length is told by the longest answer, and by what it is written in."""
+    rows: list[dict[str, Any]] = [{"question": sentence(n), "answer": a} for n, a in enumerate(LONG_ANSWERS[answers])]
+    if chat:
+        roles = (("user", "question"), ("assistant", "answer"))
+        rows = [{"messages": [{"role": role, "content": row[name]} for role, name in roles]} for row in rows]
+    Path("t.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    assert autotune("init", "--model", tiny_llama, "--data", "t.jsonl", "--out", "s.yaml").code == Exit.OK
+    planned = autotune("plan", "s.yaml")
+    assert planned.code == Exit.OK, planned.err
+
+
+def test_another_encoding_is_told_with_the_option_of_this_command(autotune: Callable[..., Ran]) -> None:
+    text = csv_text("text,label", *(f"{sentence(n)[:20]} f\u00fcr \u00d6l,{WORDS[n % 2]}" for n in range(60)))
+    Path("t.csv").write_bytes(text.encode("cp1252"))
+    done = autotune("init", "--model", MODEL, "--data", "t.csv", "--out", "s.yaml")
+    assert (done.code, "give --encoding cp1252" in done.err, "data.encoding" in done.err) == (Exit.USAGE, True, False)
+    assert (
+        autotune("init", "--model", MODEL, "--data", "t.csv", "--out", "s.yaml", "--encoding", "cp1252").code == Exit.OK
+    )
+    assert autotune("plan", "s.yaml").code == Exit.OK
+
+
 @pytest.mark.parametrize(
     ("out", "name"),
     [
