@@ -104,7 +104,7 @@ def run_command(options: RunOptions) -> Exit:
                 try:
                     summary = _sweep(sweep, folder, options, stop, trackers, refresher)
                 except MachineError as error:
-                    if not stop.asked:
+                    if not stop.signalled:
                         raise
                     _say(f"autotune: {error}")  # it may be what the stop has done to a stage
                     raise Interrupted from error

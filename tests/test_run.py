@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from autotune.data.schema import Dataset, LeftOut
 from autotune.errors import Exit, Interrupted, MachineError, UsageError
 from autotune.execution import engines
 from autotune.execution import threads as threads_module
+from autotune.execution.stop import Stop, stop_on_signals
 from autotune.pipeline.inputs import Inputs
 from autotune.present.data import data_lines
 from autotune.results import record as record_module
@@ -76,6 +79,26 @@ def test_what_a_stop_has_done_to_a_stage_is_no_trouble_of_the_machine(
     assert "probe: the worker process was lost" in capsys.readouterr().err
     asked.clear()
     with pytest.raises(MachineError):
+        command(trials=3)
+
+
+def test_trouble_of_the_machine_that_ends_a_training_is_told_as_such(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tuner itself asks a training to stop then: that is no request of the user."""
+
+    @contextlib.contextmanager
+    def stopped(say: Any) -> Iterator[Stop]:
+        with stop_on_signals(say) as stop:
+            stop.file.touch()
+            yield stop
+
+    def gone(*_: object, **__: object) -> None:
+        raise MachineError("the cache is gone")
+
+    monkeypatch.setattr(run_module, "stop_on_signals", stopped)
+    monkeypatch.setattr(run_module, "prepare", gone)
+    with pytest.raises(MachineError, match="the cache is gone"):
         command(trials=3)
 
 

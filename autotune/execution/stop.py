@@ -20,6 +20,8 @@ class Stop:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.signalled = False
+        """Whether a user or the system requested it; the tuner itself does, too, where trouble of the machine ends the sweep."""
 
     @property
     def asked(self) -> bool:
@@ -45,6 +47,7 @@ def stop_on_signals(say: Callable[[], None]) -> Iterator[Stop]:
             del number, frame
             if stop.asked:
                 raise KeyboardInterrupt
+            stop.signalled = True
             stop.file.touch()
             say()
 

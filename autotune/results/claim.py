@@ -42,7 +42,9 @@ def check_folder(folder: Path, sweep_file: str, model: Path | None = None) -> No
     own = _same(kept, Path(sweep_file))
     if _is_resolved(kept) and not own:  # a run was killed while it began
         return
-    there = [name for name in _WRITTEN if exists(folder / name)]
+    there = [
+        name for name in _WRITTEN if exists(folder / name) and not (name == "runs.csv" and _is_of_runs(folder / name))
+    ]
     if not there:
         return
     what = f"{' and '.join(there[:3])}{' and others' * (len(there) > 3)}"
@@ -61,6 +63,15 @@ def _is_ours(table: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return not first.strip() or "candidate" in first
+
+
+def _is_of_runs(table: Path) -> bool:
+    """Whether a file is the table of runs: a run whose folder was taken away leaves nothing else."""
+    try:
+        with table.open("rb") as stream:
+            return stream.readline(1000).startswith(b"started,wall_s")
+    except OSError:
+        return False
 
 
 def _is_resolved(file: Path) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +46,7 @@ def fill(
     """
     empty_folder(aside)
     for name, source in parts.items():
-        shutil.copytree(source, aside / name, ignore=shutil.ignore_patterns(*_HIDDEN))
+        _copy(source, aside / name)
     if "onnx" in parts:
         _serve_as_scored(aside / "onnx" / "genai_config.json", about.get("task", {}).get("pad"))
     if session is not None and session != Session() and "onnx" in parts:
@@ -56,6 +58,18 @@ def fill(
         about = {**about, "provider": provider.name, "install": provider.install}
     (aside / ABOUT).write_text(json.dumps(redacted(about), indent=1, ensure_ascii=False), encoding="utf-8")
     return aside
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Copy a folder. Raises OSError, which names one file: `shutil` has a list of all, without a number."""
+    try:
+        shutil.copytree(source, to, ignore=shutil.ignore_patterns(*_HIDDEN))
+    except shutil.Error as error:
+        _, place, why = error.args[0][0]
+        number = re.match(r"\[Errno ([0-9]+)\]", str(why))
+        if number is None:
+            raise OSError(str(why)) from None
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(place)) from None
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:

@@ -26,6 +26,7 @@ from autotune.sweepfile.syntax import to_yaml
         ("inputs.json", "{}"),
         ("outcomes/a.json", "{}"),
         ("front.csv", "a,b\n"),
+        ("runs.csv", "distance,time\n"),
     ],
 )
 def test_what_others_have_written_stays(tmp_path: Path, name: str, text: str) -> None:
@@ -59,3 +60,14 @@ def test_other_files_and_what_a_killed_run_has_left_are_no_hindrance(tmp_path: P
         pass
     (tmp_path / "sweep.yaml").write_text("# edited\n", encoding="utf-8")
     check_folder(tmp_path, str(tmp_path / "sweep.yaml"))  # the table says that it is ours
+
+
+def test_a_run_whose_folder_was_taken_away_is_run_again(tmp_path: Path) -> None:
+    """At its end it writes how it ended, and its folder is there again with this table alone."""
+    with Record(tmp_path / "out", make_sweep()) as record:
+        (tmp_path / "out").rename(tmp_path / "away")
+        (tmp_path / "out").mkdir()
+        record.close()
+    assert (tmp_path / "out" / "runs.csv").is_file()
+    with Record(tmp_path / "out", make_sweep()):
+        pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,22 @@ def test_what_a_models_own_settings_say_of_the_search_is_not_kept(said: dict[str
 def test_other_settings_stay(tmp_path: Path) -> None:
     found = kept(tmp_path, PLAIN | {"max_length": 99}, {"task": {"pad": 7}})
     assert found == {"model": {"pad_token_id": 7, "type": "llama"}, "search": PLAIN | {"max_length": 99}}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit for the size of files stands for a full disk")
+def test_a_copy_that_cannot_be_written_names_one_file_and_the_reason(tmp_path: Path) -> None:
+    import resource
+
+    source = tmp_path / "built"
+    source.mkdir()
+    for name in ("model.onnx", "model.onnx.data"):
+        (source / name).write_bytes(bytes(100_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            fill(tmp_path / "aside", {"merged": source}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.errno == errno.EFBIG
+    assert Path(str(refused.value.filename)).parent == tmp_path / "aside" / "merged"
