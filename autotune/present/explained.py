@@ -11,7 +11,7 @@ from autotune.metrics import METRICS
 from autotune.present.select import Selection
 from autotune.present.tables import candidates, number, score_text, settings, verified_lines
 from autotune.present.untouched import beside_untouched
-from autotune.results.judge import base_of, front_of
+from autotune.results.judge import base_of
 from autotune.results.outcomes import MOST_NUMBERS
 from autotune.results.rows import Trial
 from autotune.results.trust import is_another_model, is_in_doubt
@@ -93,9 +93,9 @@ def _leader(selection: Selection, row: Trial) -> list[str]:
 
 def _front(selection: Selection) -> list[str]:
     aims = selection.wanted
-    front = front_of(selection.rows, aims.objectives)
     first = next(iter(aims.objectives))
-    front.sort(key=lambda row: row.number(first) or 0.0, reverse=aims.objectives[first] == "maximize")
+    descending = aims.objectives[first] == "maximize"
+    front = sorted(selection.front, key=lambda row: row.number(first) or 0.0, reverse=descending)
     head = f"Front of {', '.join(aims.objectives)} ({len(front)} of {len(selection.rows)}):"
     won = selection.won
     return [head, candidates(front, list(aims.objectives), won.candidate if won is not None else None)]

@@ -32,6 +32,8 @@ class Selection:
 
     choice: Choice
     rows: list[Trial]
+    front: list[Trial]
+    """The fully measured rows on the Pareto front of the objectives."""
     wanted: Aims
     paired: bool
     final: Finalist | None = None
@@ -198,14 +200,14 @@ def select(
     turns = kept_turns(folder, target) if folder is not None else None
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns)
     notes = (*_notes(place, sweep, every, limits), *(_loosened(rows, every, aims, base) if limits else ()))
-    found = Selection(choice, rows, aims, choice.paired, _final(folder, choice), notes, folder is not None)
+    front = front_of(rows, aims.objectives)
+    found = Selection(choice, rows, front, aims, choice.paired, _final(folder, choice), notes, folder is not None)
     return replace(found, notes=(*notes, *renamed_notes(found, place)))
 
 
 def renamed_notes(selection: Selection, place: Path) -> list[str]:
     """Return a note if the settings of candidates that are shown, those of the front and the winner, are not their own."""
-    front = front_of(selection.rows, selection.wanted.objectives)[:_SHOWN]
-    shown = {row.candidate: row for row in (*front, *filter(None, [selection.won]))}
+    shown = {row.candidate: row for row in (*selection.front[:_SHOWN], *filter(None, [selection.won]))}
     return renamed(list(shown.values()), place / "results.csv" if is_folder(place) else place)
 
 
@@ -291,7 +293,7 @@ def as_json(selection: Selection) -> str:
             {"candidate": name, "misses": [{"limit": str(limit), "by": gap} for limit, gap in misses]}
             for name, misses in choice.nearest
         ],
-        "front": [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)],
+        "front": [row.candidate for row in selection.front],
         "notes": list(selection.notes),
     }
     return json.dumps(document, indent=1, ensure_ascii=False)

@@ -21,7 +21,7 @@ from autotune.report.importance import importance
 from autotune.report.outcomes import details_of, items_of, packed_outcomes
 from autotune.results.columns import STAGES, STATUSES, Column, with_workloads
 from autotune.results.folder import no_sweep, read_running, read_sweep
-from autotune.results.judge import entries_of, front_of, kept_turns, without_pairs
+from autotune.results.judge import entries_of, kept_turns, without_pairs
 from autotune.results.record import now
 from autotune.results.rows import CommandRun, Finalist, Trial, behind
 from autotune.secrets import redact, redacted
@@ -64,7 +64,7 @@ def report_of(
     base = next((i for i, row in enumerate(rows) if row.status == "ok" and row.candidate == first), None)
     scores = [metric["name"] for metric in metrics if metric["kind"] == "score"]
     turns = kept_turns(folder, target)
-    front = [row.candidate for row in front_of(selection.rows, selection.wanted.objectives)]
+    front = [row.candidate for row in selection.front]
     columns = (*with_workloads(Trial.columns, (name for row in rows[:1] for name in row.cells)), *_DERIVED)
     return {
         "name": printable(str(sweep["name"])),

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from autotune.errors import UsageError, shown
 from autotune.metrics import METRICS, score_column
 from autotune.results.judge import named_candidate
-from autotune.results.outcomes import parts_of
+from autotune.results.outcomes import Parts, parts_of
 from autotune.results.rows import Trial
 
 SETTINGS = "settings"
@@ -25,6 +27,8 @@ _TIMING = re.compile(r"target(s\.[^.]+)?\.timing\.")
 """The settings of timings, which may change between runs of a sweep."""
 _SHOWN, _LONGEST = 3, 60
 """The most settings or candidates that are named, and the most characters of a value."""
+_TOGETHER = 1000
+"""Candidates whose outcomes are copied into one array at a time."""
 
 
 def fixed_settings(sweep: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,16 +145,36 @@ def _of_another_sweep(sweep: Mapping[str, Any], rows: Sequence[Trial]) -> list[s
     return notes
 
 
+def _means(parts: Mapping[str, Parts]) -> dict[str, float]:
+    """Return the mean over the items of each candidate. Candidates with as many items are taken together, for speed."""
+    alike: dict[int, list[str]] = {}
+    for name, one in parts.items():
+        if one.items.size:
+            alike.setdefault(one.items.size, []).append(name)
+    found: dict[str, float] = {}
+    for names in alike.values():
+        for some in _batches(names, _TOGETHER):
+            means = np.stack([parts[name].items for name in some]).mean(axis=1)
+            found |= dict(zip(some, means.tolist(), strict=True))
+    return found
+
+
+def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield the names in groups of at most `size`."""
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
+
+
 def _unlike_outcomes(folder: Path, rows: Sequence[Trial]) -> list[str]:
     """Return a note if scores in the table are not those of the items' outcomes: somebody has changed or sorted cells."""
     measured = {row.candidate: row for row in rows if row.status == "ok"}
     unlike = []
-    for name, parts in parts_of(folder, measured).items():
-        row = measured[name]
+    whole = {name: parts for name, parts in parts_of(folder, measured).items() if not parts.grouped}
+    for name, found in _means(whole).items():
+        parts, row = whole[name], measured[name]
         value = row.number(parts.column)
-        if value is None or parts.grouped or row.behind(parts.column) != parts.items.size:
+        if value is None or row.behind(parts.column) != parts.items.size:
             continue
-        found = float(parts.items.mean())
         if parts.column == "perplexity":
             found = math.exp(min(found, 700.0))
         if not math.isclose(found, value, rel_tol=1e-4, abs_tol=1e-6):
