@@ -161,8 +161,21 @@ def built(source: Path, recipe: Recipe, builds: Path) -> Path:
     return folder
 
 
-def row(name: str, what: str, recipe: Recipe, folder: Path, reference: Reference) -> tuple[str, bool]:
+class Source:
+    """The source, for many builds: a check leaves the weights of its build in the source's model, so each has a model of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.texts = folder, texts(folder)
+        self._known: dict[bool, list[NDArray[np.float32]]] = {}
+
+    def reference(self) -> Reference:
+        """Return the source with its weights as they are in the folder."""
+        return Reference(TorchBackend(self.folder, None, "cpu", THREADS), self.texts, self._known)
+
+
+def row(name: str, what: str, recipe: Recipe, folder: Path, source: Source) -> tuple[str, bool]:
     """Return a line of the table, and whether the build passed."""
+    reference = source.reference()
     began = time.process_time()
     found = judge(reference, OnnxBackend(folder, "cpu", THREADS), folder, recipe)
     seconds = time.process_time() - began
@@ -181,8 +194,8 @@ def row(name: str, what: str, recipe: Recipe, folder: Path, reference: Reference
 def lines(source: Path, builds: Path) -> Iterator[tuple[str, bool]]:
     """Yield the lines of the table, and whether each is as it should be."""
     began = time.process_time()
-    backend = TorchBackend(source, None, "cpu", THREADS)
-    reference = Reference(backend, texts(source))
+    model = Source(source)
+    reference = model.reference()
     reference.logits(last=False)
     yield f"The source's side took {time.process_time() - began:.1f} s of one core.\n", True
     yield (
@@ -192,18 +205,18 @@ def lines(source: Path, builds: Path) -> Iterator[tuple[str, bool]]:
     yield "|---|---|---|---|---|---|---|---|---|---|---|", True
     for one in RECIPES:
         try:
-            line, passed = row(str(one), "honest", one, built(source, one, builds), reference)
+            line, passed = row(str(one), "honest", one, built(source, one, builds), model)
         except StageError as error:
             line, passed = f"| {one} | honest | | | | | | | | unsupported | {str(error).splitlines()[0][:90]} |", True
         yield line, passed
-    layers = backend.model.config.num_hidden_layers
+    layers = reference.backend.model.config.num_hidden_layers
     for one in DAMAGED:
         for name, damage in damages(layers).items():
             with scratch("fidelity") as folder:
                 copy = Path(shutil.copytree(built(source, one, builds), folder / "build"))
                 if not damage(copy):
                     raise SystemExit(f"{one}: nothing to damage for: {name}")
-                line, passed = row(str(one), name, one, copy, reference)
+                line, passed = row(str(one), name, one, copy, model)
             yield line, not passed
 
 
