@@ -6,11 +6,12 @@ A group has a score where its file says how those of its tasks are put together 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -297,10 +298,23 @@ def read_task(file: Path) -> dict[str, Any]:
     return config
 
 
+def _parsed(file: Path) -> Any:
+    """Return a YAML file as plain data. Raises OSError, UnicodeDecodeError, YAMLError, ValueError, RecursionError."""
+    about = file.stat()
+    return copy.deepcopy(_parse(file, about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(maxsize=1024)
+def _parse(file: Path, changed_ns: int, size: int) -> Any:
+    """Parse a file as it was at this time of its last change: the files of a group are asked for again and again."""
+    del changed_ns, size
+    return yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+
+
 def _read(file: Path, depth: int = 0) -> dict[str, Any]:
     """Return the file of a task or group as plain data, with what it includes. Raises UsageError."""
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        config = _parsed(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         said = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
@@ -321,8 +335,7 @@ def _read(file: Path, depth: int = 0) -> dict[str, Any]:
 def _parts(file: Path) -> list[Path]:
     """Return the task file, the files that it includes, and the Python files beside it."""
     beside = [path for path in sorted(file.parent.iterdir()) if path.suffix in (*_SUFFIXES, ".py") and path.is_file()]
-    named = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    included = named.get("include") or []
+    included = _parsed(file).get("include") or []
     more = [file.parent / str(name) for name in ([included] if isinstance(included, str) else included)]
     python = [path for path in beside if path.suffix == ".py"]
     return list(dict.fromkeys([file, *(path for path in more if path.is_file()), *python]))
