@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from autotune.analysis.paired import Difference, paired_difference, wrong_places
 from autotune.architectures import has_windowed_caches
 from autotune.candidate import Recipe, Session, digest
-from autotune.data.schema import Item
+from autotune.data.schema import DataSpec, Item
 from autotune.data.scored import Scored, load_scored
 from autotune.durable import write_aside
 from autotune.errors import AutotuneError, Exit, Problem, StageError, UsageError
@@ -234,11 +234,11 @@ def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, 
         spec = spec.model_copy(update={"max_items": spec.max_items.model_copy(update={"test": asked.most})})
     data = load_scored(spec, task.labels)
     code = find_function(task.metric, subject.root) if is_function(task.metric) else None
-    mine = _outcomes(subject, subject.built, data, code, shop, "the model")
+    mine, cut = _outcomes(subject, subject.built, data, code, shop, "the model")
     theirs, why = None, subject.why_no_base
     if subject.base is not None:
         try:
-            theirs = _outcomes(subject, subject.base, data, code, shop, "the untouched model")
+            theirs, _ = _outcomes(subject, subject.base, data, code, shop, "the untouched model")
         except StageError as error:
             why = str(error)
     found = score_of(task.metric, "test", mine)
@@ -246,7 +246,7 @@ def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, 
     difference = paired_difference(task.metric, mine, theirs) if theirs is not None else None
     places = wrong_places(task.metric, mine)
     seen = count_seen(subject.results, shop.cache.root, [item.id for item in data.items], subject.trained)
-    notes = [*seen_notes(seen, found.items), *data.notes]
+    notes = [*seen_notes(seen, found.items), *_cut_notes(cut, len(data.items), task.max_length, spec), *data.notes]
     file = None
     if task.metric != "perplexity":
         file = _wrong_file(asked)
@@ -266,8 +266,8 @@ def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, 
 
 def _outcomes(
     subject: Subject, built: Built, data: Scored, code: Code | None, shop: Workshop, who: str
-) -> dict[str, Any]:
-    """Return the outcomes of a built model. Raises StageError."""
+) -> tuple[dict[str, Any], int]:
+    """Return the outcomes of a built model, and how many prompts or texts were cut. Raises StageError."""
     name = digest([item.id for item in data.items])
     file = shop.cache.root / "items" / f"{name}.json"
     if not file.exists():
@@ -276,8 +276,20 @@ def _outcomes(
     job = score_job(subject.task, built.key, built.folder, (name, file, len(data.items)), subject.options, code)
     if shop.stages.find(job) is None:
         say(f"scoring {who} on {_items(len(data.items))} ...")
-    outcomes: dict[str, Any] = json.loads((shop.stages(job).path / "outcomes.json").read_text(encoding="utf-8"))
-    return outcomes
+    stored = shop.stages(job)
+    outcomes: dict[str, Any] = json.loads((stored.path / "outcomes.json").read_text(encoding="utf-8"))
+    return outcomes, int(stored.result.get("cut") or 0)
+
+
+def _cut_notes(cut: int, items: int, max_length: int, spec: DataSpec) -> list[str]:
+    """Return a note if prompts or texts did not fit into the sweep's length."""
+    if not cut:
+        return []
+    what, part = ("prompts", "beginning") if spec.text is None else ("texts", "end")
+    return [
+        f"{cut} of {items} {what} do not fit into the {max_length} tokens of the sweep's train.max_length, and were "
+        f"scored without their {part}"
+    ]
 
 
 def _plain(score: Score) -> dict[str, Any]:

@@ -73,6 +73,18 @@ def test_an_export_moved_away_scores_as_its_results_folder(
     assert (tmp_path / "mine.csv").is_file()
 
 
+def test_prompts_that_do_not_fit_are_counted(
+    tiny_sweep: TinySweep, autotune: Callable[..., Ran], tmp_path: Path
+) -> None:
+    new = write_new(tmp_path / "new.csv", 8)
+    with new.open("a", encoding="utf-8") as stream:
+        stream.write("".join(f"{'word ' * 2000}{n},joy\n" for n in range(2)))
+    done = autotune("score", tiny_sweep.out, "--data", new, "--no-base")
+    assert done.code == Exit.OK, done.err
+    assert "note: 2 of 10 prompts do not fit into the " in done.out
+    assert "were scored without their beginning" in done.out
+
+
 def test_an_export_whose_base_model_is_elsewhere_says_so(
     tiny_sweep: TinySweep, autotune: Callable[..., Ran], tmp_path: Path
 ) -> None:
