@@ -77,8 +77,13 @@ def changed_settings(folder: Path, sweep: Mapping[str, Any]) -> dict[str, tuple[
     return {key: (then.get(key), now.get(key)) for key in differing(then, now)} if then else {}
 
 
-def disagreements(folder: Path, sweep: Mapping[str, Any] | None, rows: Sequence[Trial]) -> list[str]:
-    """Return notes on what the folder's sweep.yaml, rows and outcomes contradict one another in, one line each."""
+def disagreements(
+    folder: Path, sweep: Mapping[str, Any] | None, rows: Sequence[Trial], parts: Mapping[str, Parts] | None = None
+) -> list[str]:
+    """Return notes on what the folder's sweep.yaml, rows and outcomes contradict one another in, one line each.
+
+    `parts`: the outcomes of measured rows, by candidate, where they were read before.
+    """
     notes = []
     if sweep is not None:
         changed = changed_settings(folder, sweep)
@@ -89,7 +94,8 @@ def disagreements(folder: Path, sweep: Mapping[str, Any] | None, rows: Sequence[
             )
         else:
             notes += _of_another_sweep(sweep, rows)
-    return [*notes, *_unlike_outcomes(folder, rows)]
+    measured = {row.candidate: row for row in rows if row.status == "ok"}
+    return [*notes, *_unlike_outcomes(measured, parts_of(folder, measured) if parts is None else parts)]
 
 
 def renamed(rows: Sequence[Trial], file: Path) -> list[str]:
@@ -165,20 +171,19 @@ def _batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield names[start : start + size]
 
 
-def _unlike_outcomes(folder: Path, rows: Sequence[Trial]) -> list[str]:
+def _unlike_outcomes(measured: Mapping[str, Trial], parts: Mapping[str, Parts]) -> list[str]:
     """Return a note if scores in the table are not those of the items' outcomes: somebody has changed or sorted cells."""
-    measured = {row.candidate: row for row in rows if row.status == "ok"}
     unlike = []
-    whole = {name: parts for name, parts in parts_of(folder, measured).items() if not parts.grouped}
+    whole = {name: one for name, one in parts.items() if name in measured and not one.grouped}
     for name, found in _means(whole).items():
-        parts, row = whole[name], measured[name]
-        value = row.number(parts.column)
-        if value is None or row.behind(parts.column) != parts.items.size:
+        one, row = whole[name], measured[name]
+        value = row.number(one.column)
+        if value is None or row.behind(one.column) != one.items.size:
             continue
-        if parts.column == "perplexity":
+        if one.column == "perplexity":
             found = math.exp(min(found, 700.0))
         if not math.isclose(found, value, rel_tol=1e-4, abs_tol=1e-6):
-            unlike.append((name, parts.column, value, found))
+            unlike.append((name, one.column, value, found))
     if not unlike:
         return []
     name, column, value, found = unlike[0]

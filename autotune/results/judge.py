@@ -21,7 +21,7 @@ from autotune.candidate import Candidate
 from autotune.errors import Problem, UsageError
 from autotune.metrics import Direction
 from autotune.results.folder import turns_file
-from autotune.results.outcomes import MOST_NUMBERS, parts_of
+from autotune.results.outcomes import MOST_NUMBERS, Parts, parts_of
 from autotune.results.rows import Trial, cells_of, layout_of_rows, served_as
 
 _NAMED = re.compile(r"[0-9a-f]{16}")
@@ -57,8 +57,16 @@ def entry_of(row: Trial, folder: Path | None = None) -> Entry:
     return entries_of([row], folder)[0]
 
 
-def entries_of(rows: Sequence[Trial], folder: Path | None = None, wanted: Container[str] | None = None) -> list[Entry]:
-    """Return the entries of many rows, as `entry_of`; ten thousand take a fraction of a second. `wanted`: only these metrics."""
+def entries_of(
+    rows: Sequence[Trial],
+    folder: Path | None = None,
+    wanted: Container[str] | None = None,
+    parts: Mapping[str, Parts] | None = None,
+) -> list[Entry]:
+    """Return the entries of many rows, as `entry_of`; ten thousand take a fraction of a second.
+
+    `wanted`: only these metrics; `parts`: the folder's outcomes, by candidate, where they were read before.
+    """
     # Column by column: most rows have few of the metrics, and rows mostly share one header.
     layout = layout_of_rows(rows)
     metrics = [metric for metric in layout.metrics if wanted is None or metric[0] in wanted]
@@ -67,7 +75,7 @@ def entries_of(rows: Sequence[Trial], folder: Path | None = None, wanted: Contai
     sessions = [pair for pair in zip(layout.sessions, others, strict=False) if set(pair[1]) != {None}]
     columns = iter(others[len(layout.sessions) :])
     ids = [str(name or "") for name in candidates]
-    kept = parts_of(folder, ids) if folder is not None else {}
+    kept = parts if parts is not None else parts_of(folder, ids) if folder is not None else {}
     found = []
     values: list[dict[str, float]] = [{} for _ in rows]
     intervals: list[dict[str, Interval]] = [{} for _ in rows]
@@ -83,11 +91,11 @@ def entries_of(rows: Sequence[Trial], folder: Path | None = None, wanted: Contai
                 intervals[place][name] = Interval(float(low), float(high))
     for place, name in enumerate(ids):
         counts, outcomes = counted[place], {}
-        parts = kept.get(name)
-        if parts is not None:
-            n = counts.get(parts.column, 0)
-            if parts.items.size == n or (parts.grouped and parts.items.size == min(n, PARTS)):
-                outcomes[parts.column] = parts.items
+        own = kept.get(name)
+        if own is not None:
+            n = counts.get(own.column, 0)
+            if own.items.size == n or (own.grouped and own.items.size == min(n, PARTS)):
+                outcomes[own.column] = own.items
         graph = served_as(graphs[place], ((setting, column[place]) for setting, column in sessions))
         found.append(Entry(name, values[place], intervals[place], counts, outcomes, graph))
     return found
@@ -119,17 +127,18 @@ def judge(
     base_id: str | None,
     folder: Path | None = None,
     turns: Turns | None = None,
+    parts: Mapping[str, Parts] | None = None,
 ) -> Choice:
     """Return the winner among the rows that are fully measured.
 
     Limits refer to the untouched model measured first (trial 0, `base_id`); it competes only where the strategy proposed it
     too. Without `folder`, scores are compared by intervals, because there are no outcomes of items; without `turns`, latencies
-    are. Entries of the choice hold only the metrics of the objectives and limits.
+    are. `parts`: as in `entries_of`. Entries of the choice hold only the metrics of the objectives and limits.
     """
     finished = [row for row in rows if row.status == "ok"]
     base = next((entry_of(row) for row in finished if row.candidate == base_id), None)
     decisive = {*aims.objectives, *(limit.metric for limit in aims.limits)}
-    entries = entries_of([row for row in finished if row.trial != 0], folder, decisive)
+    entries = entries_of([row for row in finished if row.trial != 0], folder, decisive, parts)
     left_out = without_pairs(entries)
     if left_out:
         entries = [replace(e, outcomes={m: x for m, x in e.outcomes.items() if m not in left_out}) for e in entries]
