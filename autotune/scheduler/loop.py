@@ -92,11 +92,8 @@ class Loop:
         graph = pipeline.graph
         self.target, self.shared = pipeline.target, shared or Shared(executor)
         self.record, self.pipeline = record, pipeline
-        self.metric, self.recipes, self.tunes_adapters = (
-            graph.data.metric,
-            graph.space.recipes,
-            graph.space.lora is not None,
-        )
+        self.metric, self.recipes = graph.data.metric, graph.space.recipes
+        self.tunes_adapters = graph.space.lora is not None
         self.strategy, self.events, self.clock = strategy, events, clock
         pipeline.rungs = strategy.rungs
         self.ledger = Ledger(pipeline.aims, graph.score, graph.untouched, record.results.rows, record.results.file)
