@@ -28,7 +28,7 @@ from autotune.stages.protocol import Result
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and signals of Linux")
 TINY = TinyJob()
-LONG_S, SHORT_S = 3600.0, 1.5
+LONG_S, SHORT_S = 3600.0, 3.0
 
 HOLDING = """
 import sys
@@ -92,7 +92,8 @@ def removable(root: Path, lease_s: float = LONG_S) -> bool:
     held = [bool(entry.kept_for) for entry in cache.entries()]
     gone = bool(evict(cache, lambda _: False, cache.entries()))
     tidy(cache)
-    assert held == [not gone]
+    assert gone or held == [True]
+    assert not gone or held == [False] or lease_s == SHORT_S  # a short lease may end between the two looks
     assert gone == (cache.find(TINY) is None)
     return gone
 
