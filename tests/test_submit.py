@@ -7,12 +7,12 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from waiting import HANG_S, until
 
 from autotune.cli import main
 from autotune.errors import UsageError
@@ -61,10 +61,9 @@ def _run_script(folder: Path, child: str, stop: bool) -> tuple[int, str]:
     given = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
     done = subprocess.Popen(["bash", "tones.slurm.sh"], cwd=folder, env=given)
     if stop:
-        while not (folder / "began").exists():
-            time.sleep(0.02)
+        until((folder / "began").exists, "the beginning of the sweep")
         done.terminate()
-    code = done.wait(60)
+    code = done.wait(HANG_S)
     calls = folder / "calls"
     return code, calls.read_text(encoding="utf-8") if calls.exists() else ""
 
@@ -78,14 +77,29 @@ def _run_script(folder: Path, child: str, stop: bool) -> tuple[int, str]:
         # The sweep keeps its checkpoint when it is asked to end, and says so by 130.
         ("trap 'sleep 0.2; exit 130' TERM; touch began; while true; do sleep 0.05; done", True, 130, "requeue 17\n"),
         ("trap 'exit 0' TERM; touch began; while true; do sleep 0.05; done", True, 0, ""),
+        # So early that the command does not yet listen: the signal itself ends it.
+        ("touch began; exec sleep 600", True, 143, "requeue 17\n"),
     ],
-    ids=["done", "no feasible", "preempted", "ended just then"],
+    ids=["done", "no feasible", "preempted", "ended just then", "preempted at its start"],
 )
 def test_a_script_that_is_preempted_queues_itself_again(
     sweep: Path, tmp_path: Path, child: str, stop: bool, code: int, calls: str
 ) -> None:
     write(sweep, "slurm", None, [])
     assert _run_script(tmp_path, child, stop) == (code, calls)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm runs on Linux")
+def test_a_script_that_is_preempted_before_it_knows_its_sweep_ends_it_all_the_same(sweep: Path, tmp_path: Path) -> None:
+    write(sweep, "slurm", None, [])
+    script = Path("tones.slurm.sh")
+    text = script.read_text(encoding="utf-8")
+    assert text.count("\nchild=$!\n") == 1
+    # The signal comes between the start of the sweep and the line that keeps its number.
+    at_once = "until [ -e began ]; do sleep 0.05; done; kill -TERM $$; child=$!"
+    script.write_text(text.replace("\nchild=$!\n", f"\n{at_once}\n"), encoding="utf-8")
+    child = "trap 'exit 130' TERM; touch began; while true; do sleep 0.05; done"
+    assert _run_script(tmp_path, child, stop=False) == (130, "requeue 17\n")
 
 
 def test_a_task_of_skypilot_keeps_results_in_a_bucket(sweep: Path) -> None:

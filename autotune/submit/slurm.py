@@ -18,11 +18,13 @@ child=
 trap 'asked=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 {command} &
 child=$!
+[ "$asked" = 0 ] || kill -TERM "$child" 2>/dev/null  # asked between these two lines
 code=0
 wait "$child" || code=$?
 while kill -0 "$child" 2>/dev/null; do code=0; wait "$child" || code=$?; done
-# Asked to end before the sweep did (the time is up, or another job has priority): go on in the queue.
-if [ "$asked" = 1 ] && [ "$code" = 130 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+# Asked to end before the sweep did (the time is up, or another job has priority): go on in the queue. 143: it had not begun to
+# listen.
+if [ "$asked" = 1 ] && {{ [ "$code" = 130 ] || [ "$code" = 143 ]; }}; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"
 """
 
