@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ctypes.util
 import json
+import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kept_workers
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from autotune.candidate import Recipe
 from autotune.cli import main
 from autotune.execution.worker import OFFLINE, QUIET
+from autotune.pipeline import timing_validity
 from autotune.stages.inspection_findings import AS_SAVED
 from autotune.stages.jobs import BuildJob
 from autotune.stages.preparation_jobs import TinyJob
@@ -26,6 +30,13 @@ from autotune.stages.protocol import Job, Result, function_of
 os.environ.update(QUIET | OFFLINE)
 # Threads that wait for one another cost more than the tiny model's work, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a property test finds, it finds in every run, and however slow the machine is: no example has a time limit, and the
+# examples do not change from run to run. `--hypothesis-profile search` draws others.
+HYPOTHESIS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("steady", derandomize=True, **HYPOTHESIS)
+settings.register_profile("search", **HYPOTHESIS)
+settings.load_profile("steady")
 
 LONG = (
     "test_search_benchmark.py",
@@ -68,6 +79,27 @@ def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["AUTOTUNE_CACHE"] = str(root)
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("runtime"))
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_of_kept_workers() -> Iterator[None]:
+    """The workers that tests have kept end with the tests."""
+    yield
+    kept_workers.end_all()
+
+
+@pytest.fixture(scope="module")
+def keeps_workers() -> Iterator[None]:
+    """Commands of a module's tests that run in this process pass their workers on: each saves some seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        kept_workers.keep(patch)
+        yield
+
+
+@pytest.fixture
+def lasting_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timings of earlier sweeps hold: on a machine that other tests keep busy the pace would be found another after minutes."""
+    monkeypatch.setattr(timing_validity, "TRUST_S", math.inf)
 
 
 @pytest.fixture(scope="session")
@@ -205,5 +237,6 @@ def tiny_sweep(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, cache
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("signal.signal", lambda *_: None)
         patch.setattr("sys.excepthook", sys.excepthook)
+        kept_workers.keep(patch)
         assert main(["run", str(file), "--out", str(folder / "out")]) == 0
     return TinySweep(file, folder / "out")

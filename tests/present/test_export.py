@@ -30,6 +30,8 @@ from autotune.stages.verify_best import same_text
 from autotune.strategies.named import make_strategy
 from autotune.sweepfile.resolve import load_sweep
 
+pytestmark = pytest.mark.usefixtures("keeps_workers")
+
 
 def row_of(sweep: TinySweep, **cells: object) -> Trial:
     """Return the one row with these cells."""

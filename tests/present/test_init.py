@@ -18,6 +18,8 @@ from autotune.data.guess import guess
 from autotune.errors import Exit
 from autotune.sweepfile.resolve import load_sweep
 
+pytestmark = pytest.mark.usefixtures("keeps_workers")
+
 ROOT = Path(__file__).parent.parent.parent
 DATA = Path(os.environ.get("AUTOTUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
 MODEL = "smollm2-135m-instruct"

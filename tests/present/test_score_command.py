@@ -17,6 +17,8 @@ from autotune.errors import Exit, UsageError
 from autotune.results.folder import read_outcomes, read_results
 from autotune.results.rows import Trial
 
+pytestmark = pytest.mark.usefixtures("keeps_workers")
+
 
 def write_new(file: Path, count: int = 40, start: int = 500) -> Path:
     lines = ["text,tone", *(f"{n} I felt {TONES[n % 4]} today,{TONES[n % 4]}" for n in range(start, start + count))]

@@ -15,6 +15,8 @@ from autotune.cli import main
 from autotune.errors import Exit
 from autotune.results.folder import read_results
 
+pytestmark = pytest.mark.usefixtures("keeps_workers")
+
 
 @pytest.fixture(scope="module")
 def both(tiny_sweep: TinySweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
