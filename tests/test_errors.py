@@ -84,12 +84,12 @@ def test_long_parts_are_cut() -> None:
 
 
 def test_a_long_name_is_compared_with_nothing() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     long = "ab" * 50_000
     assert nearest(long, [long + "c"] * 100) is None
     assert nearest("name", [long] * 100_000) is None
     assert did_you_mean(long, ["name"]) == "use one of: name"
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 60
     assert nearest("nmae", ["name", "other"]) == "name"
 
 

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from fakes import FakeStages, inputs_in, make_sweep
+from waiting import until
 
 from autotune import run as run_module
 from autotune.data.schema import Dataset, LeftOut
@@ -236,11 +236,12 @@ def test_what_was_spent_is_noted_while_a_stage_is_at_work(command: Command, monk
     noted: list[float] = []
 
     def look(job: Job) -> None:
-        before, deadline = (read_running(command.out) or {})["spent_s"], time.monotonic() + 60
-        while (now := (read_running(command.out) or {"spent_s": before})["spent_s"]) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        noted.append(now)
+        def spent() -> float:
+            return float((read_running(command.out) or {"spent_s": before})["spent_s"])
+
+        before = (read_running(command.out) or {})["spent_s"]
+        until(lambda: spent() != before, "a later note of what was spent")
+        noted.append(spent())
 
     monkeypatch.setattr(threads_module, "_POLL_S", 0.01)
     monkeypatch.setattr(record_module, "NOTE_S", 0.0)

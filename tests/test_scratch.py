@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from waiting import HANG_S
 
 from autotune import cli
 from autotune.artifacts.room import Room, tidy
@@ -115,7 +116,7 @@ def test_a_process_of_another_container_is_seen(working: Working) -> None:
     assert left() == []
     process.kill()
     process.wait()
-    with FileLock(folder / OWNER, timeout=20):  # the end of the namespace takes a moment
+    with FileLock(folder / OWNER, timeout=HANG_S):  # the end of the namespace takes a moment
         pass
     assert left() == [folder]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -485,11 +484,9 @@ def test_a_range_has_no_grid() -> None:
 def test_a_large_space_is_not_counted_one_by_one() -> None:
     parts = {
         name: {"choice": [n / 100 for n in range(1, 51)]}
-        for name in ("dropout", "learning_rate", "warmup", "weight_decay")
+        for name in ("dropout", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "alpha")
     }
-    began = time.monotonic()
-    assert space(parts, {"precision": ["int8", "fp32"]}).size() == 50**4 * 2
-    assert time.monotonic() - began < 30
+    assert space(parts, {"precision": ["int8", "fp32"]}).size() == 50**6 * 2  # counted, they would take days
 
 
 @settings(deadline=None, max_examples=50)

@@ -678,10 +678,10 @@ def test_a_models_own_code_cannot_be_asked_for(root: Path) -> None:
 @pytest.mark.parametrize(("name", "text"), list(bombs()))
 def test_a_bomb_is_refused_at_once(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UsageError, match="is not valid"):
         load_sweep(tmp_path / name)
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 60
 
 
 # --- How a build is served, and what it is asked for -----------------------------------------------------------------

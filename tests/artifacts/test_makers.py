@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from waiting import HANG_S
 
 from autotune.artifacts import makers
 from autotune.artifacts.leases import Leases
@@ -148,7 +149,7 @@ def test_who_goes_on_after_another_took_over_changes_nothing(
     def cut_off(out: Path) -> tuple[Result, float]:
         begins.append(out)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(HANG_S)
         return files("stale")(out)
 
     def new(out: Path) -> tuple[Result, float]:
@@ -167,16 +168,16 @@ def test_who_goes_on_after_another_took_over_changes_nothing(
 
     one, two = threading.Thread(target=first), threading.Thread(target=other)
     one.start()
-    assert begun.wait(10)
+    assert begun.wait(HANG_S)
     two.start()
-    assert second.wait(10)
+    assert second.wait(HANG_S)
     if when != "the other works":
-        two.join(10)
+        two.join(HANG_S)
         if when.endswith("again"):
             shutil.rmtree(cache.folder(TINY))
         go_on.set()
-    one.join(10)
-    two.join(10)
+    one.join(HANG_S)
+    two.join(HANG_S)
     assert found["new"].result == {"who": "new"}
     assert not found["new"].cached
     if when.endswith("again"):  # it makes it in a turn of its own
@@ -229,7 +230,7 @@ def test_many_makers_that_are_lost_at_random_leave_one_whole_result(tmp_path: Pa
         thread.start()
         time.sleep(0.01)
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG_S)
     assert len(placed) == 1
     assert found == [{"who": placed[0]}] * 8
     kept = cache.find(TINY)

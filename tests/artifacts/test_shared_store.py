@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 from s3_server import BUCKET, serving
+from waiting import HANG_S
 
 from autotune.artifacts import shared_store
 from autotune.artifacts.shared_store import SharedStore
@@ -245,7 +246,9 @@ from typing import ClassVar
 from autotune.artifacts import shared_store
 from autotune.artifacts.store import Cache, default_root
 from autotune.stages.preparation_jobs import TinyJob
-shared_store.MAKER_S, shared_store.BEAT_S, shared_store._POLL_S = 3.0, 0.5, 0.2
+shared_store._POLL_S = 0.2
+if sys.argv[4] == "short":
+    shared_store.MAKER_S, shared_store.BEAT_S = 3.0, 0.5
 class Work(TinyJob):
     stage: ClassVar[str] = "build"
 def run(out):
@@ -264,10 +267,10 @@ for seed in range(count):
 """
 
 
-def start(folder: Path, name: str, wait: bool, count: int) -> subprocess.Popen[str]:
-    """Start a driver on a machine of its own: its home is another."""
+def start(folder: Path, name: str, wait: bool, count: int, lease: str = "short") -> subprocess.Popen[str]:
+    """Start a driver on a machine of its own: its home is another. With a short lease it loses its turn after seconds."""
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / name), "HOME": str(folder / name)}
-    arguments = [sys.executable, "-c", DRIVER, name, "wait" if wait else "go", str(count)]
+    arguments = [sys.executable, "-c", DRIVER, name, "wait" if wait else "go", str(count), lease]
     pipe = subprocess.PIPE
     return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, env=environment)
 
@@ -279,8 +282,8 @@ def alone_there(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("alone_there")
 def test_two_drivers_at_once_make_each_result_once(tmp_path: Path) -> None:
-    with start(tmp_path, "a", False, 8) as one, start(tmp_path, "b", False, 8) as two:
-        said = [driver.communicate(timeout=120)[0].splitlines() for driver in (one, two)]
+    with start(tmp_path, "a", False, 8, "long") as one, start(tmp_path, "b", False, 8, "long") as two:
+        said = [driver.communicate(timeout=HANG_S)[0].splitlines() for driver in (one, two)]
         assert one.returncode == two.returncode == 0
     assert sum(lines.count("making") for lines in said) == 8
     has = [[line for line in lines if line.startswith("has")] for lines in said]
@@ -293,12 +296,12 @@ def test_two_drivers_at_once_make_each_result_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_driver_that_is_gone_for_longer_than_its_lease_loses_its_turn(tmp_path: Path, how: str) -> None:
     with start(tmp_path, "a", True, 1) as one, start(tmp_path, "b", False, 0) as warm:
-        assert warm.wait(timeout=60) == 0
+        assert warm.wait(timeout=HANG_S) == 0
         assert one.stdout is not None
         assert one.stdout.readline() == "making\n"
         one.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         with start(tmp_path, "b", False, 1) as two:
-            assert two.communicate(timeout=120)[0].splitlines() == ["making", "has 0 b"]
+            assert two.communicate(timeout=HANG_S)[0].splitlines() == ["making", "has 0 b"]
         if how == "stopped":
             one.send_signal(signal.SIGCONT)
-            assert one.communicate("\n", timeout=60)[0].splitlines() == ["has 0 b"]
+            assert one.communicate("\n", timeout=HANG_S)[0].splitlines() == ["has 0 b"]

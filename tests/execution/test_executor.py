@@ -289,7 +289,7 @@ def test_a_wait_has_the_limits_of_the_stage_and_of_the_sweep(
         stages.left_s = lambda: next(left)
     words = "the end of budget.hours" if limit == "the sweep's" else "its time limit"
     with pytest.raises(
-        StageError, match=f"tiny: waited for 0 s, until {words}: process {maker.pid} makes it"
+        StageError, match=rf"tiny: waited for \d+ s, until {words}: process {maker.pid} makes it"
     ) as raised:
         stages(TinyJob(), 0.3 if limit == "the call's" else None)
     assert raised.value.status == "lost"  # it is not the candidate's doing: it is tried again

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import ReadWriteLock, Timeout
+from waiting import HANG_S, until
 
 from autotune.errors import Interrupted
 from autotune.execution import host_lock as quiet
@@ -54,20 +55,29 @@ def holding(file: Path) -> Iterator[Holding]:
         process.communicate()
 
 
-def free(file: Path, how: str) -> bool:
-    """Whether the lock can be had at once."""
+def had(file: Path, how: str, patience_s: float) -> bool:
     lock = ReadWriteLock(str(file))
     try:
-        with lock.read_lock(timeout=0.2) if how == "shared" else lock.write_lock(timeout=0.2):
+        with lock.read_lock(timeout=patience_s) if how == "shared" else lock.write_lock(timeout=patience_s):
             return True
     except Timeout:
         return False
 
 
+def free(file: Path, how: str) -> bool:
+    """Whether the lock can be had, however slow the machine is."""
+    return had(file, how, HANG_S)
+
+
+def taken(file: Path, how: str) -> bool:
+    """Whether the lock cannot be had."""
+    return not had(file, how, 0.2)
+
+
 def test_stages_run_side_by_side_and_a_timing_waits(file: Path, holding: Holding) -> None:
     process = holding("shared")
     assert free(file, "shared")
-    assert not free(file, "alone")
+    assert taken(file, "alone")
     process.kill()
     process.communicate()
     assert free(file, "alone")  # no lock outlives its process
@@ -75,8 +85,8 @@ def test_stages_run_side_by_side_and_a_timing_waits(file: Path, holding: Holding
 
 def test_while_one_times_nobody_works(file: Path, holding: Holding) -> None:
     process = holding("alone")
-    assert not free(file, "shared")
-    assert not free(file, "alone")
+    assert taken(file, "shared")
+    assert taken(file, "alone")
     process.communicate("")  # it ends by itself
     assert free(file, "shared")
 
@@ -94,7 +104,7 @@ def test_who_waits_is_told_and_goes_on(file: Path, holding: Holding, monkeypatch
     lock = HostLock(file, say)
     with lock.alone("time"):
         assert said == ["waiting for a stage of another sweep, to time undisturbed"]
-        assert process.poll() is not None or process.wait(10) is not None
+        assert process.poll() is not None or process.wait(HANG_S) is not None
     with lock.shared():
         pass
     assert len(said) == 1
@@ -139,7 +149,7 @@ class Threads:
         def work() -> None:
             with getattr(self.lock, how)(name):
                 self.holding.append(name)
-                assert self._ends[name].wait(60)
+                assert self._ends[name].wait(HANG_S)
                 self.holding.remove(name)
 
         self._threads.append(threading.Thread(target=work, daemon=True))
@@ -150,9 +160,7 @@ class Threads:
 
     def become(self, *names: str) -> bool:
         """Whether, after a while, just these hold the lock."""
-        deadline = time.monotonic() + 60
-        while sorted(self.holding) != sorted(names) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: sorted(self.holding) == sorted(names), f"{names} alone hold the lock: that")
         time.sleep(0.05)
         return sorted(self.holding) == sorted(names)
 
@@ -212,7 +220,7 @@ def test_a_timing_gets_its_turn_though_another_sweep_always_has_a_stage_at_work(
     try:
         assert other.stdout is not None
         assert other.stdout.readline().strip() == "at work"
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + HANG_S
 
         def late() -> None:
             assert time.monotonic() < deadline

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from stages_for_tests import QuickTimeJob
-from test_remote import HERE, Sweeping, Threads, cluster
+from test_remote import HERE, Sweeping, Threads, cluster, in_time
+from waiting import HANG_S
 
 from autotune.errors import MachineError, StageError
 from autotune.execution import flights, remote
@@ -114,17 +115,17 @@ def test_a_node_that_leaves_without_a_word_costs_another_attempt(tmp_path: Path,
         first = not begun.is_set()
         begun.set()
         if first:
-            assert over.wait(10)
+            assert over.wait(HANG_S)
         (out / "who").write_text("first" if first else "second", encoding="utf-8")
 
     cluster.act = act
     future = sweeping.submit(TinyJob())
-    assert begun.wait(10)
+    assert begun.wait(HANG_S)
     cluster.there = [node for node in cluster.there if node.id != cluster.orders[0][2]]
     sweeping.ended(future)
     assert (future.result().path / "who").read_text(encoding="utf-8") == "second"
     over.set()
-    cluster.threads[0].join(10)
+    cluster.threads[0].join(HANG_S)
     sweeping.executor.wait([Future()])  # its late answer counts no more
     assert (future.result().path / "who").read_text(encoding="utf-8") == "second"
     assert len(cluster.orders) == 2
@@ -148,7 +149,7 @@ def test_an_order_that_never_began_on_a_node_that_has_left_is_sent_again(
     lost: list[int] = []
     cluster.send = lambda order, text, needs: lost.append(order)  # type: ignore[method-assign]
     future = sweeping.submit(TinyJob())
-    cluster.send = sent  # type: ignore[method-assign]
+    cluster.send = in_time(sent, "BEGIN_S", monkeypatch)  # type: ignore[method-assign]
     assert lost == [0]
     assert not cluster.orders
     cluster.there = cluster.there[:1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import subprocess
@@ -17,13 +18,14 @@ from typing import Any
 import pytest
 from fakes import inputs_in, make_sweep
 from stages_for_tests import QuickTimeJob, TroubleJob
+from waiting import HANG_S
 
 from autotune.artifacts import makers
 from autotune.artifacts.store import Cache, Stored
 from autotune.costs.model import CostModel
 from autotune.errors import Interrupted, MachineError, StageError
+from autotune.execution import flights, remote
 from autotune.execution import node as node_module
-from autotune.execution import remote
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.flights import Flight
@@ -145,6 +147,18 @@ class Sweeping:
         return future.result()
 
 
+def in_time(
+    send: Callable[[int, str, Needs], None], limit: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int, str, Needs], None]:
+    """Return a `send` whose orders are in time, however long they take: it takes away a short limit of `flights`."""
+
+    def sent(order: int, text: str, needs: Needs) -> None:
+        monkeypatch.setattr(flights, limit, math.inf)
+        send(order, text, needs)
+
+    return sent
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Threads]:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
@@ -155,7 +169,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Threads
     found = Threads()
     yield found
     for thread in found.threads:
-        thread.join(timeout=10)
+        thread.join(timeout=HANG_S)
 
 
 def test_a_call_is_done_there_and_booked_here(tmp_path: Path, cluster: Threads) -> None:
@@ -198,14 +212,14 @@ def test_a_lost_node_costs_another_attempt_and_its_own_result_is_left(tmp_path: 
         (out / "who").write_text("first" if first else "second", encoding="utf-8")
         if first:
             lost.set()
-            assert second.wait(10)
+            assert second.wait(HANG_S)
         else:
             second.set()
-            cluster.threads[0].join(10)
+            cluster.threads[0].join(HANG_S)
 
     cluster.act = act
     future = sweeping.submit(TinyJob())
-    assert lost.wait(10)
+    assert lost.wait(HANG_S)
     cluster.lose(0, cluster.orders[0][2])
     sweeping.ended(future)
     assert (future.result().path / "who").read_text(encoding="utf-8") == "second"
@@ -222,7 +236,7 @@ def test_what_a_lost_node_had_finished_is_not_done_again(tmp_path: Path, cluster
     cluster.act = lambda job, out: done.append(out)
     future = sweeping.submit(TinyJob())
     node = cluster.orders[0][2]
-    cluster.threads[0].join(10)
+    cluster.threads[0].join(HANG_S)
     cluster.replies.get()  # its answer gets lost
     cluster.lose(0, node)
     sweeping.ended(future)
@@ -237,14 +251,14 @@ def test_a_call_that_loses_every_node_is_lost_for_this_time(tmp_path: Path, clus
 
     def act(job: Job, out: Path) -> None:
         begun.put(None)
-        over.wait(10)
+        over.wait(HANG_S)
 
     cluster.act = act
     future = sweeping.submit(TinyJob())
     for attempt in range(ATTEMPTS):
         while len(cluster.orders) == attempt:
             sweeping.executor.wait([future])
-        begun.get(timeout=10)
+        begun.get(timeout=HANG_S)
         cluster.lose(attempt, cluster.orders[attempt][2])
     sweeping.ended(future)
     over.set()
@@ -532,7 +546,7 @@ def test_the_end_is_asked_for_on_the_nodes(tmp_path: Path, cluster: Threads, mon
 
     monkeypatch.setattr(sys.modules[__name__], "Worker", Asked)
     future = sweeping.submit(TinyJob())
-    assert begun.wait(10)
+    assert begun.wait(HANG_S)
     stop.file.touch()  # Ctrl-C
     sweeping.ended(future)
     with pytest.raises(Interrupted):
@@ -543,7 +557,7 @@ def test_the_end_is_asked_for_on_the_nodes(tmp_path: Path, cluster: Threads, mon
 
 def test_a_cluster_that_is_gone_ends_the_calls_with_a_clear_word(tmp_path: Path, cluster: Threads) -> None:
     sweeping, over = Sweeping(tmp_path, cluster), threading.Event()
-    cluster.act = lambda job, out: over.wait(10) and None
+    cluster.act = lambda job, out: over.wait(HANG_S) and None
     futures = [sweeping.submit(TinyJob(seed=seed)) for seed in range(2)]
     cluster.gone = True
     sweeping.ended(*futures)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, serving
 from stages_for_tests import QuickTimeJob
-from test_remote import HERE, Sweeping, Threads, Worker, cluster
+from test_remote import HERE, Sweeping, Threads, Worker, cluster, in_time
+from waiting import HANG_S, until
 
 from autotune.artifacts import makers
 from autotune.execution import flights, remote
@@ -88,10 +89,7 @@ def test_a_node_says_again_and_again_that_it_is_at_work(
     sweeping = Sweeping(tmp_path, cluster)
 
     def act(job: Job, out: Path) -> None:
-        end = time.monotonic() + 30
-        while not any(one.beat > 2 for one in (nodes_at_work(str(sweeping.executor.run)) or {}).values()):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: any(one.beat > 2 for one in (nodes_at_work(str(sweeping.executor.run)) or {}).values()))
 
     cluster.act = act
     assert sweeping(TinyJob()).result == {"answer": 42}
@@ -103,25 +101,27 @@ def test_an_order_of_which_nothing_is_heard_is_done_elsewhere(
 ) -> None:
     """Its process is stopped, and its node goes on: the cluster says nothing. What the process brings later is dropped."""
     monkeypatch.setattr(node_module, "BEAT_S", math.inf)
-    monkeypatch.setattr(flights, "SILENT_S", 0.3)
     sweeping, over, calls = Sweeping(tmp_path, cluster), threading.Event(), list[Path]()
 
     def act(job: Job, out: Path) -> None:
         calls.append(out)
         first = len(calls) == 1
         if first:
-            assert over.wait(30)
+            monkeypatch.setattr(flights, "SILENT_S", 0.3)
+            assert over.wait(HANG_S)
         (out / "who").write_text("first" if first else "second", encoding="utf-8")
 
-    cluster.act = act
+    cluster.act, sent = act, cluster.send
+    again = in_time(sent, "SILENT_S", monkeypatch)
+    cluster.send = lambda *order: (again if cluster.orders else sent)(*order)  # type: ignore[method-assign]
     future = sweeping.submit(TinyJob())
     sweeping.ended(future)
-    (first, _, one), (again, _, other) = cluster.orders
-    assert again.lost == (first.token,)
+    (first, _, one), (second, _, other) = cluster.orders
+    assert second.lost == (first.token,)
     assert one != other
     assert cluster.afresh == 1
     over.set()
-    cluster.threads[0].join(30)
+    cluster.threads[0].join(HANG_S)
     sweeping.executor.wait([Future()])
     assert (future.result().path / "who").read_text(encoding="utf-8") == "second"
     assert len(calls) == 2
@@ -144,7 +144,7 @@ def test_an_order_that_does_not_begin_is_sent_again_where_a_node_has_room(
         sweeping.executor.wait([future])
     assert len(swallowed) == 1  # no node has room
     assert not cluster.afresh
-    cluster.send = sent  # type: ignore[method-assign]
+    cluster.send = in_time(sent, "BEGIN_S", monkeypatch)  # type: ignore[method-assign]
     room |= {"b": {"CPU": 4.0}}
     sweeping.ended(future)
     assert not future.result().cached
@@ -163,7 +163,7 @@ def test_an_order_that_never_begins_is_sent_a_few_times_and_then_waits(
     sweeping, swallowed = Sweeping(tmp_path, cluster), list[Needs]()
     cluster.send = lambda order, text, needs: swallowed.append(needs)  # type: ignore[method-assign]
     future = sweeping.submit(TinyJob())
-    end = time.monotonic() + 30.0
+    end = time.monotonic() + HANG_S
     while len(swallowed) < remote.ATTEMPTS + 1:
         assert time.monotonic() < end
         sweeping.executor.wait([future])

@@ -23,6 +23,7 @@ import psutil
 import pytest
 from rich.console import Console
 from terminal import Terminal
+from waiting import HANG_S
 
 from autotune.candidate import Candidate, Recipe
 from autotune.present.live import LiveView, view_lines
@@ -271,25 +272,31 @@ def test_lasting_lines_stand_above_it_and_nothing_of_it_stays(widths: tuple[int,
 
 
 SCRIPT = """
-import logging, sys, time, warnings
+import logging, os, sys, time, warnings
 from autotune.candidate import Candidate
 from autotune.present.progress import Progress
 from autotune.present.so_far import SoFar
 from autotune.scheduler.events import Note, StageBegan
 from autotune.sweepfile.schema import Budget
 
-how = sys.argv[1]
+how, *seen = sys.argv[1:]
+
+def wait():  # until who looks at the terminal says that he has seen the view
+    while seen and not os.path.exists(seen[0]):
+        time.sleep(0.01)
+    del seen[:1]
+
 so_far = SoFar("named", Budget(trials=3), ["accuracy"])
 try:
     with Progress(so_far, plain=how == "plain") as progress:
         progress(StageBegan(0, Candidate(), "score"))
-        time.sleep(0.7)
+        wait()
         progress(Note("a note"))
         warnings.warn("a warning")
         logging.basicConfig()
         logging.error("logged")
         sys.stderr.write("said by others\\n")
-        time.sleep(0.7)
+        wait()
         if how == "error":
             raise RuntimeError("a fault")
         if how == "interrupt":
@@ -311,7 +318,7 @@ def in_terminal(
         process_group=0,  # as a shell starts it: Ctrl-Z stops no process that has no shell
     )  # fmt: skip
     os.close(terminal)
-    text, until = b"", time.monotonic() + 300
+    text, until = b"", time.monotonic() + HANG_S
     while time.monotonic() < until:
         if ready.select([controller], [], [], 0.2)[0]:
             try:
@@ -323,12 +330,26 @@ def in_terminal(
             text += chunk
         watch(text.decode("utf-8", "replace"), started.pid)
     os.close(controller)
-    return started.wait(60), text.decode("utf-8", "replace")
+    return started.wait(HANG_S), text.decode("utf-8", "replace")
+
+
+class Looks:
+    """Somebody who looks at the terminal, and tells `SCRIPT` when he has seen the view, before and after what others say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = [folder / "before", folder / "after"]
+
+    def __call__(self, text: str, pid: int) -> None:
+        before, _, after = text.partition("said by others")
+        for file, part in zip(self.files, (before, after), strict=True):
+            if "worker" in part:
+                file.touch()
 
 
 @pytest.mark.parametrize("how", ["end", "error", "interrupt"])
-def test_what_others_say_meanwhile_stands_above_it_and_the_end_is_clean(how: str) -> None:
-    code, text = in_terminal([sys.executable, "-c", SCRIPT, how])
+def test_what_others_say_meanwhile_stands_above_it_and_the_end_is_clean(how: str, tmp_path: Path) -> None:
+    looks = Looks(tmp_path)
+    code, text = in_terminal([sys.executable, "-c", SCRIPT, how, *map(str, looks.files)], watch=looks)
     assert code == 0
     assert "worker" in text
     terminal = Terminal()
@@ -344,7 +365,8 @@ def test_what_others_say_meanwhile_stands_above_it_and_the_end_is_clean(how: str
     assert (terminal.cursor_shown, terminal.unknown) == (True, [])
 
 
-def test_ctrl_z_gives_the_shell_its_cursor_and_the_view_comes_back_below() -> None:
+def test_ctrl_z_gives_the_shell_its_cursor_and_the_view_comes_back_below(tmp_path: Path) -> None:
+    looks = Looks(tmp_path)
     shell = "[1]+  Stopped\r\n$ fg\r\n"
     at: dict[str, int] = {}
 
@@ -355,8 +377,10 @@ def test_ctrl_z_gives_the_shell_its_cursor_and_the_view_comes_back_below() -> No
         elif "go on" not in at and "stop" in at and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
             at["go on"] = len(text)
             os.kill(pid, signal.SIGCONT)
+        elif "go on" in at:
+            looks(text, pid)
 
-    code, text = in_terminal([sys.executable, "-c", SCRIPT, "end"], watch=watch)
+    code, text = in_terminal([sys.executable, "-c", SCRIPT, "end", *map(str, looks.files)], watch=watch)
     assert code == 0
     assert set(at) == {"stop", "go on"}
     terminal = Terminal()
@@ -396,10 +420,16 @@ def test_plain_lines_where_they_are_asked_for_or_the_terminal_is_dumb(how: str, 
     assert text.replace("\r", "").startswith("[-] scoring the untouched model\na note\n")
 
 
-def test_no_colour_where_none_is_wanted() -> None:
+def test_no_colour_where_none_is_wanted(tmp_path: Path) -> None:
     coloured = r"\x1b\[[0-9;]*3[0-7][0-9;]*m"
-    _, with_colour = in_terminal([sys.executable, "-c", SCRIPT, "end"], {"NO_COLOR": ""})
-    _, without = in_terminal([sys.executable, "-c", SCRIPT, "end"], {"NO_COLOR": "1"})
+
+    def seen(no_color: str) -> str:
+        looks = Looks(tmp_path / f"looks{no_color}")
+        looks.files[0].parent.mkdir()
+        command = [sys.executable, "-c", SCRIPT, "end", *map(str, looks.files)]
+        return in_terminal(command, {"NO_COLOR": no_color}, looks)[1]
+
+    with_colour, without = seen(""), seen("1")
 
     assert re.search(coloured, with_colour)
     assert not re.search(coloured, without)
