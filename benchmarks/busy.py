@@ -27,7 +27,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from autotune.execution.worker import TRAINING
 from autotune.machine import hardware
 
 LOADS = (0, 1, 2, 4)
@@ -44,6 +43,8 @@ class Way:
     threads: int | None = os.cpu_count()
     """Of PyTorch; None: as workers choose."""
     nice: int = 0
+    adjusts: bool = False
+    """Whether threads wait as the load of the machine asks for (`autotune.execution.openmp_waiting`)."""
 
 
 HUGE = {"THP_MEM_ALLOC_ENABLE": "1"}
@@ -54,20 +55,20 @@ WAYS = {
     "active waiting (OpenMP's default)": Way(),
     **{
         f"short active waiting (GOMP_SPINCOUNT={n})": Way({"GOMP_SPINCOUNT": str(n)})
-        for n in (1_000, 2_000, 3_000, 10_000)
+        for n in (1_000, 2_000, 2_500, 3_000, 10_000)
     },
     "passive waiting": Way(PASSIVE),
     "passive waiting, one thread": Way(PASSIVE, threads=1),
     "passive waiting, nice 5": Way(PASSIVE, nice=5),
     "passive waiting, huge pages": Way(PASSIVE | HUGE),
     "passive waiting, freed memory kept": Way(PASSIVE | KEEP),
-    "as workers run": Way(TRAINING, threads=None),
+    "as workers run": Way(threads=None, adjusts=True),
 }
 
 STEPS = """
 import inspect, json, os, resource, sys, time
 from pathlib import Path
-folder, items, threads, nice = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+folder, items, threads, nice, adjusts = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])
 if nice and hasattr(os, "nice"):
     os.nice(nice)
 import torch
@@ -101,8 +102,20 @@ def step():
 
 step()
 step()
+if adjusts:
+    import threading
+    from autotune.execution.openmp_waiting import OpenMPWaiting
+    waiting = OpenMPWaiting()
+    def often():
+        while True:
+            waiting.adjust()
+            time.sleep(0.5)
+    threading.Thread(target=often, daemon=True).start()
 print("ready", flush=True)
 for line in sys.stdin:
+    began = time.perf_counter()
+    while time.perf_counter() - began < 1.5:  # what others did before has no say any more
+        step()
     before, began, took = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), []
     while not took or time.perf_counter() - began < float(line):
         started = time.perf_counter()
@@ -126,6 +139,7 @@ class Stepper:
     def __init__(self, model: Path, way: Way) -> None:
         own = {name: value for name, value in os.environ.items() if name not in _SET}
         command = [sys.executable, "-c", STEPS, str(model), str(ITEMS), str(way.threads or 0), str(way.nice)]
+        command.append(str(int(way.adjusts)))
         self.process = subprocess.Popen(
             command,
             env=own | way.environment,

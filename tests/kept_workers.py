@@ -18,7 +18,7 @@ from pebble import ProcessPool
 from autotune.execution import warm_worker, worker, workers
 from autotune.execution.warm_worker import WarmWorker
 
-OWN = {*worker.TRAINING, "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
+OWN = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
 """Variables that a worker sets itself when it starts."""
 READ_ONCE = ("HF_", "OMP_", "GOMP_", "MKL_", "PYTHON", "TRANSFORMERS_", "CUDA_", "ORT_", "VK_")
 """Beginnings of the names of variables that libraries read when they are imported."""

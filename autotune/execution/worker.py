@@ -26,6 +26,7 @@ import psutil
 from pydantic_core import to_jsonable_python
 
 from autotune.errors import Interrupted, MachineError, StageError
+from autotune.execution.openmp_waiting import OpenMPWaiting
 from autotune.providers import in_worker
 from autotune.secrets import redact
 from autotune.stages.library_errors import reason, short_of_memory
@@ -45,15 +46,6 @@ numerical libraries load, from ending a process at Ctrl-C before Python handles 
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 """Added where the sweep names nothing remote."""
-
-
-TRAINING = {"GOMP_SPINCOUNT": "2000"}
-"""Added in the warm worker, where PyTorch computes, unless the user has set it: OpenMP threads that wait for one another soon
-sleep instead of spinning. A spinning thread occupies a core that the slowest thread needs: with one busy process beside it a
-step of the built-in model took 3.5 times as long, and with this setting 2.4 times. On a quiet machine the setting costs 4 %,
-while threads that sleep at once cost a third (`benchmarks/measured/busy.md`). Timings do not have it, because deployed models
-do not either.
-"""
 
 TOO_LARGE = 77
 """The exit code of a worker that needed more memory than it may have."""
@@ -81,8 +73,11 @@ def starting(*, tracked: bool = False) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start(parent: int, memory_mb: float) -> None:
-    """Prepare a worker: it ignores Ctrl-C, and ends when the tuner ends or when it needs more than `memory_mb` (10^6 bytes)."""
+def start(parent: int, memory_mb: float, often: Callable[[], None] = lambda: None) -> None:
+    """Prepare a worker: it ignores Ctrl-C, and ends when the tuner ends or when it needs more than `memory_mb` (10^6 bytes).
+
+    `often` is called twice a second while it lives.
+    """
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -96,6 +91,7 @@ def start(parent: int, memory_mb: float) -> None:
         while alive():
             if this.memory_info().rss > memory_mb * 1e6:
                 os._exit(TOO_LARGE)
+            often()
             time.sleep(_WATCH_S)
         os._exit(1)
 
@@ -115,15 +111,18 @@ def _living(tuner: int) -> Callable[[], bool]:
 
 
 def start_warm(parent: int, memory_mb: float, environment: Mapping[str, str] | None = None) -> None:
-    """Prepare a worker that does task after task. `environment`: variables of its slot."""
+    """Prepare a worker that does task after task. `environment`: variables of its slot.
+
+    PyTorch's threads wait as the load of the machine asks for. Those of a timing do not, because deployed models do not either.
+    """
     environment = dict(environment or {})
     if (gpu := environment.pop("CUDA_VISIBLE_DEVICES", None)) is not None:  # one of those in the user's own value
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    for name, value in (TRAINING | environment).items():  # PyTorch reads them when it is imported, later
+    for name, value in environment.items():  # PyTorch reads them when it is imported, later
         os.environ.setdefault(name, value)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    start(parent, memory_mb)
+    start(parent, memory_mb, OpenMPWaiting().adjust)
     with contextlib.suppress(ImportError):
         from tqdm import tqdm
 

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -106,4 +107,5 @@ def trouble(job: TroubleJob, out: Path) -> Result:
             pass
         case _:
             raise AssertionError(job.what)
-    return {"pid": os.getpid(), "torch": "torch" in sys.modules, "environment": dict(os.environ)}
+    names = [thread.name for thread in threading.enumerate()]
+    return {"pid": os.getpid(), "torch": "torch" in sys.modules, "environment": dict(os.environ), "threads": names}

@@ -24,7 +24,7 @@ from autotune.errors import MachineError, StageError
 from autotune.execution.executor import Stages
 from autotune.execution.fresh_process import died
 from autotune.execution.local import LocalEngine
-from autotune.execution.worker import OFFLINE, QUIET, TRAINING, from_plain, to_plain
+from autotune.execution.worker import OFFLINE, QUIET, from_plain, to_plain
 from autotune.stages.jobs import BuildJob, FinetuneJob, TimeJob, TurnsJob
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.protocol import Job, Result
@@ -116,25 +116,6 @@ def test_workers_are_quiet_and_offline(run: Run) -> None:
     environment = run(TroubleJob())[0]["environment"]
     for name, value in (QUIET | OFFLINE).items():
         assert environment[name] == value
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP says what it has read")
-@pytest.mark.parametrize("own", [None, "5000"])
-def test_threads_that_train_soon_sleep_while_they_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
-) -> None:
-    """Read by OpenMP itself, not only set; a user's own word counts; and a timing runs as models are served."""
-    monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")
-    for name in TRAINING:
-        monkeypatch.delenv(name, raising=False)
-    if own is not None:
-        monkeypatch.setenv("GOMP_SPINCOUNT", own)
-    with LocalEngine() as engine:
-        engine.run(TinyJob(), tmp_path / "tiny", tmp_path / "logs" / "a.log")
-        timed = engine.run_fresh(TroubleJob(), tmp_path / "b.log")[0]["environment"]
-    assert f"GOMP_SPINCOUNT = '{own or '2000'}'" in log_of(tmp_path)
-    assert timed.get("GOMP_SPINCOUNT") == own
-    assert not (set(TRAINING) - set(os.environ)) & set(timed)
 
 
 def test_the_warm_worker_stays_and_fresh_ones_hold_no_torch(engine: LocalEngine, tmp_path: Path) -> None:
