@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import platform
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from autotune import control_groups
 from autotune.candidate import digest
 from autotune.distribution import DISTRIBUTION
 from autotune.errors import MachineError
@@ -50,19 +52,27 @@ def _processor() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the hardware on which the speed of a model depends."""
+    """Return the hardware on which the speed of a model depends; `usable`: its logical processors, where not all may be used."""
+    threads, usable = psutil.cpu_count() or 1, usable_processors()
     return {
         "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
-        "threads": psutil.cpu_count(),
+        "cores": psutil.cpu_count(logical=False) or threads,
+        "threads": threads,
         "memory_mb": round(psutil.virtual_memory().total / 1e6),
         "system": f"{platform.system()} {platform.machine()}",
-    }
+    } | ({"usable": usable} if usable < threads else {})
 
 
-def logical_processors() -> int:
-    """Return the number of logical processors."""
-    return psutil.cpu_count() or 1
+def own_processors() -> list[int]:
+    """Return the numbers of the logical processors that the system lets this process run on."""
+    with contextlib.suppress(AttributeError, OSError, psutil.Error):  # macOS has no such limit
+        return sorted(psutil.Process().cpu_affinity() or []) or list(range(psutil.cpu_count() or 1))
+    return list(range(psutil.cpu_count() or 1))
+
+
+def usable_processors() -> int:
+    """Return how many logical processors this process can keep busy: a container or a batch system may give it a part."""
+    return max(1, min(len(own_processors()), math.floor(min(control_groups.cpu_quota(), 1e9))))
 
 
 def packages() -> dict[str, str]:
@@ -109,37 +119,26 @@ def longest_path() -> int | None:
 
 
 def free_memory_mb() -> float:
-    """Return the memory that is available without swapping, 10^6 bytes."""
-    return psutil.virtual_memory().available / 1e6
-
-
-_CGROUP = Path("/sys/fs/cgroup")
+    """Return the memory that is available without swapping, in this container if it has a limit, 10^6 bytes."""
+    return min(psutil.virtual_memory().available, control_groups.memory_left()) / 1e6
 
 
 def total_memory_mb() -> float:
     """Return the memory of this machine, or the limit of this container, 10^6 bytes."""
-    total = float(psutil.virtual_memory().total)
-    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or no limit in it
-        total = min(total, float((_CGROUP / "memory.max").read_text(encoding="utf-8")))
-    return total / 1e6
+    return min(psutil.virtual_memory().total, control_groups.memory_limit()) / 1e6
 
 
 def oom_kills() -> int:
     """Return how many processes Linux has killed here because memory ran out; 0 on other systems."""
-    count = 0
-    for file in (Path("/proc/vmstat"), _CGROUP / "memory.events"):
-        with contextlib.suppress(OSError, ValueError):
-            lines = file.read_text(encoding="utf-8").splitlines()
-            count += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-    return count
+    return control_groups.statistic(Path("/proc/vmstat"), "oom_kill") + control_groups.oom_kills()
 
 
 def busy_s() -> float:
-    """Return the seconds that all cores together have worked since the machine started."""
-    times = psutil.cpu_times()
-    return float(
-        sum(times[:]) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
-    )
+    """Return the seconds that the processors of this process have worked since the machine started, for all programs."""
+    there, own = psutil.cpu_times(percpu=True), own_processors()
+    each = [there[number] for number in own if number < len(there)]
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    return float(sum(sum(times[:]) - sum(getattr(times, name, 0.0) for name in idle) for times in each))
 
 
 def foreign_cpu(seconds: float = 0.5, own: int | None = None) -> float:

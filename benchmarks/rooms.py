@@ -36,7 +36,19 @@ ROOMS = (
     ("usercode",),
     ("remote",),
     ("architectures",),
-    ("candidate", "distribution", "durable", "metrics", "paths", "providers", "errors", "probed", "scratch", "secrets"),
+    (
+        "candidate",
+        "control_groups",
+        "distribution",
+        "durable",
+        "metrics",
+        "paths",
+        "providers",
+        "errors",
+        "probed",
+        "scratch",
+        "secrets",
+    ),
 )
 """The rooms from the top down: a module imports from its own room and from those below."""
 

@@ -9,7 +9,7 @@ numbers lie in between. They are meant to be right within a factor of three on b
 from __future__ import annotations
 
 from autotune.costs.work import Work
-from autotune.machine import logical_processors
+from autotune.machine import usable_processors
 
 PARTS = ("start", "fixed", "units")
 
@@ -51,7 +51,7 @@ def parts_of(work: Work) -> tuple[float, float, float]:
     """Return the expected seconds of a job by size, in the order of `PARTS`: imports (0 where the worker has done the stage
     before), the constant part, and all units.
     """
-    flops = _FLOPS_GPU if work.gpu else _FLOPS_CORE * min(_MOST_CORES, logical_processors())
+    flops = _FLOPS_GPU if work.gpu else _FLOPS_CORE * min(_MOST_CORES, usable_processors())
     weights = work.parameters * 4
     read_s = 2 * work.parameters * work.tokens / flops
     made_s = work.decoded * work.parameters * work.bits / 8 / (_BYTES_GPU if work.gpu else _BYTES)

@@ -35,7 +35,7 @@ from autotune.execution.stop import Stop
 from autotune.execution.transfers import note_transfers
 from autotune.execution.worker import from_plain
 from autotune.execution.workers import Slot
-from autotune.machine import logical_processors, machine_digest
+from autotune.machine import machine_digest, usable_processors
 from autotune.remote.objects import is_store
 from autotune.scratch import scratch
 from autotune.secrets import redact
@@ -277,7 +277,7 @@ class NodeProcess:
         if self._engine is None or wanted != self._engine_of:
             self.close()
             engine = LocalEngine(order.offline, order.memory_mb, check=self._check)
-            count = max(1, logical_processors() // order.cpus)
+            count = max(1, usable_processors() // order.cpus)
             engine.resize([Slot(threads=order.cpus)] * count)
             self._engine, self._engine_of = engine, wanted
         return self._engine

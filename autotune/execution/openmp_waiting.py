@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from autotune.machine import busy_s
+from autotune.machine import busy_s, own_processors
 
 FOREIGN = 0.25
 """Cores that other programs keep busy, from which on the threads sleep."""
@@ -37,7 +37,7 @@ class OpenMPWaiting:
 
     def __init__(self, now: Callable[[], tuple[float, float, float]] | None = None) -> None:
         """`now` returns the time, the processor seconds of all programs and those of this process; None: the system's."""
-        self._cores = os.cpu_count() or 1
+        self._processors = len(own_processors())
         self._now = now or _system_now
         self._enabled = sys.platform == "linux" and not any(name in os.environ for name in USER_SETTINGS)
         self._team: IdleTeam | None = None
@@ -61,8 +61,8 @@ class OpenMPWaiting:
         """Choose how threads wait where other programs keep `foreign` cores busy, and all programs together `busy`."""
         if not self._enabled:
             return
-        if self._team is None and foreign >= FOREIGN and busy >= FULL * self._cores:
-            self._team = IdleTeam.start(self._cores + 1)
+        if self._team is None and foreign >= FOREIGN and busy >= FULL * self._processors:
+            self._team = IdleTeam.start(self._processors + 1)
         elif self._team is not None and foreign < FOREIGN:
             self._team.end()
             self._team = None
@@ -76,7 +76,9 @@ class IdleTeam:
     """A team of OpenMP's threads that does nothing. It exists as long as the thread that began it."""
 
     def __init__(self, libraries: list[ctypes.CDLL], threads: int) -> None:
-        self._libraries, self._threads = libraries, threads
+        """Raises AttributeError where a library is too old to start a team by a call."""
+        self._threads = threads
+        self._parallel = [library.GOMP_parallel for library in libraries]
         self._begun, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._hold, name=IDLE_TEAM, daemon=True)
         self._thread.start()
@@ -85,8 +87,11 @@ class IdleTeam:
     @classmethod
     def start(cls, threads: int) -> IdleTeam | None:
         """Return a team in every GNU OpenMP library that this process has loaded; None where it has none."""
-        libraries = [ctypes.CDLL(str(path)) for path in gnu_openmp()]
-        return cls(libraries, threads) if libraries else None
+        try:
+            libraries = [ctypes.CDLL(str(path)) for path in gnu_openmp()]
+            return cls(libraries, threads) if libraries else None
+        except (OSError, AttributeError):  # the file was replaced since it was loaded
+            return None
 
     def end(self) -> None:
         self._over.set()
@@ -96,9 +101,9 @@ class IdleTeam:
         nothing = ctypes.cast(
             ctypes.CDLL(None).labs, ctypes.c_void_p
         )  # a C function that may be called with a null pointer
-        for library in self._libraries:
+        for parallel in self._parallel:
             # void GOMP_parallel (void (*fn) (void *), void *data, unsigned num_threads, unsigned flags)
-            library.GOMP_parallel(nothing, None, ctypes.c_uint(self._threads), ctypes.c_uint(0))
+            parallel(nothing, None, ctypes.c_uint(self._threads), ctypes.c_uint(0))
         self._begun.set()
         self._over.wait()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autotune.execution.warm_worker import WarmWorker
+from autotune.machine import usable_processors
 from autotune.providers import NVIDIA
 from autotune.stages.jobs import CheckJob, FinetuneJob, ScoreJob
 from autotune.stages.protocol import Job
@@ -44,7 +45,7 @@ def slots(
     On a CPU all stages share `cpu` slots, and `train` limits how many of them train at once (see `WorkerPool`). The number of
     threads of a training depends on the machine alone, so that its result does not depend on the number of workers.
     """
-    cores = cores or os.cpu_count() or 1
+    cores = cores or usable_processors()
     usual = max(1, min(MOST_CPU, cores // CORES_EACH))
     threads = None if usual == 1 else cores // usual
     value = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -131,7 +131,10 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 def as_text(found: dict[str, Any]) -> str:
     """Return the findings for people, in lines of a terminal."""
     machine = found["hardware"]
-    lines = _wrapped(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {found['python']}")
+    part = f" ({machine['usable']} of {machine['threads']} logical processors usable)" if "usable" in machine else ""
+    lines = _wrapped(
+        f"{machine['processor']}, {machine['cores']} cores{part}, {machine['system']}, Python {found['python']}"
+    )
     lines += _wrapped(f"memory: {machine['memory_mb']} MB ({found['free_memory_mb']} MB free)")
     lines += _wrapped(f"cache: {found['cache']} ({found['free_disk_mb']} MB free)")
     lines += _wrapped("packages: " + ", ".join(f"{name} {version}" for name, version in found["packages"].items()))

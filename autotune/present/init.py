@@ -13,7 +13,7 @@ from autotune.data.guess import Guess, guess
 from autotune.data.readers import format_of
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, did_you_mean
-from autotune.machine import hardware
+from autotune.machine import hardware, usable_processors
 from autotune.metrics import METRICS, score_column
 from autotune.models import config_of, context_of
 from autotune.paths import exists, is_file, is_folder, is_portable
@@ -206,7 +206,7 @@ def _target_lines(provider: Provider, found: Guess, context: int | None) -> Iter
     """Yield the sections train and target; `context`: the most tokens that the model takes, where it is known."""
     longest = _length(found, context)
     cut = f"; the model's limit is {context}" if context is not None else ""
-    cores = hardware()["cores"] or 1
+    cores = min(hardware()["cores"], usable_processors())
     served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
     yield f"train: {{ batch_size: 8, max_length: {longest} }}   # max_length in tokens: 99 % of the rows have fewer, estimated from their characters{cut}"
     yield f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_tokens, longest)}, new_tokens: {_workload(found.answer_tokens, longest)} }} }}   # where it will run, and what it is timed on (?)"

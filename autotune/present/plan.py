@@ -16,7 +16,7 @@ from autotune.data.schema import AzureFile, Dataset, DataSpec, Remote
 from autotune.data.sources import hub_source
 from autotune.errors import MachineError
 from autotune.execution.workers import slots
-from autotune.machine import free_disk_mb, free_memory_mb, logical_processors
+from autotune.machine import free_disk_mb, free_memory_mb, usable_processors
 from autotune.models import BUILT_IN, config_of, parameters_of
 from autotune.pipeline.expected import Prices
 from autotune.pipeline.graph import Graph
@@ -255,7 +255,7 @@ def _workloads(target: Target) -> list[str]:
 
 def _many_threads(sessions: Sequence[Session]) -> list[str]:
     """Return a note if a session asks for more threads than this machine has."""
-    there = logical_processors()
+    there = usable_processors()
     asked = max((session.threads or 0 for session in sessions), default=0)
     if asked <= there:
         return []

@@ -10,8 +10,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from autotune.errors import StageError
+from autotune.machine import usable_processors
 
-_THREADS = torch.get_num_threads()
+_THREADS = min(torch.get_num_threads(), usable_processors())
 SMALL = 2_000_000
 """Parameters below which one thread does: sharing an operator among threads takes longer than the operator, above all on a
 busy machine (`benchmarks/busy.py`)."""
