@@ -223,13 +223,16 @@ def kill_tree(pids: Sequence[int]) -> None:
 def nodes_in(
     nodes: int, cpus: int = 1, scale: float = 0.01, apart: bool = False, labels: Sequence[str] = ()
 ) -> Iterator[Nodes]:
-    """Have a cluster in a folder of its own."""
+    """Have a cluster in a folder of its own. Afterwards the environment of this process is as it was."""
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="ray-nodes-", ignore_cleanup_errors=True) as folder:
         there = Nodes(Path(folder), nodes, cpus, scale, apart, labels)
         try:
             yield there
         finally:
             there.stop()
+            os.environ.clear()
+            os.environ.update(before)
 
 
 # --- a driver --------------------------------------------------------------------------------------------------------

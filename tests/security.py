@@ -534,7 +534,7 @@ def the_tuner_is_killed_before_it_cleans(place: Place) -> list[Tried]:
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
-    psutil.wait_procs(workers, timeout=30)
+    psutil.wait_procs(workers, timeout=WAIT_S)
     before = b"".join(files_below(place.out / "logs").values())
     assert SECRETS["AWS_SECRET_ACCESS_KEY"].encode() in before
     ran = place.run(**SECRETS)

@@ -19,6 +19,8 @@ from conftest import TONES, Ran, TinySweep
 from autotune.errors import Exit
 from autotune.results.folder import read_results
 
+pytestmark = pytest.mark.usefixtures("keeps_workers", "lasting_pace")
+
 Autotune = Callable[..., Ran]
 Rows = list[list[str]]
 

@@ -91,7 +91,9 @@ def act():
         os.rename(where, where + ".moved")
     elif what == "note":
         (HERE / "noted").touch()
-        time.sleep(float(where))
+        end = time.monotonic() + float(where)
+        while time.monotonic() < end and not (HERE / "go-on").exists():
+            time.sleep(0.01)
 
 
 def raise_nan():
@@ -392,11 +394,12 @@ def results_disk_strikes(place: Place) -> list[Seen]:
     mounted(place.out, "size=2m")
     try:
         place.sweep(metric="trouble:judge")
-        place.acts("none", "note 6")
+        place.acts("none", "note 600")
         process = place.start()
         place.wait_for(place.folder / "noted")
         room = shutil.disk_usage(place.out).free
         (place.out / "ballast").write_bytes(bytes(room))
+        (place.folder / "go-on").touch()
         ran = place.end(process)
         assert ran.code == Exit.MACHINE, ran.err
         line = ran.line("autotune: ")
@@ -413,10 +416,11 @@ def results_read_only(place: Place) -> list[Seen]:
     """The results folder becomes read-only while the sweep runs, as disks with errors do."""
     place.out.mkdir()
     place.sweep(metric="trouble:judge")
-    place.acts("none", "note 2")
+    place.acts("none", "note 600")
     process = place.start()
     place.wait_for(place.folder / "noted")
     made_read_only(place.out)
+    (place.folder / "go-on").touch()
     try:
         ran = place.end(process)
     finally:
@@ -492,10 +496,11 @@ def data_changes(place: Place) -> list[Seen]:
     """The data file is changed while the sweep runs: the run has its own copy, the next is refused."""
     kept = place.data.read_text(encoding="utf-8")
     place.sweep(metric="trouble:judge")
-    place.acts("none", "note 0")
+    place.acts("none", "note 600")
     process = place.start("--trials", "1")
     place.wait_for(place.folder / "noted")
     place.data.write_text(kept.replace("number 1", "number one"), encoding="utf-8")
+    (place.folder / "go-on").touch()
     ran = place.end(process)
     assert ran.code == Exit.OK, ran.err
     again = place.run()
@@ -530,10 +535,11 @@ def cache_damaged(place: Place) -> list[Seen]:
 def two_at_once(place: Place) -> list[Seen]:
     """A second process on the same results folder."""
     place.sweep(metric="trouble:judge")
-    place.acts("none", "note 8")
+    place.acts("none", "note 600")
     process = place.start()
     place.wait_for(place.folder / "noted")
     second = place.run()
+    (place.folder / "go-on").touch()
     assert second.code == Exit.USAGE, second.err
     line = second.line("another process is at work")
     assert f"process {process.pid} on " in line
@@ -548,7 +554,7 @@ def two_at_once(place: Place) -> list[Seen]:
 
 def stopped_once(place: Place) -> list[Seen]:
     """Ctrl-C or SIGTERM in a training: it keeps a checkpoint, from which the next run goes on."""
-    place.sweep({"steps": 600, "learning_rate": {"choice": [0.001]}})
+    place.sweep({"steps": 200, "learning_rate": {"choice": [0.001]}})
     process = place.start()
     end = time.monotonic() + WAIT_S
     while not list(place.out.glob("logs/*.log")) or "--- finetune" not in "".join(
@@ -556,7 +562,6 @@ def stopped_once(place: Place) -> list[Seen]:
     ):
         assert time.monotonic() < end
         time.sleep(0.05)
-    time.sleep(2.0)  # the first steps
     process.send_signal(signal.SIGINT if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else signal.SIGTERM)
     ran = place.end(process)
     assert ran.code == Exit.INTERRUPTED, ran.err
@@ -564,11 +569,11 @@ def stopped_once(place: Place) -> list[Seen]:
     line = ran.line("run the same command again to go on")
     (state,) = place.cache.glob("finetune/*.checkpoint/step-*/state.json")
     step = json.loads(state.read_text(encoding="utf-8"))["step"]
-    assert 0 < step < 600
+    assert 0 < step < 200
     resume = finished(place.run(), place, 2)
-    assert len(read_table(place.out / "curves.csv", CurvePoint)) == 600
+    assert len(read_table(place.out / "curves.csv", CurvePoint)) == 200
     assert not list(place.cache.glob("finetune/*.checkpoint"))
-    return [Seen("Ctrl-C, SIGTERM, a closed terminal: once", "SIGTERM in a training of 600 steps", f"exit 130: {line}",
+    return [Seen("Ctrl-C, SIGTERM, a closed terminal: once", "SIGTERM in a training of 200 steps", f"exit 130: {line}",
                  "none yet", f"goes on from its checkpoint: {resume}")]  # fmt: skip
 
 
@@ -585,7 +590,7 @@ def stopped_twice(place: Place) -> list[Seen]:
     process.send_signal(signal.SIGTERM)
     ran = place.end(process)
     assert ran.code == Exit.INTERRUPTED, ran.err
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert not psutil.wait_procs(children, timeout=WAIT_S)[1]
     resume = finished(place.run(), place, 3)
     return [Seen("the same twice", "SIGTERM, SIGTERM while a stage hangs", "exit 130 at once, no process left", "none",
                  resume)]  # fmt: skip
@@ -600,7 +605,7 @@ def tuner_killed(place: Place) -> list[Seen]:
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert not psutil.wait_procs(children, timeout=WAIT_S)[1]
     file = place.out / "results.csv"
     file.write_bytes(file.read_bytes()[:-20])
     resume = finished(place.run(), place, 3)

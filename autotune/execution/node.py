@@ -295,9 +295,9 @@ class NodeProcess:
         return tuple(spans)
 
 
-def appears(path: Path, patience_s: float = SEEN_S) -> bool:
+def appears(path: Path) -> bool:
     """Whether a path exists, or appears soon: clients of a shared folder see each other's files with a delay."""
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + SEEN_S
     while not path.exists():
         with contextlib.suppress(OSError):
             os.listdir(path.parent)  # noqa: PTH208 - it makes a client of NFS look anew

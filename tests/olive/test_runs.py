@@ -22,6 +22,8 @@ from autotune.sweepfile.resolve import load_sweep
 from benchmarks import olive_guide
 from benchmarks.olive_files import FILES, PUBLIC, own
 
+pytestmark = pytest.mark.usefixtures("keeps_workers")
+
 ROOT = Path(__file__).parents[2]
 GUIDE = PUBLIC / "phi3-local.json"
 

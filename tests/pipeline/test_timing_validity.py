@@ -46,9 +46,9 @@ def test_what_is_known_of_a_machine_is_kept(tmp_path: Path) -> None:
 def test_an_agreement_holds_for_minutes_and_a_first_timing_is_no_agreement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pace = Pace(tmp_path, "a" * 64)
+    pace, began = Pace(tmp_path, "a" * 64), time.time()
+    monkeypatch.setattr(time, "time", lambda: began)
     pace.begin()
-    began = time.time()
     monkeypatch.setattr(time, "time", lambda: began + TRUST_S - 5)
     assert pace.trusted
     monkeypatch.setattr(time, "time", lambda: began + TRUST_S + 5)

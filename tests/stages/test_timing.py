@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from conftest import Do
 from autotune.analysis.latency import laps_of
 from autotune.candidate import Recipe, Session
 from autotune.errors import StageError
+from autotune.execution import local
 from autotune.execution.local import LocalEngine
 from autotune.providers import PROVIDERS
 from autotune.stages import timing
@@ -178,7 +180,10 @@ def test_a_busy_core_of_ones_own_is_not_foreign() -> None:
     assert 0 <= conditions.so_far()["foreign_cpu"] <= others
 
 
-def test_models_that_take_turns_measure_laps_and_nobody_elses_work(built: Do, tiny_llama: Path, tmp_path: Path) -> None:
+def test_models_that_take_turns_measure_laps_and_nobody_elses_work(
+    built: Do, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MOST_S", math.inf)  # a round has all its turns, however slow the machine is
     jobs = [job(built(recipe, tiny_llama)[0], new_tokens=33) for recipe in (INT4, FP32, INT4)]
     with LocalEngine() as engine:
         rounds, _ = engine.time_in_turns(TurnsJob(graphs=tuple(jobs), processes=2, most=2), tmp_path / "log")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
+from waiting import HANG_S
 
 from autotune.results.folder import read_results
 from autotune.results.judge import candidate_of
 from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import read_table
 from autotune.scheduler.events import RowWritten
+from autotune.trackers import listener
 from autotune.trackers.listener import Trackers, Wanted
 
 EXAMPLE = Path(__file__).parent.parent.parent / "results" / "example"
@@ -50,19 +53,12 @@ def followed(folder: Path, *wanted: Wanted | str, said: list[str] | None = None)
     """Follow a results folder with trackers; leaving it ends the run as a sweep ends. `said` gets their warnings."""
     lines: list[str] = [] if said is None else said
     every = [one if isinstance(one, Wanted) else Wanted(one) for one in wanted]
-    with Trackers(every, folder, lines.append) as trackers:
+    with pytest.MonkeyPatch.context() as patch, Trackers(every, folder, lines.append) as trackers:
+        patch.setattr(listener, "OPENING_S", HANG_S)
         trackers.start()
         yield trackers
     if said is None:
         assert lines == []
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.05)
 
 
 def journal_lines(folder: Path, name: str) -> list[str]:

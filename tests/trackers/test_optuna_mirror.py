@@ -7,9 +7,10 @@ from typing import Any
 
 import optuna
 import pytest
-from following import EXAMPLE, ROW, STUDY, Growing, followed, mirror, until
+from following import EXAMPLE, ROW, STUDY, Growing, followed, mirror
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from waiting import until
 
 from autotune.errors import MachineError, UsageError
 from autotune.results.rows import Trial

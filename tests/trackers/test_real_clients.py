@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from following import ROW, WINNER, Growing, followed, journal_lines, mirror, until
+from following import ROW, WINNER, Growing, followed, journal_lines, mirror
+from waiting import until
 
 from autotune.results.folder import read_results
 from autotune.results.judge import front_of

@@ -19,6 +19,8 @@ from autotune.results.schema import VERSION, json_schema
 from autotune.trackers import clients
 from autotune.trackers.to_optuna import open_storage
 
+pytestmark = pytest.mark.usefixtures("keeps_workers", "lasting_pace")
+
 Run = Callable[..., Ran]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from following import ROW, WINNER, Growing, followed, journal_lines, mirror, until
+from following import ROW, WINNER, Growing, followed, journal_lines, mirror
+from waiting import HANG_S, ended, until
 
 from autotune.errors import Exit, MachineError, Problem
 from autotune.results.rows import CurvePoint, Trial
@@ -292,7 +293,7 @@ def test_a_tracker_that_fails_costs_one_warning(how: str, tmp_path: Path, monkey
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text(CRASHES[how] + "\n", encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(fake.parent), *sys.path])
-    monkeypatch.setattr(listener, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(listener, "PATIENCE_S", 2.0 if how == "hangs" else HANG_S)
     growing = Growing(tmp_path / "out")
     said: list[str] = []
     with followed(growing.folder, "tensorboard", said=said) as trackers:
@@ -379,7 +380,7 @@ def test_trackers_end_with_the_tuner(tmp_path: Path) -> None:
         tracker = psutil.Process(int(tuner.stdout.readline()))
         tuner.kill()
         tuner.wait()
-        until(lambda: not tracker.is_running() or tracker.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: ended(tracker), "the end of the tracker")
 
 
 # --- No network ------------------------------------------------------------------------------------------------------
