@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from autotune.distribution import pip_install
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.metrics import TASK, Direction, task_of
 from autotune.usercode import Code
@@ -165,7 +166,9 @@ def group_of(metric: str, file: Path) -> Group | None:
     Its tasks are those of the harness, and those whose files lie beside it.
     """
     config = _read(file)
-    if not isinstance(config.get("group"), str):
+    if "class" in config or not isinstance(
+        config.get("group"), str
+    ):  # the file of a class may name a group for its task
         return None
     name, wanted = config["group"], task_of(metric)[1]
     listed = config.get("aggregate_metric_list") or []
@@ -205,10 +208,12 @@ def group_of(metric: str, file: Path) -> Group | None:
 def _with_those_beside(known: Shipped, folder: Path) -> Shipped:
     """Return what comes with the harness, and what the files of a folder describe; these come first."""
     tasks, groups = dict(known.tasks), dict(known.groups)
-    for file in sorted(folder.glob("*.yaml")):
-        for key, name in reversed(_NAMES.findall(file.read_text(encoding="utf-8", errors="replace"))):
-            if key in ("task", "group"):
-                (groups if key == "group" else tasks)[name] = file
+    for file in sorted(path for path in folder.glob("*.yaml") if path.is_file()):
+        found = dict(reversed(_NAMES.findall(file.read_text(encoding="utf-8", errors="replace"))))
+        if "group" in found and "class" not in found:
+            groups[found["group"]] = file
+        elif "task" in found:
+            tasks[found["task"]] = file
     return known._replace(tasks=tasks, groups=groups)
 
 
@@ -247,9 +252,14 @@ def _members(
         elif part:  # a task that the group describes itself
             inside = [Member({**changed, "task": name}, file)], []
         else:
-            near = did_you_mean(name, [*known.tasks, *known.groups, *known.tags])
+            remedy = did_you_mean(name, [*known.tasks, *known.groups, *known.tags])
             rule = f"the group has a task {name}, which neither lm-eval nor a file beside it describes"
-            raise UsageError(Problem(rule, _KEY, str(file), remedy=near))
+            if find_spec("lm_eval") is None:
+                rule, remedy = (
+                    f"the group's task {name} is not known without the package lm-eval",
+                    pip_install("lm-eval"),
+                )
+            raise UsageError(Problem(rule, _KEY, str(file), remedy=remedy))
         members += inside[0]
         files += inside[1]
     return members, files

@@ -135,6 +135,28 @@ def test_without_lm_eval_a_name_is_left_to_the_run(root: Path, monkeypatch: pyte
     assert found.files == ()
     assert on_the_hub(found)
     assert direction_of("lm-eval:helaswag", root) == "maximize"
+    (root / "both.yaml").write_text(GROUP.replace("tones", "both") + "task: [tones]\n", encoding="utf-8")
+    assert [member.config["task"] for member in group_in("lm-eval:both.yaml", root).members] == ["tones"]
+    (root / "both.yaml").write_text(GROUP.replace("tones", "both") + "task: [tones, piqa]\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"task piqa is not known without the package lm-eval; pip install .*lm-eval"):
+        find_task("lm-eval:both.yaml", root)
+
+
+def test_a_class_that_names_a_group_for_its_task_is_a_task(root: Path) -> None:
+    for name in ("scrolls_quality", "squadv2"):
+        found = find_task(f"lm-eval:{name}", root)
+        assert group_of(f"lm-eval:{name}", found.file) is None
+        assert not is_group(f"lm-eval:{name}", root)
+    (root / "own.yaml").write_text("group: set\ntask: own\nclass: !function words.Own\n", encoding="utf-8")
+    assert find_task("lm-eval:own.yaml", root).file == root / "own.yaml"
+    (root / "both.yaml").write_text(GROUP.replace("tones", "both") + "task: [tones, own]\n", encoding="utf-8")
+    assert [member.config["task"] for member in group_in("lm-eval:both.yaml", root).members] == ["tones", "own"]
+
+
+def test_a_folder_beside_a_group_is_no_file_of_a_task(root: Path) -> None:
+    (root / "both.yaml").write_text(GROUP.replace("tones", "both") + "task: [tones]\n", encoding="utf-8")
+    (root / "older.yaml").mkdir()
+    assert [member.config["task"] for member in group_in("lm-eval:both.yaml", root).members] == ["tones"]
 
 
 def group_in(metric: str, root: Path) -> Group:
