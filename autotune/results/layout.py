@@ -65,7 +65,8 @@ def _copy(source: Path, to: Path) -> None:
     try:
         shutil.copytree(source, to, ignore=shutil.ignore_patterns(*_HIDDEN))
     except shutil.Error as error:
-        _, place, why = error.args[0][0]
+        read, written, why = error.args[0][0]
+        place = read if str(why).endswith(f": {str(read)!r}") else written
         number = re.match(r"\[Errno ([0-9]+)\]", str(why))
         if number is None:
             raise OSError(str(why)) from None

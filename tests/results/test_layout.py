@@ -63,3 +63,13 @@ def test_a_copy_that_cannot_be_written_names_one_file_and_the_reason(tmp_path: P
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert refused.value.errno == errno.EFBIG
     assert Path(str(refused.value.filename)).parent == tmp_path / "aside" / "merged"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right of their own there")
+def test_a_copy_whose_source_is_gone_names_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "built"
+    source.mkdir()
+    (source / "model.onnx").symlink_to(tmp_path / "evicted")
+    with pytest.raises(FileNotFoundError) as gone:
+        fill(tmp_path / "aside", {"merged": source}, {})
+    assert Path(str(gone.value.filename)) == source / "model.onnx"
