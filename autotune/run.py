@@ -21,7 +21,7 @@ from autotune.costs.model import CostModel
 from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
-from autotune.errors import Exit, Interrupted, MachineError, printable_lines, reader_gone
+from autotune.errors import Exit, MachineError, printable_lines, reader_gone
 from autotune.execution.engines import Engine, EngineSettings, engine_of
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
@@ -101,13 +101,7 @@ def run_command(options: RunOptions) -> Exit:
         with stop_on_signals(_stopping) as stop:
             refresher = ReportRefresher(folder, lambda line: _say(f"autotune: {line}")) if options.report else None
             with trackers:
-                try:
-                    summary = _sweep(sweep, folder, options, stop, trackers, refresher)
-                except MachineError as error:
-                    if not stop.signalled:
-                        raise
-                    _say(f"autotune: {error}")  # it may be what the stop has done to a stage
-                    raise Interrupted from error
+                summary = _sweep(sweep, folder, options, stop, trackers, refresher)
         _report(folder, sweep.score, summary)
         if refresher is not None and refresher.write():
             _say(f"The report is {folder / 'report.html'}")
@@ -184,6 +178,7 @@ def _sweep(
     costs, hours = costs_of(cache, Subject(sweep.model)), sweep.budget.hours
     with contextlib.ExitStack() as stack:
         record = stack.enter_context(Record(folder, sweep))
+        stack.enter_context(stop.is_the_reason(lambda line: _say(f"autotune: {line}")))
         progress = stack.enter_context(Progress(_so_far(sweep, record), options.plain))
         trackers.start()
         intervals, waits = deque[Interval](), deque[Interval]()

@@ -80,6 +80,7 @@ def test_what_a_stop_has_done_to_a_stage_is_no_trouble_of_the_machine(
     asked.clear()
     with pytest.raises(MachineError):
         command(trials=3)
+    assert [run.ended for run in read_table(command.out / "runs.csv", CommandRun)] == ["interrupted", "stopped"]
 
 
 def test_trouble_of_the_machine_that_ends_a_training_is_told_as_such(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from autotune.errors import Interrupted
+from autotune.errors import Interrupted, MachineError
 from autotune.scratch import scratch
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -32,6 +32,19 @@ class Stop:
         """Raise Interrupted where the end was requested; to be called before a new stage."""
         if self.asked:
             raise Interrupted
+
+    @contextlib.contextmanager
+    def is_the_reason(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Raise Interrupted for trouble of the machine after a user's request, which may have done it to a stage; `say` is told
+        of it.
+        """
+        try:
+            yield
+        except MachineError as error:
+            if not self.signalled:
+                raise
+            say(str(error))
+            raise Interrupted from error
 
 
 @contextlib.contextmanager
