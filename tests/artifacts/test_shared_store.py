@@ -240,7 +240,6 @@ def test_a_store_that_does_not_answer_is_a_trouble_of_the_machine(store: str, mo
 
 DRIVER = """
 import sys, time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 from autotune.artifacts import shared_store
