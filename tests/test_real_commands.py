@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 from conftest import TONES, Ran, TinySweep
 
 from autotune.errors import Exit
+from autotune.present.select import select
+from autotune.results import outcomes
 from autotune.results.folder import read_results
 
 pytestmark = pytest.mark.usefixtures("keeps_workers", "lasting_pace")
@@ -64,6 +67,7 @@ def test_what_a_spreadsheet_does_without_harm_changes_nothing(
     how: str, tiny_sweep: TinySweep, copied: Path, autotune: Autotune
 ) -> None:
     save(copied, HARMLESS[how](rows_of(copied)))
+    assert select(copied).doubts == ()
     assert winner(autotune("select", copied)) == winner(autotune("select", tiny_sweep.out))
     again = autotune("run", tiny_sweep.file, "--out", copied)
     assert again.code == Exit.OK, again.err
@@ -114,7 +118,9 @@ def shifted(rows: Rows, column: str) -> Rows:
     return [rows[0], *([*row[:place], cell, *row[place + 1 :]] for row, cell in zip(rows[1:], turned, strict=True))]
 
 
-def test_scores_that_are_not_those_of_the_items_are_told(copied: Path, autotune: Autotune) -> None:
+def test_scores_that_are_not_those_of_the_items_are_told(
+    tiny_sweep: TinySweep, copied: Path, autotune: Autotune
+) -> None:
     before = rows_of(copied)
     table = before[0].index("accuracy")
     assert len({row[table] for row in before[1:]}) > 1
@@ -126,6 +132,9 @@ def test_scores_that_are_not_those_of_the_items_are_told(copied: Path, autotune:
         assert (done.code, said in done.out) == (Exit.OK, True), done.out
     assert autotune("report", copied).code == Exit.OK
     assert said in (copied / "report.html").read_text(encoding="utf-8")
+    data = tiny_sweep.file.parent / "test.jsonl"
+    assert said in autotune("export", copied, "--to", "x", "--items", 0).err
+    assert said in autotune("score", copied, "--data", data, "--no-base").err
     save(copied, shifted(before, "size_mb"))  # no items say what it was
     assert said not in autotune("select", copied).out
 
@@ -188,6 +197,65 @@ def test_what_may_change_between_runs_is_no_change(copied: Path, autotune: Autot
         assert before in text
         file.write_text(text.replace(before, after), encoding="utf-8")
         assert "was changed" not in autotune("select", copied).out
+
+
+def test_a_model_and_data_that_were_moved_are_no_other_sweep(
+    tiny_sweep: TinySweep, tiny_llama: Path, copied: Path, autotune: Autotune, tmp_path: Path
+) -> None:
+    """Where they lie has to be written into sweep.yaml, if a model is to be made again on another machine."""
+    moved, file = Path(shutil.copytree(tiny_llama, tmp_path / "moved")), copied / "sweep.yaml"
+    data = shutil.copy(tiny_sweep.file.parent / "train.jsonl", tmp_path)
+    text = file.read_text(encoding="utf-8")
+    for before, after in ((f"model: {tiny_llama}", f"model: {moved}"), ("train: train.jsonl", f"train: {data}")):
+        assert before in text
+        text = text.replace(before, after)
+    file.write_text(text, encoding="utf-8")
+    done = autotune("export", copied, "--to", "x", "--items", 0)
+    assert done.code == Exit.OK, done.err
+    config = json.loads((moved / "config.json").read_text(encoding="utf-8"))
+    (moved / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}), encoding="utf-8")
+    done = autotune("export", copied, "--to", "y", "--items", 0)
+    assert (done.code, "rows in this folder were measured: model was" in done.err) == (Exit.USAGE, True), done.err
+
+
+def test_a_sweep_without_rows_may_have_begun_anew_with_other_settings(copied: Path, autotune: Autotune) -> None:
+    """A first run was stopped before its first row, and noted its settings; the next has written its sweep.yaml."""
+    save(copied, rows_of(copied)[:1])
+    file = copied / "sweep.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("seed: 0", "seed: 1"), encoding="utf-8")
+    for words in (("select", copied), ("status", copied), ("export", copied, "--to", "x")):
+        done = autotune(*words)
+        assert "was changed" not in done.out + done.err
+
+
+def test_a_sweep_whose_file_was_removed_beside_its_rows_is_not_another_one(
+    tiny_sweep: TinySweep, copied: Path, autotune: Autotune
+) -> None:
+    (copied / "sweep.yaml").unlink()
+    other = autotune("run", tiny_sweep.file, "--out", copied, "--set", "target.threads=2")
+    assert (other.code, "differs from the sweep whose results are in" in other.err) == (Exit.USAGE, True), other.err
+    assert autotune("run", tiny_sweep.file, "--out", copied).code == Exit.OK
+
+
+def test_each_state_of_a_sweep_that_runs_agrees_with_itself(copied: Path) -> None:
+    rows = rows_of(copied)
+    for count in range(1, len(rows) + 1):
+        save(copied, rows[:count])
+        assert select(copied, ["size_mb <= 1e9"]).doubts == ()
+
+
+def test_outcomes_are_read_once(copied: Path, autotune: Autotune, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, one = Counter[str](), outcomes._read
+
+    def counted(folder: Path, candidate: str) -> outcomes.Parts | None:
+        read[candidate] += 1
+        return one(folder, candidate)
+
+    monkeypatch.setattr(outcomes, "_read", counted)
+    for command in ("select", "status"):
+        read.clear()
+        assert autotune(command, copied).code == Exit.OK
+        assert set(read.values()) == {1}
 
 
 def test_rows_of_another_sweep_in_a_folder_are_told(copied: Path, autotune: Autotune) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.data.schema import Dataset
+from autotune.data.schema import SPLITS, Dataset
 from autotune.errors import AutotuneError, Problem, UsageError, did_you_mean
 from autotune.metrics import LABELLED
+from autotune.models import digest_folder, local_folder
 from autotune.paths import exists, is_folder
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
@@ -52,10 +53,14 @@ class Recorded:
         """The folder of the winner."""
         return self.folder / "best" / self.target if self.target is not None else self.folder / "best"
 
+    @property
+    def root(self) -> Path:
+        """The folder of the sweep file, from which relative paths start."""
+        return self.folder / str(self.inputs.get("root") or ".")
+
     def sweep(self) -> Sweep:
         """Return the sweep, for several targets with this one alone. Raises UsageError, also if its model is gone."""
-        root = self.folder / str(self.inputs.get("root") or ".")
-        sweep = parse_sweep(self.plain, root=root, shown=str(self.folder / "sweep.yaml"))
+        sweep = parse_sweep(self.plain, root=self.root, shown=str(self.folder / "sweep.yaml"))
         return sweep if self.target is None else sweep.targets[self.target]
 
     def of_target(self, name: str | None, candidate: str | None = None) -> Recorded:
@@ -87,11 +92,29 @@ def open_results(folder: Path, remedy: str = "name a results folder that `autotu
     plain = read_sweep(folder)
     if plain is None or not isinstance(plain.get("data"), dict) or "model" not in plain:
         raise UsageError(no_sweep(folder, remedy))
-    changed = {key: both for key, both in changed_settings(folder, plain).items() if not key.startswith("objectives")}
-    if changed:
+    rows, inputs = read_results(folder), read_json(folder / "inputs.json")
+    found = Recorded(folder, plain, rows, inputs)
+    changed = {
+        key: both
+        for key, both in changed_settings(folder, plain).items()
+        if not key.startswith("objectives") and not _is_elsewhere(found, key, *both)
+    }
+    if changed and rows:
         rule = f"was changed since the rows in this folder were measured: {in_words(changed)}"
         raise UsageError(Problem(rule, file=str(folder / "sweep.yaml"), remedy="restore the file"))
-    return Recorded(folder, plain, read_results(folder), read_json(folder / "inputs.json"))
+    return found
+
+
+def _is_elsewhere(recorded: Recorded, key: str, then: Any, now: Any) -> bool:
+    """Whether a setting names what was moved since: the model with the same content, or data, whose content is compared where it
+    is read.
+    """
+    if not (isinstance(then, str) and isinstance(now, str)):
+        return False
+    if key == "model":
+        place = local_folder(now, recorded.root)
+        return place is not None and digest_folder(place) == recorded.inputs.get("model")
+    return key in {f"data.{split}" for split in SPLITS}
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ def score(place: Path, asked: Asked) -> tuple[str, Exit, dict[str, Any]]:
             recorded = open_results(place, remedy).of_target(asked.target, asked.candidate)
             selection = select(place, asked.limits, asked.prefer, recorded.target)
             row = choose_row(recorded, selection, asked.candidate)
+            for note in selection.notes:
+                say(note)
             if row is None:
                 nothing = {"model": None, "selection": json.loads(as_json(selection))}
                 return explain(selection), selection.exit_code, nothing
@@ -197,7 +199,6 @@ def _of_results(recorded: Recorded, row: Trial, shop: Workshop, wants_base: bool
         raise UsageError(Problem(rule, "--candidate", str(place), remedy="name a candidate that has a recipe"))
     made = make_parts(recorded, facts, shop, False)
     options = (facts.candidate.session or Session()).provider_options or _options(facts.target)
-    root = place / str(recorded.inputs.get("root") or ".")
     base, why = None, "--no-base" if not wants_base else ""
     if wants_base and facts.base is not None and not facts.is_base:
         try:
@@ -208,7 +209,9 @@ def _of_results(recorded: Recorded, row: Trial, shop: Workshop, wants_base: bool
     elif wants_base:
         why = "it is the untouched model itself" if facts.is_base else "the results have no untouched model"
     trained = facts.candidate.lora is not None
-    return Subject(facts.name, _known(made.parts["onnx"]), made.hand.task, options, root, base, why, place, trained)
+    return Subject(
+        facts.name, _known(made.parts["onnx"]), made.hand.task, options, recorded.root, base, why, place, trained
+    )
 
 
 def _options(target: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from autotune.pipeline.over_limit import over_limit
 from autotune.results.agreement import disagreements, renamed
 from autotune.results.columns import Column
 from autotune.results.judge import base_of, front_of, judge, kept_turns
-from autotune.results.outcomes import Parts, parts_of
+from autotune.results.outcomes import parts_of
 from autotune.results.rows import Finalist, Trial, measured_in
 from autotune.results.table import read_table, write_table
 
@@ -43,6 +43,8 @@ class Selection:
     """Notes for the user about the files behind the choice."""
     in_folder: bool = False
     """Whether the rows come from a results folder, and not from a CSV file alone."""
+    doubts: tuple[str, ...] = ()
+    """Those of the notes that say what sweep.yaml, rows and outcomes contradict one another in."""
 
     @property
     def exit_code(self) -> Exit:
@@ -200,31 +202,23 @@ def select(
     folder = place if is_folder(place) else None
     turns = kept_turns(folder, target) if folder is not None else None
     # Read once: it is most of the time that thousands of rows take.
-    parts = parts_of(folder, [row.candidate for row in every if row.status == "ok"]) if folder is not None else {}
+    parts = parts_of(folder, [row.candidate for row in rows if row.status == "ok"]) if folder is not None else {}
     choice = judge(rows, aims, base.candidate if base is not None else None, folder, turns, parts)
-    notes = (*_notes(place, sweep, every, limits, parts), *(_loosened(rows, every, aims, base) if limits else ()))
+    notes = (*_notes(place, sweep, every, limits), *(_loosened(rows, every, aims, base) if limits else ()))
     front = front_of(rows, aims.objectives)
     found = Selection(choice, rows, front, aims, choice.paired, _final(folder, choice), notes, folder is not None)
-    return replace(found, notes=(*notes, *renamed_notes(found, place)))
+    doubts = (*(disagreements(folder, sweep, every, parts) if folder is not None else ()), *_renamed(found, place))
+    return replace(found, notes=(*notes, *doubts), doubts=doubts)
 
 
-def renamed_notes(selection: Selection, place: Path) -> list[str]:
+def _renamed(selection: Selection, place: Path) -> list[str]:
     """Return a note if the settings of candidates that are shown, those of the front and the winner, are not their own."""
     shown = {row.candidate: row for row in (*selection.front[:_SHOWN], *filter(None, [selection.won]))}
     return renamed(list(shown.values()), place / "results.csv" if is_folder(place) else place)
 
 
-def _notes(
-    place: Path,
-    sweep: dict[str, Any] | None,
-    rows: Sequence[Trial],
-    limits: Sequence[str],
-    parts: Mapping[str, Parts],
-) -> tuple[str, ...]:
-    """Return notes about files of the results folder that are missing, cut or damaged, and without which the choice was made.
-
-    `parts`: the outcomes of measured rows, by candidate.
-    """
+def _notes(place: Path, sweep: dict[str, Any] | None, rows: Sequence[Trial], limits: Sequence[str]) -> tuple[str, ...]:
+    """Return notes about files of the results folder that are missing, cut or damaged, and without which the choice was made."""
     from autotune.results.folder import missing_rows
 
     notes = [missing] if is_folder(place) and (missing := missing_rows(place, rows)) else []
@@ -237,8 +231,6 @@ def _notes(
         notes.append(
             "sweep.yaml has no limits, not even an empty list of them: it was changed, and no limit is applied"
         )
-    if is_folder(place):
-        notes += disagreements(place, sweep, rows, parts)
     file = place / "results.csv" if is_folder(place) else place
     with contextlib.suppress(OSError), file.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)

@@ -13,9 +13,8 @@ from filelock import FileLock, Timeout
 
 from autotune.errors import Exit, UsageError, printable
 from autotune.paths import exists, is_folder
-from autotune.present.select import renamed_notes, selections
+from autotune.present.select import selections
 from autotune.present.tables import candidates, duration, settings
-from autotune.results.agreement import disagreements
 from autotune.results.folder import missing_rows, no_sweep, read_results, read_running, read_sweep, that_count
 from autotune.results.record import NOTE_S
 from autotune.results.rows import CommandRun, Trial
@@ -73,8 +72,7 @@ def read_status(folder: Path) -> dict[str, Any]:
         finished = any(one.exit_code == Exit.NO_FEASIBLE for one in chosen.values())
         status["none_because"] = "no candidate keeps the limits" if finished else "no candidate has finished"
     status["notes"] = [missing] if not alive and (missing := missing_rows(folder, rows)) else []
-    status["notes"] += disagreements(folder, sweep, rows)
-    status["notes"] += dict.fromkeys(note for one in chosen.values() for note in renamed_notes(one, folder))
+    status["notes"] += dict.fromkeys(note for one in chosen.values() for note in one.doubts)
     status["failures"] = [
         {"candidate": row.candidate, "status": row.status, "error": row.error}
         for row in trials

@@ -18,7 +18,7 @@ import numpy as np
 from autotune.errors import UsageError, shown
 from autotune.metrics import METRICS, score_column
 from autotune.results.judge import named_candidate
-from autotune.results.outcomes import Parts, parts_of
+from autotune.results.outcomes import Parts
 from autotune.results.rows import Trial
 
 SETTINGS = "settings"
@@ -78,14 +78,14 @@ def changed_settings(folder: Path, sweep: Mapping[str, Any]) -> dict[str, tuple[
 
 
 def disagreements(
-    folder: Path, sweep: Mapping[str, Any] | None, rows: Sequence[Trial], parts: Mapping[str, Parts] | None = None
+    folder: Path, sweep: Mapping[str, Any] | None, rows: Sequence[Trial], parts: Mapping[str, Parts]
 ) -> list[str]:
     """Return notes on what the folder's sweep.yaml, rows and outcomes contradict one another in, one line each.
 
-    `parts`: the outcomes of measured rows, by candidate, where they were read before.
+    `parts`: the outcomes of measured rows, by candidate; only these rows are held to them.
     """
     notes = []
-    if sweep is not None:
+    if sweep is not None and rows:  # a sweep without rows may begin anew with other settings
         changed = changed_settings(folder, sweep)
         if changed:
             notes.append(
@@ -95,7 +95,7 @@ def disagreements(
         else:
             notes += _of_another_sweep(sweep, rows)
     measured = {row.candidate: row for row in rows if row.status == "ok"}
-    return [*notes, *_unlike_outcomes(measured, parts_of(folder, measured) if parts is None else parts)]
+    return [*notes, *_unlike_outcomes(measured, parts)]
 
 
 def renamed(rows: Sequence[Trial], file: Path) -> list[str]:

@@ -178,11 +178,11 @@ class Record:
 
     def _check_same(self, settings: Mapping[str, Any], file: str) -> None:
         """Raise UsageError where the folder holds the rows of another sweep."""
-        before = read_sweep(self.folder)
-        if before is None or not _has_rows(self.folder / "results.csv"):
+        # What was noted with the rows counts: somebody may have changed or removed sweep.yaml since.
+        noted, before = recorded_settings(self.folder), read_sweep(self.folder)
+        if not (noted or before) or not _has_rows(self.folder / "results.csv"):
             return
-        # What was noted with the rows counts: somebody may have changed sweep.yaml since.
-        then, now_ = recorded_settings(self.folder) or fixed_settings(before), fixed_settings(settings)
+        then, now_ = noted or fixed_settings(before or {}), fixed_settings(settings)
         problems = []
         for key in differing(then, now_):
             rule = f"differs from the sweep whose results are in {self.folder}"
