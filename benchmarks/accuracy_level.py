@@ -271,6 +271,46 @@ def table(rows: list[Row], times: dict[Path, tuple[float, float]]) -> list[str]:
     return lines
 
 
+def slug(name: str) -> str:
+    """Return the name of a model's folder or file."""
+    return name.replace(" ", "_").replace(",", "")
+
+
+def sources_of(model: Path, builds: Path, only: str) -> dict[str, Path]:
+    """Return the folders of the models by name, the trained one first; random ones whose name holds `only` are made."""
+    sources = {"smollm2-135m-instruct": model}
+    tokenizer = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
+    for kind in ("Qwen3-0.6B", "Phi-3.5-mini"):
+        for outliers in (False, True):
+            name = f"random {kind}" + (", massive activations" if outliers else "")
+            folder = builds / "sources" / slug(name)
+            if only in name and not (folder / "config.json").is_file():
+                random_model(kind, folder, tokenizer, outliers)
+            sources[name] = folder
+    return sources
+
+
+def kept_rows(name: str, source: Path, builds: Path, labelled: bool) -> list[Row]:
+    """Return the rows of a model; what was measured before is not measured again."""
+    kept = builds / f"{slug(name)}.json"
+    if not kept.is_file():
+        made = rows_of(name, source, builds, labelled=labelled)
+        kept.write_text(json.dumps([vars(row) | {"folder": str(row.folder)} for row in made]), encoding="utf-8")
+    return [Row(**one | {"folder": Path(one["folder"])}) for one in json.loads(kept.read_text(encoding="utf-8"))]
+
+
+def write(text: str) -> None:
+    """Write measured/accuracy_level.md."""
+    head = (
+        "# Accuracy levels of MatMulNBits\n\nMade by `python -m benchmarks.accuracy_level MODEL_FOLDER --write` on "
+        f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads, onnxruntime-genai {og.__version__}.\n\n"
+        f"{TEXTS} texts of {LENGTH} tokens, {LABELLED} labelled phrases; 32 prompt tokens and {NEW} new ones, {ROUNDS} round after a warm-up.\n"
+        "`KL to level 1` and what is changed compare with the same weights where activations are not rounded.\n\n"
+    )
+    file = Path(__file__).parent / "measured" / "accuracy_level.md"
+    file.write_text(head + text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print the table, and with `--write` keep it in measured/accuracy_level.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -284,48 +324,25 @@ def main() -> None:
     with scratch("levels") as folder:
         builds = args.builds or folder
         builds.mkdir(parents=True, exist_ok=True)
-        tokenizer = AutoTokenizer.from_pretrained(str(args.model), trust_remote_code=False)
-        sources = {"smollm2-135m-instruct": args.model}
-        for kind in ("Qwen3-0.6B", "Phi-3.5-mini"):
-            for outliers in (False, True):
-                name = f"random {kind}" + (", massive activations" if outliers else "")
-                folder = builds / "sources" / name.replace(" ", "_").replace(",", "")
-                if args.only in name and not (folder / "config.json").is_file():
-                    random_model(kind, folder, tokenizer, outliers)
-                sources[name] = folder
         rows: list[Row] = []
         times: dict[Path, tuple[float, float]] = {}
-        for name, source in sources.items():
+        for name, source in sources_of(args.model, builds, args.only).items():
             if args.only not in name:
                 continue
             if args.part == "builds":
                 for title in BUILDS:
                     plain_build(name, title, source, builds)
                 continue
-            kept = builds / f"{name.replace(' ', '_').replace(',', '')}.json"
-            if not kept.is_file():
-                made = rows_of(name, source, builds, labelled=source == args.model)
-                kept.write_text(json.dumps([vars(row) | {"folder": str(row.folder)} for row in made]), encoding="utf-8")
-            mine = [
-                Row(**one | {"folder": Path(one["folder"])}) for one in json.loads(kept.read_text(encoding="utf-8"))
-            ]
+            mine = kept_rows(name, source, builds, labelled=source == args.model)
             rows += mine
             if args.part != "answers" and source == args.model:
                 times |= {row.folder: decode_ms([row.folder])[0] for row in mine}
         if args.part in ("builds", "answers"):
             return
-        lines = table(rows, times)
-    text = "\n".join(lines)
+        text = "\n".join(table(rows, times))
     print(text)
     if args.write:
-        head = (
-            "# Accuracy levels of MatMulNBits\n\nMade by `python -m benchmarks.accuracy_level MODEL_FOLDER --write` on "
-            f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads, onnxruntime-genai {og.__version__}.\n\n"
-            f"{TEXTS} texts of {LENGTH} tokens, {LABELLED} labelled phrases; 32 prompt tokens and {NEW} new ones, {ROUNDS} round after a warm-up.\n"
-            "`KL to level 1` and what is changed compare with the same weights where activations are not rounded.\n\n"
-        )
-        file = Path(__file__).parent / "measured" / "accuracy_level.md"
-        file.write_text(head + text + "\n", encoding="utf-8")
+        write(text)
 
 
 if __name__ == "__main__":

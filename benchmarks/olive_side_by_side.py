@@ -234,6 +234,26 @@ def joined_sides(python: str, model: Path, place: Path, cache: Path) -> dict[str
     return made
 
 
+def of_seed(python: str, model: Path, place: Path, cache: Path, seed: int) -> dict[str, Any]:
+    """Train, build and score on both sides with one seed. Returns what was found, by step; a side without a build has no score."""
+    olive, config, best = place / "olive", place / "olive" / "olive.json", place / "us" / "results" / "best"
+    found: dict[str, Any] = {
+        "olive": kept(place / "olive.json", lambda: by_olive(python, model, olive, STEPS, list(PATCHES), seed)),
+        "us": kept(place / "us.json", lambda: by_us(config, place / "us", cache, [QUICK] if seed else [])),
+    }
+    for name in ("olive", "us"):
+        if (built := found[name]["built"]) is None:
+            continue
+        found[f"score {name}"] = kept(
+            place / f"score-{name}.json",
+            lambda name=name, built=built: scored(best, Path(built), place / f"score-{name}", cache),
+        )
+        found[f"unbuilt {name}"] = kept(
+            place / f"unbuilt-{name}.json", lambda name=name: unbuilt(model, adapter_of(place / name))
+        )
+    return found
+
+
 def main() -> None:
     """Do the steps, and print the page or write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,44 +267,13 @@ def main() -> None:
     os.environ[CACHE] = str(cache)
     with workshop("olive") as shop:
         model = shop.stages(BaseJob(name=MODEL)).path
-    seeds = range(arguments.seeds)
     steps: dict[str, Any] = {
         "as installed": kept(work / "first.json", lambda: by_olive(python, model, work / "first", 1, ())),
         **{name: [] for name in ("olive", "us", "score olive", "score us", "unbuilt olive", "unbuilt us")},
     }
-    for seed in seeds:
-        place = work / f"seed-{seed}"
-        olive, config = place / "olive", place / "olive" / "olive.json"
-        steps["olive"].append(
-            kept(
-                place / "olive.json",
-                lambda olive=olive, seed=seed: by_olive(python, model, olive, STEPS, list(PATCHES), seed),
-            )
-        )
-        steps["us"].append(
-            kept(
-                place / "us.json",
-                lambda config=config, place=place, more=[QUICK] if seed else []: by_us(
-                    config, place / "us", cache, more
-                ),
-            )
-        )
-        best = place / "us" / "results" / "best"
-        for name in ("olive", "us"):
-            built = steps[name][seed]["built"]
-            if built is not None:
-                scores = kept(
-                    place / f"score-{name}.json",
-                    lambda best=best, built=built, place=place, name=name: scored(
-                        best, Path(built), place / f"score-{name}", cache
-                    ),
-                )
-                steps[f"score {name}"].append(scores)
-                plain = kept(
-                    place / f"unbuilt-{name}.json",
-                    lambda place=place, name=name: unbuilt(model, adapter_of(place / name)),
-                )
-                steps[f"unbuilt {name}"].append(plain)
+    for seed in range(arguments.seeds):
+        for name, found in of_seed(python, model, work / f"seed-{seed}", cache, seed).items():
+            steps[name].append(found)
     built = [Path(about["built"]) for name in ("olive", "us") for about in steps[name] if about["built"]]
     steps["graphs"] = len({sha256((folder / "model.onnx").read_bytes()).hexdigest() for folder in built})
     steps["joined"] = joined_sides(python, model, work / "joined", cache)

@@ -433,26 +433,72 @@ def page(parts: dict[str, list[tuple[str, str]]]) -> str:
     return "\n".join(lines)
 
 
+TITLES = {
+    "rows": "The same rows as locally",
+    "kills": "Kills at random moments",
+    "kills2": "Kills at random moments, drawn anew",
+    "stopped": "A node that is stopped and goes on",
+    "alone": "Timings alone on the host",
+    "targets": "Two targets on two nodes",
+    "store": "Two clusters at once that share an S3 store",
+    "scaling": "Scaling",
+    "cost": "The driver's own cost",
+    "sweep_cost": "The driver's own cost of a whole sweep",
+}
+"""The parts of the page, in order, each with its title."""
+
+
+def on_nodes(
+    do: Callable[[Nodes], list[tuple[str, str]]], scale: float = 0.01, apart: bool = False, labels: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Do a part on nodes of its own."""
+    with nodes_in(NODES, scale=scale, apart=apart, labels=labels) as there:
+        return do(there)
+
+
+def part(what: str, asked: argparse.Namespace) -> list[tuple[str, str]]:
+    """Do one part, and return what was found."""
+    match what:
+        case "rows":
+            return on_nodes(rows)
+        case "kills" | "kills2":
+            seed = 0 if what == "kills" else 1
+            return on_nodes(lambda there: Kills(there, seed).run(asked.kills, asked.candidates), 0.1)
+        case "stopped":
+            return on_nodes(stopped, 0.2, apart=True)
+        case "alone":
+            return on_nodes(alone)
+        case "targets":
+            return on_nodes(targets, 0.05, labels=("left", "right"))
+        case "store":
+            return store()
+        case "scaling":
+            return scaling()
+        case "cost":
+            return jobs_cost(jobs=asked.jobs)
+        case _:
+            return candidates_cost(candidates=asked.jobs // 50)
+
+
+def found_in(what: str, asked: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return what a part finds: for `page` what was kept of it, else what is found now, which is kept."""
+    if asked.keep is None:
+        return part(what, asked)
+    asked.keep.mkdir(parents=True, exist_ok=True)
+    kept = asked.keep / f"{what}.json"
+    found: list[tuple[str, str]]
+    if asked.what == "page":
+        found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+        return found
+    found = part(what, asked)
+    kept.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what",
-        choices=(
-            "all",
-            "rows",
-            "kills",
-            "kills2",
-            "stopped",
-            "alone",
-            "targets",
-            "store",
-            "scaling",
-            "cost",
-            "sweep_cost",
-            "page",
-        ),
-    )
+    parser.add_argument("what", choices=("all", *TITLES, "page"))
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="where what was found is kept, a file for each part"
@@ -460,46 +506,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=100_000)
     asked = parser.parse_args(arguments)
-
-    def on_nodes(
-        do: Callable[[Nodes], list[tuple[str, str]]],
-        scale: float = 0.01,
-        apart: bool = False,
-        labels: Sequence[str] = (),
-    ) -> list[tuple[str, str]]:
-        with nodes_in(NODES, scale=scale, apart=apart, labels=labels) as there:
-            return do(there)
-
-    parts: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "rows": lambda: on_nodes(rows),
-        "kills": lambda: on_nodes(lambda there: Kills(there, 0).run(asked.kills, asked.candidates), 0.1),
-        "kills2": lambda: on_nodes(lambda there: Kills(there, 1).run(asked.kills, asked.candidates), 0.1),
-        "stopped": lambda: on_nodes(stopped, 0.2, apart=True),
-        "alone": lambda: on_nodes(alone),
-        "targets": lambda: on_nodes(targets, 0.05, labels=("left", "right")),
-        "store": store,
-        "scaling": scaling,
-        "cost": lambda: jobs_cost(jobs=asked.jobs),
-        "sweep_cost": lambda: candidates_cost(candidates=asked.jobs // 50),
-    }
-    titles = {
-        "rows": "The same rows as locally", "kills": "Kills at random moments", "kills2": "Kills at random moments, drawn anew", "stopped": "A node that is stopped and goes on",
-        "alone": "Timings alone on the host", "targets": "Two targets on two nodes", "store": "Two clusters at once that share an S3 store", "scaling": "Scaling", "cost": "The driver's own cost", "sweep_cost": "The driver's own cost of a whole sweep",
-    }  # fmt: skip
     done: dict[str, list[tuple[str, str]]] = {}
-    for what in parts if asked.what in ("all", "page") else (asked.what,):
-        if asked.keep is not None:
-            asked.keep.mkdir(parents=True, exist_ok=True)
-        kept = asked.keep / f"{what}.json" if asked.keep is not None else None
-        if asked.what == "page" and kept is not None:
-            found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
-        else:
-            found = parts[what]()
-            if kept is not None:
-                kept.write_text(json.dumps(found), encoding="utf-8")
+    for what in TITLES if asked.what in ("all", "page") else (asked.what,):
+        found = found_in(what, asked)
         if found:
-            done[titles[what]] = found
-        print(json.dumps({titles[what]: found}, indent=1), flush=True)
+            done[TITLES[what]] = found
+        print(json.dumps({TITLES[what]: found}, indent=1), flush=True)
     if asked.what in ("all", "page"):
         PAGE.write_text(page(done), encoding="utf-8")
     return 0

@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -161,76 +163,127 @@ def perplexity(nll: list[float], tokens: int) -> float:
     return math.exp(sum(nll) / tokens)
 
 
-def main() -> int:
-    """Print the tables. Returns 0 where the claims hold."""
-    parser = argparse.ArgumentParser(description="Time the scoring of label choices beside lm-evaluation-harness.")
-    parser.add_argument("folder", type=Path, help="a built model")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/snips/validation.jsonl"))
-    parser.add_argument("--items", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", default="", help="what the model is called in the report")
-    parser.add_argument("--write", action="store_true", help="append to benchmarks/measured/scoring.md")
-    args = parser.parse_args()
+@dataclass
+class Sides:
+    """Both sides of the comparison on one model, and their answers so far."""
 
-    items, labels = read(args.data, args.items)
-    tokenizer = load_tokenizer(args.folder)
-    tokens = label_tokens(tokenizer, labels)
-    longest = max(map(len, tokens))
-    ours = Counted(args.folder, "cpu", args.threads)
-    body, head = products(args.folder)
-    probes = {key: one_product(key, 512, args.threads) for key in (*body, head)}
-    square = one_product(("MatMul", 2048, 2048), 2048, args.threads)
+    items: list[dict[str, str]]
+    labels: tuple[str, ...]
+    tokenizer: Any
+    tokens: Any
+    """The tokens of each label."""
+    ours: Counted
+    lm: ONNXRuntimeGenAILM
+    chosen: list[int] = field(default_factory=list)
+    """The label that autotune predicts for each item."""
+    theirs: list[list[float]] = field(default_factory=list)
+    """The harness's log-likelihood of each label of each item."""
 
-    chosen: list[int] = []
-    theirs: list[list[float]] = []
-    rows, ratios, processor, shares = [], [], [], []
-    with tempfile.TemporaryDirectory() as place:
-        lm = harness(args.folder, args.threads, Path(place))
-        likelihoods(lm, [(items[0]["prompt"], labels[0])])
-        choose_labels(ours, encode(tokenizer, items[:8], 4096, longest)[0], tokens)
-        for turn in range(args.rounds):
-            part = items[turn * len(items) // args.rounds : (turn + 1) * len(items) // args.rounds]
-            took, used = {}, {}
-            for who in ("ours", "theirs") if turn % 2 else ("theirs", "ours"):
-                ours.tokens = ours.head_rows = 0
-                start, busy = time.perf_counter(), time.process_time()
-                if who == "ours":
-                    encoded, _ = encode(tokenizer, part, 4096, longest)
-                    chosen += choose_labels(ours, encoded, tokens)[0]
-                    run, read_ = ours.tokens, ours.head_rows
-                else:
-                    found = likelihoods(lm, [(item["prompt"], label) for item in part for label in labels])
-                    theirs += np.array(found).reshape(len(part), -1).tolist()
-                took[who], used[who] = time.perf_counter() - start, time.process_time() - busy
-            spent = {key: seconds(probe) / 512 for key, probe in probes.items()}
-            done = run * sum(operations(key) * n for key, n in body.items()) + read_ * operations(head)
-            least = run * sum(spent[key] * n for key, n in body.items()) + read_ * spent[head]
-            float32 = 2 * 2048**3 / seconds(square, 3)
-            ratios.append(took["theirs"] / took["ours"])
-            processor.append(used["theirs"] / used["ours"])
-            shares.append(least / used["ours"])
-            rows.append(
-                f"| {turn + 1} | {len(part) / took['theirs']:.2f} | {len(part) / took['ours']:.2f} | {ratios[-1]:.2f} | "
-                f"{used['theirs'] / len(part):.3f} | {used['ours'] / len(part):.3f} | {processor[-1]:.2f} | "
-                f"{run / len(part):.1f} + {read_ / len(part):.1f} | {done / len(part) / 1e9:.2f} | "
-                f"{done / used['ours'] / 1e9:.0f} | {done / least / 1e9:.0f} | {float32 / 1e9:.0f} | {shares[-1]:.0%} |"
-            )
-            print(rows[-1], flush=True)
-        texts = [item["prompt"].split(":", 1) for item in items]
-        split = [(f"{lead}:", rest.rsplit("\n", 1)[0]) for lead, rest in texts]
-        text_theirs = [-value for value in likelihoods(lm, split)]
-    gold_theirs = [-row[labels.index(item["completion"])] for row, item in zip(theirs, items, strict=True)]
-    encoded, _ = encode(tokenizer, items, 4096, longest)
-    plain = [
-        Encoded("", tuple(tokenizer.encode(lead)), tuple(tokenizer.encode(rest, add_special_tokens=False)), rest)
-        for lead, rest in split
-    ]
-    lines = [
-        f"## {args.name or args.folder.name}, {args.data.parent.name}: {len(items)} items, {len(labels)} labels, "
+    def encoded(self, items: list[dict[str, str]]) -> Any:
+        """Return items as autotune encodes them."""
+        return encode(self.tokenizer, items, 4096, max(map(len, self.tokens)))[0]
+
+    def warm_up(self) -> None:
+        """Let both score a little."""
+        likelihoods(self.lm, [(self.items[0]["prompt"], self.labels[0])])
+        choose_labels(self.ours, self.encoded(self.items[:8]), self.tokens)
+
+    def score(self, who: str, part: list[dict[str, str]]) -> None:
+        """Let one side choose among the labels of some items."""
+        if who == "ours":
+            self.chosen += choose_labels(self.ours, self.encoded(part), self.tokens)[0]
+        else:
+            found = likelihoods(self.lm, [(item["prompt"], label) for item in part for label in self.labels])
+            self.theirs += np.array(found).reshape(len(part), -1).tolist()
+
+
+class Alone:
+    """The model's matrix products alone: how many it does, and how long one row takes."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.body, self.head = products(folder)
+        self.probes = {key: one_product(key, 512, threads) for key in (*self.body, self.head)}
+        self.square = one_product(("MatMul", 2048, 2048), 2048, threads)
+
+    def operations(self, run: int, read: int) -> int:
+        """Return the operations of `run` tokens of which `read` go through the head."""
+        return run * sum(operations(key) * n for key, n in self.body.items()) + read * operations(self.head)
+
+    def seconds(self, run: int, read: int) -> float:
+        """Return the processor seconds of the same products, measured now."""
+        spent = {key: seconds(probe) / 512 for key, probe in self.probes.items()}
+        return run * sum(spent[key] * n for key, n in self.body.items()) + read * spent[self.head]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One round, in which both sides score the same items."""
+
+    items: int
+    took: dict[str, float]
+    """Seconds, by side."""
+    used: dict[str, float]
+    """Processor seconds, by side."""
+    run: int
+    """Tokens that autotune runs, padding included."""
+    read: int
+    """Rows that it gives to the head."""
+    done: int
+    """Operations of its products."""
+    least: float
+    """Processor seconds of the same products alone."""
+    float32: float
+    """Operations a processor second of a square product."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times the harness's items a second."""
+        return self.took["theirs"] / self.took["ours"]
+
+    @property
+    def processor(self) -> float:
+        """The same by processor time."""
+        return self.used["theirs"] / self.used["ours"]
+
+    @property
+    def share(self) -> float:
+        """The share of autotune's processor time that the products alone take."""
+        return self.least / self.used["ours"]
+
+    def row(self, number: int) -> str:
+        """Return the round as a row of the table."""
+        n, took, used = self.items, self.took, self.used
+        return (
+            f"| {number} | {n / took['theirs']:.2f} | {n / took['ours']:.2f} | {self.ratio:.2f} | "
+            f"{used['theirs'] / n:.3f} | {used['ours'] / n:.3f} | {self.processor:.2f} | "
+            f"{self.run / n:.1f} + {self.read / n:.1f} | {self.done / n / 1e9:.2f} | "
+            f"{self.done / used['ours'] / 1e9:.0f} | {self.done / self.least / 1e9:.0f} | {self.float32 / 1e9:.0f} | {self.share:.0%} |"
+        )
+
+
+def turn_of(sides: Sides, alone: Alone, part: list[dict[str, str]], order: Sequence[str]) -> Turn:
+    """Let both sides score some items, in this order."""
+    took, used = {}, {}
+    for who in order:
+        sides.ours.tokens = sides.ours.head_rows = 0
+        start, busy = time.perf_counter(), time.process_time()
+        sides.score(who, part)
+        if who == "ours":
+            run, read_ = sides.ours.tokens, sides.ours.head_rows
+        took[who], used[who] = time.perf_counter() - start, time.process_time() - busy
+    least, square_s = alone.seconds(run, read_), seconds(alone.square, 3)
+    return Turn(len(part), took, used, run, read_, alone.operations(run, read_), least, 2 * 2048**3 / square_s)
+
+
+def speed(turns: Sequence[Turn], args: argparse.Namespace, sides: Sides) -> list[str]:
+    """Return the table of the rounds, and what it says."""
+    ratios, processor = [turn.ratio for turn in turns], [turn.processor for turn in turns]
+    count = len(sides.items)
+    return [
+        f"## {args.name or args.folder.name}, {args.data.parent.name}: {count} items, {len(sides.labels)} labels, "
         f"{args.threads} threads",
         "",
-        f"`python -m benchmarks.scoring MODEL --data {args.data.name} --items {len(items)} --rounds {args.rounds}`; "
+        f"`python -m benchmarks.scoring MODEL --data {args.data.name} --items {count} --rounds {args.rounds}`; "
         f"load average {os.getloadavg()[0]:.1f} at the end."
         if hasattr(os, "getloadavg")
         else "",
@@ -239,50 +292,108 @@ def main() -> int:
         "run + rows through the head, an item | 10^9 operations an item | 10^9 per processor second | the same products "
         "alone | a 2,048-square float32 product | share of the products alone |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-        *rows,
+        *(turn.row(number) for number, turn in enumerate(turns, 1)),
         "",
         f"- **{statistics.median(ratios):.1f} times** the harness's items per second (median of {args.rounds} rounds; "
         f"{min(ratios):.1f} to {max(ratios):.1f}); by processor time, which other jobs disturb less, "
         f"{statistics.median(processor):.1f} times ({min(processor):.1f} to {max(processor):.1f}). It is "
-        f"{statistics.median(shares):.0%} of what the processor reaches where it only multiplies such matrices.",
+        f"{statistics.median(turn.share for turn in turns):.0%} of what the processor reaches where it only multiplies such matrices.",
     ]
+
+
+def predictions(sides: Sides) -> tuple[list[str], float]:
+    """Return on which items the predictions differ, and by how little; and the share on which they agree."""
+    items, labels, chosen, theirs = sides.items, sides.labels, sides.chosen, sides.theirs
+    encoded = sides.encoded(items)
     differing = [k for k, row in enumerate(theirs) if int(np.argmax(row)) != chosen[k]]
     agreement = 1 - len(differing) / len(items)
     right = [sum(labels[c] == i["completion"] for c, i in zip(which, items, strict=True)) / len(items)
              for which in (chosen, [int(np.argmax(row)) for row in theirs])]  # fmt: skip
-    lines.append(
+    lines = [
         f"- Predictions agree on {agreement:.2%} of the items ({len(differing)} differ); accuracy {right[0]:.3f}, the "
         f"harness's {right[1]:.3f}."
-    )
+    ]
     for k in differing:
-        own = [-v for v in completion_nll(ours, [Encoded("", encoded[k].prompt, label, "") for label in tokens])]
+        own = [
+            -v for v in completion_nll(sides.ours, [Encoded("", encoded[k].prompt, one, "") for one in sides.tokens])
+        ]
         a, b = chosen[k], int(np.argmax(theirs[k]))
         same = all(
-            lm.tok_encode(items[k]["prompt"] + label) == [*encoded[k].prompt, *label_ids]
-            for label, label_ids in zip(labels, tokens, strict=True)
+            sides.lm.tok_encode(items[k]["prompt"] + label) == [*encoded[k].prompt, *label_ids]
+            for label, label_ids in zip(labels, sides.tokens, strict=True)
         )
         lines.append(
             f"  - {items[k]['prompt']!r}: autotune{labels[a]}, harness{labels[b]}. Lead of the first over the second (nats): "
             f"label by label in one pass each {own[a] - own[b]:+.4f}, harness {theirs[k][a] - theirs[k][b]:+.4f}; "
             f"the tokens are {'the same' if same else 'not the same'}."
         )
-    for what, theirs_nll, texts_ in (
-        ("the labels after their prompts", gold_theirs, encoded),
+    return lines, agreement
+
+
+def perplexities(sides: Sides, split: list[tuple[str, str]], text_theirs: list[float]) -> tuple[list[str], bool]:
+    """Return the perplexities of both on the labels and on the requests, and whether they are the same.
+
+    `split`: the beginning and the rest of each request; `text_theirs`: the harness's negative log-likelihoods of the rests.
+    """
+    items, tokenizer = sides.items, sides.tokenizer
+    gold_theirs = [-row[sides.labels.index(item["completion"])] for row, item in zip(sides.theirs, items, strict=True)]
+    plain = [
+        Encoded("", tuple(tokenizer.encode(lead)), tuple(tokenizer.encode(rest, add_special_tokens=False)), rest)
+        for lead, rest in split
+    ]
+    lines, same = [], True
+    for what, theirs_nll, texts in (
+        ("the labels after their prompts", gold_theirs, sides.encoded(items)),
         ("the requests", text_theirs, plain),
     ):
-        count = sum(len(item.completion) for item in texts_)
-        mine, other = perplexity(completion_nll(ours, texts_), count), perplexity(theirs_nll, count)
+        count = sum(len(item.completion) for item in texts)
+        mine, other = perplexity(completion_nll(sides.ours, texts), count), perplexity(theirs_nll, count)
         lines.append(
             f"- Perplexity of {what} ({count} tokens): {mine:.5f}, the harness's {other:.5f}: {mine / other - 1:+.4%}."
         )
-        if abs(mine / other - 1) > 1e-3:
-            agreement = 0.0
-    report = "\n".join(lines)
+        same = same and abs(mine / other - 1) <= 1e-3
+    return lines, same
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Time the scoring of label choices beside lm-evaluation-harness.")
+    parser.add_argument("folder", type=Path, help="a built model")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/snips/validation.jsonl"))
+    parser.add_argument("--items", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--name", default="", help="what the model is called in the report")
+    parser.add_argument("--write", action="store_true", help="append to benchmarks/measured/scoring.md")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the tables. Returns 0 where the claims hold."""
+    args = arguments()
+    items, labels = read(args.data, args.items)
+    tokenizer = load_tokenizer(args.folder)
+    ours, alone = Counted(args.folder, "cpu", args.threads), Alone(args.folder, args.threads)
+    turns: list[Turn] = []
+    with tempfile.TemporaryDirectory() as place:
+        lm = harness(args.folder, args.threads, Path(place))
+        sides = Sides(items, labels, tokenizer, label_tokens(tokenizer, labels), ours, lm)
+        sides.warm_up()
+        for number in range(args.rounds):
+            part = items[number * len(items) // args.rounds : (number + 1) * len(items) // args.rounds]
+            turns.append(turn_of(sides, alone, part, ("ours", "theirs") if number % 2 else ("theirs", "ours")))
+            print(turns[-1].row(number + 1), flush=True)
+        texts = [item["prompt"].split(":", 1) for item in items]
+        split = [(f"{lead}:", rest.rsplit("\n", 1)[0]) for lead, rest in texts]
+        text_theirs = [-value for value in likelihoods(lm, split)]
+    told, agreement = predictions(sides)
+    on_texts, same = perplexities(sides, split, text_theirs)
+    report = "\n".join([*speed(turns, args, sides), *told, *on_texts])
     print(report)
     if args.write:
         with Path("benchmarks/measured/scoring.md").open("a", encoding="utf-8") as file:
             file.write(report + "\n\n")
-    return 0 if statistics.median(ratios) >= 5 and agreement >= 0.995 else 1
+    return 0 if statistics.median(turn.ratio for turn in turns) >= 5 and agreement >= 0.995 and same else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 git worktree add ../before 718160a
 python -m benchmarks.side_by_side ../before . --out benchmarks/measured/side_by_side.md
 
+At 718160a the stages of `benchmarks.scale` do nothing for a check, whose result the loop reads: give its `Idle` the case
+`CheckJob` of today first.
+
 In turns, so that what else the machine does hits both: the light commands, decisions of `frontier`, and the loop over
 candidates whose stages do nothing (`benchmarks.search.own_cost` and `benchmarks.scale` of each checkout itself). A line
 is no worse where the ratio of its medians is at most 1.1, or both differ by less than 20 ms.

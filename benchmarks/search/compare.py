@@ -37,7 +37,7 @@ from benchmarks.search import choices
 from benchmarks.search.choices import table_of
 from benchmarks.search.peers import COST_BLIND, LEVERS, OUTSIDE, conditions_of, strategy
 from benchmarks.search.replay import Run, Truth, Truths, replay
-from benchmarks.search.report import all_behind, curves, draw, headline, summary
+from benchmarks.search.report import Found, OfTables, all_behind, curves, draw, headline, summary
 from benchmarks.search.rows import TABLES
 from benchmarks.search.table import PART, Table, drawn, over_seeds
 
@@ -230,9 +230,8 @@ def installed(name: str) -> bool:
     return name not in NEEDS or importlib.util.find_spec(NEEDS[name]) is not None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compare, and print markdown."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def parser_of() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--strategy", nargs="+", help=f"default: {', '.join(DEFAULT)}, as far as installed")
@@ -243,6 +242,49 @@ def main(arguments: list[str] | None = None) -> int:
         "--runs", type=Path, help="a file in which replays are kept; those that are there are not done again"
     )
     parser.add_argument("--out", type=Path, help="a folder for search.md, search.csv and search.png")
+    return parser
+
+
+def page(tables: Sequence[str], found: Found, truths: OfTables, of_settings: OfTables) -> str:
+    """Return the report; `of_settings`: the truths of settings, the mean over training seeds."""
+    by_settings = {key: [one.of_settings() for one in runs] for key, runs in found.items()}
+    lines = [
+        "# How soon each strategy has the front",
+        "",
+        "Made by `python -m benchmarks.search.compare`; see `benchmarks/search/README.md`.",
+        "",
+        *headline(found, truths),
+        "",
+        "By the truth of settings, the mean over training seeds, and how often the exhaustive sweep misses it:",
+        "",
+        *headline(by_settings, of_settings, EXHAUSTIVE),
+        "",
+    ]
+    for table in tables:
+        for training in PROPORTIONS:
+            lines += [*summary(found, truths[table], table, training), ""]
+    return "\n".join([*lines, *all_behind(found, truths)]).rstrip() + "\n"
+
+
+def write(folder: Path, text: str, found: Found, truths: OfTables) -> None:
+    """Write search.md, search.csv and, where matplotlib is installed, search.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "search.md").write_text(text, encoding="utf-8")
+    rows = curves(found, truths)
+    with (folder / "search.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    if importlib.util.find_spec("matplotlib") is not None:
+        draw(rows, folder / "search.png")
+    else:
+        sys.stderr.write("search.png needs matplotlib: pip install matplotlib\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, and print markdown."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    parser = parser_of()
     given = parser.parse_args(arguments)
     try:
         tables = tables_of(given.table)
@@ -261,36 +303,10 @@ def main(arguments: list[str] | None = None) -> int:
     sweeps = {table: [sweep_of(table, seed) for seed in range(count)] for table, count in seeds.items()}
     truths = {table: Truths([one[1] for one in each]) for table, each in sweeps.items()}
     of_settings = {table: Truths([one[2] for one in each]) for table, each in sweeps.items()}
-    by_settings = {key: [one.of_settings() for one in runs] for key, runs in found.items()}
-    lines = [
-        "# How soon each strategy has the front",
-        "",
-        "Made by `python -m benchmarks.search.compare`; see `benchmarks/search/README.md`.",
-        "",
-        *headline(found, truths),
-        "",
-        "By the truth of settings, the mean over training seeds, and how often the exhaustive sweep misses it:",
-        "",
-        *headline(by_settings, of_settings, EXHAUSTIVE),
-        "",
-    ]
-    for table in tables:
-        for training in PROPORTIONS:
-            lines += [*summary(found, truths[table], table, training), ""]
-    text = "\n".join([*lines, *all_behind(found, truths)]).rstrip() + "\n"
+    text = page(tables, found, truths, of_settings)
     print(text, end="")
     if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "search.md").write_text(text, encoding="utf-8")
-        rows = curves(found, truths)
-        with (given.out / "search.csv").open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        if importlib.util.find_spec("matplotlib") is not None:
-            draw(rows, given.out / "search.png")
-        else:
-            sys.stderr.write("search.png needs matplotlib: pip install matplotlib\n")
+        write(given.out, text, found, truths)
     return 0
 
 
