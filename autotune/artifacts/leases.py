@@ -22,6 +22,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,14 @@ class Process:
 
 def this_process() -> Process:
     """Return this process."""
+    return _identity(os.getpid())
+
+
+@cache
+def _identity(pid: int) -> Process:
+    """Return the identity of this process, whose id is `pid`: a process that it forks has another id."""
     boot, namespace = _place()
-    return Process(os.getpid(), socket.gethostname(), boot, namespace, _began(os.getpid()) if namespace else None)
+    return Process(pid, socket.gethostname(), boot, namespace, _began(pid) if namespace else None)
 
 
 def _place() -> tuple[str, str]:

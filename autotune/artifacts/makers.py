@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -104,10 +104,12 @@ class Turn:
         return True
 
     def end(self) -> None:
-        """End this turn, and remove the files of all earlier ones."""
-        number, maker = newest(self.folder)
-        if maker is not None and maker.token == self.token:
-            _remove(self.folder, number)
+        """End this turn: remove its files, both where it was confirmed. A maker that took over has removed them before."""
+        for number in (self.number - 1, self.number):
+            file = _file(self.folder, number)
+            maker = _read(file)
+            if maker is not None and maker.token == self.token:
+                file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -146,16 +148,22 @@ def making(
 
 def newest(folder: Path) -> tuple[int, Maker | None]:
     """Return the highest number of a result's makers, and that maker if it can be read; 0 and None where there is none."""
-    number = max(_numbers(folder), default=-1)
-    return (0, None) if number < 0 else (number, _read(_file(folder, number)))
+    return _newest(folder, _beside(folder).numbers)
 
 
 def is_made(folder: Path, leases: Leases) -> bool:
     """Whether a result is being made now, as far as this host sees."""
+    with unmade(folder, leases) as (_, idle):
+        return not idle
+
+
+@contextlib.contextmanager
+def unmade(folder: Path, leases: Leases) -> Iterator[tuple[bool, bool]]:
+    """Keep makers of this host away from a result. Yields whether the system's lock is held, and whether no maker is at work."""
     lock = FileLock(str(folder) + ".lock")
     locked = _acquired(lock, 0.0)
     try:
-        return not _may_begin(folder, leases, locked, ())
+        yield locked, _may_begin(*newest(folder), leases, locked, ())
     finally:
         lock.release()
 
@@ -172,25 +180,28 @@ def _take(
     folder: Path, leases: Leases, locked: bool, what: str, token: str, over: Collection[str]
 ) -> Turn | Maker | None:
     """Take the next number, if it is free. Returns the turn; else the maker of the result, or None if it is unknown."""
-    before, maker = newest(folder)
-    if not _may_begin(folder, leases, locked, over):
+    there = _beside(folder)
+    before, maker = _newest(folder, there.numbers)
+    if not _may_begin(before, maker, leases, locked, over):
         return maker
     since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     own = this_process()
     mine = Maker(own.pid, own.host, since, what, token, leases.id, own.boot, locked)
     if not _create(_file(folder, before + 1), json.dumps(asdict(mine)), token):
         return newest(folder)[1]
-    _remove(folder, before)
-    turn = Turn(folder, before + 1, mine)
-    for left in _beside(folder, f".{folder.name}", ASIDE):  # folders of earlier makers, which must not publish them
+    for number in there.numbers:
+        with contextlib.suppress(OSError):
+            _file(folder, number).unlink(missing_ok=True)
+    for left in there.asides:  # of earlier makers, which must not publish them
         with contextlib.suppress(OSError):
             remove_tree(left)  # it renames the folder first: one that is being published stays whole
-    return turn
+    return Turn(folder, before + 1, mine)
 
 
-def _may_begin(folder: Path, leases: Leases, locked: bool, over: Collection[str]) -> bool:
-    """Whether a new maker may begin, because the last one has ended. `locked`: whether the system's lock was free."""
-    number, maker = newest(folder)
+def _may_begin(number: int, maker: Maker | None, leases: Leases, locked: bool, over: Collection[str]) -> bool:
+    """Whether a new maker may begin, because the last one, `maker` with this number, has ended. `locked`: whether the system's
+    lock was free.
+    """
     if maker is None:  # there is none, or its file is unreadable, and then it holds the lock
         return locked
     if maker.token and maker.token in over:
@@ -234,26 +245,32 @@ def _file(folder: Path, number: int) -> Path:
     return folder.with_name(f"{folder.name}.{number}{MAKER}" if number else f"{folder.name}{MAKER}")
 
 
-def _beside(folder: Path, begins: str, ends: str) -> list[Path]:
-    """Return the paths beside a result with such a name; the folder may have tens of thousands of entries."""
+class _Beside(NamedTuple):
+    """What makers have put beside a result."""
+
+    numbers: list[int]
+    asides: list[Path]
+    """The folders in which they make it."""
+
+
+def _beside(folder: Path) -> _Beside:
+    """Look beside a result, once: its folder may have tens of thousands of entries."""
     try:
         names = os.listdir(folder.parent)  # noqa: PTH208 - names are all that is needed, of very many
     except FileNotFoundError:
-        return []
-    return [folder.with_name(name) for name in names if name.startswith(begins) and name.endswith(ends)]
+        return _Beside([], [])
+    own, aside = folder.name, f".{folder.name}"
+    ours = [name for name in names if name.startswith((own, aside))]
+    middles = [name[len(own) : -len(MAKER)] for name in ours if name.startswith(own) and name.endswith(MAKER)]
+    numbers = [int(part[1:] or "0") for part in middles if part == "" or (part[0] == "." and part[1:].isdecimal())]
+    return _Beside(
+        numbers, [folder.with_name(name) for name in ours if name.startswith(aside) and name.endswith(ASIDE)]
+    )
 
 
-def _numbers(folder: Path) -> list[int]:
-    parts = (file.name[len(folder.name) : -len(MAKER)] for file in _beside(folder, folder.name, MAKER))
-    return [int(part[1:] or "0") for part in parts if part == "" or (part[0] == "." and part[1:].isdecimal())]
-
-
-def _remove(folder: Path, upto: int) -> None:
-    """Remove the files of makers up to a number."""
-    for number in _numbers(folder):
-        if number <= upto:
-            with contextlib.suppress(OSError):
-                _file(folder, number).unlink(missing_ok=True)
+def _newest(folder: Path, numbers: Collection[int]) -> tuple[int, Maker | None]:
+    number = max(numbers, default=-1)
+    return (0, None) if number < 0 else (number, _read(_file(folder, number)))
 
 
 def _read(file: Path) -> Maker | None:

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import FileLock, Timeout
 
 from autotune.artifacts.leases import LEASE_S, USE, Leases
-from autotune.artifacts.makers import MAKER, Maker, Turns, is_made, making, result_of
+from autotune.artifacts.makers import MAKER, Maker, Turns, is_made, making, result_of, unmade
 from autotune.artifacts.shared_store import BothTurns, SharedStore, folder_of, store_of
 from autotune.candidate import digest
 from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
@@ -261,9 +260,10 @@ class Cache:
                 if path.is_file()
             },
         }
-        slow = job.stage not in _QUICK
-        write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=slow)
-        if slow:
+        write_aside(
+            aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=False
+        )  # the whole folder is flushed
+        if job.stage not in _QUICK:
             sync_tree(aside)
         return made
 
@@ -451,17 +451,19 @@ class Cache:
 
     def remove(self, folder: Path) -> bool:
         """Remove a result, unless a living process holds or makes it. Returns whether it is gone."""
-        if self.leases.holder(folder) or self._is_made(folder):
+        if self.leases.holder(folder):
             return False
         try:
-            with FileLock(str(folder) + ".lock", timeout=0):
+            with unmade(folder, self.leases) as (locked, idle):
+                if not (locked and idle):
+                    return False
                 with self.leases.alone():
                     if self.leases.holder(folder):
                         return False
                     self.leases.clear(folder)
                     gone = move_away(folder)
                 shutil.rmtree(gone, ignore_errors=True)
-        except (Timeout, OSError):  # it is being made; or it cannot be renamed, because a process reads it
+        except OSError:  # it cannot be renamed, because a process reads it
             return False
         return not folder.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from autotune.artifacts.room import Room
@@ -19,6 +20,8 @@ from autotune.stages.protocol import Job, Result
 
 _NO_INPUTS = ("check", "score", "time", "turns")
 """Stages whose results no other job reads."""
+_NO_FILES = ("check", "time", "turns")
+"""Those whose results are their report alone, which is read at once: nothing of them has to stay in the cache."""
 
 
 class SweepArtifacts:
@@ -82,10 +85,16 @@ class SweepArtifacts:
 
     def place(self, key: str) -> Path:
         """Return the path of the input with a key. Raises StageError (`lost`) where it is gone: it must be made again."""
-        place = self.places.get(key) or self.cache.locate(key)
+        place = self.places.get(key) or self._folder_in_use(key) or self.cache.locate(key)
         if place is None:
             raise StageError("lost", f"what was made as {key[:12]} is no longer in the cache")
         return place
+
+    def _folder_in_use(self, key: str) -> Path | None:
+        """Return the folder of a result that this sweep uses; None where it is not there, or not in use."""
+        job = self._in_use.get(key)
+        folder = self.cache.folder(job) if job is not None else None
+        return folder if folder is not None and folder.is_dir() else None
 
     def job_of(self, key: str) -> Job | None:
         """Return the job that makes the result with a key, if the sweep has looked for it."""
@@ -93,6 +102,8 @@ class SweepArtifacts:
             return self._asked_for.get(key)
 
     def _use(self, job: Job) -> None:
+        if job.stage in _NO_FILES:
+            return
         with self._guard:
             if self.cache.shared is not None and job.stage not in _NO_INPUTS:
                 self._asked_for[job.key] = job
@@ -103,7 +114,7 @@ class SweepArtifacts:
     @staticmethod
     def what(log: Path) -> str:
         """Return the candidate and results folder of a stage that writes to `log`, for processes that wait for its result."""
-        return f"{log.stem} in {log.parent.parent.resolve()}"
+        return f"{log.stem} in {_resolved(log.parent.parent)}"
 
     def discard(self, job: Job) -> None:
         """Remove a result, unless another sweep uses it: large ones that are made again in seconds."""
@@ -139,3 +150,8 @@ class SweepArtifacts:
     def pin(self, folder: Path, jobs: Sequence[Job]) -> None:
         """Keep the results of `jobs`, and no others, for a results folder, as long as that folder exists."""
         self.cache.pin(folder, [*jobs, *(self._in_use[key] for key in self._settled)])
+
+
+@cache
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()

@@ -72,6 +72,22 @@ class Measurement:
     """The samples of each timing, by process."""
 
 
+@dataclass(frozen=True)
+class _Evaluated:
+    """A timing, evaluated: candidates with the same graph share it, and most of them find it in the cache."""
+
+    measured: list[dict[str, Any]]
+    """The measurements of its processes."""
+    cells: dict[str, float | int | None]
+    """The latency cells; their interval is that of a timing with up to the sweep's most processes."""
+    processes: list[Cells]
+    """The medians and conditions of each process."""
+
+
+_TIMINGS = 64
+"""The most timings that stay evaluated."""
+
+
 @dataclass
 class Others:
     """What the pipelines of a sweep's targets share."""
@@ -108,6 +124,8 @@ class Pipeline:
         self._merges: Counter[str] = Counter()
         """By key of a merged model, how many candidates under way use it."""
         self._ids: dict[str, list[str]] = {}
+        self._evaluated: dict[str, _Evaluated] = {}
+        """By key of its job, the latest timings."""
         if others is not None:
             others.pipelines.append(self)
 
@@ -542,21 +560,31 @@ class Pipeline:
 
     def _samples(self, job: TimeJob, stored: Stored, suffix: str) -> dict[str, Any]:
         """Return the line of a timing for `timings.jsonl`: what was timed, and the medians of each process."""
-        processes = [
-            rounded(medians(process, job.batch) | dict(process.get("conditions", {})))
-            for process in stored.result["processes"]
-        ]
         return {
             "graph": job.graph, "session": job.session.model_dump(exclude_none=True),
             **({"target": self.target} if self.target else {}),
             "workload": suffix.removeprefix("@") or None, "pace": self.pace.name if self.pace else None,
-            "again": job.again or 0, "least": job.processes, "most": job.most, "processes": processes,
+            "again": job.again or 0, "least": job.processes, "most": job.most,
+            "processes": self._evaluate(job, stored).processes,
         }  # fmt: skip
 
     def _timed(self, job: TimeJob, stored: Stored) -> dict[str, float | int | None]:
-        """Return the latency cells of a timing; its interval is that of a timing with up to the sweep's most processes."""
-        most = max(job.most, self.graph.target.timing.most)
-        return latency_cells(stored.result["processes"], job.batch, job.processes, most)
+        """Return the latency cells of a timing."""
+        return self._evaluate(job, stored).cells
+
+    def _evaluate(self, job: TimeJob, stored: Stored) -> _Evaluated:
+        measured = stored.result["processes"]
+        known = self._evaluated.get(job.key)
+        if known is None or known.measured != measured:
+            most = max(job.most, self.graph.target.timing.most)
+            known = self._evaluated[job.key] = _Evaluated(
+                measured,
+                latency_cells(measured, job.batch, job.processes, most),
+                [rounded(medians(process, job.batch) | dict(process.get("conditions", {}))) for process in measured],
+            )
+            if len(self._evaluated) > _TIMINGS:
+                del self._evaluated[next(iter(self._evaluated))]
+        return known
 
     # --- score -------------------------------------------------------------------------------------------------------
 

@@ -245,3 +245,17 @@ def test_turns_are_named(folder: Path) -> None:
     assert makers.result_of(turn.aside) == folder
     assert makers.result_of(folder.with_name(f"{TINY.key}.12.maker")) == folder
     assert makers.result_of(folder.with_name(f".{TINY.key}.new")) == folder
+
+
+def test_a_maker_looks_beside_its_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of a long sweep has tens of thousands of entries."""
+    looks, really = list[str](), os.listdir
+
+    def noted(place: Any) -> list[str]:
+        looks.append(str(place))
+        return really(place)
+
+    monkeypatch.setattr(makers.os, "listdir", noted)
+    cache = Cache(tmp_path)
+    assert not cache.make(TINY, files("one")).cached
+    assert looks.count(str(cache.folder(TINY).parent)) == 1

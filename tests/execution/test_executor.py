@@ -24,7 +24,7 @@ from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import FIRST_S, LEAST_S, Timeouts
 from autotune.space.adapters import resolve_lora
-from autotune.stages.jobs import BuildJob, FinetuneJob, MergeJob
+from autotune.stages.jobs import BuildJob, CheckJob, FinetuneJob, MergeJob
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.protocol import Job, Result
 
@@ -80,6 +80,18 @@ def test_what_a_candidate_uses_stays_until_the_next(cache: Cache) -> None:
     assert set(kept_for(cache)) == {"tiny", "build"}
     stages.close()
     assert kept_for(cache) == {"tiny": False, "build": False}
+
+
+def test_a_result_that_is_its_report_alone_needs_no_mark(cache: Cache) -> None:
+    stages = stages_of(cache, InProcess())
+    check = CheckJob(
+        source="s", original="o", provider="cpu", recipe=BUILD.recipe, data="d", max_length=8, model_dir=HERE, source_dir=HERE,
+        data_file=HERE,
+    )  # fmt: skip
+    assert stages(check).result == {"step": 4}
+    stages(BUILD)
+    assert kept_for(cache) == {"check": False, "build": True}
+    assert stages(check).cached
 
 
 def test_the_front_and_the_base_stay_after_the_sweep(cache: Cache, tmp_path: Path) -> None:

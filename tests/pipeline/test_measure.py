@@ -17,6 +17,7 @@ from autotune.artifacts.store import Stored
 from autotune.candidate import Candidate, Recipe, Session
 from autotune.errors import StageError
 from autotune.metrics import METRICS
+from autotune.pipeline import measure as measure_module
 from autotune.pipeline.graph import Graph, base_candidate, recipe_alone
 from autotune.pipeline.measure import Pipeline
 from autotune.pipeline.timing_validity import Pace
@@ -83,6 +84,22 @@ def test_jobs_say_what_decides(tmp_path: Path) -> None:
     assert isinstance(score, ScoreJob)
     assert (score.source, score.data, score.metric, score.max_length) == (build.key, "validation digest", "choice", 99)
     assert (score.labels, score.threads, score.provider) == ((" fear", " joy"), 3, "cpu")
+
+
+def test_a_timing_that_candidates_share_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, really = list[int](), measure_module.latency_cells
+
+    def noted(processes: Any, *more: Any) -> Any:
+        asked.append(len(processes))
+        return really(processes, *more)
+
+    monkeypatch.setattr(measure_module, "latency_cells", noted)
+    pipeline, stages = make(tmp_path)
+    first, second = pipeline.measure(candidate()), pipeline.measure(candidate(r=16))
+    assert [job.stage for job in stages.jobs].count("time") == 1
+    assert len(asked) == 1
+    assert first.cells["itl_ms_p50"] == second.cells["itl_ms_p50"]
+    assert first.timings == second.timings
 
 
 def test_the_untouched_model_is_neither_trained_nor_merged(tmp_path: Path) -> None:
