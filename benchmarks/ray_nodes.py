@@ -32,7 +32,7 @@ from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
 from autotune.execution.protocol import Blocking, Executor
 from autotune.execution.ray_cluster import RayCluster
-from autotune.execution.remote import RemoteExecutor
+from autotune.execution.remote import Listeners, Patience, RemoteExecutor
 from autotune.execution.runs import run_in
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
 from autotune.execution.transfers import note_own_transfers
@@ -262,6 +262,42 @@ def sweep_of(candidates: int, strategy: str, labels: Sequence[str] = ()) -> Swee
     })  # fmt: skip
 
 
+def inputs_in(folder: Path) -> Inputs:
+    """Return the inputs of the sweeps in a folder, and write their files where they are missing."""
+    items = {split: (split, folder / f"{split}.json") for split in ("train", "validation")}
+    for _, file in items.values():
+        if not file.exists():
+            write_aside(file, json.dumps([{"id": str(n)} for n in range(ITEMS)]))
+    (folder / "base").mkdir(exist_ok=True)
+    counts = dict.fromkeys(items, ITEMS)
+    return Inputs(folder / "base", "base", items, counts, (" fear", " joy"), "cpu", machine_digest())
+
+
+@contextlib.contextmanager
+def executor_of(
+    cache: Cache, sweep: Sweep, log: Path, address: str | None, intervals: deque[Any], labels: Sequence[str]
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the executor of a sweep and its artifacts: on a cluster, or where there is no address on this machine."""
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            engine = stack.enter_context(LocalEngine())
+            engine.resize([Slot() for _ in range(NODES)])
+            engine.host.intervals = intervals
+            own_log = LogOfThread(log)
+            stages = Stages(cache, engine, own_log, sweep.model)
+            yield ThreadedExecutor(stages, engine, own_log), stages
+            return
+        cluster = stack.enter_context(RayCluster(address))
+        sleeping = SleepingStages(cache, sweep.model)
+        say(_JOINED + cluster.joined_by)
+        run = stack.enter_context(run_in(cache))
+        patience = Patience(gone_s=GONE_S if labels else math.inf)
+        executor = RemoteExecutor(cluster, sleeping, run, patience=patience, listeners=Listeners(say))
+        executor.intervals = intervals
+        sleeping.blocking = Blocking(executor, log)
+        yield executor, sleeping
+
+
 def drive(
     folder: Path,
     name: str,
@@ -271,39 +307,18 @@ def drive(
     labels: Sequence[str] = (),
     store: str | None = None,
 ) -> None:
-    """Run a sweep whose jobs sleep, or go on with it: on a cluster, or where there is no address on this machine. `store`: the
-    address of the cache, where nodes share that alone.
+    """Run a sweep whose jobs sleep, or go on with it, as `executor_of` says. `store`: the address of the cache, where nodes share
+    that alone.
     """
-    sweep, out = sweep_of(candidates, strategy, labels), folder / name
-    items = {split: (split, folder / f"{split}.json") for split in ("train", "validation")}
-    for _, file in items.values():
-        if not file.exists():
-            write_aside(file, json.dumps([{"id": str(n)} for n in range(ITEMS)]))
-    (folder / "base").mkdir(exist_ok=True)
-    inputs = Inputs(
-        folder / "base", "base", items, dict.fromkeys(items, ITEMS), (" fear", " joy"), "cpu", machine_digest()
-    )
+    sweep, inputs = sweep_of(candidates, strategy, labels), inputs_in(folder)
     cache, intervals = Cache(folder / f"cache-{name.partition('-')[0]}"), deque[Any]()
     if store is not None:
         cache = Cache(folder_of(store), shared=SharedStore(store))
         note_own_transfers(cache, intervals)
-    with contextlib.ExitStack() as stack:
-        record = stack.enter_context(Record(out, sweep))
-        if address is None:
-            engine = stack.enter_context(LocalEngine())
-            engine.resize([Slot() for _ in range(NODES)])
-            engine.host.intervals = intervals
-            log = LogOfThread(record.log("x"))
-            stages: Any = Stages(cache, engine, log, sweep.model)
-            executor: Any = ThreadedExecutor(stages, engine, log)
-        else:
-            cluster = stack.enter_context(RayCluster(address))
-            stages = SleepingStages(cache, sweep.model)
-            say(_JOINED + cluster.joined_by)
-            run = stack.enter_context(run_in(cache))
-            executor = RemoteExecutor(cluster, stages, run, say=say, gone_s=GONE_S if labels else math.inf)
-            executor.intervals = intervals
-            stages.blocking = Blocking(executor, record.log("x"))
+    with (
+        Record(folder / name, sweep) as record,
+        executor_of(cache, sweep, record.log("x"), address, intervals, labels) as (executor, stages),
+    ):
         stages.settle([], 0.0, inputs.places)
         sweeps, events = sweep.by_target, Events(Running(record), Timeline(record, intervals), Told())
 

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from autotune.errors import Problem, UsageError, printable
+from autotune.pipeline.prepare import read_data
 from autotune.providers import PROVIDERS, Provider
 from autotune.space.domains import Choice, Range
 from autotune.space.parameter_tables import LORA, RECIPE, Parameter
-from autotune.sweepfile.resolve import load_data, load_sweep, parse_sweep
+from autotune.sweepfile.resolve import load_sweep, parse_sweep
 from autotune.sweepfile.schema import STRATEGIES, Sweep
 from autotune.sweepfile.syntax import parse_value
 
@@ -640,13 +641,13 @@ def test_what_is_wrong_with_the_data_is_said_with_its_line(root: Path) -> None:
     file.write_text(SWEEP.replace("{text}", "{txt}").replace("train.csv", "trian.csv"), encoding="utf-8")
     sweep = load_sweep(file)
     with pytest.raises(UsageError) as caught:
-        load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
+        read_data(sweep)
     assert [str(problem).split(": ")[:2] for problem in caught.value.problems] == [
         [f"{file}:4", "data.train"], [f"{file}:6", "data.prompt"],
     ]  # fmt: skip
     sweep = load_sweep(file, ["data.prompt=T {tx}", "data.train=train.csv"])
     with pytest.raises(UsageError, match=r"^--set: data.prompt: the column must be in"):
-        load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
+        read_data(sweep)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def load_dataset(
         }.values()
     )
 
-    notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
+    notes = [*template_notes(spec), *dict.fromkeys(note for table in tables.values() for note in table.notes)]
     left_out: LeftOutPlaces = defaultdict(list)
     splits = _split(spec, tables, sweep_file, left_out, notes)
     labels = _labels(spec, splits)
@@ -166,7 +166,7 @@ def load_dataset(
         ),
         files={str(getattr(spec, split)): table.sha256 for split, table in tables.items()},
         label_rows=rows,
-        notes=(*template_notes(spec), *notes),
+        notes=tuple(notes),
         places={row.item.id: row.place for members in splits.values() for row in members},
     )
 

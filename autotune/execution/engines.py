@@ -20,7 +20,7 @@ from autotune.execution.host_lock import Interval
 from autotune.execution.local import LocalEngine
 from autotune.execution.protocol import Blocking, Executor
 from autotune.execution.ray_cluster import RayCluster
-from autotune.execution.remote import RemoteExecutor
+from autotune.execution.remote import Listeners, NodeJobs, Patience, RemoteExecutor
 from autotune.execution.runs import run_in, run_place
 from autotune.execution.stop import Stop
 from autotune.execution.threads import LogOfThread, ThreadedExecutor
@@ -130,8 +130,9 @@ def _on_ray(setting: EngineSettings, address: str | None) -> Iterator[Engine]:
     note_own_transfers(setting.cache, setting.intervals)
     with run_in(setting.cache) as run, RayCluster(address, run_place(setting.cache, run)) as cluster:
         executor = RemoteExecutor(
-            cluster, stages, run, at_once, workers.memory_mb, setting.offline, setting.say, setting.still, setting.left_s,
-            GONE_S if setting.several else math.inf, setting.at,
+            cluster, stages, run, NodeJobs(at_once, workers.memory_mb, setting.offline),
+            Patience(setting.left_s, GONE_S if setting.several else math.inf),
+            Listeners(setting.say, setting.still, setting.at),
         )  # fmt: skip
         executor.intervals = setting.intervals
         stages.blocking = Blocking(executor, setting.log)

@@ -2,7 +2,7 @@
 
 Nodes share the folder of the cache with the tuner: a node finds the inputs of a job there by their keys, makes the result
 there as the only maker of its key, and reports it. Where nodes share a store instead, each has a cache of its own in front
-of it (`carried.py`). The output of the stage goes back with the answer.
+of it (`order_inputs.py`). The output of the stage goes back with the answer.
 
 It is one module because an order, its answer and what ends it early are one exchange.
 """
@@ -26,9 +26,9 @@ from autotune.artifacts.makers import Maker, Turns
 from autotune.artifacts.shared_store import SharedStore, folder_of
 from autotune.artifacts.store import Cache, Stored
 from autotune.errors import Interrupted, MachineError, StageError
-from autotune.execution.carried import bring, brought, in_use
 from autotune.execution.job_runner import JobRunner
 from autotune.execution.local import LocalEngine
+from autotune.execution.order_inputs import bring, brought, in_use
 from autotune.execution.placing import timed_in
 from autotune.execution.runs import BEAT_S, STOP, at_work, signed, trouble_of
 from autotune.execution.stop import Stop

@@ -12,6 +12,7 @@ from typing import Any
 
 from autotune.architectures import checked_tokens, has_windowed_caches, remarks
 from autotune.candidate import Recipe
+from autotune.data.dataset import load_dataset
 from autotune.data.schema import SPLITS, AzureFile, Dataset, DataSpec, Remote
 from autotune.data.sources import hub_source
 from autotune.distribution import pip_install
@@ -44,7 +45,7 @@ from autotune.space.space import Space, fit_recipes
 from autotune.stages.inspection_findings import Inspection
 from autotune.stages.preparation_jobs import BaseJob, DataJob, LengthsJob, MetricJob, ProbeJob, RemoteFileJob, TaskJob
 from autotune.stages.protocol import ORT_WHEELS
-from autotune.sweepfile.resolve import load_data
+from autotune.sweepfile.problems import located
 from autotune.sweepfile.schema import Sweep
 from autotune.tasks import find_task, on_the_hub
 from autotune.usercode import Code, find_function
@@ -129,7 +130,10 @@ def base_folder(model: str, root: Path, builds_for: str | None, do: DoJob) -> Pa
 
 
 def read_data(sweep: Sweep, do: DoJob | None = None) -> Dataset:
-    """Read the sweep's data; data sets on the hub and files on Azure are fetched by `do`. Raises UsageError, MachineError."""
+    """Read the sweep's data; data sets on the hub and files on Azure are fetched by `do`.
+
+    Raises UsageError, whose problems name the lines of the sweep file; MachineError.
+    """
 
     def fetch(source: Remote) -> Path:
         assert do is not None
@@ -142,7 +146,10 @@ def read_data(sweep: Sweep, do: DoJob | None = None) -> Dataset:
         except StageError as error:
             raise MachineError(str(error)) from None
 
-    return load_data(sweep.data, sweep.root, sweep.file, sweep.lines, fetch if do is not None else None)
+    try:
+        return load_dataset(sweep.data, sweep.root, sweep.file, fetch if do is not None else None)
+    except UsageError as error:
+        raise UsageError([located(problem, sweep.file, sweep.lines) for problem in error.problems]) from None
 
 
 def prepare(

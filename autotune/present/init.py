@@ -17,8 +17,9 @@ from autotune.machine import hardware, usable_processors
 from autotune.metrics import METRICS, score_column
 from autotune.models import config_of, context_of
 from autotune.paths import exists, is_file, is_folder, is_portable
+from autotune.pipeline.prepare import read_data
 from autotune.providers import PROVIDERS, Provider
-from autotune.sweepfile.resolve import load_data, parse_sweep
+from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.syntax import read_file
 
 _SPLITS = {"validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
@@ -101,7 +102,7 @@ def _check(text: str, file: Path) -> None:
         aside.write_text(text, encoding="utf-8")
         data, lines = read_file(aside, str(file))
         sweep = parse_sweep(data, lines, root=file.parent, shown=str(file))
-        load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
+        read_data(sweep)
     except OSError as error:
         raise UsageError(
             Problem(f"cannot be written ({error.strerror or error})", "--out", str(file), remedy="name another file")

@@ -19,19 +19,19 @@ from autotune.paths import exists, is_folder
 from autotune.pipeline.graph import Graph
 from autotune.pipeline.inputs import Inputs
 from autotune.pipeline.inspection import Inspected, items_file
-from autotune.pipeline.prepare import prepare
+from autotune.pipeline.prepare import prepare, read_data
 from autotune.pipeline.shipped import task_of
 from autotune.present.inspection import inspected
 from autotune.present.select import targets_in
 from autotune.present.workshop import Workshop, say
-from autotune.results.agreement import changed_settings, in_words
+from autotune.results.consistency import changed_settings, in_words
 from autotune.results.folder import no_sweep, read_results, read_sweep
 from autotune.results.layout import ABOUT
 from autotune.results.nearby import remedy_for
 from autotune.results.rows import Trial
 from autotune.shipping.facts import read_json
 from autotune.shipping.task import Task, read_task
-from autotune.sweepfile.resolve import load_data, parse_sweep
+from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
 
 
@@ -136,7 +136,7 @@ def at_hand(recorded: Recorded, cache: Path) -> AtHand:
         return AtHand(task, items)
     try:
         sweep = recorded.sweep()
-        dataset = load_data(sweep.data, sweep.root, sweep.file, sweep.lines)
+        dataset = read_data(sweep)
         seen = inspected(sweep, dataset)[0]
     except AutotuneError as error:
         why = f"its model or data is not at hand ({str(error).splitlines()[0]})"

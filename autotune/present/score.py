@@ -24,11 +24,11 @@ from autotune.metrics import LABELLED, METRICS, is_function, is_task
 from autotune.models import BUILT_IN, digest_folder, local_folder
 from autotune.paths import is_file, is_folder
 from autotune.pipeline.shipped import score_job
+from autotune.present.contamination import contamination_notes, count_used_before
 from autotune.present.explained import explain
 from autotune.present.export import choose_row
 from autotune.present.parts import make_parts
 from autotune.present.recorded import Recorded, open_results
-from autotune.present.seen import count_seen, seen_notes
 from autotune.present.select import as_json, select
 from autotune.present.tables import number
 from autotune.present.workshop import Workshop, say, workshop
@@ -248,8 +248,12 @@ def _scored(subject: Subject, asked: Asked, shop: Workshop) -> tuple[str, Exit, 
     other = score_of(task.metric, "test", theirs) if theirs is not None else None
     difference = paired_difference(task.metric, mine, theirs) if theirs is not None else None
     places = wrong_places(task.metric, mine)
-    seen = count_seen(subject.results, shop.cache.root, [item.id for item in data.items], subject.trained)
-    notes = [*seen_notes(seen, found.items), *_cut_notes(cut, len(data.items), task.max_length, spec), *data.notes]
+    seen = count_used_before(subject.results, shop.cache.root, [item.id for item in data.items], subject.trained)
+    notes = [
+        *contamination_notes(seen, found.items),
+        *_cut_notes(cut, len(data.items), task.max_length, spec),
+        *data.notes,
+    ]
     file = None
     if task.metric != "perplexity":
         file = _wrong_file(asked)

@@ -16,8 +16,8 @@ from autotune.errors import Exit, Problem, UsageError, did_you_mean
 from autotune.metrics import METRICS, Direction
 from autotune.paths import is_file, is_folder
 from autotune.pipeline.over_limit import over_limit
-from autotune.results.agreement import disagreements, renamed
 from autotune.results.columns import Column
+from autotune.results.consistency import disagreements, renamed
 from autotune.results.judge import base_of, front_of, judge, kept_turns
 from autotune.results.outcomes import parts_of
 from autotune.results.rows import Finalist, Trial, measured_in

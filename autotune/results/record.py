@@ -23,9 +23,9 @@ from autotune.durable import put, remove_asides, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.models import local_folder
 from autotune.providers import Provider
-from autotune.results.agreement import SETTINGS, differing, fixed_settings, recorded_settings
 from autotune.results.claim import check_folder
 from autotune.results.columns import FINALISTS, Cell, with_workloads, workload_names
+from autotune.results.consistency import SETTINGS, differing, fixed_settings, recorded_settings
 from autotune.results.folder import (
     TIMINGS,
     check_names,

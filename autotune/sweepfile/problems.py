@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from autotune.data.schema import SPLITS
 from autotune.errors import Problem, did_you_mean, number_remedy, shown
 from autotune.secrets import HIDDEN
-from autotune.sweepfile.habits import file_in_mapping, of_form, of_key
+from autotune.sweepfile.key_remedies import file_in_mapping, of_form, of_key
 from autotune.sweepfile.schema import Document, Workload
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from autotune.candidate import Recipe, Session
 from autotune.data.dataset import load_dataset, source_problems
-from autotune.data.schema import Dataset, DataSpec, Remote, readable_parts
+from autotune.data.schema import DataSpec, readable_parts
 from autotune.data.sources import hub_source
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.models import check_export, config_of, context_of, shape_of
@@ -29,10 +29,10 @@ from autotune.space.recipes import ModelShape, parse_recipes
 from autotune.space.sessions import parse_sessions
 from autotune.space.space import Space
 from autotune.sweepfile.aims import direction_of_score, parse_limits, parse_objectives, parse_score, usable_metrics
+from autotune.sweepfile.azure_addresses import address_problems, in_workspace
 from autotune.sweepfile.olive.changed import give_way, refuse_keys_of_olive
 from autotune.sweepfile.olive.reader import SEARCH, Imported, from_olive, import_olive, is_olive, settle
 from autotune.sweepfile.overrides import apply_set, providers_set
-from autotune.sweepfile.places import address_problems, in_workspace
 from autotune.sweepfile.problems import FROM_SET, hidden_secrets, located, problems_of
 from autotune.sweepfile.schema import STRATEGIES, Budget, Document, Sweep, Train
 from autotune.sweepfile.syntax import DEEPEST, read_file, too_deep
@@ -89,20 +89,6 @@ def load_sweep(
             problems = [from_olive(problem, imported.origins) for problem in problems]
         raise UsageError(problems) from None
     return sweep if imported is None else sweep.model_copy(update={"notes": (*imported.notes, *told)})
-
-
-def load_data(
-    spec: DataSpec,
-    root: Path,
-    shown: str,
-    lines: Mapping[str, int],
-    fetch: Callable[[Remote], Path] | None = None,
-) -> Dataset:
-    """Read the data of a sweep, as `load_dataset`; problems name the `lines` of the sweep file."""
-    try:
-        return load_dataset(spec, root, shown, fetch)
-    except UsageError as error:
-        raise UsageError([located(problem, shown, lines) for problem in error.problems]) from None
 
 
 def _data_problems(raw: Any, root: Path, shown: str) -> tuple[Problem, ...]:

@@ -16,11 +16,11 @@ from test_remote import HERE, Sweeping, Threads, cluster, in_time
 from waiting import HANG_S
 
 from autotune.errors import MachineError, StageError
-from autotune.execution import flights, remote
+from autotune.execution import remote, sent_call
 from autotune.execution.cluster import Needs, Node
 from autotune.execution.placing import Able, Absent, label_of, needs_of
 from autotune.execution.ray_cluster import _load
-from autotune.execution.remote import RemoteExecutor
+from autotune.execution.remote import Listeners, Patience, RemoteExecutor
 from autotune.stages.jobs import MergeJob, ScoreJob, TurnsJob
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.protocol import Job
@@ -107,7 +107,10 @@ def test_a_node_that_leaves_without_a_word_costs_another_attempt(tmp_path: Path,
     """It is stopped, or cut off: the cluster notices that it has left, and nothing comes back of what it does."""
     sweeping, told = Sweeping(tmp_path, cluster), list[tuple[str, str]]()
     sweeping.executor = RemoteExecutor(
-        cluster, sweeping.artifacts, sweeping.executor.run, say=sweeping.said.append, at=lambda *one: told.append(one)
+        cluster,
+        sweeping.artifacts,
+        sweeping.executor.run,
+        listeners=Listeners(sweeping.said.append, at=lambda *one: told.append(one)),
     )
     begun, over = threading.Event(), threading.Event()
 
@@ -140,7 +143,7 @@ def test_an_order_that_never_began_on_a_node_that_has_left_is_sent_again(
     tmp_path: Path, cluster: Threads, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had reached a node that was stopped: nobody says that it has begun, nor that it is lost."""
-    monkeypatch.setattr(flights, "BEGIN_S", 0.2)
+    monkeypatch.setattr(sent_call, "BEGIN_S", 0.2)
     sweeping, sent = Sweeping(tmp_path, cluster), cluster.send
     if when == "after it left":
         cluster.there = cluster.there[:1]
@@ -177,7 +180,11 @@ def test_jobs_of_a_label_that_no_node_has_are_lost_for_this_time(tmp_path: Path,
     cluster.there = [*SOUND, phone]
     sweeping = Sweeping(tmp_path, cluster)
     sweeping.executor = RemoteExecutor(
-        cluster, sweeping.artifacts, sweeping.executor.run, say=sweeping.said.append, gone_s=0.2
+        cluster,
+        sweeping.artifacts,
+        sweeping.executor.run,
+        patience=Patience(gone_s=0.2),
+        listeners=Listeners(sweeping.said.append),
     )
     score = ScoreJob(
         source="s", provider="cpu", data="d", metric="choice", max_length=8, model_dir=tmp_path, data_file=tmp_path, label="phone",

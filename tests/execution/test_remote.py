@@ -24,15 +24,15 @@ from autotune.artifacts import makers
 from autotune.artifacts.store import Cache, Stored
 from autotune.costs.model import CostModel
 from autotune.errors import Interrupted, MachineError, StageError
-from autotune.execution import flights, remote
 from autotune.execution import node as node_module
+from autotune.execution import remote, sent_call
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.cluster_stages import ClusterStages
-from autotune.execution.flights import Flight
 from autotune.execution.local import LocalEngine
 from autotune.execution.node import Answer, NodeProcess, Order, from_anywhere
-from autotune.execution.remote import ATTEMPTS, RemoteExecutor
+from autotune.execution.remote import ATTEMPTS, Listeners, RemoteExecutor
 from autotune.execution.runs import run_folder
+from autotune.execution.sent_call import SentCall
 from autotune.execution.stop import Stop
 from autotune.execution.timeouts import Timeouts
 from autotune.execution.worker import from_plain, to_plain
@@ -131,7 +131,9 @@ class Sweeping:
         self.cluster, self.said = cluster, list[str]()
         self.cache = Cache(folder / "cache")
         self.artifacts = ClusterStages(self.cache, "model", **more)
-        self.executor = RemoteExecutor(cluster, self.artifacts, run_folder(self.cache), say=self.said.append)
+        self.executor = RemoteExecutor(
+            cluster, self.artifacts, run_folder(self.cache), listeners=Listeners(self.said.append)
+        )
         self.log = folder / "out" / "logs" / "abc.log"
 
     def submit(self, job: Job, timeout: float | None = None, anew: bool = False) -> Future[Stored]:
@@ -150,10 +152,10 @@ class Sweeping:
 def in_time(
     send: Callable[[int, str, Needs], None], limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int, str, Needs], None]:
-    """Return a `send` whose orders are in time, however long they take: it takes away a short limit of `flights`."""
+    """Return a `send` whose orders are in time, however long they take: it takes away a short limit of `sent_call`."""
 
     def sent(order: int, text: str, needs: Needs) -> None:
-        monkeypatch.setattr(flights, limit, math.inf)
+        monkeypatch.setattr(sent_call, limit, math.inf)
         send(order, text, needs)
 
     return sent
@@ -437,7 +439,7 @@ def test_targets_of_one_provider_have_a_label_each(tmp_path: Path, cluster: Thre
         machine = sweeping.executor.machine_of(one.target.label)
         graph = Graph(one, replace(inputs_in(tmp_path / name), machine=machine))
         timing = graph.time_job(base_candidate(one.space.recipes, one.provider), "build", "signature")
-        needs = sweeping.executor._needs(Flight(Call(timing), tmp_path, Future(), 1.0))
+        needs = sweeping.executor._needs(SentCall(Call(timing), tmp_path, Future(), 1.0))
         assert needs is not None
         assert needs.node == node
         assert timing.label == one.target.label

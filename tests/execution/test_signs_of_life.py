@@ -17,12 +17,12 @@ from test_remote import HERE, Sweeping, Threads, Worker, cluster, in_time
 from waiting import HANG_S, until
 
 from autotune.artifacts import makers
-from autotune.execution import flights, remote
 from autotune.execution import node as node_module
+from autotune.execution import remote, sent_call
 from autotune.execution.cluster import QUIET, Needs, Node
-from autotune.execution.flights import Flight
 from autotune.execution.placing import has_room
 from autotune.execution.runs import AtWork, at_work, nodes_at_work
+from autotune.execution.sent_call import SentCall
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.protocol import Call, Job
 
@@ -30,26 +30,26 @@ __all__ = ["cluster"]  # the fixture
 TIMING = QuickTimeJob(graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine=HERE, processes=1, most=1)
 
 
-def flight() -> Flight:
-    return Flight(Call(TinyJob()), Path("x.log"), Future(), 1.0)
+def sent() -> SentCall:
+    return SentCall(Call(TinyJob()), Path("x.log"), Future(), 1.0)
 
 
-def test_a_flight_knows_for_how_long_nothing_new_was_said_of_it() -> None:
-    one = flight()
+def test_a_sent_call_knows_for_how_long_nothing_new_was_said_of_it() -> None:
+    one = sent()
     one.begin(7, Needs(node="a"))
     assert (one.number, one.node, one.begun) == (7, "a", False)
-    assert not one.hear(None, flights.BEGIN_S - 1)
+    assert not one.hear(None, sent_call.BEGIN_S - 1)
     assert not one.stuck
     one.hear(None, 2.0)
     assert one.stuck
     assert not one.silent
     assert one.hear(AtWork("b", "host-b", 0), 5.0)
     assert (one.node, one.host, one.begun, one.quiet_s) == ("b", "host-b", True, 0.0)
-    assert not one.hear(AtWork("b", "host-b", 0), flights.SILENT_S - 1)
+    assert not one.hear(AtWork("b", "host-b", 0), sent_call.SILENT_S - 1)
     assert not one.hear(AtWork("b", "host-b", 1), 5.0)
     assert one.quiet_s == 0.0
     one.hear(None, 5.0)  # it has ended: its answer is on the way
-    one.hear(None, flights.SILENT_S + 1)
+    one.hear(None, sent_call.SILENT_S + 1)
     assert one.silent
     assert not one.stuck
     token = one.token
@@ -107,7 +107,7 @@ def test_an_order_of_which_nothing_is_heard_is_done_elsewhere(
         calls.append(out)
         first = len(calls) == 1
         if first:
-            monkeypatch.setattr(flights, "SILENT_S", 0.3)
+            monkeypatch.setattr(sent_call, "SILENT_S", 0.3)
             assert over.wait(HANG_S)
         (out / "who").write_text("first" if first else "second", encoding="utf-8")
 
@@ -133,7 +133,7 @@ def test_an_order_that_does_not_begin_is_sent_again_where_a_node_has_room(
     tmp_path: Path, cluster: Threads, monkeypatch: pytest.MonkeyPatch, job: Job
 ) -> None:
     """The process that got it was stopped before it began. An order that waits for its turn is left alone."""
-    monkeypatch.setattr(flights, "BEGIN_S", 0.2)
+    monkeypatch.setattr(sent_call, "BEGIN_S", 0.2)
     room: dict[str, dict[str, float]] = {}
     monkeypatch.setattr(Threads, "idle", lambda self: room)
     sweeping, sent, swallowed = Sweeping(tmp_path, cluster), cluster.send, list[Needs]()
@@ -158,7 +158,7 @@ def test_an_order_that_does_not_begin_is_sent_again_where_a_node_has_room(
 def test_an_order_that_never_begins_is_sent_a_few_times_and_then_waits(
     tmp_path: Path, cluster: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flights, "BEGIN_S", 0.05)
+    monkeypatch.setattr(sent_call, "BEGIN_S", 0.05)
     monkeypatch.setattr(Threads, "idle", lambda self: {"a": {"CPU": 4.0}})
     sweeping, swallowed = Sweeping(tmp_path, cluster), list[Needs]()
     cluster.send = lambda order, text, needs: swallowed.append(needs)  # type: ignore[method-assign]

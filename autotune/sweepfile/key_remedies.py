@@ -14,7 +14,7 @@ from autotune.errors import did_you_mean, nearest, shown
 from autotune.metrics import METRICS
 from autotune.space.parameter_tables import LORA, RECIPE
 from autotune.sweepfile.schema import Budget, Document, Target, Train
-from autotune.sweepfile.submit_habits import SUBMIT
+from autotune.sweepfile.submit_remedies import SUBMIT
 
 _HOMES: tuple[tuple[str, Sequence[str]], ...] = (
     ("", tuple(Document.model_fields)),

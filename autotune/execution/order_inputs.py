@@ -24,7 +24,7 @@ CODE = ("file", "root", "code_file", "code_root", "model_file", "graph_file")
 """Fields of a job with paths to the user's own functions: these files must be on all nodes."""
 
 
-class Carried:
+class SentInputs:
     """The inputs that one tuner has put into the store for its nodes. It belongs to one thread."""
 
     def __init__(self, cache: Cache) -> None:

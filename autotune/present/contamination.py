@@ -10,7 +10,7 @@ from typing import Any
 from autotune.shipping.facts import read_json
 
 
-def count_seen(results: Path | None, cache: Path, ids: Collection[str], trained: bool) -> dict[str, int]:
+def count_used_before(results: Path | None, cache: Path, ids: Collection[str], trained: bool) -> dict[str, int]:
     """Return how many of the items are in each of the sweep's splits; splits whose items are not known here are left out.
 
     `trained`: whether the model has an adapter, which learned from the training items.
@@ -24,7 +24,7 @@ def count_seen(results: Path | None, cache: Path, ids: Collection[str], trained:
     return {split: count for split, own in known.items() if (count := sum(one in own for one in ids))}
 
 
-def seen_notes(counts: Mapping[str, int], items: int) -> list[str]:
+def contamination_notes(counts: Mapping[str, int], items: int) -> list[str]:
     """Return notes that say what the counts mean for the score."""
     words = {
         "train": "in the training data: a score on what a model has learned says nothing about new text",

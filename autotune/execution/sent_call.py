@@ -23,7 +23,7 @@ of NFS may see names that are half a minute old. Its result is dropped if it com
 
 
 @dataclass(eq=False)
-class Flight:
+class SentCall:
     """A call under way."""
 
     call: Call
