@@ -25,6 +25,7 @@ import pytest
 import yaml
 from conftest import TONES
 from peft import PeftConfig
+from waiting import HANG_S
 
 from autotune.artifacts.store import Cache
 from autotune.cli import main
@@ -33,6 +34,8 @@ from autotune.results.columns import COLUMNS, CURVES, FINALISTS
 from autotune.strategies.frontier.cost_model import CostModel
 from benchmarks.fidelity import edit, scrambled
 from benchmarks.search import live
+
+pytestmark = pytest.mark.usefixtures("lasting_pace")
 
 FILES = ("sweep.yaml", "machine.json", "results.csv", "curves.csv", "finalists.csv", "front.csv")
 
@@ -466,7 +469,7 @@ def test_a_sweep_that_is_ended_goes_on_when_it_is_run_again(write: Callable[...,
     out = place / "ended"
     command = [sys.executable, "-m", "autotune", "run", str(file), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_S
     while not ((out / "results.csv").exists() and len(table(out)) >= 3):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -474,11 +477,11 @@ def test_a_sweep_that_is_ended_goes_on_when_it_is_run_again(write: Callable[...,
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == Exit.INTERRUPTED
     assert "interrupted; run the same command again to go on" in said
     assert "Traceback" not in said
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=HANG_S)
     assert not alive
     assert not (out / "running.json").exists()
 

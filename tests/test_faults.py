@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 from filelock import FileLock
+from waiting import HANG_S, until
 
 from autotune.artifacts.store import MANIFEST, Cache
 from autotune.errors import Exit
@@ -119,9 +120,25 @@ class Victim:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all processes are gone, or will be in a few seconds."""
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    """Whether all processes are gone, or will be in a while."""
+    _, alive = psutil.wait_procs(processes, timeout=HANG_S)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+def kill_a_worker(tuner: int, rng: random.Random) -> None:
+    """Kill one of the tuner's workers; the process of a timing may end between the look and the kill."""
+
+    def killed() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(tuner).children(recursive=True)
+            # The other one is Python's own: it keeps count of semaphores.
+            workers = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+            if workers:
+                rng.choice(workers).kill()
+                return True
+        return False
+
+    until(killed, "a worker to kill")
 
 
 def strike(victim: Victim, kind: str, rng: random.Random) -> None:
@@ -133,8 +150,7 @@ def strike(victim: Victim, kind: str, rng: random.Random) -> None:
     time.sleep(rng.uniform(0, 0.5))
     children = psutil.Process(process.pid).children(recursive=True)
     if kind == "worker":
-        # The other one is Python's own: it keeps count of semaphores.
-        rng.choice([child for child in children if "resource_tracker" not in " ".join(child.cmdline())]).kill()
+        kill_a_worker(process.pid, rng)
         for _ in range(2):  # it goes on
             next(stages)
         process.send_signal(signal.SIGTERM)
@@ -148,7 +164,7 @@ def strike(victim: Victim, kind: str, rng: random.Random) -> None:
     else:
         process.kill()
         code = -signal.SIGKILL
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == code, errors
     # A worker that Python is just starting when the tuner is killed says so itself.
     assert "Traceback" not in errors or code == -signal.SIGKILL
@@ -203,8 +219,9 @@ def disturb(folder: Path, model: Path, strategy: str, kills: int, seed: int) -> 
     return done
 
 
-def test_a_dozen_kills_change_nothing(tmp_path: Path, tiny_llama: Path) -> None:
-    assert disturb(tmp_path, tiny_llama, "random", kills=12, seed=1).total() > 12
+def test_two_kills_of_each_kind_change_nothing(tmp_path: Path, tiny_llama: Path) -> None:
+    done = disturb(tmp_path, tiny_llama, "random", kills=2 * len(KINDS), seed=1)
+    assert all(done[kind] == 2 for kind in KINDS)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ class QuickTimeJob(TimeJob):
 
 
 def quick(job: QuickTimeJob, out: Path, turns: Iterable[None] | None = None) -> Result:
-    """Return which process this is. With turns: of a graph "b 0.3" that it is about twice as slow as others, and not steady.
+    """Return which process this is. With turns: of a graph "b 0.3" that it is about twice as slow as others, and not steady: by that share.
 
     `since` names a trouble.
     """
@@ -48,7 +47,11 @@ def quick(job: QuickTimeJob, out: Path, turns: Iterable[None] | None = None) -> 
     if job.since == "out of memory in turns":
         raise MemoryError
     slow, _, wobble = job.graph.partition(" ")
-    pace = 20.0 * (1 + float(wobble) * random.Random(os.getpid()).random()) if slow == "b" else 10.0
+    pace = 10.0
+    if slow == "b":  # every other process of it is slower by that share: chance would now and then make it steady
+        earlier = len(list(job.model_dir.glob("b-*")))
+        (job.model_dir / f"b-{os.getpid()}").touch()
+        pace = 20.0 * (1 + float(wobble) * (earlier % 2))
     when, laps = [], []
     for lap, _ in enumerate(turns):
         match job.since:
@@ -57,7 +60,7 @@ def quick(job: QuickTimeJob, out: Path, turns: Iterable[None] | None = None) -> 
             case "exit at a turn":
                 os._exit(3)
             case "hang at a turn":
-                time.sleep(60)
+                time.sleep(600)
         when.append(time.time())
         laps.append({"itl_ms": [pace * 1.1**lap] * 3} if lap % 2 else {"ttft_ms": [50.0]})
     return found | {"when": when, "laps": laps, "itl_ms": [ms for lap in laps[1::2] for ms in lap["itl_ms"]]}
@@ -90,12 +93,12 @@ def trouble(job: TroubleJob, out: Path) -> Result:
             os._exit(0)
         case "signal":
             os.kill(os.getpid(), job.signal)
-            time.sleep(60)
+            time.sleep(600)
         case "sleep":
-            time.sleep(60)
+            time.sleep(600)
         case "sleep without ears":
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            time.sleep(60)
+            time.sleep(600)
         case "print":
             print("printed by Python")  # noqa: T201 - into the log
             os.write(1, b"written to fd 1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -17,10 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 from stages_for_tests import QuickTimeJob, TroubleJob
+from waiting import HANG_S, until
 
 from autotune.artifacts.store import Cache
 from autotune.candidate import Lora, Recipe
 from autotune.errors import MachineError, StageError
+from autotune.execution import local
 from autotune.execution.executor import Stages
 from autotune.execution.fresh_process import died
 from autotune.execution.local import LocalEngine
@@ -33,6 +36,12 @@ HERE = Path(__file__).parent
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 Run = Callable[..., tuple[Result, float]]
+
+
+@pytest.fixture(autouse=True)
+def whole_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round has all its turns, however slow the machine is."""
+    monkeypatch.setattr(local, "MOST_S", math.inf)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,20 +84,26 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pids: list[int], seconds: float = 15.0) -> bool:
-    end = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not any(map(alive, pids))
+def gone(pids: list[int]) -> bool:
+    until(lambda: not any(map(alive, pids)), f"the end of {pids}")
+    return True
 
 
-def wait_for(file: Path, seconds: float = 60.0) -> int:
+def wait_for(file: Path) -> int:
     """Wait for a pid that a stage writes."""
-    end = time.monotonic() + seconds
-    while not (file.exists() and file.read_text(encoding="utf-8")):
-        assert time.monotonic() < end, f"{file} was not written"
-        time.sleep(0.05)
+    until(lambda: file.exists() and file.read_text(encoding="utf-8"), f"a pid in {file}")
     return int(file.read_text(encoding="utf-8"))
+
+
+def timed_out(run: Run, what: str, file: Path) -> float:
+    """Let a stage that has begun run past its time; where starting takes longer than that, it gets more. Returns its limit."""
+    for limit in (1.5, 15.0, 150.0):
+        with pytest.raises(StageError, match=rf"trouble ran past {limit:g} s and was stopped") as error:
+            run(TroubleJob(what=what, pid_file=str(file)), limit)
+        assert error.value.status == "timeout"
+        if file.exists() and file.read_text(encoding="utf-8"):
+            return limit
+    raise AssertionError(f"no process began within {limit} s")
 
 
 def children() -> list[int]:
@@ -109,7 +124,7 @@ def children() -> list[int]:
 def test_result_and_seconds_come_back(run: Run) -> None:
     result, seconds = run(TroubleJob())
     assert result["pid"] != os.getpid()
-    assert 0 <= seconds < 60
+    assert 0 <= seconds < HANG_S
 
 
 def test_workers_are_quiet_and_offline(run: Run) -> None:
@@ -196,10 +211,10 @@ def test_one_that_is_clearly_slower_takes_no_more_turns(engine: LocalEngine, tmp
     """The machine slows down all the while, and the third is not told apart from the first in so few rounds."""
     job = turned(tmp_path)
     a, b, _ = job.graphs
-    job = job.model_copy(update={"graphs": (a, b, b, a), "may_leave": (1,), "processes": 5, "most": 5})
+    job = job.model_copy(update={"graphs": (a, b, b, a), "may_leave": (1,), "processes": 4, "most": 4})
     found, _ = engine.time_in_turns(job, tmp_path / "a.log")
     assert [[result is not None for result in results] for results in found] == (
-        [[True] * 4] * 3 + [[True, False, True, True]] * 2
+        [[True] * 4] * 3 + [[True, False, True, True]]
     )
 
 
@@ -227,10 +242,10 @@ def turned(folder: Path, wobble: float = 0.0, trouble: str = "", processes: int 
         )
         for graph in ("a", f"b {wobble}")
     )
-    return TurnsJob(graphs=(a, b, a), processes=processes, most=7)
+    return TurnsJob(graphs=(a, b, a), processes=processes, most=5)
 
 
-@pytest.mark.parametrize(("wobble", "rounds"), [(0.0, 3), (0.3, 7)])
+@pytest.mark.parametrize(("wobble", "rounds"), [(0.0, 3), (0.3, 5)])
 def test_models_live_side_by_side_until_their_ratios_are_narrow(
     wobble: float, rounds: int, engine: LocalEngine, tmp_path: Path
 ) -> None:
@@ -295,7 +310,7 @@ def test_trouble_of_one_that_takes_turns_ends_all(
     with pytest.raises(StageError, match=said) as caught:
         engine.time_in_turns(turned(tmp_path, trouble=trouble), tmp_path / "a.log")
     assert caught.value.status == status
-    assert set(children()) == before
+    assert set(children()) <= before
 
 
 def test_one_that_hangs_at_its_turn_is_stopped(engine: LocalEngine, tmp_path: Path) -> None:
@@ -303,7 +318,7 @@ def test_one_that_hangs_at_its_turn_is_stopped(engine: LocalEngine, tmp_path: Pa
     with pytest.raises(StageError, match="time ran past 6 s and was stopped") as caught:
         engine.time_in_turns(turned(tmp_path, trouble="hang at a turn"), tmp_path / "a.log", 2)
     assert caught.value.status == "timeout"
-    assert set(children()) == before
+    assert set(children()) <= before
 
 
 def test_turns_are_kept_by_what_was_timed(tmp_path: Path) -> None:
@@ -409,11 +424,9 @@ def test_lesson_3_a_failure_is_not_cached(engine: LocalEngine, tmp_path: Path) -
 def test_a_stage_that_runs_past_its_time_is_stopped(run: Run, tmp_path: Path) -> None:
     run(TroubleJob())
     file = tmp_path / "pid"
-    with pytest.raises(StageError, match=r"trouble ran past 1\.5 s and was stopped") as error:
-        run(TroubleJob(what="sleep", pid_file=str(file)), 1.5)
-    assert error.value.status == "timeout"
+    timed_out(run, "sleep", file)
     assert gone([wait_for(file)])
-    assert run(TroubleJob(), 60)[0]["pid"]
+    assert run(TroubleJob(), HANG_S)[0]["pid"]
 
 
 class EnoughError(Exception):
@@ -452,9 +465,7 @@ def test_processes_of_a_timing_are_begun_only_while_nobody_wants_the_end(tmp_pat
 @posix
 def test_a_stage_that_does_not_listen_is_killed(engine: LocalEngine, tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    with pytest.raises(StageError) as error:
-        engine.run(TroubleJob(what="sleep without ears", pid_file=str(file)), tmp_path, tmp_path / "a.log", 0.5)
-    assert error.value.status == "timeout"
+    timed_out(lambda job, limit: engine.run(job, tmp_path, tmp_path / "a.log", limit), "sleep without ears", file)
     assert gone([wait_for(file)])
 
 
@@ -558,9 +569,9 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with LocalEngine() as engine:
         if sys.argv[2] == "warm":
-            engine.run(TroubleJob(what="sleep", pid_file=str(folder / "pid")), folder, folder / "a.log", 50)
+            engine.run(TroubleJob(what="sleep", pid_file=str(folder / "pid")), folder, folder / "a.log", 500)
         else:
-            engine.run_fresh(TroubleJob(what="sleep", pid_file=str(folder / "pid")), folder / "a.log", 50)
+            engine.run_fresh(TroubleJob(what="sleep", pid_file=str(folder / "pid")), folder / "a.log", 500)
 """
 
 
@@ -582,7 +593,7 @@ def test_no_worker_outlives_the_tuner(tmp_path: Path, kind: str, end: str) -> No
             tuner.kill()
         else:
             os.killpg(tuner.pid, signal.SIGINT)
-        code = tuner.wait(30)
+        code = tuner.wait(HANG_S)
     assert gone(below)
     log = (tmp_path / "tuner.log").read_text(encoding="utf-8")
     assert code == (-signal.SIGKILL if end == "SIGKILL" else -signal.SIGINT), log
