@@ -42,6 +42,7 @@ from autotune.errors import (
     reader_gone,
     refused_by_system,
 )
+from autotune.present.terminal import forget, lasting_messages
 from autotune.secrets import redact, redacted
 
 
@@ -620,6 +621,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("SIGTERM", "SIGBREAK"):  # on Windows Ctrl-Break, and the closing of the window
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
+    with lasting_messages():
+        return _done(arguments)
+
+
+def _done(arguments: argparse.Namespace) -> int:
+    """Do a command, and return its exit code."""
     function: Callable[[argparse.Namespace], int] = arguments.function
     try:
         if libraries := getattr(arguments, "provider_library", []):
@@ -641,5 +648,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not reader_gone(error):
             _tell(f"autotune: {printable(refused_by_system(error))}")
             return Exit.MACHINE
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget(sys.stdout)
         return Exit.OK

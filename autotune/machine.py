@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import math
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import distributions
 from pathlib import Path
@@ -102,6 +104,25 @@ def free_disk_mb(folder: Path) -> float:
             raise MachineError(f"{wanted}: there is no drive {folder}; name a folder on one that is there")
         folder = folder.parent
     return shutil.disk_usage(folder).free / 1e6
+
+
+_FULL_MB = 1.0
+"""A disk with less than this free is taken for the full one."""
+
+
+def name_full_disk(error: OSError, *folders: Path) -> None:
+    """Let an error of a full disk name those of `folders`, and the folder for temporary files, whose disk is full.
+
+    The system names no file where a file could still be made and not be filled.
+    """
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+        return
+    full = []
+    for folder in (*folders, Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError, MachineError):
+            if free_disk_mb(folder) < _FULL_MB:
+                full.append(str(folder))
+    error.filename = " and ".join(dict.fromkeys(full)) or None
 
 
 def longest_path() -> int | None:

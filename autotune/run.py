@@ -21,12 +21,12 @@ from autotune.costs.model import CostModel
 from autotune.costs.work import Subject, Work
 from autotune.data.schema import Dataset
 from autotune.durable import write_aside
-from autotune.errors import Exit, MachineError, printable_lines, reader_gone
+from autotune.errors import Exit, MachineError, printable_lines
 from autotune.execution.engines import Engine, EngineSettings, engine_of
 from autotune.execution.host_lock import Interval
 from autotune.execution.protocol import Blocking
 from autotune.execution.stop import Stop, stop_on_signals
-from autotune.machine import describe
+from autotune.machine import describe, name_full_disk
 from autotune.paths import relative
 from autotune.pipeline.devices import offered_devices
 from autotune.pipeline.expected import Prices
@@ -43,6 +43,7 @@ from autotune.present.progress import Progress
 from autotune.present.select import select, write_front
 from autotune.present.so_far import SoFar
 from autotune.present.tables import finalist_lines
+from autotune.present.terminal import print_result
 from autotune.report.refresh import ReportRefresher
 from autotune.results.folder import read_results
 from autotune.results.record import Record
@@ -106,8 +107,7 @@ def run_command(options: RunOptions) -> Exit:
         if refresher is not None and refresher.write():
             _say(f"The report is {folder / 'report.html'}")
     except OSError as error:
-        if reader_gone(error):
-            raise
+        name_full_disk(error, folder, default_root())
         place = f"{error.filename}: " if error.filename else ""
         remedy = "what has ended is kept: mend it, then run the same command again"
         raise MachineError(f"{place}{error.strerror or error}; {remedy}") from error
@@ -391,5 +391,5 @@ def _report(folder: Path, score: str, summary: Summary) -> None:
         lines += [""] if summary.targets else []
     if summary.targets:
         lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
-    print(printable_lines(redact("\n".join(lines))))  # noqa: T201
+    print_result(printable_lines(redact("\n".join(lines))))
     sys.stderr.write(ended_line(summary.ended, summary.trials, summary.wall_s, summary.own_s, summary.waited_s) + "\n")

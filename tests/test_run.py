@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import re
 import shutil
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import yaml
 from fakes import FakeStages, inputs_in, make_sweep
 from waiting import until
 
+from autotune import machine
 from autotune import run as run_module
 from autotune.data.schema import Dataset, LeftOut
 from autotune.errors import Exit, Interrupted, MachineError, UsageError
@@ -24,6 +29,7 @@ from autotune.execution import threads as threads_module
 from autotune.execution.stop import Stop, stop_on_signals
 from autotune.pipeline.inputs import Inputs
 from autotune.present.data import data_lines
+from autotune.present.terminal import lasting_messages
 from autotune.results import record as record_module
 from autotune.results.folder import read_running
 from autotune.results.record import Record
@@ -171,6 +177,23 @@ def test_a_full_disk_has_a_clear_word(command: Command, monkeypatch: pytest.Monk
     assert [row["trial"] for row in read_table(command.out / "results.csv", Trial)] == [0, 1, 2]
 
 
+def test_a_full_disk_is_named_where_the_system_names_no_file(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So it is where a file could still be made: the disk may be that of the results, of the cache, or of temporary files."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_module, "keep_texts", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(machine, "free_disk_mb", lambda folder: 0.5 if folder == tmp_path else 1e5)
+    with pytest.raises(
+        MachineError, match=f"^{re.escape(str(tmp_path))}: No space left on device; .* run the same command"
+    ):
+        command()
+
+
 def test_a_results_folder_that_vanishes_has_a_clear_word(command: Command) -> None:
     def remove(job: Job) -> None:
         if isinstance(job, ScoreJob) and len(command.stages.jobs) > 8:
@@ -203,13 +226,44 @@ def test_edited_data_is_refused(command: Command, tmp_path: Path) -> None:
     assert command(trials=3) == Exit.OK
 
 
-def test_a_pipe_that_closes_is_no_trouble_of_the_machine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: Any) -> str:
-        raise BrokenPipeError(32, "Broken pipe")
+@contextlib.contextmanager
+def unread(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a standard stream be a pipe whose reader has ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with monkeypatch.context() as patch, os.fdopen(writing, "w", encoding="utf-8") as stream:
+        patch.setattr(sys, name, stream)
+        yield
 
-    monkeypatch.setattr(run_module, "explain", closed)
-    with pytest.raises(BrokenPipeError):
-        command(trials=1)
+
+def test_a_result_that_nobody_reads_changes_nothing_in_how_a_sweep_ended(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with unread("stdout", monkeypatch):
+        assert command(trials=1) == Exit.OK
+    assert [row["ended"] for row in read_table(command.out / "runs.csv", CommandRun)] == ["done"]
+
+
+def test_a_sweep_goes_on_where_nobody_reads_its_messages(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with unread("stderr", monkeypatch), lasting_messages():
+        assert command(trials=3) == Exit.OK
+    assert capsys.readouterr().out.startswith("Winner: ")
+    assert [row["trial"] for row in read_table(command.out / "results.csv", Trial)] == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_closed_terminal_asks_for_the_end_though_nobody_can_be_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGHUP)
+        raise MachineError("probe: the worker process was lost")
+
+    monkeypatch.setattr(run_module, "prepare", hang_up)
+    with unread("stderr", monkeypatch), lasting_messages(), pytest.raises(Interrupted):
+        command(trials=3)
 
 
 def test_a_front_that_cannot_be_written_hides_no_winner(

@@ -403,6 +403,7 @@ def results_disk_strikes(place: Place) -> list[Seen]:
         ran = place.end(process)
         assert ran.code == Exit.MACHINE, ran.err
         line = ran.line("autotune: ")
+        assert str(place.out) in line
         (place.out / "ballast").unlink()
         assert [row["status"] for row in place.rows()] == ["ok"]
         resume = finished(place.run(), place, 3)

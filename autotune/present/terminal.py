@@ -1,16 +1,88 @@
-"""Detects what a terminal can do, and handles Ctrl-Z. A Windows console understands escape sequences once a program enables
-them."""
+"""Detects what a terminal can do, handles Ctrl-Z, and goes on where the terminal is closed. A Windows console understands escape
+sequences once a program enables them."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO, cast
+
+from autotune.errors import reader_gone
+
+
+class _Lasting:
+    """A text stream that drops what cannot be written: nobody reads it any more, or the disk of a log is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._drop(error)
+        except RuntimeError:  # Ctrl-C came while this thread was writing: Python refuses what its handler writes
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, or drop it."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        if is_unread(error):
+            forget(self._stream)
+
+
+def is_unread(error: OSError) -> bool:
+    """Whether an error of printing means that nobody can read it: the reader of a pipe has ended, or a terminal was closed."""
+    return reader_gone(error) or error.errno in (errno.EIO, errno.ENXIO)
+
+
+def print_result(text: str) -> None:
+    """Print the result of a command whose exit code tells as much: nobody may read it any more. Raises OSError (a full disk)."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        if not is_unread(error):
+            raise
+        forget(sys.stdout)
+
+
+def forget(stream: TextIO) -> None:
+    """Send all that is printed to a stream from now on nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def lasting_messages() -> Iterator[None]:
+    """Let no message on stderr end a command because nobody can read it any more.
+
+    A sweep runs for hours, and its results are in files: it goes on where its terminal is closed (setsid, disown), or where the
+    program ends that its messages are piped into. Where a closed terminal ends the sweep (SIGHUP), it ends as by Ctrl-C.
+    """
+    before = sys.stderr
+    sys.stderr = cast(TextIO, _Lasting(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
 
 
 def takes_escapes(stream: TextIO) -> bool:

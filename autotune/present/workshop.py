@@ -14,6 +14,7 @@ from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError, StageError, printable, refused_by_system
 from autotune.execution.executor import Stages
 from autotune.execution.local import LocalEngine
+from autotune.machine import name_full_disk
 from autotune.secrets import redact
 from autotune.stages.protocol import Job, Result
 
@@ -54,4 +55,5 @@ def workshop(name: str, model: str = "", offline: bool = True) -> Iterator[Works
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # whoever reads what we print has gone
             raise
+        name_full_disk(error, cache.root)
         raise MachineError(refused_by_system(error)) from error
