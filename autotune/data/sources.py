@@ -184,6 +184,13 @@ def _places(source: str, root: Path) -> list[Path]:
     return list(dict.fromkeys([path, root / path]))
 
 
+def is_local(source: str, root: Path) -> bool:
+    """Whether a source is a file on this machine, or some rows of one."""
+    found = _SLICE.fullmatch(source)
+    names = [source, *([found[1]] if found is not None else [])]
+    return any(is_file(path) for name in names for path in _places(name, root))
+
+
 _NO_PATHS = (
     (r"^file:/", "write the path alone, without file:"),
     (r"[a-z][a-z0-9+]+://", "download it and name the file: no address is fetched"),

@@ -19,6 +19,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from autotune.candidate import Session
+from autotune.data.sources import is_local
 from autotune.durable import put, remove_asides, write_aside
 from autotune.errors import Interrupted, Problem, UsageError
 from autotune.models import local_folder
@@ -78,11 +79,13 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             whole = redacted(sweep.resolved())
-            self._check_same(whole, sweep.file)
-            self._settings = fixed_settings(whole)
+            self._moved = self._check_same(whole, sweep)
+            """What is named otherwise than with the rows, and must have the same content: see `check_inputs`."""
+            self._settings, self._text = fixed_settings(whole), to_yaml(whole)
             self._mend()
             killed = read_running(folder)
-            write_aside(folder / "sweep.yaml", to_yaml(whole))
+            if not self._moved:
+                write_aside(folder / "sweep.yaml", self._text)
             every = [one.target for one in sweep.targets.values()] or [sweep.target]
             workloads = [name for target in every for suffix in target.timed for name in workload_names(suffix)]
             self.results = Table(folder / "results.csv", Trial, workloads)
@@ -96,8 +99,8 @@ class Record:
             self.busy(stage="start")
             (folder / "outcomes").mkdir(exist_ok=True)
         except Timeout:
-            running = read_running(folder) or {}
-            who = f"process {running.get('pid', '?')} on {running.get('host', '?')}"
+            running = read_running(folder)
+            who = "it has just begun" if running is None else f"process {running['pid']} on {running['host']}"
             rule = f"another process is at work in this folder: {who}"
             raise UsageError(Problem(rule, file=str(folder), remedy="wait for it, or choose another --out")) from None
         except OSError as error:
@@ -176,20 +179,26 @@ class Record:
         """Return the wall-clock of this sweep, earlier runs included, seconds."""
         return self._spent_before_s + self._clock() - self._began
 
-    def _check_same(self, settings: Mapping[str, Any], file: str) -> None:
-        """Raise UsageError where the folder holds the rows of another sweep."""
+    def _check_same(self, settings: Mapping[str, Any], sweep: Sweep) -> list[Problem]:
+        """Raise UsageError where the folder holds the rows of another sweep.
+
+        Returns the differences that only the content can tell: a folder or a file here has another path than before, as after
+        a move to another place or machine.
+        """
         # What was noted with the rows counts: somebody may have changed or removed sweep.yaml since.
         noted, before = recorded_settings(self.folder), read_sweep(self.folder)
         if not (noted or before) or not _has_rows(self.folder / "results.csv"):
-            return
+            return []
         then, now_ = noted or fixed_settings(before or {}), fixed_settings(settings)
-        problems = []
-        for key in differing(then, now_):
+        problems, inputs = [], self._noted_inputs()
+        keys = differing(then, now_)
+        for key in keys:
             rule = f"differs from the sweep whose results are in {self.folder}"
             remedy = f"give the new sweep another --out, or set {key} back to {then.get(key)!r}"
-            problems.append(Problem(rule, key, file, value=now_.get(key), remedy=remedy))
-        if problems:
+            problems.append(Problem(rule, key, sweep.file, value=now_.get(key), remedy=remedy))
+        if not all(_may_be_moved(key, then.get(key), now_.get(key), sweep.root, inputs) for key in keys):
             raise UsageError(problems)
+        return problems
 
     def check_inputs(self, digests: Mapping[str, str]) -> None:
         """Raise UsageError where model or data have changed under the same names: the rows could not be compared.
@@ -198,18 +207,25 @@ class Record:
         """
         before = self.inputs()
         changed = [name for name, value in digests.items() if before.get(name, value) != value]
+        if changed and self._moved:
+            raise UsageError(self._moved)
         if changed:
             rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
             raise UsageError(Problem(rule, file=str(self.folder), remedy="give the new sweep another --out"))
         self._write_inputs(dict(before) | dict(digests))
+        if self._moved:
+            write_aside(self.folder / "sweep.yaml", self._text)
 
     def inputs(self) -> dict[str, Any]:
         """Return the content of `inputs.json`, about the inputs of the rows in this folder; empty where there are no rows."""
+        return self._noted_inputs() if self.results.rows else {}
+
+    def _noted_inputs(self) -> dict[str, Any]:
         try:
             noted = json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             noted = None
-        return noted if self.results.rows and isinstance(noted, dict) else {}
+        return noted if isinstance(noted, dict) else {}
 
     def note_settings(self) -> None:
         """Note in `inputs.json` the settings with which the rows are measured. Raises OSError."""
@@ -350,6 +366,23 @@ def _timed(timing: Mapping[str, Any]) -> str:
 def _rung(point: CurvePoint) -> tuple[Cell, ...]:
     """Return the identity of a score in curves.csv."""
     return point.adapter, point.step, point.metric, point.score_n
+
+
+_PLACES = {
+    "model": ("model",),
+    "data.train": ("train", "validation"),
+    "data.validation": ("validation",),
+    "data.test": (),
+}
+"""Settings that name a folder or a file, with the inputs whose digests tell whether it has the same content."""
+
+
+def _may_be_moved(key: str, then: Any, now_: Any, root: Path, noted: Mapping[str, Any]) -> bool:
+    """Whether a setting names a folder or file here that may be the one that it named before, by another path."""
+    if key not in _PLACES or not isinstance(then, str) or not isinstance(now_, str):
+        return False
+    here = local_folder(now_, root) is not None if key == "model" else is_local(now_, root)
+    return here and all(isinstance(noted.get(name), str) for name in _PLACES[key])
 
 
 def _has_rows(table: Path) -> bool:

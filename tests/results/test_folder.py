@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from autotune.candidate import Session
 from autotune.errors import UsageError
@@ -28,6 +29,7 @@ from autotune.results.rows import CurvePoint, Finalist, Trial
 from autotune.results.table import Table, read_table
 from autotune.sweepfile.resolve import parse_sweep
 from autotune.sweepfile.schema import Sweep
+from tests.bad_inputs import write_model
 
 DOCUMENT: dict[str, Any] = {
     "name": "fake",
@@ -70,6 +72,12 @@ with Record(Path({str(tmp_path)!r}), parse_sweep({DOCUMENT!r})):
         assert running is not None
         assert running["pid"] == os.getpid()
     assert read_running(tmp_path) is None
+
+
+def test_a_process_that_has_said_nothing_of_itself_yet_is_refused_too(tmp_path: Path) -> None:
+    with FileLock(str(tmp_path / ".lock")), pytest.raises(UsageError) as error:
+        Record(tmp_path, sweep_of())
+    assert "another process is at work in this folder: it has just begun; wait for it" in str(error.value)
 
 
 def begun(folder: Path, sweep: Sweep) -> None:
@@ -174,6 +182,58 @@ def test_lesson_4_other_content_under_the_same_name_is_refused(tmp_path: Path) -
             record.check_inputs(digests | {"model": "edited"})
         (tmp_path / "inputs.json").write_text("damaged", encoding="utf-8")
         record.check_inputs(digests)
+
+
+def moved(root: Path) -> Sweep:
+    """The sweep, with its model and data at other paths than in DOCUMENT, below `root`."""
+    root.mkdir()
+    write_model(root / "model")
+    for split in ("train", "validation"):
+        (root / f"{split}.jsonl").touch()
+    data = DOCUMENT["data"] | {split: str(root / f"{split}.jsonl") for split in ("train", "validation")}
+    return sweep_of(model=str(root / "model"), data=data)
+
+
+DIGESTS = {"model": "m", "train": "t", "validation": "v"}
+
+
+def test_what_lies_elsewhere_now_is_known_by_its_content(tmp_path: Path) -> None:
+    """Results, model and data are moved to another place or machine, where the sweep file names other paths."""
+    folder, elsewhere = tmp_path / "results", moved(tmp_path / "elsewhere")
+    with Record(folder, sweep_of()) as record:
+        record.check_inputs(DIGESTS)
+        record.results.append(ROW)
+        record.note_settings()
+    with Record(folder, elsewhere) as record:
+        record.check_inputs(DIGESTS)
+        record.note_settings()
+    assert read_sweep(folder) == json.loads(json.dumps(elsewhere.resolved()))
+    with Record(folder, elsewhere) as record:
+        record.check_inputs(DIGESTS)
+
+
+@pytest.mark.parametrize("changed", ["model", "train", "validation"])
+def test_another_content_at_another_path_is_refused_by_name_and_changes_nothing(tmp_path: Path, changed: str) -> None:
+    folder, elsewhere = tmp_path / "results", moved(tmp_path / "elsewhere")
+    with Record(folder, sweep_of()) as record:
+        record.check_inputs(DIGESTS)
+        record.results.append(ROW)
+        record.note_settings()
+    with Record(folder, elsewhere) as record, pytest.raises(UsageError) as error:
+        record.check_inputs(DIGESTS | {changed: "another"})
+    assert [problem.key for problem in error.value.problems] == ["model", "data.train", "data.validation"]
+    assert read_sweep(folder) == json.loads(json.dumps(sweep_of().resolved()))
+
+
+def test_a_path_is_no_excuse_for_another_setting_or_where_no_content_was_noted(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "results", moved(tmp_path / "elsewhere")
+    begun(folder, sweep_of())  # no digests of its inputs
+    with pytest.raises(UsageError, match="model: differs from the sweep whose results are in"):
+        Record(folder, elsewhere)
+    with Record(folder, sweep_of()) as record:
+        record.check_inputs(DIGESTS)
+    with pytest.raises(UsageError, match="seed: differs from the sweep whose results are in"):
+        Record(folder, elsewhere.model_copy(update={"seed": 7}))
 
 
 @pytest.mark.parametrize("content", ["", "just text", "[1, 2]", "{name: [", "\x00"])
