@@ -469,5 +469,42 @@ def test_closed_streams_a_full_device_and_a_cache_that_cannot_be_written(tiny_sw
     if Path("/dev/full").exists():
         code, err = ran(f'select "{tiny_sweep.out}" >/dev/full')
         assert (code, "free some space on that disk" in err) == (Exit.MACHINE, True)
-    code, err = ran(f'score "{tiny_sweep.out}" --data x.csv', AUTOTUNE_CACHE="/dev/null/x")
-    assert (code, "name another folder in AUTOTUNE_CACHE" in err) == (Exit.MACHINE, True)
+    for words in (
+        f'score "{tiny_sweep.out}" --data x.csv',
+        f'plan "{tiny_sweep.file}"',
+        f'run "{tiny_sweep.file}" --out y',
+    ):
+        code, err = ran(words, AUTOTUNE_CACHE="/dev/null/x")
+        assert (code, "name another folder in AUTOTUNE_CACHE" in err) == (Exit.MACHINE, True), err
+
+
+def test_a_run_goes_on_where_nobody_reads_its_messages(tiny_sweep: TinySweep, copied: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "autotune", "run", str(tiny_sweep.file), "--out", str(copied)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stdout[:8]) == (Exit.OK, "Winner: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the home folder of Windows is known to the system")
+def test_a_user_without_a_home_is_told_what_to_set(
+    autotune: Autotune, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container that is run as a user of any number."""
+    import pwd
+
+    def unknown(number: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "AUTOTUNE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for address in ("", "s3://bucket/cache"):
+        if address:
+            monkeypatch.setenv("AUTOTUNE_CACHE", address)
+        done = autotune("cache")
+        assert (done.code, "no home folder is known here" in done.err) == (Exit.MACHINE, True), done.err
+    assert not any(tmp_path.iterdir())

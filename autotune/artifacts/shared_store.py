@@ -29,10 +29,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import platformdirs
-
 from autotune.artifacts.leases import BEAT_S, this_process
 from autotune.artifacts.makers import MAKER_S, Maker, Turn, read_maker
+from autotune.artifacts.place import user_folder
 from autotune.candidate import digest
 from autotune.durable import ASIDE
 from autotune.errors import AutotuneError, MachineError
@@ -50,9 +49,9 @@ _STILL_S = 10.0
 
 
 def folder_of(address: str) -> Path:
-    """Return the folder of a store's results on this machine."""
+    """Return the folder of a store's results on this machine. Raises MachineError where no home folder is known."""
     kind = "azureml" if address.lower().startswith("azureml:") else "shared"
-    return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / kind / digest(address)[:16]
+    return user_folder() / kind / digest(address)[:16]
 
 
 def store_of(root: Path) -> SharedStore | None:

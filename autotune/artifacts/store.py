@@ -24,10 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from autotune.artifacts.leases import LEASE_S, USE, Leases
 from autotune.artifacts.makers import MAKER, Maker, Turns, is_made, making, result_of, unmade
+from autotune.artifacts.place import user_folder
 from autotune.artifacts.shared_store import BothTurns, SharedStore, folder_of, store_of
 from autotune.candidate import digest
 from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
@@ -60,12 +59,12 @@ BELOW = 150
 def default_root() -> Path:
     """Return the folder of the cache: `AUTOTUNE_CACHE`, or the user's cache folder; for a store, its folder on this machine.
 
-    Raises UsageError.
+    Raises UsageError, MachineError.
     """
     named = os.environ.get("AUTOTUNE_CACHE")
     if is_store(named):
         return folder_of(str(named))
-    return folder_named_by("AUTOTUNE_CACHE") or Path(platformdirs.user_cache_dir("autotune", appauthor=False))
+    return folder_named_by("AUTOTUNE_CACHE") or user_folder()
 
 
 def too_deep(root: Path) -> str:

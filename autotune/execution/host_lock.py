@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 import threading
 import time
 import warnings
@@ -14,6 +16,8 @@ from typing import Literal
 
 import platformdirs
 from filelock import FileLock, ReadWriteLock, Timeout
+
+from autotune.errors import MachineError
 
 _POLL_S = 1.0
 """Seconds of one wait: between two waits, Python handles signals."""
@@ -43,12 +47,23 @@ class Interval:
 
 
 def host_file() -> Path:
-    """Return the lock's file: one for each user and host, wherever the cache is."""
+    """Return the lock's file: one for each user and host, wherever the cache is. Raises MachineError where there is no place.
+
+    XDG_RUNTIME_DIR may name the folder of another user (after `su` or `sudo -E`), or one that nobody has made (in a container).
+    """
     with warnings.catch_warnings():  # where the system names no folder for it, one below /tmp does
         warnings.simplefilter("ignore")
-        folder = platformdirs.user_runtime_path("autotune", appauthor=False)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / "host.lock"
+        named = platformdirs.user_runtime_path("autotune", appauthor=False)
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    for folder in (named, Path(tempfile.gettempdir()) / f"autotune-runtime{user}"):
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            own = not user or folder.lstat().st_uid == os.getuid()
+            if own and os.access(folder, os.W_OK):
+                return folder / "host.lock"
+    raise MachineError(
+        f"neither {named} nor the folder for temporary files can be written: set XDG_RUNTIME_DIR to a folder of yours, or TMPDIR"
+    )
 
 
 class HostLock:

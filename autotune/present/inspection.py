@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from autotune.artifacts.place import check_place
 from autotune.artifacts.store import Cache, default_root
 from autotune.data.schema import Dataset
 from autotune.errors import MachineError, StageError
@@ -23,9 +24,10 @@ from autotune.sweepfile.schema import Sweep
 def inspected(sweep: Sweep, dataset: Dataset) -> tuple[Inspected | None, list[str]]:
     """Return the inspected data, and notes for the user; None where the model is still to be fetched, or cannot be inspected.
 
-    Raises UsageError with every problem of model and data.
+    Raises UsageError with every problem of model and data, MachineError where the cache cannot be written.
     """
     cache = Cache(default_root())
+    check_place(cache.root)
     folder = _folder(sweep.model, sweep.root, cache)
     if folder is None or not has_weights(folder):
         return None, []
@@ -78,7 +80,7 @@ def _look(job: InspectJob, cache: Cache, model: str) -> Inspection:
 
     with LocalEngine() as engine:
         engine.host.say = _say
-        stages = Stages(cache, engine, lambda: cache.root / "logs" / "plan.log", model)
+        stages = Stages(cache, engine, lambda: cache.root / "logs" / "plan.log", model, say=_say)
         try:
             return Inspection.model_validate(stages(job).result)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from filelock import ReadWriteLock, Timeout
 from waiting import HANG_S, until
 
-from autotune.errors import Interrupted
+from autotune.errors import Interrupted, MachineError
 from autotune.execution import host_lock as quiet
 from autotune.execution.host_lock import HostLock, host_file
 from autotune.execution.stop import Stop
@@ -230,3 +231,19 @@ def test_a_timing_gets_its_turn_though_another_sweep_always_has_a_stage_at_work(
     finally:
         other.kill()
         other.communicate()
+
+
+def test_a_runtime_folder_that_cannot_be_used_is_replaced_by_one_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `su` the variable names another user's folder; in a container one that is not there."""
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(quiet.platformdirs, "user_runtime_path", lambda *_, **__: tmp_path / "a file" / "x")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = host_file()
+    assert (file.parent.parent, host_file()) == (tmp_path, file)
+    with HostLock(file).alone():
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a file"))
+    with pytest.raises(MachineError, match="set XDG_RUNTIME_DIR to a folder of yours, or TMPDIR"):
+        host_file()
