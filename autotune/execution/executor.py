@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autotune.artifacts.makers import Maker
@@ -11,6 +13,7 @@ from autotune.artifacts.room import Room
 from autotune.artifacts.store import Cache, Stored
 from autotune.costs.model import CostModel
 from autotune.errors import StageError
+from autotune.execution.host_lock import Interval
 from autotune.execution.job_runner import JobRunner
 from autotune.execution.local import LocalEngine
 from autotune.execution.stop import Stop
@@ -73,7 +76,8 @@ class Stages(SweepArtifacts):
             finally:
                 self.guard.check()  # if inputs changed or vanished meanwhile, the result or error is void
 
-        stored = self.cache.make(job, run, self.model, self.what(self.log()), self._waiting(job, limit))
+        with self._waiting(job, limit) as waiting:
+            stored = self.cache.make(job, run, self.model, self.what(self.log()), waiting)
         self.made(job, stored, first)
         return stored
 
@@ -87,13 +91,19 @@ class Stages(SweepArtifacts):
         """Do a job in a fresh process, without the cache. Returns and raises as `again`."""
         return self.taken(job, *self.engine.run_fresh(job, self.log(), self.admit(job, timeout)))
 
-    def _waiting(self, job: Job, limit: float) -> Callable[[Maker | None, float], None]:
-        """Return a function to call while another process or thread makes a job's result; `limit`: seconds to wait at most."""
-        told = False
+    @contextlib.contextmanager
+    def _waiting(self, job: Job, limit: float) -> Iterator[Callable[[Maker | None, float], None]]:
+        """Yield a function to call while another process or thread makes a job's result; `limit`: seconds to wait at most.
+
+        The wait is noted at the end.
+        """
+        told, began, until = False, 0.0, 0.0
 
         def wait(maker: Maker | None, seconds: float) -> None:
             """Return to go on waiting. Raises Interrupted; StageError (`lost`: it is tried again) after too long a wait."""
-            nonlocal told
+            nonlocal told, began, until
+            until = time.time()
+            began = began or until - seconds
             if self.stop is not None:
                 self.stop.check()
             who = str(maker or "another process makes it")
@@ -102,7 +112,11 @@ class Stages(SweepArtifacts):
                 told = True
             waited_enough(job, seconds, limit, self.left_s(), who)
 
-        return wait
+        try:
+            yield wait
+        finally:
+            if began:
+                self.engine.host.waits.append(Interval("wait", began, until, False))
 
 
 def waited_enough(job: Job, seconds: float, limit: float, left_s: float, who: str) -> None:

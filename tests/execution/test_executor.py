@@ -268,6 +268,8 @@ def test_who_waits_for_another_sweep_says_for_whom_and_takes_its_result(
     (line,) = said
     pattern = r"waiting for the result of tiny: process {} makes it since \d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ for abc in /results/theirs; Ctrl-C ends the wait"
     assert re.fullmatch(pattern.format(maker.pid), line)
+    (wait,) = engine.host.waits  # it is no cost of the tuner
+    assert wait.ended > wait.began
     assert not list(cache.root.glob("*/*.maker"))
 
 
