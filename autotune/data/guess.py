@@ -84,6 +84,8 @@ class Guess:
     """Tokens of a prompt, as `about_tokens` has them: the median."""
     long_tokens: int = 0
     """Tokens of a prompt: the 99th percentile."""
+    longest_prompt: int = 0
+    """Tokens of the longest prompt."""
     answer_tokens: int = 0
     """Tokens of an answer: the 99th percentile."""
     longest_answer: int = 0
@@ -206,7 +208,7 @@ def _conversations(
     if len(counts) > 1 and min(counts.values()) >= _EACH_ANSWER and metric == "exact_match":
         metric, reason = "choice", f"the last turns have {len(counts)} different texts: they are labels"
     return Guess(total, "messages", named[-1], named[:-1], metric=metric, prompt_tokens=_median(prompts), long_tokens=_long(prompts),
-                 answer_tokens=_long(lengths), longest_answer=_longest(answers), why=(why, reason), columns=tuple(columns))  # fmt: skip
+                 longest_prompt=max(prompts, default=0), answer_tokens=_long(lengths), longest_answer=_longest(answers), why=(why, reason), columns=tuple(columns))  # fmt: skip
 
 
 def _unused(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> Iterator[str]:
@@ -251,7 +253,10 @@ def _with_prompts(asks: Sequence[str], texts: Mapping[str, Sequence[str]], found
     empty = frozenset(name for name in asks if not all(texts[name]))
     if len(empty) == len(asks):  # one must be there: else there is no prompt
         empty -= {max(asks, key=lambda name: sum(map(bool, texts[name])))}
-    return replace(found, may_be_empty=empty, prompt_tokens=_median(lengths), long_tokens=_long(lengths))
+    longest = max(lengths, default=0)
+    return replace(
+        found, may_be_empty=empty, prompt_tokens=_median(lengths), long_tokens=_long(lengths), longest_prompt=longest
+    )
 
 
 def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:

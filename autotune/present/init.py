@@ -14,7 +14,7 @@ from autotune.data.readers import format_of
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, did_you_mean
 from autotune.machine import hardware, usable_processors
-from autotune.metrics import METRICS, score_column
+from autotune.metrics import METRICS, generates, score_column
 from autotune.models import config_of, context_of
 from autotune.paths import exists, is_file, is_folder, is_portable
 from autotune.pipeline.prepare import read_data
@@ -91,6 +91,7 @@ def write_sweep(wanted: Wanted) -> list[str]:
     write_aside(file, text)
     lines = [f"{file}: {found.rows} rows", *(f"  {line}" for line in found.why)]
     lines += [f"  {split}: {source} lies beside it" for split, source in beside.items() if given[split] is None]
+    lines += [f"  {said}" for said in (_too_long(found, context),) if said]
     return [*lines, f"Look at it, then: autotune plan {shlex.quote(str(file))}"]
 
 
@@ -209,6 +210,8 @@ def _target_lines(provider: Provider, found: Guess, context: int | None) -> Iter
     cut = f"; the model's limit is {context}" if context is not None else ""
     cores = min(hardware()["cores"], usable_processors())
     served = f"{{ provider: {provider.name}" + (f", threads: {cores}" if provider.name == "cpu" else "")
+    if said := _too_long(found, context):
+        yield f"# {said} (?)"
     yield f"train: {{ batch_size: 8, max_length: {longest} }}   # max_length in tokens: 99 % of the rows have fewer, estimated from their characters{cut}"
     yield f"target: {served}, workload: {{ prompt_tokens: {_workload(found.prompt_tokens, longest)}, new_tokens: {_workload(found.answer_tokens, longest)} }} }}   # where it will run, and what it is timed on (?)"
 
@@ -275,11 +278,38 @@ def _recipes(precisions: Sequence[str]) -> Iterable[str]:
 
 
 def _length(found: Guess, context: int | None) -> int:
+    """Return `train.max_length`: longest answers fit into it, and a prompt that is cut to it leaves room for a generated answer."""
     tokens = found.long_tokens + (found.answer_tokens if found.way != "text" else 0) + 16
     longest = 64
     while longest < max(min(tokens, _LONGEST), found.longest_answer + 2):
         longest *= 2
-    return min(longest, context or longest)
+    if context is None:
+        return longest
+    if generates(found.metric) and found.longest_prompt + found.longest_answer >= context:
+        longest = min(longest, max(context - found.longest_answer, found.longest_answer + 2))
+    return min(longest, context)
+
+
+def _too_long(found: Guess, context: int | None) -> str:
+    """Return what `plan` may refuse because the model takes too few tokens; empty where all fits, as far as lengths are known."""
+    if context is None or found.way == "text":
+        return ""
+    answer, room = found.longest_answer, context - 2
+    if answer > room:
+        return (
+            f"the longest answer may have {answer} tokens, and the model takes {context}: `autotune plan` counts them, and refuses answers "
+            "that do not fit; shorten those, or take their rows out"
+        )
+    if (
+        generates(found.metric)
+        and _length(found, context) + answer > context
+        and found.longest_prompt + answer >= context
+    ):
+        return (
+            f"the longest answer may have {answer} tokens, and the model takes {context} with the prompt: if `autotune plan` refuses that, "
+            "shorten the longest answers, or take their rows out"
+        )
+    return ""
 
 
 def _workload(tokens: int, longest: int) -> int:

@@ -157,6 +157,41 @@ def test_every_answer_fits_into_what_it_writes(
     assert planned.code == Exit.OK, planned.err
 
 
+def test_long_prompts_leave_room_for_the_answers_that_are_generated(
+    autotune: Callable[..., Ran], tiny_llama: Path
+) -> None:
+    """A prompt that is cut to the model's context would leave no room for more tokens than its own answer has."""
+    rows = [
+        {"question": sentence(n) * (40 if n % 9 == 0 else 1), "answer": f"{n * 7919} " * (1 + n % 7)} for n in range(80)
+    ]
+    Path("t.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    done = autotune("init", "--model", tiny_llama, "--data", "t.jsonl", "--out", "s.yaml")
+    assert done.code == Exit.OK, done.err
+    said = yaml.safe_load(Path("s.yaml").read_text(encoding="utf-8"))
+    assert said["data"]["metric"] == "exact_match"
+    planned = autotune("plan", "s.yaml")
+    assert planned.code == Exit.OK, planned.err
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_answers_that_no_context_holds_are_told(chat: bool, autotune: Callable[..., Ran], tiny_llama: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question": sentence(n), "answer": sentence(n) * (60 if n == 7 else 1)} for n in range(80)
+    ]
+    if chat:
+        roles = (("user", "question"), ("assistant", "answer"))
+        rows = [{"messages": [{"role": role, "content": row[name]} for role, name in roles]} for row in rows]
+    Path("t.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    done = autotune("init", "--model", tiny_llama, "--data", "t.jsonl", "--out", "s.yaml")
+    assert done.code == Exit.OK, done.err
+    for text in (done.out, Path("s.yaml").read_text(encoding="utf-8")):
+        assert (
+            "tokens, and the model takes 512: `autotune plan` counts them, and refuses answers that do not fit" in text
+        )
+    refused = autotune("plan", "s.yaml")
+    assert (refused.code, "every completion must fit into it, and 1 does not" in refused.err) == (Exit.USAGE, True)
+
+
 def test_another_encoding_is_told_with_the_option_of_this_command(autotune: Callable[..., Ran]) -> None:
     text = csv_text("text,label", *(f"{sentence(n)[:20]} f\u00fcr \u00d6l,{WORDS[n % 2]}" for n in range(60)))
     Path("t.csv").write_bytes(text.encode("cp1252"))
