@@ -34,7 +34,7 @@ from autotune.stages.protocol import function_of
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("yes", "no", "maybe")
-WAIT_S = 240.0
+WAIT_S = 900.0
 
 ACTS = '''\
 """A metric that makes trouble: the first line of acts.txt is done when the next scoring begins."""
