@@ -781,7 +781,7 @@ MISTAKES: tuple[Mistake, ...] = (
         "prompts and answers of messages": ("t.jsonl", '{"text": [{"role": "user", "content": "a"}], "tone": [{"role": "assistant", "content": "joy"}]}\n',
                                             "data.prompt: 'text' and 'tone' hold messages, and a template takes text", "write data.messages: [text, tone]"),
         "answers with a verdict": ("t.jsonl", '{"text": "a", "tone": "joy", "label": true}\n{"text": "b", "tone": "fear", "label": false}\n',
-                                   "'label' is false in 1 of 2 rows (t.jsonl:2, ...)", "keep the rows where it is true"),
+                                   "'label' is false in 1 of 2 rows (t.jsonl:2, ...)", "write data.where: {label: true}"),
         "objects over several lines": ("t.jsonl", '{\n"text": "a"\n}\n', "t.jsonl:1: data.train: each line must be a JSON object", "call the file .json"),
         "several lists in JSON": ("t.json", '{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "the file must hold one list of objects, got ['train', 'test']", "write the others to files of their own"),
         "cells of lists": ("t.jsonl", '{"text": ["a"], "tone": "joy"}\n', "1 left out: not text, but a list in 'text' (t.jsonl:1)", "write one text in each cell"),

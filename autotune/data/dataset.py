@@ -18,7 +18,7 @@ from autotune.data.duplicates import clean, merge_references
 from autotune.data.formats import foreign_format, format_notes
 from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.labels import label_notes, label_rows, wrong_labels
-from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Remote, Split, chat_templates
+from autotune.data.schema import SPLITS, Dataset, DataSpec, HubDataset, LeftOut, Remote, Split, Where, chat_templates
 from autotune.data.sources import Needed, SourceTable, columns_needed, load_table, locate, part_of, some_of
 from autotune.data.splits import cap, hold_out, separate
 from autotune.data.templates import template_columns
@@ -112,6 +112,7 @@ def _tables(
     sweep_file: str,
     fetch: Callable[[Remote], Path] | None,
     encoding: str | None,
+    where: Where | None = None,
 ) -> tuple[dict[Split, SourceTable], list[Problem]]:
     problems: list[Problem] = []
     tables: dict[Split, SourceTable] = {}
@@ -119,7 +120,7 @@ def _tables(
         key = f"data.{split}"
         try:
             source, part = part_of(source, root)
-            tables[split] = load_table(needed, key, locate(source, root, fetch), sweep_file, encoding, part)
+            tables[split] = load_table(needed, key, locate(source, root, fetch), sweep_file, encoding, part, where)
         except UsageError as error:
             problems += [replace(one, key=one.key or key, file=one.file or sweep_file) for one in error.problems]
     return tables, problems
@@ -135,7 +136,7 @@ def load_dataset(
     over `max_items`: a cap saves time and does not change the task. Raises UsageError with every problem found.
     """
     sources = {split: source for split in SPLITS if (source := getattr(spec, split)) is not None}
-    tables, problems = _tables(sources, columns_needed(spec), root, sweep_file, fetch, spec.encoding)
+    tables, problems = _tables(sources, columns_needed(spec), root, sweep_file, fetch, spec.encoding, spec.where)
     _raise_any(problems)
     _raise_any(
         {

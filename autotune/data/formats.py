@@ -25,7 +25,7 @@ _FALSE, _VERDICTS = ("false", "False", "FALSE"), ("true", "True", "TRUE", "false
 def foreign_format(spec: DataSpec, table: SourceTable, source: str) -> Iterator[Problem]:
     """Yield a problem for each sign that the rows are made for another kind of training than learning the named answers."""
     asked, answers, key = _used(spec)
-    used = {*asked, *answers}
+    used = {*asked, *answers, *(spec.where or ())}
     if REJECTED in answers and CHOSEN in table.columns:
         rule = f"'{REJECTED}' holds the answers that were judged worse than those in '{CHOSEN}', and would be learned"
         yield Problem(rule, key, source, remedy=f"name '{CHOSEN}': pairs of answers (DPO) are not compared here")
@@ -38,7 +38,7 @@ def foreign_format(spec: DataSpec, table: SourceTable, source: str) -> Iterator[
                 f"'{verdict}' is false in {len(bad)} of {len(values)} rows ({bad[0]}, ...), and their answers would be "
                 "learned like those where it is true (unpaired preference, KTO)"
             )
-            remedy = f"keep the rows where it is true, or rename '{verdict}' if it says something else"
+            remedy = f"write data.where: {{{verdict}: true}}, or rename '{verdict}' if it says something else"
             yield Problem(rule, key, source, remedy=remedy)
     if "completions" in answers and set(_STEPS) <= set(table.columns):
         rule = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,6 +89,10 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 _Column = Annotated[str, Field(min_length=1)]
 _Messages = _Column | tuple[Message | _Column, ...] | None
+Cell = str | bool | int | float
+"""What a cell is compared with."""
+Where = Mapping[str, Cell | tuple[Cell, ...]]
+"""By column, the value that its cells have in the rows that are taken, or several of which they have one."""
 
 
 class MaxItems(_Frozen):
@@ -114,6 +119,11 @@ class DataSpec(_Frozen):
     test: Source | None = Field(None, description="rows that only the finalists are scored on")
     encoding: str | None = Field(
         None, description="of text files without a byte order mark, e.g. cp1252 of European Excel; default: UTF-8"
+    )
+    where: dict[str, Cell | tuple[Cell, ...]] | None = Field(
+        None,
+        description="rows to take of every file, by the cells of a column: {language: python}, or one of several: "
+        "{language: [python, go], stars: 5}; default: all",
     )
     holdout: Share | None = Field(
         None, description=f"share of train held out for validation, by content; without validation: {DEFAULT_HOLDOUT}"
@@ -149,6 +159,27 @@ class DataSpec(_Frozen):
         if encoding is not None and not is_text_encoding(encoding):
             raise ValueError("encoding must be one that Python knows, such as utf-8, cp1252, latin-1 or utf-16")
         return encoding
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _where_names_cells(cls, where: object) -> object:
+        if where is None:
+            return None
+        if not isinstance(where, Mapping) or not where:
+            raise ValueError("where must be a mapping of at least one column; write where: {COLUMN: VALUE}")
+        for name, values in where.items():
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError("the keys of where must be names of columns; write where: {COLUMN: VALUE}")
+            for value in values if isinstance(values, list | tuple) and values else [values]:
+                if not isinstance(value, str | bool | int | float):
+                    raise ValueError(
+                        f"where takes a text, a number or true and false, or a list of them; correct '{name}'"
+                    )
+                if (isinstance(value, float) and not math.isfinite(value)) or (
+                    isinstance(value, str) and not value.strip()
+                ):
+                    raise ValueError(f"where takes no empty cells and no numbers without end; correct '{name}'")
+        return where
 
     @field_validator("prompt", "completion", "text")
     @classmethod
@@ -284,6 +315,8 @@ def readable_parts(raw: object) -> tuple[dict[Split, str | HubDataset], list[tup
         with contextlib.suppress(ValueError):
             if isinstance(template, str):
                 needed += [(key, column) for column in template_columns(template)]
+    if isinstance(where := raw.get("where"), Mapping):
+        needed += [("data.where", column) for column in where if isinstance(column, str) and column]
     encoding = raw.get("encoding")
     return sources, needed, encoding if isinstance(encoding, str) and is_text_encoding(encoding) else None
 

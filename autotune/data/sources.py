@@ -18,11 +18,13 @@ from autotune.data.schema import (
     DataSpec,
     HubDataset,
     Remote,
+    Where,
     chat_columns,
     chat_templates,
 )
 from autotune.data.source_remedies import column_remedy, folder_problem
 from autotune.data.templates import template_columns
+from autotune.data.where import none_where, rows_where
 from autotune.errors import Problem, UsageError, nearest, shown
 from autotune.paths import exists, is_file, is_folder
 from autotune.remote.addresses import is_address, split_rows
@@ -90,9 +92,10 @@ def part_of(source: str | HubDataset, root: Path) -> tuple[str | HubDataset, Par
 
 
 def load_table(
-    needed: Needed, key: str, path: Path, sweep_file: str, encoding: str | None = None, part: Part | None = None
-) -> SourceTable:
-    """Read a file that `key` names, or a part of its rows.
+    needed: Needed, key: str, path: Path, sweep_file: str, encoding: str | None = None, part: Part | None = None,
+    where: Where | None = None,
+) -> SourceTable:  # fmt: skip
+    """Read a file that `key` names, or a part of its rows; of these the rows that `where` names.
 
     Raises UsageError with every problem of the file and of the columns needed.
     """
@@ -117,8 +120,14 @@ def load_table(
             f"some of its rows must be named, and of its {len(found.records)} none is in {part.written if part else ''}"
         )
         raise UsageError(Problem(rule, key, str(path), remedy="write [FIRST:LAST], counted from 0"))
-    rows = [(f"{before}{record.number}", record.cells) for record in records]
     notes = [f"{path.name}: {note}" for note in found.notes]
+    if where is not None:
+        kept = rows_where(records, where)
+        if not kept:
+            raise UsageError(none_where(records, where, f"{path}{part.written if part else ''}", sweep_file))
+        notes.append(f"{path.name}: {len(kept)} of {len(records)} rows are those of data.where")
+        records = kept
+    rows = [(f"{before}{record.number}", record.cells) for record in records]
     for column in dict.fromkeys(column for _, column in needed):
         alike = [name for name in found.columns if name != column and name.strip().casefold() == column.casefold()]
         notes += [f"{path.name}: it has a column {shown(name)} besides {column!r}, which is not read" for name in alike]
@@ -127,6 +136,10 @@ def load_table(
 
 def columns_needed(spec: DataSpec) -> list[tuple[str, str]]:
     """Return (key in the sweep file, column that it names), each pair once."""
+    return [*_columns_of_texts(spec), *(("data.where", name) for name in spec.where or ())]
+
+
+def _columns_of_texts(spec: DataSpec) -> list[tuple[str, str]]:
     match spec.messages:
         case None if spec.text is not None:
             templates = [("data.text", spec.text)]

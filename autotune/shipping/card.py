@@ -202,6 +202,9 @@ def _data(facts: Facts) -> Iterator[str]:
         digest = facts.inputs.get(split)
         yield f"| {split} | {_cell(_source(facts, split))} | {f'`{digest}`' if digest else ''} |"
     yield ""
+    if data.get("where"):
+        told = "; ".join(f"`{_code(name)}`: `{_code(str(value))}`" for name, value in data["where"].items())
+        yield f"Rows whose cells are these were taken: {told}.\n"
     if data.get("text") is not None:
         yield f"Plain text: `{_code(data['text'])}`."
     elif data.get("prompt") is not None:

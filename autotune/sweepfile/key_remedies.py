@@ -38,6 +38,7 @@ _OTHER_NAMES: dict[str, Mapping[str, str]] = {
         **dict.fromkeys(("template", "chat_template"), "write prompt and completion, or data.messages for the model's own chat template"),
         **dict.fromkeys(("split", "dataset", "name", "path"), "write train: FILE, or train: owner/name:split"),
         "config": "write train: { dataset: owner/name, config: NAME, split: train }",
+        **dict.fromkeys(("filter", "filters", "col_filters", "row_filter", "query", "select", "only"), "write where: {COLUMN: VALUE}"),
     },
     "train": {
         **dict.fromkeys(("bf16", "fp16", "precision", "mixed_precision"), "write dtype in space.lora"),
