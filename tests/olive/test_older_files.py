@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from autotune.sweepfile.olive.reader import Imported, import_olive, read_olive
 from autotune.sweepfile.olive.written import as_yaml
 from autotune.sweepfile.resolve import load_sweep, parse_sweep
 from autotune.sweepfile.syntax import read_file
+from autotune.tasks import group_of
 from benchmarks.olive_files import own, public
 
 TRAINED: dict[str, Any] = {
@@ -215,7 +217,27 @@ def test_an_evaluator_with_tasks_is_one_of_lm_eval(kind: dict[str, str], nested:
     assert (sweep["data"]["metric"], sweep["data"]["max_items"]) == ("lm-eval:arc_easy", {"validation": 10})
     _, refused = read({**copy.deepcopy(TRAINED), "evaluator": {**kind, "tasks": ["a", "b"]}})
     assert "scored by one task" in refused["evaluator.tasks"]
-    assert "group, task and aggregate_metric_list, which say how" in refused["evaluator.tasks"]
+
+
+def test_several_tasks_of_lm_eval_are_refused_with_the_file_that_makes_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Olive reports all of them and ranks none; the file in the remedy is taken as it stands."""
+    pytest.importorskip("lm_eval")
+    monkeypatch.chdir(tmp_path)
+    tasks = ["arc_challenge", "arc_easy", "mmlu", "hellaswag", "mmlu_stem", "openbookqa"]
+    evaluator = {"type": "LMEvaluator", "tasks": tasks}
+    refused = read({**copy.deepcopy(TRAINED), "evaluator": evaluator})[1]["evaluator.tasks"]
+    lines = re.search(r"write (group: mine), (task: \[.*?\]), (aggregate_metric_list: \[.*?\]) into a file", refused)
+    assert lines is not None
+    Path("mine.yaml").write_text("\n".join(lines.groups()), encoding="utf-8")
+    group = group_of("lm-eval:mine.yaml", Path("mine.yaml"))
+    assert group is not None
+    assert {"arc_easy", "hellaswag", "mmlu_abstract_algebra"} <= {one.config["task"] for one in group.members}
+    assert not group.weighted
+    sweep, refused = read({**copy.deepcopy(TRAINED), "evaluator": {**evaluator, "tasks": ["mine.yaml"]}})
+    assert (refused, sweep["data"]["metric"]) == ({}, "lm-eval:mine.yaml")
+    parse_sweep(sweep)
 
 
 def test_a_group_of_lm_eval_is_scored_as_a_whole_and_a_limit_of_each_of_its_tasks_is_told() -> None:

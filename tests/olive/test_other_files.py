@@ -127,6 +127,41 @@ def test_older_and_newer_names_of_training_arguments() -> None:
     assert any("train_sampling_strategy" in note for note in imported.notes)
 
 
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        ({"int4_block_size": "128"}, {"block_size": 128}), ({"int4_accuracy_level": "4"}, {"accuracy_level": 4}),
+        ({"int4_is_symmetric": "false"}, {"symmetric": False}), ({"int4_is_symmetric": "1"}, {"symmetric": True}),
+        ({"int4_op_types_to_quantize": ["Gather", "MatMul"]}, {"op_types_to_quantize": "MatMul/Gather"}),
+        ({"int4_op_types_to_quantize": ["Gemm", "MatMul"]}, {"op_types_to_quantize": "MatMul"}),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("nested", [False, True])
+def test_options_of_the_model_builder_may_be_texts_as_on_its_command_line(
+    options: dict[str, Any], recipe: dict[str, Any], nested: bool
+) -> None:
+    document = copy.deepcopy(BASE)
+    document["passes"]["b"] |= {"extra_options": options} if nested else options
+    imported, refused = read(document)
+    assert refused == {}
+    assert imported.sweep["space"]["build"] == [{"precision": "int4", **recipe}]
+
+
+@pytest.mark.parametrize(("name", "value"), [("int4_block_size", "wide"), ("int4_block_size", "1e2"), ("int4_block_size", "true"),
+                                             ("int4_is_symmetric", "2"), ("int4_block_size", "48"), ("int4_block_size", "")])  # fmt: skip
+def test_texts_that_are_no_numbers_stay_refused(name: str, value: str) -> None:
+    _, refused = read(changed("passes", "b", name, value=value))
+    assert list(refused) == [f"passes.b.{name}"]
+
+
+def test_an_option_that_is_like_none_is_told_without_the_list_of_all() -> None:
+    _, refused = read(changed("passes", "b", "extra_options", value={"quant_mode": "default"}))
+    (told,) = refused.values()
+    assert "remove it: the pass ModelBuilder has nothing like it here" in told
+    assert len(told) < 200
+
+
 @pytest.mark.parametrize("value", [True, False])
 @pytest.mark.parametrize("name", ["enable_cuda_graph", "use_cuda_bf16", "use_webgpu_fp32"])
 def test_an_option_of_another_provider_is_left_out_and_told(name: str, value: bool) -> None:
@@ -185,6 +220,74 @@ def test_rows_that_are_not_read_are_refused_once(given: dict[str, Any], said: st
     _, refused = read(loading(**given))
     assert said in " ".join(refused.values())
     assert not any("pre_process" in key for key in refused)
+
+
+PYTHON = {"programming_language": "Python", "stars": 5, "rate": 0.5, "good": True}
+
+
+def filtered(train: Any, validation: Any = None, named: bool = True) -> dict[str, Any]:
+    """The configuration with rows taken by their cells, and with a second data config that judges."""
+    document = copy.deepcopy(BASE)
+    first = document["data_configs"][0]
+    second = copy.deepcopy(first) | {"name": "e"}
+    second["load_dataset_config"]["data_files"] = "other.json"
+    for config, where in ((first, train), (second, validation)):
+        if where is not None:
+            config["load_dataset_config"]["col_filters"] = where
+    if named:
+        document["data_configs"].append(second)
+        document["passes"]["l"]["eval_data_config"] = "e"
+    return document
+
+
+def test_rows_that_are_taken_by_their_cells() -> None:
+    imported, refused = read(filtered(PYTHON, named=False))
+    assert (refused, imported.sweep["data"]["where"]) == ({}, PYTHON)
+    assert imported.origins["data.where"] == "data_configs[0].load_dataset_config.col_filters"
+    imported, refused = read(filtered(PYTHON, PYTHON))
+    assert (refused, imported.sweep["data"]["where"]) == ({}, PYTHON)
+    fates = {text_of(path): entry for path, entry in imported.ledger.account()}
+    assert fates["data_configs[1].load_dataset_config.col_filters.stars"].to == "data.where"
+    for nothing in ({}, None):
+        imported, refused = read(filtered(nothing, nothing))
+        assert (refused, "where" in imported.sweep["data"]) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "key"),
+    [
+        (PYTHON, None, "passes.l.eval_data_config"),
+        (None, PYTHON, "data_configs[1].load_dataset_config.col_filters"),
+        (PYTHON, {"stars": 5}, "data_configs[1].load_dataset_config.col_filters"),
+    ],
+)
+def test_rows_to_judge_on_that_are_taken_by_other_cells_are_refused_once(train: Any, validation: Any, key: str) -> None:
+    _, refused = read(filtered(train, validation))
+    assert list(refused) == [key]
+    assert "give both the same col_filters" in refused[key]
+
+
+@pytest.mark.parametrize("value", ["Python", ["Python"], 5, True])
+def test_cells_are_named_by_their_column(value: Any) -> None:
+    _, refused = read(filtered(value, named=False))
+    assert list(refused) == ["data_configs[0].load_dataset_config.col_filters"]
+
+
+@pytest.mark.parametrize("value", [None, "", " ", ["a", "b"], {"a": 1}, float("nan")])
+def test_a_cell_is_compared_with_one_value(value: Any) -> None:
+    _, refused = read(filtered({"language": value, "stars": 5}, named=False))
+    assert list(refused) == ["data_configs[0].load_dataset_config.col_filters.language"]
+
+
+def test_the_same_file_by_other_cells_is_other_data() -> None:
+    document = filtered(PYTHON, None, named=False)
+    document["data_configs"].append(copy.deepcopy(BASE["data_configs"][0]) | {"name": "e"})
+    judge = {**metric("accuracy", "accuracy_score")["metrics"][0], "data_config": "e"}
+    _, refused = read({**document, "evaluator": {"metrics": [judge]}})
+    assert list(refused) == ["evaluator.metrics[0].data_config"]
+    document["data_configs"][1]["pre_process_data_config"]["max_samples"] = 7
+    document["data_configs"][1]["load_dataset_config"]["col_filters"] = PYTHON
+    assert read({**document, "evaluator": {"metrics": [judge]}})[1] == {}
 
 
 # --- model -----------------------------------------------------------------------------------------------------------
@@ -266,6 +369,46 @@ def test_data_to_judge_on_that_is_dropped_still_says_what_it_trains() -> None:
     assert fates["passes.l.eval_data_config"].fate == "unneeded"
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("first", ["f1_score", "accuracy_score"])
+def test_the_score_is_that_which_the_file_ranks_wherever_it_stands(first: str, apart: bool) -> None:
+    """Olive reports scores without a priority, and ranks by those with one."""
+    ranked = {"name": "accuracy_score", "priority": 1, "goal": {"type": "max-degradation", "value": 0.05}}
+    subs = [ranked, {"name": "f1_score"}]
+    subs.sort(key=lambda sub: sub["name"] != first)
+    metrics = [{"name": "m", "type": "accuracy", "sub_types": subs}]
+    if apart:
+        metrics = [{"name": f"m{place}", "type": "accuracy", "sub_types": [sub]} for place, sub in enumerate(subs)]
+    imported, refused = judged({"metrics": metrics})
+    assert refused == {}
+    assert imported.sweep["data"]["metric"] == "choice"
+    assert imported.sweep["objectives"] == {"accuracy": "maximize"}
+    assert imported.sweep["limits"] == ["accuracy >= base - 0.05"]
+    assert any("one score is counted, and that is choice" in note for note in imported.notes)
+
+
+def test_of_two_scores_that_are_ranked_the_second_is_refused_wherever_it_stands() -> None:
+    subs = [{"name": "f1_score", "priority": 2}, {"name": "accuracy_score", "priority": 1}]
+    _, refused = judged({"metrics": [{"name": "m", "type": "accuracy", "sub_types": subs}]})
+    assert list(refused) == ["evaluator.metrics[0].sub_types[0].name"]
+
+
+def test_data_that_is_refused_where_it_is_named_is_refused_there_alone() -> None:
+    """Every key of it has a fate, and none is told as if nobody knew it."""
+    document = filtered(None, None)
+    judge = {**metric("accuracy", "accuracy_score")["metrics"][0], "data_config": "e"}
+    del document["passes"]["l"]["eval_data_config"]
+    document["passes"]["l"]["eval_dataset_size"] = 0.3
+    assert list(read({**document, "evaluator": {"metrics": [judge]}})[1]) == ["evaluator.metrics[0].data_config"]
+    document["passes"]["l"]["eval_data_config"] = "e"
+    assert list(read(document)[1]) == ["passes.l.eval_dataset_size"]
+    del document["passes"]["l"]["eval_dataset_size"]
+    document["data_configs"][1]["pre_process_data_config"]["text_template"] = "{q}: {a}"
+    assert list(read(document)[1]) == ["passes.l.eval_data_config"]
+    del document["passes"]["l"]["eval_data_config"]
+    assert list(read({**document, "evaluator": {"metrics": [judge]}})[1]) == ["evaluator.metrics[0].data_config"]
+
+
 def test_a_sub_type_that_is_not_measured_is_refused_once_with_its_goal() -> None:
     _, refused = judged(metric("latency", "p99", goal={"type": "threshold", "value": 5}))
     assert list(refused) == ["evaluator.metrics[0].sub_types[0].name"]
@@ -326,6 +469,21 @@ def test_what_excludes_a_changed_key_gives_way(
     assert last not in plain
     told = f"{left_out} of the file is left out: --set {sets[0].partition('=')[0]} takes its place"
     assert (told in sweep.notes) == (left_out != ("space.lora.alpha" if search else "space.lora.alpha_over_r"))
+
+
+def test_cells_by_which_rows_are_taken_are_those_of_the_files_own_data(file: Path, tiny_llama: Path) -> None:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["data_configs"][0]["load_dataset_config"]["col_filters"] = {"a": "this 1"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    sweep = load_sweep(file, [f"model={tiny_llama}", "data.metric=perplexity"])
+    assert sweep.data.where == {"a": "this 1"}
+    sweep = load_sweep(file, [f"model={tiny_llama}", "data.train=other.json"])
+    assert sweep.data.where is None
+    assert "data.where of the file is left out: --set data.train takes its place" in sweep.notes
+    document["data_configs"][0]["load_dataset_config"]["col_filters"] = {"a": "nothing"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"data\.where\.a \(from data_configs\[0\]"):
+        load_sweep(file, [f"model={tiny_llama}", "strategy=nothing"])
 
 
 def test_two_changes_that_exclude_one_another_are_refused(file: Path, tiny_llama: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -51,6 +52,9 @@ def _check(name: str, value: Any) -> tuple[Any, str]:
         return (value, "") if known else (None, f"must be one of {', '.join(_ALGORITHMS)}, got {shown(value)[:60]}")
     if name == "moe_quant_type" and isinstance(value, bool):
         return ("int8" if value else None), ""
+    if isinstance(value, str) and parameter.type in (int, bool):  # extra_options as on the model builder's command line
+        written = {"true": True, "false": False}.get(value.strip().lower(), value.strip())
+        value = int(written) if isinstance(written, str) and re.fullmatch(r"-?[0-9]{1,9}", written) else written
     if parameter.type is bool and value in (0, 1) and not isinstance(value, float):
         return bool(value), ""
     fits = {
@@ -138,6 +142,8 @@ def _join(section: Section, name: str) -> None:
         return
     if all(isinstance(one, str) for one in node.value):
         listed = [one for one in node.value if name != "op_types_to_quantize" or one != "Gemm"]  # no graph here has any
+        if name == "op_types_to_quantize":  # in whatever order: the model builder takes them as a set
+            listed = sorted(dict.fromkeys(listed), key=lambda one: (one != "MatMul", one))
         section.nodes[name] = Node(node.path, _JOINED[name].join(listed or node.value))
 
 

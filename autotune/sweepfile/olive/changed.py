@@ -20,6 +20,7 @@ from autotune.sweepfile.schema import Document
 
 _TEXTS = ("data.prompt", "data.completion", "data.messages", "data.text")
 _REPLACED: Mapping[str, Sequence[str]] = {
+    "data.train": ("data.where",),
     "data.validation": ("data.holdout",),
     "data.holdout": ("data.validation",),
     "data.prompt": ("data.messages", "data.text"),

@@ -12,7 +12,7 @@ from autotune.errors import did_you_mean, shown
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.input_model import read_client
 from autotune.sweepfile.olive.older_data import BATCHING, LOADING, component, older_parts
-from autotune.sweepfile.olive.sections import Node, Section
+from autotune.sweepfile.olive.sections import Node, Section, is_number
 from autotune.sweepfile.olive.texts import MAKING, Shape, read_shape
 
 _FILES = ("json", "csv", "parquet", "pandas", "text")
@@ -58,11 +58,13 @@ _MISPLACED = {
 
 
 class Found(NamedTuple):
-    """The data that a name means: the source, the keys that say it, and how its rows become texts."""
+    """The data that a name means: the source, the keys that say it, how its rows become texts, and which rows are taken."""
 
     source: str | dict[str, Any]
     nodes: list[Node]
     shape: Shape
+    where: Node | None
+    """The cells of the rows that are taken; None: all are."""
 
 
 _Source = tuple[str | dict[str, Any], list[Node]]
@@ -137,6 +139,11 @@ class DataConfigs:
                 ledger.pass_over(node.path, node.value, "the data is refused")
         return self.read[name]
 
+    def pass_over(self, named: Node, why: str = "the data is refused where it is named") -> None:
+        """Say of the keys of a data config that became nothing why they are not needed."""
+        node = named if isinstance(named.value, Mapping) else self.nodes[named.value]
+        self.draft.ledger.pass_over(node.path, node.value, why)
+
     def _read(self, section: Section) -> Found | None:
         section.unneeded({"name": "it names the data within this file"})
         kind = section.take_text("type")
@@ -153,13 +160,33 @@ class DataConfigs:
         for name in ("post_process_data_config", "dataloader_config"):
             _pass_over(component(section, name, older, _PARAMS), name)
         section.close("a data config", _MISPLACED)
+        where = self._where(loading) if loading is not None else None
         source = self._source(loading) if loading is not None else None
         if loading is None:
             section.ledger.refuse(section.path, "names no rows", "add load_dataset_config with data_name and split")
         shape = read_shape(processing)
-        return None if source is None else Found(*source, shape)
+        return None if source is None else Found(*source, shape, where)
 
     # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _where(self, section: Section) -> Node | None:
+        """Return the cells of the rows that are taken, by column; None where all are, or what is named is refused."""
+        node, ledger = section.take("col_filters"), section.ledger
+        if node is not None and not isinstance(node.value, Mapping):
+            ledger.refuse(node.path, "must be a mapping of columns to values", 'write e.g. {"language": "Python"}')
+            return None
+        wrong = False
+        for name, value in node.value.items() if node is not None else ():
+            if not (is_number(value) or isinstance(value, bool) or (isinstance(value, str) and value.strip())):
+                rule = f"a cell is compared with one text or number, got {shown(value)[:60]}"
+                remedy = "write one; data.where of a sweep file takes several values of a column"
+                ledger.refuse((*node.path, str(name)) if node is not None else (), rule, remedy)
+                wrong = True
+        if node is not None and not node.value:
+            ledger.unneeded(node.path, "it asks for nothing")
+        elif node is not None and wrong:
+            ledger.pass_over(node.path, node.value, "another cell is refused")
+        return None if node is None or wrong or not node.value else node
 
     def _source(self, section: Section) -> _Source | None:
         ledger = section.ledger
@@ -173,11 +200,6 @@ class DataConfigs:
         if kind is not None:
             ledger.unneeded(kind.path, "files and data sets on the hub are read alike")
         section.unneeded(_UNNEEDED)
-        section.refuse(
-            {
-                "col_filters": ("rows are not filtered here", "save the rows that are meant as a jsonl file"),
-            }
-        )
         section.no_token("token")
         revision = section.take_text("revision")
         if revision is not None and revision.value == "main":
@@ -317,7 +339,41 @@ def _pass_over(part: Section | None, name: str) -> None:
 
 
 def put_source(draft: Draft, key: str, found: Found, named: Node) -> None:
-    """Set `data.train` or `data.validation`, and map the keys that say what it is."""
+    """Set `data.train` or `data.validation` with the rows that are taken, and map the keys that say what it is.
+
+    Rows are taken of all files alike: of another file by other cells is refused.
+    """
+    if found.where is not None and draft.get("data.train") is None:
+        draft.put("data.where", dict(found.where.value), found.where)
+    elif not same_rows(draft, found):
+        place = found.where.path if found.where is not None else named.path
+        rule = "data.where takes rows of every file by the same cells, and of the training data by others"
+        draft.ledger.refuse(
+            place, rule, "give both the same col_filters, or save the rows that are meant as a jsonl file"
+        )
+    elif found.where is not None:
+        draft.ledger.map(found.where.path, "data.where", "the same as for training")
     for node in (*reversed(found.nodes), *([named] if not isinstance(named.value, Mapping) else [])):
         draft.ledger.map(node.path, key)
     draft.put(key, found.source, found.nodes[0])
+
+
+def put_validation(draft: Draft, found: Found, named: Node) -> None:
+    """Set `data.validation` to data whose texts are those of training, and account for what it says of them again."""
+    put_source(draft, "data.validation", found, named)
+    shape = found.shape
+    for node in {node.path: node for node in shape.nodes.values() if node.path != ("data_configs",)}.values():
+        draft.ledger.map(node.path, "data", "the same as for training")
+    lengths = shape.max_length[1] if shape.max_length is not None else []
+    for node in (*lengths, *([shape.answers] if shape.answers is not None else [])):
+        draft.ledger.unneeded(node.path, "as for training")
+    if shape.max_items is not None and draft.get("data.max_items.train") != shape.max_items[0]:
+        draft.put("data.max_items.validation", *shape.max_items, "rows")
+    elif shape.max_items is not None:
+        draft.ledger.map(shape.max_items[1].path, "data.max_items", "the same as for training")
+
+
+def same_rows(draft: Draft, found: Found) -> bool:
+    """Whether data takes rows by the same cells as the training data."""
+    cells: object = dict(found.where.value) if found.where is not None else None
+    return bool(draft.get("data.where") == cells)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from autotune.errors import did_you_mean, shown
 from autotune.metrics import METRICS, SCORES
-from autotune.sweepfile.olive.data import DataConfigs, put_source
+from autotune.sweepfile.olive.data import DataConfigs, put_source, put_validation, same_rows
 from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.lm_tasks import names_tasks, read_tasks
 from autotune.sweepfile.olive.sections import Node, Section, is_number
@@ -106,9 +107,13 @@ class Evaluators:
             place = metrics.path if metrics is not None else section.path
             self.draft.ledger.refuse(place, "needs a list of metrics", "add metrics")
             return
-        wanted: list[Wanted] = []
+        subs: list[tuple[_Metric, str, Node]] = []
         for at, part in enumerate(metrics.value):
-            wanted += _Metric(self.draft, data, Node((*metrics.path, at), part)).read()
+            metric = _Metric(self.draft, data, Node((*metrics.path, at), part))
+            subs += [(metric, of, sub) for of, sub in metric.read()]
+        wanted: list[Wanted] = []
+        for metric, of, sub in sorted(subs, key=_rank_of):  # one score is counted: that which the file ranks first
+            wanted += metric.read_sub(of, sub)
         if not metrics.value:
             self.draft.ledger.refuse(metrics.path, "needs at least one metric", "add one")
         self._rank(wanted)
@@ -124,6 +129,15 @@ class Evaluators:
             draft.put("objectives", {name: METRICS[name].direction for name in names}, one.node)
 
 
+def _rank_of(sub: tuple[_Metric, str, Node]) -> float:
+    """Return by what sub-types are read in turn: scores by their rank, then what ranks nothing, then all that is no score."""
+    _, kind, node = sub
+    rank = node.value.get("priority") if isinstance(node.value, Mapping) else None
+    if kind != "accuracy":
+        return math.inf
+    return float(rank) if rank is not None and is_number(rank) and rank > 0 else 1e300
+
+
 class _Metric:
     """One metric of an evaluator."""
 
@@ -131,8 +145,8 @@ class _Metric:
         self.draft, self.data, self.node = draft, data, node
         self.ledger = draft.ledger
 
-    def read(self) -> list[Wanted]:
-        """Set the limits of its goals; return what of it is ranked."""
+    def read(self) -> list[tuple[str, Node]]:
+        """Return its sub-types, each with the type of the metric."""
         section = Section(self.ledger, self.node, ("user_config",))
         section.unneeded(
             {
@@ -170,14 +184,11 @@ class _Metric:
         section.close("a metric")
         if named is not None:
             self._read_data(name, named)
-        found: list[Wanted] = []
         if subs is None or not isinstance(subs.value, list) or not subs.value:
             place = subs.path if subs is not None else section.path
             self.ledger.refuse(place, "needs a list of sub_types", 'add e.g. [{"name": "avg", "priority": 1}]')
             return []
-        for at, part in enumerate(subs.value):
-            found += self._read_sub(name, Node((*subs.path, at), part))
-        return found
+        return [(name, Node((*subs.path, at), part)) for at, part in enumerate(subs.value)]
 
     def _refuse(self, section: Section, kind: Node | None) -> None:
         place = kind.path if kind is not None else section.path
@@ -203,8 +214,10 @@ class _Metric:
         if draft.get("data.train") is None:
             put_source(draft, "data.train", found, named)
             put_shape(draft, found.shape)
-        elif draft.get("data.train") == found.source:
-            self.ledger.unneeded(named.path, "the rows held out of the training data are scored")
+        elif draft.get("data.train") == found.source and same_rows(draft, found):
+            why = "the rows held out of the training data are scored"
+            self.ledger.unneeded(named.path, why)
+            self.data.pass_over(named, why)
         elif draft.get("data.validation") in (None, found.source) and draft.get("data.holdout") is None:
             same = all(
                 draft.get(f"data.{name}") == value for name, value in found.shape.data.items() if name != "metric"
@@ -213,17 +226,17 @@ class _Metric:
                 self.ledger.refuse(
                     named.path, "makes other texts than the training data", "give both the same template"
                 )
+                self.data.pass_over(named)
                 return
-            put_source(draft, "data.validation", found, named)
-            for node in found.shape.nodes.values():
-                if node.path != ("data_configs",):
-                    self.ledger.map(node.path, "data", "the same as for training")
+            put_validation(draft, found, named)
         else:
             self.ledger.refuse(
                 named.path, "the rows that candidates are scored on are named already", "keep one of them"
             )
+            self.data.pass_over(named)
 
-    def _read_sub(self, kind: str, node: Node) -> list[Wanted]:
+    def read_sub(self, kind: str, node: Node) -> list[Wanted]:
+        """Set the limit of a sub-type's goal; return what of it is ranked."""
         section = Section(self.ledger, node)
         name = section.take_text("name")
         rank, goal = section.take_number("priority", whole=True), section.take_section("goal")

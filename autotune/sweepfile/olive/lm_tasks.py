@@ -11,6 +11,8 @@ from autotune.sweepfile.olive.draft import Draft
 from autotune.sweepfile.olive.sections import Node, Section
 from autotune.tasks import is_group
 
+_MEAN = "aggregate_metric_list: [{metric: acc, weight_by_size: false}]"
+"""How a group's file says that its score is the mean of its tasks' accuracies."""
 _TASK_FILE = "write a task file with it, and name that: data.metric: lm-eval:tasks/mine.yaml"
 
 
@@ -37,8 +39,9 @@ def read_tasks(draft: Draft, section: Section) -> None:
         draft.put("data.metric", f"lm-eval:{tasks.value[0]}", tasks)
     elif tasks is not None and tasks.value:
         rule = f"candidates are scored by one task, and {len(tasks.value)} are named"
-        remedy = "keep one; or write a file with group, task and aggregate_metric_list, which say how their scores make one, "
-        ledger.refuse(tasks.path, rule, f'{remedy}and name it: "tasks": ["tasks/mine.yaml"]')
+        mean = f"group: mine, task: [{', '.join(tasks.value)}], {_MEAN}"
+        remedy = f"keep one; or, for their mean, write {mean} into a file (three lines), and name it"
+        ledger.refuse(tasks.path, rule, f'{remedy}: "tasks": ["mine.yaml"]')
     elif tasks is not None or given is None or given.value is None:
         ledger.refuse(tasks.path if tasks is not None else section.path, "needs a task", 'add "tasks": ["arc_easy"]')
     limit = section.take_number("limit")

@@ -15,6 +15,9 @@ from typing import Any
 from autotune.errors import did_you_mean, shown
 from autotune.sweepfile.olive.ledger import Ledger, Path, text_of
 
+_LISTED = 12
+"""The most names that a remedy lists where none is like the one that is given."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -173,7 +176,9 @@ class Section:
         """Refuse what was not taken out: `what` has no such key. `meant`: the remedy, by what others call a key."""
         for name, node in self.nodes.items():
             plain = name.strip().lower().replace("-", "_")
-            remedy = (meant or {}).get(plain) or did_you_mean(name, list(self.known))
+            near = did_you_mean(name, list(self.known))
+            unlike = len(self.known) > _LISTED and not near.startswith("did you mean")
+            remedy = (meant or {}).get(plain) or (f"remove it: {what} has nothing like it here" if unlike else near)
             self.ledger.refuse(node.path, f"{what} has no key '{name}' that is read here", remedy)
         self.nodes.clear()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from autotune.errors import shown
 from autotune.space.parameter_tables import LORA
-from autotune.sweepfile.olive.data import DataConfigs, put_source
+from autotune.sweepfile.olive.data import DataConfigs, put_source, put_validation
 from autotune.sweepfile.olive.draft import Check, Draft, chosen, one_or_choice
 from autotune.sweepfile.olive.sections import Node, Section, is_number
 from autotune.sweepfile.olive.texts import put_shape
@@ -215,18 +215,14 @@ def _read_data(draft: Draft, section: Section, data: DataConfigs, train: Node | 
     if found is not None and other.shape.data != found.shape.data:
         rule = "makes other texts than the training data"
         ledger.refuse(validation.path, rule, "give both the same template and columns")
+        data.pass_over(validation)
         return
     if share is not None:
         ledger.refuse(share.path, "rows are held out, or named by eval_data_config: not both", "keep one of them")
+        ledger.unneeded(validation.path, "rows are held out")
+        data.pass_over(validation)
         return
-    put_source(draft, "data.validation", other, validation)
-    for node in {node.path: node for node in other.shape.nodes.values() if node.path != ("data_configs",)}.values():
-        ledger.map(node.path, "data", "the same as for training")
-    lengths = other.shape.max_length[1] if other.shape.max_length is not None else []
-    for node in (*lengths, *([other.shape.answers] if other.shape.answers is not None else [])):
-        ledger.unneeded(node.path, "as for training")
-    if other.shape.max_items is not None and other.shape.max_items != (found and found.shape.max_items):
-        draft.put("data.max_items.validation", *other.shape.max_items, "rows")
+    put_validation(draft, other, validation)
 
 
 # --- training_args -------------------------------------------------------------------------------------------------
