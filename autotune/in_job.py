@@ -28,7 +28,7 @@ def linked(word: str, folder: Path) -> str:
     if found is None or not Path(found[3]).exists():
         return word
     key, short, place, rows = found.groups()
-    link = folder / (short + (Path(place).suffix if Path(place).is_file() else ""))
+    link = folder / (short + (_ending(Path(place).name) if Path(place).is_file() else ""))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
@@ -36,6 +36,12 @@ def linked(word: str, folder: Path) -> str:
     except OSError:  # no links here: a later job must have the input in the same place
         return word
     return f"--set={key}={link.as_posix()}{rows}"
+
+
+def _ending(name: str) -> str:
+    """Return the ending by which the format of a file is known, such as `.csv.gz`."""
+    found = re.search(r"(\.\w+)?\.gz$|\.\w+$", name, re.IGNORECASE)
+    return found[0] if found is not None else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

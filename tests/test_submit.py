@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from waiting import HANG_S, until
 from autotune.cli import main
 from autotune.errors import UsageError
 from autotune.submit.command import write
+from autotune.sweepfile.resolve import load_sweep
 from benchmarks.olive_files import own
 
 TOKEN = "hf_" + "SecretToken" * 3
@@ -102,6 +104,25 @@ def test_a_script_that_is_preempted_before_it_knows_its_sweep_ends_it_all_the_sa
     assert _run_script(tmp_path, child, stop=False) == (130, "requeue 17\n")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Slurm runs on Linux")
+def test_lines_of_setup_may_read_variables_that_are_not_set(sweep: Path, tmp_path: Path) -> None:
+    """As the scripts of conda and of environment modules do."""
+    lines = ['[ -z "$NOBODY_HAS_SET_THIS" ]', "false | true", "echo ready > began"]
+    write(sweep, "slurm", None, [f"submit.slurm.setup={json.dumps(lines)}"])
+    assert _run_script(tmp_path, "cat began > ran; exit 4", False) == (4, "")
+    assert (tmp_path / "ran").read_text(encoding="utf-8") == "ready\n"
+
+
+@pytest.mark.parametrize("name", ["a_-_b", "Tones.v2", "x--y", "a" * 50 + "-b" * 7, "1._2"])
+def test_a_task_of_skypilot_and_its_bucket_have_names_that_clouds_take(sweep: Path, name: str) -> None:
+    """By the rules of SkyPilot for tasks, and those of S3, Google and Azure for buckets."""
+    write(sweep, "skypilot", Path("made.yaml"), [f"name='{name}'"])
+    task = yaml.safe_load(Path("made.yaml").read_text(encoding="utf-8"))
+    assert re.fullmatch(r"[a-zA-Z0-9]+(?:[._-]{1,2}[a-zA-Z0-9]+)*", task["name"])
+    assert re.fullmatch(r"[a-z0-9](?:-?[a-z0-9]){2,62}", task["file_mounts"]["/outputs"]["name"])
+    assert f"--out /outputs/{name} " in task["run"]
+
+
 def test_a_task_of_skypilot_keeps_results_in_a_bucket(sweep: Path) -> None:
     write(sweep, "skypilot", None, ["submit.skypilot.infra=aws/us-east-1", "submit.skypilot.memory_gb=32"])
     task = yaml.safe_load(Path("tones.sky.yaml").read_text(encoding="utf-8"))
@@ -115,6 +136,45 @@ def test_an_instance_of_skypilot_gets_what_metric_and_data_need(sweep: Path) -> 
     write(sweep, "skypilot", None, ["data.metric=lm-eval:arc_easy", "data.train={dataset: owner/rows, split: train}"])
     task = yaml.safe_load(Path("tones.sky.yaml").read_text(encoding="utf-8"))
     assert "'autotune-genai[cuda,hub,lm-eval]'" in task["setup"]
+
+
+def test_an_instance_of_skypilot_finds_files_by_their_paths_in_the_copy(sweep: Path, tmp_path: Path) -> None:
+    """The working directory is all that is copied there: whole paths of this machine name nothing."""
+    folder = tmp_path / "sweeps"
+    folder.mkdir()
+    (tmp_path / "it's 1 #a.jsonl").write_text('{"a": "x", "b": "y"}\n' * 3, encoding="utf-8")
+    text = sweep.read_text(encoding="utf-8").replace("train: rows.jsonl", f"train: '{tmp_path}/it''s 1 #a.jsonl[:2]'")
+    (folder / "s.yaml").write_text(text, encoding="utf-8")
+    write(folder / "s.yaml", "skypilot", Path("made.yaml"), ["seed=1"])
+    run = yaml.safe_load(Path("made.yaml").read_text(encoding="utf-8"))["run"]
+    words = shlex.split(next(line for line in run.splitlines() if "autotune run" in line))
+    assert words[:3] == ["autotune", "run", "sweeps/s.yaml"]
+    assert words[5:7] == ["--set=seed=1", "--set=data.train='it''s 1 #a.jsonl[:2]'"]
+    assert load_sweep(sweep, [words[6].removeprefix("--set=")]).data.train == "it's 1 #a.jsonl[:2]"
+
+
+@pytest.mark.parametrize("what", ["sweep", "data", "model", "missing"])
+def test_files_that_an_instance_of_skypilot_would_not_have_are_refused(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_llama: Path, what: str
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    file = inside / "s.yaml" if what != "sweep" else tmp_path / "s.yaml"
+    file.write_text((tmp_path / "sweep.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    rows = {"data": "../rows.jsonl", "missing": "none.jsonl"}.get(what, "rows.jsonl")
+    if what in ("model", "sweep"):
+        Path("rows.jsonl").write_text('{"a": "x", "b": "y"}\n', encoding="utf-8")
+    sets = [f"data.train={rows}", *([f"model={tiny_llama}"] if what == "model" else [])]
+    with pytest.raises(UsageError) as error:
+        write(file, "skypilot", None, sets)
+    (problem,) = error.value.problems
+    assert problem.key == {"sweep": "", "data": "data.train", "model": "model", "missing": "data.train"}[what]
+    assert ("outside the working directory" in problem.rule) == (what != "missing")
+    assert not list(inside.glob("*.sky.yaml"))
+    # What is not on this machine at all may be in a bucket of the instance.
+    if what == "data":
+        write(file, "skypilot", None, ["data.train=/bucket/rows.jsonl"])
 
 
 def test_skypilots_own_parser_takes_the_task(sweep: Path) -> None:
@@ -166,7 +226,7 @@ def test_the_command_of_a_job_is_run_with_folders_for_its_inputs(sweep: Path, tm
         command = command.replace("${{" + name + "}}", str(value))
     assert "${{" not in command
     tool = f"{shlex.quote(sys.executable)} -m autotune plan"
-    command = command.replace("autotune run", tool).replace(f" --out {tmp_path}/o/results", "")
+    command = command.replace("autotune run", tool).replace(f' --out "{tmp_path}/o/results"', "")
     root = str(Path(__file__).parent.parent)
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root}

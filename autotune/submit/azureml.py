@@ -29,6 +29,8 @@ _ORDER = ("model", "data.train", "data.validation", "data.test")
 _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
 _COMPUTE = re.compile(r"[A-Za-z0-9][\w.-]*|/subscriptions/\S+")
 """A name, or an address in the workspace's cloud; other texts are placeholders of a file that nobody has filled in."""
+_READ_BY_A_SHELL = re.compile(r"[\"$`\\\n\r]")
+"""What a shell does not take as it is within double quotes."""
 _SIZE = re.compile(r"(?:Standard|Basic)_[A-Z]", re.IGNORECASE)
 """How the names of Azure's sizes of machines begin."""
 _IN_THE_JOB = ("azure-identity>=1.25", "azure-keyvault-secrets>=4.10")
@@ -134,12 +136,12 @@ def _command(plan: Plan, bound: Sequence[str], with_tool: bool) -> str:
     """Return the job's shell command. `bound`: options for its inputs; `with_tool`: its code holds a copy of this tool."""
     out = "${{outputs.folder}}"
     words = [*map(shlex.quote, plan.words), *bound]
-    run = " ".join([f"autotune run {shlex.quote(plan.file.name)} --out {out}/results", *words])
+    run = " ".join([f'autotune run {shlex.quote(plan.file.name)} --out "{out}/results"', *words])
     # PYTHONPATH: the copy goes before an installed tool of the same name.
     tool = f' PYTHONPATH="$PWD/{TOOL}${{PYTHONPATH:+:$PYTHONPATH}}"' if with_tool else ""
     # Exit code 4: done, but no candidate keeps the limits. The cache lies beside the results: a later job goes on from both.
     return (
-        f'export AUTOTUNE_CACHE={out}/cache{tool}; autotune() {{ python -m autotune.in_job "$@"; }}; code=0; '
+        f'export AUTOTUNE_CACHE="{out}/cache"{tool}; autotune() {{ python -m autotune.in_job "$@"; }}; code=0; '
         f'{run} || code=$?; [ "$code" = 4 ] || exit "$code"'
     )
 
@@ -153,13 +155,16 @@ def _inputs(plan: Plan, beside: Path) -> tuple[dict[str, Any], list[str]]:
     for key in sorted(places, key=_ORDER.index):
         short = key.rpartition(".")[2]
         path, rows = places[key]
+        if found := _READ_BY_A_SHELL.search(path.replace("\\", "/").rstrip("/").rpartition("/")[2]):
+            rule = f"has {found[0]!r} in its name, which the shell of the job would read as its own"
+            raise UsageError(Problem(rule, key, str(plan.file), value=path, remedy="give it another name"))
         if is_address(path):
             kind = "uri_file" if key != "model" else "uri_folder" if _on_datastore(path) else "custom_model"
         else:
             kind = "uri_folder" if key == "model" else "uri_file"
             path = relative(Path(path).absolute(), beside.absolute())
         inputs[short] = {"type": kind, "path": path, "mode": "ro_mount"}
-        words.append(f"--set={key}=${{{{inputs.{short}}}}}{shlex.quote(rows) if rows else ''}")
+        words.append(f'"--set={key}=${{{{inputs.{short}}}}}{rows}"')  # the mounted path ends in the file's own name
     return inputs, words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,13 +43,17 @@ class Plan:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the target, or the training, needs an NVIDIA GPU."""
-        return self.sweep.target.provider in NVIDIA or self.sweep.train.device == "cuda"
+        """Whether a target, or the training, needs an NVIDIA GPU."""
+        targets = self.sweep.by_target.values()
+        return any(one.target.provider in NVIDIA for one in targets) or self.sweep.train.device == "cuda"
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """The extras of this tool that the sweep needs: the target's, then those of data, metric, strategy, engine, trackers."""
+        """The extras of this tool that the sweep needs: its targets', then those of data, metric, strategy, engine, trackers."""
         sweep, data = self.sweep, self.sweep.data
+        targets = dict.fromkeys(one.provider.extra for one in sweep.by_target.values())
+        if "cuda" in targets:  # its wheel excludes the plain one, and runs on the CPU as well
+            targets.pop("cpu", None)
         sources = [source for split in SPLITS if (source := getattr(data, split)) is not None]
         needed = {
             "hub": any(isinstance(hub_source(source, sweep.root), HubDataset) for source in sources),
@@ -57,7 +62,7 @@ class Plan:
             "gp": sweep.strategy == "gp",
             "ray": sweep.engine == "ray",
         }
-        return (sweep.provider.extra, *(extra for extra, needs in needed.items() if needs), *sorted(sweep.report_to))
+        return (*targets, *(extra for extra, needs in needed.items() if needs), *sorted(sweep.report_to))
 
     def install(self, named: str | None) -> str:
         """Return the requirement that pip installs in the job: `named` by the user, or this version of autotune."""
@@ -117,6 +122,55 @@ def refuse_others_file(output: Path) -> None:
     if content.strip() and not any(word in content for word in _STARTS):
         rule = "is there already, and is no file that submit has written"
         raise UsageError(Problem(rule, file=str(output), remedy="name another file with -o"))
+
+
+def words_of_a_copy(plan: Plan) -> list[str]:
+    """Return the arguments of `autotune run` for a place that gets a copy of the working directory, and nothing else.
+
+    The sweep file, and model and data that the sweep names by whole paths, are named by their paths from there. An absolute
+    path that is not on this machine stays: it may be one of a bucket there. Raises UsageError where a file is missing, or
+    outside the working directory.
+    """
+    here = Path.cwd().resolve()
+    sweep, problems, words = plan.sweep, list[Problem](), list[str]()
+
+    def below(key: str, place: Path) -> str:
+        if place.resolve().is_relative_to(here):
+            return place.resolve().relative_to(here).as_posix()
+        rule = "is outside the working directory, which is all that is copied to an instance of SkyPilot"
+        remedy = "go to a folder that holds it as well, or copy it below this one"
+        problems.append(Problem(rule, key, str(plan.file), value=str(place), remedy=remedy))
+        return ""
+
+    file = below("", plan.file)
+    folder = None if sweep.model in BUILT_IN or is_address(sweep.model) else local_folder(sweep.model, sweep.root)
+    if folder is not None:
+        named = below("model", folder)
+        words += [f"--set=model={_as_value(named)}"] if _is_whole(sweep.model) else []
+    for split in SPLITS:
+        source = getattr(sweep.data, split)
+        if not isinstance(source, str) or hub_source(source, sweep.root) is not None:
+            continue
+        whole = str(part_of(source, sweep.root)[0])
+        try:
+            named = below(f"data.{split}", locate(whole, sweep.root, None))
+        except UsageError as error:
+            if not Path(whole).is_absolute():
+                problems += [replace(one, key=f"data.{split}", file=str(plan.file)) for one in error.problems]
+            continue
+        words += [f"--set=data.{split}={_as_value(named + source[len(whole) :])}"] if _is_whole(whole) else []
+    if problems:
+        raise UsageError(problems)
+    return [file, *plan.words, *words]
+
+
+def _as_value(text: str) -> str:
+    """Return a text as the value of --set, which is YAML: in quotes where it has other marks than a plain path."""
+    return text if re.fullmatch(r"[\w./%:\[\]-]+", text) else "'" + text.replace("'", "''") + "'"
+
+
+def _is_whole(path: str) -> bool:
+    return Path(path).is_absolute() or path.startswith("~")
 
 
 def refuse_addresses(plan: Plan, where: str) -> None:

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Any
 
-from autotune.submit.plan import Plan, refuse_addresses
+from autotune.submit.plan import Plan, refuse_addresses, words_of_a_copy
 from autotune.sweepfile.submit import SkyPilot
 from autotune.sweepfile.syntax import to_yaml
 
@@ -17,10 +17,12 @@ def _bucket(named: str) -> dict[str, str]:
 
 
 def task(plan: Plan) -> str:
-    """Return the task; `sky jobs launch FILE` runs it. Raises UsageError for addresses of Azure ML."""
+    """Return the task; `sky jobs launch FILE` runs it. Raises UsageError for addresses of Azure ML, and for files elsewhere."""
     refuse_addresses(plan, "an instance of SkyPilot")
+    file, *words = words_of_a_copy(plan)
     given = plan.submit.skypilot or SkyPilot()
-    name = re.sub(r"[^a-z0-9-]+", "-", plan.sweep.name.lower()).strip("-") or "sweep"
+    name = re.sub(r"[^a-z0-9]+", "-", plan.sweep.name.lower()).strip("-") or "sweep"  # no name has several in a row
+    bucket = f"autotune-{name}"[:60].rstrip("-")
     resources: dict[str, Any] = {
         "infra": given.infra,
         "accelerators": given.accelerators or ("L4:1" if plan.needs_gpu else None),
@@ -30,12 +32,12 @@ def task(plan: Plan) -> str:
         "use_spot": given.spot,
     }
     out = f"/outputs/{plan.sweep.name}"
-    command = shlex.join(["autotune", "run", plan.file.as_posix(), "--out", out, *plan.words])
+    command = shlex.join(["autotune", "run", file, "--out", out, *words])
     content: dict[str, Any] = {
         "name": name,
         "resources": {key: value for key, value in resources.items() if value is not None},
         "workdir": ".",
-        "file_mounts": {"/outputs": {**_bucket(given.bucket or f"autotune-{name}"[:60]), "mode": "MOUNT_CACHED"}},
+        "file_mounts": {"/outputs": {**_bucket(given.bucket or bucket), "mode": "MOUNT_CACHED"}},
         "envs": {"AUTOTUNE_CACHE": "/outputs/cache"},
         "setup": f"python -m pip install --quiet {shlex.quote(plan.install(given.install))}\n",
         # 4: done, but no candidate keeps the limits.
@@ -43,6 +45,7 @@ def task(plan: Plan) -> str:
     }
     head = (
         "# sky jobs launch THIS_FILE    (a preempted task is started again, and goes on)\n"
+        "# The working directory is copied without what .skyignore, or else .gitignore, names: data must not be among it.\n"
         "# For gated models: sky jobs launch --secret HF_TOKEN THIS_FILE; the token is never written here.\n"
     )
     return head + to_yaml(content)

@@ -8,11 +8,11 @@ from autotune.submit.plan import Plan, refuse_addresses
 from autotune.sweepfile.submit import Slurm
 
 _SCRIPT = """\
-set -uo pipefail
-cd "${{SLURM_SUBMIT_DIR:-.}}"
+cd "${{SLURM_SUBMIT_DIR:-.}}" || exit
 export AUTOTUNE_CACHE="${{AUTOTUNE_CACHE:-$PWD/autotune-cache}}"
 # A token for the Hugging Face hub is taken from the environment (HF_TOKEN), and is never written here.
 {setup}
+set -u  # not before: modules and conda environments read variables that are not set
 asked=0
 child=
 trap 'asked=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM

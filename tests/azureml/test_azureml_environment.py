@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from autotune.data.readers import format_of
 from autotune.errors import UsageError
 from autotune.submit import environment
 from autotune.submit.azureml import Draft
@@ -180,7 +184,7 @@ def test_the_code_is_the_sweep_the_users_functions_and_the_tool(sweep: dict[str,
     assert "tool/autotune/report/web/report.html" in here
     assert not any("__pycache__" in one for one in here)
     assert job["inputs"]["train"] == {"type": "uri_file", "path": "rows.jsonl", "mode": "ro_mount"}
-    assert "--set=data.train=${{inputs.train}}'[:2]'" in job["command"]
+    assert '"--set=data.train=${{inputs.train}}[:2]"' in job["command"]
     made(sweep, "seed=1")  # written again
 
 
@@ -205,6 +209,63 @@ def test_the_environment_has_what_metric_data_strategy_engine_and_trackers_need(
 
     assert package not in packages("data.metric=exact_match")
     assert package in packages("data.metric=exact_match", *sets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "wheels", "gpu"),
+    [
+        (
+            {"a": {"provider": "cpu"}, "b": {"provider": "webgpu"}},
+            {"onnxruntime-genai", "onnxruntime-ep-webgpu"},
+            False,
+        ),
+        ({"a": {"provider": "cpu"}, "b": {"provider": "cuda"}}, {"onnxruntime-genai-cuda"}, True),
+        ({"a": {"provider": "cuda"}, "b": {"provider": "cpu", "threads": 2}}, {"onnxruntime-genai-cuda"}, True),
+    ],
+    ids=["plugin", "cuda last", "cuda first"],
+)
+def test_every_target_of_several_gets_its_runtime_and_its_gpu(
+    sweep: dict[str, Any], targets: dict[str, Any], wheels: set[str], gpu: bool
+) -> None:
+    job = made({**sweep, "targets": targets})
+    pip = job["environment"]["conda_file"]["dependencies"][-1]["pip"]
+    named = {re.split(r"[<>=~!\[]", one)[0] for one in pip}
+    assert {one for one in named if one.startswith("onnxruntime-")} == wheels
+    assert ("cuda" in job["environment"]["image"]) is gpu
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["my rows.jsonl", "Bob's #1 (new).jsonl", "行 é.jsonl", "rows;x&y.jsonl"])
+def test_a_file_of_rows_with_an_odd_name_reaches_the_command_as_one_word(sweep: dict[str, Any], name: str) -> None:
+    Path("rows.jsonl").rename(name)
+    sweep["data"]["train"] = f"{name}[:2]"
+    job = made(sweep)
+    assert job["inputs"]["train"]["path"] == name
+    mounted = Path("mount").absolute() / name
+    script = job["command"].replace("${{inputs.train}}", str(mounted)).replace("${{outputs.folder}}", "/o p")
+    script = script.replace("python -m autotune.in_job", "printf '%s\\n'")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:-1] == [
+        "run", "sweep.yaml", "--out", "/o p/results", f"--set=data.train={mounted}[:2]"
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["a$b.jsonl", "a`b.jsonl", 'a"b.jsonl', "a\nb.jsonl"])
+def test_a_name_that_a_shell_reads_is_refused(sweep: dict[str, Any], name: str) -> None:
+    Path("rows.jsonl").rename(name)
+    sweep["data"]["train"] = name
+    with pytest.raises(UsageError, match="give it another name"):
+        made(sweep)
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.jsonl.gz", "my.rows.CSV.GZ"])
+def test_a_compressed_input_keeps_the_ending_that_says_what_it_holds(tmp_path: Path, name: str) -> None:
+    from autotune.in_job import linked
+
+    (tmp_path / name).write_bytes(b"x")
+    word = linked(f"--set=data.train={tmp_path / name}", tmp_path / "inputs")
+    assert format_of(Path(word.partition("=data.train=")[2])) == format_of(Path(name)) != ""
 
 
 def test_a_compute_that_is_a_placeholder_is_refused(sweep: dict[str, Any]) -> None:

@@ -688,7 +688,7 @@ def test_a_job_is_run_preempted_run_on_and_fetched(
     assert autotune("submit", "sweep.yaml", "--to", "azureml", "--set", "budget.trials=1").code == 0
     first, job = submitted(service)
     assert job["inputs"]["model"]["jobInputType"] == "mlflow_model"
-    assert job["command"].count("${{inputs.train}}'[:20]'") == 1
+    assert job["command"].count('${{inputs.train}}[:20]"') == 1
     ran = autotune("job", "fetch", first)
     assert (ran.code, "has written no results yet" in ran.err) == (3, True)
     done = service.run(first, tmp_path / "node")
