@@ -28,10 +28,10 @@ _RESOLVED = {
 """Keys that a resolved sweep always has, and a file that somebody wrote hardly ever."""
 
 
-def check_folder(folder: Path, sweep_file: str, model: Path | None = None) -> None:
+def check_folder(folder: Path, sweep_file: str, model: Path | None = None, who: str = "a run") -> None:
     """Raise UsageError where a run into `folder` would replace what no run has written there; `sweep_file`: what is run.
 
-    `model`: the folder of the base model, which results would change.
+    `model`: the folder of the base model, which results would change. `who`: what would replace it.
     """
     if model is not None and folder.resolve().is_relative_to(model.resolve()):
         rule = "lies in the folder of the base model, which results would change: it would count as another model"
@@ -48,7 +48,7 @@ def check_folder(folder: Path, sweep_file: str, model: Path | None = None) -> No
     if not there:
         return
     what = f"{' and '.join(there[:3])}{' and others' * (len(there) > 3)}"
-    rule = f"the folder holds {what}, which no sweep has written and a run would replace"
+    rule = f"the folder holds {what}, which no sweep has written and {who} would replace"
     if own:
         rule = "the folder holds the sweep file itself, and a run would replace it by the sweep with all defaults spelled out"
     remedy = "choose another --out: a folder that is empty, or still to be made"

@@ -22,6 +22,7 @@ from autotune.errors import Exit, Interrupted, MachineError, Problem, UsageError
 from autotune.remote.addresses import Address, Workspace, is_address, parse
 from autotune.remote.files import fetch_file, fetch_folder, read_address
 from autotune.remote.workspace import client, need_sdk, need_workspace, speaking, workspace_at_hand
+from autotune.results.claim import check_folder
 from autotune.results.rows import Trial
 from autotune.results.table import read_table
 from autotune.scratch import scratch
@@ -286,6 +287,7 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
         raise UsageError(Problem("has no output called folder", "JOB", value=sent.job, remedy=remedy))
     address = read_address(output, "JOB", sent.workspace)
     folder = to or Path("results") / (sent.sweep or address.path.rpartition("/")[2])
+    check_folder(folder, "", who="fetching")
     try:
         _refuse_other_results(address.below("results"), folder)
         results = address.below("results")

@@ -323,6 +323,43 @@ def test_results_of_this_machine_are_not_replaced_by_a_jobs(
     assert (ran.code, "cannot be written" in ran.err, "--out" in ran.err) == (2, True, True)
 
 
+def test_a_job_that_is_gone_is_told_and_what_it_wrote_is_still_fetched(
+    service: Service, sent: str, autotune: Autotune, tmp_path: Path
+) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "results" / "example", service.store / "autotune" / "tones" / "results")
+    del service.jobs[sent]
+    for action in ("status", "cancel", "logs"):
+        for name in (sent, "tones"):
+            ran = autotune("job", action, name)
+            assert (ran.code, f"job {sent}: Azure has no such thing" in ran.err) == (2, True), ran.err
+            assert "Traceback" not in ran.err
+    assert autotune("job", "fetch", sent).code == 0
+    assert (tmp_path / "results" / "tones" / "results.csv").is_file()
+    assert autotune("submit", "sweep.yaml", "--to", "azureml").code == 0  # it is no reason not to send another
+
+
+@pytest.mark.parametrize("mine", ["sweep.yaml", "best/notes.txt", "results.csv", "outcomes/x.json", "front.csv"])
+def test_a_folder_of_other_content_is_not_fetched_into(
+    service: Service, sent: str, autotune: Autotune, tmp_path: Path, mine: str
+) -> None:
+    theirs, here = service.store / "autotune" / "tones" / "results", tmp_path / "mine"
+    shutil.copytree(Path(__file__).parents[2] / "results" / "example", theirs)
+    (theirs / "best").mkdir(exist_ok=True)
+    (theirs / "best" / "load.py").write_text("theirs", encoding="utf-8")
+    (here / mine).parent.mkdir(parents=True)
+    (here / mine).write_text("mine", encoding="utf-8")
+    ran = autotune("job", "fetch", sent, "--out", here)
+    assert (ran.code, "which no sweep has written and fetching would replace" in ran.err) == (2, True), ran.err
+    assert {file.read_text(encoding="utf-8") for file in here.rglob("*") if file.is_file()} == {"mine"}
+    (here / mine).rename(here / "unrelated.txt")
+    if (here / mine).parent != here:
+        (here / mine).parent.rmdir()
+    assert autotune("job", "fetch", sent, "--out", here).code == 0
+    assert autotune("job", "fetch", sent, "--out", here).code == 0  # twice
+    assert (here / "unrelated.txt").read_text(encoding="utf-8") == "mine"
+    assert (here / "results.csv").read_bytes() == (theirs / "results.csv").read_bytes()
+
+
 @pytest.mark.parametrize("words", [("status", "--out", "x"), ("logs", "--cache"), ("fetch", "--json")])
 def test_an_option_of_another_action_is_refused(autotune: Autotune, words: tuple[str, ...]) -> None:
     ran = autotune("job", words[0], "tones", *words[1:])
