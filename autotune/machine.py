@@ -10,7 +10,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from importlib.metadata import distributions
 from pathlib import Path
@@ -23,6 +22,7 @@ from autotune.candidate import digest
 from autotune.distribution import DISTRIBUTION
 from autotune.errors import MachineError
 from autotune.paths import exists
+from autotune.scratch import temporary_folder
 
 _PACKAGES = (
     "accelerate", DISTRIBUTION, "bitsandbytes", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu",
@@ -118,7 +118,7 @@ def name_full_disk(error: OSError, *folders: Path) -> None:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
         return
     full = []
-    for folder in (*folders, Path(tempfile.gettempdir())):
+    for folder in (*folders, temporary_folder()):
         with contextlib.suppress(OSError, MachineError):
             if free_disk_mb(folder) < _FULL_MB:
                 full.append(str(folder))

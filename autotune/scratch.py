@@ -30,6 +30,11 @@ _LOCK_S = 60.0
 """Seconds to wait for a process that makes a folder or looks for abandoned ones, which takes milliseconds."""
 
 
+def temporary_folder() -> Path:
+    """Return the system's folder for temporary files. Raises OSError where there is none that can be written."""
+    return Path(tempfile.gettempdir())
+
+
 class Scratch:
     """A work folder, until `remove`. Use it as a context, or keep it. Raises OSError."""
 
@@ -63,7 +68,7 @@ def scratch(kind: str) -> Iterator[Path]:
 def left() -> list[Path]:
     """Return the abandoned work folders: their processes have ended without removing them."""
     with contextlib.suppress(OSError, Timeout), _alone():
-        return [place for place in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/") if _is_left(place)]
+        return [place for place in temporary_folder().glob(f"{PREFIX}*/") if _is_left(place)]
     return []
 
 
@@ -84,7 +89,7 @@ def _is_left(place: Path) -> bool:
 def _alone() -> FileLock:
     """Return the lock that is held while a folder is made, or abandoned ones are looked for."""
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
-    return FileLock(Path(tempfile.gettempdir()) / f"{PREFIX}scratch{user}.lock", timeout=_LOCK_S)
+    return FileLock(temporary_folder() / f"{PREFIX}scratch{user}.lock", timeout=_LOCK_S)
 
 
 def _locked(place: Path) -> FileLock | None:

