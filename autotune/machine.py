@@ -67,8 +67,9 @@ def hardware() -> dict[str, Any]:
 
 def own_processors() -> list[int]:
     """Return the numbers of the logical processors that the system lets this process run on."""
-    with contextlib.suppress(AttributeError, OSError, psutil.Error):  # macOS has no such limit
-        return sorted(psutil.Process().cpu_affinity() or []) or list(range(psutil.cpu_count() or 1))
+    if sys.platform != "darwin":  # macOS has no such limit
+        with contextlib.suppress(AttributeError, OSError, psutil.Error):
+            return sorted(psutil.Process().cpu_affinity() or []) or list(range(psutil.cpu_count() or 1))
     return list(range(psutil.cpu_count() or 1))
 
 

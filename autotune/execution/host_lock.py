@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
@@ -58,7 +59,7 @@ def host_file() -> Path:
     for folder in (named, temporary_folder() / f"autotune-runtime{user}"):
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            own = not user or folder.lstat().st_uid == os.getuid()
+            own = sys.platform == "win32" or folder.lstat().st_uid == os.getuid()
             if own and os.access(folder, os.W_OK):
                 return folder / "host.lock"
     raise MachineError(
