@@ -15,16 +15,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from local_server import local_server
 
 SUBSCRIPTION, GROUP, WORKSPACE = "11111111-2222-3333-4444-555555555555", "group", "space"
 STORE = "workspaceblobstore"
@@ -485,18 +486,14 @@ def serving(folder: Path, monkeypatch: Any) -> Iterator[Service]:
 
     service = Service(folder)
     handler = type("Handler", (_Handler,), {"service": service})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     real = requests.adapters.HTTPAdapter.send
-    port = server.server_address[1]
 
     def send(self: Any, request: Any, **options: Any) -> Any:
         parts = urlsplit(request.url)
         assert parts.hostname not in ("127.0.0.1", "localhost")
         request.headers["X-Real-Host"] = parts.netloc
         shown = request.url
-        request.url = f"http://127.0.0.1:{port}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+        request.url = f"{server.url}{parts.path}" + (f"?{parts.query}" if parts.query else "")
         try:
             found = real(self, request, **{**options, "proxies": None, "verify": False})
         finally:
@@ -504,12 +501,9 @@ def serving(folder: Path, monkeypatch: Any) -> Iterator[Service]:
         found.url = shown
         return found
 
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
-    try:
+    with local_server(handler) as server:
+        monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
         yield service
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class Login:

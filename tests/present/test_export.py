@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import pytest
 import yaml
 from conftest import TONES, Ran, TinySweep
 from huggingface_hub import ModelCard
+from local_server import local_server
 from transformers import AutoModelForCausalLM
 
 from autotune.errors import Exit
@@ -312,15 +312,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    here.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", here.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwx12")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield here
-    server.shutdown()
-    server.server_close()
+    with local_server(Handler) as server:
+        here.url = server.url
+        monkeypatch.setenv("HF_ENDPOINT", here.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwx12")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield here
 
 
 def test_it_is_uploaded_where_it_is_asked_for(

@@ -12,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any, ClassVar
 
 import pytest
 from following import ROW, WINNER, Growing, followed, journal_lines, mirror
+from local_server import local_server
 from waiting import until
 
 from autotune.results.folder import read_results
@@ -116,10 +116,9 @@ def shown(clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     best.mkdir(parents=True)
     (best / "model.onnx.data").write_bytes(b"x" * 1_000_000)
     every = ("mlflow", "tensorboard", "trackio", "wandb")
-    with pytest.MonkeyPatch.context() as patch, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch, local_server(Recorder) as server:
         for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-            patch.setenv(variable, f"http://127.0.0.1:{server.server_port}")
+            patch.setenv(variable, server.url)
         for variable in ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "WANDB_MODE", "TRACKIO_DIR", "WANDB_DIR"):
             patch.delenv(variable, raising=False)
         patch.setenv("HF_TOKEN", "hf_" + "Aa1" * 10)
@@ -132,7 +131,6 @@ def shown(clients: Clients, tmp_path_factory: pytest.TempPathFactory) -> Shown:
         growing.write()
         with followed(growing.folder, *every, mirror(storage)):
             pass
-        server.shutdown()
     return Shown(growing, storage)
 
 
