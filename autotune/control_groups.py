@@ -18,16 +18,7 @@ _V1_UNLIMITED = 2**60
 
 def cpu_quota() -> float:
     """Return how many processors may be busy on average; infinity where there is no limit."""
-    lowest = math.inf
-    for folder in _groups("cpu"):
-        quota, period = _words(folder / "cpu.max", 2) or (
-            *(_words(folder / "cpu.cfs_quota_us", 1) or ["-1"]),
-            *(_words(folder / "cpu.cfs_period_us", 1) or ["-1"]),
-        )
-        with contextlib.suppress(ValueError):  # `max`
-            if float(quota) > 0 and float(period) > 0:
-                lowest = min(lowest, float(quota) / float(period))
-    return lowest
+    return min(map(_cpus_of, _groups("cpu")), default=math.inf)
 
 
 def memory_limit() -> float:
@@ -47,6 +38,19 @@ def oom_kills() -> int:
     return sum(statistic(folder / "memory.events", "oom_kill") for folder in _groups("memory"))
 
 
+def _cpus_of(folder: Path) -> float:
+    """Return how many processors a group may keep busy on average; infinity where it has no limit of its own."""
+    words = _words(folder / "cpu.max") or [
+        *_words(folder / "cpu.cfs_quota_us"),
+        *_words(folder / "cpu.cfs_period_us"),
+    ]
+    try:
+        quota, period = map(float, words)
+    except ValueError:  # no such file; or the quota is `max`
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
+
+
 def _memory() -> Iterator[tuple[float, float]]:
     """Yield the limit of each group that has one, and what it uses without the files that the kernel can drop, bytes."""
     for folder in _groups("memory"):
@@ -54,17 +58,17 @@ def _memory() -> Iterator[tuple[float, float]]:
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            with contextlib.suppress(ValueError):  # `max`
-                limit = float((_words(folder / limit_file, 1) or ["max"])[0])
+            with contextlib.suppress(ValueError):  # no such file, or `max`
+                limit = float(" ".join(_words(folder / limit_file)))
                 if limit < _V1_UNLIMITED:
-                    used = float((_words(folder / used_file, 1) or ["0"])[0])
+                    used = float(" ".join(_words(folder / used_file)) or 0)
                     yield limit, used - statistic(folder / "memory.stat", droppable)
 
 
 def _groups(controller: str) -> Iterator[Path]:
     """Yield the folders of this process's group for a controller and of its ancestors, as far as they are to be seen."""
     with contextlib.suppress(OSError):
-        for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines():
+        for line in MEMBERSHIP.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             number, controllers, group = line.split(":", 2)
             if number == "0" and not controllers:  # version 2
                 top = ROOT
@@ -77,13 +81,12 @@ def _groups(controller: str) -> Iterator[Path]:
                 yield from (top / folder for folder in (inner, *inner.parents))
 
 
-def _words(file: Path, count: int) -> list[str] | None:
-    """Return the words of a file of one line; None where it is not there or has another number of them."""
+def _words(file: Path) -> list[str]:
+    """Return the words of a file of one line; none where it is not there."""
     try:
-        words = file.read_text(encoding="utf-8").split()
+        return file.read_text(encoding="utf-8").split()
     except OSError:
-        return None
-    return words if len(words) == count else None
+        return []
 
 
 def statistic(file: Path, name: str) -> int:

@@ -7,6 +7,7 @@ import errno
 import functools
 import math
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -157,10 +158,25 @@ def oom_kills() -> int:
 
 def busy_s() -> float:
     """Return the seconds that the processors of this process have worked since the machine started, for all programs."""
-    there, own = psutil.cpu_times(percpu=True), own_processors()
-    each = [there[number] for number in own if number < len(there)]
+    there, own = _busy_each(), own_processors()
+    if not there.keys() >= set(own):  # LXC shows a container its own processors under other numbers
+        return sum(there.values())
+    return sum(there[number] for number in own)
+
+
+def _busy_each() -> dict[int, float]:
+    """Return by their numbers the seconds that logical processors have worked, for all programs."""
     idle = ("idle", "iowait", "guest", "guest_nice")
-    return float(sum(sum(times[:]) - sum(getattr(times, name, 0.0) for name in idle) for times in each))
+    each = [
+        float(sum(times[:]) - sum(getattr(times, name, 0.0) for name in idle))
+        for times in psutil.cpu_times(percpu=True)
+    ]
+    numbers = list(range(len(each)))
+    if sys.platform == "linux":  # it lists no processors that are switched off, such as the second threads of cores
+        with contextlib.suppress(OSError):
+            lines = Path(psutil.PROCFS_PATH, "stat").read_text(encoding="utf-8").splitlines()
+            numbers = [int(found[1]) for line in lines if (found := re.match(r"cpu(\d+) ", line))]
+    return dict(zip(numbers, each, strict=False))  # one may be switched off between the two looks
 
 
 def foreign_cpu(seconds: float = 0.5, own: int | None = None) -> float:

@@ -88,6 +88,28 @@ def test_a_group_outside_of_what_is_seen_is_left_out(groups: Groups) -> None:
     assert found() == NONE
 
 
+def test_the_name_of_a_group_may_be_no_text(groups: Groups) -> None:
+    groups.membership.write_bytes(b"0::/caf\xe9/job\n")
+    groups.write(".", cpu__max="200000 100000")
+    assert control_groups.cpu_quota() == 2.0
+
+
+STAT = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 20 0 7000 60 0 0 0 50 0\ncpu2 1000 0 0 9 0 0 0 0 0 0\nintr 5\n"
+"""Two processors of which the second threads are switched off, in hundredths of a second; the last two numbers are guests'."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processors that Linux lists")
+@pytest.mark.parametrize(("own", "hundredths"), [([0, 2], 1120), ([2], 1000), ([0], 120), ([12, 13], 1120)])
+def test_the_processors_of_this_process_count_by_their_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: list[int], hundredths: int
+) -> None:
+    """Linux does not list those that are switched off; LXC lists those of a container from 0 on, whatever they are."""
+    (tmp_path / "stat").write_text(STAT, encoding="utf-8")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    monkeypatch.setattr(machine, "own_processors", lambda: own)
+    assert machine.busy_s() == pytest.approx(hundredths / os.sysconf("SC_CLK_TCK"))
+
+
 @pytest.mark.parametrize(("quota", "usable"), [("50000", 1), ("100000", 1), ("190000", 1), ("max", None)])
 def test_a_quota_bounds_the_processors(groups: Groups, quota: str, usable: int | None) -> None:
     groups.member("0::/")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from waiting import HANG_S, until
 from autotune.cli import main
 from autotune.errors import UsageError
 from autotune.submit.command import write
+from autotune.sweepfile.overrides import apply_set
 from autotune.sweepfile.resolve import load_sweep
 from benchmarks.olive_files import own
 
@@ -151,6 +153,20 @@ def test_an_instance_of_skypilot_finds_files_by_their_paths_in_the_copy(sweep: P
     assert words[:3] == ["autotune", "run", "sweeps/s.yaml"]
     assert words[5:7] == ["--set=seed=1", "--set=data.train='it''s 1 #a.jsonl[:2]'"]
     assert load_sweep(sweep, [words[6].removeprefix("--set=")]).data.train == "it's 1 #a.jsonl[:2]"
+
+
+@pytest.mark.parametrize("name", ["2024", "null", "1e5", "[a]", "yes", "plain"])
+def test_an_instance_of_skypilot_reads_the_name_of_a_model_as_text(
+    sweep: Path, tmp_path: Path, tiny_llama: Path, name: str
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / name)
+    write(sweep, "skypilot", Path("made.yaml"), [f"model={json.dumps(str(folder))}"])
+    run = yaml.safe_load(Path("made.yaml").read_text(encoding="utf-8"))["run"]
+    words = shlex.split(next(line for line in run.splitlines() if "autotune run" in line))
+    (set_to,) = (word.removeprefix("--set=") for word in words[6:] if word.startswith("--set=model="))
+    changed: dict[str, object] = {}
+    apply_set(changed, set_to)
+    assert changed == {"model": name}
 
 
 @pytest.mark.parametrize("what", ["sweep", "data", "model", "missing"])

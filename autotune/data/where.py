@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 from autotune.data.records import Record
 from autotune.data.schema import Cell, Where
@@ -29,9 +30,14 @@ def _is(text: str, value: Cell) -> bool:
             return text.strip().lower() == ("true" if value else "false")
         case str():
             return text == value
+        case int():  # exactly: numbers that name something may be longer than a float holds
+            try:
+                return Decimal(text) == value
+            except ArithmeticError:
+                return False
         case _:
             try:
-                return text == str(value) or float(text) == value
+                return float(text) == value
             except ValueError:
                 return False
 

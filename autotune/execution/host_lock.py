@@ -58,13 +58,19 @@ def host_file() -> Path:
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     for folder in (named, temporary_folder() / f"autotune-runtime{user}"):
         with contextlib.suppress(OSError):
+            if folder is named and folder.parent.exists() and not _is_own(folder.parent):
+                continue  # root could make one there, which would then be closed to that user
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            own = sys.platform == "win32" or folder.lstat().st_uid == os.getuid()
-            if own and os.access(folder, os.W_OK):
+            if _is_own(folder) and os.access(folder, os.W_OK):
                 return folder / "host.lock"
     raise MachineError(
         f"neither {named} nor the folder for temporary files can be written: set XDG_RUNTIME_DIR to a folder of yours, or TMPDIR"
     )
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder belongs to this user. Raises OSError."""
+    return sys.platform == "win32" or folder.lstat().st_uid == os.getuid()
 
 
 class HostLock:

@@ -41,7 +41,7 @@ class OpenMPWaiting:
         self._now = now or _system_now
         self._enabled = sys.platform == "linux" and not any(name in os.environ for name in USER_SETTINGS)
         self._team: IdleTeam | None = None
-        self._last = self._now()
+        self._last = self._now() if self._enabled else None
 
     @property
     def asleep(self) -> bool:
@@ -50,6 +50,8 @@ class OpenMPWaiting:
 
     def adjust(self) -> None:
         """Look at the load since the last call. To be called by one thread, about twice a second."""
+        if self._last is None:
+            return
         now = self._now()
         passed, busy, own = (after - before for after, before in zip(now, self._last, strict=True))
         if passed <= 0:

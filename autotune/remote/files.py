@@ -116,20 +116,21 @@ def fetch_folder(
     wanted: Callable[[str], bool] = lambda _: True,
     in_use: bool = False,
     replaced: str = "",
+    first: str = "",
 ) -> int:
     """Download the files of a datastore's folder for whose relative paths `wanted` is true. Returns their number.
 
     `in_use`: another process writes there, so files that vanish meanwhile are skipped. `replaced`: a folder in it; if it
-    exists there, files of its copy here that are not there are removed. Raises UsageError, MachineError, and OSError of the
-    local disk.
+    exists there, files of its copy here that are not there are removed. `first`: the file to begin with. Raises UsageError,
+    MachineError, and OSError of the local disk.
     """
     files = filesystem()
     count = 0
     there: set[Path] = set()
     with _reading(address, ""):
         root = str(files._strip_protocol(str(address)))
-        for name in files.find(str(address)):
-            below = str(name)[len(root) :].lstrip("/")
+        below_root = {str(name): str(name)[len(root) :].lstrip("/") for name in files.find(str(address))}
+        for name, below in sorted(below_root.items(), key=lambda one: one[1] != first):
             parts = PurePosixPath(below).parts
             if not parts or ".." in parts or not wanted(below):
                 continue
@@ -138,9 +139,9 @@ def fetch_folder(
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(f".{target.name}.new")
             try:
-                files.get_file(str(name), str(aside))
+                files.get_file(name, str(aside))
             except FileNotFoundError:
-                if in_use and not files.exists(str(name)):
+                if in_use and not files.exists(name):
                     continue
                 raise
             aside.replace(target)

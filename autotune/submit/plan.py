@@ -20,6 +20,7 @@ from autotune.sweepfile.olive.reader import SEARCH
 from autotune.sweepfile.resolve import load_sweep
 from autotune.sweepfile.schema import Sweep
 from autotune.sweepfile.submit import Submit
+from autotune.sweepfile.syntax import parse_value
 
 _STARTS, _LARGEST = (b"autotune run", b"autotune.in_job"), 1_000_000
 """What stands in each file that submit writes, and bytes in which it is looked for."""
@@ -165,8 +166,9 @@ def words_of_a_copy(plan: Plan) -> list[str]:
 
 
 def _as_value(text: str) -> str:
-    """Return a text as the value of --set, which is YAML: in quotes where it has other marks than a plain path."""
-    return text if re.fullmatch(r"[\w./%:\[\]-]+", text) else "'" + text.replace("'", "''") + "'"
+    """Return a text as the value of --set, which is YAML: in quotes where that would read another text, a number, or a list."""
+    plain = re.fullmatch(r"[\w./%:\[\]-]+", text) and parse_value(text) == text
+    return text if plain else "'" + text.replace("'", "''") + "'"
 
 
 def _is_whole(path: str) -> bool:

@@ -291,7 +291,8 @@ def fetch(sent: Sent, to: Path | None, cache: bool = False) -> tuple[Path, int]:
     try:
         _refuse_other_results(address.below("results"), folder)
         results = address.below("results")
-        count = fetch_folder(results, folder, lambda path: path != ".lock", in_use=True, replaced="best")
+        # sweep.yaml first: by it the folder counts as one of results where fetching is interrupted, and can be fetched into again.
+        count = fetch_folder(results, folder, lambda path: path != ".lock", True, replaced="best", first="sweep.yaml")
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise UsageError(

@@ -338,6 +338,21 @@ def test_a_job_that_is_gone_is_told_and_what_it_wrote_is_still_fetched(
     assert autotune("submit", "sweep.yaml", "--to", "azureml").code == 0  # it is no reason not to send another
 
 
+def test_fetching_that_was_interrupted_can_be_repeated(
+    service: Service, sent: str, autotune: Autotune, tmp_path: Path
+) -> None:
+    theirs, here = service.store / "autotune" / "tones" / "results", tmp_path / "results" / "tones"
+    shutil.copytree(Path(__file__).parents[2] / "results" / "example", theirs)
+    service.faults.append(lambda asked: Answer(403) if asked.path.endswith("results/results.csv") else None)
+    assert autotune("job", "fetch", sent).code == 3
+    assert (here / "front.csv").is_file()
+    assert not (here / "results.csv").exists()
+    service.faults.clear()
+    ran = autotune("job", "fetch", sent)
+    assert ran.code == 0, ran.err
+    assert (here / "results.csv").read_bytes() == (theirs / "results.csv").read_bytes()
+
+
 @pytest.mark.parametrize("mine", ["sweep.yaml", "best/notes.txt", "results.csv", "outcomes/x.json", "front.csv"])
 def test_a_folder_of_other_content_is_not_fetched_into(
     service: Service, sent: str, autotune: Autotune, tmp_path: Path, mine: str

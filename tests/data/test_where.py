@@ -67,6 +67,7 @@ def test_rows_are_taken_by_their_cells_in_every_format(tmp_path: Path, ending: s
         ("1", True, False), (True, 1, False), (True, "true", True), (2, 2.0, True), ("2.50", 2.5, True), ("2.50", "2.5", False),
         ("go", "Go", False), (" Go", "Go", False), (None, "None", False), ("", "x", False), (float("nan"), "nan", False),
         (["Go"], "Go", False), ({"a": 1}, "a", False), ("x", 1, False), (10**30, 10**30, True), ("1e3", 1000, True),
+        (2**53 + 1, 2**53, False), (str(2**53 + 1), 2**53, False), (str(2**53 + 1), 2**53 + 1, True), ("5.0", 5, True), ("0.1", 0.1, True),
     ],
 )  # fmt: skip
 def test_a_cell_is_compared_as_text_number_or_truth(cell: object, value: Any, same: bool) -> None:

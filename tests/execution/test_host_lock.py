@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -247,3 +248,19 @@ def test_a_runtime_folder_that_cannot_be_used_is_replaced_by_one_for_temporary_f
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a file"))
     with pytest.raises(MachineError, match="set XDG_RUNTIME_DIR to a folder of yours, or TMPDIR"):
         host_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users have numbers on other systems")
+def test_nothing_is_made_in_the_runtime_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo -E` keeps the variable, and root can write everywhere: that user could not use the folder afterwards."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    monkeypatch.setattr(quiet.platformdirs, "user_runtime_path", lambda *_, **__: theirs / "autotune")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    with pytest.raises(MachineError, match="set XDG_RUNTIME_DIR"):  # nor is the folder for temporary files that user's
+        host_file()
+    assert not list(theirs.iterdir())
+    monkeypatch.setattr(os, "getuid", lambda: me)
+    assert host_file() == theirs / "autotune" / "host.lock"

@@ -13,10 +13,11 @@ from stages_for_tests import TroubleJob
 
 from autotune.execution.local import LocalEngine
 from autotune.execution.openmp_waiting import IDLE_TEAM, USER_SETTINGS, OpenMPWaiting
+from autotune.machine import own_processors
 from autotune.stages.preparation_jobs import TinyJob
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP, which PyTorch has on Linux")
-CORES = os.cpu_count() or 1
+CORES = len(own_processors())
 Load = tuple[float, float]
 
 WAITING = """
@@ -62,6 +63,24 @@ def test_threads_beside_an_idle_team_sleep_and_compute_the_same() -> None:
 def no_user_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in USER_SETTINGS:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("system", "setting"), [("linux", USER_SETTINGS[0]), ("win32", ""), ("darwin", "")])
+@pytest.mark.usefixtures("no_user_settings")
+def test_where_nothing_is_adjusted_the_load_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch, system: str, setting: str
+) -> None:
+    """The thread that looks twice a second also ends a worker whose tuner has ended."""
+    monkeypatch.setattr(sys, "platform", system)
+    if setting:
+        monkeypatch.setenv(setting, "ACTIVE")
+
+    def looked() -> tuple[float, float, float]:
+        raise AssertionError("the load was looked at")
+
+    waiting = OpenMPWaiting(looked)
+    waiting.adjust()
+    assert not waiting.asleep
 
 
 @pytest.mark.usefixtures("no_user_settings")
