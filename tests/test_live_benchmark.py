@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Ran, TinySweep
 
 from autotune.metrics import Direction
 from autotune.results.rows import CommandRun, Trial
+from autotune.results.table import read_table
 from autotune.sweepfile.resolve import load_sweep
+from benchmarks.search import live_rival
 from benchmarks.search.live import SWEEP, Moment, moments, overtaken, reached, report, turns, volumes
 
 AIMS: dict[str, Direction] = {"accuracy": "maximize", "itl_ms_p50": "minimize", "size_mb": "minimize"}
@@ -39,6 +43,34 @@ def runs(*started: str, wall_s: float = 0.0) -> list[CommandRun]:
 def test_pairs_take_turns_in_being_first(tmp_path: Path) -> None:
     order = [(turn.strategy, turn.pair) for turn in turns(tmp_path, ["x", "y"], 3)]
     assert order == [("x", 0), ("y", 0), ("y", 1), ("x", 1), ("x", 2), ("y", 2)]
+
+
+def test_a_rival_runs_in_the_place_of_the_strategy(tmp_path: Path) -> None:
+    tool, rival = turns(tmp_path, ["tpe", "two-stages"], 1)
+    assert (tool.command[1:], tool.settings) == (["-m", "autotune"], ("strategy=tpe", "seed=0"))
+    assert rival.command[1:] == ["-m", "benchmarks.search.live_rival", "two-stages"]
+    assert rival.settings == ("seed=0",)  # the file's strategy stands in the record
+
+
+def test_two_stages_search_a_real_sweep(
+    keeps_workers: None,
+    tiny_sweep: TinySweep,
+    autotune: Callable[..., Ran],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Three adapters at int4, then the best of them in the other recipes."""
+    monkeypatch.setattr("conftest.main", lambda arguments: live_rival.main(["two-stages", *arguments]))
+    changes = ("strategy=random", "space.lora.steps=5", "space.lora.r={choice: [2, 4, 8, 16]}", "budget.trials=5")
+    changed = [word for change in changes for word in ("--set", change)]
+    done = autotune("run", tiny_sweep.file, "--out", tmp_path / "out", *changed)
+    assert done.code == 0, done.err
+    rows = [row for row in read_table(tmp_path / "out" / "results.csv", Trial) if row.trial]
+    assert [row["build_precision"] for row in rows] == ["int4", "int4", "int4", "fp32", "int8"]
+    adapters = [row.adapter for row in rows]
+    best = max(rows[:3], key=lambda row: row.number("accuracy") or 0.0)
+    assert len(set(adapters[:3])) == 3
+    assert adapters[3:] == [best.adapter] * 2
 
 
 def test_a_front_is_followed_from_row_to_row() -> None:

@@ -276,7 +276,7 @@ def test_rivals_that_are_told_so_begin_with_the_favourite(name: str) -> None:
 @pytest.mark.parametrize("name", ["grid-noisy-0", "wide-right-0"])
 def test_two_stages_cross_the_best_of_the_first(name: str) -> None:
     table = world_of(name).table(3)
-    asked = asked_of(rivals.TwoStages(table, 3, begun=False), table, rivals.ROUND + 4 * rivals.CROSSED + 1)
+    asked = asked_of(rivals.TwoStages(table.space, 3, begun=False), table, rivals.ROUND + 4 * rivals.CROSSED + 1)
     first, crossed, again = asked[: rivals.ROUND], asked[rivals.ROUND : -1], asked[-1]
     recipe = first[0].candidate.recipe
     assert {one.candidate.recipe for one in first} == {recipe}

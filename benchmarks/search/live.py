@@ -2,7 +2,9 @@
 
 python -m benchmarks.search.live FOLDER                        # frontier and tpe, three pairs in turns, half an hour each
 python -m benchmarks.search.live FOLDER --hours 0.1 --pairs 1 --sweep my.yaml
+python -m benchmarks.search.live FOLDER --sweep benchmarks/search/live_wide.yaml --strategy frontier two-stages --hours 0.67
 
+A strategy is one of the tool's, or a rival of `rivals.WHOLE`, which runs in the place of the sweep's strategy (`live_rival.py`).
 Each sweep has a cache of its own, so that none profits from another; its results stay in FOLDER, and the same command
 goes on with what is missing. When all are done, every candidate that was on a front at some moment is scored on the test
 items, which no search saw, and the hypervolume of each front is followed over time: the candidates are those that were
@@ -40,6 +42,8 @@ from autotune.results.judge import candidate_of, front_of
 from autotune.results.rows import CommandRun, Trial
 from autotune.results.table import read_table
 from autotune.sweepfile.resolve import load_sweep
+from autotune.sweepfile.schema import STRATEGIES
+from benchmarks.search.rivals import WHOLE
 
 SWEEP = Path(__file__).parent / "live.yaml"
 SHARES = (0.5, 0.8, 0.9, 0.95)
@@ -58,7 +62,15 @@ class Turn:
     @property
     def settings(self) -> tuple[str, ...]:
         """What its sweep file is changed by."""
-        return f"strategy={self.strategy}", f"seed={self.pair}"
+        known = self.strategy in STRATEGIES
+        return *([f"strategy={self.strategy}"] if known else []), f"seed={self.pair}"
+
+    @property
+    def command(self) -> list[str]:
+        """The command `autotune`, with the turn's strategy where it is a rival."""
+        if self.strategy in STRATEGIES:
+            return [sys.executable, "-m", "autotune"]
+        return [sys.executable, "-m", "benchmarks.search.live_rival", self.strategy]
 
     @property
     def cache(self) -> Path:
@@ -90,7 +102,7 @@ def sweep(turn: Turn, file: Path, hours: float) -> None:
     """Run one sweep to its end, if it has none yet. Raises SystemExit where it fails."""
     if (turn.folder / "finalists.csv").exists():
         return
-    command = [sys.executable, "-m", "autotune", "run", str(file), "--out", str(turn.folder), "--hours", str(hours)]
+    command = [*turn.command, "run", str(file), "--out", str(turn.folder), "--hours", str(hours)]
     for setting in turn.settings:
         command += ["--set", setting]
     ended = subprocess.run(command, env=os.environ | {"AUTOTUNE_CACHE": str(turn.cache)}, check=False)
@@ -265,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sweep", type=Path, default=SWEEP)
     parser.add_argument("--hours", type=float, default=0.5, help="wall-clock of each sweep")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--strategy", nargs="+", default=["frontier", "tpe"])
+    parser.add_argument("--strategy", nargs="+", choices=[*STRATEGIES, *WHOLE], default=["frontier", "tpe"])
     parser.add_argument("--report", type=Path, help="a folder for copies of live.md, live.csv and live.png")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from autotune.candidate import Candidate, Lora
 from autotune.metrics import Direction
@@ -100,23 +101,22 @@ class Begun(Sampled):
         return asked + super().ask(n - len(asked), [*pending, *asked])
 
 
-def tpe_favourite(table: Table, seed: int) -> Begun:
+def tpe_favourite(space: Space, seed: int) -> Begun:
     """Make TPE over adapters times recipes, begun with the favourite in every recipe."""
-    lora = favourite(table.space)
-    first = [Candidate(lora=lora, recipe=recipe) for recipe in table.space.recipes]
-    return Begun(table.space, list(OBJECTIVES.values()), seed, first)
+    lora = favourite(space)
+    first = [Candidate(lora=lora, recipe=recipe) for recipe in space.recipes]
+    return Begun(space, list(OBJECTIVES.values()), seed, first)
 
 
 class TwoStages(Whole):
     """TPE over adapters at one recipe; after every `ROUND` of them the best `CROSSED` so far in all other recipes."""
 
-    def __init__(self, table: Table, seed: int, begun: bool) -> None:
+    def __init__(self, space: Space, seed: int, begun: bool) -> None:
         """`begun`: with the favourite."""
-        self._space, first = table.space, _first_recipe(table.space)
-        self._recipe = table.space.recipes[first]
-        self._others = [recipe for recipe in table.space.recipes if recipe != self._recipe]
-        start = [Candidate(lora=favourite(table.space), recipe=self._recipe)] if begun else []
-        self._inner = Begun(replace(table.space, recipes=(self._recipe,)), ["maximize"], seed, start)
+        self._recipe = space.recipes[_first_recipe(space)]
+        self._others = [recipe for recipe in space.recipes if recipe != self._recipe]
+        start = [Candidate(lora=favourite(space), recipe=self._recipe)] if begun else []
+        self._inner = Begun(replace(space, recipes=(self._recipe,)), ["maximize"], seed, start)
         self._scores: dict[str, tuple[float, Lora]] = {}
         self._crossed: set[str] = set()
         self._queue: deque[Proposal] = deque()
@@ -160,10 +160,10 @@ class TwoStages(Whole):
 class Crossed(Whole):
     """Random adapters, each in every recipe, in an order drawn at random, before the next."""
 
-    def __init__(self, table: Table, seed: int) -> None:
-        self._space, self._seed = table.space, seed
-        self._left = Left(replace(table.space, recipes=()))
-        self._recipes = list(table.space.recipes)
+    def __init__(self, space: Space, seed: int) -> None:
+        self._seed = seed
+        self._left = Left(replace(space, recipes=()))
+        self._recipes = list(space.recipes)
         random.Random(seed).shuffle(self._recipes)
         self._queue: deque[Proposal] = deque()
         self._drawn = 0
@@ -211,7 +211,7 @@ class Brackets(Crossed):
     """
 
     def __init__(self, table: Table, seed: int) -> None:
-        super().__init__(table, seed)
+        super().__init__(table.space, seed)
         self._rungs = table.rungs
         self._items = min(table.items, max(LEAST_ITEMS, round(LOOK * table.items)))
         self._begun = 0
@@ -253,10 +253,22 @@ class Brackets(Crossed):
             self._climb(bracket.rung + 1, [candidate for _, candidate in ranked[:kept]])
 
 
-RIVALS: dict[str, Callable[[Table, int], Strategy]] = {
+WHOLE: dict[str, Callable[[Space, int], Strategy]] = {
     "tpe-favourite": tpe_favourite,
-    "two-stages": lambda table, seed: TwoStages(table, seed, begun=False),
-    "two-stages-favourite": lambda table, seed: TwoStages(table, seed, begun=True),
-    "brackets": Brackets,
+    "two-stages": partial(TwoStages, begun=False),
+    "two-stages-favourite": partial(TwoStages, begun=True),
     "crossed": Crossed,
 }
+"""The rivals that propose full candidates only: a real sweep can have them in the place of its strategy (`live.py`)."""
+
+
+def _replayed(make: Callable[[Space, int], Strategy]) -> Callable[[Table, int], Strategy]:
+    return lambda table, seed: make(table.space, seed)
+
+
+RIVALS: dict[str, Callable[[Table, int], Strategy]] = {
+    **{name: _replayed(WHOLE[name]) for name in ("tpe-favourite", "two-stages", "two-stages-favourite")},
+    "brackets": Brackets,
+    "crossed": _replayed(Crossed),
+}
+"""All rivals, for the tables."""
