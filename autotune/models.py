@@ -15,6 +15,7 @@ from typing import Any
 
 from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
+from autotune.model_settings import broken_settings
 from autotune.paths import GGUF, exists, is_file, is_folder, without_config
 from autotune.probed import VERSIONS
 from autotune.remote.addresses import is_address
@@ -160,6 +161,8 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
         raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
+    if (broken := broken_settings(folder)) is not None:
+        raise UsageError(Problem(broken[0], "model", value=name, remedy=broken[1]))
     return config
 
 

@@ -28,7 +28,7 @@ ROOMS = (
     ("shipping",),
     ("results",),
     ("sweepfile",),
-    ("models", "data"),
+    ("models", "model_settings", "data"),
     ("space",),
     ("machine",),
     ("tasks",),

@@ -197,6 +197,30 @@ def test_a_broken_config_is_refused(content: bytes, root: Path) -> None:
     assert "config.json" in refusal("model", root)
 
 
+@pytest.mark.parametrize(
+    "file", ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+)
+@pytest.mark.parametrize("content", [b"{", b"[]", b"", b"\xff\xfe", b"[" * 100_000])
+def test_broken_settings_beside_it_are_refused_by_name(file: str, content: bytes, root: Path) -> None:
+    (root / "model" / file).write_bytes(content)
+    said = refusal("model", root)
+    assert file in said
+    assert f"remove {file}" in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize("ends", ["4", True, 4.5, [4, "5"], [[4]], {"a": 4}])
+def test_ends_of_a_text_must_be_tokens(ends: Any, root: Path) -> None:
+    (root / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
+    assert "eos_token_id in generation_config.json must be a whole number" in refusal("model", root)
+
+
+@pytest.mark.parametrize("ends", [None, 4, [4, 5], []])
+def test_ends_of_a_text_that_are_usual(ends: Any, root: Path) -> None:
+    (root / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
+    assert shape_of("model", root) is not None
+
+
 # --- What config.json says -----------------------------------------------------------------------------------------
 
 
