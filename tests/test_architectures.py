@@ -207,6 +207,24 @@ def test_a_window_matters_beyond_it() -> None:
     assert "with a sliding window the model builder makes another model" in remarks(model, "cpu", 513)[0]
 
 
+@pytest.mark.parametrize(
+    ("turn", "max_length", "told"), [(512, 1024, True), (512, 512, False), (4096, 8192, False), (6000, 8192, True)]
+)
+def test_an_answer_that_passes_longropes_length_matters_where_the_runtime_does_not_begin_anew(
+    turn: int, max_length: int, told: bool
+) -> None:
+    rope = {"rope_type": "longrope", "type": "longrope", "original_max_position_embeddings": turn}
+    for model in (
+        config("Phi3", head_dim=96, model_type="phi3", rope_parameters=rope),
+        config(
+            "Phi3", head_dim=96, model_type="phi3", rope_scaling={"type": "su"}, original_max_position_embeddings=turn
+        ),
+    ):
+        assert [f"beyond {turn} tokens its LongRoPE" in line for line in remarks(model, "cpu", max_length)] == [
+            True
+        ] * told
+
+
 def test_with_other_versions_nothing_is_refused_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     newer = {"onnxruntime-genai": (VERSIONS["onnxruntime-genai"], "0.99.0")}
     monkeypatch.setattr(architectures, "other_versions", lambda: newer)

@@ -124,30 +124,51 @@ def choose_labels(
     log-likelihoods (items, labels).
 
     Of a label that was not run to its end the log-likelihood is an upper bound: if that is the second, the lead is at
-    least the number given.
+    least the number given. Where a label passes the turn of the rotation and its prompt does not, all labels are read with
+    their prompts as whole texts, as an exported run.py reads them.
     """
-    chosen, margins = [0] * len(items), [0.0] * len(items)
     scores = np.zeros((len(items), len(labels)))
     tree = LabelTree(labels)
     for members in groups([len(item.prompt) for item in items], batched, backend.ragged):
-        branches = backend.branch([items[i].prompt for i in members])
-        races = [Race(tree) for _ in members]
-        asked: list[tuple[int, Tokens]] = [(row, ()) for row in range(len(members))]
-        logits = branches.logits
-        while asked:
-            likely = log_likelihood(logits, tree.tokens[:, [len(path) for _, path in asked]].T)
-            for (row, path), values in zip(asked, likely, strict=True):
-                races[row].learn(path, values)
-            following = [(row, race.next()) for row, race in enumerate(races)]
-            asked = [(row, path) for row, path in following if path is not None]
-            if asked:
-                logits = branches.after(asked)
-        for race, index in zip(races, members, strict=True):
-            order = np.argsort(-race.scores, kind="stable")
-            chosen[index] = int(order[0])
-            margins[index] = float(race.scores[order[0]] - race.scores[order[1]])
-            scores[index] = race.scores
-    return chosen, margins, scores
+        prompts = [items[i].prompt for i in members]
+        if backend.turn is not None and len(prompts[0]) <= backend.turn < len(prompts[0]) + tree.lengths.max():
+            scores[members] = _whole_texts(backend, prompts, labels)
+        else:
+            scores[members] = _raced(backend, prompts, tree)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    leads = np.take_along_axis(scores, order[:, :1], axis=1) - np.take_along_axis(scores, order[:, 1:2], axis=1)
+    return order[:, 0].tolist(), leads[:, 0].tolist(), scores
+
+
+def _raced(backend: Backend, prompts: list[Tokens], tree: LabelTree) -> NDArray[np.float64]:
+    """Return the labels' log-likelihoods after each prompt (prompts, labels), of labels that could not win an upper bound."""
+    branches = backend.branch(prompts)
+    races = [Race(tree) for _ in prompts]
+    asked: list[tuple[int, Tokens]] = [(row, ()) for row in range(len(prompts))]
+    logits = branches.logits
+    while asked:
+        likely = log_likelihood(logits, tree.tokens[:, [len(path) for _, path in asked]].T)
+        for (row, path), values in zip(asked, likely, strict=True):
+            races[row].learn(path, values)
+        following = [(row, race.next()) for row, race in enumerate(races)]
+        asked = [(row, path) for row, path in following if path is not None]
+        if asked:
+            logits = branches.after(asked)
+    return np.array([race.scores for race in races])
+
+
+def _whole_texts(backend: Backend, prompts: list[Tokens], labels: list[Tokens]) -> NDArray[np.float64]:
+    """Return the log-likelihood of each label after each prompt (prompts, labels), each read as one text with its prompt.
+
+    The prompts are of one length.
+    """
+    start = len(prompts[0]) - 1
+    found = np.zeros((len(prompts), len(labels)))
+    for place, label in enumerate(labels):
+        read = backend.read([(*prompt, *label) for prompt in prompts], [start] * len(prompts))
+        tokens = np.array(label)[:, None]
+        found[:, place] = [log_likelihood(logits[:-1], tokens).sum() for logits in read]
+    return found
 
 
 def label_loss(scores: NDArray[np.float64], gold: list[int]) -> NDArray[np.float64]:
@@ -188,6 +209,11 @@ def generate(
                 break
             if len(keep) < len(active):
                 active, cache = [active[k] for k in keep], backend.select(cache, keep)
+            length = ids.shape[1] + position + 1
+            if backend.again is not None and length == backend.again + 1:
+                whole = np.array([(*items[i].prompt, *tokens[i]) for i in active], dtype=np.int64)
+                logits, cache = backend.run(whole, keep=True, last=True)
+                continue
             logits, cache = backend.run(following[keep][:, None].astype(np.int64), cache, keep=True)
         for i in members:
             texts[i] = cut_at(tokenizer.decode(tokens[i], skip_special_tokens=True), stops)

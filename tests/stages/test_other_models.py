@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai as og
 import pytest
+import torch
 from conftest import Do
+from transformers import AutoModelForCausalLM
 
 from autotune.architectures import checked_tokens
 from autotune.candidate import Recipe
@@ -19,7 +21,7 @@ from autotune.stages.backends import OnnxBackend, TorchBackend
 from autotune.stages.check_build import Reference, judge, logits_of
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.protocol import Result
-from autotune.stages.score import choose_labels, completion_nll, generate
+from autotune.stages.score import choose_labels, completion_nll, generate, log_likelihood
 from autotune.stages.text import Encoded, load_tokenizer
 from benchmarks.fidelity import RECIPES as ALL_RECIPES
 
@@ -247,3 +249,78 @@ def test_genai_runs_it_at_any_length_and_computes_the_same(
             if generator.is_done():  # the end of the text, and no logits after it
                 break
             text = tuple(int(token) for token in generator.get_sequence(0))
+
+
+# --- LongRoPE where an answer passes the length of its short factors -----------------------------------------------------
+
+
+def long_from(tokens: int) -> Model:
+    return "Phi3ForCausalLM", {
+        **LONG, "original_max_position_embeddings": tokens, "max_position_embeddings": 2 * tokens,
+        "rope_parameters": LONG["rope_parameters"] | {"original_max_position_embeddings": tokens},
+    }  # fmt: skip
+
+
+def written_by_genai(folder: Path, prompt: tuple[int, ...], limit: int) -> list[int]:
+    served = og.Model(str(folder))
+    parameters = og.GeneratorParams(served)
+    parameters.set_search_options(max_length=len(prompt) + limit, do_sample=False)
+    generator = og.Generator(served, parameters)
+    generator.append_tokens(np.array(prompt, dtype=np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    return [int(token) for token in generator.get_sequence(0)][len(prompt) :]
+
+
+def written_by_transformers(folder: Path, prompt: tuple[int, ...], limit: int) -> list[int]:
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    found = model.generate(torch.tensor([prompt]), max_new_tokens=limit, do_sample=False, pad_token_id=1)
+    return [int(token) for token in found[0, len(prompt) :]]
+
+
+@pytest.mark.parametrize("turn", [64, 4096])
+def test_an_answer_that_passes_longropes_length_is_written_as_what_ships_writes_it(
+    built: Do, model: Callable[[Model], Path], turn: int
+) -> None:
+    """ONNX Runtime GenAI computes the text anew at 4,096 tokens alone, and transformers at the model's own length."""
+    source = model(long_from(turn))
+    folder, _ = built(RECIPES["fp32"], source)
+    prompt = tuple(int(token) for token in np.random.default_rng(0).integers(5, 300, turn - 6))
+    tokenizer = load_tokenizer(source)
+    items = [Encoded(str(n), prompt, (), "") for n in range(2)]
+    texts = []
+    for backend, tokens in (
+        (OnnxBackend(folder, "cpu", 1), written_by_genai(folder, prompt, 16)),
+        (TorchBackend(source, None, "cpu", 1), written_by_transformers(source, prompt, 16)),
+    ):
+        assert len(tokens) == 16, "no end of the text, which other numbers of the seed may bring"
+        texts.append(tokenizer.decode(tokens, skip_special_tokens=True))
+        assert generate(backend, items, tokenizer, (), 16) == [texts[-1]] * 2
+    assert (texts[0] == texts[1]) is (turn == 4096)
+
+
+def test_labels_that_pass_longropes_length_are_read_as_whole_texts(built: Do, model: Callable[[Model], Path]) -> None:
+    source = model(long_from(64))
+    labels = [(7, 8, 9, 10), (7, 8, 10, 3), (11, 12, 13, 14), (12, 13)]
+    items = [Encoded(str(n), TEXTS[1][:size], TEXTS[0][:5], "") for n, size in enumerate((40, 62, 62, 63, 64, 65))]
+    folder, _ = built(RECIPES["fp32"], source)
+    found = []
+    for backend in (OnnxBackend(folder, "cpu", 1), TorchBackend(source, None, "cpu", 1)):
+        assert backend.turn == 64
+        whole = np.array([
+            [log_likelihood(backend.read([(*item.prompt, *label)], [len(item.prompt) - 1])[0][:-1], np.array(label)[:, None]).sum()
+             for label in labels] for item in items
+        ])  # fmt: skip
+        chosen, _, scores = choose_labels(backend, items, labels)
+        assert chosen == whole.argmax(axis=1).tolist()
+        np.testing.assert_allclose(scores[range(len(items)), chosen], whole.max(axis=1), atol=1e-4)
+        found.append(whole)
+        if isinstance(backend, OnnxBackend):  # as run.py asks ONNX Runtime GenAI
+            served, text = og.Model(str(folder)), (*items[2].prompt, *labels[0])
+            generator = og.Generator(served, og.GeneratorParams(served))
+            generator.append_tokens(np.array(text, dtype=np.int32))
+            logits = np.asarray(generator.get_output("logits"))[0, len(items[2].prompt) - 1 : -1]
+            assert float(log_likelihood(logits, np.array(labels[0])[:, None]).sum()) == pytest.approx(
+                whole[2, 0], abs=1e-4
+            )
+    np.testing.assert_allclose(*found, atol=1e-4)
