@@ -15,7 +15,7 @@ from typing import Any
 
 from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
-from autotune.model_settings import broken_settings
+from autotune.model_files import broken_files
 from autotune.paths import GGUF, exists, is_file, is_folder, without_config
 from autotune.probed import VERSIONS
 from autotune.remote.addresses import is_address
@@ -148,8 +148,11 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         rule = f"config.json cannot be read ({_reason(error)})"
         raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again")) from None
     if not isinstance(config, dict):
-        remedy = "fetch or save the model again"
-        raise UsageError(Problem("config.json must be a mapping", "model", value=name, remedy=remedy))
+        raise UsageError(
+            Problem("config.json must be a mapping", "model", value=name, remedy="fetch or save the model again")
+        )
+    if (broken := broken_files(folder)) is not None:
+        raise UsageError(Problem(broken[0], "model", value=name, remedy=broken[1]))
     _check_weights(folder, name)
     # With either of these, transformers would load other weights than those of the folder.
     if exists(folder / "adapter_config.json"):
@@ -161,8 +164,6 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
         raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
-    if (broken := broken_settings(folder)) is not None:
-        raise UsageError(Problem(broken[0], "model", value=name, remedy=broken[1]))
     return config
 
 
@@ -223,6 +224,9 @@ def check_architecture(config: dict[str, Any], name: str) -> None:
     architecture = named[0] if isinstance(named, list) and named else None
     if architecture is None:
         rule, remedy = "the model builder cannot export this architecture: config.json names none", _exported()
+        kinds = {kind: known for known, kind in ARCHITECTURES.items()}
+        if (known := kinds.get(str(config.get("model_type")))) is not None and not named:
+            remedy = f'write "architectures": ["{known}"] into config.json'
         raise UsageError(Problem(rule, "model", value=name, remedy=remedy))
     own = config.get("auto_map") and config.get("model_type") not in ARCHITECTURES.values()
     if isinstance(architecture, str) and (architecture in _OWN_CODE or (architecture in ARCHITECTURES and own)):

@@ -28,7 +28,7 @@ ROOMS = (
     ("shipping",),
     ("results",),
     ("sweepfile",),
-    ("models", "model_settings", "data"),
+    ("models", "model_files", "data"),
     ("space",),
     ("machine",),
     ("tasks",),

@@ -209,6 +209,26 @@ def test_broken_settings_beside_it_are_refused_by_name(file: str, content: bytes
     assert len(said) < 1000
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "tokenizer.model", "generation_config.json"])
+def test_a_clone_without_lfs_is_told_how_to_fetch(file: str, root: Path) -> None:
+    (root / "model" / file).write_bytes(POINTER)
+    said = refusal("model", root)
+    assert f"{file} is only a pointer of Git LFS" in said
+    assert "git lfs pull" in said
+
+
+def test_a_shard_that_is_a_pointer_is_found_and_a_text_about_pointers_is_none(root: Path) -> None:
+    (root / "model" / "README.md").write_bytes(POINTER)
+    (root / "model" / "notes.json").write_bytes(POINTER + b" " * 1024)
+    assert shape_of("model", root) is not None
+    sharded(root / "model", {"a": SHARD, "b": "model-2.safetensors"})
+    (root / "model" / "model-2.safetensors").write_bytes(POINTER)
+    assert "model-2.safetensors is only a pointer" in refusal("model", root)
+
+
 @pytest.mark.parametrize("ends", ["4", True, 4.5, [4, "5"], [[4]], {"a": 4}])
 def test_ends_of_a_text_must_be_tokens(ends: Any, root: Path) -> None:
     (root / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
@@ -248,6 +268,12 @@ def test_another_architecture_is_refused_by_name(named: Any, said: str, root: Pa
     assert "the model builder cannot export this architecture" in told
     assert said in told
     assert "it exports" in told
+
+
+@pytest.mark.parametrize("named", [None, []])
+def test_where_no_architecture_is_named_that_of_the_model_type_is_offered(named: Any, root: Path) -> None:
+    write_model(root / "model", architectures=named, model_type="qwen2")
+    assert 'write "architectures": ["Qwen2ForCausalLM"] into config.json' in refusal("model", root)
 
 
 @pytest.mark.parametrize("architecture", ["ChatGLMModel", "InternLM2ForCausalLM", "Phi3SmallForCausalLM"])

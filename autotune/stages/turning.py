@@ -2,7 +2,7 @@
 
 What the cache holds of a shorter text is then of another rotation. ONNX Runtime GenAI and transformers begin such a text
 again when it is generated, each for some models and at some length only; elsewhere they go on with both rotations mixed.
-A deployed model does as they do, and so does scoring (`benchmarks/measured/fidelity.md`).
+A deployed model does as they do, and so does scoring.
 """
 
 from __future__ import annotations

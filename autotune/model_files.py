@@ -1,4 +1,4 @@
-"""The settings files beside a model's config.json: what is wrong with them, before a library stumbles over it."""
+"""The files beside a model's config.json: what is wrong with them, before a library stumbles over it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from typing import Any
 FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def broken_settings(folder: Path) -> tuple[str, str] | None:
-    """Return what is wrong with a model folder's settings, and what to do; None where nothing is."""
+_POINTER = b"version https://git-lfs"
+_LONGEST_POINTER = 1024
+"""The most bytes of a Git LFS pointer, as its specification says."""
+
+
+def _lfs_pointer(folder: Path) -> str | None:
+    """Return the name of a file of weights or settings that is only a pointer of Git LFS, as a clone without it has."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", ".json", ".model") and file.is_file():
+            with file.open("rb") as stream:
+                if stream.read(len(_POINTER)) == _POINTER and file.stat().st_size <= _LONGEST_POINTER:
+                    return file.name
+    return None
+
+
+def broken_files(folder: Path) -> tuple[str, str] | None:
+    """Return what is wrong with the files in a model folder, and what to do; None where nothing is."""
+    if (pointer := _lfs_pointer(folder)) is not None:
+        return f"{pointer} is only a pointer of Git LFS to the file", "fetch the files in the folder: git lfs pull"
     for name in FILES:
         file = folder / name
         if not file.is_file():
