@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -89,6 +90,37 @@ def header_of(row: object, wanted: Collection[str]) -> list[str] | None:
     if not isinstance(row, list) or not wanted or not all(isinstance(name, str) for name in row):
         return None
     return row if set(wanted) <= set(row) and len(set(row)) == len(row) else None
+
+
+def is_conversation(row: object) -> bool:
+    """Whether a row is a bare list of messages, without a name for the column that would hold it."""
+    return isinstance(row, list) and len(row) > 1 and all(isinstance(one, dict) and _ROLES & one.keys() for one in row)
+
+
+_ROLES = {"role", "from"}
+_MISREAD = re.compile("[\u00c2\u00c3][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€[\u0080-\u00bf™œ˜¦“”]")
+"""UTF-8 of letters with accents, and of typographic quotes, read as cp1252 or latin-1."""
+
+
+def misread(text: str) -> list[str]:
+    """Return a note on text that was read in the wrong encoding before it was saved: `fÃ¼r` for `für`."""
+    found = _MISREAD.search(text)
+    if found is None or len(_MISREAD.findall(text)) < _TWICE:
+        return []
+    words = next(one for one in re.finditer(r"\S+", text[max(0, found.start() - 40) :]) if _MISREAD.search(one[0]))[0]
+    for encoding in ("cp1252", "latin-1"):
+        with contextlib.suppress(UnicodeError):
+            meant = words.encode(encoding).decode("utf-8")
+            line = text.count("\n", 0, found.start()) + 1
+            return [
+                f"line {line} has {words[:40]!r} for {meant[:40]!r}, and there are more like it: the text was read in the wrong "
+                "encoding before it was saved; write the data again from its source"
+            ]
+    return []
+
+
+_TWICE = 2
+"""So many signs of a misread text are needed: one may be meant."""
 
 
 def outer_of(names: Iterable[str], rows: Sequence[Mapping[str, object]]) -> dict[str, str]:

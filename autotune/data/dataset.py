@@ -91,7 +91,8 @@ def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> It
         usable = sum(len(splits[one]) for one in SPLITS if one == "train" or shares[one][1])
         rows = f"{usable} usable row{'s' * (usable != 1)} in train{told}"
         rule = f"{split} must have rows, but none remain of {rows}"
-        if not usable and remedy == _REMEDIES["also in"]:
+        lost = sum(len(places) for (where, _), places in left_out.items() if where in (split, "train"))
+        if (not usable and remedy == _REMEDIES["also in"]) or lost > usable:  # more rows are there, and are wrong
             yield Problem(rule, f"data.{split if share is None else key}", value=share, remedy=remedy)
             continue
         remedy = "lower the share that is held out, or add rows" if split == "train" else "raise the share, or add rows"

@@ -1,7 +1,7 @@
 """Read delimited text: CSV, TSV, and the variants that spreadsheets and exports write.
 
-The delimiter is the one that splits the header into most of the columns that the sweep asks for. Quotes are read by RFC
-4180 where the whole file fits it, else by the first of the other notations that the whole file fits; where none does, the
+The delimiter is the one that splits the header into most of the columns that the sweep asks for; where it asks for none, the
+one that splits header and rows alike. Quotes are read by RFC 4180 where the whole file fits it, else by the first of the other notations that the whole file fits; where none does, the
 error names the line. No rows are merged: a quote that is part of the text never swallows the rows after it.
 """
 
@@ -26,11 +26,12 @@ _SEP = re.compile(r'"?sep=([^"\r\n])"?[^\S\r\n]*(?:\r\n|\r|\n|$)', re.IGNORECASE
 """The line before the header in which Excel names the delimiter."""
 _STRIPPED = " \t\r\n\v\f\u00a0\u200b\ufeff"
 
-Quotes = Literal["doubled", "escaped", "after spaces", "text"]
+Quotes = Literal["doubled", "escaped", "after spaces", "single", "text"]
 _NOTES: dict[Quotes, str] = {
     "doubled": "",
     "escaped": 'quotes within cells are read as \\"',
     "after spaces": "spaces before quoted cells are left out",
+    "single": "cells are quoted with '",
     "text": "quotes are read as part of the text",
 }
 
@@ -81,7 +82,8 @@ def _parsed(text: str, delimiter: str, quotes: Quotes, first: int) -> Iterator[L
     # Strict: a quote that is never closed would otherwise swallow the rest of the file without a word.
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, doublequote=quotes != "escaped",
-        escapechar="\\" if quotes == "escaped" else None, skipinitialspace=quotes == "after spaces",
+        escapechar="\\" if quotes == "escaped" or (quotes == "single" and "\\'" in text) else None,
+        skipinitialspace=quotes == "after spaces", quotechar="'" if quotes == "single" else '"',
     )  # fmt: skip
     before = csv.field_size_limit(_LONGEST_CELL)
     start = 0
@@ -101,7 +103,9 @@ def _header_of(text: str, delimiter: str) -> list[str]:
         cells = next(_parsed(text, delimiter, "doubled", 1), Line(1, 1, [])).cells
     except _BrokenError:
         cells = next(_parsed(text, delimiter, "text", 1), Line(1, 1, [])).cells
-    return [name.strip(_STRIPPED) for name in cells]
+    names = [name.strip(_STRIPPED) for name in cells]
+    single = all(len(name) > 1 and name[0] == name[-1] == "'" for name in names)
+    return [name[1:-1] for name in names] if single else names
 
 
 def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
@@ -117,7 +121,7 @@ def _delimiter(text: str, usual: str, wanted: Collection[str]) -> str:
         alike = [line.count(kind) >= len(header) - 1 for line in head if line]
         return len(set(wanted).intersection(header)), sum(alike) / max(1, len(alike))
 
-    if set(wanted) <= set(_header_of(text, usual)):
+    if wanted and set(wanted) <= set(_header_of(text, usual)):
         return usual
     return max(kinds, key=fitness)
 
@@ -215,9 +219,11 @@ def _above_header(text: str, delimiter: str, usual: str, first: int, wanted: Col
 
 def _notations(text: str, delimiter: str) -> list[Quotes]:
     """Return the notations of quotes that a text may use, the most likely first."""
-    if '"' not in text:
+    if '"' not in text and "'" not in text:
         return ["doubled"]
     kinds: list[Quotes] = ["doubled"]
+    if _single_quoted(text, delimiter):
+        kinds.insert(0, "single")
     if '\\"' in text:
         kinds.append("escaped")
     if f'{delimiter} "' in text:
@@ -229,6 +235,21 @@ def _notations(text: str, delimiter: str) -> list[Quotes]:
     if delimiter == "\t" or not re.search(rf'(?:^|{around})"[^"\r\n]*"(?:{around}|$)', text, re.MULTILINE):
         kinds.append("text")
     return kinds
+
+
+def _single_quoted(text: str, delimiter: str) -> bool:
+    """Return whether all names in the header, or a whole cell in each line below it, stand in single quotes."""
+    lines = [line for line in _plain_lines(text[:_HEAD]) if line.strip()]
+    if len(text) > _HEAD:
+        lines.pop()
+    if len(lines) < 3 or "'" not in lines[0] + lines[1]:
+        return False
+    end = re.escape(delimiter)
+    quoted = r"\s*'(?:[^'\\]|''|\\.)*'\s*"
+    if re.fullmatch(rf"{quoted}(?:{end}{quoted})*", lines[0]):
+        return True
+    line = re.compile(rf"(?:[^'{end}]*{end})*{quoted}(?:{end}(?:{quoted}|[^'{end}]*))*")
+    return all(map(line.fullmatch, lines[1:]))
 
 
 def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collection[str]) -> Table:

@@ -7,11 +7,12 @@ would learn them as something else than they are, or every row would be left out
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from autotune.data.conversations import holds_messages
 from autotune.data.schema import DataSpec, chat_columns
-from autotune.data.sources import HISTORY, SYSTEMS, VERDICTS, SourceTable
+from autotune.data.sources import HISTORY, PARTS, SYSTEMS, VERDICTS, SourceTable
 from autotune.data.templates import is_empty, parse_template, template_columns
 from autotune.errors import Problem
 
@@ -54,7 +55,31 @@ def foreign_format(spec: DataSpec, table: SourceTable, source: str) -> Iterator[
 
 
 def format_notes(spec: DataSpec, table: SourceTable) -> list[str]:
-    """Return notes on columns that the sweep does not name although they belong to the conversation."""
+    """Return notes on columns that the sweep does not name although they say what belongs to the data."""
+    return [*_parts_notes(spec, table), *_conversation_notes(spec, table)]
+
+
+def _parts_notes(spec: DataSpec, table: SourceTable) -> list[str]:
+    """Return a note for a column that names splits: rows of all of them are taken."""
+    asked, answers, _ = _used(spec)
+    named = {*asked, *answers, *(spec.where or ()), *(template_columns(spec.text) if spec.text else ())}
+    for name in (name for name in PARTS if name in table.columns and name not in named):
+        counts = Counter(str(cells.get(name)).strip().lower() for _, cells in table.rows)
+        if len(counts) > 1 and counts.keys() <= _SPLIT_NAMES:
+            told = ", ".join(f"{count} {part}" for part, count in counts.most_common())
+            return [
+                f"'{name}' says which split a row is of ({told}), and all are taken; to take those of one alone, write "
+                f"data.where: {{{name}: {next(iter(counts))}}}, and write the others to a file of their own"
+            ]
+    return []
+
+
+_SPLIT_NAMES = {
+    "train", "training", "test", "testing", "validation", "valid", "val", "dev", "development", "eval", "evaluation", "holdout",
+}  # fmt: skip
+
+
+def _conversation_notes(spec: DataSpec, table: SourceTable) -> list[str]:
     columns = [name.removesuffix("?") for name in chat_columns(spec.messages)]
     if not columns:
         return _history_notes(spec, table)

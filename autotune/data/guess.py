@@ -14,7 +14,21 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from autotune.data.conversations import MEDIA, conversation_in, conversation_of
+from autotune.data.columns import (
+    ANSWERS,
+    LABELS,
+    always_the_same,
+    are_numbers,
+    asking,
+    could_be_labels,
+    first_named,
+    is_id,
+    label_of,
+    reply_of,
+    same_labels,
+)
+from autotune.data.content import lifted
+from autotune.data.conversations import MEDIA, conversation_in, conversation_of, holds_messages
 from autotune.data.readers import read_rows
 from autotune.data.recognised import (
     IDS,
@@ -33,28 +47,10 @@ from autotune.errors import Problem, UsageError, shown
 
 _LOOKED_AT = 50_000
 """About the number of rows that are examined, spread over the file, which may be sorted."""
-_MOST_LABELS, _EACH = 300, 3
-"""The most different values in a column of labels, and the least rows of each, on average."""
 _EACH_ANSWER = 15
 """The last turns of conversations are labels where each occurs in at least so many rows, so that every split has it."""
-_LONGEST_LABEL = 60
-"""The most characters of a label (median)."""
-_FEW_WORDS = 4
-"""The most words of a label (median), unless the name of its column says that it holds labels."""
 _SHORT_ANSWER = 5
 """An answer of at most so many words (median) is right or wrong as a whole."""
-_LABELS = (
-    "label", "labels", "class", "category", "intent", "target", "tone", "sentiment", "topic", "team", "emotion", "rating",
-    "stars", "spam", "type", "tag", "department", "priority", "language", "polarity", "gold_label", "label_text", "verdict",
-)  # fmt: skip
-_ANSWERS = (
-    "answer", "completion", "response", "output", "summary", "highlights", "target", "reference", "reply", "translation",
-    "title", "assistant", "answers", "chosen", "solution",
-)  # fmt: skip
-_TEXTS = (
-    "text", "sentence", "phrase", "question", "prompt", "instruction", "input", "context", "document", "article", "premise",
-    "hypothesis", "content", "body", "message", "query", "utterance", "review", "dialogue", "source", "passage", "subject",
-)  # fmt: skip
 _CHARACTERS, _BYTES = 3.0, 2.0
 """Characters of a token of English, which has about four; bytes of a token of letters that are not ASCII."""
 _DIGIT, _ASCII = re.compile(r"[0-9]"), re.compile(r"[\x00-\x7f]+")
@@ -99,8 +95,8 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
     """Return the probable task of a file's rows. Raises UsageError where the file cannot be read, or holds no such rows."""
     path = locate(source, root, None)
     data = path.read_bytes()
-    columns = _columns(path, data, encoding)
-    found = read_rows(path, data, columns, encoding)
+    columns = read_rows(path, data, (), encoding).columns
+    found = read_rows(path, data, set(columns), encoding)
     if found.problems or not found.records:
         raise UsageError(
             [Problem(p.rule, p.key or "--data", str(path), p.line, p.value, _here(p.remedy)) for p in found.problems]
@@ -112,8 +108,12 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
             Problem(f"the first line must name the columns, and {first}", "--data", str(path), 1, remedy=remedy)
         )
     named = [name for name in found.columns if _NAME.fullmatch(name) and name.strip() == name and name not in TOOLS]
-    others = [name for name in found.columns if name.strip() and name not in TOOLS and not _NAME.fullmatch(name)]
+    others = [name for name in found.columns if not IDS.search(name.strip()) and not _NAME.fullmatch(name)]
     remedy = f"rename {_list(others[:3])}: a template names columns without . [ ] ! : {{ }} and ?" if others else ""
+    if holder := _holder(named, rows):
+        rows = [lifted(row, holder) for row in rows]
+        inner = dict.fromkeys(name for row in rows for name in row if name not in named)
+        named = [name for name in inner if _NAME.fullmatch(name) and name.strip() == name]
     try:
         made = _guess(path, named, rows, len(found.records))
     except UsageError as error:
@@ -123,20 +123,50 @@ def guess(source: str, root: Path = Path(), encoding: str | None = None) -> Gues
     return replace(made, why=(*made.why, f"not used: {remedy}")) if others else made
 
 
+def with_rows_of(found: Guess, source: str, encoding: str | None = None) -> Guess:
+    """Return a guess with lengths that hold for the rows of another split, too. A file that cannot be read changes nothing."""
+    columns = (*found.asks, found.answer)
+    try:
+        path = locate(source, Path(), None)
+        names = {name.removesuffix("?") for name in columns} if found.way == "messages" else set(columns)
+        rows = [record.cells for record in read_rows(path, path.read_bytes(), names, encoding).records]
+    except (UsageError, OSError):
+        return found
+    other = found
+    if found.way == "messages":
+        if turns := [conversation_in(row, columns) for row in rows if follows(row, columns)]:
+            other = _conversations(columns, turns, len(rows), ())
+    elif rows:
+        texts = {name: [_text(row.get(name)) for row in rows] for name in columns}
+        lengths = [about_tokens(cell) for cell in texts[found.answer]]
+        other = replace(found, answer_tokens=_long(lengths), longest_answer=_longest(texts[found.answer]))
+        other = _with_prompts(found.asks, texts, other) if found.asks else replace(found, long_tokens=_long(lengths))
+    return replace(
+        found,
+        long_tokens=max(found.long_tokens, other.long_tokens),
+        longest_prompt=max(found.longest_prompt, other.longest_prompt),
+        answer_tokens=max(found.answer_tokens, other.answer_tokens),
+        longest_answer=max(found.longest_answer, other.longest_answer),
+    )
+
+
 def _here(remedy: str) -> str:
     """Return a remedy for a sweep file as one for this command, which writes it."""
     return remedy.replace("write data.encoding: ", "give --encoding ")
 
 
-def _columns(path: Path, data: bytes, encoding: str | None) -> set[str]:
-    """Return a file's columns. The reader finds the delimiter by the wanted names, which are unknown here: so each is tried."""
-    columns = read_rows(path, data, (), encoding).columns
-    for separator in ";\t|":
-        if len(columns) == 1 and separator in columns[0]:
-            named = {name.strip().strip('"') for name in columns[0].split(separator)}
-            if len(found := read_rows(path, data, named, encoding).columns) > 1:
-                columns = found
-    return set(columns)
+def _holder(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str | None:
+    """Return the only column of objects, where no other column has texts: its fields are the columns, as `with_fields` reads them."""
+    outer = [name for name in columns if holds(rows, name, lambda cell: isinstance(cell, Mapping))]
+    if len(outer) != 1 or holds(rows, outer[0], converses) or holds(rows, outer[0], holds_messages):
+        return None
+    for name in columns:
+        cells = [_text(row.get(name)) for row in rows]
+        if name != outer[0] and any(cells) and not is_id(name, cells) and not always_the_same(cells):
+            return None
+        if any(isinstance(cell := row.get(name), list) and cell for row in rows):
+            return None
+    return outer[0]
 
 
 def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, object]], total: int) -> Guess:
@@ -151,28 +181,43 @@ def _guess(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, ob
             everywhere = bool(system) and not any(is_empty(row.get(system[0])) for row in records)
             before = [one if everywhere else f"{one}?" for one in system[:1]]
             return _conversations((*before, name), turns, total, columns)
+    for name in columns:
+        if holds(records, name, _in_python):
+            rule = f"'{name}' holds messages in Python's notation, which is not read"
+            raise UsageError(Problem(rule, "--data", str(path), remedy="write each row by json.dumps, or as parquet"))
     texts = {name: [_text(row.get(name)) for row in records] for name in columns}
     texts = {name: cells for name, cells in texts.items() if sum(map(bool, cells)) >= max(1, len(records) // 20)}
     if not texts:
-        rule = "no column holds texts that a prompt or an answer could be made of"
-        raise UsageError(
-            Problem(rule, "--data", str(path), value=list(columns)[:20], remedy="name a file with labelled text")
-        )
-    label = _label_of(texts)
+        raise UsageError(_no_texts(path, columns, records))
+    label = label_of(texts)
     lists = [name for name in columns if name not in texts and name.lower() not in MEDIA]
     if label is not None:
-        made = _labelled(label, texts, columns, total)
+        made = _labelled(label, texts, columns, total, [*_unused(lists, records)])
         return replace(made, why=(*made.why, *_unused(lists, records)))
-    odd = [name for name in lists if plain_name(name) in (*_ANSWERS, *_LABELS)]
+    odd = [name for name in lists if plain_name(name) in (*ANSWERS, *LABELS)]
     if told := [*_unused(odd, records)]:
         rule = f"no answer can be read: {told[0]}"
         raise UsageError(Problem(rule, "--data", str(path), remedy="write the answer as one text in each row"))
-    kinds = [name for name in texts if not _is_id(name, texts[name]) and not _always_the_same(texts[name])]
+    kinds = [name for name in texts if not is_id(name, texts[name]) and not always_the_same(texts[name])]
+    if not kinds:
+        raise UsageError(_no_texts(path, columns, records))
     if len(kinds) < 2:
-        only = (kinds or list(texts))[0]
+        only = kinds[0]
         unused = _unused([name for name in columns if name != only], records)
         return _plain_texts(only, texts[only], tuple(unused), total, columns)
     return _answered(kinds, texts, total, columns)
+
+
+def _no_texts(path: Path, columns: Sequence[str], records: Sequence[Mapping[str, object]]) -> Problem:
+    told = [line.replace("is not used: it ", "") for line in _unused(columns, records)]
+    rule = "; ".join(("no column holds texts that a prompt or an answer could be made of", *told))
+    remedy = "write their fields into columns of their own" if told else "name a file with labelled text"
+    return Problem(rule, "--data", str(path), value=list(columns)[:20], remedy=remedy)
+
+
+def _in_python(cell: object) -> bool:
+    """Whether a text is a list of messages as Python prints it."""
+    return isinstance(cell, str) and bool(re.match(r"\s*\[\s*\{'(?:role|from|content|value)': ", cell))
 
 
 def _plain_texts(only: str, cells: Sequence[str], unused: tuple[str, ...], total: int, columns: Sequence[str]) -> Guess:
@@ -185,14 +230,33 @@ def _plain_texts(only: str, cells: Sequence[str], unused: tuple[str, ...], total
 
 def _answered(kinds: Sequence[str], texts: Mapping[str, Sequence[str]], total: int, columns: Sequence[str]) -> Guess:
     """Return the guess for prompts with answers in free text; `kinds`: the columns that may be either."""
-    answer = _named(kinds, _ANSWERS) or kinds[-1]
-    asks = _asking([name for name in kinds if name != answer], texts)
+    answer = reply_of(texts) or first_named(kinds, ANSWERS) or kinds[-1]
+    asks = asking([name for name in kinds if name != answer], texts)
     metric, reason = _written([cell for cell in texts[answer] if cell])
     lengths = [about_tokens(cell) for cell in texts[answer]]
-    why = f"'{answer}' answers {_list(asks)}: its texts are nearly all different, so that it holds no labels"
+    different, filled = len(set(filter(None, texts[answer]))), sum(map(bool, texts[answer]))
+    why = f"'{answer}' answers {_list(asks)}: it has {different} different texts in {filled} rows, and holds no labels"
+    if 2 * different > filled:
+        why = f"'{answer}' answers {_list(asks)}: its texts are nearly all different, so that it holds no labels"
     found = Guess(total, "answer", answer, asks, metric=metric, answer_tokens=_long(lengths), longest_answer=_longest(texts[answer]),
-                  why=(why, reason), columns=tuple(columns))  # fmt: skip
+                  why=(why, reason, *_left(answer, asks, texts)), columns=tuple(columns))  # fmt: skip
     return _with_prompts(asks, texts, found)
+
+
+def _left(answer: str, asks: Sequence[str], texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield which columns could be labels, too, or belong to the prompt, and are not used."""
+    names = [name for name in texts if name not in (answer, *asks) and not is_id(name, texts[name])]
+    names += [name for name in could_be_labels(texts) if name not in (answer, *asks, *names)]
+    names = [name for name in names if not always_the_same(texts[name]) and not same_labels(texts[name], texts[answer])]
+    labels = [name for name in names if name in could_be_labels(texts)]
+    others = [name for name in names if name not in labels]
+    if labels:
+        yield f"{_list(labels)} could be labels, too, and {'are' if len(labels) > 1 else 'is'} not used"
+    if others:
+        yield (
+            f"{_list(others)} {'are' if len(others) > 1 else 'is'} not used; what the model is to read must be in data.prompt: "
+            f"{{{others[0]}}}"
+        )
 
 
 def _conversations(
@@ -220,29 +284,42 @@ def _unused(names: Sequence[str], records: Sequence[Mapping[str, object]]) -> It
         texts = {_text(cell) for cell in cells}
         if all(isinstance(cell, list | Mapping) for cell in cells):
             yield f"'{name}' is not used: it holds {'lists' if isinstance(cells[0], list) else 'objects'}, and no texts"
+        elif not any(texts):
+            yield f"'{name}' is not used: it holds no text that a prompt could take ({_why_not(cells[0])})"
         elif len(texts) == 1:
             yield f"'{name}' is not used: every row has the same, {shown(texts.pop())}"
-        elif _numeric([*texts]):
+        elif are_numbers([*texts]):
             yield f"'{name}' is not used: it holds numbers that are hardly labels, and no metric compares numbers"
 
 
-def _labelled(label: str, texts: Mapping[str, Sequence[str]], columns: Sequence[str], total: int) -> Guess:
+def _labelled(
+    label: str, texts: Mapping[str, Sequence[str]], columns: Sequence[str], total: int, unused: Sequence[str]
+) -> Guess:
     """Return the guess for texts with a column of labels. Raises UsageError where no column holds the texts."""
     counts = Counter(cell for cell in texts[label] if cell)
-    others = [name for name in texts if name != label and not _is_id(name, texts[name])]
-    others = [name for name in others if not _same_labels(texts[name], texts[label])] or [
+    others = [name for name in texts if name != label and not is_id(name, texts[name])]
+    others = [name for name in others if not same_labels(texts[name], texts[label])] or [
         name for name in texts if name != label
     ]
     if not others:
         rule = f"'{label}' looks like labels, and no other column holds the texts that have them"
-        raise UsageError(Problem(rule, "--data", remedy="name a file with a column of texts and one of labels"))
-    asks = _asking(others, texts)
+        told = [line.replace("is not used: it ", "") for line in unused]
+        remedy = "write these as texts into columns of their own" if told else _ONE_OF_TEXTS
+        raise UsageError(Problem("; ".join((rule, *told)), "--data", remedy=remedy))
+    asks = asking(others, texts)
+    options = [name for name in texts if name in counts]
+    if 1 < len(options) == len(counts):  # the answer names one of these columns, as in exams: A, B, C, D
+        asks = tuple(dict.fromkeys((*asks, *options)))
     why = (
         f"'{label}' has {len(counts)} different values in {sum(counts.values())} rows: it holds labels, and {_list(asks)} what they are of",
+        *_left(label, asks, texts),
     )
     found = Guess(total, "label", label, asks, metric="choice", labels=tuple(sorted(counts)), rarest=min(counts.values()),
                   answer_tokens=max(map(about_tokens, counts)), why=why, columns=tuple(columns))  # fmt: skip
     return _with_prompts(asks, texts, found)
+
+
+_ONE_OF_TEXTS = "name a file with a column of texts and one of labels; a column without a name is never used"
 
 
 def _with_prompts(asks: Sequence[str], texts: Mapping[str, Sequence[str]], found: Guess) -> Guess:
@@ -259,69 +336,6 @@ def _with_prompts(asks: Sequence[str], texts: Mapping[str, Sequence[str]], found
     )
 
 
-def _label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the column of labels: it has few different, short values. Of several, one with a usual name, else the last."""
-    fitting = []
-    for name, cells in texts.items():
-        filled = [cell for cell in cells if cell]
-        kinds = set(filled)
-        wordy = statistics.median(len(kind.split()) for kind in kinds) > _FEW_WORDS if kinds else True
-        if wordy and plain_name(name) not in _LABELS:
-            continue
-        repeated = 2 <= len(kinds) <= _MOST_LABELS and len(filled) >= _EACH * len(kinds)
-        if repeated and statistics.median(map(len, kinds)) <= _LONGEST_LABEL and len(filled) >= 0.8 * len(cells):
-            fitting.append(name)
-    if len(fitting) == len(texts) > 1:  # all repeat: the one with the longest texts holds the prompts
-        longest = max(fitting, key=lambda name: statistics.fmean(map(len, texts[name])))
-        fitting.remove(longest)
-    fitting = [name for name in fitting if not IDS.search(name)] or []
-    words = [name for name in fitting if not _numeric(texts[name])]
-    found = _named(words, _LABELS) or _named(fitting, _LABELS) or next(iter(reversed(words or fitting)), None)
-    if found is not None and found not in words:  # the names of classes are better labels than their numbers
-        return next((name for name in words if _same_labels(texts[name], texts[found])), found)
-    return found
-
-
-def _always_the_same(cells: Sequence[str]) -> bool:
-    return len(cells) > 5 and all(cells) and len(set(cells)) == 1
-
-
-def _same_labels(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether a column repeats another one in other words, such as the number of a label beside its name."""
-    pairs = {(a, b) for a, b in zip(one, other, strict=True) if a}
-    return (
-        len(pairs) == len({a for a, _ in pairs})
-        and len({a for a, _ in pairs}) <= _MOST_LABELS
-        and len(pairs) * _EACH <= len(one)
-    )
-
-
-def _asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the columns of the prompt: those with usual names, else those with longer texts."""
-    worded = [name for name in names if _numeric(texts[name]) is False] or list(names)
-    known = [name for name in worded if plain_name(name) in _TEXTS or plain_name(name).rstrip("12ab_") in _TEXTS]
-    if known:
-        return tuple(known)
-    long = [name for name in worded if statistics.fmean(map(len, texts[name])) >= 15]
-    return tuple(long or worded[:1])
-
-
-def _named(names: Sequence[str], known: Sequence[str]) -> str | None:
-    plain = {plain_name(name): name for name in reversed(names)}
-    return next((plain[word] for word in known if word in plain), None)
-
-
-def _is_id(name: str, cells: Sequence[str]) -> bool:
-    return (
-        bool(IDS.search(name)) or (_numeric(cells) and len(set(cells)) > 0.5 * len(cells)) or max(map(len, cells)) <= 1
-    )
-
-
-def _numeric(cells: Sequence[str]) -> bool:
-    filled = [cell for cell in cells if cell]
-    return bool(filled) and all(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?", cell) for cell in filled[:500])
-
-
 def _written(answers: Sequence[str]) -> tuple[str, str]:
     """Return the metric for answers in free text, and the reason."""
     words = statistics.median(len(answer.split()) for answer in answers)
@@ -336,6 +350,15 @@ def _written(answers: Sequence[str]) -> tuple[str, str]:
         f"answers have {words:.0f} words in the median: they are scored by how likely the model finds them; rouge_l, which "
         "compares words, needs the extra `rouge`"
     )
+
+
+def _why_not(value: object) -> str:
+    """Return why a cell is no text; empty where it is one."""
+    try:
+        cell_text(value)
+    except RowError as error:
+        return str(error)
+    return ""
 
 
 def _text(value: object) -> str:

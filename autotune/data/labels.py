@@ -129,6 +129,7 @@ def label_notes(rows: Mapping[str, Mapping[str, int]]) -> list[str]:
         if label.strip().casefold() in _MISSING and len(rows) > 1
     ]
     notes += _placeholders(rows, total)
+    notes += _quoted(rows)
     notes += _padded(rows)
     notes += _whole_numbers(rows)
     notes += _same_meaning(groups)
@@ -148,11 +149,29 @@ def _placeholders(rows: Mapping[str, object], total: Mapping[str, int]) -> Itera
                 f"label {label!r} ({total[label]} rows) looks like a missing value, and counts as a label; "
                 "to leave these rows out, empty their cells in the data"
             )
+    for label in rows:
+        rare = total[label] <= max(1, _RARE * sum(total.values())) and len(rows) > 2
+        if not rare or not re.fullmatch(r"\s*[+-]?[0-9.,]+\s*", label):
+            continue
+        if all(any(map(str.isalpha, other)) for other in rows if other != label):
+            yield (
+                f"label {label!r} ({total[label]} rows) is a number beside labels that are words, and counts as a label; "
+                "take its rows out if they are none, such as a line of totals"
+            )
     formulas = [label for label in rows if re.fullmatch(r'\s*="[^"]*"\s*', label)]
     if formulas:
         yield (
             f"labels {some_of(formulas, _SHOWN_LABELS)} are formulas of a spreadsheet that keep a text as it is; "
             "write the text alone in the data to have the model answer so"
+        )
+
+
+def _quoted(rows: Mapping[str, object]) -> Iterator[str]:
+    """Yield a note for labels that all stand in quotes: the data was quoted twice, or in a way that is not read."""
+    if len(rows) > 1 and all(re.fullmatch(r"""\s*(["'])[^"']*\1\s*""", label) for label in rows):
+        yield (
+            f"all labels stand in quotes ({some_of([*rows], 2)}): the model has to write them, too; "
+            "take the quotes out of the cells"
         )
 
 
@@ -170,10 +189,12 @@ def _padded(rows: Mapping[str, object]) -> Iterator[str]:
 
 def _whole_numbers(rows: Mapping[str, object]) -> Iterator[str]:
     """Yield a note for whole numbers with a fraction: data frames write a column with empty cells so."""
-    if len(rows) > 1 and all(re.fullmatch(r"\s*[+-]?[0-9]+\.0\s*", label) for label in rows):
-        one = next(iter(rows))
+    one = next((label for label in rows if re.fullmatch(r"\s*[+-]?[0-9]+\.0\s*", label)), None)
+    whole = all(re.fullmatch(r"\s*[+-]?[0-9]+(?:\.0)?\s*", label) for label in rows)
+    if one is not None and whole and len({folded(label) for label in rows}) == len(rows) > 1:  # else a pair is told
+        some = "" if all("." in label for label in rows) else ", some"
         yield (
-            f"labels {some_of([*rows], _SHOWN_LABELS)} are whole numbers with a fraction, as data frames write a column with "
+            f"labels {some_of([*rows], _SHOWN_LABELS)} are whole numbers{some} with a fraction, as data frames write a column with "
             f"empty cells; write them as such in the data ({one.replace('.0', '')!r}) to have the model answer so"
         )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from autotune.data.content import another_format, header_of, list_within
+from autotune.data.content import another_format, header_of, is_conversation, list_within, misread
 from autotune.data.delimited import read_delimited
 from autotune.data.encodings import decode, unpacked
 from autotune.data.parquet import read_parquet
@@ -87,6 +87,8 @@ def _read_jsonl(text: str, wanted: Collection[str]) -> _Rows:
             yield Record(number, value)
         elif isinstance(value, list) and names is not None and len(value) == len(names):
             yield Record(number, dict(zip(names, value, strict=True)))
+        elif is_conversation(value):
+            yield Record(number, {"messages": value})
         elif names is None and (found := header_of(value, wanted)):
             names = found
         else:
@@ -173,7 +175,8 @@ def _read_json(text: str, wanted: Collection[str]) -> FileRecords:
         lists = {name: part for name, part in value.items() if isinstance(part, list) and _some_object(part)}
         rows = list_within(value, wanted)
         if rows is None:
-            rows = lists["data"] if "data" in lists else _by_column(value, wanted)
+            usual = next((lists[key] for key in ("data", "rows") if key in lists), None)
+            rows = usual if usual is not None else _by_column(value, wanted)
         if rows is None and isinstance(value.get("data"), list):
             rows = value["data"]
         if rows is None and len(lists) > 1:
@@ -196,6 +199,8 @@ def _of_list(rows: Sequence[object], wanted: Collection[str]) -> _Rows:
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
             yield Record(number, row)
+        elif is_conversation(row):
+            yield Record(number, {"messages": row})
         elif names is None or not isinstance(row, list) or len(row) != len(names):
             yield Problem(f"row {number} must be an object", value=type(row).__name__, remedy=remedy)
         elif number > 1:
@@ -283,6 +288,7 @@ def _read(path: Path, data: bytes, wanted: Collection[str], encoding: str | None
     if "\ufffd" in text[0]:
         line = text[0].count("\n", 0, text[0].index("\ufffd")) + 1
         found.notes.append(f"characters were lost before it was saved (U+FFFD, first in line {line})")
+    found.notes += misread(text[0])
     return found
 
 

@@ -38,8 +38,10 @@ HISTORY = ("history",)
 """Columns that hold earlier turns beside a row of Alpaca's form, in data of LLaMA-Factory."""
 VERDICTS = ("label", "kto_tag")
 """Columns that say whether an answer is good, in data of TRL and LLaMA-Factory."""
+PARTS = ("split", "subset", "partition", "set")
+"""Columns that say which split a row is of."""
 
-_ALSO = (*TOOLS, *SYSTEMS, *HISTORY, *VERDICTS)
+_ALSO = (*PARTS, *TOOLS, *SYSTEMS, *HISTORY, *VERDICTS)
 
 
 class SourceTable(NamedTuple):
@@ -241,7 +243,7 @@ def _nearest(candidates: Sequence[Path]) -> str:
             names = sorted(entry.name for entry in path.parent.iterdir() if format_of(entry))
         except (OSError, ValueError):
             continue
-        if close := nearest(path.name, names):
+        if close := nearest(path.name.rpartition("\\")[2], names):
             return f"did you mean '{path.with_name(close).as_posix()}'?"
     folders = " and ".join(f"'{path.parent}'" for path in candidates)
     return f"looked in {folders}; paths start at the working directory, or at the sweep file's folder"

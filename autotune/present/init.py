@@ -6,10 +6,10 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autotune.data.guess import Guess, guess
+from autotune.data.guess import Guess, guess, with_rows_of
 from autotune.data.readers import format_of
 from autotune.durable import write_aside
 from autotune.errors import Problem, UsageError, did_you_mean
@@ -27,6 +27,8 @@ _ENOUGH = 300
 """With at least this many rows, a share is held out for test."""
 _SCORED = 300
 """Enough validation items to tell candidates apart in a first sweep."""
+_SHARE, _HALF = 0.2, 0.5
+"""The share of train that is held out for validation, and that of a file with too few rows for it."""
 _RARE = 15
 """With fewer rows, a label may be missing from a held-out share."""
 _LONGEST = 2048
@@ -77,22 +79,33 @@ def write_sweep(wanted: Wanted) -> list[str]:
             Problem("is there already", "--out", str(file), remedy="name another file, or replace it: --force")
         )
     context = context_of(config or {})
+    for source in filter(None, (splits["validation"], splits["test"])):
+        found = with_rows_of(found, source, wanted.encoding)
     text = ""
-    for listed in (found.rarest < _RARE and found.way == "label", True):
-        text = _text(wanted, found, splits, file, context, name, listed)
+    rare = found.rarest < _RARE and found.way == "label"
+    for listed, share in ((rare, _SHARE), (True, _SHARE), (True, _HALF)):
+        text = _text(wanted, found, splits, file, context, name, listed, share)
         try:
             _check(text, file)
             break
         except UsageError as error:
-            if listed or not any(
-                problem.key in ("data.train", "data.validation", "data.test") for problem in error.problems
-            ):
-                raise
+            keys = {problem.key for problem in error.problems}
+            again = keys & {"data.holdout", *(() if listed else ("data.train", "data.validation", "data.test"))}
+            if share == _HALF or not again:
+                raise UsageError([_unwritten(problem, str(file)) for problem in error.problems]) from None
     write_aside(file, text)
     lines = [f"{file}: {found.rows} rows", *(f"  {line}" for line in found.why)]
     lines += [f"  {split}: {source} lies beside it" for split, source in beside.items() if given[split] is None]
     lines += [f"  {said}" for said in (_too_long(found, context),) if said]
     return [*lines, f"Look at it, then: autotune plan {shlex.quote(str(file))}"]
+
+
+def _unwritten(problem: Problem, file: str) -> Problem:
+    """Return a problem of the sweep file that was not written: it has no line to look at."""
+    if problem.file != file:
+        return problem
+    remedy = "add rows, or name other rows: --validation FILE" if "share" in problem.remedy else problem.remedy
+    return replace(problem, file="", line=None, remedy=remedy)
 
 
 def _check(text: str, file: Path) -> None:
@@ -159,6 +172,7 @@ def _text(
     context: int | None,
     name: str,
     listed: bool,
+    share: float,
 ) -> str:
     score = score_column(found.metric)
     better = METRICS[score].direction
@@ -169,7 +183,7 @@ def _text(
         "# a question mark. `autotune plan` says what it would do and cost, `autotune run` does it.",
         f"name: {name}",
         f"model: {_quoted(_path(wanted.model, file) if is_folderish(wanted.model) else wanted.model)}",
-        *_data_lines(wanted, found, splits, file, listed),
+        *_data_lines(wanted, found, splits, file, listed, share),
         *_target_lines(PROVIDERS[wanted.provider], found, context),
         *_space_lines(PROVIDERS[wanted.provider], found.rows),
         f"objectives: {{ {objectives} }}   # in this order: where candidates tie on the first, the next decides",
@@ -179,14 +193,16 @@ def _text(
     return "\n".join(lines) + "\n"
 
 
-def _data_lines(wanted: Wanted, found: Guess, splits: dict[str, str | None], file: Path, listed: bool) -> Iterator[str]:
-    """Yield the section data; `listed`: its labels are written out."""
+def _data_lines(
+    wanted: Wanted, found: Guess, splits: dict[str, str | None], file: Path, listed: bool, share: float
+) -> Iterator[str]:
+    """Yield the section data; `listed`: its labels are written out; `share`: what is held out of train."""
     yield "data:"
     yield f"  train: {_quoted(_path(wanted.data, file))}"
     if splits["validation"] is not None:
         yield f"  validation: {_quoted(_path(splits['validation'], file))}   # candidates are compared on it"
     else:
-        yield "  holdout: 0.2                          # this share of train is validation: candidates are compared on it"
+        yield f"  holdout: {share}                          # this share of train is validation: candidates are compared on it"
     if splits["test"] is not None:
         yield f"  test: {_quoted(_path(splits['test'], file))}   # only the finalists are scored on it, once"
     elif found.rows >= _ENOUGH:

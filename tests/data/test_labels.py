@@ -88,6 +88,9 @@ def test_a_cell_that_holds_no_label_is_told(label: str) -> None:
         (("a, b", "a", "b"), "1 of 3 labels look like several in one cell ('a, b')"),
         (("['a', 'b']", "['a']", '["c"]'), "3 of 3 labels look like several in one cell"),
         ((" 0.0", " 1.0"), "are whole numbers with a fraction, as data frames write a column with empty cells"),
+        ((" 0.0", " 1", " 2.0"), "are whole numbers, some with a fraction, as data frames"),
+        (("'a'", "'b'"), "all labels stand in quotes"),
+        ((' "a"', ' "b c"', ' "d"'), "all labels stand in quotes"),
     ],
 )
 def test_labels_of_a_kind_that_is_probably_not_meant_are_told(labels: tuple[str, ...], said: str) -> None:

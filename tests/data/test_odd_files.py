@@ -320,7 +320,6 @@ def test_cells_of_parquet_are_what_was_written(tmp_path: Path) -> None:
         ("a.csv", CSV.replace(",", "^"), "its cells are separated by '^'"),
         ("a.csv", CSV.replace(",", "::"), "its cells are separated by '::'"),
         ("a.csv", CSV.replace(",", "\x01"), "its cells are separated by '\\x01'"),
-        ("a.csv", "'text','tone'\n" + "".join(f"'{a}','{b}'\n" for a, b in CELLS), "the file puts ' around its cells"),
         ("a.csv", "“text”,“tone”\n" + "".join(f"“{a}”,“{b}”\n" for a, b in CELLS), "the file puts “ around its cells"),
         ("a.csv", CSV.replace("text", "te\u200bxt", 1), "holds zero width space (U+200B)"),
         ("a.csv", "".join(f"__label__{b} {a}\n" for a, b in CELLS), "these are lines for fastText"),

@@ -203,6 +203,30 @@ def test_another_encoding_is_told_with_the_option_of_this_command(autotune: Call
     assert autotune("plan", "s.yaml").code == Exit.OK
 
 
+def test_of_a_few_rows_half_are_held_out_and_of_one_none_can_be(autotune: Callable[..., Ran]) -> None:
+    for count in (6, 1):
+        rows = csv_text("text,label", *(f"text {n},{'ab'[n % 2]}" for n in range(count)))
+        Path(f"t{count}.csv").write_text(rows, encoding="utf-8")
+    done = autotune("init", "--model", MODEL, "--data", "t6.csv", "--out", "s6.yaml")
+    assert (done.code, load_sweep("s6.yaml").data.holdout) == (Exit.OK, 0.5), done.err
+    done = autotune("init", "--model", MODEL, "--data", "t1.csv", "--out", "s1.yaml")
+    assert (done.code, Path("s1.yaml").exists(), "s1.yaml" in done.err) == (Exit.USAGE, False, False), done.err
+    assert "add rows, or name other rows: --validation FILE" in done.err
+
+
+def test_the_lengths_of_named_validation_rows_count(autotune: Callable[..., Ran], tiny_llama: Path) -> None:
+    shorter = [{"question": sentence(n), "answer": f"that is {n} of them all, I think"} for n in range(40)]
+    longer = [{"question": sentence(n) * 4, "answer": f"that is {n} of them all, I think"} for n in range(40, 60)]
+    Path("short.jsonl").write_text(jsonl(shorter), encoding="utf-8")
+    Path("long.jsonl").write_text(jsonl(longer), encoding="utf-8")
+    found = {}
+    for name, more in (("a", ()), ("b", ("--validation", "long.jsonl")), ("c", ("--test", "long.jsonl"))):
+        done = autotune("init", "--model", str(tiny_llama), "--data", "short.jsonl", "--out", f"{name}.yaml", *more)
+        assert done.code == Exit.OK, done.err
+        found[name] = load_sweep(f"{name}.yaml").train.max_length
+    assert found["b"] == found["c"] > found["a"]
+
+
 @pytest.mark.parametrize(
     ("out", "name"),
     [
