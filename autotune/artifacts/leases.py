@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -214,16 +215,22 @@ class Leases:
 
     def lasts(self, lease: str, seconds: float) -> bool:
         """Whether a lease was renewed within `seconds`. For holders whose process cannot be looked up."""
+        return self.left_s(lease, seconds) >= 0
+
+    def left_s(self, lease: str, seconds: float) -> float:
+        """Return for how long a lease lasts that ends `seconds` after it was renewed: below 0 where it has ended, infinity where
+        it cannot be read.
+        """
         if not lease.isalnum():
-            return False
+            return -math.inf
         try:
             touched = (self.folder / lease).stat().st_mtime
         except FileNotFoundError:
-            return False
+            return -math.inf
         except OSError:  # a disk in trouble
-            return True
+            return math.inf
         now = self._now()
-        return now is None or abs(now - touched) <= seconds
+        return math.inf if now is None else seconds - abs(now - touched)
 
     def holder(self, folder: Path) -> str:
         """Return a holder of a result, in words; empty where nobody holds it."""

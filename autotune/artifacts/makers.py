@@ -5,7 +5,7 @@ the file of the next number, and the highest number counts. A process may take t
 
 - on the same boot of the same system: when the lock file `KEY.lock`, which the maker holds, is free (the system shows that to
   other containers, too);
-- elsewhere: when the maker's lease was not renewed for `MAKER_S`;
+- elsewhere: when the maker's lease was not renewed for `MAKER_S`; who waits is told when that will be;
 - anywhere: when the process that sent the maker declares it lost (`over`).
 
 A maker may be suspended or cut off for longer than that, and then go on. So before it publishes its result it takes the next
@@ -17,19 +17,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
-from autotune.artifacts.leases import Leases, this_process
+from autotune.artifacts.leases import Leases, Process, lives, this_process
 from autotune.durable import ASIDE, remove_tree
 
 MAKER = ".maker"
@@ -58,10 +59,38 @@ class Maker:
     """The boot of its system; empty: not known."""
     locked: bool = True
     """Whether it holds the system's lock."""
+    namespace: str = ""
+    """The namespace of its process id; empty: not known."""
+    began: float | None = None
+    """When its process began, as `leases.Process`."""
+    until: str = ""
+    """For who waits: when its turn ends if nothing more is heard of it, ISO 8601, UTC; empty: at once where it has ended."""
 
     def __str__(self) -> str:
         where = "" if self.host == socket.gethostname() else f" on {self.host}"
-        return f"process {self.pid}{where} makes it since {self.since}" + (f" for {self.what}" if self.what else "")
+        what = f" for {self.what}" if self.what else ""
+        until = f"; if it was killed, this goes on at {self.until}" if self.until else ""
+        return f"process {self.pid}{where} makes it since {self.since}{what}{until}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process has ended, as far as it can be looked up from here."""
+        return lives(Process(self.pid, self.host, self.boot, self.namespace, self.began)) is False
+
+    def waited_for(self, left_s: float) -> Maker:
+        """Return it for who waits: its turn ends in so many seconds if nothing more is heard of it."""
+        return replace(self, until=_utc(left_s)) if math.isfinite(left_s) else self
+
+
+def maker_here(what: str, token: str, lease: str, *, locked: bool) -> Maker:
+    """Return this process as a maker that begins now."""
+    own = this_process()
+    return Maker(own.pid, own.host, _utc(), what, token, lease, own.boot, locked, own.namespace, own.began)
+
+
+def _utc(later_s: float = 0.0) -> str:
+    when = datetime.now(UTC) + timedelta(seconds=later_s)
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Turns(Protocol):
@@ -183,10 +212,9 @@ def _take(
     there = _beside(folder)
     before, maker = _newest(folder, there.numbers)
     if not _may_begin(before, maker, leases, locked, over):
-        return maker
-    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    own = this_process()
-    mine = Maker(own.pid, own.host, since, what, token, leases.id, own.boot, locked)
+        counts = maker is not None and _by_lease(before, maker)
+        return maker.waited_for(leases.left_s(maker.lease, MAKER_S)) if maker is not None and counts else maker
+    mine = maker_here(what, token, leases.id, locked=locked)
     if not _create(_file(folder, before + 1), json.dumps(asdict(mine)), token):
         return newest(folder)[1]
     for number in there.numbers:
@@ -206,9 +234,14 @@ def _may_begin(number: int, maker: Maker | None, leases: Leases, locked: bool, o
         return locked
     if maker.token and maker.token in over:
         return True
-    if not number or (maker.boot == this_process().boot and maker.locked):
+    if not _by_lease(number, maker):
         return locked
-    return not leases.lasts(maker.lease, MAKER_S)
+    return maker.ended or not leases.lasts(maker.lease, MAKER_S)
+
+
+def _by_lease(number: int, maker: Maker) -> bool:
+    """Whether the lease of a maker with this number says when it has ended: the system's lock does not show it here."""
+    return bool(number) and not (maker.boot == this_process().boot and maker.locked)
 
 
 def _create(file: Path, content: str, token: str) -> bool:
@@ -286,6 +319,7 @@ def read_maker(content: bytes) -> Maker | None:
         said: Any = json.loads(content)
         token, lease, boot = (str(said.get(name, "")) for name in ("token", "lease", "boot"))
         who = (int(said["pid"]), str(said["host"]), str(said["since"]), str(said["what"]))
-        return Maker(*who, token, lease, boot, bool(said.get("locked", True)))
+        began = float(said["began"]) if said.get("began") is not None else None
+        return Maker(*who, token, lease, boot, bool(said.get("locked", True)), str(said.get("namespace", "")), began)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

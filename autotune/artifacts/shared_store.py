@@ -8,7 +8,8 @@ for it in the store, and it copies the files only when they are needed. A result
   makers one wins, and the result never changes afterwards; the others remove what they have put there.
 
 A maker of a result owns the object `makers/STAGE.KEY.N`, and renews its lease, `leases/ID`, meanwhile. Only one can create the
-next number; it may be taken once the lease of the maker before was not renewed for `MAKER_S` by the store's own clock.
+next number; it may be taken once the process of the maker before is known to have ended, because it was one of this machine, or
+else once its lease was not renewed for `MAKER_S` by the store's own clock.
 
 Results that are made again in seconds, or that hold for one machine alone, are not put into the store.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
@@ -25,12 +27,11 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autotune.artifacts.leases import BEAT_S, this_process
-from autotune.artifacts.makers import MAKER_S, Maker, Turn, read_maker
+from autotune.artifacts.makers import MAKER_S, Maker, Turn, maker_here, read_maker
 from autotune.artifacts.place import user_folder
 from autotune.candidate import digest
 from autotune.durable import ASIDE
@@ -222,13 +223,16 @@ class SharedStore:
         self._there.add(name)
         return True
 
-    def offer(self, folder: Path, always: bool = False) -> None:
+    def offer(
+        self, folder: Path, always: bool = False, waiting: Callable[[Maker | None, float], None] = lambda *_: None
+    ) -> None:
         """Put a local result into the store if the store lacks it: it may have been unreachable when the result was made.
 
-        `always`: also a result of a stage in `HERE`. Otherwise nothing is done while another maker makes the same result.
+        `always`: also a result of a stage in `HERE`, with `waiting` as in `send_once`. Otherwise nothing is done while another
+        maker makes the same result.
         """
         if always:
-            self.send_once(folder, lambda: self.publish(folder))
+            self.send_once(folder, lambda: self.publish(folder), waiting)
         elif self.takes(folder):
             with contextlib.suppress(_OtherMakerError):
                 self.send_once(folder, lambda: self.publish(folder), _leave)
@@ -242,7 +246,7 @@ class SharedStore:
         """
         if _name(folder) in self._there or self.manifest(folder) is not None:
             return
-        with self.making(folder, "a copy to the shared cache", waiting):
+        with self.making(folder, "the shared cache", waiting):
             if self.manifest(folder) is None:
                 send()
 
@@ -299,24 +303,26 @@ class SharedStore:
         numbers = {int(end): name for name in self.objects.names(start) if (end := name[len(start) :]).isdecimal()}
         last = max(numbers, default=0)
         maker = read_maker(self.objects.read(numbers[last]) or b"") if numbers else None
-        if maker is not None and maker.token not in over and self._lasts(maker.lease):
-            return maker
-        own = this_process()
-        since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        mine = Maker(own.pid, own.host, since, what, token, self._id, own.boot, False)
+        if maker is not None and maker.token not in over and not maker.ended:
+            left_s = self._left_s(maker.lease)
+            if left_s >= 0:
+                return maker.waited_for(left_s)
+        mine = maker_here(what, token, self._id, locked=False)
         name = f"{start}{last + 1}"
         if not self.objects.create(name, json.dumps(asdict(mine)).encode()):
             return maker
         self.objects.remove(*numbers.values())
         return StoreTurn(self.objects, name, token)
 
-    def _lasts(self, lease: str) -> bool:
-        """Whether a lease was renewed in the last `MAKER_S` seconds of the store's clock."""
+    def _left_s(self, lease: str) -> float:
+        """Return for how long a lease lasts that ends `MAKER_S` after it was renewed, by the store's clock: below 0 where it has
+        ended.
+        """
         if not lease.isalnum() or (renewed := self.objects.modified(f"leases/{lease}")) is None:
-            return False
+            return -math.inf
         self._renew()
-        now = self.objects.modified(f"leases/{self._id}")
-        return now is None or (now - renewed).total_seconds() <= MAKER_S
+        now = self.objects.modified(f"leases/{self._id}") or renewed
+        return MAKER_S - (now - renewed).total_seconds()
 
     def _renew(self) -> None:
         self.objects.write(f"leases/{self._id}", str(this_process()).encode())

@@ -322,10 +322,13 @@ class Cache:
             raise StageError("lost", f"what was made as {key[:12]} is no longer in {self.shared or self.root}")
         return folder
 
-    def put_inputs(self, files: Mapping[str, Path]) -> str:
+    def put_inputs(
+        self, files: Mapping[str, Path], waiting: Callable[[Maker | None, float], None] = lambda *_: None
+    ) -> str:
         """Put files from outside the cache into the shared store, for other machines. Returns the key.
 
-        Raises MachineError, OSError.
+        `waiting`: is called while another process sends the same files, as in `make`. Raises MachineError, OSError, and what
+        `waiting` raises.
         """
         assert self.shared is not None
         described = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
@@ -340,7 +343,7 @@ class Cache:
             "files": described,
         }
         shared = self.shared
-        shared.send_once(place, lambda: shared.put(place, files, manifest))
+        shared.send_once(place, lambda: shared.put(place, files, manifest), waiting)
         return key
 
     def _pulled(self, folder: Path) -> Stored | None:

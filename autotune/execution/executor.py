@@ -24,6 +24,8 @@ from autotune.stages.protocol import Job, Result
 
 PATIENCE_S = 3.0
 """The user is told that a stage waits for another process after so many seconds."""
+UNKNOWN = "another process makes it"
+"""What is said of a maker that is not known."""
 
 
 class Stages(SweepArtifacts):
@@ -97,26 +99,39 @@ class Stages(SweepArtifacts):
 
         The wait is noted at the end.
         """
-        told, began, until = False, 0.0, 0.0
+        began, until = 0.0, 0.0
+        tell = telling(f"the result of {job.stage}", self.say, self.stop)
 
         def wait(maker: Maker | None, seconds: float) -> None:
             """Return to go on waiting. Raises Interrupted; StageError (`lost`: it is tried again) after too long a wait."""
-            nonlocal told, began, until
+            nonlocal began, until
             until = time.time()
             began = began or until - seconds
-            if self.stop is not None:
-                self.stop.check()
-            who = str(maker or "another process makes it")
-            if seconds > PATIENCE_S and not told:
-                self.say(f"waiting for the result of {job.stage}: {who}; Ctrl-C ends the wait")
-                told = True
-            waited_enough(job, seconds, limit, self.left_s(), who)
+            tell(maker, seconds)
+            waited_enough(job, seconds, limit, self.left_s(), str(maker or UNKNOWN))
 
         try:
             yield wait
         finally:
             if began:
                 self.engine.host.waits.append(Interval("wait", began, until, False))
+
+
+def telling(what: str, say: Callable[[str], None], stop: Stop | None) -> Callable[[Maker | None, float], None]:
+    """Return a function to call while another process makes `what`: after `PATIENCE_S` it tells the user, once. It raises
+    Interrupted where the sweep is to end.
+    """
+    told = False
+
+    def tell(maker: Maker | None, seconds: float) -> None:
+        nonlocal told
+        if stop is not None:
+            stop.check()
+        if seconds > PATIENCE_S and not told:
+            say(f"waiting for {what}: {maker or UNKNOWN}; Ctrl-C ends the wait")
+            told = True
+
+    return tell
 
 
 def waited_enough(job: Job, seconds: float, limit: float, left_s: float, who: str) -> None:

@@ -256,7 +256,7 @@ class NodeProcess:
             job, run, order.model, order.what, waiting, order.token, order.lost, watch.watch
         )  # fmt: skip
         if order.publish and cache.shared is not None:
-            cache.shared.offer(stored.folder, always=True)
+            cache.shared.offer(stored.folder, always=True, waiting=waiting)
         return {
             "result": stored.result, "seconds": stored.seconds, "made": stored.made, "cached": stored.cached,
         }  # fmt: skip

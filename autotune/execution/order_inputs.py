@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from autotune.artifacts.makers import Maker
 from autotune.artifacts.shared_store import HERE as STAYS
 from autotune.artifacts.store import INPUTS, Cache
 from autotune.execution.cluster_stages import ClusterStages
@@ -27,9 +28,11 @@ CODE = ("file", "root", "code_file", "code_root", "model_file", "graph_file")
 class SentInputs:
     """The inputs that one tuner has put into the store for its nodes. It belongs to one thread."""
 
-    def __init__(self, cache: Cache) -> None:
-        """`cache`: one with a shared store."""
-        self._cache = cache
+    def __init__(self, cache: Cache, waiting: Callable[[str], Callable[[Maker | None, float], None]]) -> None:
+        """`cache`: one with a shared store; `waiting` returns for an input, in words, what is called while another process sends
+        it, as in `Cache.make`.
+        """
+        self._cache, self._waiting = cache, waiting
         self._sent: dict[Path, str] = {}
 
     def fields(self, job: Job, artifacts: ClusterStages) -> dict[str, Any]:
@@ -73,10 +76,11 @@ class SentInputs:
         """Put a file, or the files of a model, into the store, once. Returns `inputs/KEY`, or `inputs/KEY/FILE` for one file."""
         if path not in self._sent and path.is_dir() and path.parent.parent == self._cache.root:
             assert self._cache.shared is not None
-            self._cache.shared.offer(path, always=True)
+            waiting = self._waiting(f"{path.parent.name} {path.name[:8]} in the shared cache")
+            self._cache.shared.offer(path, always=True, waiting=waiting)
             self._sent[path] = f"{path.parent.name}/{path.name}"
         if path not in self._sent:
-            key = self._cache.put_inputs(_files_of(path))
+            key = self._cache.put_inputs(_files_of(path), self._waiting(f"{path} in the shared cache"))
             self._sent[path] = f"{INPUTS}/{key}" + ("" if path.is_dir() else f"/{path.name}")
         return self._sent[path]
 

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.artifacts.makers import Maker
 from autotune.artifacts.shared_store import HERE as STAYS
 from autotune.artifacts.store import Stored
 from autotune.errors import AutotuneError, Interrupted, MachineError, StageError, stage_status
@@ -35,7 +36,7 @@ from autotune.execution.cluster import (
     width_of,
 )
 from autotune.execution.cluster_stages import ClusterStages
-from autotune.execution.executor import PATIENCE_S, waited_enough
+from autotune.execution.executor import PATIENCE_S, telling, waited_enough
 from autotune.execution.host_lock import Interval
 from autotune.execution.node import Answer, Order, appears, from_anywhere
 from autotune.execution.order_inputs import SentInputs, in_folder, inputs_of
@@ -114,7 +115,7 @@ class RemoteExecutor:
         """The stages that have ended on nodes, in the order of their reports; the reader removes them."""
         self.run = run
         shared = artifacts.cache.shared
-        self._sent_inputs = None if shared is None else SentInputs(artifacts.cache)
+        self._sent_inputs = None if shared is None else SentInputs(artifacts.cache, self._waits_for)
         self._run_at = run_place(artifacts.cache, run)
         self._numbers = itertools.count()
         self._sent: dict[int, SentCall] = {}
@@ -260,6 +261,16 @@ class RemoteExecutor:
             token=sent.token, lost=tuple(sent.lost), cpus=self.cpus, memory_mb=self._jobs.memory_mb, offline=self._jobs.offline,
         )  # fmt: skip
         self.cluster.send(sent.number, order.model_dump_json(), needs)
+
+    def _waits_for(self, what: str) -> Callable[[Maker | None, float], None]:
+        """Return a function to call while another process puts `what` into the store."""
+        tell = telling(what, self._listeners.say, self.artifacts.stop)
+
+        def wait(maker: Maker | None, seconds: float) -> None:
+            self._listeners.still()
+            tell(maker, seconds)
+
+        return wait
 
     def _needs(self, sent: SentCall) -> Needs | None:
         """Return the resources that an order needs of its node; None: no present node has them."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +21,10 @@ import pytest
 from filelock import FileLock
 from waiting import HANG_S
 
+from autotune.artifacts import leases as leases_room
 from autotune.artifacts import makers
-from autotune.artifacts.leases import Leases
-from autotune.artifacts.makers import MAKER_S, Maker, Turn, is_made, making, newest
+from autotune.artifacts.leases import Leases, this_process
+from autotune.artifacts.makers import MAKER_S, Maker, Turn, is_made, maker_here, making, newest, read_maker
 from autotune.artifacts.store import Cache
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.protocol import Result
@@ -75,6 +81,66 @@ def test_a_maker_on_another_host_has_its_turn_as_long_as_its_lease_is_renewed(fo
     assert not is_made(folder, Leases(folder.parent.parent))
     assert takes(folder) == 4
     assert newest(folder) == (0, None)
+
+
+def test_who_waits_for_a_maker_on_another_host_is_told_until_when(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the system's lock is held: it is free at once when its holder ends."""
+    monkeypatch.setattr(makers, "MAKER_S", 1e6)
+    leases = elsewhere(folder, 100.0)
+    with pytest.raises(GaveUpError) as raised, making(folder, Leases(folder.parent.parent), waiting=once):
+        pass
+    end = datetime.fromtimestamp((leases.folder / leases.id).stat().st_mtime + 1e6, UTC)
+    told = datetime.fromisoformat(str(raised.value).rpartition("; if it was killed, this goes on at ")[2])
+    assert told >= end - timedelta(seconds=2)  # whole seconds, by the clock of the file system
+    elsewhere(folder, 100.0, boot=this_process().boot)
+    with (
+        FileLock(f"{folder}.lock"),
+        pytest.raises(GaveUpError) as raised,
+        making(folder, Leases(folder.parent.parent), waiting=once),
+    ):
+        pass
+    assert "killed" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_without_the_systems_lock_a_process_that_is_seen_to_have_ended_has_no_turn(
+    folder: Path, dead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems have no locks, and a lease lasts for a minute; here it never ends."""
+    monkeypatch.setattr(makers, "MAKER_S", 1e9)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        own = this_process()
+        seen = {
+            "pid": process.pid,
+            "boot": own.boot,
+            "namespace": own.namespace,
+            "began": leases_room._began(process.pid),
+        }
+        if dead:
+            process.kill()
+            process.wait()
+        elsewhere(folder, 0.0, locked=False, **seen)
+        with contextlib.suppress(GaveUpError), making(folder, Leases(folder.parent.parent), waiting=once):
+            assert dead
+            return
+        assert not dead
+        process.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("changed", "ended"),
+    [({}, False), ({"pid": 2**22 + 5}, True), ({"began": 3.0}, True), ({"boot": "another"}, False),
+     ({"namespace": "another"}, False), ({"namespace": ""}, False), ({"began": None}, False)],
+)  # fmt: skip
+def test_a_maker_has_ended_only_where_its_process_can_be_looked_up(changed: dict[str, Any], ended: bool) -> None:
+    """Files of earlier versions say less."""
+    said = asdict(maker_here("", "token", "lease", locked=False)) | changed
+    found = read_maker(json.dumps(said).encode())
+    assert found is not None
+    assert found.ended is ended
+    assert found == Maker(**said)
 
 
 def test_a_maker_elsewhere_who_has_no_lease_any_more_has_no_turn(folder: Path) -> None:

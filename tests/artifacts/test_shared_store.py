@@ -18,7 +18,7 @@ import pytest
 from s3_server import BUCKET, serving
 from waiting import HANG_S
 
-from autotune.artifacts import shared_store
+from autotune.artifacts import leases, makers, shared_store
 from autotune.artifacts.shared_store import SharedStore
 from autotune.artifacts.store import Cache, default_root
 from autotune.errors import MachineError, UsageError
@@ -183,7 +183,7 @@ def test_a_result_that_is_found_while_its_maker_sends_it_is_sent_once(
 def test_of_two_who_made_a_result_the_first_to_publish_wins(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is stopped for longer than its lease; another makes the result; then the first goes on."""
     one, two = cache_on("one", monkeypatch), cache_on("two", monkeypatch)
-    monkeypatch.setattr(SharedStore, "_lasts", lambda *_: False)
+    monkeypatch.setattr(SharedStore, "_left_s", lambda *_: -1.0)
 
     def late(out: Path) -> tuple[dict[str, Any], float]:
         theirs = two.make(Work(), lambda out: ((out / "who").write_bytes(b"two"), ({"by": "two"}, 1.0))[1])
@@ -242,12 +242,16 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from typing import ClassVar
-from autotune.artifacts import shared_store
+from autotune.artifacts import leases, shared_store
 from autotune.artifacts.store import Cache, default_root
 from autotune.stages.preparation_jobs import TinyJob
 shared_store._POLL_S = 0.2
 if sys.argv[4] == "short":
     shared_store.MAKER_S, shared_store.BEAT_S = 3.0, 0.5
+if sys.argv[4] == "endless":
+    shared_store.MAKER_S = 1e9
+if sys.argv[5]:
+    leases._place = lambda: (sys.argv[5], "namespace")
 class Work(TinyJob):
     stage: ClassVar[str] = "build"
 def run(out):
@@ -266,10 +270,15 @@ for seed in range(count):
 """
 
 
-def start(folder: Path, name: str, wait: bool, count: int, lease: str = "short") -> subprocess.Popen[str]:
-    """Start a driver on a machine of its own: its home is another. With a short lease it loses its turn after seconds."""
+def start(
+    folder: Path, name: str, wait: bool, count: int, lease: str = "short", boot: str = ""
+) -> subprocess.Popen[str]:
+    """Start a driver on a machine of its own: its home is another, and its boot if one is given.
+
+    With a short lease it loses its turn after seconds, with an endless one never, unless its process is known to have ended.
+    """
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / name), "HOME": str(folder / name)}
-    arguments = [sys.executable, "-c", DRIVER, name, "wait" if wait else "go", str(count), lease]
+    arguments = [sys.executable, "-c", DRIVER, name, "wait" if wait else "go", str(count), lease, boot]
     pipe = subprocess.PIPE
     return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True, env=environment)
 
@@ -294,7 +303,8 @@ def test_two_drivers_at_once_make_each_result_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process")
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_driver_that_is_gone_for_longer_than_its_lease_loses_its_turn(tmp_path: Path, how: str) -> None:
-    with start(tmp_path, "a", True, 1) as one, start(tmp_path, "b", False, 0) as warm:
+    boot = "another" if how == "killed" else ""
+    with start(tmp_path, "a", True, 1, boot=boot) as one, start(tmp_path, "b", False, 0) as warm:
         assert warm.wait(timeout=HANG_S) == 0
         assert one.stdout is not None
         assert one.stdout.readline() == "making\n"
@@ -304,3 +314,63 @@ def test_a_driver_that_is_gone_for_longer_than_its_lease_loses_its_turn(tmp_path
         if how == "stopped":
             one.send_signal(signal.SIGCONT)
             assert one.communicate("\n", timeout=HANG_S)[0].splitlines() == ["has 0 b"]
+
+
+@pytest.mark.usefixtures("alone_there")
+def test_a_driver_of_this_machine_that_was_killed_is_waited_for_no_longer(tmp_path: Path) -> None:
+    with start(tmp_path, "a", True, 1) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "making\n"
+        one.kill()
+        one.wait()
+        with start(tmp_path, "b", False, 1, "endless") as two:
+            assert two.communicate(timeout=HANG_S)[0].splitlines() == ["making", "has 0 b"]
+
+
+class GaveUpError(Exception):
+    """Who waits has waited enough."""
+
+
+@pytest.mark.parametrize("kind", ["made", "result", "files"])
+def test_who_waits_for_another_machine_is_told_until_when(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """That machine is another boot of a system, so that it cannot be seen whether its process still lives."""
+    (tmp_path / "data.jsonl").write_bytes(CONTENT)
+    files = {"data.jsonl": tmp_path / "data.jsonl"}
+    one, two = cache_on("one", monkeypatch), cache_on("two", monkeypatch)
+    folders = [cache.make(TinyJob(), run).folder for cache in (one, two)]
+    told: list[str] = []
+    put = Objects.put
+
+    def waiting(maker: object, seconds: float) -> None:
+        told.append(str(maker))
+        raise GaveUpError
+
+    def act(cache: Cache, folder: Path, **more: Any) -> None:
+        assert cache.shared is not None
+        if kind == "made":
+            cache.make(Work(), run, **more)
+        elif kind == "result":
+            cache.shared.offer(folder, always=True, **more)
+        else:
+            cache.put_inputs(files, **more)
+
+    def meanwhile(self: Objects, file: Path, name: str) -> None:
+        if not told:
+            with pytest.raises(GaveUpError):
+                act(two, folders[1], waiting=waiting)
+        put(self, file, name)
+
+    monkeypatch.setattr(Objects, "put", meanwhile)
+    monkeypatch.setattr(shared_store, "MAKER_S", 1e6)
+    monkeypatch.setattr(makers, "this_process", lambda: leases.Process(7, "elsewhere", "boot", "namespace", 5.0))
+    act(one, folders[0])
+    (line,) = told
+    when = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    what = "" if kind == "made" else " for the shared cache"
+    found = re.fullmatch(
+        rf"process 7 on elsewhere makes it since ({when}){what}; if it was killed, this goes on at ({when})", line
+    )
+    assert found is not None, line
+    assert found[2] > found[1]

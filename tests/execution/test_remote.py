@@ -17,15 +17,17 @@ from typing import Any
 
 import pytest
 from fakes import inputs_in, make_sweep
+from s3_server import BUCKET, serving
 from stages_for_tests import QuickTimeJob, TroubleJob
 from waiting import HANG_S
 
-from autotune.artifacts import makers
+from autotune.artifacts import makers, shared_store
+from autotune.artifacts.shared_store import SharedStore
 from autotune.artifacts.store import Cache, Stored
 from autotune.costs.model import CostModel
 from autotune.errors import Interrupted, MachineError, StageError
+from autotune.execution import executor, remote, sent_call
 from autotune.execution import node as node_module
-from autotune.execution import remote, sent_call
 from autotune.execution.cluster import QUIET, Needs, Node, Reply, cpus_each, kind_to_time, to_time, width_of
 from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.local import LocalEngine
@@ -38,6 +40,7 @@ from autotune.execution.timeouts import Timeouts
 from autotune.execution.worker import from_plain, to_plain
 from autotune.machine import machine_digest
 from autotune.pipeline.graph import Graph, base_candidate
+from autotune.remote.objects import Objects
 from autotune.stages.jobs import MergeJob, ScoreJob, TimeJob, TurnsJob
 from autotune.stages.preparation_jobs import DevicesJob, MetricJob, TinyJob
 from autotune.stages.protocol import Call, Job, Result
@@ -638,3 +641,92 @@ def test_jobs_go_through_plain_text_whole(tmp_path: Path) -> None:
         assert type(again) is type(job)
     assert isinstance(turns.graphs[0], TimeJob)
     assert os.fspath(turns.graphs[0].model_dir) == str(tmp_path)
+
+
+# --- inputs in a store -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / "home"))
+    monkeypatch.setattr(shared_store, "MAKER_S", 1e6)
+    with serving():
+        yield f"s3://{BUCKET}/inputs"
+
+
+def sending(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Call a function while the first file is sent to the store."""
+    put, begun = Objects.put, list[str]()
+
+    def first(self: Objects, file: Path, name: str) -> None:
+        if not begun:
+            begun.append(name)
+            meanwhile()
+        put(self, file, name)
+
+    monkeypatch.setattr(Objects, "put", first)
+
+
+def weights(out: Path) -> tuple[Result, float]:
+    (out / "weights").write_bytes(b"1")
+    return {}, 1.0
+
+
+@pytest.mark.parametrize("kind", ["result", "files"])
+def test_who_sends_the_input_that_is_waited_for_is_told_and_ctrl_c_ends_the_wait(
+    tmp_path: Path, cluster: Threads, store: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Else a tuner that was killed while it sent an input would stop the next one for a minute, without a word."""
+    monkeypatch.setattr(executor, "PATIENCE_S", -1.0)
+    cache, other = (Cache(tmp_path / name, shared=SharedStore(store)) for name in ("cache", "other"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "genai_config.json").write_text("{}", encoding="utf-8")
+    made = [one.make(TinyJob(), weights).folder for one in (cache, other)]
+    artifacts = ClusterStages(cache, "model", stop=Stop(tmp_path / "stop"))
+    said: list[str] = []
+    found: list[BaseException | None] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        (tmp_path / "stop").touch()  # Ctrl-C
+
+    ours = RemoteExecutor(cluster, artifacts, run_folder(cache), listeners=Listeners(say))
+    where = made[0] if kind == "result" else tmp_path / "model"
+    job = QuickTimeJob(graph="g", provider="cpu", prompt_tokens=8, new_tokens=4, machine=HERE, model_dir=where)
+
+    def meanwhile() -> None:
+        found.append(ours.submit(Call(job), tmp_path / "out" / "logs" / "abc.log").exception(timeout=0))
+
+    sending(monkeypatch, meanwhile)
+    assert other.shared is not None
+    if kind == "result":
+        other.shared.offer(made[1], always=True)
+    else:
+        other.put_inputs({"genai_config.json": tmp_path / "model" / "genai_config.json"})
+    assert isinstance(found[0], Interrupted)
+    (line,) = said
+    what = f"tiny {TinyJob().key[:8]}" if kind == "result" else str(tmp_path / "model")
+    began = f"waiting for {what} in the shared cache: process {os.getpid()} makes it since "
+    assert line.startswith(began)
+    assert "for the shared cache; if it was killed, this goes on at 20" in line
+    assert line.endswith("; Ctrl-C ends the wait")
+    assert not cluster.orders
+
+
+def test_a_node_whose_result_is_being_sent_already_frees_itself(
+    tmp_path: Path, cluster: Threads, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "BUSY_S", -1.0)
+    other = Cache(tmp_path / "other", shared=SharedStore(store))
+    folder = other.make(TinyJob(), weights).folder
+    tiny, answers = TinyJob(), list[Answer]()
+    order = Order(
+        job=to_plain(tiny), key=tiny.key, packages=tiny.described()["packages"], cache=store, publish=True, token="t",
+        run=str(run_folder(Cache(tmp_path / "runs"))), places={},
+    )  # fmt: skip
+    sending(monkeypatch, lambda: answers.append(Worker(lambda job, out: None).do(order)))
+    assert other.shared is not None
+    other.shared.offer(folder, always=True)
+    assert answers[0].kind == "busy", answers[0].message
+    assert f"process {os.getpid()} makes it since" in answers[0].message
+    assert Worker(lambda job, out: None).do(order).kind == "done"
