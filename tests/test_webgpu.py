@@ -116,6 +116,7 @@ def swept(place: Place) -> tuple[Path, int, str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(3600)
 def test_a_sweep_on_webgpu_runs_to_its_end_and_goes_on_after_a_kill(swept: tuple[Path, int, str, str]) -> None:
     out, code, _, said = swept
@@ -136,6 +137,7 @@ def test_a_sweep_on_webgpu_runs_to_its_end_and_goes_on_after_a_kill(swept: tuple
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(3600)
 def test_its_winner_loads_where_only_genai_and_the_plugin_are(swept: tuple[Path, int, str, str], place: Place) -> None:
     best = swept[0] / "best"

@@ -22,7 +22,7 @@ from autotune.results.rows import StageSpan, Trial
 from autotune.results.table import read_table
 from benchmarks.ray_nodes import Nodes, nodes_in
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.marathon]
 CACHE = f"s3://{BUCKET}/cache"
 COMMAND = "import sys; from autotune.execution import engines; engines.GONE_S = 3.0; from autotune.cli import main; sys.exit(main())"
 
@@ -84,7 +84,6 @@ def trainings(folder: Path, name: str) -> int:
     return sum(span.stage == "finetune" for span in spans)
 
 
-@pytest.mark.marathon
 def test_two_targets_on_two_nodes_that_share_a_store_alone(
     nodes: Nodes, tmp_path: Path, begin: list[subprocess.Popen[str]]
 ) -> None:

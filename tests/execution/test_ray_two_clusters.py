@@ -9,6 +9,7 @@ from benchmarks.s3_server import PACKAGES
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 def test_two_clusters_make_each_result_once_and_report_what_they_move(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("ray", *PACKAGES):
         pytest.importorskip(package, reason=f"{package} is not installed")
