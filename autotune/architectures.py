@@ -116,9 +116,9 @@ def has_windowed_caches(config: dict[str, Any], provider: str) -> bool:
     return _number(config["sliding_window"]) > 0
 
 
-AGAIN_AT = {"phi3": 4096, "phimoe": 4096}
-"""By model_type: the tokens beyond which ONNX Runtime GenAI computes a generated text anew, whatever the model's own length of
-LongRoPE's short factors is. Transformers does so beyond that length, for the same models."""
+RECOMPUTED_AT = {"phi3": 4096, "phimoe": 4096}
+"""By model_type: the tokens beyond which ONNX Runtime GenAI recomputes a generated text, whatever the length of the model's
+short LongRoPE factors is. For the same models, transformers recomputes it beyond that length."""
 CHECKED = 512
 """Tokens of the text on which it is seen what a build computes, unless the model is another one beyond so many."""
 _BEYOND = 64
@@ -211,19 +211,22 @@ def remarks(config: dict[str, Any], provider: str, max_length: int) -> list[str]
         ]
         before = " ".join(f"{name} {probed}" for name, (probed, _) in others.items())
         return lines + [f"with {before}: {sentence(fact)}" for fact in [*refused, *wrong][:2]]
-    return [*(f"{sentence(fact)}; {ends}" for fact in wrong[:1]), *_mixed_rotations(config, max_length)]
+    return [*(f"{sentence(fact)}; {ends}" for fact in wrong[:1]), *_longrope_notes(config, max_length)]
 
 
-def _mixed_rotations(config: dict[str, Any], max_length: int) -> list[str]:
+def _longrope_notes(config: dict[str, Any], max_length: int) -> list[str]:
     """Return a note about answers that pass the length of LongRoPE's short factors, where the runtime does not begin anew."""
-    again = AGAIN_AT.get(str(config.get("model_type")))
-    for rope in _ropes(config) if again is not None else ():
-        turns = [int(_number(place.get("original_max_position_embeddings"))) for place in (config, rope)]
-        turn = max(turns)
-        if rope.get("rope_type", rope.get("type")) in ("longrope", "su") and turn != again and 0 < turn < max_length:
+    recomputed = RECOMPUTED_AT.get(str(config.get("model_type")))
+    for rope in _ropes(config) if recomputed is not None else ():
+        short = max(int(_number(place.get("original_max_position_embeddings"))) for place in (config, rope))
+        if (
+            rope.get("rope_type", rope.get("type")) in ("longrope", "su")
+            and short != recomputed
+            and 0 < short < max_length
+        ):
             return [
-                f"beyond {turn} tokens its LongRoPE has other factors: of an answer that is generated from a shorter prompt past "
-                f"them, ONNX Runtime GenAI keeps what it has computed with the short ones (at any other length than {again}), "
-                "and so does scoring; transformers computes all of it anew, and writes another text"
+                f"beyond {short} tokens its LongRoPE has other factors: where an answer passes them, transformers recomputes the "
+                f"text and ONNX Runtime GenAI does not (it does so at {recomputed} tokens only), so that it writes another "
+                "answer; scoring does as ONNX Runtime GenAI"
             ]
     return []

@@ -208,19 +208,19 @@ def test_a_window_matters_beyond_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("turn", "max_length", "told"), [(512, 1024, True), (512, 512, False), (4096, 8192, False), (6000, 8192, True)]
+    ("short", "max_length", "told"), [(512, 1024, True), (512, 512, False), (4096, 8192, False), (6000, 8192, True)]
 )
-def test_an_answer_that_passes_longropes_length_matters_where_the_runtime_does_not_begin_anew(
-    turn: int, max_length: int, told: bool
+def test_an_answer_that_passes_longropes_length_matters_where_the_runtime_does_not_recompute_it(
+    short: int, max_length: int, told: bool
 ) -> None:
-    rope = {"rope_type": "longrope", "type": "longrope", "original_max_position_embeddings": turn}
+    rope = {"rope_type": "longrope", "type": "longrope", "original_max_position_embeddings": short}
     for model in (
         config("Phi3", head_dim=96, model_type="phi3", rope_parameters=rope),
         config(
-            "Phi3", head_dim=96, model_type="phi3", rope_scaling={"type": "su"}, original_max_position_embeddings=turn
+            "Phi3", head_dim=96, model_type="phi3", rope_scaling={"type": "su"}, original_max_position_embeddings=short
         ),
     ):
-        assert [f"beyond {turn} tokens its LongRoPE" in line for line in remarks(model, "cpu", max_length)] == [
+        assert [f"beyond {short} tokens its LongRoPE" in line for line in remarks(model, "cpu", max_length)] == [
             True
         ] * told
 

@@ -24,11 +24,16 @@ from onnx import TensorProto
 from transformers import DynamicCache
 
 from autotune.errors import StageError
+from autotune.stages.longrope import (
+    recomputed_by_genai,
+    recomputed_by_torch,
+    short_length_of_config,
+    short_length_of_graph,
+)
 from autotune.stages.plugins import open_session, trouble
 from autotune.stages.provider_share import RECORDED
 from autotune.stages.scored_graph import READ, SINGLE, reading_graph
 from autotune.stages.torch_model import load_adapter, load_model, resolve_device, resolve_dtype
-from autotune.stages.turning import genai_begins_again, torch_begins_again, turn_of_config, turn_of_graph
 
 Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
@@ -78,10 +83,11 @@ class Backend(Protocol):
 
     ragged: bool
     """Whether the sequences of one call may be of several lengths."""
-    turn: int | None
-    """Beyond how many tokens a text has other rotations at every position, so that a cache from before is of no use to it."""
-    again: int | None
-    """Beyond how many tokens the deployed model computes a text that it generates anew."""
+    short_length: int | None
+    """The length of LongRoPE's short factors, tokens: a longer text is rotated otherwise at every position, and cannot use the
+    cache of a shorter one. None: the rotation does not depend on the length."""
+    recomputed_at: int | None
+    """Beyond how many tokens the deployed model recomputes the text that it generates, instead of using its cache."""
 
     def run(
         self, ids: NDArray[np.int64], cache: Any = None, keep: bool = False, last: bool = False
@@ -142,8 +148,8 @@ class OnnxBackend:
         graph, grouped = reading_graph(folder / "model.onnx", exact)
         # Other providers' kernels have not been tried with several lengths in one call.
         self.ragged = grouped and provider == "cpu"
-        self.turn = None if grouped else turn_of_graph(folder / "model.onnx")
-        self.again = genai_begins_again(folder, self.turn)
+        self.short_length = None if grouped else short_length_of_graph(folder / "model.onnx")
+        self.recomputed_at = recomputed_by_genai(folder, self.short_length)
         if shares:
             options.add_session_config_entry(RECORDED, "1")
         self.session = open_session(graph or str(folder / "model.onnx"), options, provider, device, provider_options)
@@ -362,7 +368,7 @@ class TorchBackend:
         self.sliced = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.padded = not rotates_by_length(model.config)
         """Whether texts may be padded at their ends to the longest without changing their logits."""
-        self.turn, self.again = turn_of_config(model.config), torch_begins_again(model.config)
+        self.short_length, self.recomputed_at = short_length_of_config(model.config), recomputed_by_torch(model.config)
         if adapter is not None:
             model = load_adapter(model, adapter)
         self.model = model.eval()

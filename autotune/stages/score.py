@@ -124,14 +124,15 @@ def choose_labels(
     log-likelihoods (items, labels).
 
     Of a label that was not run to its end the log-likelihood is an upper bound: if that is the second, the lead is at
-    least the number given. Where a label passes the turn of the rotation and its prompt does not, all labels are read with
-    their prompts as whole texts, as an exported run.py reads them.
+    least the number given. Where a label passes the length of LongRoPE's short factors and its prompt does not, all labels
+    are read with their prompts as whole texts, as an exported run.py reads them.
     """
     scores = np.zeros((len(items), len(labels)))
     tree = LabelTree(labels)
     for members in groups([len(item.prompt) for item in items], batched, backend.ragged):
         prompts = [items[i].prompt for i in members]
-        if backend.turn is not None and len(prompts[0]) <= backend.turn < len(prompts[0]) + tree.lengths.max():
+        most = len(prompts[0]) + tree.lengths.max()
+        if backend.short_length is not None and len(prompts[0]) <= backend.short_length < most:
             scores[members] = _whole_texts(backend, prompts, labels)
         else:
             scores[members] = _raced(backend, prompts, tree)
@@ -210,7 +211,7 @@ def generate(
             if len(keep) < len(active):
                 active, cache = [active[k] for k in keep], backend.select(cache, keep)
             length = ids.shape[1] + position + 1
-            if backend.again is not None and length == backend.again + 1:
+            if backend.recomputed_at is not None and length == backend.recomputed_at + 1:
                 whole = np.array([(*items[i].prompt, *tokens[i]) for i in active], dtype=np.int64)
                 logits, cache = backend.run(whole, keep=True, last=True)
                 continue

@@ -278,14 +278,14 @@ def written_by_transformers(folder: Path, prompt: tuple[int, ...], limit: int) -
     return [int(token) for token in found[0, len(prompt) :]]
 
 
-@pytest.mark.parametrize("turn", [64, 4096])
+@pytest.mark.parametrize("short", [64, 4096])
 def test_an_answer_that_passes_longropes_length_is_written_as_what_ships_writes_it(
-    built: Do, model: Callable[[Model], Path], turn: int
+    built: Do, model: Callable[[Model], Path], short: int
 ) -> None:
-    """ONNX Runtime GenAI computes the text anew at 4,096 tokens alone, and transformers at the model's own length."""
-    source = model(long_from(turn))
+    """ONNX Runtime GenAI recomputes the text at 4,096 tokens alone, and transformers at the model's own length."""
+    source = model(long_from(short))
     folder, _ = built(RECIPES["fp32"], source)
-    prompt = tuple(int(token) for token in np.random.default_rng(0).integers(5, 300, turn - 6))
+    prompt = tuple(int(token) for token in np.random.default_rng(0).integers(5, 300, short - 6))
     tokenizer = load_tokenizer(source)
     items = [Encoded(str(n), prompt, (), "") for n in range(2)]
     texts = []
@@ -296,7 +296,7 @@ def test_an_answer_that_passes_longropes_length_is_written_as_what_ships_writes_
         assert len(tokens) == 16, "no end of the text, which other numbers of the seed may bring"
         texts.append(tokenizer.decode(tokens, skip_special_tokens=True))
         assert generate(backend, items, tokenizer, (), 16) == [texts[-1]] * 2
-    assert (texts[0] == texts[1]) is (turn == 4096)
+    assert (texts[0] == texts[1]) is (short == 4096)
 
 
 def test_labels_that_pass_longropes_length_are_read_as_whole_texts(built: Do, model: Callable[[Model], Path]) -> None:
@@ -306,7 +306,7 @@ def test_labels_that_pass_longropes_length_are_read_as_whole_texts(built: Do, mo
     folder, _ = built(RECIPES["fp32"], source)
     found = []
     for backend in (OnnxBackend(folder, "cpu", 1), TorchBackend(source, None, "cpu", 1)):
-        assert backend.turn == 64
+        assert backend.short_length == 64
         whole = np.array([
             [log_likelihood(backend.read([(*item.prompt, *label)], [len(item.prompt) - 1])[0][:-1], np.array(label)[:, None]).sum()
              for label in labels] for item in items
