@@ -10,7 +10,7 @@ from pathlib import Path
 from autotune.data.duplicates import clean, merge_references
 from autotune.data.items import LeftOutPlaces, Splits
 from autotune.data.schema import DataSpec, Item, LeftOut
-from autotune.data.sources import columns_needed, load_table, locate, part_of, some_of
+from autotune.data.sources import SourceTable, columns_needed, load_table, locate, part_of, some_of
 from autotune.data.splits import cap
 from autotune.errors import Problem, UsageError, shown
 from autotune.metrics import LABELLED, REFERENCED
@@ -33,11 +33,11 @@ class Scored:
 def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
     """Read the rows of `spec.train`. Rows whose label is not among `labels` are left out: the model cannot answer with it.
 
-    Raises UsageError with every problem of the file, or where no row remains.
+    Where the file lacks a column of `spec.where`, all of its rows are taken, and this is noted. Raises UsageError with every
+    problem of the file, or where no row remains.
     """
-    file, part = part_of(spec.train, Path())
     try:
-        table = load_table(columns_needed(spec), _KEY, locate(file, Path(), None), "--data", spec.encoding, part)
+        table = _read(spec)
     except UsageError as error:
         raise UsageError([_said(problem) for problem in error.problems]) from None
     left_out: LeftOutPlaces = defaultdict(list)
@@ -67,6 +67,22 @@ def load_scored(spec: DataSpec, labels: Collection[str]) -> Scored:
             remedy = f"write the labels as the model knows them: {some_of(sorted(label.strip() for label in labels), _LISTED)}"
         raise UsageError(Problem(rule, _KEY, str(spec.train), remedy=remedy))
     return Scored(tuple(row.item for row in rows), {row.item.id: row.place for row in rows}, told, tuple(notes))
+
+
+def _read(spec: DataSpec) -> SourceTable:
+    """Read the rows that the sweep would take of a file. Raises UsageError."""
+    (file, part), everything = part_of(spec.train, Path()), spec.model_copy(update={"where": None})
+    path = locate(file, Path(), None)
+    table = load_table(columns_needed(everything), _KEY, path, _KEY, spec.encoding, part)
+    lacks = [name for name in spec.where or () if name not in table.columns]
+    if lacks:
+        note = f"{path.name}: it has no column {shown(lacks[0])}, so all of its rows are scored, and not those of data.where alone"
+        return table._replace(notes=[*table.notes, note])
+    return (
+        table
+        if spec.where is None
+        else load_table(columns_needed(spec), _KEY, path, _KEY, spec.encoding, part, spec.where)
+    )
 
 
 def _plain(label: str) -> str:

@@ -25,6 +25,7 @@ def task_of(graph: Graph) -> Task:
     data, inputs = graph.data, graph.inputs
     return Task(
         metric=data.metric, prompt=data.prompt, completion=data.completion, messages=data.messages, text=data.text,
+        where=data.where,
         labels=inputs.labels if data.metric in LABELLED else (), max_length=graph.train.max_length,
         max_new_tokens=data.max_new_tokens, stop=data.stop or (), encoding=inputs.encoding, pad=inputs.pad,
         provider=graph.target.provider, threads=graph.target.threads, device=graph.target.device,

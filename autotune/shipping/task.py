@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autotune.data.schema import DataSpec, Message, chat_columns, chat_templates
+from autotune.data.schema import Cell, DataSpec, Message, chat_columns, chat_templates
 from autotune.data.templates import Piece, parse_template, template_columns
 from autotune.errors import Problem, UsageError
 
@@ -22,6 +22,8 @@ class Task(BaseModel):
     completion: str | None = None
     messages: str | tuple[Message | str, ...] | None = None
     text: str | None = None
+    where: dict[str, Cell | tuple[Cell, ...]] | None = None
+    """Which rows of a file the task is about, as `data.where`; None: all."""
     labels: tuple[str, ...] = ()
     """The completions to choose among; empty where the metric has none."""
     max_length: int
@@ -44,7 +46,7 @@ class Task(BaseModel):
         """Return the `data:` part of a sweep whose only file is `source`. Raises ValidationError."""
         given: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("prompt", "completion", "messages", "text", "metric", "max_new_tokens")
+            for name in ("prompt", "completion", "messages", "text", "where", "metric", "max_new_tokens")
         }
         given |= {"labels": self.labels or None, "stop": self.stop or None}
         return DataSpec(train=source, **{name: value for name, value in given.items() if value is not None})

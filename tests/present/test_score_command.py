@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 from conftest import TONES, Ran, TinySweep
+from fakes import inputs_in, make_sweep
 
 from autotune.data.schema import DataSpec
 from autotune.data.scored import load_scored
 from autotune.errors import Exit, UsageError
+from autotune.pipeline.graph import Graph
+from autotune.pipeline.shipped import task_of
 from autotune.results.folder import read_outcomes, read_results
 from autotune.results.rows import Trial
+from autotune.shipping.task import Task, read_task
 
 pytestmark = pytest.mark.usefixtures("keeps_workers")
 
@@ -140,3 +144,31 @@ def test_generated_answers_and_references(tmp_path: Path) -> None:
     file.write_text("q,a\none,1\none,I\ntwo,2\n", encoding="utf-8")
     found = load_scored(DataSpec(train=str(file), prompt="{q}", completion=" {a}", metric="exact_match"), ())
     assert [(item.completion, item.references) for item in found.items] == [(" 1", (" I",)), (" 2", ())]
+
+
+WHERE = {"language": "de"}
+
+
+def test_rows_are_taken_as_the_sweep_takes_them(tmp_path: Path) -> None:
+    file = tmp_path / "new.csv"
+    lines = [f"{n},joy,{('de', 'en')[n % 2]}" for n in range(6)]
+    file.write_text("\n".join(["text,tone,language", *lines]) + "\n", encoding="utf-8")
+    spec = Task(metric="choice", prompt="{text}:", completion=" {tone}", max_length=64, where=WHERE).data(str(file))
+    found = load_scored(spec, [" joy"])
+    assert [item.prompt for item in found.items] == ["0:", "2:", "4:"]
+    assert "new.csv: 3 of 6 rows are those of data.where" in found.notes
+    with pytest.raises(UsageError, match=r"none of the 6 rows of .*new.csv has this in 'language'"):
+        load_scored(spec.model_copy(update={"where": {"language": "fr"}}), [" joy"])
+    file.write_text("\n".join(["text,tone", *(line.rpartition(",")[0] for line in lines)]) + "\n", encoding="utf-8")
+    found = load_scored(spec, [" joy"])
+    assert len(found.items) == 6
+    assert any("it has no column 'language', so all of its rows are scored" in note for note in found.notes)
+
+
+def test_an_export_knows_which_rows_its_sweep_took(tmp_path: Path) -> None:
+    sweep = make_sweep()
+    where = {"language": ("de", "fr"), "stars": 5}
+    changed = sweep.model_copy(update={"data": sweep.data.model_copy(update={"where": where})})
+    for one, rows in ((sweep, None), (changed, where)):
+        about = json.loads(json.dumps({"task": task_of(Graph(one, inputs_in(tmp_path))).plain()}))
+        assert read_task(about, "candidate.json").data("new.csv").where == rows
