@@ -372,7 +372,7 @@ def _add_select(commands: _Commands) -> None:
 
 
 def _select(arguments: argparse.Namespace) -> int:
-    from autotune.present.explained import explain
+    from autotune.present.explained import explain, explain_targets
     from autotune.present.select import as_json, selections
 
     with _without_collection():
@@ -384,7 +384,7 @@ def _select(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _say_json(json.dumps({"targets": {name: json.loads(as_json(one)) for name, one in found.items()}}))
     else:
-        _say("\n\n".join(f"Target {name}:\n{explain(one)}" for name, one in found.items()))
+        _say(explain_targets(found))
     return max(one.exit_code for one in found.values())
 
 

@@ -38,9 +38,9 @@ from autotune.pipeline.subject import subject_of
 from autotune.pipeline.timing_validity import Pace
 from autotune.present.data import data_lines
 from autotune.present.ended import ended_line
-from autotune.present.explained import explain, tie_lines
+from autotune.present.explained import explain, explain_targets, tie_lines
 from autotune.present.progress import Progress
-from autotune.present.select import select, write_front
+from autotune.present.select import Selection, select, write_front
 from autotune.present.so_far import SoFar
 from autotune.present.tables import finalist_lines
 from autotune.present.terminal import print_result
@@ -281,8 +281,8 @@ def _keep_inputs(study: _Study, parts: _Parts) -> None:
     sweep, (_, inputs), record = study.sweep, study.first, parts.record
     digests = {split: key for split, (key, _) in inputs.items.items()}
     code = {inputs.code.file.name: inputs.code.digest} if inputs.code else {}
-    searched = {split: key for split, key in digests.items() if split != "test"}
-    record.check_inputs({"model": inputs.base, **searched, **code})
+    if changed := record.check_inputs({"model": inputs.base, **digests, **code}):
+        parts.events.note(changed)
     record.note_input("root", relative(sweep.root.resolve(), record.folder.resolve()))
     record.note_input("results_schema", VERSION)
     record.note_settings()
@@ -382,14 +382,17 @@ def _providers(sweep: Sweep) -> str:
 
 def _report(folder: Path, score: str, summary: Summary) -> None:
     """Print the choice and the finalists to stdout, and the run's own cost to stderr."""
-    lines: list[str] = []
-    for name, one in (summary.targets or {None: summary}).items():
-        lines += [f"Target {name}:"] if name is not None else []
-        kept = [f"The winner is in {folder / 'best' / (name or '')}"] if one.kept else []
-        found = select(folder, target=name)
-        lines.append(explain(found, [*kept, *finalist_lines(one.finalists, score, found.won)]))
-        lines += [""] if summary.targets else []
+    chosen, said = dict[str, Selection](), dict[str, list[str]]()
+    for target, one in (summary.targets or {None: summary}).items():
+        name = target or ""
+        kept = [f"The winner is in {folder / 'best' / name}"] if one.kept else []
+        chosen[name] = select(folder, target=target)
+        said[name] = [*kept, *finalist_lines(one.finalists, score, chosen[name].won)]
+    lines = [explain_targets(chosen, said) if summary.targets else explain(chosen[""], said[""])]
     if summary.targets:
-        lines += tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder))
+        lines += [
+            "",
+            *tie_lines({name: one.choice for name, one in summary.targets.items() if name}, read_results(folder)),
+        ]
     print_result(printable_lines(redact("\n".join(lines))))
     sys.stderr.write(ended_line(summary.ended, summary.trials, summary.wall_s, summary.own_s, summary.waited_s) + "\n")

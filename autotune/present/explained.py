@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from autotune.analysis.selection import Choice, Step
 from autotune.errors import Exit, printable
@@ -29,6 +30,20 @@ def explain(selection: Selection, found: Sequence[str] = ()) -> str:
     if selection.won is None:
         return "\n".join([*notes, *_without_winner(selection)])
     return "\n".join([*notes, *_winner(selection, selection.won, found), "", *_front(selection)])
+
+
+def explain_targets(chosen: Mapping[str, Selection], found: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return the choices of several targets in words; notes on the whole folder stand once, above them.
+
+    `found`: by target, further lines about its winner.
+    """
+    first, *others = chosen.values()
+    shared = [note for note in dict.fromkeys(first.notes) if all(note in other.notes for other in others)]
+    parts = []
+    for name, selection in chosen.items():
+        own = replace(selection, notes=tuple(note for note in selection.notes if note not in shared))
+        parts.append(f"Target {name}:\n{explain(own, (found or {}).get(name, ()))}")
+    return "\n\n".join(["\n".join(f"Note: {note}" for note in shared)] * bool(shared) + parts)
 
 
 def _winner(selection: Selection, row: Trial, found: Sequence[str]) -> list[str]:

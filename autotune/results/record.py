@@ -200,21 +200,28 @@ class Record:
             raise UsageError(problems)
         return problems
 
-    def check_inputs(self, digests: Mapping[str, str]) -> None:
+    def check_inputs(self, digests: Mapping[str, str]) -> str:
         """Raise UsageError where model or data have changed under the same names: the rows could not be compared.
 
-        `digests`: of the base model and of each split on which candidates are trained or compared.
+        `digests`: of the base model and of each split. Other test items are refused once finalists were scored on test;
+        before that they change no result, and a note on them is returned (else an empty text).
         """
         before = self.inputs()
         changed = [name for name, value in digests.items() if before.get(name, value) != value]
-        if changed and self._moved:
+        unused = changed == ["test"] and not (self.folder / "outcomes" / "items.test.json").exists()
+        if changed and self._moved and not unused:
             raise UsageError(self._moved)
-        if changed:
+        if changed == ["test"] and not unused:
+            rule = "the content of test has changed since the finalists in this folder were scored on it"
+            remedy = "put it back, or give the new sweep another --out; `autotune score` scores a winner on other rows"
+            raise UsageError(Problem(rule, file=str(self.folder), remedy=remedy))
+        if changed and not unused:
             rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
             raise UsageError(Problem(rule, file=str(self.folder), remedy="give the new sweep another --out"))
         self._write_inputs(dict(before) | dict(digests))
         if self._moved:
             write_aside(self.folder / "sweep.yaml", self._text)
+        return "the items of test are others than before: no finalist was scored on those" if unused else ""
 
     def inputs(self) -> dict[str, Any]:
         """Return the content of `inputs.json`, about the inputs of the rows in this folder; empty where there are no rows."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from conftest import Ran, TinySweep
 
 from autotune.cli import main
 from autotune.errors import Exit
+from autotune.present.explained import explain_targets
+from autotune.present.select import selections
 from autotune.results.folder import read_results
 
 pytestmark = pytest.mark.usefixtures("keeps_workers")
@@ -99,6 +103,25 @@ def test_what_is_dear_is_done_once_for_both_targets(both: Path) -> None:
     assert {(row.target, row["build_precision"]) for row in rows} == {
         (target, precision) for target in ("small", "large") for precision in ("fp32", "int4")
     }
+
+
+def test_what_holds_for_the_whole_folder_is_said_once_and_the_rest_with_its_target(
+    both: Path, autotune: Callable[..., Ran], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(both, folder)
+    table = (folder / "results.csv").read_text(encoding="utf-8")
+    (folder / "results.csv").write_text(table + "half a line", encoding="utf-8")
+    ran = autotune("select", folder)
+    head = ran.out[: ran.out.index("Target ")]
+    assert ran.out.count("Note: the last line of results.csv has no end") == 1
+    assert "Note: the last line of results.csv has no end" in head
+    assert [line for line in ran.out.splitlines() if line.startswith("Target ")] == ["Target large:", "Target small:"]
+    chosen = selections(both)
+    said = explain_targets({**chosen, "large": replace(chosen["large"], notes=("of large alone",))})
+    assert said.startswith("Target large:\nNote: of large alone\n")
+    assert explain_targets(chosen).startswith("Target large:\nWinner: ")
+    assert "(wonderful)" in explain_targets(chosen, {"large": ["(wonderful)"]}).split("Target small:")[0]
 
 
 def test_a_plan_of_several_targets_is_one_plan(both: Path, tiny_sweep: TinySweep, autotune: Callable[..., Ran]) -> None:

@@ -184,6 +184,29 @@ def test_lesson_4_other_content_under_the_same_name_is_refused(tmp_path: Path) -
         record.check_inputs(digests)
 
 
+def test_other_test_items_are_told_until_finalists_were_scored_on_them_and_then_refused(tmp_path: Path) -> None:
+    digests = {"model": "m", "train": "t", "validation": "v", "test": "before"}
+    with Record(tmp_path, sweep_of()) as record:
+        assert record.check_inputs(digests) == ""
+        record.results.append(ROW)
+        assert record.check_inputs(digests) == ""
+        assert "the items of test are others than before" in record.check_inputs(digests | {"test": "after"})
+        assert record.check_inputs(digests | {"test": "after"}) == ""
+        record.keep_outcomes("a", "test", "choice", {"ids": ["1"], "right": [1]})
+        with pytest.raises(UsageError, match=r"the content of test has changed since the finalists .* `autotune score`"):
+            record.check_inputs(digests)
+        assert record.check_inputs(digests | {"test": "after"}) == ""
+
+
+def test_test_items_that_were_never_noted_are_taken(tmp_path: Path) -> None:
+    """As in results of an earlier version, which did not note them."""
+    with Record(tmp_path, sweep_of()) as record:
+        record.check_inputs(DIGESTS)
+        record.results.append(ROW)
+        record.keep_outcomes("a", "test", "choice", {"ids": ["1"], "right": [1]})
+        assert record.check_inputs(DIGESTS | {"test": "any"}) == ""
+
+
 def moved(root: Path) -> Sweep:
     """The sweep, with its model and data at other paths than in DOCUMENT, below `root`."""
     root.mkdir()
