@@ -178,7 +178,7 @@ class DataSpec(_Frozen):
                 if (isinstance(value, float) and not math.isfinite(value)) or (
                     isinstance(value, str) and not value.strip()
                 ):
-                    raise ValueError(f"where takes no empty cells and no numbers without end; correct '{name}'")
+                    raise ValueError(f"where takes no empty text, and finite numbers only; correct '{name}'")
         return where
 
     @field_validator("prompt", "completion", "text")

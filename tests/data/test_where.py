@@ -132,8 +132,8 @@ def test_a_column_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> 
     [
         ({}, "at least one column"), ("language", "at least one column"), (["language"], "at least one column"),
         ({"": "x"}, "names of columns"), ({1: "x"}, "names of columns"), ({"a": None}, "correct 'a'"),
-        ({"a": []}, "correct 'a'"), ({"a": [None]}, "correct 'a'"), ({"a": {"b": 1}}, "correct 'a'"), ({"a": " "}, "no empty cells"),
-        ({"a": float("nan")}, "without end"), ({"a": [1, float("inf")]}, "without end"),
+        ({"a": []}, "correct 'a'"), ({"a": [None]}, "correct 'a'"), ({"a": {"b": 1}}, "correct 'a'"), ({"a": " "}, "no empty text"),
+        ({"a": float("nan")}, "finite numbers only"), ({"a": [1, float("inf")]}, "finite numbers only"),
     ],
 )  # fmt: skip
 def test_what_names_no_cells_is_refused(where: Any, rule: str) -> None:

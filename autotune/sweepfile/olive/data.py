@@ -341,13 +341,13 @@ def _pass_over(part: Section | None, name: str) -> None:
 def put_source(draft: Draft, key: str, found: Found, named: Node) -> None:
     """Set `data.train` or `data.validation` with the rows that are taken, and map the keys that say what it is.
 
-    Rows are taken of all files alike: of another file by other cells is refused.
+    One `data.where` holds for all files: data with other col_filters than the training data's is refused.
     """
     if found.where is not None and draft.get("data.train") is None:
         draft.put("data.where", dict(found.where.value), found.where)
     elif not same_rows(draft, found):
         place = found.where.path if found.where is not None else named.path
-        rule = "data.where takes rows of every file by the same cells, and of the training data by others"
+        rule = "one data.where holds for all files, and the training data has other col_filters"
         draft.ledger.refuse(
             place, rule, "give both the same col_filters, or save the rows that are meant as a jsonl file"
         )
