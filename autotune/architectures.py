@@ -25,7 +25,7 @@ BLOCK = 16
 """The runtime's attention on the CPU needs head sizes, and rotated parts of heads, that are a multiple of this."""
 
 
-def _ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the settings of rotary positions: one for all layers, or one for each kind of layer."""
     for name in ("rope_parameters", "rope_scaling"):
         given = config.get(name)
@@ -44,7 +44,7 @@ def features_of(config: dict[str, Any]) -> list[str]:
     partial = _number(config.get("partial_rotary_factor")) or 1.0
     named = config.get("architectures")
     own = isinstance(named, list) and bool(named) and named[0] in _OWN_ROTATION
-    for rope in _ropes(config):
+    for rope in ropes(config):
         kind = rope.get("rope_type") or rope.get("type")
         if isinstance(kind, str) and kind not in ("default", "none") and not own:
             kind = "longrope" if kind == "su" else kind
@@ -131,12 +131,12 @@ def checked_tokens(config: dict[str, Any], longest: int) -> int | None:
     length LongRoPE takes other factors.
     """
     kinds = config.get("layer_types")
-    ropes = list(_ropes(config))
+    rotations = list(ropes(config))
     turns = []
     if _windowed(config, set(map(str, kinds)) if isinstance(kinds, list) else set()) or _always_windowed(config):
         turns.append(_number(config.get("sliding_window")))
-    if any(rope.get("rope_type", rope.get("type")) in ("longrope", "su", "dynamic") for rope in ropes):
-        turns += [_number(place.get("original_max_position_embeddings")) for place in (config, *ropes)]
+    if any(rope.get("rope_type", rope.get("type")) in ("longrope", "su", "dynamic") for rope in rotations):
+        turns += [_number(place.get("original_max_position_embeddings")) for place in (config, *rotations)]
     reached = [int(turn) for turn in turns if CHECKED <= turn < longest]
     return min(max(reached) + _BEYOND, longest) if reached else None
 
@@ -217,7 +217,7 @@ def remarks(config: dict[str, Any], provider: str, max_length: int) -> list[str]
 def _longrope_notes(config: dict[str, Any], max_length: int) -> list[str]:
     """Return a note about answers that pass the length of LongRoPE's short factors, where the runtime does not begin anew."""
     recomputed = RECOMPUTED_AT.get(str(config.get("model_type")))
-    for rope in _ropes(config) if recomputed is not None else ():
+    for rope in ropes(config) if recomputed is not None else ():
         short = max(int(_number(place.get("original_max_position_embeddings"))) for place in (config, rope))
         if (
             rope.get("rope_type", rope.get("type")) in ("longrope", "su")

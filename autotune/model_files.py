@@ -1,10 +1,13 @@
-"""The files beside a model's config.json: what is wrong with them, before a library stumbles over it."""
+"""The files in a model folder beside its config.json: what is wrong with them, before a library stumbles over it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from autotune.errors import Problem, UsageError
+from autotune.paths import GGUF, is_file
 
 FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -49,3 +52,45 @@ def broken_files(folder: Path) -> tuple[str, str] | None:
 def _are_tokens(ends: Any) -> bool:
     given = ends if isinstance(ends, list) else [ends]
     return all(isinstance(end, int) and not isinstance(end, bool) for end in given)
+
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
+_MADE_FROM = "name the model that it was made from"
+_OTHER_FORMS = {".gguf": f"{_MADE_FROM}, or {GGUF}", ".onnx": _MADE_FROM, ".tflite": _MADE_FROM, ".mlmodel": _MADE_FROM}
+_CONVERT = "convert it with save_pretrained(folder), which writes safetensors"
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Raise UsageError where a folder's weights are not complete in safetensors; no file of weights is opened.
+
+    Pickled files beside whole safetensors are never read.
+    """
+    if (folder / "model.safetensors").is_file():
+        return
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            named = sorted({str(shard) for shard in shards})
+            whole = bool(named) and all(isinstance(shard, str) for shard in shards)
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            named, whole = [], False
+        if not whole:
+            rule = f"{index.name} names no files of weights"
+            raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
+        for shard in named:
+            if not shard.endswith(".safetensors"):
+                rule = f"weights are read from safetensors only, and {index.name} names {shard}"
+                raise UsageError(Problem(rule, "model", value=name, remedy=_CONVERT))
+            if Path(shard).name != shard or "\\" in shard or not is_file(folder / shard):
+                rule = f"{index.name} names {shard}, which is not in the folder"
+                raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
+        return
+    others = sorted(
+        entry.name for entry in folder.iterdir() if entry.suffix.lower() in (*PICKLED, *_OTHER_FORMS, ".safetensors")
+    )
+    rule = "weights are read from safetensors only" + (f", and this folder holds {others[0]}" if others else "")
+    if others and others[0].endswith(".safetensors"):
+        rule = f"a model folder needs model.safetensors or {index.name}, and this one holds {others[0]}"
+    suffix = others[0][others[0].rindex(".") :].lower() if others else ""
+    raise UsageError(Problem(rule, "model", value=name, remedy=_OTHER_FORMS.get(suffix, _CONVERT)))

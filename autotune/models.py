@@ -15,7 +15,7 @@ from typing import Any
 
 from autotune.architectures import PRECISIONS, refusals
 from autotune.errors import Problem, UsageError, did_you_mean, shown
-from autotune.model_files import broken_files
+from autotune.model_files import broken_files, check_weights
 from autotune.paths import GGUF, exists, is_file, is_folder, without_config
 from autotune.probed import VERSIONS
 from autotune.remote.addresses import is_address
@@ -86,6 +86,8 @@ BUILT_IN: dict[str, BuiltIn] = {SMOLLM2.name: SMOLLM2}
 _SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
           "head_dim", "vocab_size", "max_position_embeddings")  # fmt: skip
 _LARGEST = 2**31 - 1
+_QUANTISED = ("quantization_config", "quantization", "compression_config")
+"""Keys of a config.json whose weights are quantised; the second is that of MLX."""
 _KERNELS = ("attn_implementation", "_attn_implementation")
 """Keys of a config.json by which a package that is not needed here would be asked for."""
 
@@ -153,7 +155,7 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         )
     if (broken := broken_files(folder)) is not None:
         raise UsageError(Problem(broken[0], "model", value=name, remedy=broken[1]))
-    _check_weights(folder, name)
+    check_weights(folder, name)
     # With either of these, transformers would load other weights than those of the folder.
     if exists(folder / "adapter_config.json"):
         rule, remedy = "the folder holds adapter_config.json beside the model", "merge that adapter, or move its files"
@@ -165,43 +167,6 @@ def config_of(name: str, root: Path) -> dict[str, Any] | None:
         remedy = "save the tokenizer into it: tokenizer.save_pretrained(folder)"
         raise UsageError(Problem("a model folder needs its tokenizer", "model", value=name, remedy=remedy))
     return config
-
-
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
-_CONVERT = "convert it with save_pretrained(folder), which writes safetensors"
-
-
-def _check_weights(folder: Path, name: str) -> None:
-    """Raise UsageError where a folder's weights are not complete in safetensors; no file of weights is opened.
-
-    Pickled files beside whole safetensors are never read.
-    """
-    if (folder / "model.safetensors").is_file():
-        return
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            named = sorted({str(shard) for shard in shards})
-            whole = bool(named) and all(isinstance(shard, str) for shard in shards)
-        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
-            named, whole = [], False
-        if not whole:
-            rule = f"{index.name} names no files of weights"
-            raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
-        for shard in named:
-            if not shard.endswith(".safetensors"):
-                rule = f"weights are read from safetensors only, and {index.name} names {shard}"
-                raise UsageError(Problem(rule, "model", value=name, remedy=_CONVERT))
-            if Path(shard).name != shard or "\\" in shard or not is_file(folder / shard):
-                rule = f"{index.name} names {shard}, which is not in the folder"
-                raise UsageError(Problem(rule, "model", value=name, remedy="fetch or save the model again"))
-        return
-    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in (*PICKLED, ".safetensors"))
-    rule = "weights are read from safetensors only" + (f", and this folder holds {others[0]}" if others else "")
-    if others and others[0].endswith(".safetensors"):
-        rule = f"a model folder needs model.safetensors or {index.name}, and this one holds {others[0]}"
-    raise UsageError(Problem(rule, "model", value=name, remedy=_CONVERT))
 
 
 def _reason(error: BaseException) -> str:
@@ -251,7 +216,7 @@ def check_architecture(config: dict[str, Any], name: str) -> None:
     if (kernel := next((key for key in _KERNELS if config.get(key) not in (None, "eager", "sdpa")), None)) is not None:
         rule = f"config.json names a way to compute attention ({kernel}: {shown(config[kernel])[:40]}), which is no part of a model"
         raise UsageError(Problem(rule, "model", value=name, remedy=f"remove the key {kernel} from config.json"))
-    if config.get("quantization_config"):
+    if any(config.get(key) for key in _QUANTISED):
         rule = "the model is already quantised, and an adapter is merged into original weights"
         raise UsageError(Problem(rule, "model", value=name, remedy="name the model in its original precision"))
 
@@ -354,6 +319,12 @@ def tensors_of(folder: Path) -> dict[str, tuple[int, ...]]:
             if name != "__metadata__":
                 found[name] = tuple(about["shape"])
     return found
+
+
+def types_of(folder: Path) -> dict[str, str]:
+    """Return the names and types (`F32`, `BF16`, `I8`, ...) of the tensors in a model folder. Raises as `tensors_of`."""
+    headers = [_header(path) for path in weight_files(folder)]
+    return {name: str(about["dtype"]) for header in headers for name, about in header.items() if name != "__metadata__"}
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -171,6 +171,21 @@ def test_pickled_weights_are_refused(file: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("model-Q4_K_M.gguf", "gguf_file"),
+        ("model.onnx", "name the model that it was made from"),
+        ("a.TFLITE", "made from"),
+    ],
+)
+def test_a_model_in_another_form_is_named_with_what_to_do(file: str, remedy: str, root: Path) -> None:
+    (root / "model" / "model.safetensors").rename(root / "model" / file)
+    said = refusal("model", root)
+    assert f"this folder holds {file}" in said
+    assert remedy in said
+
+
+@pytest.mark.parametrize(
     ("missing", "said"),
     [
         ("config.json", "needs a config.json"),
@@ -310,8 +325,9 @@ def test_the_context_of_a_model() -> None:
         assert context_of({"max_position_embeddings": value}) is None
 
 
-def test_a_quantised_checkpoint_is_refused(root: Path) -> None:
-    write_model(root / "model", quantization_config={"quant_method": "awq", "bits": 4})
+@pytest.mark.parametrize("key", ["quantization_config", "quantization", "compression_config"])
+def test_a_quantised_checkpoint_is_refused(key: str, root: Path) -> None:
+    write_model(root / "model", **{key: {"quant_method": "awq", "bits": 4, "group_size": 64}})
     assert "already quantised" in refusal("model", root)
 
 

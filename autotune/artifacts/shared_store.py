@@ -36,7 +36,7 @@ from autotune.artifacts.place import user_folder
 from autotune.candidate import digest
 from autotune.durable import ASIDE
 from autotune.errors import AutotuneError, MachineError
-from autotune.models import PICKLED
+from autotune.model_files import PICKLED
 from autotune.remote.objects import Objects, is_store
 
 MANIFEST = "manifest.json"

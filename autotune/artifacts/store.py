@@ -32,7 +32,7 @@ from autotune.candidate import digest
 from autotune.durable import ASIDE, GONE, empty_folder, move_away, put, remove_tree, sync_tree, write_aside
 from autotune.errors import StageError
 from autotune.machine import longest_path
-from autotune.models import PICKLED
+from autotune.model_files import PICKLED
 from autotune.paths import folder_named_by, size_mb
 from autotune.remote.objects import is_store
 from autotune.stages.protocol import Job, Result

@@ -16,7 +16,8 @@ from autotune.artifacts.shared_store import HERE as STAYS
 from autotune.artifacts.store import INPUTS, Cache
 from autotune.execution.cluster_stages import ClusterStages
 from autotune.execution.worker import to_plain
-from autotune.models import PICKLED, model_files
+from autotune.model_files import PICKLED
+from autotune.models import model_files
 from autotune.stages.jobs import TurnsJob
 from autotune.stages.preparation_jobs import BaseJob
 from autotune.stages.protocol import Job

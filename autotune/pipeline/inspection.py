@@ -145,7 +145,7 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
 
 
 _ADAPTED = (".lora_", ".base_layer.", ".modules_to_save.")
-_QUANTISED = ("qweight", "qzeros", "weight_scale", "weight_scale_inv", "weight_packed", "absmax", "SCB")
+_QUANTISED = ("qweight", "qzeros", "weight_scale", "weight_scale_inv", "weight_packed", "absmax", "SCB", "scales")
 
 
 def _other_form(look: Inspection) -> str:

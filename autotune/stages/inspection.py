@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autotune.architectures import ropes
 from autotune.data.control import found_in, without_end
 from autotune.errors import StageError
 from autotune.metrics import LABELLED, generates
@@ -42,11 +43,18 @@ def inspect(job: InspectJob, out: Path) -> Result:
         found |= weights(job.model_dir)
     except Exception as error:  # noqa: BLE001 - safetensors raises a bare Exception, and settings can be wrong in any way
         said = reason(error)
+        remedy = "correct its config.json, or fetch or save the model again"
         if isinstance(error, KeyError):
             said = f"its files lack the key {said}" if " " not in said else str(error.args[0])
+            config = json.loads((job.model_dir / "config.json").read_text(encoding="utf-8"))
+            if (key := key_of(config, error.args[0])) is not None:
+                said = f"config.json names {error.args[0]!r} ({key}), which transformers does not know"
+                remedy = f"correct {key} in its config.json"
+            elif any(rope.get("rope_type", rope.get("type")) == "su" for rope in ropes(config)):
+                remedy = "write longrope for su in its config.json"
         return Inspection(
             trouble=f"the model cannot be loaded: {said}",
-            remedy="correct its config.json, or fetch or save the model again",
+            remedy=remedy,
         ).model_dump(mode="json")
     try:
         tokenizer, named_class = open_tokenizer(job.model_dir)
@@ -64,6 +72,16 @@ def inspect(job: InspectJob, out: Path) -> Result:
     if named_class:
         found |= {"named_class": named_class, "encoding": ", ".join(filter(None, (found["encoding"], AS_SAVED)))}
     return Inspection(**found).model_dump(mode="json")
+
+
+def key_of(settings: Any, value: object) -> str | None:
+    """Return the key that has a value in settings, with those that it stands below; None where none has."""
+    for key, held in settings.items() if isinstance(settings, dict) else ():
+        if held == value and isinstance(held, str):
+            return str(key)
+        if (inner := key_of(held, value)) is not None:
+            return f"{key}.{inner}"
+    return None
 
 
 # --- Tokenizer and data --------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class InspectJob(Job):
     """Inspect a model, its tokenizer and the data before anything is trained; the result is an `Inspection`."""
 
     stage: ClassVar[str] = "inspect"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     function: ClassVar[str] = "autotune.stages.inspection:inspect"
     packages: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "jinja2", *ORT_WHEELS)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from autotune.models import tensors_of, weight_files
+from autotune.models import tensors_of, types_of, weight_files
 
 _HEAD = ("lm_head.weight", "output.weight", "embed_out.weight")
 _BYTES = 2**20
@@ -39,6 +39,8 @@ def weights(folder: Path) -> dict[str, Any]:
         f"{name} is {_shape(there)} in the file and {_shape(wanted)} in the model"
         for name, there, wanted in sorted(told["mismatched_keys"], key=lambda one: str(one[0]))
     ]
+    parameters = {name for name, _ in model.named_parameters()}
+    mismatched += [f"{name} is whole numbers ({kind})" for name, kind in _whole_numbers(folder) if name in parameters]
     return {
         "missing": sorted(map(str, told["missing_keys"])),
         "mismatched": mismatched,
@@ -69,6 +71,15 @@ def _other_head(folder: Path, tied: bool) -> list[str]:
         return []
     same = all(a == b for a, b in zip(_raw(folder, head), _raw(folder, embedding), strict=False))
     return [] if same and names[head] == names[embedding] else [f"{head} (tie_word_embeddings is true)"]
+
+
+def _whole_numbers(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the tensors in a model's files that are no floating-point numbers, with their type: a quantiser's, whose scales are
+    elsewhere or lost.
+    """
+    for name, kind in sorted(types_of(folder).items()):
+        if kind[:1] in ("I", "U", "B") and not kind.startswith("BF"):
+            yield name, kind
 
 
 def _raw(folder: Path, name: str) -> Iterator[bytes]:

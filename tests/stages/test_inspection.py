@@ -80,6 +80,50 @@ def test_a_head_that_is_not_in_the_file(look: Callable[..., Inspection], tiny_qw
     assert look(with_json(folder, "config.json", tie_word_embeddings=True)).missing == (), "tied, it needs none"
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.bool])
+def test_whole_numbers_are_no_weights(kind: torch.dtype, look: Callable[..., Inspection], model: Path) -> None:
+    """They are a quantiser's, and would be loaded as large numbers without a word."""
+    name = f"{LAYER}mlp.up_proj.weight"
+    with_weights(model, lambda weights: weights | {name: (100 * weights[name]).to(kind)})
+    (said,) = look(model).mismatched
+    assert said.startswith(f"{name} is whole numbers (")
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_any_floating_point_type_are_weights(
+    kind: torch.dtype, look: Callable[..., Inspection], model: Path
+) -> None:
+    with_weights(model, lambda weights: {name: tensor.to(kind) for name, tensor in weights.items()})
+    assert look(model).mismatched == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "value"),
+    [
+        ({"rope_parameters": {"rope_type": "spiral", "rope_theta": 10000.0}}, "rope_parameters.rope_type", "spiral"),
+        ({"hidden_act": "swishy"}, "hidden_act", "swishy"),
+    ],
+)
+def test_a_value_that_transformers_does_not_know_is_named_with_its_key(
+    changes: dict[str, Any], key: str, value: str, look: Callable[..., Inspection], model: Path
+) -> None:
+    seen = look(with_json(model, "config.json", **changes))
+    assert (
+        seen.trouble
+        == f"the model cannot be loaded: config.json names {value!r} ({key}), which transformers does not know"
+    )
+    assert seen.remedy == f"correct {key} in its config.json"
+
+
+def test_the_old_name_of_longrope_is_told_its_new_one(look: Callable[..., Inspection], model: Path) -> None:
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    old = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "rope_parameters": None}
+    with_json(model, "config.json", **old, original_max_position_embeddings=64, rope_scaling={"type": "su", **factors})
+    seen = look(model)
+    assert "rope_type" in seen.trouble
+    assert seen.remedy == "write longrope for su in its config.json"
+
+
 def test_shards_are_one_model(look: Callable[..., Inspection], model: Path) -> None:
     from safetensors.torch import load_file, save_file
 
