@@ -129,6 +129,8 @@ class SharedStore:
         """The results that this process has seen in the store."""
         self._guard = threading.Lock()
         self._makes = 0
+        self._unended: list[StoreTurn] = []
+        """Turns that are over, and whose objects may still be in the store."""
         self._beat: threading.Event | None = None
         """Tells the thread that renews the lease to end."""
 
@@ -291,14 +293,24 @@ class SharedStore:
                     try:
                         yield taken
                     finally:
-                        with contextlib.suppress(AutotuneError):
-                            taken.end()
+                        self._unended.append(taken)
+                        self._end_turns()
                     return
                 waiting(taken, time.monotonic() - began)
                 time.sleep(_POLL_S)
 
+    def _end_turns(self) -> None:
+        """End the turns that are over. Where the store does not answer, they are tried again with the next sign of life: this
+        process may hold its lease for hours, and others would wait for what nobody makes.
+        """
+        for turn in list(self._unended):
+            with contextlib.suppress(AutotuneError, ValueError):  # another thread has ended it just now
+                turn.end()
+                self._unended.remove(turn)
+
     def _take(self, folder: Path, what: str, token: str, over: Collection[str]) -> StoreTurn | Maker | None:
         """Take the next number, if it is free. Returns the turn; else the maker of the result, or None if it is unknown."""
+        self._end_turns()
         start = f"makers/{folder.parent.name}.{folder.name}."
         numbers = {int(end): name for name in self.objects.names(start) if (end := name[len(start) :]).isdecimal()}
         last = max(numbers, default=0)
@@ -331,11 +343,11 @@ class SharedStore:
     def _held(self) -> Iterator[None]:
         """Hold a lease inside the block."""
         with self._guard:
-            self._makes += 1
             if self._beat is None:
                 self._renew()
                 self._beat = threading.Event()
                 threading.Thread(target=self._renewing, args=(self._beat,), name="store lease", daemon=True).start()
+            self._makes += 1
         try:
             yield
         finally:
@@ -351,6 +363,7 @@ class SharedStore:
         while not over.wait(BEAT_S):
             with contextlib.suppress(AutotuneError):  # it is tried again; meanwhile another maker may take over
                 self._renew()
+                self._end_turns()
 
 
 class _OtherMakerError(Exception):

@@ -21,7 +21,7 @@ from waiting import HANG_S
 from autotune.artifacts import leases, makers, shared_store
 from autotune.artifacts.shared_store import SharedStore
 from autotune.artifacts.store import Cache, default_root
-from autotune.errors import MachineError, UsageError
+from autotune.errors import MachineError, StageError, UsageError
 from autotune.execution.host_lock import HostLock
 from autotune.execution.transfers import note_transfers
 from autotune.remote.objects import Objects
@@ -374,3 +374,57 @@ def test_who_waits_for_another_machine_is_told_until_when(
     )
     assert found is not None, line
     assert found[2] > found[1]
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, method: str, start: str) -> list[str]:
+    """Let the store fail once, in a method of `Objects` for an object whose name begins so. Returns the failures."""
+    real, failed = getattr(Objects, method), list[str]()
+
+    def call(self: Objects, *given: Any) -> Any:
+        if given and given[0].startswith(start) and not failed:
+            failed.append(given[0])
+            raise MachineError(f"{self} does not answer")
+        return real(self, *given)
+
+    monkeypatch.setattr(Objects, method, call)
+    return failed
+
+
+def gives_up(maker: object, seconds: float) -> None:
+    raise GaveUpError(str(maker))
+
+
+@pytest.mark.parametrize("who", ["one", "two"])
+def test_a_turn_whose_end_the_store_did_not_hear_is_ended_later(
+    store: str, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """The process goes on with another result meanwhile: its lease lasts, and others would wait for what nobody makes."""
+    monkeypatch.setattr(shared_store, "MAKER_S", 1e9)
+    one = cache_on("one", monkeypatch)
+    assert one.shared is not None
+
+    def fails(out: Path) -> tuple[dict[str, Any], float]:
+        raise StageError("failed", "it fails")
+
+    with one.shared.making(one.folder(Work(seed=1))):
+        failed = failing_once(monkeypatch, "remove", "makers/")
+        with pytest.raises(StageError):
+            one.make(Work(), fails)
+        assert len(failed) == 1
+        if who == "two":
+            one.make(Work(seed=2), run)  # the next that is made
+        cache = one if who == "one" else cache_on("two", monkeypatch)
+        assert not cache.make(Work(), run, waiting=gives_up).cached
+    objects = Objects(store, "x")
+    assert not objects.names("makers/")
+    assert not objects.names("leases/")
+
+
+def test_a_lease_that_could_not_be_written_leaves_nothing_behind(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = cache_on("one", monkeypatch)
+    failed = failing_once(monkeypatch, "write", "leases/")
+    with pytest.raises(MachineError, match="does not answer"):
+        one.make(Work(), run)
+    assert len(failed) == 1
+    assert not one.make(Work(), run).cached
+    assert not Objects(store, "x").names("leases/")

@@ -193,7 +193,9 @@ def test_other_test_items_are_told_until_finalists_were_scored_on_them_and_then_
         assert "the items of test are others than before" in record.check_inputs(digests | {"test": "after"})
         assert record.check_inputs(digests | {"test": "after"}) == ""
         record.keep_outcomes("a", "test", "choice", {"ids": ["1"], "right": [1]})
-        with pytest.raises(UsageError, match=r"the content of test has changed since the finalists .* `autotune score`"):
+        with pytest.raises(
+            UsageError, match=r"the content of test has changed since the finalists .* `autotune score`"
+        ):
             record.check_inputs(digests)
         assert record.check_inputs(digests | {"test": "after"}) == ""
 
