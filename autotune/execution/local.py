@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import psutil
 
 from autotune.analysis.latency import Round, disturbed, laps_of
 from autotune.analysis.statistics import column_levels, paired_ratio, t_interval
@@ -27,7 +26,7 @@ from autotune.execution.logs import CleanLogs
 from autotune.execution.overlap import Overlaps
 from autotune.execution.worker import OFFLINE, QUIET
 from autotune.execution.workers import Slot, WorkerPool
-from autotune.machine import total_memory_mb
+from autotune.machine import free_memory_mb, total_memory_mb
 from autotune.metrics import ENOUGH_FOR_P90, RESOLUTION_MS
 from autotune.stages.jobs import SLICE, TimeJob, TurnsJob
 from autotune.stages.protocol import Job, Result
@@ -297,6 +296,6 @@ class LocalEngine:
 
 
 def _room_for(jobs: Sequence[TimeJob]) -> bool:
-    """Whether this machine's memory holds the models all at once."""
+    """Whether the memory that this process may use holds the models all at once."""
     sizes = [sum(file.stat().st_size for file in job.model_dir.rglob("*") if file.is_file()) for job in jobs]
-    return _ROOM * sum(sizes) < psutil.virtual_memory().available
+    return _ROOM * sum(sizes) < free_memory_mb() * 1e6

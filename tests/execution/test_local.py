@@ -20,6 +20,7 @@ import pytest
 from stages_for_tests import QuickTimeJob, TroubleJob
 from waiting import HANG_S, until
 
+from autotune import control_groups
 from autotune.artifacts.store import Cache
 from autotune.candidate import Lora, Recipe
 from autotune.errors import MachineError, StageError
@@ -273,14 +274,18 @@ def children_of(found: list[list[Result]]) -> list[int]:
     return [result["pid"] for results in found for result in results if alive(result["pid"])]
 
 
+@pytest.mark.parametrize("what", ["machine", "container"])
 def test_where_memory_is_small_a_process_takes_all_its_turns_at_once(
-    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     class Little:
         available = 0
 
     (tmp_path / "model.onnx").write_bytes(b"x" * 1000)
-    monkeypatch.setattr(psutil, "virtual_memory", Little)
+    if what == "machine":
+        monkeypatch.setattr(psutil, "virtual_memory", Little)
+    else:
+        monkeypatch.setattr(control_groups, "memory_left", lambda: 0.0)
     found, _ = engine.time_in_turns(turned(tmp_path), tmp_path / "a.log")
     monkeypatch.undo()
     assert not any("laps" in result for results in found for result in results)
