@@ -36,7 +36,7 @@ def could_be_labels(texts: Mapping[str, Sequence[str]]) -> list[str]:
         kinds = set(filled)
         wordy = statistics.median(len(kind.split()) for kind in kinds) > _FEW_WORDS if kinds else True
         known = plain_name(name) in LABELS
-        if (wordy and not known) or IDS.search(name):
+        if (wordy and not known) or _counts_rows(name):
             continue
         repeated = 2 <= len(kinds) <= _MOST_LABELS and len(filled) >= (_EACH - known) * len(kinds)
         enough = known or len(filled) >= 0.8 * len(cells)
@@ -45,12 +45,29 @@ def could_be_labels(texts: Mapping[str, Sequence[str]]) -> list[str]:
     return fitting
 
 
+def _counts_rows(name: str) -> bool:
+    """Whether a name is that of an id or an index of rows, and not of classes: class_id, Class Index."""
+    return bool(IDS.search(name)) and not set(plain_name(name).split("_")) & set(LABELS)
+
+
 def reply_of(texts: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the column that answers a column of instructions or prompts, whatever labels stand beside them: a category."""
-    return first_named([*texts], _REPLIES) if first_named([*texts], _REQUESTS) is not None else None
+    """Return the column that answers another one, whatever labels stand beside it: the category of a question, the source of a
+    document. Columns that are surely labels come first, but not before the answers to instructions.
+    """
+    reply = first_named([*texts], _REPLIES)
+    if reply is None or first_named([*texts], _REQUESTS) is not None:
+        return reply
+    labels = first_named([name for name in could_be_labels(texts) if name != reply], _SURE)
+    asked = first_named([name for name in texts if name != reply], _TEXTS)
+    return reply if labels is None and asked is not None else None
 
 
-_REQUESTS, _REPLIES = ("instruction", "instructions", "prompt"), ("output", "response", "completion", "answer")
+_REQUESTS = ("instruction", "instructions", "prompt")
+_REPLIES = ("output", "response", "completion", "answer", "summary", "highlights", "reply", "solution")
+_SURE = (
+    "label", "labels", "class", "target", "intent", "tone", "sentiment", "emotion", "rating", "stars", "score", "spam", "polarity",
+    "gold_label", "label_text", "verdict", "team", "department", "priority",
+)  # fmt: skip
 
 
 def label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
@@ -86,6 +103,8 @@ def asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[st
     """Return the columns of the prompt: those with usual names, else those with longer texts."""
     worded = [name for name in names if are_numbers(texts[name]) is False] or list(names)
     known = [name for name in worded if plain_name(name) in _TEXTS or plain_name(name).rstrip("12ab_") in _TEXTS]
+    sources = [name for name in could_be_labels(texts) if plain_name(name) == "source"]  # where a text is from
+    known = [name for name in known if name not in sources] or known
     if known:
         return tuple(known)
     long = [name for name in worded if statistics.fmean(map(len, texts[name])) >= 15]

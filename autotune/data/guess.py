@@ -307,6 +307,8 @@ def _labelled(
         remedy = "write these as texts into columns of their own" if told else _ONE_OF_TEXTS
         raise UsageError(Problem("; ".join((rule, *told)), "--data", remedy=remedy))
     asks = asking(others, texts)
+    judged = [name for name in others if plain_name(name) in _JUDGED and name not in could_be_labels(texts)]
+    asks = tuple(name for name in others if name in (*asks, *judged))
     options = [name for name in texts if name in counts]
     if 1 < len(options) == len(counts):  # the answer names one of these columns, as in exams: A, B, C, D
         asks = tuple(dict.fromkeys((*asks, *options)))
@@ -319,6 +321,8 @@ def _labelled(
     return _with_prompts(asks, texts, found)
 
 
+_JUDGED = ("answer", "response", "title", "headline", "summary")
+"""Columns that belong to what labels are of, beside a question or a text."""
 _ONE_OF_TEXTS = "name a file with a column of texts and one of labels; a column without a name is never used"
 
 

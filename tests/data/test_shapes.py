@@ -204,6 +204,39 @@ def test_a_category_beside_an_answer_is_not_what_is_learned(asked: str, reply: s
     assert "'category' could be labels, too, and is not used" in found.why
 
 
+@pytest.mark.parametrize(
+    ("asked", "reply", "beside"),
+    [("question", "answer", "category"), ("question", "answer", "round"), ("document", "summary", "source"), ("article", "highlights", "lang")],
+)  # fmt: skip
+def test_what_answers_a_question_or_a_document_is_learned_and_not_what_it_is_about(
+    asked: str, reply: str, beside: str, tmp_path: Path
+) -> None:
+    rows = [{asked: f"what of {n}", reply: f"it is {n} times that", beside: "ab"[n % 2] * 3} for n in range(60)]
+    found = guessed(tmp_path, "a.jsonl", lines(rows))
+    assert (found.way, found.answer, found.asks) == ("answer", reply, (asked,))
+    assert f"'{beside}' could be labels, too, and is not used" in found.why
+
+
+@pytest.mark.parametrize("name", ["label", "sentiment", "Score", "stars"])
+def test_labels_by_their_name_come_before_answers(name: str, tmp_path: Path) -> None:
+    rows = [{"question": f"what of {n}", "answer": f"it is {n} times that", name: n % 3} for n in range(60)]
+    found = guessed(tmp_path, "a.jsonl", lines(rows))
+    assert (found.way, found.answer, found.asks) == ("label", name, ("question", "answer"))
+
+
+@pytest.mark.parametrize("name", ["Class Index", "label_id", "category-id"])
+def test_the_number_of_a_class_is_no_number_of_a_row(name: str, tmp_path: Path) -> None:
+    rows = [{name: n % 4 + 1, "Title": f"of {n}", "Description": f"all that is to say of {n}"} for n in range(60)]
+    found = guessed(tmp_path, "a.jsonl", lines(rows))
+    assert (found.way, found.answer, found.asks) == ("label", name, ("Title", "Description"))
+
+
+@pytest.mark.parametrize("name", ["id", "row_id", "index", "date"])
+def test_the_number_of_a_row_is_no_label(name: str, tmp_path: Path) -> None:
+    rows = [{name: n % 4 + 1, "title": f"of {n}", "description": f"all that is to say of {n}"} for n in range(60)]
+    assert guessed(tmp_path, "a.jsonl", lines(rows)).answer != name
+
+
 def test_an_answer_of_few_values_beside_a_category_holds_the_labels(tmp_path: Path) -> None:
     rows = [
         {"instruction": f"judge {n}", "output": ("good", "bad")[n % 2], "category": "abc"[n % 3]} for n in range(60)
