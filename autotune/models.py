@@ -233,8 +233,8 @@ def context_of(config: dict[str, Any]) -> int | None:
 
 def check_export(config: dict[str, Any], name: str, provider: str) -> None:
     """Raise UsageError where no build of a model runs, by the facts that were probed with the installed versions."""
-    if "quantization_config" in config and config["quantization_config"] is None:
-        rule = "quantization_config in config.json is null, which the model builder takes for a quantised model"
+    if "quantization_config" in config and not config["quantization_config"]:
+        rule = "quantization_config in config.json is empty, and the model builder takes the model for a quantised one"
         raise UsageError(Problem(rule, "model", value=name, remedy="remove that key from config.json"))
     refused = refusals(config, provider)
     if set(PRECISIONS) <= set(refused):

@@ -430,10 +430,12 @@ def test_settings_that_are_usual(changes: dict[str, Any], root: Path) -> None:
     assert shape_of("usual", root) is not None
 
 
-def test_a_builder_takes_no_null_for_an_unquantised_model() -> None:
-    check_architecture(CONFIG | {"quantization_config": None}, "m")
-    with pytest.raises(UsageError, match="is null, which the model builder"):
-        check_export(CONFIG | {"quantization_config": None}, "m", "cpu")
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_builder_takes_nothing_for_an_unquantised_model(nothing: Any) -> None:
+    check_architecture(CONFIG | {"quantization_config": nothing}, "m")
+    with pytest.raises(UsageError, match=r"is empty, and the model builder takes") as caught:
+        check_export(CONFIG | {"quantization_config": nothing}, "m", "cpu")
+    assert caught.value.problems[0].remedy == "remove that key from config.json"
 
 
 @pytest.mark.parametrize("inner", ["checkpoint-9", "snapshots/abc"])

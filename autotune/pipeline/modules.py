@@ -51,26 +51,47 @@ def refused_modules(lora: Mapping[str, Domain] | None, file: str, seen: Inspecte
     return seen
 
 
+_WITH_MLP = ("all-linear", "mlp")
+"""The presets that a reader takes to adapt the MLPs of a model, and so its experts."""
+_DEFAULT = str(LORA["target_modules"].default)
 _HEADS = ("lm_head", "embed_out", "output")
 
 
 def module_notes(lora: Mapping[str, Domain] | None, folder: Path) -> list[str]:
-    """Return a line for each named module that the model in `folder` lacks, with the fused or single modules used instead."""
-    domain = (lora or {}).get("target_modules")
+    """Return a line for each named module that the model in `folder` lacks, with the fused or single modules used instead, and
+    one where its experts get no adapter.
+    """
+    if lora is None:
+        return []
+    domain = lora.get("target_modules", Choice((_DEFAULT,)))
     if not isinstance(domain, Choice):
         return []
     named = [value if isinstance(value, tuple) else (str(value),) for value in domain.values]
-    wanted = dict.fromkeys(name for value in named for name in value if name not in PRESETS)
+    asked = dict.fromkeys(name for value in named for name in value)
+    wanted = [name for name in asked if name not in PRESETS]
     try:
-        there = {name.removesuffix(".weight").rpartition(".")[2] for name in tensors_of(folder)}
+        tensors = tensors_of(folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged: the look says how
         return []
+    there = {name.removesuffix(".weight").rpartition(".")[2] for name in tensors}
     fitted = {name: fit_modules([name], there) for name in wanted}
-    return [
+    notes = [
         f"target_modules: this model has no {name}; its {' and '.join(found)} get the adapter instead"
         for name, found in fitted.items()
         if found != (name,)
     ]
+    preset = next((name for name in asked if name in _WITH_MLP), None)
+    if preset is not None and _has_experts(tensors):
+        why = "transformers holds those of a layer in one tensor, which is no linear module"
+        notes.append(
+            f"target_modules: {preset} leaves the experts of this model as they are, without an adapter: {why}"
+        )
+    return notes
+
+
+def _has_experts(tensors: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a model's files hold experts: by their names, or several matrices in one tensor. A convolution's is one, too."""
+    return any(".experts." in name or (len(shape) == 3 and "conv" not in name) for name, shape in tensors.items())
 
 
 def adapter_notes(space: Space, folder: Path, items: int) -> list[str]:

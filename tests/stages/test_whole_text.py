@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Do, tone_items
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -24,6 +25,7 @@ from autotune.stages.finetune import collate, completion_loss
 from autotune.stages.jobs import FinetuneJob, ScoreJob
 from autotune.stages.preparation_jobs import TinyJob
 from autotune.stages.text import Encoded, encode, load_tokenizer
+from autotune.stages.torch_model import load_model
 
 Write = Callable[[list[dict[str, Any]]], Path]
 TEXTS = [{"id": f"{n:016x}", "prompt": "", "completion": f"I felt {n} today and on it goes"} for n in range(12)]
@@ -176,3 +178,30 @@ def test_an_adapter_is_put_on_the_layers_that_are_there(
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in tensors} == trained
     notes = module_notes({"target_modules": Choice((wanted,))}, model)
     assert [note.split("has no ")[1].split(";")[0] for note in notes] == told
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("GptOssForCausalLM", {}),
+        ("Lfm2MoeForCausalLM", {}),
+        ("PhiMoEForCausalLM", {}),
+        ("GraniteMoeHybridForCausalLM", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    ],
+)
+def test_experts_that_get_no_adapter_are_told(do: Do, architecture: str, changes: dict[str, Any]) -> None:
+    folder, _ = do(TinyJob(architecture=architecture, changes=changes))
+    model = load_model(folder, "cpu")
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
+    assert not [name for name, _ in adapted.named_parameters() if "lora_A" in name and "experts" in name]
+    for lora in ({}, {"target_modules": Choice(("all-linear",))}, {"target_modules": Choice(("attention", "mlp"))}):
+        (note,) = module_notes(lora, folder)
+        assert "leaves the experts of this model as they are" in note
+    assert module_notes({"target_modules": Choice(("attention", ("q_proj",)))}, folder) == []
+    assert module_notes(None, folder) == []
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Lfm2ForCausalLM"])
+def test_a_model_without_experts_has_none_told(do: Do, architecture: str) -> None:
+    folder, _ = do(TinyJob(architecture=architecture, changes={}))
+    assert module_notes({"target_modules": Choice(("all-linear", "mlp"))}, folder) == []
