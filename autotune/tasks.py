@@ -166,9 +166,9 @@ def group_of(metric: str, file: Path) -> Group | None:
     Its tasks are those of the harness, and those whose files lie beside it.
     """
     config = _read(file)
-    if "class" in config or not isinstance(
-        config.get("group"), str
-    ):  # the file of a class may name a group for its task
+    if "class" in config:  # it may name a group for its task
+        return None
+    if not isinstance(config.get("group"), str):
         return None
     name, wanted = config["group"], task_of(metric)[1]
     listed = config.get("aggregate_metric_list") or []

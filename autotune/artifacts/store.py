@@ -259,11 +259,9 @@ class Cache:
                 if path.is_file()
             },
         }
-        write_aside(
-            aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=False
-        )  # the whole folder is flushed
+        write_aside(aside / MANIFEST, json.dumps(manifest, ensure_ascii=False), sync=False)
         if job.stage not in _QUICK:
-            sync_tree(aside)
+            sync_tree(aside)  # the manifest with it
         return made
 
     def _placed(self, folder: Path, turn: Turns, *, sync: bool) -> bool:

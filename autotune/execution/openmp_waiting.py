@@ -100,9 +100,8 @@ class IdleTeam:
         self._thread.join()
 
     def _hold(self) -> None:
-        nothing = ctypes.cast(
-            ctypes.CDLL(None).labs, ctypes.c_void_p
-        )  # a C function that may be called with a null pointer
+        # A C function that may be called with a null pointer.
+        nothing = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p)
         for parallel in self._parallel:
             # void GOMP_parallel (void (*fn) (void *), void *data, unsigned num_threads, unsigned flags)
             parallel(nothing, None, ctypes.c_uint(self._threads), ctypes.c_uint(0))

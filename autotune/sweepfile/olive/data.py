@@ -172,21 +172,22 @@ class DataConfigs:
     def _where(self, section: Section) -> Node | None:
         """Return the cells of the rows that are taken, by column; None where all are, or what is named is refused."""
         node, ledger = section.take("col_filters"), section.ledger
-        if node is not None and not isinstance(node.value, Mapping):
+        if node is None:
+            return None
+        if not isinstance(node.value, Mapping):
             ledger.refuse(node.path, "must be a mapping of columns to values", 'write e.g. {"language": "Python"}')
             return None
-        wrong = False
-        for name, value in node.value.items() if node is not None else ():
-            if not (is_number(value) or isinstance(value, bool) or (isinstance(value, str) and value.strip())):
-                rule = f"a cell is compared with one text or number, got {shown(value)[:60]}"
-                remedy = "write one; data.where of a sweep file takes several values of a column"
-                ledger.refuse((*node.path, str(name)) if node is not None else (), rule, remedy)
-                wrong = True
-        if node is not None and not node.value:
+        if not node.value:
             ledger.unneeded(node.path, "it asks for nothing")
-        elif node is not None and wrong:
+            return None
+        wrong = {name: value for name, value in node.value.items() if not _is_cell(value)}
+        for name, value in wrong.items():
+            rule = f"a cell is compared with one text or number, got {shown(value)[:60]}"
+            remedy = "write one; data.where of a sweep file takes several values of a column"
+            ledger.refuse((*node.path, str(name)), rule, remedy)
+        if wrong:
             ledger.pass_over(node.path, node.value, "another cell is refused")
-        return None if node is None or wrong or not node.value else node
+        return None if wrong else node
 
     def _source(self, section: Section) -> _Source | None:
         ledger = section.ledger
@@ -325,6 +326,11 @@ class DataConfigs:
             self._none(Node(node.path, None), rule, "add what is missing", store, path)
             return None
         return f"{workspace}/datastores/{store.value}/paths/{path.value.lstrip('/')}", [path, store]
+
+
+def _is_cell(value: Any) -> bool:
+    """Whether cells can be compared with a value: a number, a truth, or a text that is not blank."""
+    return is_number(value) or isinstance(value, bool) or (isinstance(value, str) and bool(value.strip()))
 
 
 def _pass_over(part: Section | None, name: str) -> None:
