@@ -286,6 +286,10 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
     except _BrokenError as broken:
         remedy = "close the quote; a quote that is text is written twice, in a cell that is quoted"
         problems.append(Problem(f"the row cannot be read ({broken.rule})", line=broken.line, remedy=remedy))
+    if columns and not lines and len(problems) > 1 and all(one.value == len(columns) + 1 for one in problems):
+        rule = f"each row has {len(columns) + 1} cells, one more than the header, as R writes the names of rows first"
+        remedy = f"begin the header with a name for the first column, such as row{delimiter}"
+        problems = [Problem(rule, line=problems[0].line, value=len(columns) + 1, remedy=remedy)]
     if several and len(columns) > 1:
         problems += _melted(text, delimiter, first, columns, lines, several)
     more = f" ({len(again)} such lines)" if len(again) > 1 else ""

@@ -96,10 +96,12 @@ def folded(label: str) -> str:
     `&amp;`, quotes around a label, a full stop at its end, - or _ for a space, and the spelling of a number: 1, 01, 1.0.
     """
     text = unicodedata.normalize("NFKC", html.unescape(label)).casefold().translate(_LOOKALIKES)
+    text = text.replace("i\u0307", "i")  # the small letter of the Turkish capital with a dot
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace())
     text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", text.translate(_QUOTES)).strip(" \t\n\r\u00a0'.,;:!")
-    number = re.fullmatch(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?", text)
-    return f"{float(text):g}" if number and abs(float(text)) < 1e6 else text or label
+    plain = re.sub(r"(?<=[0-9]),(?![0-9]{3}\b)(?=[0-9]+$)", ".", text)  # a decimal comma, and none between thousands
+    number = re.fullmatch(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?", plain)
+    return f"{float(plain):g}" if number and abs(float(plain)) < 1e6 else text or label
 
 
 _QUOTES = {ord(c): "'" for c in "\"'`´‘’‚‛“”„‟«»‹›"} | {ord(c): "-" for c in "‐‑‒–—−"}
@@ -209,6 +211,8 @@ def _same_meaning(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 def _several_in_one(rows: Mapping[str, object]) -> Iterator[str]:
     """Yield a note for cells that hold several labels: each combination would count as a label of its own."""
+    if all(re.fullmatch(r"\s*[+-]?[0-9]+,[0-9]+\s*", label) for label in rows):  # decimal commas
+        return
     parts = {label: tuple(filter(None, _SEPARATORS.split(label.strip()))) for label in rows}
     holders = Counter(part for found in parts.values() for part in set(found))
     several = [
@@ -232,12 +236,12 @@ def _difference(members: list[str]) -> str:
 
     if same(str):
         return "white space"
-    if same(str.casefold):
+    if same(lambda label: label.casefold().replace("i\u0307", "i")):
         return "upper and lower case"
     if same(lambda label: unicodedata.normalize("NFKC", label)):
         return "the Unicode form of their characters"
     if all(re.search(r"[0-9]", label) for label in members) and all(
-        re.fullmatch(r"\W*[0-9.]+\W*", label) for label in members
+        re.fullmatch(r"\W*[0-9.,]+\W*", label) for label in members
     ):
         return "how a number is written"
     if same(lambda label: label.casefold().translate(_LOOKALIKES)):

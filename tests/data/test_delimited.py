@@ -40,6 +40,23 @@ def test_the_delimiter_is_what_the_header_says(delimiter: str, usual: str, end: 
     assert bool(notes(content, usual)) == (delimiter != usual)
 
 
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_names_of_rows_without_a_name_of_their_own_are_told(delimiter: str) -> None:
+    """As R writes a table, and nothing says which cell belongs to which column."""
+    rows = [delimiter.join((str(n), f"text {n}", LABELS[n % 3])) for n in range(20)]
+    table = read_delimited("\n".join([delimiter.join(("text", "team")), *rows]) + "\n", delimiter, ("text", "team"))
+    (problem,) = table.problems
+    assert (problem.line, problem.remedy) == (
+        2,
+        f"begin the header with a name for the first column, such as row{delimiter}",
+    )
+    assert "each row has 3 cells, one more than the header" in problem.rule
+    table = read_delimited(
+        "\n".join([delimiter.join(("row", "text", "team")), *rows]) + "\n", delimiter, ("text", "team")
+    )
+    assert (table.problems, len(table.lines)) == ([], 20)
+
+
 def test_semicolons_win_over_commas_within_cells() -> None:
     content = "text;team\n" + "".join(f"{n} was, bitte, ja;{LABELS[n % 3]}\n" for n in range(20))
     assert cells(content)[:2] == [["0 was, bitte, ja", "billing"], ["1 was, bitte, ja", "shipping"]]

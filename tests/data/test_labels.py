@@ -90,6 +90,9 @@ def test_a_cell_that_holds_no_label_is_told(label: str) -> None:
         ((" 0.0", " 1.0"), "are whole numbers with a fraction, as data frames write a column with empty cells"),
         ((" 0.0", " 1", " 2.0"), "are whole numbers, some with a fraction, as data frames"),
         (("'a'", "'b'"), "all labels stand in quotes"),
+        (("\u0130stanbul", "istanbul", "Ankara"), "differ only in upper and lower case"),
+        (("1,0", "1.0", "2"), "differ only in how a number is written"),
+        (("1,5", "1.50", "2,75"), "differ only in how a number is written"),
         ((' "a"', ' "b c"', ' "d"'), "all labels stand in quotes"),
     ],
 )
@@ -100,7 +103,7 @@ def test_labels_of_a_kind_that_is_probably_not_meant_are_told(labels: tuple[str,
 
 @pytest.mark.parametrize(
     "labels",
-    [("New York, NY", "Paris, TX"), ("1", "0"), ("yes", "no", "maybe"), ("1", "2", "yes", "no"), ("1.0", "1.5"),
+    [("New York, NY", "Paris, TX"), ("1,5", "2,5", "1,0", "2,0"), ("1,000", "1"), ("1", "0"), ("yes", "no", "maybe"), ("1", "2", "yes", "no"), ("1.0", "1.5"),
      ("R&D", "sales"), ("input/output", "memory"), ("[joy]", "fear, or worse"), ("он", "она")],
 )  # fmt: skip
 def test_labels_that_only_look_a_little_so_are_not(labels: tuple[str, ...]) -> None:
