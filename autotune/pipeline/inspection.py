@@ -127,7 +127,7 @@ def _model_problems(model: str, sweep_file: str, look: Inspection) -> Iterator[P
     if look.mismatched:
         yield problem(
             f"{counted(look.mismatched, 'tensor')} of its files do not fit config.json: {listed(look.mismatched)}",
-            _AGAIN,
+            _other_form(look) or _AGAIN,
         )
     if look.foreign:
         rule = f"its files hold {counted(look.foreign, 'tensor')} that config.json leaves out, so that another model would be loaded: "
@@ -153,7 +153,8 @@ def _other_form(look: Inspection) -> str:
     held = [*look.foreign, *look.unused]
     if any(part in name for name in held for part in _ADAPTED):
         return "it was saved with an adapter in it: merge that (merge_and_unload()) and save the model again"
-    if any(name.rpartition(".")[2] in _QUANTISED for name in held):
+    numbers = any("is whole numbers" in said for said in look.mismatched)
+    if numbers or any(name.rpartition(".")[2] in _QUANTISED for name in held):
         return "its weights are quantised: name the model in its original precision"
     inside = next((name for name in held if any(name.endswith(f".{lost}") for lost in look.missing)), None)
     if inside is not None:

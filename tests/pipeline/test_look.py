@@ -334,6 +334,8 @@ def test_modules_that_a_model_has_are_taken(wanted: Any, make: Callable[..., Mad
         ({"missing": ("a.weight",), "foreign": ("a.qweight", "a.scales")}, "name the model in its original precision"),
         ({"foreign": ("a.weight_scale_inv",)}, "name the model in its original precision"),
         ({"foreign": ("a.biases", "a.scales")}, "name the model in its original precision"),
+        ({"mismatched": ("a.weight is whole numbers (I8)",)}, "name the model in its original precision"),
+        ({"mismatched": ("a.weight is 2x3 in the file and 3x3 in the model",)}, "fetch or save the model again"),
         ({"missing": ("model.a.weight",), "unused": ("module.model.a.weight",)}, "they are there under other names (module.model.a.weight)"),
         ({"missing": ("model.a.weight",), "unused": ("mtp.b.weight",)}, "fetch or save the model again"),
     ],
