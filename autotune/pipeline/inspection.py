@@ -207,6 +207,8 @@ def _data_problems(
 def _template_remedy(reasons: Sequence[str]) -> str:
     if any("no default specified" in reason for reason in reasons):
         return "call one of them default in its tokenizer_config.json, or write it into chat_template.jinja"
+    if "chat_template.json" in reasons[0]:
+        return "save the template that it holds as chat_template.jinja"
     if "has none" in reasons[0]:
         return "name a model with a chat template, or write data.prompt and data.completion"
     if any("system" in reason.lower() for reason in reasons):

@@ -195,7 +195,10 @@ class _Looker:
 
     def _chat(self, messages: list[dict[str, str]]) -> str:
         if self.tokenizer.chat_template is None:
-            raise ValueError("the model has none")
+            elsewhere = (self.job.model_dir / "chat_template.json").is_file()
+            raise ValueError(
+                "the model has none" + ", and its chat_template.json is read by processors alone" * elsewhere
+            )
         text = chat_text(self.tokenizer, messages)
         self.hidden |= dict.fromkeys(hidden_roles(messages, text))
         if self.dated is None:

@@ -116,6 +116,16 @@ def test_a_template_that_refuses_all_is_one_error(make: Callable[..., Made]) -> 
     assert len(said.splitlines()) == 1
     assert "data.messages: the model's chat template refuses every conversation (System role not supported)" in said
     assert "take the system message out" in said
+    none = "the model has none"
+    for reason, remedy in (
+        (none, "name a model with a chat template"),
+        (
+            f"{none}, and its chat_template.json is read by processors alone",
+            "save the template that it holds as chat_template.jinja",
+        ),
+    ):
+        said = refusal((sweep, dataset), refused=tuple((*one[:2], reason) for one in refused), conversations=16)
+        assert remedy in said
 
 
 def test_single_conversations_are_left_out_by_name(make: Callable[..., Made]) -> None:

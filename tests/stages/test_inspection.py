@@ -345,6 +345,9 @@ def test_conversations_that_the_template_refuses(look: Callable[..., Inspection]
 def test_a_model_without_a_template_refuses_all(look: Callable[..., Inspection], model: Path) -> None:
     (model / "chat_template.jinja").unlink()
     assert {reason for _, _, reason in look(model, chats(4)).refused} == {"the model has none"}
+    (model / "chat_template.json").write_text(json.dumps({"chat_template": ALTERNATING}), encoding="utf-8")
+    (said,) = {reason for _, _, reason in look(model, chats(4)).refused}
+    assert said == "the model has none, and its chat_template.json is read by processors alone"
 
 
 def test_a_template_that_the_runtime_does_not_render(look: Callable[..., Inspection], model: Path) -> None:
