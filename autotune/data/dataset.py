@@ -91,6 +91,13 @@ def _empty_splits(spec: DataSpec, splits: Splits, left_out: LeftOutPlaces) -> It
         usable = sum(len(splits[one]) for one in SPLITS if one == "train" or shares[one][1])
         rows = f"{usable} usable row{'s' * (usable != 1)} in train{told}"
         rule = f"{split} must have rows, but none remain of {rows}"
+        if usable > 1 and len({row.key for members in splits.values() for row in members}) == 1:
+            rule = (
+                f"{split} must have rows, but all {usable} usable rows have the same prompt, which is in one split only"
+            )
+            remedy = "name a column in it whose texts differ, or add rows with other prompts"
+            yield Problem(rule, f"data.{split if share is None else key}", value=share, remedy=remedy)
+            continue
         lost = sum(len(places) for (where, _), places in left_out.items() if where in (split, "train"))
         if (not usable and remedy == _REMEDIES["also in"]) or lost > usable:  # more rows are there, and are wrong
             yield Problem(rule, f"data.{split if share is None else key}", value=share, remedy=remedy)

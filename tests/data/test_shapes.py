@@ -323,6 +323,14 @@ def test_a_file_of_duplicates_has_a_remedy_for_duplicates(tmp_path: Path) -> Non
     assert (problem.key, problem.remedy) == ("data.holdout", "add other rows")
 
 
+@pytest.mark.parametrize("metric", ["exact_match", "perplexity"])
+def test_rows_with_one_prompt_for_all_are_told_so(metric: str, tmp_path: Path) -> None:
+    rows = [{"text": "Tell me a joke.", "tone": f"joke {n}"} for n in range(30)]
+    found = problems(lambda: load(tmp_path, rows, metric=metric))
+    assert all("all 30 usable rows have the same prompt" in problem.rule for problem in found)
+    assert all("name a column in it whose texts differ" in problem.remedy for problem in found)
+
+
 def test_a_path_of_windows_is_compared_by_its_last_part(tmp_path: Path) -> None:
     for name in ("t.jsonl", "lat.jsonl"):
         jsonl(tmp_path / name, ROWS)
