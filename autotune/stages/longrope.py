@@ -2,7 +2,7 @@
 
 A cache that was filled by a shorter text holds keys that were rotated with the short factors. While they generate, ONNX
 Runtime GenAI and transformers recompute the whole text there, each for some models and at one length only; elsewhere they
-go on with the cache, and mix both rotations. Scoring does what the deployed model does (`benchmarks/measured/fidelity.md`).
+go on with the cache, and mix both rotations. Scoring does what the deployed model does.
 """
 
 from __future__ import annotations
