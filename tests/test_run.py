@@ -262,8 +262,12 @@ def test_a_closed_terminal_asks_for_the_end_though_nobody_can_be_told(
         raise MachineError("probe: the worker process was lost")
 
     monkeypatch.setattr(run_module, "prepare", hang_up)
-    with unread("stderr", monkeypatch), lasting_messages(), pytest.raises(Interrupted):
-        command(trials=3)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup leaves it ignored, and then it is heard by nobody
+    try:
+        with unread("stderr", monkeypatch), lasting_messages(), pytest.raises(Interrupted):
+            command(trials=3)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_front_that_cannot_be_written_hides_no_winner(

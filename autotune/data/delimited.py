@@ -259,6 +259,7 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
     needed = 0
     several: list[Line] = []
     again: list[int] = []
+    names: list[str] = []
     try:
         for line in _parsed(text, delimiter, quotes, first):
             if not columns:
@@ -278,6 +279,7 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
                 rule = f"each row must have {len(columns)} cells, as the header has"
                 remedy = f"quote cells that hold {_one(delimiter)}, or complete the row"
                 problems.append(Problem(rule, line=line.number, value=len(line.cells), remedy=remedy))
+                names += line.cells[:1] if len(line.cells) == len(columns) + 1 else []
                 continue
             row = line if cells is line.cells else line._replace(cells=cells)
             lines.append(row)
@@ -286,7 +288,7 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
     except _BrokenError as broken:
         remedy = "close the quote; a quote that is text is written twice, in a cell that is quoted"
         problems.append(Problem(f"the row cannot be read ({broken.rule})", line=broken.line, remedy=remedy))
-    if columns and not lines and len(problems) > 1 and all(one.value == len(columns) + 1 for one in problems):
+    if not lines and len(names) == len(problems) > 1 and _name_rows(names):
         rule = f"each row has {len(columns) + 1} cells, one more than the header, as R writes the names of rows first"
         remedy = f"begin the header with a name for the first column, such as row{delimiter}"
         problems = [Problem(rule, line=problems[0].line, value=len(columns) + 1, remedy=remedy)]
@@ -295,6 +297,11 @@ def _read(text: str, delimiter: str, quotes: Quotes, first: int, wanted: Collect
     more = f" ({len(again)} such lines)" if len(again) > 1 else ""
     notes = [f"line {again[0]} is the header again, and is left out{more}"] if again else []
     return Table(columns, lines, sorted(problems, key=lambda problem: problem.line or 0), notes)
+
+
+def _name_rows(cells: Sequence[str]) -> bool:
+    """Whether the first cells of all rows name the rows, as R writes them: each is one word, and no two are the same."""
+    return len(set(cells)) == len(cells) and not any(re.search(r"\s", cell) for cell in cells)
 
 
 def _one(delimiter: str) -> str:

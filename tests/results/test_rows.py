@@ -30,9 +30,10 @@ from autotune.results.table import Table, read_table
 from benchmarks.sizes import functions_with_rows, modules_of
 
 OF_DATA_FILES = [
-    "data.content.outer_of", "data.content.lifted", "data.formats._mostly_messages", "data.labels.label_lines",
-    "data.labels.label_notes", "data.labels._placeholders", "data.labels._padded", "data.labels._whole_numbers",
-    "data.labels._several_in_one", "data.labels._misspelt", "data.recognised.row_for_header", "data.templates.render",
+    "data.content.outer_of", "data.content.lifted", "data.formats._mostly_messages", "data.guess._holder",
+    "data.labels.label_lines", "data.labels.label_notes", "data.labels._placeholders", "data.labels._quoted",
+    "data.labels._padded", "data.labels._whole_numbers", "data.labels._several_in_one", "data.labels._misspelt",
+    "data.recognised.row_for_header", "data.templates.render",
 ]  # fmt: skip
 """What the counter finds and is no row of a table of results: a row of a user's data, and numbers of such rows by label."""
 ROOT = Path(__file__).parents[2]
