@@ -219,9 +219,9 @@ def disturb(folder: Path, model: Path, strategy: str, kills: int, seed: int) -> 
     return done
 
 
-def test_two_kills_of_each_kind_change_nothing(tmp_path: Path, tiny_llama: Path) -> None:
-    done = disturb(tmp_path, tiny_llama, "random", kills=2 * len(KINDS), seed=1)
-    assert all(done[kind] == 2 for kind in KINDS)
+def test_a_kill_of_each_kind_changes_nothing(tmp_path: Path, tiny_llama: Path) -> None:
+    done = disturb(tmp_path, tiny_llama, "random", kills=len(KINDS), seed=1)
+    assert all(done[kind] == 1 for kind in KINDS)
 
 
 @pytest.mark.slow

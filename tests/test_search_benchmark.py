@@ -732,6 +732,8 @@ def making(task: Path, out: Path, cache: Path, *options: str) -> subprocess.Pope
     )
 
 
+@pytest.mark.slow
+@pytest.mark.marathon
 def test_a_table_goes_on_after_a_kill_from_its_rows_alone(
     tiny_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
