@@ -44,7 +44,10 @@ LONG = (
     "test_end_to_end.py",
     "test_own_metrics.py",
     "test_real_model.py",
+    "test_security.py",
     "test_troubles.py",
+    "test_webgpu.py",
+    "test_other_models.py",
 )
 """Files that take long: they come first, so that processes side by side end together."""
 
