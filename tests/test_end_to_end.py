@@ -629,9 +629,7 @@ def test_two_real_sweeps_against_the_clock(
     assert capsys.readouterr().out == text[text.index("# Live") :]
 
 
-@pytest.mark.parametrize(
-    "strategy", ["grid", pytest.param("random", marks=[pytest.mark.slow, pytest.mark.marathon])]
-)
+@pytest.mark.parametrize("strategy", ["grid", pytest.param("random", marks=[pytest.mark.slow, pytest.mark.marathon])])
 def test_two_workers_give_the_rows_of_one(
     strategy: str,
     autotune: Callable[..., Ran],

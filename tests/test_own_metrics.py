@@ -224,7 +224,7 @@ def test_a_sweep_by_an_lm_eval_task_in_a_local_file(
     (place / "tones.yaml").write_text(TASK.replace("Text:", "Words:"), encoding="utf-8")
     code, _, err = autotune("run", file, "--out", out)
     assert code == Exit.USAGE
-    assert "the content of validation and tones.yaml has changed" in err
+    assert "the content of test, validation and tones.yaml has changed" in err
     turned = write("turned", "lm-eval:tones.yaml", BY_TASK, objectives={"lm_eval": "minimize"})
     code, _, err = autotune("run", turned, "--out", place / "turned")
     assert code == Exit.USAGE

@@ -197,6 +197,7 @@ def test_cpu_and_webgpu_are_targets_of_one_sweep(swept: tuple[Path, int, str, st
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 @pytest.mark.timeout(3600)
 def test_plan_knows_what_the_device_answered(swept: tuple[Path, int, str, str], place: Place) -> None:
     file = place.write("planned", space={"build": [{"precision": ["fp16", "int4"]}]})

@@ -216,7 +216,8 @@ class Record:
             remedy = "put it back, or give the new sweep another --out; `autotune score` scores a winner on other rows"
             raise UsageError(Problem(rule, file=str(self.folder), remedy=remedy))
         if changed and not unused:
-            rule = f"the content of {' and '.join(changed)} has changed since the rows in this folder were measured"
+            names = " and ".join(filter(None, (", ".join(changed[:-1]), changed[-1])))
+            rule = f"the content of {names} has changed since the rows in this folder were measured"
             raise UsageError(Problem(rule, file=str(self.folder), remedy="give the new sweep another --out"))
         self._write_inputs(dict(before) | dict(digests))
         if self._moved:

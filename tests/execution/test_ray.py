@@ -181,6 +181,7 @@ def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.marathon
 def test_a_whole_sweep_of_the_tiny_model_runs_on_a_cluster(
     nodes: Nodes, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

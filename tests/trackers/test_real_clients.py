@@ -30,7 +30,7 @@ from autotune.results.judge import front_of
 from autotune.results.rows import Trial
 from autotune.trackers.listener import Wanted
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.marathon]
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("mlflow-skinny", "tensorboard", "trackio", "wandb", "optuna-dashboard", "duckdb", "streamlit")
