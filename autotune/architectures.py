@@ -215,7 +215,7 @@ def remarks(config: dict[str, Any], provider: str, max_length: int) -> list[str]
 
 
 def _longrope_notes(config: dict[str, Any], max_length: int) -> list[str]:
-    """Return a note about answers that pass the length of LongRoPE's short factors, where the runtime does not begin anew."""
+    """Return a note about answers that pass the length of LongRoPE's short factors, where the runtime does not recompute them."""
     recomputed = RECOMPUTED_AT.get(str(config.get("model_type")))
     for rope in ropes(config) if recomputed is not None else ():
         short = max(int(_number(place.get("original_max_position_embeddings"))) for place in (config, rope))

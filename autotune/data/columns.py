@@ -86,6 +86,7 @@ def label_of(texts: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def always_the_same(cells: Sequence[str]) -> bool:
+    """Whether all of more than five cells hold one text."""
     return len(cells) > 5 and all(cells) and len(set(cells)) == 1
 
 
@@ -112,11 +113,13 @@ def asking(names: Sequence[str], texts: Mapping[str, Sequence[str]]) -> tuple[st
 
 
 def first_named(names: Sequence[str], known: Sequence[str]) -> str | None:
+    """Return the column that has the first of the known names; None where none has one."""
     plain = {plain_name(name): name for name in reversed(names)}
     return next((plain[word] for word in known if word in plain), None)
 
 
 def is_id(name: str, cells: Sequence[str]) -> bool:
+    """Whether a column numbers its rows: by its name, by numbers that are mostly different, or by cells of one character."""
     return (
         bool(IDS.search(name))
         or (are_numbers(cells) and len(set(cells)) > 0.5 * len(cells))
@@ -125,5 +128,6 @@ def is_id(name: str, cells: Sequence[str]) -> bool:
 
 
 def are_numbers(cells: Sequence[str]) -> bool:
+    """Whether all filled cells are numbers, with a decimal point or comma."""
     filled = [cell for cell in cells if cell]
     return bool(filled) and all(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?", cell) for cell in filled[:500])

@@ -1,8 +1,8 @@
 """Read delimited text: CSV, TSV, and the variants that spreadsheets and exports write.
 
 The delimiter is the one that splits the header into most of the columns that the sweep asks for; where it asks for none, the
-one that splits header and rows alike. Quotes are read by RFC 4180 where the whole file fits it, else by the first of the other notations that the whole file fits; where none does, the
-error names the line. No rows are merged: a quote that is part of the text never swallows the rows after it.
+one that splits header and rows alike. Quotes are read by RFC 4180 where the whole file fits it, else by the first of the other
+notations that the whole file fits; where none does, the error names the line. No rows are merged: a quote that is part of the text never swallows the rows after it.
 """
 
 from __future__ import annotations
